@@ -1,0 +1,1 @@
+"""Image segmentation in JAX: a U-Net, and a U-Net whose bottleneck is a transformer."""

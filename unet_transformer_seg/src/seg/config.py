@@ -1,0 +1,225 @@
+"""Every setting of a run, with its type, range, default and meaning, in one place.
+
+A config file is YAML with the sections below; what it leaves out takes the default given here. The reader
+(`seg.config_reader`) refuses unknown keys, wrong types and values outside the ranges. This module imports
+neither jax nor numpy, so that a mistake in a config is answered in well under a second.
+"""
+
+import dataclasses
+from typing import Literal
+
+from seg.errors import UserError
+
+
+def setting(default, meaning: str, low: float | None = None, high: float | None = None):
+    """Return a dataclass field with its meaning and its inclusive range."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+
+
+def section(section_type: type):
+    """Return a dataclass field that holds another section with its defaults."""
+    return dataclasses.field(default_factory=section_type, metadata={})
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The transformer at the bottleneck of `unet_transformer`; its width is the bottleneck's width."""
+
+    num_layers: int = setting(4, "pre-norm blocks; 0 is exactly the U-Net", 0, 64)
+    num_heads: int = setting(8, "attention heads; must divide the bottleneck's width", 1, 256)
+    mlp_ratio: float = setting(4.0, "feed-forward width over model width", 0.125, 16)
+    dropout: float = setting(0.1, "dropout rate after attention and in the feed-forward network", 0, 0.9)
+    stochastic_depth: float = setting(0.0, "rate at which the last block is skipped; earlier ones less", 0, 0.9)
+    position: Literal["sincos", "learned", "none"] = setting("sincos", "spatial position encoding")
+    position_grid: tuple[int, int] = setting((16, 16), "rows and columns of the learned table", 1, 1024)
+    attention: Literal["explicit", "xla", "cudnn"] = setting("explicit", "implementation of the attention")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network. The defaults of `unet` are the published U-Net of 31,037,698 parameters (2 classes)."""
+
+    name: Literal["unet", "unet_transformer"] = setting("unet_transformer", "architecture")
+    num_classes: int = setting(0, "0 takes it from the data set", 0, 255)
+    base_width: int = setting(64, "channels of the first stage; each stage down doubles them", 1, 1024)
+    depth: int = setting(4, "number of down-sampling stages", 1, 8)
+    stem_stride: int = setting(1, "factor of the space-to-depth stem: 1, 2 or 4 (1: no stem)", 1, 4)
+    norm: Literal["batch", "group"] = setting("batch", "normalisation after each convolution")
+    norm_groups: int = setting(8, "groups of the group norm", 1, 256)
+    upsample: Literal["transposed", "bilinear"] = setting("transposed", "how the decoder doubles the resolution")
+    dropout: float = setting(0.0, "dropout rate on the bottleneck's output", 0, 0.9)
+    deep_supervision: bool = setting(False, "train with a prediction at every decoder stage")
+    dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; parameters and sums are float32")
+    remat: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
+    transformer: TransformerConfig = section(TransformerConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training sample, applied on the device. 0 switches a change off."""
+
+    crop: tuple[int, int] = setting((0, 0), "height and width of the training crop; 0 is the data size", 0, 16384)
+    scale: tuple[float, float] = setting((1.0, 1.0), "range of the magnification before the crop", 0.1, 10)
+    aspect: float = setting(0.0, "largest relative change of the aspect ratio", 0, 0.9)
+    flip: float = setting(0.0, "probability of a left-right mirror", 0, 1)
+    rotate_degrees: float = setting(0.0, "largest rotation to either side", 0, 180)
+    brightness: float = setting(0.0, "largest relative change", 0, 1)
+    contrast: float = setting(0.0, "largest relative change", 0, 1)
+    saturation: float = setting(0.0, "largest relative change", 0, 1)
+    hue: float = setting(0.0, "largest turn of the colour circle, in turns", 0, 0.5)
+    blur: float = setting(0.0, "probability of a Gaussian blur", 0, 1)
+    noise: float = setting(0.0, "largest standard deviation of Gaussian noise, in units of 1 = white", 0, 1)
+    copy_paste: float = setting(0.0, "probability of pasting half of the classes of another sample", 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+    """The generated data set of shapes."""
+
+    num_train: int = setting(512, "training samples", 1)
+    num_val: int = setting(64, "validation samples", 1)
+    num_test: int = setting(64, "test samples", 1)
+    max_shapes: int = setting(5, "most shapes in one image", 1, 50)
+    noise: float = setting(0.08, "standard deviation of the pixel noise, in units of 1 = white", 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the samples come from and how they reach the model."""
+
+    dataset: Literal["toy_shapes", "image_folder"] = setting("toy_shapes", "kind of data set")
+    root: str = setting("", "image_folder: the folder of the data set")
+    size: tuple[int, int] = setting((64, 64), "height and width that samples are brought to", 8, 16384)
+    fit: Literal["resize", "crop"] = setting(
+        "resize", "resize: keep the aspect, fill up with ignored pixels; crop: a window at native resolution"
+    )
+    train_split: str = setting("train", "folder name, or list file, of the training samples")
+    val_split: str = setting("val", "the same for validation")
+    test_split: str = setting("test", "the same for the final test")
+    images_dir: str = setting("images", "image_folder: sub-folder of the images")
+    masks_dir: str = setting("labels", "image_folder: sub-folder of the masks")
+    class_names: tuple[str, ...] = setting((), "empty: from classes.json in the root")
+    palette: tuple[tuple[int, int, int], ...] = setting((), "colours of the classes; RGB masks are read through it")
+    ignore_value: int = setting(-1, "mask value that is left out; -1: from classes.json, else none", -1, 255)
+    value_map: dict[int, int] = dataclasses.field(
+        default_factory=dict,
+        metadata={"meaning": "mask value in the file → class, for example {0: 0, 255: 1}"},
+    )
+    mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), "subtracted, per channel, 1 = white", 0, 1)
+    std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), "divided by, per channel", 1e-3, 10)
+    max_pixels: int = setting(200_000_000, "larger images are refused before they are decoded", 1)
+    num_threads: int = setting(2, "threads that read and decode samples", 0, 256)
+    prefetch: int = setting(4, "batches prepared ahead", 1, 256)
+    toy: ToyConfig = section(ToyConfig)
+    augment: AugmentConfig = section(AugmentConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What training minimises."""
+
+    name: Literal["cross_entropy", "bce", "dice", "bce_dice", "ce_dice", "focal", "tversky"] = setting(
+        "ce_dice", "the loss"
+    )
+    dice_weight: float = setting(1.0, "weight of the Dice term in bce_dice and ce_dice", 0, 100)
+    dice_per_image: bool = setting(False, "soft Dice per image, then averaged; otherwise over the batch")
+    label_smoothing: float = setting(0.0, "share of the target spread over all classes (cross entropy)", 0, 0.9)
+    class_weighting: Literal["none", "median_frequency", "given"] = setting("none", "weights of the classes")
+    class_weights: tuple[float, ...] = setting((), "for class_weighting: given", 0)
+    class_weight_power: float = setting(1.0, "exponent on the weights; 0.5 halves their spread", 0, 2)
+    focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", 0, 10)
+    tversky_alpha: float = setting(0.3, "cost of a false positive in the Tversky loss", 0, 1)
+    tversky_beta: float = setting(0.7, "cost of a missed pixel in the Tversky loss", 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How the parameters follow the gradient. Weight decay spares norms and biases."""
+
+    name: Literal["adamw", "sgd"] = setting("adamw", "update rule")
+    learning_rate: float = setting(1e-3, "peak learning rate", 1e-9, 100)
+    schedule: Literal["cosine", "poly", "constant"] = setting("cosine", "decay after the warm-up")
+    warmup_fraction: float = setting(0.05, "share of the steps in which the rate rises linearly", 0, 1)
+    poly_power: float = setting(0.9, "exponent of the poly schedule", 0.1, 10)
+    weight_decay: float = setting(1e-2, "decoupled for adamw, added to the gradient for sgd", 0, 10)
+    b1: float = setting(0.9, "adamw: decay of the first moment", 0, 0.9999)
+    b2: float = setting(0.999, "adamw: decay of the second moment", 0, 0.99999)
+    momentum: float = setting(0.9, "sgd: Nesterov momentum", 0, 0.9999)
+    clip_norm: float = setting(1.0, "largest global gradient norm; 0: not clipped", 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Length and bookkeeping of a run."""
+
+    batch_size: int = setting(16, "samples per update, over all devices", 1)
+    accumulate: int = setting(1, "parts that a batch is computed in, one after the other", 1, 1024)
+    num_epochs: int = setting(20, "passes over the training data", 1)
+    eval_every_epochs: int = setting(1, "epochs between evaluations, each with a checkpoint", 1)
+    log_every_steps: int = setting(10, "steps between log lines", 1)
+    ema_decay: float = setting(0.0, "decay of the averaged weights used for evaluation; 0: none", 0, 0.99999)
+    early_stop: int = setting(0, "evaluations without a better mean IoU before stopping; 0: never", 0)
+    keep_checkpoints: int = setting(2, "newest checkpoints kept, besides the best", 1, 1000)
+    num_sample_pictures: int = setting(4, "validation samples drawn at each evaluation", 0, 64)
+    tensorboard: bool = setting(False, "write TensorBoard files (needs the extra 'tensorboard')")
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceConfig:
+    """How images of any size are segmented."""
+
+    tile: tuple[int, int] = setting((0, 0), "height and width of the window; 0 is the data size", 0, 8192)
+    overlap: float = setting(0.5, "share of a window that its neighbour covers too", 0, 0.9)
+    batch_size: int = setting(4, "windows computed at once", 1, 1024)
+    mirror: bool = setting(False, "average the prediction with that of the mirrored image")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    name: str = setting("run", "goes into the name of the run directory")
+    seed: int = setting(0, "of the initialisation, the data order, augmentation and dropout", 0, 2**31 - 1)
+    runs_dir: str = setting("runs", "where run directories are made")
+    model: ModelConfig = section(ModelConfig)
+    data: DataConfig = section(DataConfig)
+    loss: LossConfig = section(LossConfig)
+    optimizer: OptimizerConfig = section(OptimizerConfig)
+    training: TrainingConfig = section(TrainingConfig)
+    inference: InferenceConfig = section(InferenceConfig)
+
+
+def check_config(config: Config) -> None:
+    """Refuse combinations of settings that cannot work.
+
+    Raises:
+        UserError: naming the keys involved.
+    """
+    model, data, loss = config.model, config.data, config.loss
+    if data.dataset == "image_folder" and not data.root:
+        raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
+    if model.stem_stride not in (1, 2, 4):
+        raise UserError(f"model.stem_stride: expected 1, 2 or 4, found {model.stem_stride}")
+    if config.training.batch_size % config.training.accumulate:
+        raise UserError(
+            f"training.batch_size {config.training.batch_size} cannot be split into "
+            f"training.accumulate {config.training.accumulate} equal parts"
+        )
+    if (loss.class_weighting == "given") != bool(loss.class_weights):
+        raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
+    if data.augment.scale[0] > data.augment.scale[1]:
+        raise UserError(f"data.augment.scale: expected [low, high], found {list(data.augment.scale)}")
+    if model.norm == "group" and model.base_width % model.norm_groups:
+        raise UserError(f"model.norm_groups {model.norm_groups} does not divide model.base_width {model.base_width}")
+    width = bottleneck_width(model)
+    if model.name == "unet_transformer" and width % model.transformer.num_heads:
+        raise UserError(
+            f"model.transformer.num_heads {model.transformer.num_heads} does not divide the bottleneck's width {width}"
+        )
+    if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
+        raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
+
+
+def bottleneck_width(model: ModelConfig) -> int:
+    """Return the number of channels at the bottom of the U; bilinear up-sampling halves it, as published."""
+    return model.base_width * 2**model.depth // (2 if model.upsample == "bilinear" else 1)
