@@ -1,0 +1,127 @@
+"""Scaled dot-product attention with several heads.
+
+Letters: b batch, s tokens that ask (queries), j tokens that answer (keys and values), a heads, e width of a head.
+"""
+
+import functools
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.jit, static_argnames=("implementation",))
+def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "explicit"):
+    """Return, for each query token, the mean of the value vectors weighted by how well their keys match.
+
+    out[s] = Σ_j softmax_j(q[s] · k[j] / √e) v[j], head by head
+
+    Args:
+        q_bsae: float[b, s, a, e], queries.
+        k_bjae: float[b, j, a, e], keys.
+        v_bjae: float[b, j, a, e], values.
+        mask_bsj: bool[b, s, j], True where token s may attend to token j. A token that may attend to nothing gets 0.
+            None admits everything.
+        implementation: "explicit" (the equation above, term by term), "xla" (`jax.nn.dot_product_attention`) or
+            "cudnn" (its fused GPU kernel, which never stores the s × j weights). All give the same result up to
+            rounding. Where cudnn cannot run, a RuntimeWarning says why and "explicit" is used.
+
+    Returns:
+        out_bsae: float[b, s, a, e], the dtype of `v`. The softmax is computed in float32.
+
+    Reference: Vaswani et al., 2017, equation 1.
+    """
+    _check_heads(q_bsae, k_bjae, mask_bsj)
+    chex.assert_equal_shape([k_bjae, v_bjae])
+    chex.assert_type([v_bjae], float)
+    match usable_implementation(implementation, q_bsae, k_bjae, mask_bsj):
+        case "explicit":
+            weights_basj = attention_weights(q_bsae, k_bjae, mask_bsj)
+            return jnp.einsum("basj,bjae->bsae", weights_basj.astype(v_bjae.dtype), v_bjae)
+        case fused:
+            return _fused_attention(q_bsae, k_bjae, v_bjae, mask_bsj, fused)
+
+
+@jax.jit
+def attention_weights(q_bsae, k_bjae, mask_bsj=None):
+    """Return how much each token attends to each other one: softmax_j(q · k / √e).
+
+    Args:
+        q_bsae: float[b, s, a, e], queries.
+        k_bjae: float[b, j, a, e], keys.
+        mask_bsj: bool[b, s, j], True where token s may attend to token j, or None.
+
+    Returns:
+        weights_basj: float32[b, a, s, j], in 0…1, exactly 0 where the mask is False. A row sums to 1, or to 0 where
+        the mask admits nothing.
+    """
+    _check_heads(q_bsae, k_bjae, mask_bsj)
+    scale = q_bsae.shape[-1] ** -0.5
+    scores_basj = scale * jnp.einsum("bsae,bjae->basj", q_bsae, k_bjae, preferred_element_type=jnp.float32)
+    if mask_bsj is None:
+        return jax.nn.softmax(scores_basj)
+    mask_b1sj = mask_bsj[:, None]
+    lowest = jnp.finfo(jnp.float32).min  # finite: a row of −inf alone would give NaN
+    return jnp.where(mask_b1sj, jax.nn.softmax(jnp.where(mask_b1sj, scores_basj, lowest)), 0.0)
+
+
+def usable_implementation(wanted: str, q_bsae, k_bjae, mask_bsj=None) -> str:
+    """Return `wanted`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
+
+    The kernel raises instead of falling back, so the decision is made from shapes, dtype and backend while tracing.
+
+    Args:
+        wanted: "explicit", "xla" or "cudnn".
+        q_bsae: the queries; only shape and dtype are looked at, here and below.
+        k_bjae: the keys.
+        mask_bsj: the mask, or None.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if wanted not in ("explicit", "xla", "cudnn"):
+        raise ValueError(f"attention: expected explicit, xla or cudnn, found {wanted!r}")
+    if wanted != "cudnn":
+        return wanted
+    reason = _cudnn_obstacle(q_bsae, k_bjae, mask_bsj)
+    if reason is None:
+        return wanted
+    warnings.warn(f"attention: cudnn {reason}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
+    return "explicit"
+
+
+def _cudnn_obstacle(q_bsae, k_bjae, mask_bsj) -> str | None:
+    """Return why the cudnn kernel cannot run, or None."""
+    if jax.default_backend() != "gpu":
+        return f"needs an NVIDIA GPU, this is {jax.default_backend()}"
+    if q_bsae.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"needs bfloat16 or float16, the heads are {q_bsae.dtype}"
+    (_, s, _, e), j = q_bsae.shape, k_bjae.shape[1]
+    hopper = float(getattr(jax.devices()[0], "compute_capability", "0")) >= 9.0
+    widest = 256 if hopper else 128
+    if e % 8 or e > widest:
+        return f"needs a head width that is a multiple of 8 and at most {widest}, found {e}"
+    if mask_bsj is not None and (s % 2 or j % 2):
+        return f"needs even numbers of tokens where there is a mask, found {s} and {j}"
+    return None
+
+
+def _fused_attention(q_bsae, k_bjae, v_bjae, mask_bsj, implementation: str):
+    if mask_bsj is None:
+        return jax.nn.dot_product_attention(q_bsae, k_bjae, v_bjae, implementation=implementation)
+    out_bsae = jax.nn.dot_product_attention(
+        q_bsae, k_bjae, v_bjae, mask=mask_bsj[:, None], implementation=implementation
+    )
+    attends_bs11 = mask_bsj.any(-1)[:, :, None, None]  # jax averages all values where nothing may be attended to
+    return jnp.where(attends_bs11, out_bsae, 0.0)
+
+
+def _check_heads(q_bsae, k_bjae, mask_bsj):
+    chex.assert_rank([q_bsae, k_bjae], 4)
+    chex.assert_type([q_bsae, k_bjae], float)
+    (b, s, a, e), j = q_bsae.shape, k_bjae.shape[1]
+    chex.assert_shape(k_bjae, (b, j, a, e))
+    if mask_bsj is not None:
+        chex.assert_shape(mask_bsj, (b, s, j))
+        chex.assert_type(mask_bsj, bool)

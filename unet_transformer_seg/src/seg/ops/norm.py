@@ -1,0 +1,123 @@
+"""Normalisation: batch, group and layer norm with float32 statistics.
+
+Letters: b batch, h w rows and columns, c channels, g groups.
+
+The variance is computed in two passes, mean((x − mean(x))²). The one-pass form mean(x²) − mean(x)² subtracts two
+large numbers when the mean is large against the spread, and can come out negative.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.jit, static_argnames=("epsilon",))
+def batch_norm_train(x_bhwc, scale_c, bias_c, *, epsilon: float = 1e-5):
+    """Return `x` normalised per channel over batch and pixels, with the statistics used.
+
+    y = (x − mean) / sqrt(var + ε) · scale + bias
+
+    Args:
+        x_bhwc: float[b, h, w, c], any range.
+        scale_c: float32[c], learned factor.
+        bias_c: float32[c], learned offset.
+        epsilon: added to the variance.
+
+    Returns:
+        y_bhwc: the dtype of `x`; mean_c: float32[c]; var_c: float32[c], the biased variance (division by n = b·h·w).
+
+    Reference: Ioffe and Szegedy, 2015, algorithm 1.
+    """
+    _check_channels(x_bhwc, scale_c, bias_c)
+    x32_bhwc = x_bhwc.astype(jnp.float32)
+    mean_c = x32_bhwc.mean((0, 1, 2))
+    centred_bhwc = x32_bhwc - _per_channel(mean_c)
+    var_c = jnp.square(centred_bhwc).mean((0, 1, 2))
+    y_bhwc = centred_bhwc * _per_channel(scale_c * jax.lax.rsqrt(var_c + epsilon)) + _per_channel(bias_c)
+    return y_bhwc.astype(x_bhwc.dtype), mean_c, var_c
+
+
+@functools.partial(jax.jit, static_argnames=("epsilon",))
+def batch_norm_infer(x_bhwc, scale_c, bias_c, mean_c, var_c, *, epsilon: float = 1e-5):
+    """Return `x` normalised per channel with given statistics: one multiplication and one addition per value.
+
+    y = x · m + (bias − mean · m) with m = scale / sqrt(var + ε)
+
+    Args:
+        x_bhwc: float[b, h, w, c], any range.
+        scale_c: float32[c], learned factor.
+        bias_c: float32[c], learned offset.
+        mean_c: float32[c], running mean of training.
+        var_c: float32[c], running variance of training.
+        epsilon: added to the variance.
+
+    Returns:
+        y_bhwc: the dtype of `x`. No image of the batch influences another.
+    """
+    _check_channels(x_bhwc, scale_c, bias_c, mean_c, var_c)
+    factor_c = scale_c * jax.lax.rsqrt(var_c + epsilon)
+    offset_c = bias_c - mean_c * factor_c
+    y_bhwc = x_bhwc.astype(jnp.float32) * _per_channel(factor_c) + _per_channel(offset_c)
+    return y_bhwc.astype(x_bhwc.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("groups", "epsilon"))
+def group_norm(x_bhwc, scale_c, bias_c, *, groups: int, epsilon: float = 1e-5):
+    """Return `x` normalised over the pixels and the channels of each group, image by image.
+
+    Args:
+        x_bhwc: float[b, h, w, c], any range.
+        scale_c: float32[c], learned factor.
+        bias_c: float32[c], learned offset.
+        groups: number of groups; divides c. One group is a layer norm over the whole image, c groups an instance norm.
+        epsilon: added to the variance.
+
+    Returns:
+        y_bhwc: the dtype of `x`. The same in training and inference.
+
+    Reference: Wu and He, 2018.
+    """
+    _check_channels(x_bhwc, scale_c, bias_c)
+    b, h, w, c = x_bhwc.shape
+    chex.assert_is_divisible(c, groups)
+    x_bnge = x_bhwc.astype(jnp.float32).reshape(b, h * w, groups, c // groups)
+    centred_bnge = x_bnge - x_bnge.mean((1, 3), keepdims=True)
+    var_b1g1 = jnp.square(centred_bnge).mean((1, 3), keepdims=True)
+    normal_bhwc = (centred_bnge * jax.lax.rsqrt(var_b1g1 + epsilon)).reshape(b, h, w, c)
+    return (normal_bhwc * _per_channel(scale_c) + _per_channel(bias_c)).astype(x_bhwc.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("epsilon",))
+def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-6):
+    """Return `x` normalised over its last axis, each vector by itself.
+
+    Args:
+        x: float[..., d], any range and rank.
+        scale_d: float32[d], learned factor.
+        bias_d: float32[d], learned offset.
+        epsilon: added to the variance.
+
+    Returns:
+        y: the shape and dtype of `x`.
+
+    Reference: Ba, Kiros and Hinton, 2016.
+    """
+    chex.assert_shape([scale_d, bias_d], (x.shape[-1],))
+    chex.assert_type([x, scale_d, bias_d], float)
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    last_axis = (1,) * (x.ndim - 1) + (-1,)
+    return (normal * scale_d.reshape(last_axis) + bias_d.reshape(last_axis)).astype(x.dtype)
+
+
+def _check_channels(x_bhwc, *vectors_c):
+    chex.assert_rank(x_bhwc, 4)
+    chex.assert_type([x_bhwc, *vectors_c], float)
+    chex.assert_shape(vectors_c, (x_bhwc.shape[-1],))
+
+
+def _per_channel(vector_c):
+    return vector_c.reshape(1, 1, 1, -1)
