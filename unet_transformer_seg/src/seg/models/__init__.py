@@ -1,0 +1,37 @@
+"""The networks: Flax modules that own the parameters and call `seg.ops`.
+
+Every model is called as `model.apply(variables, image_bhwc, train)` and returns float32 logits of the image's size.
+"""
+
+import flax.linen as nn
+
+from seg.config import ModelConfig
+from seg.errors import UserError
+from seg.models.layers import count_parameters
+from seg.models.unet import UNet
+from seg.models.unet_transformer import UNetTransformer
+
+__all__ = ["UNet", "UNetTransformer", "build_model", "count_parameters"]
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """Return the network that `config` describes, without parameters.
+
+    Args:
+        config: `num_classes` is set, from the data set if need be.
+
+    Raises:
+        UserError: an unknown name, or no number of classes.
+    """
+    if config.num_classes < 2:
+        raise UserError(
+            f"model.num_classes: expected 2 or more (background counts as a class), found {config.num_classes}; "
+            "set it, or leave it 0 and let the data set fill it in"
+        )
+    match config.name:
+        case "unet":
+            return UNet(config)
+        case "unet_transformer":
+            return UNetTransformer(config)
+        case name:
+            raise UserError(f"model.name: expected unet or unet_transformer, found {name!r}")

@@ -1,0 +1,156 @@
+"""Small layers that own parameters and call `seg.ops`.
+
+Letters: b batch, h w rows and columns, c channels in, o channels out, k classes.
+
+Precision: parameters and statistics are float32; a layer computes in the dtype of its input.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from seg.config import ModelConfig
+from seg.ops import conv, norm
+
+BATCH_NORM_MOMENTUM = 0.9  # share of the old running statistics; torch writes the same as 0.1
+NORM_EPSILON = 1e-5
+
+# He et al., 2015: keeps the spread of the features through a ReLU. Without one after it, factor 1 does.
+before_relu = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+before_linear = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+class Conv(nn.Module):
+    """A 3 × 3 convolution of equal size, without bias because a norm follows: float[b, h, w, c] → [b, h, w, o]."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x_bhwc):
+        """Return float[b, h, w, o] of float[b, h, w, c]."""
+        shape_hwio = (3, 3, x_bhwc.shape[-1], self.features)
+        kernel_hwio = self.param("kernel", before_relu, shape_hwio, jnp.float32)
+        return conv.conv2d(x_bhwc, kernel_hwio.astype(x_bhwc.dtype))
+
+
+class UpConv(nn.Module):
+    """A transposed 2 × 2 convolution of stride 2: float[b, h, w, c] → [b, 2h, 2w, o].
+
+    Each pixel becomes a block of 2 × 2, so the kernel is one dense map from c to 4·o.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x_bhwc):
+        """Return float[b, 2h, 2w, o] of float[b, h, w, c]."""
+        c = x_bhwc.shape[-1]
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2, 3))
+        kernel_cxyo = self.param("kernel", init, (c, 2, 2, self.features), jnp.float32)
+        bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return conv.up_conv(x_bhwc, kernel_cxyo.astype(x_bhwc.dtype), bias_o.astype(x_bhwc.dtype))
+
+
+class PixelClassifier(nn.Module):
+    """A 1 × 1 convolution to float32 logits: float[b, h, w, c] → float32[b, h·r, w·r, k].
+
+    With `factor` r > 1 each pixel answers for the r × r image pixels that it stands for. The products are summed and
+    returned in float32 whatever the dtype of the features.
+    """
+
+    num_classes: int
+    factor: int = 1
+
+    @nn.compact
+    def __call__(self, x_bhwc):
+        """Return float32[b, h·r, w·r, k] of float[b, h, w, c]."""
+        outputs = self.num_classes * self.factor**2
+        kernel_co = self.param("kernel", before_linear, (x_bhwc.shape[-1], outputs), jnp.float32)
+        bias_o = self.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
+        kernel_co = kernel_co.astype(x_bhwc.dtype)
+        logits_bhwo = jnp.einsum("bhwc,co->bhwo", x_bhwc, kernel_co, preferred_element_type=jnp.float32)
+        logits_bhwo += bias_o.reshape(1, 1, 1, -1)
+        return logits_bhwo if self.factor == 1 else conv.depth_to_space(logits_bhwo, factor=self.factor)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm with running statistics in the collection `batch_stats`: float[b, h, w, c] → the same shape.
+
+    running = 0.9 · running + 0.1 · batch, with the unbiased variance (division by n − 1), as in torch.
+    """
+
+    @nn.compact
+    def __call__(self, x_bhwc, train: bool):
+        """Return `x` normalised with the statistics of the batch (train) or the running ones."""
+        b, h, w, c = x_bhwc.shape
+        scale_c = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias_c = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
+        if not train:
+            return norm.batch_norm_infer(x_bhwc, scale_c, bias_c, mean.value, var.value, epsilon=NORM_EPSILON)
+        y_bhwc, mean_c, var_c = norm.batch_norm_train(x_bhwc, scale_c, bias_c, epsilon=NORM_EPSILON)
+        if not self.is_initializing():
+            n = b * h * w
+            unbiased_c = var_c * (n / max(n - 1, 1))
+            mean.value = BATCH_NORM_MOMENTUM * mean.value + (1 - BATCH_NORM_MOMENTUM) * mean_c
+            var.value = BATCH_NORM_MOMENTUM * var.value + (1 - BATCH_NORM_MOMENTUM) * unbiased_c
+        return y_bhwc
+
+
+class GroupNorm(nn.Module):
+    """Group norm, the same in training and inference: float[b, h, w, c] → the same shape."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x_bhwc):
+        """Return `x` normalised within each image."""
+        c = x_bhwc.shape[-1]
+        scale_c = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
+        bias_c = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        return norm.group_norm(x_bhwc, scale_c, bias_c, groups=self.groups, epsilon=NORM_EPSILON)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis: float[..., d] → the same shape."""
+
+    @nn.compact
+    def __call__(self, x):
+        """Return `x` normalised within each vector."""
+        scale_d = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return norm.layer_norm(x, scale_d, bias_d)
+
+
+class DoubleConv(nn.Module):
+    """Twice convolution, norm and ReLU: float[b, h, w, c] → float[b, h, w, features].
+
+    Attributes:
+        config: says which norm.
+        features: channels of the result.
+        middle: channels between the two convolutions.
+    """
+
+    config: ModelConfig
+    features: int
+    middle: int
+
+    @nn.compact
+    def __call__(self, x_bhwc, train: bool):
+        """Return float[b, h, w, features] of float[b, h, w, c]; `train` is passed on to the norms."""
+        for number, features in enumerate((self.middle, self.features), start=1):
+            x_bhwc = Conv(features, name=f"conv{number}")(x_bhwc)
+            if self.config.norm == "batch":
+                x_bhwc = BatchNorm(name=f"norm{number}")(x_bhwc, train)
+            else:
+                x_bhwc = GroupNorm(self.config.norm_groups, name=f"norm{number}")(x_bhwc)
+            x_bhwc = nn.relu(x_bhwc)
+        return x_bhwc
+
+
+def count_parameters(params) -> int:
+    """Return the number of values in a tree of parameters (arrays, or the shapes from `jax.eval_shape`)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

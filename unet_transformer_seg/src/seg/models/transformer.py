@@ -1,0 +1,133 @@
+"""A pre-norm transformer encoder over a sequence of tokens.
+
+Letters: b batch, s tokens, j tokens attended to (j = s), d model width, a heads, e width of a head,
+f feed-forward width, l layers.
+
+Initialisation: xavier for every projection, and the two that write into the residual stream start smaller by
+1/√(2·layers), so that the stream's spread does not grow with the depth (Radford et al., 2019). They are not zero:
+every parameter receives a gradient from the first step on.
+
+Reference: Vaswani et al., 2017; norms before the branches as in Dosovitskiy et al., 2021.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from seg.config import TransformerConfig
+from seg.models.layers import LayerNorm
+from seg.ops.attention import attention
+
+xavier = nn.initializers.xavier_uniform()
+
+
+class Transformer(nn.Module):
+    """`num_layers` blocks one after the other, then a layer norm: float[b, s, d] → float[b, s, d].
+
+    The blocks are one compiled block in a loop (`nn.scan`): their parameters carry a leading axis l, and compile
+    time does not grow with the depth.
+
+    Attributes:
+        config: layers, heads, rates.
+        remat: compute a block's activations again in the backward pass instead of keeping them.
+    """
+
+    config: TransformerConfig
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x_bsd, mask_bsj=None, *, train: bool):
+        """Return the tokens after all blocks.
+
+        Args:
+            x_bsd: float[b, s, d], tokens with their positions.
+            mask_bsj: bool[b, s, j], True where token s may attend to token j; None admits everything.
+            train: apply dropout and stochastic depth (key `dropout`).
+        """
+        layers = self.config.num_layers
+        block = nn.remat(Block, static_argnums=(4,), prevent_cse=False) if self.remat else Block
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=layers,
+        )
+        skip_rates_l = self.config.stochastic_depth * jnp.arange(1, layers + 1) / layers
+        x_bsd, _ = blocks(self.config, name="blocks")(x_bsd, skip_rates_l, mask_bsj, train)
+        return LayerNorm(name="norm")(x_bsd)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)): float[b, s, d] → float[b, s, d]."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x_bsd, skip_rate, mask_bsj, train: bool):
+        """Return (tokens, None), the pair that `nn.scan` expects.
+
+        Args:
+            x_bsd: float[b, s, d], tokens.
+            skip_rate: float scalar, probability that a branch of this block is left out for an image.
+            mask_bsj: as in `Transformer`.
+            train: as in `Transformer`.
+        """
+        normal_bsd = LayerNorm(name="attention_norm")(x_bsd)
+        branch_bsd = MultiHeadAttention(self.config, name="attention")(normal_bsd, mask_bsj)
+        x_bsd += self._regularise(branch_bsd, skip_rate, train)
+        normal_bsd = LayerNorm(name="feed_forward_norm")(x_bsd)
+        branch_bsd = FeedForward(self.config, name="feed_forward")(normal_bsd, train)
+        x_bsd += self._regularise(branch_bsd, skip_rate, train)
+        return x_bsd, None
+
+    def _regularise(self, branch_bsd, skip_rate, train: bool):
+        """Return the branch after dropout, and in training left out altogether at `skip_rate`, image by image."""
+        branch_bsd = nn.Dropout(self.config.dropout, deterministic=not train)(branch_bsd)
+        if not train or self.config.stochastic_depth == 0:
+            return branch_bsd
+        keep_b11 = jax.random.bernoulli(self.make_rng("dropout"), 1 - skip_rate, (branch_bsd.shape[0], 1, 1))
+        return branch_bsd * (keep_b11 / (1 - skip_rate)).astype(branch_bsd.dtype)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention with explicit projections to queries, keys and values: float[b, s, d] → float[b, s, d]."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x_bsd, mask_bsj=None):
+        """Return the attention's result; mask_bsj: bool, True where token s may attend to token j."""
+        d, a = x_bsd.shape[-1], self.config.num_heads
+        if d % a:
+            raise ValueError(f"attention: {a} heads do not divide the model width {d}")
+        heads = {"features": (a, d // a), "kernel_init": xavier, "dtype": x_bsd.dtype}
+        q_bsae = nn.DenseGeneral(name="query", **heads)(x_bsd)
+        # No bias: q·bias is the same for all tokens j, so the softmax would cancel it.
+        k_bjae = nn.DenseGeneral(name="key", use_bias=False, **heads)(x_bsd)
+        v_bjae = nn.DenseGeneral(name="value", **heads)(x_bsd)
+        out_bsae = attention(q_bsae, k_bjae, v_bjae, mask_bsj, implementation=self.config.attention)
+        init = residual_init(self.config.num_layers)
+        return nn.DenseGeneral(d, axis=(-2, -1), kernel_init=init, dtype=x_bsd.dtype, name="out")(out_bsae)
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with a GELU between them, token by token: float[b, s, d] → float[b, s, d]."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x_bsd, train: bool):
+        """Return the two layers' result, with dropout when `train`."""
+        d = x_bsd.shape[-1]
+        f = int(d * self.config.mlp_ratio)
+        hidden_bsf = nn.Dense(f, kernel_init=xavier, dtype=x_bsd.dtype, name="dense1")(x_bsd)
+        hidden_bsf = nn.gelu(hidden_bsf, approximate=False)
+        hidden_bsf = nn.Dropout(self.config.dropout, deterministic=not train)(hidden_bsf)
+        init = residual_init(self.config.num_layers)
+        return nn.Dense(d, kernel_init=init, dtype=x_bsd.dtype, name="dense2")(hidden_bsf)
+
+
+def residual_init(num_layers: int):
+    """Return xavier with the variance divided by 2·num_layers, the number of branches that add to the stream."""
+    return nn.initializers.variance_scaling(1 / (2 * max(num_layers, 1)), "fan_avg", "uniform")

@@ -1,0 +1,353 @@
+"""The networks: parameter counts, sizes, a plain twin, gradients, precision, and the switches of the config."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seg.config import ModelConfig, TransformerConfig
+from seg.errors import UserError
+from seg.models import UNet, UNetTransformer, build_model, count_parameters
+from seg.models.unet import centre_in
+from seg.models.unet_transformer import map_to_tokens, tokens_to_map
+
+TINY = TransformerConfig(num_layers=2, num_heads=2, mlp_ratio=2.0, dropout=0.0)
+
+
+def tiny(**changes):
+    layers = {k: changes.pop(k) for k in list(changes) if hasattr(TINY, k) and k != "dropout"}
+    config = ModelConfig(name="unet_transformer", num_classes=3, base_width=4, depth=2, norm_groups=2)
+    return dataclasses.replace(config, transformer=dataclasses.replace(TINY, **layers), **changes)
+
+
+def images(b=2, h=16, w=12, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(b, h, w, 3)), jnp.float32)
+
+
+@functools.cache
+def model_with_variables(config):
+    """The model with drawn parameters: kernels of a sensible spread, scales near 1; variances positive."""
+    model, random = build_model(config), np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images(), False))
+
+    def draw(path, leaf):
+        kind = path[-1].key
+        if kind in ("scale", "var"):
+            return jnp.asarray(random.uniform(0.5, 1.5, leaf.shape), jnp.float32)
+        spread = 0.3 if kind in ("bias", "mean", "table") else (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        return jnp.asarray(random.normal(size=leaf.shape) * spread, jnp.float32)
+
+    return model, jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def infer(model, variables, image):
+    return model.apply(variables, image, False)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def train(model, variables, image, key=None):
+    """Return ((loss, (logits, changed collections)), gradients) of a loss that weighs every logit differently."""
+
+    def loss(params):
+        rngs = None if key is None else {"dropout": key}
+        everything, changed = {**variables, "params": params}, ["batch_stats", "auxiliary"]
+        logits, state = model.apply(everything, image, True, mutable=changed, rngs=rngs)
+        outputs = [logits, *state.get("auxiliary", {}).get("logits", ())]
+        total = sum(jnp.vdot(jnp.sin(jnp.arange(x.size, dtype=jnp.float32)), x.ravel()) / x.size for x in outputs)
+        return total, (logits, state)
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+# ---- size of the networks --------------------------------------------------------------------------------------
+
+
+def shapes_of(config):
+    return jax.eval_shape(lambda: build_model(config).init(jax.random.key(0), images(1, 32, 32), False))
+
+
+@pytest.mark.parametrize(("upsample", "number"), [("transposed", 31_037_698), ("bilinear", 17_263_042)])
+def test_the_published_numbers_of_parameters(upsample, number):
+    config = ModelConfig(name="unet", num_classes=2, upsample=upsample)
+    assert count_parameters(shapes_of(config)["params"]) == number
+
+
+def test_the_number_of_parameters_of_the_transformer():
+    config = ModelConfig(num_classes=2, base_width=8, transformer=TransformerConfig(position="learned"))
+    without = dataclasses.replace(config, name="unet")
+    d, f, layers = 128, 512, 4
+    attention, feed_forward = 4 * d * d + 3 * d, 2 * d * f + f + d  # the key has no bias
+    expected = layers * (attention + feed_forward + 4 * d) + 2 * d + 16 * 16 * d
+    counts = [count_parameters(shapes_of(c)["params"]) for c in (config, without)]
+    assert counts[0] - counts[1] == expected
+
+
+SIZES = [(64, 64), (37, 51), (16, 100), (1, 1), (1, 40), (33, 1), (15, 17)]
+KINDS = [
+    {},
+    {"upsample": "bilinear"},
+    {"stem_stride": 2},
+    {"stem_stride": 4, "upsample": "bilinear"},
+    {"norm": "group"},
+    {"position": "learned"},
+    {"depth": 4},
+    {"dtype": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+@pytest.mark.parametrize("training", [False, True])
+def test_any_size_in_is_the_size_out(changes, training):
+    config = tiny(**changes)
+    model = build_model(config)
+    variables = shapes_of(config)
+    for h, w in SIZES:
+        image = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32)
+        mutable = ["batch_stats"] if training else False
+        out = jax.eval_shape(lambda v, x: model.apply(v, x, training, mutable=mutable), variables, image)  # noqa: B023
+        logits, state = out if training else (out, variables)
+        assert logits.shape == (2, h, w, 3) and logits.dtype == jnp.float32
+        assert jax.tree.structure(state.get("batch_stats")) == jax.tree.structure(variables.get("batch_stats"))
+
+
+@pytest.mark.parametrize("stem_stride", [1, 4])
+def test_a_column_of_single_pixels_gives_finite_logits(stem_stride):
+    model, variables = model_with_variables(tiny(stem_stride=stem_stride))
+    assert jnp.isfinite(infer(model, variables, images(2, 9, 1))).all()
+
+
+# ---- against a plain twin --------------------------------------------------------------------------------------
+
+
+def plain_unet(params, x, upsample, depth):
+    """The published U-Net in training, from its description, in primitive operations."""
+
+    def double_conv(p, x):
+        for n in "12":
+            numbers = ("NHWC", "HWIO", "NHWC")
+            x = jax.lax.conv_general_dilated(x, p[f"conv{n}"]["kernel"], (1, 1), "SAME", dimension_numbers=numbers)
+            mean, var = jnp.mean(x, (0, 1, 2), keepdims=True), jnp.var(x, (0, 1, 2), keepdims=True)
+            scale, bias = (p[f"norm{n}"][k].reshape(1, 1, 1, -1) for k in ("scale", "bias"))
+            x = jnp.maximum((x - mean) / jnp.sqrt(var + 1e-5) * scale + bias, 0)
+        return x
+
+    def up(p, x):
+        b, h, w, c = x.shape
+        if upsample == "transposed":
+            blocks = jnp.einsum("bhwc,cyxo->bhywxo", x, p["up"]["kernel"]).reshape(b, 2 * h, 2 * w, -1)
+            return blocks + p["up"]["bias"].reshape(1, 1, 1, -1)
+        rows, columns = (  # corner pixels on corner pixels
+            jax.vmap(lambda e, n=n: jnp.interp(jnp.linspace(0, n - 1, 2 * n), jnp.arange(n), e))(jnp.eye(n))
+            for n in (h, w)
+        )
+        return jnp.einsum("hy,bhwc,wx->byxc", rows, x, columns)
+
+    skips = []
+    for i in range(depth + 1):
+        if i:
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        x = double_conv(params["encoder"][f"stage{i}"], x)
+        skips.append(x)
+    for i in reversed(range(depth)):
+        stage = params["decoder"][f"stage{i}"]
+        x = up(stage, x)
+        rows, columns = (skips[i].shape[axis] - x.shape[axis] for axis in (1, 2))
+        x = jnp.pad(x, ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)))
+        x = double_conv(stage["convs"], jnp.concatenate([skips[i], x], -1))
+    head = params["heads"]["pixel"]
+    return jnp.einsum("bhwc,ck->bhwk", x, head["kernel"]) + head["bias"].reshape(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize(("upsample", "size"), [("transposed", (48, 56)), ("bilinear", (19, 22))])
+def test_unet_is_the_plain_one_in_value_and_gradient(upsample, size):
+    """The compiled gradient, too: a max-pool whose gradient compares recomputed values was wrong in some compilers."""
+    config = tiny(name="unet", upsample=upsample, depth=4 if size[0] > 32 else 3, base_width=8)
+    model, variables = model_with_variables(config)
+    image = images(2, *size)
+    (_, (logits, _)), gradients = train(model, variables, image)
+    weights = jnp.sin(jnp.arange(logits.size, dtype=jnp.float32)).reshape(logits.shape) / logits.size
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def twin(params):
+        expected = plain_unet(params, image, upsample, config.depth)
+        return jnp.sum(weights * expected), expected
+
+    (_, expected), expected_gradients = twin(variables["params"])
+    np.testing.assert_allclose(logits, expected, atol=2e-4)
+    worst = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), gradients, expected_gradients)
+    assert max(jax.tree.leaves(worst)) < 2e-3, worst
+
+
+def test_batch_statistics_move_a_tenth_of_the_way_with_the_unbiased_variance():
+    config = tiny(name="unet", depth=1, norm="batch")
+    model, variables = model_with_variables(config)
+    image = images(1, 4, 4)
+    (_, (_, state)), _ = train(model, variables, image)
+    kernel = variables["params"]["encoder"]["stage0"]["conv1"]["kernel"]
+    numbers = ("NHWC", "HWIO", "NHWC")
+    values = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=numbers).reshape(16, 4)
+    before, after = (s["batch_stats"]["encoder"]["stage0"]["norm1"] for s in (variables, state))
+    np.testing.assert_allclose(after["mean"], 0.9 * before["mean"] + 0.1 * np.mean(values, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after["var"], 0.9 * before["var"] + 0.1 * np.var(values, 0, ddof=1), rtol=1e-4)
+
+
+def test_the_upsampled_map_is_centred_with_the_odd_rest_at_the_end():
+    ones = jnp.ones((1, 2, 2, 1))
+    expected = [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(centre_in(ones, (5, 4))[0, :, :, 0], expected)
+
+
+# ---- the hybrid ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_without_layers_the_hybrid_is_the_unet_to_the_last_bit(training):
+    config = tiny(num_layers=0, dropout=0.3, depth=1)
+    hybrid, unet = UNetTransformer(config), UNet(config)
+    trees = [jax.jit(m.init, static_argnums=2)(jax.random.key(3), images(), False) for m in (hybrid, unet)]
+    jax.tree.map(np.testing.assert_array_equal, *trees)
+    if training:
+        results = [train(m, trees[0], images(), jax.random.key(1)) for m in (hybrid, unet)]
+    else:
+        results = [infer(m, trees[0], images()) for m in (hybrid, unet)]
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+@pytest.mark.parametrize(("layers", "sees"), [(0, False), (1, True)])
+def test_far_pixels_meet_only_in_the_transformer(layers, sees):
+    """With depth 1 a U-Net looks about 10 pixels far; this image is 48 wide."""
+    model, variables = model_with_variables(tiny(num_layers=layers, depth=1))
+    gradient = jax.jit(jax.grad(lambda x: model.apply(variables, x, False)[0, 0, 0, 0]))(images(1, 4, 48))
+    assert bool(jnp.abs(gradient[0, :, 24:]).max() > 0) == sees
+
+
+def test_the_map_is_read_row_by_row():
+    x = jnp.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    tokens = map_to_tokens(x)
+    np.testing.assert_array_equal(tokens[1, 1 * 4 + 2], x[1, 1, 2])
+    np.testing.assert_array_equal(tokens_to_map(tokens, (3, 4)), x)
+    with pytest.raises(AssertionError):
+        tokens_to_map(tokens, (4, 4))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"position": "learned", "position_grid": (3, 5)}, {"stem_stride": 2, "norm": "group"}]
+)
+def test_the_gradient_reaches_every_parameter(changes):
+    model, variables = model_with_variables(tiny(deep_supervision=True, **changes))
+    _, gradients = train(model, variables, images(2, 16, 20))
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert jnp.isfinite(gradient).all() and (gradient != 0).any(), jax.tree_util.keystr(path)
+
+
+def test_learned_positions_are_used_and_none_are_absent():
+    model, variables = model_with_variables(tiny(position="learned"))
+    without = jax.tree.map(lambda x: x, variables)
+    without["params"]["bottleneck"]["positions"]["table"] *= 0
+    plain = build_model(tiny(position="none"))
+    assert "positions" not in shapes_of(tiny(position="none"))["params"]["bottleneck"]
+    np.testing.assert_array_equal(infer(model, without, images()), infer(plain, without, images()))
+    assert jnp.abs(infer(model, variables, images()) - infer(plain, without, images())).max() > 1e-3
+
+
+# ---- switches --------------------------------------------------------------------------------------------------
+
+
+def test_images_of_a_batch_do_not_meet_in_inference():
+    model, variables = model_with_variables(tiny())
+    pair, other = images(2), images(2, seed=1).at[0].set(images(2)[0])
+    np.testing.assert_allclose(infer(model, variables, pair)[0], infer(model, variables, other)[0], atol=1e-5)
+
+
+def test_deep_supervision_sows_the_coarser_stages_in_training_only():
+    config = tiny(deep_supervision=True, depth=3, stem_stride=2)
+    model, variables = model_with_variables(config)
+    assert set(variables) == {"params", "batch_stats"}
+    image = images(2, 20, 40)
+    (_, (_, state)), gradients = train(model, variables, image)
+    shapes = [x.shape for x in state["auxiliary"]["logits"]]
+    assert shapes == [(2, 5, 10, 3), (2, 3, 5, 3)]  # cells of 4 and 8 pixels: ⌈20/4⌉, ⌈20/8⌉
+    assert all(x.dtype == jnp.float32 for x in state["auxiliary"]["logits"])
+    _, silent = model.apply(variables, image, False, mutable=["auxiliary"])
+    assert not silent
+    in_training = jax.eval_shape(lambda: model.init(jax.random.key(0), image, True))
+    assert jax.tree.structure(in_training) == jax.tree.structure(variables)
+    assert not any("auxiliary" in name for name in shapes_of(tiny())["params"]["heads"])
+
+
+def test_remat_recomputes_and_changes_nothing():
+    config = tiny(dropout=0.2)
+    (model, variables), again = model_with_variables(config), build_model(dataclasses.replace(config, remat=True))
+    key, image = jax.random.key(2), images()
+    traces = [str(jax.make_jaxpr(lambda v, m=m: train(m, v, image, key))(variables)) for m in (model, again)]
+    assert "checkpoint[" not in traces[0] and "remat2[" not in traces[0]
+    stages = max(traces[1].count(name) for name in ("checkpoint[", "remat2["))
+    assert stages >= 2 * config.depth + 2
+    plain, remat = (train(m, variables, image, key) for m in (model, again))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, remat)
+
+
+def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_high():
+    config = tiny(dtype="bfloat16")
+    model, variables = model_with_variables(config)
+    high = model_with_variables(tiny())[0]
+    inner = jax.eval_shape(lambda v, x: model.apply(v, x, False, capture_intermediates=True)[1], variables, images())
+    inner = inner["intermediates"]
+    assert inner["encoder"]["stage0"]["conv1"]["__call__"][0].dtype == jnp.bfloat16
+    assert inner["bottleneck"]["__call__"][0].dtype == inner["decoder"]["stage0"]["__call__"][0].dtype == jnp.bfloat16
+    (_, (logits, state)), gradients = train(model, variables, images())
+    assert {x.dtype.name for x in jax.tree.leaves((logits, state, gradients, variables))} == {"float32"}
+    reference = infer(high, variables, images())
+    difference = infer(model, variables, images()) - reference
+    assert 0 < jnp.sqrt(jnp.square(difference).mean()) < 0.1 * reference.std()
+
+
+def test_dropout_at_the_bottleneck():
+    model, variables = model_with_variables(tiny(name="unet", dropout=0.5, depth=1))
+    logits = [train(model, variables, images(), jax.random.key(n))[0][1][0] for n in (1, 1, 2)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert jnp.abs(logits[0] - logits[2]).max() > 1e-3
+    infer(model, variables, images())  # needs no key
+
+
+def test_the_stem_gives_each_pixel_its_own_logits():
+    """A head that answers with its biases alone shows where each of its outputs lands: (row, column, class)."""
+    model, variables = model_with_variables(tiny(stem_stride=2))
+    head = variables["params"]["heads"]["pixel"]
+    changed = {"kernel": jnp.zeros_like(head["kernel"]), "bias": jnp.arange(12.0)}
+    params = {**variables["params"], "heads": {"pixel": changed}}
+    logits = infer(model, {**variables, "params": params}, images(1, 5, 6))
+    for y, x, k in np.ndindex(5, 6, 3):
+        assert logits[0, y, x, k] == (y % 2) * 6 + (x % 2) * 3 + k
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"name": "unet", "upsample": "bilinear"}, {"num_layers": 12, "stem_stride": 2}]
+)
+def test_fresh_networks_give_logits_of_moderate_spread(key, changes):
+    model = build_model(tiny(**changes))
+    image = images(2, 32, 32)
+    variables = jax.jit(model.init, static_argnums=2)(key, image, False)
+    (_, (logits, _)), _ = train(model, variables, image)
+    assert 0.1 < logits.std() < 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"num_classes": 0}, "num_classes: expected 2"), ({"name": "resnet"}, "expected unet or")]
+)
+def test_a_config_without_a_model_is_refused(changes, said):
+    with pytest.raises(UserError, match=said):
+        build_model(tiny(**changes))
+
+
+def test_an_image_must_be_four_dimensional_and_of_floats():
+    model, variables = model_with_variables(tiny())
+    with pytest.raises(AssertionError):
+        model.apply(variables, images()[0], False)
+    with pytest.raises(AssertionError):
+        model.apply(variables, images().astype(jnp.uint8), False)
