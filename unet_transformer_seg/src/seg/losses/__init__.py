@@ -1,0 +1,83 @@
+"""Losses: pure functions `(logits_bhwk, labels_bhw, *, class_weights_k=None, …) → float32 scalar`.
+
+All share the rules of `losses.pixels`: float32 inside, label 255 counts nowhere, a batch without counted pixels
+gives 0. To add one:
+
+1. write the function in a file of its own, starting from `count_pixels` (and `weighted_mean`, or
+   `measure_overlap` for ratios of sums), which brings the rules with it;
+2. add its name to `LossConfig.name` in `config.py`, and a `case` to `build_loss` below;
+3. add a line to `LOSSES` in `tests/test_losses.py`: the common rules are then tested for it.
+
+docs/losses_and_metrics.md shows one in full.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import chex
+import jax
+import numpy as np
+
+from seg.config import LossConfig
+from seg.losses.bce import bce_loss
+from seg.losses.class_weights import build_class_weights, given_weights, median_frequency_weights
+from seg.losses.combined import bce_dice_loss, ce_dice_loss
+from seg.losses.cross_entropy import cross_entropy_loss
+from seg.losses.deep_supervision import deep_supervision_loss
+from seg.losses.dice import dice_loss
+from seg.losses.focal import focal_loss
+from seg.losses.tversky import tversky_loss
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits float[b, h, w, k], labels integer[b, h, w]) → float32 scalar."""
+
+
+def build_loss(config: LossConfig, class_weights_k: chex.Array | None = None) -> Loss:
+    """Return the loss that `config.name` asks for, with its settings and class weights bound.
+
+    Args:
+        config: the section `loss` of a config.
+        class_weights_k: float[k] as `build_class_weights` returns them, or None.
+    """
+    weights_k = None if class_weights_k is None else np.asarray(class_weights_k, np.float32)
+    dice_settings = {"dice_weight": config.dice_weight, "per_image": config.dice_per_image}
+    match config.name:
+        case "cross_entropy":
+            loss = partial(cross_entropy_loss, label_smoothing=config.label_smoothing)
+        case "bce":
+            loss = bce_loss
+        case "dice":
+            loss = partial(dice_loss, per_image=config.dice_per_image)
+        case "ce_dice":
+            loss = partial(ce_dice_loss, label_smoothing=config.label_smoothing, **dice_settings)
+        case "bce_dice":
+            loss = partial(bce_dice_loss, **dice_settings)
+        case "focal":
+            loss = partial(focal_loss, gamma=config.focal_gamma)
+        case "tversky":
+            loss = partial(
+                tversky_loss,
+                alpha=config.tversky_alpha,
+                beta=config.tversky_beta,
+                per_image=config.dice_per_image,
+            )
+        case _:
+            raise ValueError(f"loss.name {config.name!r} has no case in seg.losses.build_loss")
+    return partial(loss, class_weights_k=weights_k)
+
+
+__all__ = [
+    "Loss",
+    "bce_dice_loss",
+    "bce_loss",
+    "build_class_weights",
+    "build_loss",
+    "ce_dice_loss",
+    "cross_entropy_loss",
+    "deep_supervision_loss",
+    "dice_loss",
+    "focal_loss",
+    "given_weights",
+    "median_frequency_weights",
+    "tversky_loss",
+]

@@ -1,0 +1,8 @@
+"""Metrics, all from one matrix of summed pixel counts.
+
+To add one, write a function of the matrix; docs/losses_and_metrics.md shows how.
+"""
+
+from seg.metrics.seg_metrics import SegMetrics, compute_metrics, confusion_matrix, format_table
+
+__all__ = ["SegMetrics", "compute_metrics", "confusion_matrix", "format_table"]

@@ -1,0 +1,204 @@
+"""Segmentation metrics from summed pixel counts.
+
+The device turns each batch into a matrix of counts, the host adds the matrices up, and every metric is a ratio of
+these sums. Nothing is averaged over batches or images, so the batch size cannot change a result.
+
+Letters: b batch, h w pixels, k classes; `matrix_kk` is [true class, predicted class].
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seg.classes import IGNORE_LABEL
+from seg.errors import UserError
+
+_NUM_COPIES = 32
+"""Partial histograms that neighbouring pixels are spread over; see `confusion_matrix`."""
+
+_IMPOSSIBLE = np.iinfo(np.int32).min
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classes: int) -> jax.Array:
+    """Return how many pixels of each true class were given to each class.
+
+    Counting is a scatter-add of ones in int32: exact, and its cost does not grow with the number of classes. (A
+    product of one-hot matrices is exact in float32 only up to 2^24 pixels a sum, and its cost grows with k².) As
+    neighbouring pixels mostly fall on the same count, 32 copies of the histogram are filled in turn and added up:
+    threads of a GPU that work side by side do not wait for one address, and a CPU need not finish one addition
+    before it starts the next.
+
+    The sum over batches belongs on the host, in int64: an int32 count is full after 2^31 − 1 pixels, about 8,000
+    images of 512 × 512.
+
+    Args:
+        predicted_bhw: integer[b, h, w], 0…num_classes−1; at ignored pixels anything.
+        labels_bhw: integer[b, h, w], 0…num_classes−1, or 255 where ignored.
+        num_classes: k.
+
+    Returns:
+        int32[k, k], [true, predicted]. Any other label or prediction makes all entries −2^31, which
+        `compute_metrics` refuses; it would otherwise vanish from the result unseen.
+    """
+    chex.assert_rank(predicted_bhw, 3)
+    chex.assert_equal_shape([predicted_bhw, labels_bhw])
+    chex.assert_type([predicted_bhw, labels_bhw], int)
+    if labels_bhw.size >= 2**31:
+        raise ValueError(f"a batch of {labels_bhw.size} pixels can overflow int32 counts; use smaller batches")
+    predicted_n, label_n = (x.reshape(-1).astype(jnp.int32) for x in (predicted_bhw, labels_bhw))
+    counted_n = label_n != IGNORE_LABEL
+    in_range_n = (label_n >= 0) & (label_n < num_classes) & (predicted_n >= 0) & (predicted_n < num_classes)
+    num_bins = num_classes**2 + 1  # the last one takes what is not counted
+    bin_n = jnp.where(counted_n & in_range_n, label_n * num_classes + predicted_n, num_bins - 1)
+    copy_n = jnp.arange(bin_n.size, dtype=jnp.int32) % _NUM_COPIES
+    copies = jnp.bincount(copy_n * num_bins + bin_n, length=_NUM_COPIES * num_bins)
+    counts = jnp.sum(copies.reshape(_NUM_COPIES, num_bins), axis=0, dtype=jnp.int32)
+    matrix_kk = counts[:-1].reshape(num_classes, num_classes)
+    return jnp.where(jnp.any(counted_n & ~in_range_n), _IMPOSSIBLE, matrix_kk)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SegMetrics:
+    """What one summed confusion matrix says. A ratio is NaN where its denominator is 0.
+
+    With tp = pixels of class k predicted as k, true and predicted = pixels that are, and were called, class k:
+
+    Attributes:
+        iou: float64[k], tp / (true + predicted − tp); NaN for a class absent from truth and prediction.
+        dice: float64[k], 2·tp / (true + predicted); NaN likewise.
+        precision: float64[k], tp / predicted; NaN for a class that was never predicted.
+        recall: float64[k], tp / true; NaN for a class absent from the truth.
+        true_share: float64[k], true / all counted pixels, 0 to 1.
+        predicted_share: float64[k], predicted / all counted pixels, 0 to 1.
+        mean_iou: mean of `iou` over the classes where it is not NaN.
+        mean_dice: mean of `dice` likewise.
+        pixel_accuracy: share of the counted pixels that are right.
+        mean_accuracy: mean of `recall` over the classes in the truth.
+        frequency_weighted_iou: mean of `iou` weighed by `true_share`.
+        num_pixels: counted pixels.
+    """
+
+    iou: np.ndarray
+    dice: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    true_share: np.ndarray
+    predicted_share: np.ndarray
+    mean_iou: float
+    mean_dice: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    num_pixels: int
+
+    def to_dict(self, names: Sequence[str]) -> dict:
+        """Return the metrics as plain values for JSON, NaN as None, with the classes listed by name."""
+        chex.assert_shape(self.iou, (len(names),))
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        summary = {name: _plain(v) for name, v in values.items() if not isinstance(v, np.ndarray)}
+        per_class = {name: v for name, v in values.items() if isinstance(v, np.ndarray)}
+        classes = [
+            {"name": name, **{metric: _plain(v[i]) for metric, v in per_class.items()}} for i, name in enumerate(names)
+        ]
+        return {**summary, "classes": classes}
+
+
+def compute_metrics(matrix_kk: np.ndarray) -> SegMetrics:
+    """Return the metrics of a confusion matrix summed over a data set.
+
+    Args:
+        matrix_kk: int64[k, k] on the host, [true, predicted], in pixels.
+
+    Raises:
+        UserError: the matrix is marked as made from impossible labels.
+    """
+    matrix_kk = np.asarray(matrix_kk)
+    chex.assert_shape(matrix_kk, (len(matrix_kk), len(matrix_kk)))
+    chex.assert_type(matrix_kk, np.int64)
+    if (matrix_kk < 0).any():
+        raise UserError(
+            f"expected labels and predictions 0…{len(matrix_kk) - 1} (or label {IGNORE_LABEL}: ignored), found "
+            "others; `python -m seg.check` names the masks"
+        )
+    hits_k, true_k, predicted_k = np.diag(matrix_kk), matrix_kk.sum(axis=1), matrix_kk.sum(axis=0)
+    num_pixels = int(matrix_kk.sum())
+    iou_k = _ratio(hits_k, true_k + predicted_k - hits_k)
+    dice_k = _ratio(2 * hits_k, true_k + predicted_k)
+    recall_k = _ratio(hits_k, true_k)
+    true_share_k = _ratio(true_k, num_pixels)
+    return SegMetrics(
+        iou=iou_k,
+        dice=dice_k,
+        precision=_ratio(hits_k, predicted_k),
+        recall=recall_k,
+        true_share=true_share_k,
+        predicted_share=_ratio(predicted_k, num_pixels),
+        mean_iou=_mean(iou_k),
+        mean_dice=_mean(dice_k),
+        pixel_accuracy=float(_ratio(hits_k.sum(), num_pixels)),
+        mean_accuracy=_mean(recall_k),
+        frequency_weighted_iou=float(np.nansum(true_share_k * iou_k)) if num_pixels else math.nan,
+        num_pixels=num_pixels,
+    )
+
+
+def format_table(metrics: SegMetrics, names: Sequence[str]) -> str:
+    """Return the metrics as an aligned table for the terminal, one line a class, then the summary.
+
+    Scores are shown as fractions, shares of the pixels in percent, and "–" where a value is not defined. A class
+    with a true share but no predicted share is one that the network never says.
+    """
+    chex.assert_shape(metrics.iou, (len(names),))
+    scores = (metrics.iou, metrics.dice, metrics.precision, metrics.recall)
+    shares = (100 * metrics.true_share, 100 * metrics.predicted_share)
+    header = ["class", "IoU", "Dice", "precision", "recall", "true %", "predicted %"]
+    rows = [
+        [name, *(_shown(v[i], 4) for v in scores), *(_shown(v[i], 2) for v in shares)] for i, name in enumerate(names)
+    ]
+    summary = {
+        "mean IoU": _shown(metrics.mean_iou, 4),
+        "mean Dice": _shown(metrics.mean_dice, 4),
+        "pixel accuracy": _shown(metrics.pixel_accuracy, 4),
+        "mean accuracy": _shown(metrics.mean_accuracy, 4),
+        "frequency weighted IoU": _shown(metrics.frequency_weighted_iou, 4),
+        "pixels counted": f"{metrics.num_pixels:,}",
+    }
+    return "\n".join([*_aligned([header, *rows]), "", *_aligned([[name, v] for name, v in summary.items()])])
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
+    """Return numerator / denominator as float64, NaN where the denominator is 0."""
+    denominator = np.where(np.asarray(denominator) == 0, np.nan, denominator)
+    return np.asarray(numerator, np.float64) / denominator
+
+
+def _mean(values_k: np.ndarray) -> float:
+    """Return the mean of the values that are not NaN, NaN when there are none."""
+    defined = values_k[~np.isnan(values_k)]
+    return float(defined.mean()) if defined.size else math.nan
+
+
+def _plain(value: float | int) -> float | int | None:
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else float(value)
+
+
+def _shown(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Return one line a row: the first column flush left, the others flush right, two spaces between."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
