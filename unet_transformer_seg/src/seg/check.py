@@ -1,0 +1,120 @@
+"""Look over a data set before training: `python -m seg.check --config CONFIG [key=value …]`."""
+
+import argparse
+from pathlib import Path
+
+from seg.cli import run_command
+from seg.config import Config
+from seg.config_reader import load_config
+from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+
+SPLITS = ("train", "val", "test")
+SAMPLES_PER_SPLIT = 3
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seg.check",
+        description="Read every sample of a data set: counts the classes, names each file that cannot be used, "
+        "finds images that two splits share, and draws some samples with their masks.",
+        epilog="Exit codes: 0 all samples are usable, 2 at least one is not.",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML file")
+    parser.add_argument("--out", type=Path, default=Path("check.png"), help="picture of samples (default: check.png)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Read, report; return the exit code."""
+    arguments = parse_arguments()
+    config = load_config(arguments.config, arguments.overrides)
+    check_output(arguments.out)
+
+    from seg.data.inspection import find_warnings  # imports jax: after the config was found good
+
+    reports = read_splits(config)
+    print(format_table(reports))
+    print_weights(reports)
+    for warning in find_warnings(reports):
+        print(f"warning: {warning}")
+    draw_samples(reports, arguments.out)
+    problems = [f"{split}: {problem}" for split, report in reports.items() for problem in report.problems]
+    if not problems:
+        print("all samples are usable")
+        return EXIT_OK
+    print(f"\n{len(problems)} samples cannot be used:")
+    print("\n".join(problems))
+    return EXIT_USER_ERROR
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before anything is read, a picture that could not be written."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--out {path}: expected a file that ends in .png, .jpg or .webp")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.absolute().parent}")
+
+
+def read_splits(config: Config) -> dict:
+    """Return the report of each split; a data set may do without a test split."""
+    from tqdm import tqdm
+
+    from seg.data.inspection import inspect_split
+
+    def progress(findings, **labels):
+        return tqdm(findings, unit="image", disable=None, **labels)
+
+    reports = {}
+    for split in SPLITS:
+        try:
+            reports[split] = inspect_split(config.data, split, config.seed, progress)
+        except UserError as error:
+            if split != "test":
+                raise
+            print(f"no test split: {error}")
+    return reports
+
+
+def format_table(reports: dict) -> str:
+    """Return pixels, share and number of images of each class and split."""
+    names = next(iter(reports.values())).dataset.classes.names
+    width = max(len("ignored"), *map(len, names))
+    head = "".join(f" │ {split + ': pixels':>15} {'share':>7} {'images':>7}" for split in reports)
+    lines = [f"{'class':<{width}}{head}"]
+    for k, name in enumerate(names):
+        cells = ((r.pixels_k[k], r.pixels_k.sum(), r.images_k[k]) for r in reports.values())
+        lines.append(f"{name:<{width}}" + "".join(f" │ {n:>15,} {n / max(s, 1):>7.2%} {i:>7,}" for n, s, i in cells))
+    totals = ((r.ignored_pixels, r.ignored_pixels + r.pixels_k.sum(), r.ignored_images) for r in reports.values())
+    lines.append(f"{'ignored':<{width}}" + "".join(f" │ {n:>15,} {n / max(s, 1):>7.2%} {i:>7,}" for n, s, i in totals))
+    for split, report in reports.items():
+        common = ", ".join(f"{h}×{w} ({count})" for (h, w), count in report.sizes.most_common(3))
+        lines.append(f"{split}: {len(report.usable)} images; height×width: {common}")
+    return "\n".join(lines)
+
+
+def print_weights(reports: dict) -> None:
+    """Print the class weights that balance the training split."""
+    from seg.losses.class_weights import median_frequency_weights
+
+    train = reports["train"]
+    if train.pixels_k.any():
+        weights_k = median_frequency_weights(train.pixels_k, train.present_pixels_k)
+        print(f"median-frequency weights: [{', '.join(f'{w:.4g}' for w in weights_k)}]")
+        print("  (loss.class_weighting: median_frequency takes them; loss.class_weight_power: 0.5 is milder)")
+
+
+def draw_samples(reports: dict, path: Path) -> None:
+    """Write a picture of the first usable samples of each split, evenly spread over it."""
+    from seg.pictures import draw_comparison
+
+    samples = [sample for report in reports.values() for sample in report.examples(SAMPLES_PER_SPLIT)]
+    if samples:
+        images, masks, names = ([getattr(s, field) for s in samples] for field in ("image", "mask", "name"))
+        draw_comparison(images, masks, None, reports["train"].dataset.classes, path, names)
+        print(f"picture of {len(samples)} samples: {path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,29 @@
+"""Data sets, the loader that batches them, and the changes of a batch on the device."""
+
+from typing import Literal
+
+from seg.config import DataConfig
+from seg.data.dataset import Sample, SegmentationDataset
+from seg.data.image_folder import ImageFolder
+from seg.data.toy_shapes import ToyShapes
+from seg.data.transforms import make_augment, make_preprocess
+
+__all__ = ["Sample", "SegmentationDataset", "build_dataset", "make_augment", "make_preprocess"]
+
+
+def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], seed: int = 0) -> SegmentationDataset:
+    """Return one split of the data set that `config` names.
+
+    Args:
+        config: the section `data`.
+        split: which of the three; an image folder's own name for it is `config.<split>_split`.
+        seed: of generated data; files are what they are.
+
+    Raises:
+        UserError: folders, lists or files that are missing, or classes that are not stated.
+    """
+    match config.dataset:
+        case "toy_shapes":
+            return ToyShapes(config, split, seed)
+        case "image_folder":
+            return ImageFolder(config, getattr(config, f"{split}_split"))

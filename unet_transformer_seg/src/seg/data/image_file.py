@@ -1,0 +1,101 @@
+"""Reads one image or mask file: bounded before it is decoded, and every failure names the file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from seg.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""What is tried, whatever the suffix says. Pillow knows many more formats, some of them rarely tested."""
+
+DEFAULT_MAX_PIXELS = 200_000_000
+
+
+def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """Return uint8[h, w, 3], the image as RGB, upright as its EXIF entry says.
+
+    Grey is repeated in the three colours, 16 bits keep their upper 8, palettes and CMYK are converted,
+    transparency is dropped. Of several frames or pages the first is taken.
+
+    Raises:
+        UserError: naming the file: missing, empty, no image, more than `max_pixels`, damaged, or 32-bit values.
+    """
+    return _read(path, max_pixels, _to_rgb)
+
+
+def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """Return the values of a mask as they stand in the file.
+
+    Returns:
+        uint8 or uint16 [h, w] for grey, palette (its indices), 1-bit (0 and 1) and 16-bit masks;
+        uint8[h, w, 3] for colours. Transparency is dropped.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    return _read(path, max_pixels, _to_values)
+
+
+def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    # Pillow warns and refuses by a global limit; it must not be stricter than the one that holds here.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")
+            return convert(image)
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f"{path}: more pixels than data.max_pixels = {max_pixels}") from None
+    except Image.UnidentifiedImageError:
+        raise UserError(f"{path}: {_what_it_is(path)}, expected an image ({', '.join(FORMATS)})") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # decoders answer damage with nearly any exception
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _what_it_is(path: Path) -> str:
+    """Return what a file that is no image looks like."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        return "an empty file"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+        return f"a text that begins with {start[:24].decode()!r}"
+    return f"not an image, its first bytes are {start[:8].hex(' ')}"
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32-bit values (Pillow's mode {image.mode}); save the image with 8 or 16 bits")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
+    return np.array(image.convert("RGB"))
+
+
+def _to_values(image: Image.Image) -> np.ndarray:
+    match image.mode:
+        case "1":
+            return np.asarray(image).astype(np.uint8)
+        case "L" | "P":
+            return np.array(image)
+        case "LA" | "PA":
+            return np.array(image.getchannel(0))
+        case "RGB" | "RGBA":
+            return np.array(image)[..., :3]
+        case mode if mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)
+        case mode:
+            raise ValueError(f"Pillow's mode {mode}; save the mask as a grey, palette or RGB image")

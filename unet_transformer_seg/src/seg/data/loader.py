@@ -1,0 +1,100 @@
+"""Batches of samples, read ahead by threads. Which batch comes at which step is a pure function of (seed, step)."""
+
+import contextlib
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from seg.classes import IGNORE_LABEL
+from seg.config import DataConfig
+from seg.data.dataset import SegmentationDataset
+from seg.data.fit import fit_sample
+
+Batch = dict[str, np.ndarray]
+"""image: uint8[b, h, w, 3]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = filled up."""
+
+
+class TrainLoader:
+    """Endless batches of a data set, in an order that is drawn anew for each pass.
+
+    The passes follow each other without a gap: a batch may hold the last samples of one and the first of
+    the next, so every batch is full and every sample comes once in each pass. Position p = step · batch_size + i
+    belongs to pass p // len(dataset).
+
+    Attributes:
+        steps_per_epoch: batches in which a pass ends, rounded up.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, config: DataConfig, batch_size: int, seed: int):
+        """Describe the order; nothing is read yet.
+
+        Args:
+            dataset: at least one sample.
+            config: `size` and `fit` of the samples, `num_threads` (0 reads in the caller) and `prefetch`.
+            batch_size: samples in a batch.
+            seed: of the order, and of the windows that `fit: crop` takes.
+        """
+        self.steps_per_epoch = -(-len(dataset) // batch_size)
+        self._dataset, self._config, self._seed = dataset, config, seed
+        order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat()
+        self._batches = order.map_with_index(self._load).batch(batch_size, batch_fn=stack)
+
+    def batch_at(self, step: int) -> Batch:
+        """Return the batch of one step, counted from 0, read in the calling thread."""
+        return self._batches[step]
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches from `start_step` on, without end.
+
+        Raises:
+            UserError: at the batch whose file cannot be read, naming the file.
+        """
+        return read_ahead(self._batches, self._config, start_step)
+
+    def _load(self, position: int, index: int) -> Batch:
+        rng = np.random.default_rng((self._seed, position))
+        return load(self._dataset, self._config, int(index), rng)
+
+
+def iterate_eval(dataset: SegmentationDataset, config: DataConfig, batch_size: int) -> Iterator[Batch]:
+    """Yield all samples once, in order; the last batch is filled up with black, ignored samples of index -1.
+
+    With `fit: crop` the window in the middle is taken.
+
+    Raises:
+        UserError: at the batch whose file cannot be read, naming the file.
+    """
+    samples = grain.MapDataset.range(len(dataset)).map(lambda index: load(dataset, config, int(index), None))
+    batches = samples.batch(batch_size, batch_fn=lambda found: fill_batch(stack(found), batch_size))
+    return read_ahead(batches, config, 0)
+
+
+def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.random.Generator | None) -> Batch:
+    """Return one sample at the data size, as a batch without its first axis."""
+    sample = fit_sample(dataset[index], config, rng)
+    return {"image": sample.image, "label": sample.mask, "index": np.int32(index)}
+
+
+def stack(samples: list[Batch]) -> Batch:
+    """Return the samples as one batch."""
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def fill_batch(batch: Batch, batch_size: int) -> Batch:
+    """Return the batch with black, ignored samples of index -1 up to `batch_size`."""
+    fill = {"image": 0, "label": IGNORE_LABEL, "index": -1}
+    missing = batch_size - len(batch["index"])
+    return {
+        name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=fill[name])
+        for name, array in batch.items()
+    }
+
+
+def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:
+    """Yield `batches[start]`, `batches[start + 1]`, …, prepared ahead by threads that end with the iterator."""
+    threads = config.num_threads
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=config.prefetch if threads else 0)
+    with contextlib.closing(iter(batches.to_iter_dataset(options))) as iterator:
+        iterator.set_state({"next_index": start})
+        yield from iterator

@@ -1,0 +1,168 @@
+"""Generated pictures of overlapping shapes, to try a model within minutes and without any download.
+
+Every sample is a pure function of (seed, split, index). Colour, texture and shading say nothing about the
+class, only the outline does; shapes are turned, overlap, and are cut by the picture's edge.
+
+Letters: h w pixels. Lengths are in units of the picture's shorter side; angles in radians.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from seg.classes import make_class_table
+from seg.config import DataConfig
+from seg.data.dataset import Sample, SegmentationDataset
+
+SPLITS = ("train", "val", "test")
+MIN_RADIUS, MAX_RADIUS = 0.13, 0.27
+MIN_CONTRAST = 0.3
+"""Smallest distance in RGB between a shape's colour and what it covers, so that an outline can be seen."""
+
+
+class ToyShapes(SegmentationDataset):
+    """Textured shapes on a textured ground: background, circle, rectangle, triangle, ring, star."""
+
+    classes = make_class_table(("background", "circle", "rectangle", "triangle", "ring", "star"))
+
+    def __init__(self, config: DataConfig, split: str, seed: int = 0):
+        """Describe a split; nothing is drawn yet.
+
+        Args:
+            config: `size` of the pictures and the section `toy`.
+            split: "train", "val" or "test"; no two of them share a sample.
+            seed: another seed gives other samples in all splits.
+        """
+        self._size, self._toy = config.size, config.toy
+        self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
+        self._split, self._seed = split, seed
+        self._calls = itertools.count()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._length:
+            raise IndexError(f"toy_shapes has {self._length} {self._split} samples, asked for index {index}")
+        image_hwc, mask_hw = self._draw(index)
+        image_hwc = np.round(image_hwc * 255).astype(np.uint8)
+        return Sample(image_hwc, mask_hw, f"{self._split}_{index:05d}")
+
+    def generate_sample(self, index: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return (image: float32[3, h, w] in 0…1, mask: uint8[h, w]), channels first.
+
+        Args:
+            index: which sample; None takes the next one at each call.
+        """
+        index = next(self._calls) % self._length if index is None else index
+        image_hwc, mask_hw = self._draw(index)
+        return np.moveaxis(image_hwc, -1, 0), mask_hw
+
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (float32[h, w, 3], uint8[h, w])."""
+        rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
+        y_hw, x_hw = pixel_grid(*self._size)
+        mask_hw = np.zeros(self._size, np.uint8)
+        image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8, 3))
+        for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
+            label = int(rng.integers(1, len(self.classes)))
+            outside_hw = place_shape(rng, DISTANCES[label - 1], y_hw, x_hw)
+            paint(rng, image_hwc, outside_hw, y_hw, x_hw)
+            mask_hw[outside_hw < 0] = label
+        noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
+        return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hw
+
+
+@functools.lru_cache(maxsize=8)
+def pixel_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the centres (y, x) of the pixels, float32[h, w], the shorter side being 1 long."""
+    side = min(height, width)
+    y_h, x_w = (np.arange(height, dtype=np.float32) + 0.5) / side, (np.arange(width, dtype=np.float32) + 0.5) / side
+    return tuple(np.meshgrid(y_h, x_w, indexing="ij"))
+
+
+# Each distance function returns about how far a point lies outside a shape of radius 1 at the origin, negative
+# inside. `form` in 0…1 varies the proportions.
+
+
+def circle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
+    """Return the distance outside a circle."""
+    return np.hypot(y_hw, x_hw) - 1
+
+
+def rectangle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
+    """Return the distance outside a rectangle from 2:1 to square."""
+    return np.maximum(np.abs(x_hw) - 0.95, np.abs(y_hw) - 0.95 * (0.5 + 0.5 * form))
+
+
+def triangle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
+    """Return the distance outside an isosceles triangle, of base 1.4 to 2.2 and height 1.7."""
+    base, height = 0.7 + 0.4 * form, 1.7
+    slope = np.hypot(base, height)
+    side_hw = (height * np.abs(x_hw) + base * (y_hw - 1)) / slope
+    return np.maximum(side_hw, 1 - height - y_hw)
+
+
+def ring(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
+    """Return the distance outside a ring, whose hole has a radius of 0.4 to 0.6."""
+    hole = 0.4 + 0.2 * form
+    return np.abs(np.hypot(y_hw, x_hw) - (1 + hole) / 2) - (1 - hole) / 2
+
+
+def star(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
+    """Return the distance outside a five-pointed star, whose inner corners lie at 0.4 to 0.5."""
+    sector, inner = np.pi / 5, 0.4 + 0.1 * form
+    angle_hw = np.abs((np.arctan2(y_hw, x_hw) + sector) % (2 * sector) - sector)
+    radius_hw = np.hypot(y_hw, x_hw)
+    across, along = inner * np.sin(sector), 1 - inner * np.cos(sector)
+    edge_hw = across * (radius_hw * np.cos(angle_hw) - 1) + along * radius_hw * np.sin(angle_hw)
+    return edge_hw / np.hypot(across, along)
+
+
+DISTANCES: tuple[Callable, ...] = (circle, rectangle, triangle, ring, star)
+"""The outline of each class, in the order of the labels 1, 2, …"""
+
+
+def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, x_hw: np.ndarray) -> np.ndarray:
+    """Return float32[h, w], the distance outside a shape at a random place, angle and size."""
+    radius = rng.uniform(MIN_RADIUS, MAX_RADIUS)
+    centre_y, centre_x = rng.uniform(0.08, 0.92, 2) * (y_hw[-1, 0], x_hw[0, -1])
+    turn = rng.uniform(0, 2 * np.pi)
+    dy_hw, dx_hw = (y_hw - np.float32(centre_y)) / radius, (x_hw - np.float32(centre_x)) / radius
+    sine, cosine = np.float32(np.sin(turn)), np.float32(np.cos(turn))
+    return radius * distance(cosine * dy_hw - sine * dx_hw, sine * dy_hw + cosine * dx_hw, rng.uniform())
+
+
+def paint(rng: np.random.Generator, image_hwc: np.ndarray, outside_hw: np.ndarray, y_hw: np.ndarray, x_hw: np.ndarray):
+    """Cover the inside of a shape with a fresh texture, in place; the outline is smooth over one pixel."""
+    cover_hw = np.clip(0.5 - min(outside_hw.shape) * outside_hw, 0, 1)
+    under_c = np.tensordot(cover_hw, image_hwc, axes=2) / max(cover_hw.sum(), 1)
+    image_hwc += cover_hw[..., None] * (texture(rng, y_hw, x_hw, distant_colour(rng, under_c)) - image_hwc)
+
+
+def distant_colour(rng: np.random.Generator, other_c: np.ndarray) -> np.ndarray:
+    """Return a random colour [3] that is at least MIN_CONTRAST away from `other_c`."""
+    while True:
+        colour_c = rng.uniform(0.1, 0.9, 3)
+        if np.linalg.norm(colour_c - other_c) >= MIN_CONTRAST:
+            return colour_c
+
+
+def texture(rng: np.random.Generator, y_hw: np.ndarray, x_hw: np.ndarray, colour_c: np.ndarray) -> np.ndarray:
+    """Return float32[h, w, 3]: a colour with waves of a random kind, and light that falls from one side."""
+    turn, light = rng.uniform(0, 2 * np.pi, 2)
+    frequency = rng.uniform(15, 50)
+    u_hw = frequency * (np.float32(np.cos(turn)) * x_hw + np.float32(np.sin(turn)) * y_hw)
+    match rng.integers(3):
+        case 0:
+            wave_hw = np.zeros_like(u_hw)
+        case 1:
+            wave_hw = np.sin(u_hw)
+        case _:
+            v_hw = frequency * (np.float32(np.cos(turn)) * y_hw - np.float32(np.sin(turn)) * x_hw)
+            wave_hw = np.sin(u_hw) * np.sin(v_hw)
+    shade_hw = np.float32(np.cos(light)) * (x_hw - 0.5) + np.float32(np.sin(light)) * (y_hw - 0.5)
+    wave_c, shade = rng.uniform(-0.15, 0.15, 3), rng.uniform(0.0, 0.3)
+    return (colour_c + wave_hw[..., None] * wave_c + (shade * shade_hw)[..., None]).astype(np.float32)

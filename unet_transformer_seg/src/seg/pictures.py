@@ -1,0 +1,155 @@
+"""Masks and predictions as pictures: colours, overlays, error maps, and grids with a legend (numpy and Pillow).
+
+Letters: h w pixels, c colours, k classes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from seg.classes import IGNORE_LABEL, ClassTable
+
+IGNORED_COLOUR = (255, 255, 255)
+CORRECT_COLOUR, WRONG_COLOUR = (60, 60, 60), (230, 40, 40)
+PAPER, INK = (250, 250, 250), (20, 20, 20)
+FONT_SIZE, MARGIN = 14, 8
+
+
+def colour_mask(mask_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
+    """Return uint8[h, w, 3], each label in the colour of its class, ignored pixels white."""
+    palette = np.full((IGNORE_LABEL + 1, 3), IGNORED_COLOUR, np.uint8)
+    palette[: len(classes)] = classes.palette
+    return palette[mask_hw]
+
+
+def draw_overlay(image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
+    """Return uint8[h, w, 3], the image with the mask's colours laid over it; ignored pixels show the image."""
+    colours_hwc = colour_mask(mask_hw, classes)
+    mixed_hwc = np.round((1 - opacity) * image_hwc + opacity * colours_hwc).astype(np.uint8)
+    return np.where((mask_hw == IGNORE_LABEL)[..., None], image_hwc, mixed_hwc)
+
+
+def draw_errors(mask_hw: np.ndarray, prediction_hw: np.ndarray) -> np.ndarray:
+    """Return uint8[h, w, 3]: wrong pixels red, right ones dark, ignored ones white."""
+    colours_hwc = np.where((mask_hw == prediction_hw)[..., None], CORRECT_COLOUR, WRONG_COLOUR)
+    return np.where((mask_hw == IGNORE_LABEL)[..., None], IGNORED_COLOUR, colours_hwc).astype(np.uint8)
+
+
+def draw_comparison(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray] | None,
+    classes: ClassTable,
+    path: Path,
+    names: Sequence[str] = (),
+    cell: int = 240,
+) -> None:
+    """Write a grid with one row for each sample and a legend of the classes.
+
+    The columns are image, truth, prediction and errors; without predictions image, mask and overlay.
+
+    Args:
+        images: uint8[h, w, 3] each; sizes may differ.
+        masks: uint8[h, w] each.
+        predictions: uint8[h, w] each, or None.
+        classes: names and colours.
+        path: the picture file; its suffix chooses the format.
+        names: written over the rows; may be left out.
+        cell: pixels of the longer side of each picture.
+    """
+    if predictions is None:
+        titles = ("image", "mask", "overlay")
+        rows = [(i, colour_mask(m, classes), draw_overlay(i, m, classes)) for i, m in zip(images, masks, strict=True)]
+    else:
+        titles = ("image", "truth", "prediction", "errors")
+        rows = [
+            (image, colour_mask(mask, classes), colour_mask(predicted, classes), draw_errors(mask, predicted))
+            for image, mask, predicted in zip(images, masks, predictions, strict=True)
+        ]
+    has_ignored = any((mask == IGNORE_LABEL).any() for mask in masks)
+    draw_grid(rows, titles, list(names) or [""] * len(rows), legend_entries(classes, has_ignored), cell).save(path)
+
+
+def legend_entries(classes: ClassTable, has_ignored: bool) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return (name, colour) of each class, and of ignored pixels where there are any."""
+    entries = list(zip(classes.names, classes.palette, strict=True))
+    return entries + [("ignored", IGNORED_COLOUR)] if has_ignored else entries
+
+
+def draw_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    names: Sequence[str],
+    legend: Sequence[tuple[str, tuple[int, int, int]]],
+    cell: int,
+) -> Image.Image:
+    """Return rows of pictures under their titles and names, and the legend below them."""
+    font = ImageFont.load_default(size=FONT_SIZE)
+    line = FONT_SIZE + MARGIN
+    cells = [[fit_cell(picture, cell) for picture in row] for row in rows]
+    width = MARGIN + len(titles) * (cell + MARGIN)
+    places = place_legend(legend, width, font)
+    heights = [max(picture.height for picture in row) + line for row in cells]
+    legend_top = line + MARGIN + sum(heights) + MARGIN
+    page = Image.new("RGB", (width, legend_top + (places[-1].row + 1 if places else 0) * line + MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    for column, title in enumerate(titles):
+        draw.text((MARGIN + column * (cell + MARGIN), MARGIN), title, INK, font)
+    top = line + MARGIN
+    for row, name, height in zip(cells, names, heights, strict=True):
+        draw.text((MARGIN, top), shorten(name, width - 2 * MARGIN, font), INK, font)
+        for column, picture in enumerate(row):
+            page.paste(picture, (MARGIN + column * (cell + MARGIN), top + line - 4))
+        top += height
+    for place in places:
+        y = legend_top + place.row * line
+        draw.rectangle((place.x, y + 2, place.x + FONT_SIZE, y + 2 + FONT_SIZE), place.colour, INK)
+        draw.text((place.x + FONT_SIZE + 5, y), place.name, INK, font)
+    return page
+
+
+def fit_cell(picture_hwc: np.ndarray, cell: int) -> Image.Image:
+    """Return the picture with its longer side `cell` pixels long: pixels repeat where it grows, else average."""
+    height, width = picture_hwc.shape[:2]
+    factor = cell / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
+    return Image.fromarray(picture_hwc).resize(size, how)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LegendPlace:
+    """Where one entry of the legend stands: x in pixels, and its row."""
+
+    name: str
+    colour: tuple[int, int, int]
+    x: int
+    row: int
+
+
+def place_legend(
+    legend: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: ImageFont.FreeTypeFont
+) -> list[_LegendPlace]:
+    """Return the places of the entries, side by side in as many rows as `width` asks for."""
+    places, x, row = [], MARGIN, 0
+    for name, colour in legend:
+        name = shorten(name, width // 2, font)
+        length = FONT_SIZE + 5 + round(font.getlength(name)) + 2 * MARGIN
+        if x + length > width and x > MARGIN:
+            x, row = MARGIN, row + 1
+        places.append(_LegendPlace(name, colour, x, row))
+        x += length
+    return places
+
+
+def shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """Return the text, its beginning replaced by … where it is wider than `width` pixels."""
+    text = text.replace("\n", " ")
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text
