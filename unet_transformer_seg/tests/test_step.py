@@ -1,0 +1,123 @@
+"""The train step: what it changes, what it averages, and that it is a pure function of (state, batch)."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from seg.config import LossConfig, ModelConfig
+from seg.losses import build_loss
+from seg.models import build_model
+from seg.training.state import init_state
+from seg.training.step import make_eval_step, make_train_step, moving_average
+
+MODEL = ModelConfig(name="unet", num_classes=3, base_width=4, depth=1, norm="group", norm_groups=2)
+
+
+class TwoLayers(nn.Module):
+    """The smallest model with dropout: a step is the same whatever it trains, and this one compiles at once."""
+
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, image_bhwc, train):
+        x_bhwd = nn.relu(nn.Dense(16)(image_bhwc))
+        x_bhwd = nn.Dropout(self.dropout, deterministic=not train)(x_bhwd)
+        return nn.Dense(3)(x_bhwd)
+
+
+CROSS_ENTROPY = build_loss(LossConfig(name="cross_entropy"), None)
+
+
+def to_float(_key, image_bhwc, labels_bhw):
+    return image_bhwc / 255.0, labels_bhw.astype(jnp.int32)
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, (4, 16, 16)).astype(np.uint8)
+    image = (label[..., None] * 80 + rng.integers(0, 40, (4, 16, 16, 3))).astype(np.uint8)
+    return {"image": jnp.asarray(image), "label": jnp.asarray(label)}
+
+
+def start(key, model=None, ema=False, optimizer=None):
+    model, optimizer = model or TwoLayers(), optimizer or optax.adam(3e-2)
+    return model, optimizer, init_state(model, MODEL, optimizer, key, with_ema=ema)
+
+
+def test_one_batch_can_be_learned_by_heart(key, batch):
+    model, optimizer, state = start(key)
+    step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] > 0.8 and losses[-1] < 0.1
+    assert int(state.step) == 60
+
+
+def test_the_same_state_and_batch_give_the_same_bits(key, batch):
+    model, optimizer, state = start(key, TwoLayers(dropout=0.5))
+    step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
+    one, other = step(state, batch)[0], step(state, batch)[0]
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("change", ["seed", "step"])
+def test_randomness_follows_the_seed_and_the_step(key, batch, change):
+    model, optimizer, state = start(key, TwoLayers(dropout=0.5))
+    loss = {}
+    for value in (0, 1):
+        seed = value if change == "seed" else 0
+        step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=seed))
+        at = state.replace(step=jnp.int32(value if change == "step" else 0))
+        loss[value] = float(step(at, batch)[1]["loss"])
+    assert loss[0] != loss[1]
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch):
+    model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
+    whole = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
+    parts = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, accumulate=2))
+    (state_whole, metrics_whole), (state_parts, metrics_parts) = whole(state, batch), parts(state, batch)
+    assert float(metrics_whole["loss"]) == pytest.approx(float(metrics_parts["loss"]), rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state_whole.params, state_parts.params)
+
+
+def test_the_average_of_the_weights_lags_behind_them(key, batch):
+    model, optimizer, state = start(key, ema=True)
+    step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, ema_decay=0.9))
+    new, _ = step(state, batch)
+    expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)  # decay 1/10 at step 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema_params, expected)
+    assert new.variables["params"] is new.ema_params
+
+
+def test_the_average_of_a_constant_is_the_constant_and_late_steps_use_the_full_decay():
+    value = {"w": jnp.array([3.0])}
+    assert moving_average(value, value, 0.99, jnp.int32(7))["w"][0] == 3.0
+    moved = moving_average({"w": jnp.array([0.0])}, {"w": jnp.array([1.0])}, 0.99, jnp.int32(10**6))
+    np.testing.assert_allclose(moved["w"], 0.01, rtol=1e-4)
+    assert moving_average(None, value, 0.99, jnp.int32(7)) is None
+
+
+def test_deep_supervision_reaches_every_head(key, batch):
+    model = build_model(dataclasses.replace(MODEL, depth=2, deep_supervision=True))
+    model, optimizer, state = start(key, model, optimizer=optax.sgd(1.0))
+    new, _ = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))(state, batch)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, new.params)
+    assert all(jax.tree.leaves(moved["heads"])) and len(moved["heads"]) == 2
+
+
+def test_evaluation_counts_every_pixel_that_is_not_ignored(key, batch):
+    model, _, state = start(key)
+    label = batch["label"].at[0].set(255)
+    step = jax.jit(make_eval_step(model, CROSS_ENTROPY, lambda image, labels: to_float(None, image, labels), 3))
+    results = step(state.variables, {"image": batch["image"], "label": label})
+    assert results["confusion_kk"].sum() == 3 * 16 * 16
+    np.testing.assert_array_equal(results["confusion_kk"].sum(1), np.bincount(np.asarray(label[1:]).ravel(), minlength=3))

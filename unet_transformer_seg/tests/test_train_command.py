@@ -1,0 +1,156 @@
+"""Training from the command line: the record, interruption and resuming, devices, and what stops a run."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from seg.checkpoints import restore_variables
+
+TINY = """
+name: tiny
+model: {name: unet_transformer, base_width: 4, depth: 1, transformer: {num_layers: 1, num_heads: 2, dropout: 0.1}}
+data: {size: [32, 32], num_threads: 1, toy: {num_train: 32, num_val: 8}, augment: {flip: 0.5, scale: [0.8, 1.2]}}
+training: {batch_size: 8, num_epochs: 6, ema_decay: 0.9, num_sample_pictures: 2, log_every_steps: 2}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY + f"runs_dir: {tmp_path / 'runs'}\n")
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_cache(tmp_path_factory):
+    """Every run below compiles the same program: let the first one do it for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+def start(*arguments, devices=1):
+    command = [sys.executable, "-m", "seg.train", *map(str, arguments)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def run_dir(config):
+    (found,) = (config.parent / "runs").iterdir()
+    return found
+
+
+def rows(run):
+    with (run / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def wait_for_checkpoint(config, process):
+    for _ in range(2400):
+        assert process.poll() is None, process.communicate()[0]
+        if list(config.parent.glob("runs/*/checkpoints/step_*/manifest.json")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint appeared")
+
+
+def last_variables(run):
+    return restore_variables(run / "checkpoints", "last")
+
+
+def assert_equal_trees(one, other):
+    import jax
+
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.fixture(scope="module")
+def whole_run(compile_cache, tmp_path_factory):
+    """A run that nobody interrupted, and what it printed."""
+    path = tmp_path_factory.mktemp("whole") / "tiny.yaml"
+    path.write_text(TINY + f"runs_dir: {path.parent / 'runs'}\n")
+    output = finish(start("--config", path))
+    return run_dir(path), output
+
+
+def test_a_run_leaves_its_full_record(whole_run):
+    run, output = whole_run
+    assert re.fullmatch(r"\d{8}_\d{6}_tiny", run.name)
+    for name in ("config.yaml", "classes.json", "environment.json", "train.log", "curves.png"):
+        assert (run / name).stat().st_size > 0, name
+    assert len(list((run / "samples").glob("*.png"))) == 6
+    table = rows(run)
+    assert [int(row["step"]) for row in table] == [4, 8, 12, 16, 20, 24]
+    assert table[0]["model_type"] == "unet_transformer" and float(table[-1]["train_loss"]) < float(table[0]["train_loss"])
+    assert len(json.loads((run / "metrics.json").read_text())) == 6
+    assert "best mean IoU" in output and str(run) in output
+
+
+def test_a_killed_run_resumes_to_the_same_bits(whole_run, config):
+    process = start("--config", config)
+    wait_for_checkpoint(config, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finish(start("--resume", run_dir(config)))
+    assert_equal_trees(last_variables(run_dir(config)), last_variables(whole_run[0]))
+    unequal = ("run_id", "images_per_s", "seconds")
+    strip = lambda row: {k: v for k, v in row.items() if k not in unequal}  # noqa: E731
+    assert [strip(row) for row in rows(run_dir(config))] == [strip(row) for row in rows(whole_run[0])]
+
+
+def test_a_stop_signal_saves_and_says_how_to_go_on(whole_run, config):
+    process = start("--config", config, "training.num_epochs=500")
+    wait_for_checkpoint(config, process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, code=143)
+    assert f"--resume {run_dir(config)}" in output
+
+
+def test_a_finished_run_is_not_trained_again(whole_run):
+    output = finish(start("--resume", whole_run[0]))
+    assert "finished" in output
+    assert len(rows(whole_run[0])) == 6
+
+
+def test_a_run_is_resumed_with_its_own_settings_only(whole_run, config):
+    output = finish(start("--resume", whole_run[0], "--config", config, "training.num_epochs=9"), code=2)
+    assert "was started with other settings" in output and "runs_dir" in output
+
+
+def test_eight_devices_give_the_loss_of_one(whole_run, config):
+    finish(start("--config", config, devices=8))
+    steps = re.compile(r"step (\d+): loss ([\d.]+)")
+    one, eight = (dict(steps.findall((run / "train.log").read_text())) for run in (whole_run[0], run_dir(config)))
+    assert float(eight["2"]) == pytest.approx(float(one["2"]), rel=1e-4)
+
+
+def test_a_time_limit_ends_a_piece_of_a_run(config):
+    output = finish(start("--config", config, "--max-minutes", "0.0001", "training.num_epochs=500"), code=75)
+    assert "stopped at step 1;" in output
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
+    output = finish(start("--config", config, "optimizer.learning_rate=100", "optimizer.clip_norm=0", "optimizer.name=sgd"), code=3)
+    assert re.search(r"error: step \d+: the loss is", output)
+
+
+def test_another_model_is_not_restored(whole_run):
+    output = finish(start("--resume", whole_run[0], "model.base_width=16", "training.num_epochs=9"), code=2)
+    assert "error:" in output and "another model" in output
