@@ -1,0 +1,87 @@
+"""Score a trained model on a split: `python -m seg.eval --run RUN [--split test] [key=value …]`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from seg.cli import run_command
+from seg.config_reader import load_config
+from seg.errors import EXIT_OK, UserError
+
+NUM_EXTREMES = 4
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seg.eval",
+        description="Score a trained model on a split of its data set, every image and mask at its own size. Prints "
+        "a table; writes metrics.json, results.csv (classes), samples.csv, confusion_matrix.png and extremes.png.",
+        epilog="Exit codes: 0 scored, 2 wrong input.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    parser.add_argument("--mirror", action="store_true", help="average with the mirrored image: half as fast")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/eval_SPLIT")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
+    return parser.parse_args()
+
+
+def make_folder(path: Path) -> Path:
+    """Return the folder of the results, made if need be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot make this folder ({error.strerror})") from None
+    return path
+
+
+def main() -> int:
+    """Score the split; return the exit code."""
+    arguments = parse_arguments()
+    overrides = [*arguments.overrides, *(["inference.mirror=true"] if arguments.mirror else [])]
+    config = load_config(arguments.run / "config.yaml", overrides)  # answers a mistake before jax is imported
+
+    from tqdm import tqdm
+
+    from seg.data import build_dataset
+    from seg.inference import eval_report, scoring
+    from seg.inference.predictor import load_predictor
+    from seg.metrics import compute_metrics, format_table
+
+    dataset = build_dataset(config.data, arguments.split, config.seed)
+    predictor = load_predictor(arguments.run, arguments.checkpoint, overrides)
+    classes = predictor.classes
+    scoring.check_classes(dataset.classes, classes)
+    folder, start = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}"), time.perf_counter()
+    samples = scoring.score_samples(predictor, dataset)
+    scores = list(tqdm(samples, total=len(dataset), unit="image", disable=None, file=sys.stderr))
+    seconds = time.perf_counter() - start
+
+    confusion_kk = sum(score.confusion_kk for score in scores)
+    metrics = compute_metrics(confusion_kk)
+    facts = {
+        "run": str(arguments.run),
+        "split": arguments.split,
+        "checkpoint": arguments.checkpoint,
+        "mirror": config.inference.mirror,
+        "tile": predictor.tile,
+        "overlap": config.inference.overlap,
+        "num_samples": len(scores),
+        "seconds": round(seconds, 3),
+    }
+    eval_report.write_tables(folder, metrics, scores, classes, facts)
+    eval_report.draw_confusion(confusion_kk, classes, folder / "confusion_matrix.png")
+    extremes = scoring.pick_extremes(scores, NUM_EXTREMES)
+    answers = scoring.predict_again(predictor, dataset, [score for _, score in extremes])
+    eval_report.draw_extremes(extremes, answers, classes, folder / "extremes.png")
+    print(format_table(metrics, classes.names))
+    print(f"{len(scores)} images in {seconds:.1f} s, {len(scores) / seconds:.2f} images/s with reading and compilation")
+    print(f"the results are in {folder}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

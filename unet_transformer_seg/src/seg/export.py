@@ -1,0 +1,43 @@
+"""Export a trained model as a folder that any jax program can run: `python -m seg.export --run RUN --out FOLDER`."""
+
+import argparse
+from pathlib import Path
+
+from seg.cli import run_command
+from seg.config_reader import load_config
+from seg.errors import EXIT_OK
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seg.export",
+        description="Write settings, classes, weights (safetensors) and program (StableHLO) of a trained model.",
+        epilog="Exit codes: 0 written, 2 wrong input. Needs: pip install 'unet-transformer-seg[export]'",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder, a new one")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    parser.add_argument("--force", action="store_true", help="replace an exported model that is there already")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.tile=[512,512]")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Export the model; return the exit code."""
+    arguments = parse_arguments()
+    load_config(arguments.run / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
+
+    from seg.inference.model_folder import check_target, save_model_folder
+    from seg.inference.predictor import load_predictor
+
+    check_target(arguments.out, arguments.force)
+    predictor = load_predictor(arguments.run, arguments.checkpoint, arguments.overrides)
+    save_model_folder(arguments.out, predictor.config, predictor.classes, predictor.variables, force=arguments.force)
+    size = sum(file.stat().st_size for file in arguments.out.iterdir())
+    print(f"{arguments.out}: {size / 1e6:.1f} MB; README.txt says how to run it")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,70 @@
+"""Segment images with a trained model: `python -m seg.infer --run RUN --out FOLDER IMAGES…`."""
+
+import argparse
+from pathlib import Path
+
+from seg.cli import run_command
+from seg.config_reader import load_config
+from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seg.infer",
+        description="Write for each image an indexed mask, and the image with the classes' colours laid over it.",
+        epilog="Exit codes: 0 all images are segmented, 2 wrong input, or some image could not be read "
+        "(the others are done).",
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of a training")
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported model (python -m seg.export)")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
+    parser.add_argument("--no-overlay", action="store_true", help="write the masks only")
+    parser.add_argument("--probabilities", action="store_true", help="write float16[h, w, classes] (npz), too")
+    parser.add_argument("--mirror", action="store_true", help="average with the mirrored image: half as fast")
+    parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="IMAGE", help="files, and folders with images")
+    return parser.parse_args()
+
+
+def list_overrides(arguments: argparse.Namespace) -> list[str]:
+    """Return the changes of the model's own settings that the arguments ask for."""
+    overrides = ["inference.mirror=true"] if arguments.mirror else []
+    if arguments.tile:
+        overrides.append(f"inference.tile={arguments.tile}")
+    return overrides
+
+
+def main() -> int:
+    """Segment all images that can be read; return the exit code."""
+    arguments = parse_arguments()
+    folder, overrides = arguments.run or arguments.model, list_overrides(arguments)
+    load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
+
+    from seg.inference.output import plan_jobs
+    from seg.inference.predictor import load_predictor
+    from seg.inference.segment_files import segment_files
+
+    jobs = plan_jobs(arguments.inputs, arguments.out)
+    for job in jobs:
+        if job.stem.name != job.source.stem:
+            print(f"{job.source}: the results are called {job.stem.name}, as {job.source.stem} is taken")
+    predictor = load_predictor(folder, arguments.checkpoint, overrides)
+    outcome = segment_files(predictor, jobs, overlay=not arguments.no_overlay, probabilities=arguments.probabilities)
+    speed = outcome.num_done / outcome.seconds
+    print(
+        f"{outcome.num_done} images in {outcome.seconds:.1f} s ({speed:.2f} images/s with reading, writing and "
+        f"compilation); results in {arguments.out}"
+    )
+    if outcome.num_bad:
+        print(f"{outcome.num_bad} of {len(jobs)} files could not be read, see above")
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,115 @@
+"""Writes what an evaluation found: metrics.json, results.csv, samples.csv and two pictures."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from seg.classes import ClassTable
+from seg.data import Sample
+from seg.inference.output import complete
+from seg.inference.scoring import SampleScore
+from seg.metrics import SegMetrics
+from seg.pictures import draw_comparison
+
+PER_CLASS = ("iou", "dice", "precision", "recall", "true_share", "predicted_share")
+MAX_NUMBERED = 25
+"""With more classes the cells are too small for numbers."""
+
+
+def write_tables(
+    folder: Path, metrics: SegMetrics, scores: Sequence[SampleScore], classes: ClassTable, facts: dict
+) -> None:
+    """Write the numbers.
+
+    Args:
+        folder: exists.
+        metrics: of the summed confusion matrix.
+        scores: of each sample.
+        classes: names.
+        facts: how the numbers came about, put in front of metrics.json.
+    """
+    confusion_kk = sum(score.confusion_kk for score in scores)
+    content = {**facts, **metrics.to_dict(classes.names), "confusion_matrix": confusion_kk.tolist()}
+    _write(folder / "metrics.json", json.dumps(content, indent=1) + "\n")
+    rows = [
+        [name, *(_shown(getattr(metrics, column)[i]) for column in PER_CLASS)] for i, name in enumerate(classes.names)
+    ]
+    _write_csv(folder / "results.csv", ["class", *PER_CLASS], rows)
+    rows = [[score.name, _shown(score.mean_iou), _shown(score.pixel_accuracy)] for score in scores]
+    _write_csv(folder / "samples.csv", ["sample", "mean_iou", "pixel_accuracy"], rows)
+
+
+def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) -> None:
+    """Draw the confusion matrix, each row as percentages of its true class.
+
+    Args:
+        confusion_kk: int64[k, k], [true, predicted], in pixels; a row of zeros stays empty.
+        classes: names.
+        path: the picture.
+    """
+    total_k1 = confusion_kk.sum(axis=1, keepdims=True)
+    percent_kk = 100 * confusion_kk / np.where(total_k1 == 0, np.nan, total_k1)
+    k = len(classes)
+    side = 2.5 + (0.6 if k <= MAX_NUMBERED else 0.2) * k
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    image = axes.imshow(percent_kk, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(k), classes.names, rotation=90 if k > 6 else 30, ha="center" if k > 6 else "right")
+    axes.set_yticks(range(k), classes.names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title("share of each true class, %")
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    if k <= MAX_NUMBERED:
+        _number_cells(axes, percent_kk)
+    figure.savefig(path)
+
+
+def draw_extremes(
+    extremes: Sequence[tuple[str, SampleScore]],
+    answers: Sequence[tuple[Sample, np.ndarray]],
+    classes: ClassTable,
+    path: Path,
+) -> None:
+    """Draw image, truth, prediction and errors of the best and the worst samples.
+
+    Args:
+        extremes: ("best" or "worst", score) of each.
+        answers: (sample, prediction) of each.
+        classes: names and colours.
+        path: the picture.
+    """
+    names = [f"{kind}: {score.name}, mean IoU {score.mean_iou:.3f}" for kind, score in extremes]
+    samples, predictions = [sample for sample, _ in answers], [prediction for _, prediction in answers]
+    images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
+    draw_comparison(images, masks, predictions, classes, path, names)
+
+
+def _number_cells(axes, percent_kk: np.ndarray) -> None:
+    for (row, column), value in np.ndenumerate(percent_kk):
+        if not math.isnan(value):
+            text = f"{value:.0f}" if 0 < round(value) < 100 or value in (0, 100) else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if value > 60 else "black")
+
+
+def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    _write(path, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    with complete(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def _shown(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"

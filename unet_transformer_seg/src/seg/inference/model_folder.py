@@ -1,0 +1,225 @@
+"""An exported model: one folder that any jax program can run, and that `seg.infer --model` reads.
+
+    config.yaml          settings of the run
+    classes.json         names and colours of the classes
+    weights.safetensors  arrays by their names, such as params/encoder/stage0/conv1/kernel; averaged ones if any
+    model.stablehlo      the compiled program's source: (weights, image uint8[b, h, w, 3]) → probabilities
+    checksums.txt        SHA-256 of the files, as `sha256sum -c` reads it
+    README.txt           how to run it
+
+The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seg.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
+from seg.classes import ClassTable
+from seg.config import Config
+from seg.config_reader import save_config
+from seg.errors import UserError
+from seg.inference.forward import make_forward, window_shape
+from seg.models import build_model
+
+WEIGHTS = "weights.safetensors"
+PROGRAM = "model.stablehlo"
+CHECKSUMS = "checksums.txt"
+PLATFORMS = ("cpu", "cuda")
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Return whether `folder` looks like an exported model."""
+    return (folder / WEIGHTS).is_file()
+
+
+def save_model_folder(
+    folder: Path, config: Config, classes: ClassTable, variables: Any, *, force: bool = False
+) -> None:
+    """Write a model folder; it appears under its name only when it is complete.
+
+    Args:
+        folder: where it shall be.
+        config: of the run, `model.num_classes` set.
+        classes: names and colours.
+        variables: `params` and `batch_stats`.
+        force: replace an exported model that is there already.
+
+    Raises:
+        UserError: the folder exists, the extra packages are missing, or the disk refuses.
+    """
+    _need("safetensors", "flatbuffers")
+    check_target(folder, force)
+    from safetensors.numpy import save  # an optional dependency
+
+    with _appearing(folder) as partial:
+        weights = named_arrays(variables)
+        (partial / WEIGHTS).write_bytes(save({name: np.asarray(array) for name, array in weights.items()}))
+        (partial / PROGRAM).write_bytes(export_program(config, weights))
+        save_config(config, partial / "config.yaml")
+        classes.save(partial / "classes.json")
+        (partial / "README.txt").write_text(_readme(config, classes))
+        (partial / CHECKSUMS).write_text(_checksums(partial))
+
+
+def load_weights(folder: Path, config: Config) -> dict[str, Any]:
+    """Return the variables {"params": …, "batch_stats": …} of a model folder.
+
+    Raises:
+        UserError: safetensors is not installed, the file is damaged, or it does not fit the folder's config.
+    """
+    _need("safetensors")
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / WEIGHTS
+    _check_checksum(path)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+    variables = nested(weights)
+    check_variables(variables, config, folder)
+    return variables
+
+
+def export_program(config: Config, weights: dict[str, Any]) -> bytes:
+    """Return the serialised program (weights, image uint8[b, h, w, 3]) → probabilities float32[b, h, w, k].
+
+    The batch size b is free, h and w are those of the window. The attention is written out, as fused kernels
+    exist on one platform only.
+    """
+    import jax.export
+
+    transformer = dataclasses.replace(config.model.transformer, attention="explicit")
+    model = build_model(dataclasses.replace(config.model, transformer=transformer))
+    forward = make_forward(model, config)
+
+    def program(weights: dict[str, jax.Array], image_bhwc: jax.Array) -> jax.Array:
+        return forward(nested(weights), image_bhwc)
+
+    height, width = window_shape(config)
+    image_shape = jax.export.symbolic_shape(f"b, {height}, {width}, 3")
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
+    export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
+    return bytes(export(shapes, jax.ShapeDtypeStruct(image_shape, jnp.uint8)).serialize())
+
+
+def nested(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree of variables from arrays by name: `params/a/b` becomes `["params"]["a"]["b"]`."""
+    return {"params": {}, "batch_stats": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
+
+
+def check_variables(variables: Any, config: Config, folder: Path) -> None:
+    """Refuse variables that are not those of the model in `config`.
+
+    Args:
+        variables: `params` and `batch_stats`.
+        config: `model` describes what they should be.
+        folder: where they come from, for the message.
+
+    Raises:
+        UserError: naming the arrays that are missing, superfluous, or of another shape or dtype.
+    """
+    model = build_model(config.model)
+    side = config.model.stem_stride * 2**config.model.depth
+    image_bhwc = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image_bhwc)
+    check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
+
+
+def check_target(folder: Path, force: bool) -> None:
+    """Refuse to write a model folder over something that is there.
+
+    Raises:
+        UserError: saying what is there and what to do.
+    """
+    if not folder.exists():
+        return
+    if not force:
+        raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
+    if not is_model_folder(folder):
+        raise UserError(f"{folder}: --force replaces an exported model only, and this is none; choose another --out")
+
+
+def _need(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"an exported model needs {' and '.join(missing)}, not installed here: "
+            "pip install 'unet-transformer-seg[export]'"
+        )
+
+
+def _checksums(folder: Path) -> str:
+    """Return a line for each file of the folder: its SHA-256, two blanks, its name."""
+    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_checksum(path: Path) -> None:
+    """Refuse a file that is not the one that was written: safetensors itself does not notice a changed bit."""
+    checksums = path.parent / CHECKSUMS
+    try:
+        expected = dict(reversed(line.split("  ", 1)) for line in checksums.read_text().splitlines())[path.name]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{checksums}: has no checksum of {path.name} ({error}); export the model again") from None
+    if _sha256(path) != expected:
+        raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error."""
+    partial = folder.parent / f".{folder.name}.{os.getpid()}.part"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            old = partial.with_suffix(".old")
+            folder.rename(old)
+            partial.rename(folder)
+            shutil.rmtree(old)
+        else:
+            partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _readme(config: Config, classes: ClassTable) -> str:
+    height, width = window_shape(config)
+    return f"""\
+A segmentation model with {len(classes)} classes: {", ".join(classes.names)}.
+
+model.stablehlo is a program of two arguments, written for {" and ".join(PLATFORMS)}:
+    weights  the arrays of weights.safetensors, by name
+    images   uint8[b, {height}, {width}, 3], RGB, any batch size b
+It returns float32[b, {height}, {width}, {len(classes)}], the probability of each class in each pixel.
+
+To run it from any jax program (pip install jax flatbuffers safetensors numpy):
+
+    import jax.export, numpy, safetensors.numpy
+    program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+    weights = safetensors.numpy.load_file("weights.safetensors")
+    images = numpy.zeros((1, {height}, {width}, 3), numpy.uint8)
+    probabilities = program.call(weights, images)
+
+Images of any size: python -m seg.infer --model THIS_FOLDER --out RESULTS IMAGES
+"""

@@ -1,0 +1,164 @@
+"""Where the results for each image go, and how they are written.
+
+Of `photo.jpg` come `photo.png` (the mask: an indexed PNG, its values the classes, its palette their colours),
+`photo_overlay.png` and `photo_probabilities.npz`. The sub-folders of a folder are kept. Where a name is taken by an
+earlier image, the later one becomes `photo_2`, whatever its own suffix is. A file appears when it is complete.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seg.classes import IGNORE_LABEL, ClassTable
+from seg.data.image_file import SUFFIXES
+from seg.errors import UserError
+from seg.pictures import IGNORED_COLOUR, draw_overlay
+
+ROWS_AT_ONCE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One image and the files that come of it.
+
+    Attributes:
+        source: the image file.
+        stem: path of the results, without what follows the stem.
+    """
+
+    source: Path
+    stem: Path
+
+    @property
+    def mask(self) -> Path:
+        """The indexed mask."""
+        return self.stem.with_name(f"{self.stem.name}.png")
+
+    @property
+    def overlay(self) -> Path:
+        """The image with the colours laid over it."""
+        return self.stem.with_name(f"{self.stem.name}_overlay.png")
+
+    @property
+    def probabilities(self) -> Path:
+        """The probabilities of all classes."""
+        return self.stem.with_name(f"{self.stem.name}_probabilities.npz")
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """All that may be written."""
+        return self.mask, self.overlay, self.probabilities
+
+
+def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
+    """Return a job for each image, no two of which write the same file.
+
+    Args:
+        inputs: files, taken as they are, and folders, searched with their sub-folders in the order of the names.
+        out: folder of the results; if it lies inside an input folder, it is not searched.
+
+    Raises:
+        UserError: no image in a folder, or a result would overwrite an input.
+    """
+    found = [pair for path in inputs for pair in _find_images(path, out)]
+    by_source: dict[Path, tuple[Path, Path]] = {}
+    for source, parent in found:
+        by_source.setdefault(source.resolve(), (source, parent))  # a file given twice is segmented once
+    taken: set[str] = set()
+    jobs = [_free_job(source, out / parent, taken) for source, parent in by_source.values()]
+    for job in jobs:
+        for file in job.files:
+            if file.resolve() in by_source:
+                raise UserError(
+                    f"--out {out}: the results of {job.source} would overwrite the input {file}; choose another folder"
+                )
+    return jobs
+
+
+def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable) -> None:
+    """Write uint8[h, w] labels as a PNG whose values are the labels and whose palette is that of the classes."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(classes)] = classes.palette
+    palette[IGNORE_LABEL] = IGNORED_COLOUR
+    picture = Image.fromarray(mask_hw)
+    picture.putpalette(palette.tobytes())
+    with complete(path) as aside:
+        picture.save(aside, format="PNG")
+
+
+def save_overlay(path: Path, image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable) -> None:
+    """Write the image with the colours of its classes laid over it; some rows at a time, to spare memory."""
+    overlay_hwc = np.empty_like(image_hwc)
+    for top in range(0, len(image_hwc), ROWS_AT_ONCE):
+        rows = slice(top, top + ROWS_AT_ONCE)
+        overlay_hwc[rows] = draw_overlay(image_hwc[rows], mask_hw[rows], classes)
+    with complete(path) as aside:
+        Image.fromarray(overlay_hwc).save(aside, format="PNG", compress_level=1)
+
+
+@contextlib.contextmanager
+def probabilities_file(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[np.ndarray], object]]:
+    """Give a function that appends rows to an npz file, so that the whole is never in memory.
+
+    `np.load(path)["probabilities"]` is float16[h, w, k].
+
+    Args:
+        path: the file.
+        shape: (h, w, k) of the whole.
+    """
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    with (
+        complete(path) as aside,
+        zipfile.ZipFile(aside, "w") as archive,
+        archive.open("probabilities.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        yield lambda rows_hwk: member.write(rows_hwk.astype("<f2").tobytes())
+
+
+@contextlib.contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """Give a path to write to; afterwards the file takes the name `path`, or vanishes on an error.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Return (file, its folder relative to `path`) of each image below a folder, or of the one file."""
+    if not path.is_dir():
+        return [(path, Path())]
+    files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+    inside = out.resolve() if path.resolve() in out.resolve().parents else None
+    found = [(f, f.parent.relative_to(path)) for f in files if not inside or not f.resolve().is_relative_to(inside)]
+    if not found:
+        raise UserError(f"{path}: no image is in this folder (looked for {', '.join(SUFFIXES)})")
+    return found
+
+
+def _free_job(source: Path, folder: Path, taken: set[str]) -> Job:
+    """Return the job of an image under the first name that is free, and take its files."""
+    for number in itertools.count(1):
+        job = Job(source, folder / (source.stem if number == 1 else f"{source.stem}_{number}"))
+        names = {os.path.normpath(file).casefold() for file in job.files}  # some file systems ignore the case
+        if not names & taken:
+            taken |= names
+            return job
+    raise AssertionError("unreachable")

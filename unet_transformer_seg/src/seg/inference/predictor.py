@@ -1,0 +1,164 @@
+"""Segments images of any size with one compiled program.
+
+Letters: b windows, h w rows and columns of a window or an image, k classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seg.checkpoints import restore_variables
+from seg.classes import ClassTable, load_class_table
+from seg.config import Config
+from seg.config_reader import load_config
+from seg.errors import UserError
+from seg.inference.forward import make_forward, window_shape
+from seg.inference.model_folder import check_variables, is_model_folder, load_weights
+from seg.inference.tiling import Band, blend_windows, fill_up, one_behind
+from seg.models import build_model
+
+Tag = TypeVar("Tag")
+
+
+class Predictor:
+    """A trained model, ready to segment.
+
+    Every call of the network has `inference.batch_size` windows of the shape `tile`, or a single one, so it is
+    compiled twice at most, whatever sizes the images have.
+
+    Attributes:
+        config: settings of the run, of which `model`, `data.mean`, `data.std` and `inference` matter here.
+        classes: names and colours.
+        tile: rows and columns of the window.
+        variables: the weights, on the device.
+    """
+
+    def __init__(self, config: Config, classes: ClassTable, variables: Any):
+        self.config, self.classes = config, classes
+        self.tile = window_shape(config)
+        self.variables = jax.device_put(variables)
+        self._probabilities = jax.jit(make_forward(build_model(config.model), config))
+
+    def predict(self, image_hwc: np.ndarray) -> np.ndarray:
+        """Return the class of each pixel.
+
+        Args:
+            image_hwc: uint8[h, w, 3], RGB, any size.
+
+        Returns:
+            mask_hw: uint8[h, w], 0 … k-1.
+        """
+        ((_, _, mask_hw),) = self.predict_many([(None, image_hwc)])
+        return mask_hw
+
+    def predict_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, np.ndarray, np.ndarray]]:
+        """Yield (tag, image, mask) for each (tag, image), in order.
+
+        Neighbours that fit into one window are computed in one batch; the next batch is read and started while the
+        last one is used.
+        """
+        groups = ((group, self._start(group)) for group in self._groups(items))
+        for group, labels_bhw in one_behind(groups):
+            if labels_bhw is None:
+                ((tag, image_hwc),) = group
+                yield tag, image_hwc, self._predict_large(image_hwc)
+                continue
+            for (tag, image_hwc), label_hw in zip(group, np.asarray(labels_bhw), strict=False):
+                yield tag, image_hwc, label_hw[: image_hwc.shape[0], : image_hwc.shape[1]].copy()
+
+    def predict_bands(self, image_hwc: np.ndarray) -> Iterator[Band]:
+        """Yield the class probabilities of an image from top to bottom, so that they need not be held at once.
+
+        Args:
+            image_hwc: uint8[h, w, 3], RGB, any size.
+
+        Yields:
+            bands of finished rows, see `seg.inference.tiling.Band`.
+        """
+        settings = self.config.inference
+        return blend_windows(
+            image_hwc,
+            self._weighted,
+            tile=self.tile,
+            overlap=settings.overlap,
+            batch_size=1 if self._fits(image_hwc) else settings.batch_size,
+        )
+
+    def _weighted(self, windows_bhwc: np.ndarray, weights_bh: np.ndarray, weights_bw: np.ndarray) -> jax.Array:
+        return weigh(self._probabilities(self.variables, windows_bhwc), weights_bh, weights_bw)
+
+    def _fits(self, image_hwc: np.ndarray) -> bool:
+        chex.assert_shape(image_hwc, (None, None, 3))
+        chex.assert_type(image_hwc, np.uint8)
+        return image_hwc.shape[0] <= self.tile[0] and image_hwc.shape[1] <= self.tile[1]
+
+    def _groups(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
+        """Yield the items in order: a full batch of small images, what small ones are left, or one large image."""
+        small = []
+        for item in items:
+            fits = self._fits(item[1])
+            if small and (not fits or len(small) == self.config.inference.batch_size):
+                yield small
+                small = []
+            if fits:
+                small.append(item)
+            else:
+                yield [item]
+        if small:
+            yield small
+
+    def _start(self, group: list[tuple[Tag, np.ndarray]]) -> jax.Array | None:
+        """Return the labels of a group of small images, still being computed; None for a large image."""
+        if not self._fits(group[0][1]):
+            return None
+        windows = [fill_up(image_hwc, self.tile) for _, image_hwc in group]
+        if len(group) > 1:
+            windows += windows[-1:] * (self.config.inference.batch_size - len(group))
+        return most_probable(self._probabilities(self.variables, np.stack(windows)))
+
+    def _predict_large(self, image_hwc: np.ndarray) -> np.ndarray:
+        mask_hw = np.empty(image_hwc.shape[:2], np.uint8)
+        for band in self.predict_bands(image_hwc):
+            mask_hw[band.rows] = band.probabilities.argmax(-1)
+        return mask_hw
+
+
+@jax.jit
+def weigh(probabilities_bhwk: jax.Array, weights_bh: jax.Array, weights_bw: jax.Array) -> jax.Array:
+    """Return probabilities_bhwk · weights_bh · weights_bw, each pixel with the weight of its row and column."""
+    chex.assert_equal_shape_prefix([probabilities_bhwk, weights_bh], 2)
+    return probabilities_bhwk * weights_bw[:, None, :, None]
+
+
+@jax.jit
+def most_probable(probabilities_bhwk: jax.Array) -> jax.Array:
+    """Return uint8[b, h, w], the class of the highest probability; of equal ones the first."""
+    return jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.uint8)
+
+
+def load_predictor(folder: str | Path, which: str = "best", overrides: Sequence[str] = ()) -> Predictor:
+    """Return the predictor of a run directory or of an exported model folder.
+
+    Args:
+        folder: either of the two; both hold `config.yaml` and `classes.json`.
+        which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
+        overrides: changes of the config as `key=value`, for example `inference.mirror=true`.
+
+    Raises:
+        UserError: not such a folder, or weights that do not belong to its config.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
+    config = load_config(folder / "config.yaml", overrides)
+    classes = load_class_table(folder / "classes.json")
+    if is_model_folder(folder):
+        return Predictor(config, classes, load_weights(folder, config))
+    variables = restore_variables(folder / "checkpoints", which)
+    check_variables(variables, config, folder)
+    return Predictor(config, classes, variables)

@@ -1,0 +1,106 @@
+"""Scores a predictor on a data set, every image and mask at its own size."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from seg.classes import IGNORE_LABEL, ClassTable
+from seg.data import Sample, SegmentationDataset
+from seg.errors import UserError
+from seg.inference.predictor import Predictor
+from seg.metrics import compute_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleScore:
+    """How one sample was answered.
+
+    Attributes:
+        index: position in the data set.
+        name: what the data set calls it.
+        confusion_kk: int64[k, k], [true, predicted], in pixels.
+        mean_iou: over the classes that are in its truth or its prediction; NaN if no pixel counts.
+        pixel_accuracy: share of its pixels that are right; NaN if no pixel counts.
+    """
+
+    index: int
+    name: str
+    confusion_kk: np.ndarray
+    mean_iou: float
+    pixel_accuracy: float
+
+
+def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterator[SampleScore]:
+    """Yield the score of each sample, in order.
+
+    Raises:
+        UserError: at a sample that cannot be read.
+    """
+    indexed = ((i, dataset[i]) for i in range(len(dataset)))
+    items = (((i, sample), sample.image) for i, sample in indexed)
+    for (index, sample), _, prediction_hw in predictor.predict_many(items):
+        confusion_kk = count_pairs(sample.mask, prediction_hw, len(predictor.classes))
+        metrics = compute_metrics(confusion_kk)
+        yield SampleScore(index, sample.name, confusion_kk, metrics.mean_iou, metrics.pixel_accuracy)
+
+
+def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return how many pixels of each true class were given to each class.
+
+    On the host, where `seg.metrics.confusion_matrix` would be compiled for every new size.
+
+    Args:
+        mask_hw: uint8[h, w], the truth; 255 counts nowhere.
+        prediction_hw: uint8[h, w].
+        num_classes: k.
+
+    Returns:
+        confusion_kk: int64[k, k], [true, predicted].
+
+    Raises:
+        UserError: a label that is neither a class nor 255.
+    """
+    counted_hw = mask_hw != IGNORE_LABEL
+    true_n, predicted_n = mask_hw[counted_hw].astype(np.int64), prediction_hw[counted_hw]
+    if true_n.size and true_n.max() >= num_classes:
+        raise UserError(f"the mask has the label {true_n.max()}, the model knows 0 to {num_classes - 1}")
+    counts = np.bincount(true_n * num_classes + predicted_n, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def check_classes(dataset: ClassTable, model: ClassTable) -> None:
+    """Refuse a data set whose classes are not those that the model was trained on.
+
+    Raises:
+        UserError: listing both.
+    """
+    if dataset.names != model.names:
+        raise UserError(
+            f"the data set has the classes {', '.join(dataset.names)}; "
+            f"the model was trained on {', '.join(model.names)}; they must be the same, in the same order"
+        )
+
+
+def pick_extremes(scores: Iterable[SampleScore], number: int) -> list[tuple[str, SampleScore]]:
+    """Return ("best" or "worst", score) of the samples with the highest and the lowest mean IoU.
+
+    Args:
+        scores: of all samples; those without a counted pixel are left out.
+        number: of each kind, at most; no sample is in both.
+
+    Returns:
+        the best, best first, then the worst, worst last.
+    """
+    ranked = sorted((s for s in scores if not np.isnan(s.mean_iou)), key=lambda s: -s.mean_iou)
+    best = ranked[: min(number, (len(ranked) + 1) // 2)]
+    worst = ranked[max(len(ranked) - number, len(best)) :]
+    return [("best", s) for s in best] + [("worst", s) for s in worst]
+
+
+def predict_again(
+    predictor: Predictor, dataset: SegmentationDataset, scores: Iterable[SampleScore]
+) -> list[tuple[Sample, np.ndarray]]:
+    """Return (sample, prediction) of a few samples: keeping all predictions of a pass would fill the memory."""
+    samples = [dataset[score.index] for score in scores]
+    return [(sample, mask) for sample, _, mask in predictor.predict_many((s, s.image) for s in samples)]

@@ -1,0 +1,181 @@
+"""Covers an image of any size with windows of one shape and blends their answers, a band of rows at a time.
+
+Letters: b windows of a batch, h w rows and columns, k classes; H W rows and columns of the whole image.
+
+A window is least sure at its border, where half of its surroundings is missing, so its answers are weighted by a
+Gaussian. Windows stand on a grid (every row position with every column position), the Gaussian is separable, so the
+weights can be normalised along each axis alone, before anything is computed:
+
+    p[y, x] = Σ_ij u_i[y] v_j[x] p_ij[y, x]    with    Σ_i u_i[y] = 1 for every y,    Σ_j v_j[x] = 1 for every x
+
+There is no second accumulator and no division at the end. Rows above the next row of windows are finished: they are
+handed out, and memory holds one band of the height of a window, however tall the image is.
+
+Reference: Isensee et al., 2021 (nnU-Net), Gaussian importance weighting; σ = 1/8 of the window.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import chex
+import numpy as np
+
+SIGMA = 1 / 8
+"""Standard deviation of the Gaussian over the side of the window."""
+
+Forward = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(windows uint8[b, h, w, 3], weights_bh, weights_bw) → probabilities times weights, float32[b, h, w, k]. It may
+return before it has computed (jax does): the result is asked for one batch later."""
+
+
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Where the windows stand along one side of the image.
+
+    Attributes:
+        starts: int[n], first pixel of each window, rising, the first 0.
+        weights: float32[n, side], weight of each pixel of each window; over every pixel of the image they sum to 1.
+    """
+
+    starts: np.ndarray
+    weights: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """Finished rows.
+
+    Attributes:
+        start: first row of the image.
+        probabilities: float32[rows, W, k], summing to 1 over the classes.
+    """
+
+    start: int
+    probabilities: np.ndarray
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the image that this band covers."""
+        return slice(self.start, self.start + len(self.probabilities))
+
+
+def place_windows(length: int, side: int, overlap: float) -> np.ndarray:
+    """Return the first pixel of each window along an axis: evenly spaced, the first at 0, the last at the border.
+
+    Args:
+        length: pixels of the image along the axis, at least `side`.
+        side: pixels of a window.
+        overlap: smallest share of a window that its neighbour covers too, 0…1 (1 excluded).
+
+    Returns:
+        starts: int[n], with the fewest windows that keep the overlap.
+    """
+    step = max(int(side * (1 - overlap)), 1)
+    num_steps = -(-(length - side) // step)
+    return np.arange(num_steps + 1) * (length - side) // max(num_steps, 1)
+
+
+def gaussian(side: int) -> np.ndarray:
+    """Return float64[side], a bell around the middle: 1 at the top, e⁻⁸ = 0.0003 at the ends, nowhere 0."""
+    offset = np.arange(side) - (side - 1) / 2
+    return np.exp(-0.5 * (offset / (SIGMA * side)) ** 2)
+
+
+def place_axis(length: int, side: int, overlap: float) -> Axis:
+    """Return the windows along one axis with their normalised weights; arguments as in `place_windows`."""
+    starts = place_windows(length, side, overlap)
+    bell = gaussian(side)
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + side] += bell
+    weights = np.stack([bell / total[start : start + side] for start in starts])
+    return Axis(starts, weights.astype(np.float32))
+
+
+def blend_windows(
+    image_hwc: np.ndarray, forward: Forward, *, tile: tuple[int, int], overlap: float, batch_size: int
+) -> Iterator[Band]:
+    """Yield the class probabilities of an image from top to bottom, each row once, as soon as it is finished.
+
+    Memory, besides the image and what `forward` needs: two bands of h × W × k and two batches of answers, in
+    float32; 10,000 × 8,000 pixels with 11 classes and a window of 512² are 0.4 GB.
+
+    Args:
+        image_hwc: uint8[H, W, 3]. A side shorter than the window is filled up with its last row or column.
+        forward: see `Forward`; it is called with one shape only.
+        tile: rows and columns (h, w) of a window.
+        overlap: smallest share of a window that its neighbour covers too, 0…1 (1 excluded).
+        batch_size: windows per call; the last call is filled up with copies that count nowhere.
+
+    Yields:
+        bands of finished rows; the caller may keep or change them.
+    """
+    chex.assert_rank(image_hwc, 3)
+    chex.assert_type(image_hwc, np.uint8)
+    height, width, _ = image_hwc.shape
+    padded_hwc = fill_up(image_hwc, tile)
+    rows = place_axis(padded_hwc.shape[0], tile[0], overlap)
+    columns = place_axis(padded_hwc.shape[1], tile[1], overlap)
+    answers = _answers(padded_hwc, forward, rows, columns, batch_size)
+
+    open_hwk = None
+    ends = itertools.chain(rows.starts[1:].tolist(), [len(padded_hwc)])
+    for top, end in zip(rows.starts.tolist(), ends, strict=True):
+        for left in columns.starts.tolist():
+            answer_hwk = next(answers)
+            if open_hwk is None:
+                open_hwk = np.zeros((tile[0], padded_hwc.shape[1], answer_hwk.shape[-1]), np.float32)
+            open_hwk[:, left : left + tile[1]] += answer_hwk
+        yield Band(top, open_hwk[: min(end, height) - top, :width])
+        open_hwk = _move_down(open_hwk, end - top)
+
+
+def _answers(
+    image_hwc: np.ndarray, forward: Forward, rows: Axis, columns: Axis, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yield the weighted answer of each window, row by row, and at the end those of the copies."""
+    size = (rows.weights.shape[1], columns.weights.shape[1])
+
+    def compute() -> Iterator[np.ndarray]:
+        places = itertools.product(range(len(rows.starts)), range(len(columns.starts)))
+        while batch := list(itertools.islice(places, batch_size)):
+            batch += batch[-1:] * (batch_size - len(batch))
+            row_ids, column_ids = (list(ids) for ids in zip(*batch, strict=True))
+            windows_bhwc = np.stack([_cut(image_hwc, rows.starts[i], columns.starts[j], size) for i, j in batch])
+            yield forward(windows_bhwc, rows.weights[row_ids], columns.weights[column_ids])
+
+    for answers_bhwk in one_behind(compute()):
+        yield from np.asarray(answers_bhwk)
+
+
+def one_behind(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items, each after the next one was made: a device computes it while the host uses the last."""
+    waiting = list(itertools.islice(items, 1))
+    for item in items:
+        yield waiting.pop()
+        waiting.append(item)
+    yield from waiting
+
+
+def _cut(image_hwc: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
+    return image_hwc[top : top + size[0], left : left + size[1]]
+
+
+def fill_up(image_hwc: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    """Return the image with its last row and column repeated, so that a window fits into it."""
+    missing = [max(side - length, 0) for side, length in zip(tile, image_hwc.shape[:2], strict=True)]
+    if not any(missing):
+        return image_hwc
+    return np.pad(image_hwc, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+
+
+def _move_down(open_hwk: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return a new band that begins `num_rows` further down; what the old one held there is kept."""
+    moved_hwk = np.zeros_like(open_hwk)
+    moved_hwk[: len(open_hwk) - num_rows] = open_hwk[num_rows:]
+    return moved_hwk

@@ -1,0 +1,135 @@
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from seg.classes import make_class_table
+from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.errors import UserError
+from seg.inference.predictor import Predictor, load_predictor
+from seg.models import build_model
+
+CLASSES = make_class_table(("sky", "road", "tree"))
+
+
+def tiny_config(**inference):
+    return Config(
+        model=ModelConfig(name="unet", num_classes=3, base_width=8, depth=2),
+        data=DataConfig(size=(32, 24)),
+        inference=InferenceConfig(batch_size=3, **inference),
+    )
+
+
+def random_variables(config):
+    """Return variables drawn with numpy, which spares the compilation of the initialisers."""
+    model, rng = build_model(config.model), np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 32, 24, 3)))
+
+    def draw(path, leaf):
+        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return (base + rng.uniform(-0.25, 0.25, leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+VARIABLES = random_variables(tiny_config())
+apply = jax.jit(lambda variables, x: build_model(tiny_config().model).apply(variables, x, train=False))
+
+
+def make_predictor(**inference):
+    return Predictor(tiny_config(**inference), CLASSES, VARIABLES)
+
+
+def random_image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def model_probabilities(image_hwc):
+    """Return softmax(model((x/255 − mean)/std)), written out."""
+    config = tiny_config()
+    x_hwc = (image_hwc / np.float32(255) - np.float32(config.data.mean)) / np.float32(config.data.std)
+    return np.asarray(jax.nn.softmax(apply(VARIABLES, x_hwc[None])[0]))
+
+
+def whole(predictor, image_hwc):
+    return np.concatenate([band.probabilities for band in predictor.predict_bands(image_hwc)])
+
+
+def test_an_image_of_one_window_is_the_model_itself():
+    image_hwc, predictor = random_image(32, 24), make_predictor()
+    expected_hwk = model_probabilities(image_hwc)
+    np.testing.assert_allclose(whole(predictor, image_hwc), expected_hwk, atol=1e-5)
+    np.testing.assert_array_equal(predictor.predict(image_hwc), expected_hwk.argmax(-1))
+    assert predictor.predict(image_hwc).dtype == np.uint8
+    assert len(np.unique(predictor.predict(image_hwc))) > 1  # else the comparison says little
+
+
+def test_two_windows_are_blended_by_their_gaussians():
+    image_hwc = random_image(32, 36)
+    left_hwk, right_hwk = model_probabilities(image_hwc[:, :24]), model_probabilities(image_hwc[:, 12:])
+    bell = np.exp(-0.5 * ((np.arange(24) - 11.5) / 3) ** 2)
+    share = (bell[:12] / (bell[:12] + bell[12:]))[None, :, None]  # of the right window where both see the pixel
+    probabilities_hwk = whole(make_predictor(), image_hwc)
+    np.testing.assert_allclose(probabilities_hwk[:, :12], left_hwk[:, :12], atol=1e-5)
+    np.testing.assert_allclose(probabilities_hwk[:, 24:], right_hwk[:, 12:], atol=1e-5)
+    expected_hwk = (1 - share) * left_hwk[:, 12:] + share * right_hwk[:, :12]
+    np.testing.assert_allclose(probabilities_hwk[:, 12:24], expected_hwk, atol=1e-5)
+
+
+def test_mask_and_probabilities_agree_on_a_large_image():
+    image_hwc, predictor = random_image(70, 50), make_predictor()
+    np.testing.assert_array_equal(predictor.predict(image_hwc), whole(predictor, image_hwc).argmax(-1))
+
+
+def test_mirror_averages_the_probabilities_of_both_sides():
+    image_hwc = random_image(32, 24)
+    plain_hwk, mirrored_hwk = model_probabilities(image_hwc), model_probabilities(image_hwc[:, ::-1])[:, ::-1]
+    expected_hwk = (plain_hwk + mirrored_hwk) / 2
+    assert abs(plain_hwk - mirrored_hwk).max() > 0.05  # else the comparison says little
+    predictor = make_predictor(mirror=True)
+    np.testing.assert_allclose(whole(predictor, image_hwc), expected_hwk, atol=1e-5)
+    np.testing.assert_array_equal(predictor.predict(image_hwc[:, ::-1]), predictor.predict(image_hwc)[:, ::-1])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 24), (9, 70)])
+def test_any_size(size):
+    image_hwc = random_image(*size)
+    mask_hw = make_predictor().predict(image_hwc)
+    assert mask_hw.shape == size
+    if size == (31, 24):
+        filled_hwc = np.concatenate([image_hwc, image_hwc[-1:]])
+        np.testing.assert_array_equal(mask_hw, model_probabilities(filled_hwc)[:31].argmax(-1))
+
+
+def test_many_images_come_in_order_and_equal_one_at_a_time():
+    predictor = make_predictor()
+    sizes = [(32, 24), (20, 24), (40, 40), (32, 24), (32, 10), (5, 5), (32, 24), (33, 24)]
+    items = [(i, random_image(*size, seed=i)) for i, size in enumerate(sizes)]
+    results = list(predictor.predict_many(iter(items)))
+    assert [tag for tag, _, _ in results] == list(range(len(sizes)))
+    for (_, image_hwc), (_, returned_hwc, mask_hw) in zip(items, results, strict=True):
+        assert returned_hwc is image_hwc
+        np.testing.assert_array_equal(mask_hw, predictor.predict(image_hwc))
+
+
+def test_no_compilation_for_new_sizes(caplog):
+    predictor = make_predictor()
+    list(
+        predictor.predict_many([(i, random_image(*size)) for i, size in enumerate([(9, 9), (8, 8), (60, 60), (7, 7)])])
+    )
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        for size in [(32, 24), (11, 13), (33, 24), (100, 20), (64, 64)]:
+            predictor.predict(random_image(*size))
+        list(predictor.predict_many([(i, random_image(20 + i, 20)) for i in range(5)]))
+    assert not [record.message for record in caplog.records if "ompil" in record.message]
+
+
+def test_floats_are_refused():
+    with pytest.raises(AssertionError, match="uint8"):
+        make_predictor().predict(np.zeros((32, 24, 3), np.float32))
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"run directory or a model folder.*config\.yaml"):
+        load_predictor(tmp_path)
