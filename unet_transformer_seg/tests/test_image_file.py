@@ -49,7 +49,7 @@ def test_every_mode_becomes_rgb(mode, tmp_path):
         ramp = np.where(ramp > 100, 255, 0).astype(np.uint8)
     path = tmp_path / ("a.tif" if mode in ("CMYK", "PA") else "a.png")
     if mode == "I;16":
-        Image.fromarray(ramp.astype(np.uint16) * 257).save(path)
+        Image.fromarray(ramp.astype(np.uint16) * 256 + 7).save(path)  # the lower 8 bits go
     elif mode == "PA":
         Image.fromarray(ramp).convert("P").save(path)
     else:
@@ -62,7 +62,7 @@ def test_transparency_is_dropped(tmp_path):
     colours[..., :3], colours[0, 0, 3] = (10, 20, 30), 255
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", colours)), colours[..., :3])
     indexed = Image.fromarray(colours[..., :3]).convert("P", palette=Image.Palette.ADAPTIVE)
-    indexed.save(tmp_path / "b.png", transparency=bytes([0, 255]))
+    indexed.save(tmp_path / "b.png", transparency=bytes([128]))
     np.testing.assert_array_equal(read_image(tmp_path / "b.png"), colours[..., :3])
 
 
@@ -135,6 +135,12 @@ def test_what_is_no_image_is_named(name, tmp_path):
         with pytest.raises(UserError) as error:
             read(path)
         assert str(path) in str(error.value) and message in str(error.value)
+
+
+def test_formats_outside_the_list_are_refused_even_where_pillow_knows_them(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png", format="GIF")
+    with pytest.raises(UserError, match=r"a.png: not an image.* expected an image \(PNG, JPEG"):
+        read_image(tmp_path / "a.png")
 
 
 def test_missing_folder_and_32_bit_files_are_named(tmp_path):

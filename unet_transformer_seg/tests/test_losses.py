@@ -1,7 +1,6 @@
 """Losses against slow float64 twins, and the rules that all of them keep."""
 
 import re
-import typing
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,19 +10,15 @@ import numpy as np
 import pytest
 
 from seg.classes import IGNORE_LABEL
-from seg.config import LossConfig
 from seg.losses import (
     bce_dice_loss,
     bce_loss,
-    build_loss,
     ce_dice_loss,
     cross_entropy_loss,
-    deep_supervision_loss,
     dice_loss,
     focal_loss,
     tversky_loss,
 )
-from seg.losses.deep_supervision import labels_at
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "losses_and_metrics.md"
 WEIGHTS = np.array([0.5, 2.0, 1.0, 4.0], np.float32)
@@ -113,10 +108,6 @@ LOSSES = {
     "focal": (focal_loss, partial(slow_cross_entropy, gamma=2.0)),
     "focal, gamma ½": (partial(focal_loss, gamma=0.5), partial(slow_cross_entropy, gamma=0.5)),
     "tversky": (partial(tversky_loss, **TVERSKY), partial(slow_tversky, **TVERSKY)),
-    "tversky per image": (
-        partial(tversky_loss, **TVERSKY, per_image=True),
-        partial(slow_tversky, **TVERSKY, per_image=True),
-    ),
     "ce_dice": (partial(ce_dice_loss, dice_weight=0.7, label_smoothing=0.2), slow_ce_dice),
     "bce_dice": (partial(bce_dice_loss, dice_weight=0.7), slow_bce_dice),
 }
@@ -328,83 +319,7 @@ def test_dice_per_image_and_over_the_batch_differ_as_documented():
     assert jax.jit(partial(dice_loss, per_image=True))(logits, labels) == pytest.approx(images, abs=1e-5)
 
 
-# ---- deep supervision ----
-
-
-def test_deep_supervision_without_coarser_stages_is_the_loss():
-    logits, labels = make_batch()
-    assert deep_supervision_loss(dice_loss, logits, (), labels) == dice_loss(logits, labels)
-
-
-def test_deep_supervision_weights_halve_and_sum_to_one():
-    labels = np.arange(64, dtype=np.int32).reshape(1, 8, 8)
-    stages = [np.full((1, n, n, 2), value, np.float32) for n, value in ((8, 1.0), (4, 10.0), (2, 100.0))]
-    seen = []
-
-    def loss(logits_bhwk, labels_bhw):
-        seen.append(labels_bhw)
-        return jnp.mean(logits_bhwk)
-
-    found = deep_supervision_loss(loss, stages[0], stages[1:], labels)
-    assert found == pytest.approx((4 * 1 + 2 * 10 + 1 * 100) / 7)
-    np.testing.assert_array_equal(seen[0], labels)
-    np.testing.assert_array_equal(seen[1], labels[:, 1::2, 1::2])
-    np.testing.assert_array_equal(seen[2], labels[:, 2::4, 2::4])
-
-
-@pytest.mark.parametrize(("size", "coarse"), [((8, 12), (1, 3)), ((65, 47), (32, 23))])
-def test_labels_of_a_coarser_stage_are_those_under_its_pixel_centres(size, coarse):
-    labels = np.random.default_rng(0).integers(0, 256, (2, *size)).astype(np.uint8)
-    found = jax.jit(partial(labels_at, size=coarse))(labels)
-    assert found.dtype == np.uint8
-    for i, j in np.ndindex(coarse):
-        row, column = int((i + 0.5) * size[0] / coarse[0]), int((j + 0.5) * size[1] / coarse[1])
-        np.testing.assert_array_equal(found[:, i, j], labels[:, row, column])
-
-
-# ---- the config, and the documented way to add a loss ----
-
-
-@pytest.mark.parametrize("name", typing.get_args(typing.get_type_hints(LossConfig)["name"]))
-def test_every_name_in_the_config_builds_a_loss_that_minds_its_weights(name):
-    logits, labels = make_batch()
-    value = build_loss(LossConfig(name=name))(logits, labels)
-    assert np.isfinite(value) and value > 0
-    assert build_loss(LossConfig(name=name), WEIGHTS)(logits, labels) != value
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("cross_entropy", {"label_smoothing": 0.3}),
-        ("ce_dice", {"label_smoothing": 0.3}),
-        ("ce_dice", {"dice_weight": 0.3}),
-        ("ce_dice", {"dice_per_image": True}),
-        ("bce_dice", {"dice_weight": 0.3}),
-        ("bce_dice", {"dice_per_image": True}),
-        ("dice", {"dice_per_image": True}),
-        ("focal", {"focal_gamma": 0.7}),
-        ("tversky", {"tversky_alpha": 0.9}),
-        ("tversky", {"tversky_beta": 0.1}),
-        ("tversky", {"dice_per_image": True}),
-    ],
-)
-def test_every_setting_reaches_its_loss(name, settings):
-    logits, labels = make_batch()
-    plain, changed = LossConfig(name=name), LossConfig(name=name, **settings)
-    assert abs(build_loss(plain)(logits, labels) - build_loss(changed)(logits, labels)) > 1e-4
-
-
-def test_config_defaults_are_those_of_the_functions():
-    logits, labels = make_batch()
-    functions = {"focal": focal_loss, "tversky": tversky_loss, "ce_dice": ce_dice_loss, "bce_dice": bce_dice_loss}
-    for name, loss in functions.items():
-        assert build_loss(LossConfig(name=name))(logits, labels) == loss(logits, labels)
-
-
-def test_a_name_without_a_case_is_refused():
-    with pytest.raises(ValueError, match="no case in seg.losses.build_loss"):
-        build_loss(LossConfig(name="hinge"))
+# ---- the documented way to add a loss ----
 
 
 def test_the_documented_example_is_a_loss_that_keeps_the_rules():

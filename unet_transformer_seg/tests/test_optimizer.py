@@ -31,9 +31,8 @@ def test_no_warm_up_starts_at_the_peak():
 
 
 def test_weight_decay_spares_norms_and_biases_and_nothing_else():
-    config = ModelConfig(
-        num_classes=3, base_width=8, depth=2, transformer=TransformerConfig(num_layers=2, num_heads=2, position="learned")
-    )
+    transformer = TransformerConfig(num_layers=2, num_heads=2, position="learned")
+    config = ModelConfig(num_classes=3, base_width=8, depth=2, transformer=transformer)
     init = lambda: build_model(config).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)  # noqa: E731
     params = jax.eval_shape(init)["params"]
     by_name = {}
@@ -56,7 +55,13 @@ def test_decay_alone_shrinks_kernels_and_leaves_biases(name):
 
 def test_gradients_are_clipped_by_their_global_norm():
     config = OptimizerConfig(
-        name="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0, schedule="constant", warmup_fraction=0.0, clip_norm=1.0
+        name="sgd",
+        learning_rate=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_fraction=0.0,
+        clip_norm=1.0,
     )
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     grads = {"a": jnp.array([30.0]), "b": jnp.array([40.0])}

@@ -65,16 +65,20 @@ def test_an_image_of_one_window_is_the_model_itself():
     assert len(np.unique(predictor.predict(image_hwc))) > 1  # else the comparison says little
 
 
-def test_two_windows_are_blended_by_their_gaussians():
-    image_hwc = random_image(32, 36)
-    left_hwk, right_hwk = model_probabilities(image_hwc[:, :24]), model_probabilities(image_hwc[:, 12:])
-    bell = np.exp(-0.5 * ((np.arange(24) - 11.5) / 3) ** 2)
-    share = (bell[:12] / (bell[:12] + bell[12:]))[None, :, None]  # of the right window where both see the pixel
-    probabilities_hwk = whole(make_predictor(), image_hwc)
-    np.testing.assert_allclose(probabilities_hwk[:, :12], left_hwk[:, :12], atol=1e-5)
-    np.testing.assert_allclose(probabilities_hwk[:, 24:], right_hwk[:, 12:], atol=1e-5)
-    expected_hwk = (1 - share) * left_hwk[:, 12:] + share * right_hwk[:, :12]
-    np.testing.assert_allclose(probabilities_hwk[:, 12:24], expected_hwk, atol=1e-5)
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_two_windows_are_blended_by_their_gaussians(axis):
+    side = (32, 24)[axis]
+    half = side // 2
+    image_hwc = random_image(*((48, 24), (32, 36))[axis])
+    first_hwc, second_hwc = (np.take(image_hwc, np.arange(start, start + side), axis) for start in (0, half))
+    bell = np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (side / 8)) ** 2)
+    share = bell[:half] / (bell[:half] + bell[half:])  # of the second window where both see the pixel
+    share = share[:, None, None] if axis == 0 else share[None, :, None]
+    first_hwk, second_hwk = model_probabilities(first_hwc), model_probabilities(second_hwc)
+    (first, seen_first), (seen_second, second) = (np.split(x, 2, axis) for x in (first_hwk, second_hwk))
+    expected_hwk = np.concatenate([first, (1 - share) * seen_first + share * seen_second, second], axis)
+    assert abs(seen_first - seen_second).max() > 0.01  # else the comparison says little
+    np.testing.assert_allclose(whole(make_predictor(), image_hwc), expected_hwk, atol=1e-5)
 
 
 def test_mask_and_probabilities_agree_on_a_large_image():
@@ -115,9 +119,8 @@ def test_many_images_come_in_order_and_equal_one_at_a_time():
 
 def test_no_compilation_for_new_sizes(caplog):
     predictor = make_predictor()
-    list(
-        predictor.predict_many([(i, random_image(*size)) for i, size in enumerate([(9, 9), (8, 8), (60, 60), (7, 7)])])
-    )
+    images = [random_image(*size) for size in [(60, 60), (9, 9), (60, 60), (9, 9), (8, 8), (7, 7)]]
+    list(predictor.predict_many(enumerate(images)))  # many windows, a single one, a full batch of small images
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         for size in [(32, 24), (11, 13), (33, 24), (100, 20), (64, 64)]:
             predictor.predict(random_image(*size))

@@ -93,7 +93,8 @@ def test_the_average_of_the_weights_lags_behind_them(key, batch):
     model, optimizer, state = start(key, ema=True)
     step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, ema_decay=0.9))
     new, _ = step(state, batch)
-    expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)  # decay 1/10 at step 0
+    # At step 0 the decay is 1/10.
+    expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema_params, expected)
     assert new.variables["params"] is new.ema_params
 
@@ -120,4 +121,5 @@ def test_evaluation_counts_every_pixel_that_is_not_ignored(key, batch):
     step = jax.jit(make_eval_step(model, CROSS_ENTROPY, lambda image, labels: to_float(None, image, labels), 3))
     results = step(state.variables, {"image": batch["image"], "label": label})
     assert results["confusion_kk"].sum() == 3 * 16 * 16
-    np.testing.assert_array_equal(results["confusion_kk"].sum(1), np.bincount(np.asarray(label[1:]).ravel(), minlength=3))
+    true_k = np.bincount(np.asarray(label[1:]).ravel(), minlength=3)
+    np.testing.assert_array_equal(results["confusion_kk"].sum(1), true_k)

@@ -1,11 +1,13 @@
 """Generated pictures of overlapping shapes, to try a model within minutes and without any download.
 
-Every sample is a pure function of (seed, split, index). Colour, texture and shading say nothing about the
-class, only the outline does; shapes are turned, overlap, and are cut by the picture's edge.
+Every sample is a pure function of (seed, split, index). Shapes are turned, overlap, and are cut by the picture's
+edge; texture and shading say nothing about the class. The colour is a hint: each class has a range of hues that
+overlaps with its neighbours', and where it does only the outline decides.
 
 Letters: h w pixels. Lengths are in units of the picture's shorter side; angles in radians.
 """
 
+import colorsys
 import functools
 import itertools
 from collections.abc import Callable
@@ -17,9 +19,9 @@ from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
 
 SPLITS = ("train", "val", "test")
-MIN_RADIUS, MAX_RADIUS = 0.13, 0.27
-MIN_CONTRAST = 0.3
-"""Smallest distance in RGB between a shape's colour and what it covers, so that an outline can be seen."""
+MIN_RADIUS, MAX_RADIUS = 0.18, 0.34
+HUE_SPREAD = 0.1
+"""Largest deviation from a class's hue, in turns; the hues of neighbouring classes are 0.2 apart."""
 
 
 class ToyShapes(SegmentationDataset):
@@ -65,11 +67,11 @@ class ToyShapes(SegmentationDataset):
         rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
         y_hw, x_hw = pixel_grid(*self._size)
         mask_hw = np.zeros(self._size, np.uint8)
-        image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8, 3))
+        image_hwc = texture(rng, y_hw, x_hw, ground_colour(rng))
         for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
             label = int(rng.integers(1, len(self.classes)))
             outside_hw = place_shape(rng, DISTANCES[label - 1], y_hw, x_hw)
-            paint(rng, image_hwc, outside_hw, y_hw, x_hw)
+            paint(image_hwc, outside_hw, texture(rng, y_hw, x_hw, class_colour(rng, label, len(DISTANCES))))
             mask_hw[outside_hw < 0] = label
         noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
         return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hw
@@ -135,19 +137,21 @@ def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, 
     return radius * distance(cosine * dy_hw - sine * dx_hw, sine * dy_hw + cosine * dx_hw, rng.uniform())
 
 
-def paint(rng: np.random.Generator, image_hwc: np.ndarray, outside_hw: np.ndarray, y_hw: np.ndarray, x_hw: np.ndarray):
-    """Cover the inside of a shape with a fresh texture, in place; the outline is smooth over one pixel."""
+def paint(image_hwc: np.ndarray, outside_hw: np.ndarray, texture_hwc: np.ndarray) -> None:
+    """Cover the inside of a shape with a texture, in place; the outline is smooth over one pixel."""
     cover_hw = np.clip(0.5 - min(outside_hw.shape) * outside_hw, 0, 1)
-    under_c = np.tensordot(cover_hw, image_hwc, axes=2) / max(cover_hw.sum(), 1)
-    image_hwc += cover_hw[..., None] * (texture(rng, y_hw, x_hw, distant_colour(rng, under_c)) - image_hwc)
+    image_hwc += cover_hw[..., None] * (texture_hwc - image_hwc)
 
 
-def distant_colour(rng: np.random.Generator, other_c: np.ndarray) -> np.ndarray:
-    """Return a random colour [3] that is at least MIN_CONTRAST away from `other_c`."""
-    while True:
-        colour_c = rng.uniform(0.1, 0.9, 3)
-        if np.linalg.norm(colour_c - other_c) >= MIN_CONTRAST:
-            return colour_c
+def ground_colour(rng: np.random.Generator) -> np.ndarray:
+    """Return a random colour [3] close to grey."""
+    return rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3)
+
+
+def class_colour(rng: np.random.Generator, label: int, num_shapes: int) -> np.ndarray:
+    """Return a random colour [3] of a hue within HUE_SPREAD of that of the class `label` = 1 … num_shapes."""
+    hue = (label - 1) / num_shapes + rng.uniform(-HUE_SPREAD, HUE_SPREAD)
+    return np.array(colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.5, 1.0), rng.uniform(0.5, 0.95)))
 
 
 def texture(rng: np.random.Generator, y_hw: np.ndarray, x_hw: np.ndarray, colour_c: np.ndarray) -> np.ndarray:

@@ -12,14 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from seg.config import ModelConfig
+from seg.models.initialisers import truncated_normal
 from seg.ops import conv, norm
 
 BATCH_NORM_MOMENTUM = 0.9  # share of the old running statistics; torch writes the same as 0.1
 NORM_EPSILON = 1e-5
-
-# He et al., 2015: keeps the spread of the features through a ReLU. Without one after it, factor 1 does.
-before_relu = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
-before_linear = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
 class Conv(nn.Module):
@@ -31,7 +28,7 @@ class Conv(nn.Module):
     def __call__(self, x_bhwc):
         """Return float[b, h, w, o] of float[b, h, w, c]."""
         shape_hwio = (3, 3, x_bhwc.shape[-1], self.features)
-        kernel_hwio = self.param("kernel", before_relu, shape_hwio, jnp.float32)
+        kernel_hwio = self.param("kernel", truncated_normal(2.0), shape_hwio, jnp.float32)
         return conv.conv2d(x_bhwc, kernel_hwio.astype(x_bhwc.dtype))
 
 
@@ -47,10 +44,10 @@ class UpConv(nn.Module):
     def __call__(self, x_bhwc):
         """Return float[b, 2h, 2w, o] of float[b, h, w, c]."""
         c = x_bhwc.shape[-1]
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2, 3))
-        kernel_cxyo = self.param("kernel", init, (c, 2, 2, self.features), jnp.float32)
+        init = truncated_normal(4.0)  # each result has c inputs, not the 4·c that the kernel's shape suggests
+        kernel_cijo = self.param("kernel", init, (c, 2, 2, self.features), jnp.float32)
         bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return conv.up_conv(x_bhwc, kernel_cxyo.astype(x_bhwc.dtype), bias_o.astype(x_bhwc.dtype))
+        return conv.up_conv(x_bhwc, kernel_cijo.astype(x_bhwc.dtype), bias_o.astype(x_bhwc.dtype))
 
 
 class PixelClassifier(nn.Module):
@@ -67,7 +64,7 @@ class PixelClassifier(nn.Module):
     def __call__(self, x_bhwc):
         """Return float32[b, h·r, w·r, k] of float[b, h, w, c]."""
         outputs = self.num_classes * self.factor**2
-        kernel_co = self.param("kernel", before_linear, (x_bhwc.shape[-1], outputs), jnp.float32)
+        kernel_co = self.param("kernel", truncated_normal(1.0), (x_bhwc.shape[-1], outputs), jnp.float32)
         bias_o = self.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
         kernel_co = kernel_co.astype(x_bhwc.dtype)
         logits_bhwo = jnp.einsum("bhwc,co->bhwo", x_bhwc, kernel_co, preferred_element_type=jnp.float32)
@@ -123,6 +120,20 @@ class LayerNorm(nn.Module):
         scale_d = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         return norm.layer_norm(x, scale_d, bias_d)
+
+
+class Dropout(nn.Module):
+    """In training, sets values to 0 at `rate` and divides the others by 1 − rate: float[...] → the same shape."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        """Return `x`, changed only when `train` (key `dropout`)."""
+        if not train or self.rate == 0:
+            return x
+        kept_n = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (x.size,))  # flat: compiles sooner
+        return jnp.where(kept_n.reshape(x.shape), x / (1 - self.rate), 0)
 
 
 class DoubleConv(nn.Module):

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from seg.config import TransformerConfig
-from seg.models.layers import LayerNorm
+from seg.models.initialisers import xavier_uniform
+from seg.models.layers import Dropout, LayerNorm
 from seg.ops.attention import attention
-
-xavier = nn.initializers.xavier_uniform()
 
 
 class Transformer(nn.Module):
@@ -83,7 +82,7 @@ class Block(nn.Module):
 
     def _regularise(self, branch_bsd, skip_rate, train: bool):
         """Return the branch after dropout, and in training left out altogether at `skip_rate`, image by image."""
-        branch_bsd = nn.Dropout(self.config.dropout, deterministic=not train)(branch_bsd)
+        branch_bsd = Dropout(self.config.dropout)(branch_bsd, train)
         if not train or self.config.stochastic_depth == 0:
             return branch_bsd
         keep_b11 = jax.random.bernoulli(self.make_rng("dropout"), 1 - skip_rate, (branch_bsd.shape[0], 1, 1))
@@ -101,7 +100,7 @@ class MultiHeadAttention(nn.Module):
         d, a = x_bsd.shape[-1], self.config.num_heads
         if d % a:
             raise ValueError(f"attention: {a} heads do not divide the model width {d}")
-        heads = {"features": (a, d // a), "kernel_init": xavier, "dtype": x_bsd.dtype}
+        heads = {"features": (a, d // a), "kernel_init": xavier_uniform(), "dtype": x_bsd.dtype}
         q_bsae = nn.DenseGeneral(name="query", **heads)(x_bsd)
         # No bias: q·bias is the same for all tokens j, so the softmax would cancel it.
         k_bjae = nn.DenseGeneral(name="key", use_bias=False, **heads)(x_bsd)
@@ -121,13 +120,13 @@ class FeedForward(nn.Module):
         """Return the two layers' result, with dropout when `train`."""
         d = x_bsd.shape[-1]
         f = int(d * self.config.mlp_ratio)
-        hidden_bsf = nn.Dense(f, kernel_init=xavier, dtype=x_bsd.dtype, name="dense1")(x_bsd)
+        hidden_bsf = nn.Dense(f, kernel_init=xavier_uniform(), dtype=x_bsd.dtype, name="dense1")(x_bsd)
         hidden_bsf = nn.gelu(hidden_bsf, approximate=False)
-        hidden_bsf = nn.Dropout(self.config.dropout, deterministic=not train)(hidden_bsf)
+        hidden_bsf = Dropout(self.config.dropout)(hidden_bsf, train)
         init = residual_init(self.config.num_layers)
         return nn.Dense(d, kernel_init=init, dtype=x_bsd.dtype, name="dense2")(hidden_bsf)
 
 
 def residual_init(num_layers: int):
     """Return xavier with the variance divided by 2·num_layers, the number of branches that add to the stream."""
-    return nn.initializers.variance_scaling(1 / (2 * max(num_layers, 1)), "fan_avg", "uniform")
+    return xavier_uniform(1 / (2 * max(num_layers, 1)))

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.config import ModelConfig
-from seg.models.layers import DoubleConv, PixelClassifier, UpConv
+from seg.models.layers import DoubleConv, Dropout, PixelClassifier, UpConv
 from seg.ops import conv, resize
 
 
@@ -42,7 +42,7 @@ class UNet(nn.Module):
         """
         x_bhwc = prepare_image(image_bhwc, self.config)
         *skips, x_bhwc = Encoder(self.config, name="encoder")(x_bhwc, train)
-        x_bhwc = nn.Dropout(self.config.dropout, deterministic=not train, name="bottleneck_dropout")(x_bhwc)
+        x_bhwc = Dropout(self.config.dropout, name="bottleneck_dropout")(x_bhwc, train)
         maps = Decoder(self.config, name="decoder")(x_bhwc, skips, train)
         logits_bhwk, coarser = Heads(self.config, name="heads")(maps, image_bhwc.shape[1:3], train)
         for auxiliary_bhwk in coarser:

@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.config import ModelConfig, TransformerConfig
+from seg.models.initialisers import table_normal
+from seg.models.layers import Dropout
 from seg.models.transformer import Transformer
 from seg.models.unet import Decoder, Encoder, Heads, prepare_image
 from seg.ops.position import interpolate_positions, sincos_2d
@@ -34,7 +36,7 @@ class UNetTransformer(nn.Module):
         *skips, x_bhwc = Encoder(self.config, name="encoder")(x_bhwc, train)
         if self.config.transformer.num_layers > 0:
             x_bhwc = Bottleneck(self.config.transformer, self.config.remat, name="bottleneck")(x_bhwc, train)
-        x_bhwc = nn.Dropout(self.config.dropout, deterministic=not train, name="bottleneck_dropout")(x_bhwc)
+        x_bhwc = Dropout(self.config.dropout, name="bottleneck_dropout")(x_bhwc, train)
         maps = Decoder(self.config, name="decoder")(x_bhwc, skips, train)
         logits_bhwk, coarser = Heads(self.config, name="heads")(maps, image_bhwc.shape[1:3], train)
         for auxiliary_bhwk in coarser:
@@ -74,7 +76,7 @@ class Positions(nn.Module):
                 position_hwd = sincos_2d(h, w, d)
             case "learned":
                 grid = (*self.config.position_grid, d)
-                table_hwd = self.param("table", nn.initializers.truncated_normal(0.02), grid, jnp.float32)
+                table_hwd = self.param("table", table_normal(0.02), grid, jnp.float32)
                 position_hwd = interpolate_positions(table_hwd, size=(h, w))
             case name:
                 raise ValueError(f"position: expected sincos, learned or none, found {name!r}")

@@ -1,6 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, and the record of the run."""
 
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -13,7 +14,7 @@ from seg.checkpoints import CheckpointStore
 from seg.config import Config
 from seg.errors import EXIT_OK, NonFiniteError
 from seg.models import count_parameters
-from seg.run_dir import RunDir, create_run_dir, open_run_dir
+from seg.run_dir import RunDir, create_run_dir, describe_environment, open_run_dir
 from seg.training.evaluate import Evaluation, evaluate
 from seg.training.interruption import Interruption
 from seg.training.profile import StepTrace
@@ -21,6 +22,7 @@ from seg.training.progress import ProgressLine
 from seg.training.report import Report, close_logging, setup_logging
 from seg.training.setup import Setup, build_setup
 from seg.training.state import TrainState
+from seg.training.tensorboard import require_tensorboard
 
 log = logging.getLogger("seg")
 
@@ -62,6 +64,7 @@ def train(
     with Interruption(max_minutes) as interruption:
         run = open_run_dir(resume) if resume else None
         setup = build_setup(config)
+        require_tensorboard(config.training.tensorboard)
         run = run or create_run_dir(setup.config, setup.classes)
         setup_logging(run.log_file)
         try:
@@ -119,10 +122,11 @@ class Training:
                 continue
             self._record(*pending, line)
             pending = None
-            self.progress.seconds = seconds_before + time.monotonic() - start
-            better = evaluating and self._evaluate(step, state, line)
-            self.progress.seconds = seconds_before + time.monotonic() - start
-            self.store.save(step, state, dataclasses.asdict(self.progress), best=better)
+            with line.paused():
+                self.progress.seconds = seconds_before + time.monotonic() - start
+                better = evaluating and self._evaluate(step, state, line)
+                self.progress.seconds = seconds_before + time.monotonic() - start
+                self.store.save(step, state, dataclasses.asdict(self.progress), best=better)
             if step == self.setup.num_steps or self._stopped_early() or self.interruption.requested():
                 return step
 
@@ -144,24 +148,23 @@ class Training:
 
     def _evaluate(self, step: int, state: TrainState, line: ProgressLine) -> bool:
         """Score the state on the validation split and report it; return whether it is the best so far."""
-        with line.paused():
-            evaluation: Evaluation = evaluate(self.setup, state)
-            progress = self.progress
-            train_loss = progress.loss_sum / max(progress.loss_count, 1)
-            progress.loss_sum, progress.loss_count = 0.0, 0
-            score = float(np.nan_to_num(evaluation.metrics.mean_iou))
-            better = score > progress.best_iou
-            progress.evaluations_since_best = 0 if better else progress.evaluations_since_best + 1
-            progress.best_iou = max(score, progress.best_iou)
-            self.report.evaluation(
-                epoch=step / self.setup.loader.steps_per_epoch,
-                step=step,
-                train_loss=train_loss,
-                learning_rate=float(self.setup.schedule(step - 1)),
-                images_per_s=line.images_per_s,
-                seconds=progress.seconds,
-                evaluation=evaluation,
-            )
+        evaluation: Evaluation = evaluate(self.setup, state)
+        progress = self.progress
+        train_loss = progress.loss_sum / max(progress.loss_count, 1)
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        score = float(np.nan_to_num(evaluation.metrics.mean_iou))
+        better = score > progress.best_iou
+        progress.evaluations_since_best = 0 if better else progress.evaluations_since_best + 1
+        progress.best_iou = max(score, progress.best_iou)
+        self.report.evaluation(
+            epoch=step / self.setup.loader.steps_per_epoch,
+            step=step,
+            train_loss=train_loss,
+            learning_rate=float(self.setup.schedule(step - 1)),
+            images_per_s=line.images_per_s,
+            seconds=progress.seconds,
+            evaluation=evaluation,
+        )
         return better
 
     def _restore(self) -> TrainState:
@@ -182,6 +185,7 @@ class Training:
     def _log_start(self, state: TrainState, start_step: int) -> None:
         setup = self.setup
         log.info("run directory %s", self.run.path)
+        log.debug("environment %s", json.dumps(describe_environment()))  # a resume may run on other versions
         log.info(
             "%s with %s parameters; %d training and %d validation samples; step %d of %d, %d steps an epoch; %s",
             setup.config.model.name,

@@ -16,13 +16,9 @@ class TensorBoard:
     """Writes event files that `tensorboard --logdir runs` shows."""
 
     def __init__(self, directory: Path):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "training.tensorboard is true, but tensorboardX is not installed: "
-                "pip install 'unet-transformer-seg[tensorboard]', or set training.tensorboard=false"
-            ) from None
+        require_tensorboard(True)
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(str(directory), flush_secs=FLUSH_S)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -53,3 +49,20 @@ def open_tensorboard(directory: Path, wanted: bool) -> TensorBoard | NoTensorBoa
         UserError: the extra is not installed.
     """
     return TensorBoard(directory) if wanted else NoTensorBoard()
+
+
+def require_tensorboard(wanted: bool) -> None:
+    """Refuse a run that wants event files without the package that writes them.
+
+    Raises:
+        UserError: the extra is not installed.
+    """
+    if not wanted:
+        return
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "training.tensorboard is true, but tensorboardX is not installed: "
+            "pip install 'unet-transformer-seg[tensorboard]', or set training.tensorboard=false"
+        ) from None

@@ -1,0 +1,203 @@
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg import infer
+from seg.checkpoints import CheckpointStore
+from seg.classes import make_class_table
+from seg.cli import run_command
+from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.inference.output import plan_jobs, probabilities_file, save_mask, save_overlay
+from seg.inference.predictor import Predictor
+from seg.models import build_model
+from seg.pictures import draw_overlay
+from seg.run_dir import create_run_dir
+
+CLASSES = make_class_table(("sky", "road", "tree"))
+CONFIG = Config(
+    model=ModelConfig(name="unet", num_classes=3, base_width=8, depth=1),
+    data=DataConfig(size=(16, 24), max_pixels=10_000),
+    inference=InferenceConfig(batch_size=2),
+)
+
+
+def random_variables():
+    model, rng = build_model(CONFIG.model), np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 16, 24, 3)))
+
+    def draw(path, leaf):
+        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return (base + rng.uniform(-0.25, 0.25, leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor(CONFIG, CLASSES, random_variables())
+
+
+@pytest.fixture
+def infer_with(predictor, tmp_path, monkeypatch):
+    """Run the command with a predictor that is compiled already; return its exit code."""
+
+    def run(*arguments):
+        run_path = create_run_dir(Config(**{**vars(CONFIG), "runs_dir": str(tmp_path / "runs")}), CLASSES).path
+        monkeypatch.setattr("seg.inference.predictor.load_predictor", lambda *_: predictor)
+        monkeypatch.setattr(sys, "argv", ["infer", "--run", str(run_path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            run_command(infer.main)
+        return end.value.code
+
+    return run
+
+
+def write_image(path, size=(16, 24), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).save(path)
+    return path
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def planned(inputs, out):
+    return [(str(job.source), str(job.mask.relative_to(out))) for job in plan_jobs(inputs, out)]
+
+
+def test_mask_overlay_and_probabilities_are_those_of_the_predictor(infer_with, predictor, tmp_path, capsys):
+    source = write_image(tmp_path / "photo.png", (40, 30))
+    assert infer_with("--out", tmp_path / "out", "--probabilities", source) == 0
+    assert files(tmp_path / "out") == ["photo.png", "photo_overlay.png", "photo_probabilities.npz"]
+    mask_hw = predictor.predict(read(source))
+    np.testing.assert_array_equal(read(tmp_path / "out/photo.png"), mask_hw)
+    np.testing.assert_array_equal(
+        read(tmp_path / "out/photo_overlay.png"), draw_overlay(read(source), mask_hw, CLASSES)
+    )
+    with np.load(tmp_path / "out/photo_probabilities.npz") as content:
+        probabilities_hwk = content["probabilities"]
+    expected_hwk = np.concatenate([band.probabilities for band in predictor.predict_bands(read(source))])
+    assert probabilities_hwk.dtype == np.float16
+    np.testing.assert_allclose(probabilities_hwk, expected_hwk, atol=1e-3)
+    assert "1 images in" in capsys.readouterr().out
+
+
+def test_one_bad_file_does_not_stop_the_others(infer_with, predictor, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    write_image(photos / "a.png")
+    (photos / "b.png").write_text("no image")
+    write_image(photos / "deep/c.jpg", (50, 20))
+    write_image(photos / "large.png", (200, 200))
+    missing = tmp_path / "missing.png"
+    assert infer_with("--out", tmp_path / "out", "--no-overlay", missing, photos) == 2
+    assert files(tmp_path / "out") == ["a.png", "deep/c.png"]
+    np.testing.assert_array_equal(read(tmp_path / "out/a.png"), predictor.predict(read(photos / "a.png")))
+    captured = capsys.readouterr()
+    for line in (f"{photos / 'b.png'}: a text", f"{missing}: no such file", f"{photos / 'large.png'}: 200×200"):
+        assert f"error: {line}" in captured.err
+    assert "3 of 5 files could not be read" in captured.out
+
+
+def test_the_real_checkpoint_is_loaded_and_the_arguments_reach_the_config(tmp_path, monkeypatch, capsys):
+    run = create_run_dir(Config(**{**vars(CONFIG), "runs_dir": str(tmp_path / "runs")}), CLASSES)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables()), {}, best=True)
+    source = write_image(tmp_path / "photo.png", (20, 20))
+    options = ["--mirror", "--tile", "8", "12", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["infer", "--run", str(run.path), *options, str(source)])
+    assert infer.main() == 0
+    config = Config(**{**vars(CONFIG), "inference": InferenceConfig(batch_size=2, mirror=True, tile=(8, 12))})
+    mask_hw = Predictor(config, CLASSES, random_variables()).predict(read(source))
+    np.testing.assert_array_equal(read(tmp_path / "out/photo.png"), mask_hw)
+    assert (mask_hw != Predictor(CONFIG, CLASSES, random_variables()).predict(read(source))).any()
+
+
+def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, monkeypatch):
+    source = write_image(tmp_path / "photo.png")
+    (tmp_path / "file").touch()
+    assert infer_with("--out", tmp_path / "file", source) == 2
+    assert "expected a folder, this is a file" in capsys.readouterr().err
+    assert infer_with("--out", tmp_path / "out", "--tile", "0", "-3", source) == 2
+    assert "inference.tile" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert infer_with("--out", tmp_path / "out", tmp_path / "empty") == 2
+    assert "no image is in this folder" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["infer", "--run", str(tmp_path), "--out", str(tmp_path), str(source)])
+    with pytest.raises(SystemExit, match="2"):
+        run_command(infer.main)
+    assert f"{tmp_path}/config.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_are_never_overwritten(infer_with, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    source = write_image(photos / "a.png")
+    before = source.read_bytes()
+    assert infer_with("--out", photos, photos) == 2
+    assert infer_with("--out", photos, source) == 2
+    assert str(source) in capsys.readouterr().err
+    assert source.read_bytes() == before
+    write_image(photos / "a_overlay.png")
+    write_image(tmp_path / "a.jpg")
+    assert infer_with("--out", photos, tmp_path / "a.jpg", photos / "a_overlay.png") == 2
+
+
+def test_names_that_are_taken_get_a_number(tmp_path):
+    first, second = tmp_path / "1", tmp_path / "2"
+    for path in ("1/cat.jpg", "1/cat.png", "1/cat_overlay.png", "1/sub/cat.png", "2/CAT.png"):
+        write_image(tmp_path / path)
+    assert planned([first, second], tmp_path / "out") == [
+        (f"{first}/cat.jpg", "cat.png"),
+        (f"{first}/cat.png", "cat_2.png"),
+        (f"{first}/cat_overlay.png", "cat_overlay_2.png"),
+        (f"{first}/sub/cat.png", "sub/cat.png"),
+        (f"{second}/CAT.png", "CAT_3.png"),
+    ]
+    jobs = plan_jobs([first, second], tmp_path / "out")
+    written = [str(file).lower() for job in jobs for file in job.files]
+    assert len(set(written)) == len(written)
+
+
+def test_files_are_taken_once_and_results_are_not_taken_for_inputs(tmp_path):
+    photos = tmp_path / "photos"
+    source = write_image(photos / "a.png")
+    write_image(photos / "results/b.png")
+    (photos / "notes.txt").touch()
+    assert planned([source, photos / ".." / "photos"], photos / "results") == [(str(source), "a.png")]
+
+
+def test_a_mask_is_an_indexed_png_with_the_colours_of_the_classes(tmp_path):
+    mask_hw = np.array([[0, 1, 2], [255, 1, 0]], np.uint8)
+    save_mask(tmp_path / "mask.png", mask_hw, CLASSES)
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.array(picture), mask_hw)
+        colours_hwc = np.array(picture.convert("RGB"))
+    np.testing.assert_array_equal(colours_hwc[0], CLASSES.palette)
+    np.testing.assert_array_equal(colours_hwc[1, 0], [255, 255, 255])
+
+
+def test_an_overlay_of_many_rows_equals_the_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    image_hwc, mask_hw = rng.integers(0, 256, (600, 5, 3), np.uint8), rng.integers(0, 3, (600, 5), np.uint8)
+    save_overlay(tmp_path / "new/overlay.png", image_hwc, mask_hw, CLASSES)
+    np.testing.assert_array_equal(read(tmp_path / "new/overlay.png"), draw_overlay(image_hwc, mask_hw, CLASSES))
+
+
+def test_an_unfinished_result_vanishes(tmp_path):
+    path = tmp_path / "p.npz"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), probabilities_file(path, (4, 2, 3)) as append_rows:
+        append_rows(np.zeros((2, 2, 3), np.float32))
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ["p.npz"]
+    assert Path(path).read_text() == "old"
