@@ -58,14 +58,15 @@ def test_every_class_occurs_in_many_samples():
     assert occurs_k[0] == 100 and occurs_k[1:].min() > 15
 
 
-def test_colour_is_a_hint_and_no_proof():
+def test_each_class_keeps_to_its_part_of_the_colour_circle():
     rng = np.random.default_rng(0)
-    num_shapes, mistaken = len(toy_shapes.DISTANCES), 0
+    num_shapes, deviations = len(toy_shapes.DISTANCES), []
     for i in range(2000):
         label = 1 + i % num_shapes
         hue = colorsys.rgb_to_hsv(*toy_shapes.class_colour(rng, label, num_shapes))[0]
-        mistaken += 1 + round(hue * num_shapes) % num_shapes != label
-    assert 0.02 < mistaken / 2000 < 0.5
+        deviations.append((hue - (label - 1) / num_shapes + 0.5) % 1 - 0.5)
+    assert 0.07 < max(deviations) < 0.5 / num_shapes
+    assert 0.07 < -min(deviations) < 0.5 / num_shapes
 
 
 def test_noise_is_the_setting():

@@ -23,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True, help="YAML file")
     parser.add_argument("--out", type=Path, default=Path("check.png"), help="picture of samples (default: check.png)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

@@ -23,10 +23,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
-    parser.add_argument("--mirror", action="store_true", help="average with the mirrored image: half as fast")
+    mirror = "average with the mirrored image, at half the speed (default: as the config says)"
+    parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/eval_SPLIT")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def make_folder(path: Path) -> Path:
@@ -41,7 +42,8 @@ def make_folder(path: Path) -> Path:
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
-    overrides = [*arguments.overrides, *(["inference.mirror=true"] if arguments.mirror else [])]
+    mirror = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
+    overrides = [*arguments.overrides, *mirror]
     config = load_config(arguments.run / "config.yaml", overrides)  # answers a mistake before jax is imported
 
     from tqdm import tqdm

@@ -20,7 +20,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument("--force", action="store_true", help="replace an exported model that is there already")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.tile=[512,512]")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

@@ -23,15 +23,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
     parser.add_argument("--no-overlay", action="store_true", help="write the masks only")
     parser.add_argument("--probabilities", action="store_true", help="write float16[h, w, classes] (npz), too")
-    parser.add_argument("--mirror", action="store_true", help="average with the mirrored image: half as fast")
+    mirror = "average with the mirrored image, at half the speed (default: as the config says)"
+    parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="IMAGE", help="files, and folders with images")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def list_overrides(arguments: argparse.Namespace) -> list[str]:
     """Return the changes of the model's own settings that the arguments ask for."""
-    overrides = ["inference.mirror=true"] if arguments.mirror else []
+    overrides = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
     if arguments.tile:
         overrides.append(f"inference.tile={arguments.tile}")
     return overrides

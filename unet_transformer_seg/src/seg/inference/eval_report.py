@@ -56,7 +56,7 @@ def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) ->
     total_k1 = confusion_kk.sum(axis=1, keepdims=True)
     percent_kk = 100 * confusion_kk / np.where(total_k1 == 0, np.nan, total_k1)
     k = len(classes)
-    side = 2.5 + (0.6 if k <= MAX_NUMBERED else 0.2) * k
+    side = max(5, 2.5 + (0.6 if k <= MAX_NUMBERED else 0.2) * k)  # inches
     figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=110)
     axes = figure.subplots()
     image = axes.imshow(percent_kk, cmap="Blues", vmin=0, vmax=100)
@@ -64,8 +64,7 @@ def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) ->
     axes.set_yticks(range(k), classes.names)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title("share of each true class, %")
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="% of the pixels of the true class")
     if k <= MAX_NUMBERED:
         _number_cells(axes, percent_kk)
     figure.savefig(path)

@@ -132,7 +132,7 @@ class Predictor:
 def weigh(probabilities_bhwk: jax.Array, weights_bh: jax.Array, weights_bw: jax.Array) -> jax.Array:
     """Return probabilities_bhwk · weights_bh · weights_bw, each pixel with the weight of its row and column."""
     chex.assert_equal_shape_prefix([probabilities_bhwk, weights_bh], 2)
-    return probabilities_bhwk * weights_bw[:, None, :, None]
+    return probabilities_bhwk * weights_bh[:, :, None, None] * weights_bw[:, None, :, None]
 
 
 @jax.jit
