@@ -26,14 +26,22 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    root = _compose(Path(path))
-    config = _build(Config, root, "", str(path))
+    config = _build(Config, _compose(Path(path)), "", str(path))
+    try:
+        return override_config(config, overrides)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith("override ") else f"{path}: {error}") from None
+
+
+def override_config(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
+    """Return `config` with the changes that `overrides` ask for, checked.
+
+    Raises:
+        UserError: an unknown key, a wrong value, or settings that contradict each other.
+    """
     for override in overrides:
         config = _override(config, override)
-    try:
-        check_config(config)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    check_config(config)
     return config
 
 
@@ -83,7 +91,7 @@ def _override(config: Config, override: str) -> Config:
     """Return `config` with the one change that `section.key=value` asks for."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r}: expected key=value, for example training.num_epochs=5")
+        raise UserError(f"override {override!r}: expected key=value, for example training.num_epochs=5")
     where = f"override {override!r}"
     return _replace(config, key.split("."), _compose_text(text, where), "", where)
 

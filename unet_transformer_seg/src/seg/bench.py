@@ -1,0 +1,98 @@
+"""Measure speed and memory: `python -m seg.bench [--config CONFIG] [key=value …]`."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from seg.cli import run_command
+from seg.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
+from seg.config_reader import load_config, override_config
+from seg.errors import EXIT_OK, UserError
+
+PUBLISHED_UNET = Config(
+    name="bench",
+    model=ModelConfig(name="unet", num_classes=2),
+    data=DataConfig(size=(128, 128)),
+    loss=LossConfig(name="cross_entropy"),
+    training=TrainingConfig(batch_size=4),
+)
+"""What is measured without a config: the U-Net of 31 million parameters, 128 × 128, batch 4."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seg.bench",
+        description="Measure steps of training (train), of prediction (infer), or of reading samples (input). "
+        "Without --config: the U-Net of 31 million parameters, float32, batch 4, 128 × 128.",
+    )
+    parser.add_argument("--config", type=Path, help="YAML file")
+    parser.add_argument("--mode", choices=("train", "infer", "input"), default="train")
+    parser.add_argument("--batch", type=int, help="images in a step")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
+    parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--attention", choices=("explicit", "xla", "cudnn"))
+    parser.add_argument("--steps", type=int, default=50, help="steps that count (default: 50)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.base_width=32")
+    return parser.parse_intermixed_args()
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Return the config that the arguments describe."""
+    flags = {
+        "training.batch_size": arguments.batch,
+        "data.size": arguments.size,
+        "model.dtype": arguments.dtype,
+        "model.remat": "true" if arguments.remat else None,
+        "model.transformer.attention": arguments.attention,
+    }
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + arguments.overrides
+    if arguments.steps < 1:
+        raise UserError(f"--steps: expected at least 1, found {arguments.steps}")
+    if arguments.config is None:
+        return override_config(PUBLISHED_UNET, overrides)
+    config = load_config(arguments.config, overrides)
+    num_classes = config.model.num_classes or 2
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
+
+
+def format_summary(numbers: dict) -> str:
+    """Return the numbers as lines of text."""
+    lines = [
+        f"{numbers['mode']}: {numbers['steps']} steps of {numbers['batch']} images; median "
+        f"{1e3 * numbers['median_s']:.1f} ms, 95th percentile {1e3 * numbers['p95_s']:.1f} ms; "
+        f"{numbers['images_per_s']:.2f} images/s",
+        f"compilation {numbers['compile_s']:.1f} s; process memory {numbers['process_bytes'] / 1e9:.2f} GB",
+    ]
+    if numbers["device_bytes"]:
+        lines.append(f"device memory {numbers['device_bytes'] / 1e9:.2f} GB")
+    if numbers["flops"]:
+        lines.append(f"{numbers['flops'] / 1e9:.1f} GFLOP a step, {numbers['flops_per_s'] / 1e12:.3f} TFLOP/s")
+    if numbers["mfu"]:
+        lines.append(f"{100 * numbers['mfu']:.1f} % of the device's bfloat16 peak")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure and report; return the exit code."""
+    arguments = parse_arguments()
+    config = read_config(arguments)
+
+    from seg.run_dir import describe_environment  # imports jax: after the config was found good
+    from seg.training.measure import measure
+
+    numbers = measure(config, arguments.mode, arguments.steps).summary()
+    print(format_summary(numbers))
+    if arguments.json:
+        try:
+            arguments.json.write_text(json.dumps(numbers | {"environment": describe_environment()}, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"--json {arguments.json}: cannot be written ({error.strerror})") from None
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

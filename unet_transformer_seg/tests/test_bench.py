@@ -1,0 +1,169 @@
+"""The benchmark: what it measures, what it reports, and what the comparison with PyTorch makes of it."""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from seg import bench
+from seg.config import Config, DataConfig, LossConfig, ModelConfig, ToyConfig, TrainingConfig
+from seg.errors import UserError
+from seg.training import measure as measuring
+
+SMALL = Config(
+    model=ModelConfig(name="unet", num_classes=3, base_width=8, depth=1),
+    data=DataConfig(size=(16, 24), num_threads=0, toy=ToyConfig(num_train=4, num_val=1, num_test=1)),
+    loss=LossConfig(name="cross_entropy"),
+    training=TrainingConfig(batch_size=2),
+)
+
+
+def load_peer():
+    path = Path(__file__).parents[1] / "scripts" / "bench_peer.py"
+    spec = importlib.util.spec_from_file_location("bench_peer", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def convolution_operations(size=(16, 24), batch=2):
+    """Multiplications and additions of the small network's convolutions, counted by hand."""
+    pixels = batch * size[0] * size[1]
+    fine = 9 * (3 * 8 + 8 * 8 + 16 * 8 + 8 * 8) + 8 * 3  # encoder, decoder, classifier
+    coarse = 9 * (8 * 16 + 16 * 16) + 16 * 4 * 8  # bottleneck, transposed convolution
+    return 2 * pixels * (fine + coarse // 4)
+
+
+@pytest.mark.parametrize(("mode", "passes"), [("infer", 1), ("train", 3)])
+def test_steps_of_a_model_are_timed_and_its_operations_counted(mode, passes):
+    found = measuring.measure(SMALL, mode, num_steps=3)
+    assert len(found.step_s) == 3
+    assert min(found.step_s) > 0 < found.compile_s
+    assert found.process_bytes > 100e6
+    expected = passes * convolution_operations()  # the backward pass is two more; norms and the like are on top
+    assert 0.8 * expected < found.flops < 1.6 * expected
+
+
+def test_reading_samples_is_timed_without_a_model():
+    found = measuring.measure(SMALL, "input", num_steps=4)
+    assert len(found.step_s) == 4
+    assert (found.flops, found.parameters, found.compile_s) == (None, 0, 0.0)
+
+
+def measurement(**changes):
+    fields = {
+        "mode": "train",
+        "batch": 8,
+        "compile_s": 3.0,
+        "step_s": [2.0] * 18 + [1.0, 40.0],
+        "flops": 4e12,
+        "parameters": 5,
+        "device_bytes": None,
+        "process_bytes": 10**9,
+    }
+    return measuring.Measurement(**fields | changes)
+
+
+def test_the_summary_is_of_the_median_step(monkeypatch):
+    numbers = measurement().summary()
+    assert (numbers["median_s"], numbers["images_per_s"], numbers["flops_per_s"]) == (2.0, 4.0, 2e12)
+    assert 2.0 < numbers["p95_s"] < 40.0
+    assert numbers["mfu"] is None  # the peak of this device is not known
+    monkeypatch.setitem(measuring.PEAK_FLOPS, jax.local_devices()[0].device_kind, 8e12)
+    assert measurement().summary()["mfu"] == 0.25
+    assert measurement(flops=None).summary()["mfu"] is None
+
+
+def run_bench(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+    return bench.main()
+
+
+def test_the_command_writes_what_it_prints(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(measuring, "measure", lambda config, mode, steps: measurement(mode=mode))
+    assert run_bench(monkeypatch, "--mode", "infer", "--json", tmp_path / "numbers.json") == 0
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["median_s"] == 2.0
+    assert "jax" in str(numbers["environment"])
+    printed = capsys.readouterr().out
+    assert "infer: median 2000.0 ms" in printed
+    assert "compilation 3.0 s" in printed
+
+
+def test_flags_become_settings_and_later_overrides_win(monkeypatch):
+    flags = ["--batch", "3", "--size", "32", "48", "--dtype", "bfloat16", "--remat", "model.base_width=16"]
+    monkeypatch.setattr(sys, "argv", ["bench", *flags])
+    config = bench.read_config(bench.parse_arguments())
+    assert (config.training.batch_size, config.data.size, config.model.base_width) == (3, (32, 48), 16)
+    assert (config.model.dtype, config.model.remat) == ("bfloat16", True)
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    config = bench.read_config(bench.parse_arguments())
+    assert config == bench.PUBLISHED_UNET
+    assert (config.model.base_width, config.model.depth, config.data.size) == (64, 4, (128, 128))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["--steps", "0"], "--steps"), (["--batch", "0"], "training.batch_size")]
+)
+def test_impossible_settings_are_refused(monkeypatch, arguments, message):
+    with pytest.raises(UserError, match=message):
+        run_bench(monkeypatch, *arguments)
+
+
+def test_a_result_that_cannot_be_written_is_a_users_mistake(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "measure", lambda config, mode, steps: measurement(mode=mode))
+    with pytest.raises(UserError, match="missing"):
+        run_bench(monkeypatch, "--json", tmp_path / "missing" / "numbers.json")
+
+
+def peer_arguments(**changes):
+    fields = {"batch": 4, "size": [8, 8], "mode": "train", "dtype": "float32", "steps": 2, "pairs": 3}
+    return argparse.Namespace(**fields | {"compile": False, "json": None, "torch_only": False} | changes)
+
+
+def test_the_ratio_is_taken_within_each_pair(monkeypatch):
+    peer = load_peer()
+    seconds = iter([3.0, 2.0, 30.0, 20.0, 5.0, 1.0])  # ours, torch, ours, torch, …: the machine slowed down tenfold
+    monkeypatch.setattr(
+        peer,
+        "run_side",
+        lambda side, arguments, file: {
+            "median_s": next(seconds),
+            "parameters": 7,
+            "torch": "2",
+            "environment": {},
+        },
+    )
+    result = peer.compare(peer_arguments())
+    assert result["ratio"] == 1.5
+    assert result["ours_s"] == (3.0, 30.0, 5.0)
+    assert result["settings"]["batch"] == 4
+
+
+def test_two_different_networks_are_not_compared(monkeypatch):
+    peer = load_peer()
+    sizes = {"ours": 7, "torch": 8}
+    monkeypatch.setattr(peer, "run_side", lambda side, *_: {"median_s": 1.0, "parameters": sizes[side]})
+    with pytest.raises(SystemExit, match="differ"):
+        peer.compare(peer_arguments())
+
+
+def test_the_torch_network_has_the_published_number_of_parameters():
+    torch = pytest.importorskip("torch", reason="only the comparison with PyTorch needs it")
+    network = load_peer().build_torch_unet()
+    assert sum(p.numel() for p in network.parameters()) == 31_037_698
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 32, 48)).shape == (1, 2, 32, 48)
+
+
+def test_without_a_config_the_published_network_is_measured():
+    model = dataclasses.replace(bench.PUBLISHED_UNET.model, num_classes=2)
+    shapes = jax.eval_shape(
+        lambda: measuring.build_model(model).init(jax.random.key(0), jax.numpy.zeros((1, 16, 16, 3)), train=False)
+    )
+    assert measuring.count_parameters(shapes["params"]) == 31_037_698

@@ -1,0 +1,153 @@
+"""Convolutions against loops in numpy, in both of the forms that they take on a CPU."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seg.ops import conv
+
+# (height, width, channels in, channels out, kernel): small maps with many weights become one matrix product.
+SIZES = [(8, 8, 4, 3, 3), (7, 5, 2, 3, 3), (1, 1, 3, 2, 3), (5, 9, 3, 4, 1), (6, 7, 2, 2, 5), (2, 2, 40, 33, 3)]
+
+
+def slow_conv(x_bhwc, kernel_ijco, stride=1):
+    """The sum of the definition, for each position of the kernel in a loop, in float64."""
+    x_bhwc, kernel_ijco = np.asarray(x_bhwc, np.float64), np.asarray(kernel_ijco, np.float64)
+    rows, columns, _, o = kernel_ijco.shape
+    b, h, w, _ = x_bhwc.shape
+    padded = np.pad(x_bhwc, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    y_bhwo = np.zeros((b, -(-h // stride), -(-w // stride), o))
+    for i in range(0, h, stride):
+        for j in range(0, w, stride):
+            patch_bijc = padded[:, i : i + rows, j : j + columns]
+            y_bhwo[:, i // stride, j // stride] = np.einsum("bijc,ijco->bo", patch_bijc, kernel_ijco)
+    return y_bhwo
+
+
+def draw(keys, size, dtype=jnp.float32):
+    h, w, c, o, side = size
+    x_bhwc = jax.random.normal(keys(), (2, h, w, c), dtype)
+    return x_bhwc, jax.random.normal(keys(), (side, side, c, o), dtype)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_it_is_the_sum_of_its_definition(keys, size):
+    x_bhwc, kernel_ijco = draw(keys, size)
+    np.testing.assert_allclose(conv.conv2d(x_bhwc, kernel_ijco), slow_conv(x_bhwc, kernel_ijco), rtol=1e-4, atol=1e-4)
+
+
+def test_the_bias_is_added_and_a_stride_takes_every_second_pixel_of_odd_sizes(keys):
+    x_bhwc, kernel_ijco = draw(keys, (7, 9, 2, 3, 3))
+    bias_o = jnp.arange(3.0)
+    expected = slow_conv(x_bhwc, kernel_ijco, stride=2) + np.arange(3.0)
+    np.testing.assert_allclose(conv.conv2d(x_bhwc, kernel_ijco, bias_o, stride=2), expected, rtol=1e-4, atol=1e-4)
+
+
+def gradients(x_bhwc, kernel_ijco, dy_bhwo, function):
+    return jax.vjp(function, x_bhwc, kernel_ijco)[1](dy_bhwo)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("banded", [False, True])
+def test_gradients_are_those_of_the_compilers_convolution(keys, size, banded, monkeypatch):
+    if banded:
+        monkeypatch.setattr(conv, "LARGE_GRADIENT", 0)
+        monkeypatch.setattr(conv, "MIN_CHANNELS", 1)
+        monkeypatch.setattr(conv, "PIXELS_PER_BAND", 2 * 2 * size[1])  # two rows: an odd height leaves a rest
+    x_bhwc, kernel_ijco = draw(keys, size)
+    dy_bhwo = jax.random.normal(keys(), (*x_bhwc.shape[:3], size[3]))
+    found = gradients(x_bhwc, kernel_ijco, dy_bhwo, conv._same_conv_cpu)
+    expected = gradients(x_bhwc, kernel_ijco, dy_bhwo, conv._compiler_conv)
+    for name, one, other in zip(("dx", "dkernel"), found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_the_kernel_gradient_is_the_sum_of_its_definition(keys):
+    x_bhwc = jax.random.normal(keys(), (2, 5, 6, 3))
+    dy_bhwo = jax.random.normal(keys(), (2, 5, 6, 4))
+    padded = np.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64)
+    expected = np.zeros((3, 3, 3, 4))
+    for i in range(3):
+        for j in range(3):
+            expected[i, j] = np.einsum("bhwc,bhwo->co", padded[:, i : i + 5, j : j + 6], dy_bhwo)
+    np.testing.assert_allclose(conv.kernel_gradient(x_bhwc, dy_bhwo, (3, 3)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_keeps_its_dtype_and_sums_in_float32(keys):
+    x_bhwc, dy_bhwo = jnp.ones((1, 64, 64, 1), jnp.bfloat16), jnp.ones((1, 64, 64, 1), jnp.bfloat16)
+    found = conv.kernel_gradient(x_bhwc, dy_bhwo, (1, 1))
+    assert found.dtype == jnp.bfloat16
+    assert float(found[0, 0, 0, 0]) == 4096  # a sum in bfloat16 would stop at 256
+    x_bhwc, kernel_ijco = draw(keys, (8, 8, 4, 3, 3), jnp.bfloat16)
+    y_bhwo = conv.conv2d(x_bhwc, kernel_ijco)
+    assert y_bhwo.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y_bhwo.astype(jnp.float32), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
+
+
+def test_it_can_be_mapped_and_recomputed(keys):
+    x_bhwc, kernel_ijco = draw(keys, (6, 6, 3, 3, 3))
+
+    def loss(x_bhwc, kernel_ijco):
+        return jnp.square(conv.conv2d(conv.conv2d(x_bhwc, kernel_ijco), kernel_ijco)).sum()
+
+    expected = jax.grad(loss, argnums=1)(x_bhwc, kernel_ijco)
+    recomputed = jax.grad(jax.checkpoint(loss), argnums=1)(x_bhwc, kernel_ijco)
+    np.testing.assert_allclose(recomputed, expected, rtol=1e-4)
+    mapped = jax.vmap(jax.grad(loss, argnums=1), in_axes=(0, None))(x_bhwc[:, None], kernel_ijco)
+    np.testing.assert_allclose(mapped.sum(0), expected, rtol=1e-3, atol=1e-2)
+
+
+SPREAD = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from seg.ops import conv
+conv.LARGE_GRADIENT, conv.MIN_CHANNELS = 0, 1
+keys = jax.random.split(jax.random.key(0), 2)
+x, kernel = jax.random.normal(keys[0], (8, 6, 6, 3)), jax.random.normal(keys[1], (3, 3, 3, 4))
+gradient = lambda x, kernel: jax.grad(lambda k: jnp.square(conv.conv2d(x, k)).sum())(kernel)
+mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+np.testing.assert_allclose(jax.jit(gradient)(spread, kernel), jax.jit(gradient)(x, kernel), rtol=1e-4, atol=1e-3)
+print(len(spread.sharding.device_set))
+"""
+
+
+def test_a_batch_spread_over_eight_devices_gives_the_same_gradient():
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", SPREAD], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "8"
+
+
+@pytest.mark.parametrize(("h", "w", "c", "o"), [(3, 4, 5, 2), (1, 1, 1, 1)])
+def test_up_convolution_puts_a_scaled_kernel_at_each_block(keys, h, w, c, o):
+    x_bhwc, kernel_cijo = jax.random.normal(keys(), (2, h, w, c)), jax.random.normal(keys(), (c, 2, 2, o))
+    bias_o = jnp.arange(o, dtype=jnp.float32)
+    expected = np.zeros((2, 2 * h, 2 * w, o))
+    for i in range(h):
+        for j in range(w):
+            block = np.einsum("bc,cyxo->byxo", x_bhwc[:, i, j], kernel_cijo)
+            expected[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = block
+    found = conv.up_conv(x_bhwc, kernel_cijo, bias_o)
+    np.testing.assert_allclose(found, expected + np.arange(o), rtol=1e-4, atol=1e-5)
+
+
+def test_max_pool_takes_the_largest_of_each_block_and_drops_an_odd_rest(key):
+    x_bhwc = jax.random.normal(key, (2, 5, 7, 3))
+    expected = np.stack(
+        [[x_bhwc[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(3)] for i in range(2)]
+    )
+    np.testing.assert_array_equal(conv.max_pool(x_bhwc), np.moveaxis(expected, 2, 0))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_space_to_depth_keeps_each_block_together_and_can_be_undone(key, factor):
+    x_bhwc = jax.random.normal(key, (2, 8, 4, 3))
+    deep = conv.space_to_depth(x_bhwc, factor)
+    np.testing.assert_array_equal(deep[1, 0, 0].reshape(factor, factor, 3), x_bhwc[1, :factor, :factor])
+    np.testing.assert_array_equal(conv.depth_to_space(deep, factor), x_bhwc)
