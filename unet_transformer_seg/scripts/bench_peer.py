@@ -105,7 +105,8 @@ def run_side(side: str, arguments: argparse.Namespace, file: Path) -> dict:
     else:
         command = [sys.executable, __file__, "--torch-only", *common, *(["--compile"] if arguments.compile else [])]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # waiting threads of one side must not slow the other
-    subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL)
+    if subprocess.run(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(f"error: {side} could not be timed, see above")
     numbers = json.loads(file.read_text())
     if "median_s" not in numbers:
         numbers["median_s"] = statistics.median(numbers["step_s"])

@@ -19,7 +19,7 @@ TINY = TransformerConfig(num_layers=2, num_heads=2, mlp_ratio=2.0, dropout=0.0)
 
 def tiny(**changes):
     layers = {k: changes.pop(k) for k in list(changes) if hasattr(TINY, k) and k != "dropout"}
-    config = ModelConfig(name="unet_transformer", num_classes=3, base_width=4, depth=2, norm_groups=2)
+    config = ModelConfig(name="unet_transformer", num_classes=3, base_width=4, depth=1, norm_groups=2)
     return dataclasses.replace(config, transformer=dataclasses.replace(TINY, **layers), **changes)
 
 
@@ -86,16 +86,12 @@ def test_the_number_of_parameters_of_the_transformer():
     assert counts[0] - counts[1] == expected
 
 
-SIZES = [(64, 64), (37, 51), (16, 100), (1, 1), (1, 40), (33, 1), (15, 17)]
+SIZES = [(32, 32), (37, 51), (1, 1), (1, 40), (33, 1)]
 KINDS = [
-    {},
-    {"upsample": "bilinear"},
-    {"stem_stride": 2},
-    {"stem_stride": 4, "upsample": "bilinear"},
-    {"norm": "group"},
-    {"position": "learned"},
     {"depth": 4},
-    {"dtype": "bfloat16"},
+    {"depth": 2, "upsample": "bilinear", "norm": "group"},
+    {"depth": 2, "stem_stride": 2, "dtype": "bfloat16"},
+    {"depth": 2, "stem_stride": 4, "upsample": "bilinear", "position": "learned"},
 ]
 
 
@@ -123,6 +119,11 @@ def test_a_column_of_single_pixels_gives_finite_logits(stem_stride):
 # ---- against a plain twin --------------------------------------------------------------------------------------
 
 
+def corners_on_corners(n):
+    """float32[n, 2n]: column x holds the shares of the old samples in the new sample x."""
+    return np.stack([np.interp(np.linspace(0, n - 1, 2 * n), np.arange(n), e) for e in np.eye(n)]).astype(np.float32)
+
+
 def plain_unet(params, x, upsample, depth):
     """The published U-Net in training, from its description, in primitive operations."""
 
@@ -140,10 +141,7 @@ def plain_unet(params, x, upsample, depth):
         if upsample == "transposed":
             blocks = jnp.einsum("bhwc,cyxo->bhywxo", x, p["up"]["kernel"]).reshape(b, 2 * h, 2 * w, -1)
             return blocks + p["up"]["bias"].reshape(1, 1, 1, -1)
-        rows, columns = (  # corner pixels on corner pixels
-            jax.vmap(lambda e, n=n: jnp.interp(jnp.linspace(0, n - 1, 2 * n), jnp.arange(n), e))(jnp.eye(n))
-            for n in (h, w)
-        )
+        rows, columns = (corners_on_corners(n) for n in (h, w))
         return jnp.einsum("hy,bhwc,wx->byxc", rows, x, columns)
 
     skips = []
@@ -164,8 +162,8 @@ def plain_unet(params, x, upsample, depth):
 
 @pytest.mark.parametrize(("upsample", "size"), [("transposed", (48, 56)), ("bilinear", (19, 22))])
 def test_unet_is_the_plain_one_in_value_and_gradient(upsample, size):
-    """The compiled gradient, too: a max-pool whose gradient compares recomputed values was wrong in some compilers."""
-    config = tiny(name="unet", upsample=upsample, depth=4 if size[0] > 32 else 3, base_width=8)
+    """48 × 56 with depth 4 has a map of 6 × 7: jax 0.10.2 compiles some forms of pooling wrongly there."""
+    config = tiny(name="unet", upsample=upsample, depth=4 if size[0] > 32 else 2, base_width=8)
     model, variables = model_with_variables(config)
     image = images(2, *size)
     (_, (logits, _)), gradients = train(model, variables, image)
@@ -184,10 +182,10 @@ def test_unet_is_the_plain_one_in_value_and_gradient(upsample, size):
 
 
 def test_batch_statistics_move_a_tenth_of_the_way_with_the_unbiased_variance():
-    config = tiny(name="unet", depth=1, norm="batch")
+    config = tiny(name="unet")
     model, variables = model_with_variables(config)
     image = images(1, 4, 4)
-    (_, (_, state)), _ = train(model, variables, image)
+    state = jax.jit(lambda: model.apply(variables, image, True, mutable=["batch_stats"])[1])()
     kernel = variables["params"]["encoder"]["stage0"]["conv1"]["kernel"]
     numbers = ("NHWC", "HWIO", "NHWC")
     values = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=numbers).reshape(16, 4)
@@ -207,21 +205,23 @@ def test_the_upsampled_map_is_centred_with_the_odd_rest_at_the_end():
 
 @pytest.mark.parametrize("training", [False, True])
 def test_without_layers_the_hybrid_is_the_unet_to_the_last_bit(training):
-    config = tiny(num_layers=0, dropout=0.3, depth=1)
+    config = tiny(num_layers=0, dropout=0.3)
     hybrid, unet = UNetTransformer(config), UNet(config)
     trees = [jax.jit(m.init, static_argnums=2)(jax.random.key(3), images(), False) for m in (hybrid, unet)]
     jax.tree.map(np.testing.assert_array_equal, *trees)
-    if training:
-        results = [train(m, trees[0], images(), jax.random.key(1)) for m in (hybrid, unet)]
-    else:
-        results = [infer(m, trees[0], images()) for m in (hybrid, unet)]
+    rngs, mutable = {"dropout": jax.random.key(1)}, ["batch_stats"] if training else False
+
+    def run(model):
+        return jax.jit(lambda: model.apply(trees[0], images(), training, rngs=rngs, mutable=mutable))()
+
+    results = [run(hybrid), run(unet)]
     jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 @pytest.mark.parametrize(("layers", "sees"), [(0, False), (1, True)])
 def test_far_pixels_meet_only_in_the_transformer(layers, sees):
     """With depth 1 a U-Net looks about 10 pixels far; this image is 48 wide."""
-    model, variables = model_with_variables(tiny(num_layers=layers, depth=1))
+    model, variables = model_with_variables(tiny(num_layers=layers))
     gradient = jax.jit(jax.grad(lambda x: model.apply(variables, x, False)[0, 0, 0, 0]))(images(1, 4, 48))
     assert bool(jnp.abs(gradient[0, :, 24:]).max() > 0) == sees
 
@@ -235,11 +235,9 @@ def test_the_map_is_read_row_by_row():
         tokens_to_map(tokens, (4, 4))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"position": "learned", "position_grid": (3, 5)}, {"stem_stride": 2, "norm": "group"}]
-)
-def test_the_gradient_reaches_every_parameter(changes):
-    model, variables = model_with_variables(tiny(deep_supervision=True, **changes))
+def test_the_gradient_reaches_every_parameter():
+    config = tiny(deep_supervision=True, depth=2, position="learned", position_grid=(3, 5), stem_stride=2)
+    model, variables = model_with_variables(config)
     _, gradients = train(model, variables, images(2, 16, 20))
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert jnp.isfinite(gradient).all() and (gradient != 0).any(), jax.tree_util.keystr(path)
@@ -269,11 +267,11 @@ def test_deep_supervision_sows_the_coarser_stages_in_training_only():
     model, variables = model_with_variables(config)
     assert set(variables) == {"params", "batch_stats"}
     image = images(2, 20, 40)
-    (_, (_, state)), gradients = train(model, variables, image)
+    state = jax.eval_shape(lambda: model.apply(variables, image, True, mutable=["batch_stats", "auxiliary"])[1])
     shapes = [x.shape for x in state["auxiliary"]["logits"]]
     assert shapes == [(2, 5, 10, 3), (2, 3, 5, 3)]  # cells of 4 and 8 pixels: ⌈20/4⌉, ⌈20/8⌉
     assert all(x.dtype == jnp.float32 for x in state["auxiliary"]["logits"])
-    _, silent = model.apply(variables, image, False, mutable=["auxiliary"])
+    silent = jax.eval_shape(lambda: model.apply(variables, image, False, mutable=["auxiliary"])[1])
     assert not silent
     in_training = jax.eval_shape(lambda: model.init(jax.random.key(0), image, True))
     assert jax.tree.structure(in_training) == jax.tree.structure(variables)
@@ -300,16 +298,21 @@ def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_high()
     inner = inner["intermediates"]
     assert inner["encoder"]["stage0"]["conv1"]["__call__"][0].dtype == jnp.bfloat16
     assert inner["bottleneck"]["__call__"][0].dtype == inner["decoder"]["stage0"]["__call__"][0].dtype == jnp.bfloat16
-    (_, (logits, state)), gradients = train(model, variables, images())
-    assert {x.dtype.name for x in jax.tree.leaves((logits, state, gradients, variables))} == {"float32"}
+    trained = jax.eval_shape(lambda v, x: train(model, v, x), variables, images())
+    assert {x.dtype.name for x in jax.tree.leaves((trained, variables))} == {"float32"}
     reference = infer(high, variables, images())
     difference = infer(model, variables, images()) - reference
     assert 0 < jnp.sqrt(jnp.square(difference).mean()) < 0.1 * reference.std()
 
 
 def test_dropout_at_the_bottleneck():
-    model, variables = model_with_variables(tiny(name="unet", dropout=0.5, depth=1))
-    logits = [train(model, variables, images(), jax.random.key(n))[0][1][0] for n in (1, 1, 2)]
+    model, variables = model_with_variables(tiny(name="unet", dropout=0.5))
+
+    @jax.jit
+    def run(key):
+        return model.apply(variables, images(), True, rngs={"dropout": key}, mutable=["batch_stats"])[0]
+
+    logits = [run(jax.random.key(n)) for n in (1, 1, 2)]
     np.testing.assert_array_equal(logits[0], logits[1])
     assert jnp.abs(logits[0] - logits[2]).max() > 1e-3
     infer(model, variables, images())  # needs no key
@@ -326,14 +329,12 @@ def test_the_stem_gives_each_pixel_its_own_logits():
         assert logits[0, y, x, k] == (y % 2) * 6 + (x % 2) * 3 + k
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"name": "unet", "upsample": "bilinear"}, {"num_layers": 12, "stem_stride": 2}]
-)
+@pytest.mark.parametrize("changes", [{"upsample": "bilinear"}, {"num_layers": 12, "stem_stride": 2}], ids=str)
 def test_fresh_networks_give_logits_of_moderate_spread(key, changes):
-    model = build_model(tiny(**changes))
+    model = build_model(tiny(depth=2, **changes))
     image = images(2, 32, 32)
     variables = jax.jit(model.init, static_argnums=2)(key, image, False)
-    (_, (logits, _)), _ = train(model, variables, image)
+    logits, _ = jax.jit(lambda: model.apply(variables, image, True, mutable=["batch_stats"]))()
     assert 0.1 < logits.std() < 3
 
 

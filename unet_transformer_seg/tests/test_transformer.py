@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def test_feed_forward_treats_each_token_alone():
     variables = params_of(module)
     p = jax.tree.map(np.asarray, variables["params"])
     hidden = np.asarray(tokens()) @ p["dense1"]["kernel"] + p["dense1"]["bias"]
-    erf = np.vectorize(__import__("math").erf)
+    erf = np.vectorize(math.erf)
     expected = (hidden * (1 + erf(hidden / np.sqrt(2))) / 2) @ p["dense2"]["kernel"] + p["dense2"]["bias"]
     np.testing.assert_allclose(module.apply(variables, tokens(), False), expected, atol=1e-5)
 
@@ -144,9 +145,8 @@ def test_a_kept_branch_is_enlarged_so_that_its_mean_stays():
     block = Block(dataclasses.replace(CONFIG, stochastic_depth=0.9))
     variables, x = params_of(Block(CONFIG)), tokens(b=1)
     zeroed = jax.tree.map(lambda p: p, variables)
-    zeroed["params"]["feed_forward"]["dense2"] = jax.tree.map(
-        jnp.zeros_like, zeroed["params"]["feed_forward"]["dense2"]
-    )
+    last = zeroed["params"]["feed_forward"]  # both branches are drawn, but the second one adds nothing
+    last["dense2"] = jax.tree.map(jnp.zeros_like, last["dense2"])
     branch = Block(CONFIG).apply(zeroed, x, 0.0, None, False)[0] - x
     many = jnp.repeat(x, 16, 0)
     out = block.apply(zeroed, many, 0.5, None, True, rngs={"dropout": jax.random.key(0)})[0] - many
@@ -165,15 +165,13 @@ def test_later_blocks_are_left_out_more_often():
 def test_the_stream_does_not_grow_with_the_depth():
     """Fresh blocks add little: after 16 of them the tokens are at most about twice as large."""
     config = dataclasses.replace(CONFIG, num_layers=16)
-    blocks = jax.jit(lambda: Transformer(config).init(jax.random.key(0), tokens(s=32), train=False))()["params"][
-        "blocks"
-    ]
+    fresh = jax.jit(lambda: Transformer(config).init(jax.random.key(0), tokens(s=32), train=False))()
 
     def step(x, params):
         return Block(config).apply({"params": params}, x, 0.0, None, False)[0], None
 
     x = tokens(s=32)
-    after, _ = jax.jit(lambda x: jax.lax.scan(step, x, blocks))(x)
+    after, _ = jax.jit(lambda x: jax.lax.scan(step, x, fresh["params"]["blocks"]))(x)
     assert 1.0 < jnp.sqrt(jnp.square(after).mean() / jnp.square(x).mean()) < 2.0
 
 
