@@ -91,7 +91,7 @@ def test_the_command_writes_what_it_prints(monkeypatch, tmp_path, capsys):
     assert numbers["median_s"] == 2.0
     assert "jax" in str(numbers["environment"])
     printed = capsys.readouterr().out
-    assert "infer: median 2000.0 ms" in printed
+    assert "median 2000.0 ms" in printed
     assert "compilation 3.0 s" in printed
 
 

@@ -171,11 +171,22 @@ def up_conv(x_bhwc: chex.Array, kernel_cijo: chex.Array, bias_o: chex.Array | No
 
 @jax.jit
 def max_pool(x_bhwc: chex.Array) -> chex.Array:
-    """Return the largest value of each 2×2 block; a last odd row or column is dropped."""
+    """Return the largest value of each 2×2 block; a last odd row or column is dropped.
+
+    The largest of four is written as three comparisons: the maximum over two axes at once has a gradient that
+    jax 0.10.2 compiles wrongly on a CPU for some odd sizes. Equal values share the gradient.
+
+    Args:
+        x_bhwc: float[b, h, w, c].
+
+    Returns:
+        y_bhwc: float[b, ⌊h/2⌋, ⌊w/2⌋, c].
+    """
     chex.assert_rank(x_bhwc, 4)
     b, h, w, c = x_bhwc.shape
-    x_bhwc = x_bhwc[:, : h // 2 * 2, : w // 2 * 2]
-    return x_bhwc.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+    blocks = x_bhwc[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    upper, lower = (jnp.maximum(blocks[:, :, i, :, 0], blocks[:, :, i, :, 1]) for i in (0, 1))
+    return jnp.maximum(upper, lower)
 
 
 @functools.partial(jax.jit, static_argnames="factor")
