@@ -172,7 +172,7 @@ def plain_unet(params, x, upsample, depth):
 
 @pytest.mark.parametrize(("upsample", "size"), [("transposed", (13, 18)), ("bilinear", (10, 7))])
 def test_unet_is_the_plain_one_in_value_and_gradient(upsample, size):
-    """Compiled like this, jax 0.10.2 gives NaN for a pooling that finds its largest values by comparing for equality."""
+    """Compiled like this, jax 0.10.2 gives NaN for a pooling that finds the largest values by equality."""
     config = tiny(name="unet", upsample=upsample, depth=2)
     model, variables = model_with_variables(config)
     image = images(2, *size)
