@@ -172,7 +172,6 @@ def plain_unet(params, x, upsample, depth):
 
 @pytest.mark.parametrize(("upsample", "size"), [("transposed", (13, 18)), ("bilinear", (10, 7))])
 def test_unet_is_the_plain_one_in_value_and_gradient(upsample, size):
-    """Compiled like this, jax 0.10.2 gives NaN for a pooling that finds the largest values by equality."""
     config = tiny(name="unet", upsample=upsample, depth=2)
     model, variables = model_with_variables(config)
     image = images(2, *size)
@@ -242,6 +241,7 @@ def test_the_map_is_read_row_by_row():
 
 
 def test_the_gradient_reaches_every_parameter():
+    """Compiled like this, jax 0.10.2 gives NaN for a max-pool that compares its result with its input for equality."""
     config = tiny(deep_supervision=True, depth=2, num_layers=1, position="learned", position_grid=(3, 5), stem_stride=2)
     model, variables = model_with_variables(config)
     _, gradients = quick_jit(train, static_argnums=0)(model, variables, images(2, 16, 20))
