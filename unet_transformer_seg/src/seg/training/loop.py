@@ -100,6 +100,8 @@ class Training:
             if step < self.setup.num_steps and not self._stopped_early():
                 log.info("stopped at step %d; go on with: python -m seg.train --resume %s", step, self.run.path)
                 return self.interruption.exit_code
+        if self._stopped_early():
+            log.info("stopped early: no better mean IoU in %d evaluations", self.settings.early_stop)
         log.info(
             "finished with a best mean IoU of %.4f; the record is in %s",
             self.progress.best_iou,
