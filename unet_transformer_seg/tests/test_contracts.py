@@ -18,6 +18,7 @@ def test_letters_take_the_sizes_found():
     ("shape", "pattern", "said"),
     [
         ((2, 5, 7, 4), "B,H,W,3", "axis 3 (3) should be 3, is 4"),
+        ((2, 5, 7, 1), "B,H,W,3", "axis 3 (3) should be 3, is 1"),
         ((2, 5, 7), "B,H,W,3", "4 axes expected, 3 found"),
         ((2, 5, 7), "B,N,N", "axis 2 (N) should be 5, is 7"),
         ((2,), "", "0 axes expected, 1 found"),

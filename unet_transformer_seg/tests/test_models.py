@@ -11,8 +11,9 @@ import pytest
 from seg.config import ModelConfig, TransformerConfig
 from seg.errors import UserError
 from seg.models import UNet, UNetTransformer, build_model, count_parameters
-from seg.models.unet import centre_in
+from seg.models.unet import centre_in, prepare_image
 from seg.models.unet_transformer import map_to_tokens, tokens_to_map
+from seg.ops import conv
 
 TINY = TransformerConfig(num_layers=2, num_heads=2, mlp_ratio=2.0, dropout=0.0)
 
@@ -118,6 +119,19 @@ def test_any_size_in_is_the_size_out(changes, training):
         logits, state = out if training else (out, variables)
         assert logits.shape == (2, h, w, 3) and logits.dtype == jnp.float32
         assert jax.tree.structure(state.get("batch_stats")) == jax.tree.structure(variables.get("batch_stats"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "prepared"),
+    [({"depth": 2}, (1, 9), (4, 9, 3)), ({"depth": 2, "stem_stride": 4}, (5, 20), (4, 8, 48)), ({}, (5, 7), (5, 7, 3))],
+)
+def test_small_images_are_filled_up_at_the_end(changes, size, prepared):
+    image = images(1, *size)
+    x = prepare_image(image, tiny(**changes))
+    assert x.shape[1:] == prepared
+    pixels = conv.depth_to_space(x, factor=changes.get("stem_stride", 1))
+    np.testing.assert_array_equal(pixels[:, : size[0], : size[1]], image)
+    np.testing.assert_allclose(jnp.abs(pixels).sum(), jnp.abs(image).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("stem_stride", [1, 4])
@@ -299,6 +313,7 @@ def test_remat_recomputes_and_changes_nothing():
 def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_high():
     config = tiny(dtype="bfloat16")
     model, variables = model_with_variables(config)
+    variables = jax.tree.map(lambda x: x, variables)
     high = model_with_variables(tiny())[0]
     inner = jax.eval_shape(lambda v, x: model.apply(v, x, False, capture_intermediates=True)[1], variables, images())
     inner = inner["intermediates"]
@@ -306,8 +321,12 @@ def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_high()
     assert inner["bottleneck"]["__call__"][0].dtype == inner["decoder"]["stage0"]["__call__"][0].dtype == jnp.bfloat16
     trained = jax.eval_shape(lambda v, x: train(model, v, x), variables, images())
     assert {x.dtype.name for x in jax.tree.leaves((trained, variables))} == {"float32"}
+    head = variables["params"]["heads"]["pixel"]
+    head["bias"] = jnp.zeros_like(head["bias"])
+    logits = infer(model, variables, images())
+    assert (logits != logits.astype(jnp.bfloat16)).mean() > 0.9  # the sums of the head are not rounded
     reference = infer(high, variables, images())
-    difference = infer(model, variables, images()) - reference
+    difference = logits - reference
     assert 0 < jnp.sqrt(jnp.square(difference).mean()) < 0.1 * reference.std()
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,14 @@ def test_a_killed_run_resumes_to_the_same_bits(whole_run, config):
     unequal = ("run_id", "images_per_s", "seconds")
     strip = lambda row: {k: v for k, v in row.items() if k not in unequal}  # noqa: E731
     assert [strip(row) for row in rows(run_dir(config))] == [strip(row) for row in rows(whole_run[0])]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole_run, config):
+    finish(start("--config", config, "--max-minutes", "0.0001"), code=75)
+    shutil.rmtree(run_dir(config) / "checkpoints")
+    output = finish(start("--resume", run_dir(config)))
+    assert "begins anew" in output
+    assert_equal_trees(last_variables(run_dir(config)), last_variables(whole_run[0]))
 
 
 def test_a_stop_signal_saves_and_says_how_to_go_on(whole_run, config):

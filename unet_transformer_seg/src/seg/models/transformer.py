@@ -52,8 +52,8 @@ class Transformer(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=layers,
         )
-        skip_rates_l = self.config.stochastic_depth * jnp.arange(1, layers + 1) / layers
-        x_bsd, _ = blocks(self.config, name="blocks")(x_bsd, skip_rates_l, mask_bsj, train)
+        rates_l = skip_rates(self.config.stochastic_depth, layers)
+        x_bsd, _ = blocks(self.config, name="blocks")(x_bsd, rates_l, mask_bsj, train)
         return LayerNorm(name="norm")(x_bsd)
 
 
@@ -125,6 +125,11 @@ class FeedForward(nn.Module):
         hidden_bsf = Dropout(self.config.dropout)(hidden_bsf, train)
         init = residual_init(self.config.num_layers)
         return nn.Dense(d, kernel_init=init, dtype=x_bsd.dtype, name="dense2")(hidden_bsf)
+
+
+def skip_rates(last: float, num_layers: int):
+    """Return float32[l], how often each block's branches are left out: rising evenly to `last` at the last block."""
+    return last * jnp.arange(1, num_layers + 1, dtype=jnp.float32) / num_layers
 
 
 def residual_init(num_layers: int):

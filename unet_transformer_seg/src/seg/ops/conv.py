@@ -107,8 +107,8 @@ def kernel_gradient(x_bhwc, dy_bhwo, kernel_size: tuple[int, int]):
 
     dkernel[i, j, c, o] = Σ_bhw x[b, h + i − top, w + j − left, c] · dy[b, h, w, o]
 
-    Band by band of a few rows, the columns j are laid side by side, and each row i of the kernel is one matrix
-    product over all pixels of the band.
+    A step i down in x is a step i up in dy. So, band by band of a few rows, the columns j are laid side by side in x,
+    the rows i in dy, and one matrix product over the pixels of the band gives all i and j at once.
 
     Args:
         x_bhwc: float[b, h, w, c], the image.
@@ -123,20 +123,20 @@ def kernel_gradient(x_bhwc, dy_bhwo, kernel_size: tuple[int, int]):
     band = min(max(PIXELS_PER_BAND // (b * w), 1), h)
     num_bands = -(-h // band)
     rest = num_bands * band - h  # rows of zeros: they add nothing
-    dy_bhwo = jnp.pad(dy_bhwo, ((0, 0), (0, rest), (0, 0), (0, 0)))
-    padded_bhwc = jnp.pad(_pad_for(x_bhwc, rows, columns), ((0, 0), (0, rest), (0, 0), (0, 0)))
+    x_bhwc = jnp.pad(x_bhwc, ((0, 0), (0, rest), (columns // 2, columns // 2), (0, 0)))
+    dy_bhwo = jnp.pad(dy_bhwo, ((0, 0), (rows // 2, rows // 2 + rest), (0, 0), (0, 0)))
 
-    def add_band(number, dkernel_ifo):
-        x_brwc = jax.lax.dynamic_slice_in_dim(padded_bhwc, number * band, band + rows - 1, axis=1)
-        dy_no = jax.lax.dynamic_slice_in_dim(dy_bhwo, number * band, band, axis=1).reshape(-1, o)
-        side_by_side_brwf = jnp.concatenate([x_brwc[:, :, j : j + w] for j in range(columns)], axis=-1)
-        shifted = (side_by_side_brwf[:, i : i + band].reshape(b * band * w, columns * c) for i in range(rows))
-        products = [jnp.einsum("nf,no->fo", x_nf, dy_no, preferred_element_type=jnp.float32) for x_nf in shifted]
-        return dkernel_ifo + jnp.stack(products)
+    def add_band(number, dkernel_gf):
+        x_brwc = jax.lax.dynamic_slice_in_dim(x_bhwc, number * band, band, axis=1)
+        dy_brwo = jax.lax.dynamic_slice_in_dim(dy_bhwo, number * band, band + rows - 1, axis=1)
+        x_brwf = jnp.concatenate([x_brwc[:, :, j : j + w] for j in range(columns)], axis=-1)
+        dy_brwg = jnp.concatenate([dy_brwo[:, i : i + band] for i in reversed(range(rows))], axis=-1)
+        return dkernel_gf + jnp.einsum("brwg,brwf->gf", dy_brwg, x_brwf, preferred_element_type=jnp.float32)
 
-    start_ifo = jnp.zeros((rows, columns * c, o), jnp.float32)
-    dkernel_ifo = jax.lax.fori_loop(0, num_bands, add_band, start_ifo)
-    return dkernel_ifo.reshape(rows, columns, c, o).astype(x_bhwc.dtype)
+    start_gf = jnp.zeros((rows * o, columns * c), jnp.float32)
+    dkernel_gf = jax.lax.fori_loop(0, num_bands, add_band, start_gf)
+    dkernel_iojc = dkernel_gf.reshape(rows, o, columns, c)
+    return dkernel_iojc.transpose(0, 2, 3, 1).astype(x_bhwc.dtype)
 
 
 def _pad_for(x_bhwc, rows: int, columns: int):

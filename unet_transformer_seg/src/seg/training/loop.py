@@ -170,7 +170,14 @@ class Training:
         return better
 
     def _restore(self) -> TrainState:
-        """Return the newest good state of the run, and drop what was recorded after it."""
+        """Return the newest good state of the run, and drop what was recorded after it.
+
+        A run that was killed before its first checkpoint begins anew.
+        """
+        if not any(self.run.checkpoints.glob("step_*")):
+            log.info("no checkpoint was saved before the run ended: it begins anew")
+            self.report.drop_after(0)
+            return self.setup.init()
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.setup.replicated),
             jax.eval_shape(self.setup.init),
