@@ -95,6 +95,7 @@ def test_any_value_survives_the_file(tmp_path_factory, rate, seed, name):
             "num_heads 7 does not divide the bottleneck's width 1024",
         ),
         ("loss:\n  class_weighting: given\n", "loss.class_weights"),
+        ("model: {deep_supervision: true, depth: 1}\n", "model.deep_supervision needs model.depth"),
         ("data:\n  augment:\n    scale: [2, 1]\n", "expected [low, high]"),
     ],
 )

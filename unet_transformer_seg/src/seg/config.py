@@ -200,6 +200,8 @@ def check_config(config: Config) -> None:
         raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
     if model.stem_stride not in (1, 2, 4):
         raise UserError(f"model.stem_stride: expected 1, 2 or 4, found {model.stem_stride}")
+    if model.deep_supervision and model.depth == 1:
+        raise UserError("model.deep_supervision needs model.depth of 2 or more: there is no coarser decoder stage")
     if config.training.batch_size % config.training.accumulate:
         raise UserError(
             f"training.batch_size {config.training.batch_size} cannot be split into "

@@ -74,8 +74,8 @@ _resample.defvjp(_resample_forward, _resample_backward)
 def _sparse_product(weights_mn: np.ndarray, x_bhwc, axis: int):
     """Return the product along `axis` with a matrix of few values a row, gathering one of them at a time.
 
-    On 2 CPU cores, 128² → 256² with 64 channels, this takes 13 ms where a dense matrix product takes 101, and it is
-    exact on GPUs that round the factors of a matrix product.
+    On 2 CPU cores, 128² → 256² with 64 channels and batch 2, this takes 11 ms (with the gradient 15) where dense
+    matrix products take 86 (71), and it is exact on GPUs that round the factors of a matrix product.
     """
     columns_mt = np.argsort(weights_mn == 0, axis=1, kind="stable")[:, : (weights_mn != 0).sum(1).max()]
     values_mt = np.take_along_axis(weights_mn, columns_mt, 1)
