@@ -1,0 +1,1 @@
+"""Speech recognition in JAX: Paraformer, with its continuous integrate-and-fire predictor."""

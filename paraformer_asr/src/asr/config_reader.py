@@ -1,0 +1,203 @@
+"""Reads a YAML config into `asr.config.Config`, and names the file, line and key of each mistake."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from asr.config import Config, check_config
+from asr.errors import UserError
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Return the config in `path`, changed by `overrides`.
+
+    Args:
+        path: a YAML file.
+        overrides: `key=value` or `section.key=value`, the value in YAML.
+
+    Raises:
+        UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
+            contradict each other.
+    """
+    config = _build(Config, _compose(Path(path)), "", str(path))
+    try:
+        return override_config(config, overrides)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith("override ") else f"{path}: {error}") from None
+
+
+def override_config(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
+    """Return `config` with the changes that `overrides` ask for, checked.
+
+    Raises:
+        UserError: an unknown key, a wrong value, or settings that contradict each other.
+    """
+    for override in overrides:
+        config = _override(config, override)
+    check_config(config)
+    return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write `config` so that `load_config` returns an equal one."""
+    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110))
+
+
+def to_plain(value: Any) -> Any:
+    """Return `value` with dataclasses as dictionaries and tuples as lists."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def _compose(path: Path) -> yaml.Node:
+    """Return the YAML node tree of a file: nodes keep the line that each value stands on."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the config ({error.strerror})") from None
+    if len(content) > MAX_CONFIG_BYTES:
+        raise UserError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes, this file has {len(content)}")
+    return _compose_text(content, str(path))
+
+
+def _compose_text(content: bytes | str, where: str) -> yaml.Node:
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
+            raise UserError(f"{where}: YAML aliases (*name) are not admitted in a config")
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{where}: not a YAML text ({type(error).__name__})") from None
+    return node if node is not None else yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
+
+
+_START = yaml.Mark("", 0, 0, 0, None, 0)
+
+
+def _override(config: Config, override: str) -> Config:
+    """Return `config` with the one change that `section.key=value` asks for."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: expected key=value, for example training.num_epochs=5")
+    where = f"override {override!r}"
+    return _replace(config, key.split("."), _compose_text(text, where), "", where)
+
+
+def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: str) -> Any:
+    field = _field(type(target), path[0], prefix, where)
+    name = f"{prefix}{path[0]}"
+    if len(path) == 1:
+        value = _convert(typing.get_type_hints(type(target))[field.name], node, name, where, field.metadata)
+    elif dataclasses.is_dataclass(getattr(target, field.name)):
+        value = _replace(getattr(target, field.name), path[1:], node, f"{name}.", where)
+    else:
+        raise UserError(f"{where}: {name!r} has no keys below it")
+    return dataclasses.replace(target, **{field.name: value})
+
+
+def _build(cls: type, node: yaml.Node, prefix: str, file: str) -> Any:
+    """Return the dataclass `cls` filled from a YAML mapping."""
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{_at(file, node)}: expected keys of {prefix.rstrip('.') or 'a config'}, found {_shown(node)}")
+    hints, values = typing.get_type_hints(cls), {}
+    for key_node, value_node in node.value:
+        field = _field(cls, str(key_node.value), prefix, _at(file, key_node))
+        if field.name in values:
+            raise UserError(f"{_at(file, key_node)}: key '{prefix}{field.name}' appears twice")
+        values[field.name] = _convert(hints[field.name], value_node, f"{prefix}{field.name}", file, field.metadata)
+    return cls(**values)
+
+
+def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if key in fields:
+        return fields[key]
+    close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+    hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known keys: {', '.join(fields)}"
+    raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
+
+
+def _convert(hint: Any, node: yaml.Node, key: str, file: str, metadata: typing.Mapping = types.MappingProxyType({})):
+    """Return the value of `node` as the type `hint`, or say why it is not one."""
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, node, f"{key}.", file)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return _tuple(args, node, key, file, metadata)
+    value = _scalar(node, key, file)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(
+                f"{_at(file, node)}: {key}: expected one of {', '.join(args)}; found {value!r}{_near(value, args)}"
+            )
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
+        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {value!r}")
+    low, high = metadata.get("low"), metadata.get("high")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f"at least {low}" if high is None else f"{low} to {high}"
+        raise UserError(f"{_at(file, node)}: {key}: expected {bounds}, found {value!r}")
+    return value
+
+
+def _scalar(node: yaml.Node, key: str, file: str) -> Any:
+    if not isinstance(node, yaml.ScalarNode):
+        raise UserError(f"{_at(file, node)}: {key}: expected a single value, found {_shown(node)}")
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{_at(file, node)}: {key}: cannot read {node.value!r} ({error})") from None
+    if isinstance(value, str) and node.style is None:
+        try:  # YAML 1.1 reads 1e-3 (without a point) as a text
+            return float(value) if value[:1] in "+-.0123456789" else value
+        except ValueError:
+            return value
+    return value
+
+
+def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.Mapping) -> tuple:
+    if not isinstance(node, yaml.SequenceNode):
+        raise UserError(f"{_at(file, node)}: {key}: expected a list, found {_shown(node)}")
+    variable = len(args) == 2 and args[1] is Ellipsis
+    if not variable and len(node.value) != len(args):
+        raise UserError(f"{_at(file, node)}: {key}: expected a list of {len(args)} values, found {len(node.value)}")
+    hints = [args[0]] * len(node.value) if variable else args
+    return tuple(
+        _convert(hint, item, f"{key}[{i}]", file, metadata)
+        for i, (hint, item) in enumerate(zip(hints, node.value, strict=True))
+    )
+
+
+def _near(value: Any, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(value), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _at(file: str, node: yaml.Node) -> str:
+    return file if file.startswith("override ") else f"{file}:{node.start_mark.line + 1}"
+
+
+def _shown(node: yaml.Node) -> str:
+    match node:
+        case yaml.MappingNode():
+            return "a mapping"
+        case yaml.SequenceNode():
+            return "a list"
+        case _:
+            return repr(node.value) if node.value else "nothing"

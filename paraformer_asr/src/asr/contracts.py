@@ -1,0 +1,85 @@
+"""Checks of tensors: their shapes while tracing, their values on the host.
+
+Inside the package, `chex` checks the public functions (`chex.assert_rank`, `assert_shape`, `assert_type`; they see
+only shapes and dtypes, so they cost nothing once a function is compiled). For sizes that several tensors share,
+`chex.Dimensions` reads well: `dims = chex.Dimensions(B=2, T=50, D=64)`, then `chex.assert_shape(x, dims["BTD"])`.
+The two functions here are for scripts, notebooks and error reports, and name the tensor in their message.
+"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_AXIS = re.compile(r"\d+|[A-Za-z_]\w*")
+
+
+def assert_shape(x: Any, pattern: str, name: str = "tensor", **sizes: int) -> dict[str, int]:
+    """Return the size of each letter after checking `x` against a pattern such as "B,T,560".
+
+    Works on arrays and, inside `jax.jit`, on tracers. Passing the result on checks that two tensors agree:
+    `dims = assert_shape(features, "B,T,560", "features")`, then `assert_shape(alpha, "B,T", "alpha", **dims)`.
+
+    Args:
+        x: anything with a `shape`.
+        pattern: one entry for each axis: a number is the exact size, a letter or word any size, the same wherever it
+            stands again. An empty pattern is a scalar.
+        name: what the message calls the tensor.
+        **sizes: letters whose size is known already; letters that are not in the pattern are passed over.
+
+    Raises:
+        AssertionError: with name, pattern and found shape.
+        ValueError: a malformed pattern.
+    """
+    axes = [axis.strip() for axis in pattern.split(",")] if pattern.strip() else []
+    malformed = [axis for axis in axes if not _AXIS.fullmatch(axis)]
+    if malformed:
+        raise ValueError(f"pattern {pattern!r}: expected letters and numbers between commas, found {malformed[0]!r}")
+    shape = tuple(x.shape)
+    found = f"{name}: expected shape [{pattern}], found {list(shape)}"
+    if len(shape) != len(axes):
+        raise AssertionError(f"{found}: {len(axes)} axes expected, {len(shape)} found")
+    known = dict(sizes)
+    for position, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+        expected = int(axis) if axis.isdigit() else known.setdefault(axis, size)
+        if size != expected:
+            raise AssertionError(f"{found}: axis {position} ({axis}) should be {expected}, is {size}")
+    return {axis: known[axis] for axis in axes if not axis.isdigit()}
+
+
+def check_nan_inf(x: Any, name: str) -> None:
+    """Raise if a concrete array holds NaN or an infinity.
+
+    This needs the values, so it runs on the host and waits for the device: not for the inner loop. Inside `jax.jit`
+    there are no values yet; return the array from the jitted function and check it there, or set
+    `JAX_DEBUG_NANS=True` to have every operation checked.
+
+    Args:
+        x: array of any shape and dtype; whole numbers and bools are always finite.
+        name: what the message calls the tensor.
+
+    Raises:
+        FloatingPointError: with the counts, the index of the first such value, and the range of the finite ones.
+        TypeError: called on a traced value.
+    """
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(
+            f"{name}: check_nan_inf needs concrete values, but this one is being traced by jax; "
+            "return it from the jitted function and check it there"
+        )
+    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        return
+    values = np.asarray(x)
+    values = values if values.dtype.kind in "fc" else values.astype(np.float32)  # bfloat16 is no numpy dtype
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    first = tuple(int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
+    finite = values[~bad]
+    span = f"finite values from {finite.min():.6g} to {finite.max():.6g}" if finite.size else "no finite value"
+    raise FloatingPointError(
+        f"{name}: {np.isnan(values).sum()} NaN and {np.isinf(values).sum()} infinite of {values.size} values "
+        f"(shape {list(values.shape)}, {jnp.result_type(x)}), the first at {first}; {span}"
+    )

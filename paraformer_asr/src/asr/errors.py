@@ -1,0 +1,20 @@
+"""What can go wrong, and the exit codes that the command lines answer with."""
+
+EXIT_OK = 0
+EXIT_USER_ERROR = 2
+EXIT_NON_FINITE = 3
+EXIT_UNFINISHED = 75  # stopped by --max-minutes: resume to go on
+EXIT_INTERRUPTED = 130  # Ctrl-C
+EXIT_TERMINATED = 143  # SIGTERM
+
+
+class UserError(ValueError):
+    """A mistake in a config, a file or a command line.
+
+    The message says what was expected, what was found, where (file, key, line) and what to do. Command lines
+    print it without a traceback and exit with `EXIT_USER_ERROR`.
+    """
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient became NaN or infinite; the message names the step."""
