@@ -1,0 +1,1 @@
+"""Pure functions of arrays: the mathematics of the networks, with no parameters of their own."""

@@ -1,0 +1,158 @@
+"""Scaled dot-product attention with several heads.
+
+Letters: b batch, t frames or tokens that ask (queries), j frames that answer (keys and values), a heads, e width of a
+head.
+"""
+
+import functools
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from asr.ops.dropout import dropout
+
+
+@functools.partial(jax.jit, static_argnames=("implementation", "dropout_rate"))
+def attention(
+    q_btae, k_bjae, v_bjae, mask_btj, *, implementation: str = "explicit", dropout_rate: float = 0.0, dropout_key=None
+):
+    """Return, for each query, the mean of the value vectors weighted by how well their keys match.
+
+    out[t] = Σ_j softmax_j(q[t] · k[j] / √e) v[j], head by head
+
+    Args:
+        q_btae: float[b, t, a, e], queries.
+        k_bjae: float[b, j, a, e], keys.
+        v_bjae: float[b, j, a, e], values.
+        mask_btj: bool[b, t, j], or bool[b, 1, j] for all queries alike; True where query t may attend to frame j. A
+            query that may attend to nothing gets 0.
+        implementation: "explicit" (the equation above, term by term), "xla" (`jax.nn.dot_product_attention`) or
+            "cudnn" (its fused GPU kernel, which never stores the t × j weights). All give the same result up to
+            rounding. Where cudnn cannot run, a RuntimeWarning says why and "explicit" is used.
+        dropout_rate: of the weights; the explicit form only.
+        dropout_key: random key; None in inference.
+
+    Returns:
+        out_btae: float[b, t, a, e], the dtype of `v`. The softmax is computed in float32.
+
+    Raises:
+        ValueError: an unknown implementation, or dropout with another than the explicit one.
+
+    Reference: Vaswani et al., 2017, equation 1.
+    """
+    _check_heads(q_btae, k_bjae, mask_btj)
+    chex.assert_equal_shape([k_bjae, v_bjae])
+    chex.assert_type([v_bjae], float)
+    drops = dropout_rate > 0 and dropout_key is not None
+    if drops and implementation != "explicit":
+        raise ValueError(f"attention: dropout of the weights needs the explicit form, not {implementation!r}")
+    match usable_implementation(implementation, q_btae, k_bjae):
+        case "explicit":
+            weights_batj = attention_weights(q_btae, k_bjae, mask_btj)
+            weights_batj = dropout(weights_batj, dropout_key, dropout_rate) if drops else weights_batj
+            return jnp.einsum("batj,bjae->btae", weights_batj.astype(v_bjae.dtype), v_bjae)
+        case fused:
+            return _fused_attention(q_btae, k_bjae, v_bjae, mask_btj, fused)
+
+
+@jax.jit
+def attention_weights(q_btae, k_bjae, mask_btj):
+    """Return how much each query attends to each frame: softmax_j(q · k / √e).
+
+    Args:
+        q_btae: float[b, t, a, e], queries.
+        k_bjae: float[b, j, a, e], keys.
+        mask_btj: bool[b, t, j] or bool[b, 1, j], True where query t may attend to frame j.
+
+    Returns:
+        weights_batj: float32[b, a, t, j], in 0…1, exactly 0 where the mask is False. A row sums to 1, or to 0 where
+        the mask admits nothing.
+    """
+    _check_heads(q_btae, k_bjae, mask_btj)
+    scaled_btae = q_btae * q_btae.shape[-1] ** -0.5  # the queries are fewer than the scores
+    scores_batj = jnp.einsum("btae,bjae->batj", scaled_btae, k_bjae, preferred_element_type=jnp.float32)
+    mask_b1tj = mask_btj[:, None]
+    lowest = jnp.finfo(jnp.float32).min  # finite: a row of −inf alone would give NaN
+    return jnp.where(mask_b1tj, jax.nn.softmax(jnp.where(mask_b1tj, scores_batj, lowest)), 0.0)
+
+
+def padding_mask(valid_bj):
+    """Return bool[b, 1, j]: every query may attend to every real frame.
+
+    Args:
+        valid_bj: bool[b, j], True for real frames.
+    """
+    chex.assert_rank(valid_bj, 2)
+    return valid_bj[:, None, :]
+
+
+def causal_mask(valid_bt):
+    """Return bool[b, t, j]: frame t may attend to the real frames j ≤ t.
+
+    Args:
+        valid_bt: bool[b, t], True for real frames.
+    """
+    chex.assert_rank(valid_bt, 2)
+    frame_t = jnp.arange(valid_bt.shape[1])
+    return valid_bt[:, None, :] & (frame_t[None, None, :] <= frame_t[None, :, None])
+
+
+def usable_implementation(wanted: str, q_btae, k_bjae) -> str:
+    """Return `wanted`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
+
+    The kernel raises instead of falling back, so the decision is made from shapes, dtype and backend while tracing.
+
+    Args:
+        wanted: "explicit", "xla" or "cudnn".
+        q_btae: the queries; only shape and dtype are looked at, here and below.
+        k_bjae: the keys.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if wanted not in ("explicit", "xla", "cudnn"):
+        raise ValueError(f"attention: expected explicit, xla or cudnn, found {wanted!r}")
+    if wanted != "cudnn":
+        return wanted
+    reason = _cudnn_obstacle(q_btae, k_bjae)
+    if reason is None:
+        return wanted
+    warnings.warn(f"attention: cudnn {reason}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
+    return "explicit"
+
+
+def _cudnn_obstacle(q_btae, k_bjae) -> str | None:
+    """Return why the cudnn kernel cannot run, or None."""
+    if jax.default_backend() != "gpu":
+        return f"needs an NVIDIA GPU, this is {jax.default_backend()}"
+    if q_btae.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"needs bfloat16 or float16, the heads are {q_btae.dtype}"
+    (_, t, _, e), j = q_btae.shape, k_bjae.shape[1]
+    hopper = float(getattr(jax.devices()[0], "compute_capability", "0")) >= 9.0
+    widest = 256 if hopper else 128
+    if e % 8 or e > widest:
+        return f"needs a head width that is a multiple of 8 and at most {widest}, found {e}"
+    if t % 2 or j % 2:
+        return f"needs even numbers of queries and frames where there is a mask, found {t} and {j}"
+    return None
+
+
+def _fused_attention(q_btae, k_bjae, v_bjae, mask_btj, implementation: str):
+    b, t, j = q_btae.shape[0], q_btae.shape[1], k_bjae.shape[1]
+    mask_btj = jnp.broadcast_to(mask_btj, (b, t, j))
+    out_btae = jax.nn.dot_product_attention(
+        q_btae, k_bjae, v_bjae, mask=mask_btj[:, None], implementation=implementation
+    )
+    attends_bt11 = mask_btj.any(-1)[:, :, None, None]  # jax averages all values where nothing may be attended to
+    return jnp.where(attends_bt11, out_btae, 0.0)
+
+
+def _check_heads(q_btae, k_bjae, mask_btj):
+    chex.assert_rank([q_btae, k_bjae], 4)
+    chex.assert_type([q_btae, k_bjae], float)
+    (b, t, a, e), j = q_btae.shape, k_bjae.shape[1]
+    chex.assert_shape(k_bjae, (b, j, a, e))
+    chex.assert_shape(mask_btj, (b, {1, t}, j))
+    chex.assert_type(mask_btj, bool)

@@ -1,0 +1,36 @@
+"""Layer norm with float32 statistics.
+
+Letters: d model width.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.jit, static_argnames=("epsilon",))
+def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-12):
+    """Return `x` normalised over its last axis, each vector by itself.
+
+    y = (x − mean) / sqrt(mean((x − mean)²) + ε) · scale + bias
+
+    Args:
+        x: float[..., d], any range and rank.
+        scale_d: float32[d], learned factor.
+        bias_d: float32[d], learned offset.
+        epsilon: added to the variance. The published Paraformer has 1e-12: a vector of equal values gives the bias.
+
+    Returns:
+        y: the shape and dtype of `x`; the statistics are float32.
+
+    Reference: Ba, Kiros and Hinton, 2016.
+    """
+    chex.assert_shape([scale_d, bias_d], (x.shape[-1],))
+    chex.assert_type([x, scale_d, bias_d], float)
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    last_axis = (1,) * (x.ndim - 1) + (-1,)
+    return (normal * scale_d.reshape(last_axis) + bias_d.reshape(last_axis)).astype(x.dtype)

@@ -1,0 +1,37 @@
+"""Positions in time.
+
+Letters: t frames, i input width.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def sinusoid(num_frames: int, width: int):
+    """Return a fixed code of each frame's position, as the published SAN-M encoder has it.
+
+    With h = width/2, ω_k = 10000^(−k/(h − 1)) and positions p that start at 1:
+    code[p] = [sin(p·ω_0), …, sin(p·ω_{h−1}), cos(p·ω_0), …, cos(p·ω_{h−1})]
+
+    Sines and cosines stand in two runs, they do not alternate, and the slowest frequency is 1/10000 exactly.
+
+    Args:
+        num_frames: t.
+        width: i, even.
+
+    Returns:
+        position_ti: float32[t, i], in −1…1.
+
+    Reference: Vaswani et al., 2017, section 3.5.
+    """
+    chex.assert_is_divisible(width, 2)
+    half = width // 2
+    frequency_k = np.exp(np.arange(half) * (-np.log(10000.0) / max(half - 1, 1))).astype(np.float32)
+    position_t = np.arange(1, num_frames + 1, dtype=np.float32)
+    angle_tk = jnp.asarray(position_t[:, None] * frequency_k[None, :])
+    return jnp.concatenate([jnp.sin(angle_tk), jnp.cos(angle_tk)], axis=-1)
