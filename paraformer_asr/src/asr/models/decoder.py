@@ -1,0 +1,115 @@
+"""The parallel decoder: all tokens at once, from their acoustic embeddings.
+
+Letters: b batch, u tokens, t encoder frames, d model width, v vocabulary.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from asr.config import DecoderConfig
+from asr.models.initialisers import normal
+from asr.models.layers import Attend, Dense, Dropout, FeedForward, FsmnMemory, LayerNorm, Logits
+
+
+class Decoder(nn.Module):
+    """float[b, u, d] embeddings and float[b, t, d] encoder frames → float32[b, u, v] logits.
+
+    `num_layers` blocks with cross attention, `num_memory_layers` without, `num_ffn_layers` of feed-forward networks,
+    a layer norm, and the output map. There are no positions: the embeddings come in order, and the memory sees
+    neighbours.
+
+    Attributes:
+        config: sizes.
+        width: d, the encoder's.
+        vocab_size: v.
+        attention: implementation of the cross attention.
+        remat: compute a block's activations again in the backward pass.
+
+    Reference: Gao et al., 2022, section 2.4; `ParaformerSANMDecoder` of FunASR.
+    """
+
+    config: DecoderConfig
+    width: int
+    vocab_size: int
+    attention: str = "explicit"
+    remat: bool = False
+
+    def setup(self):
+        """Name the layers."""
+        config = self.config
+        block = nn.remat(DecoderBlock, static_argnums=(5,)) if self.remat else DecoderBlock
+        self.embedding_vd = self.param("embedding", normal(1.0), (self.vocab_size, self.width), jnp.float32)
+        self.blocks = [block(config, self.attention, True, name=f"block{n}") for n in range(config.num_layers)]
+        self.memory_blocks = [
+            block(config, self.attention, False, name=f"memory_block{n}") for n in range(config.num_memory_layers)
+        ]
+        self.ffn_blocks = [DecoderFeedForward(config, name=f"ffn_block{n}") for n in range(config.num_ffn_layers)]
+        self.norm = LayerNorm(name="norm")
+        self.output = Logits(self.vocab_size, name="output")
+
+    def __call__(self, embedding_bud, token_valid_bu, hidden_btd, mask_b1t, *, train: bool):
+        """Return the logits of every token position.
+
+        Args:
+            embedding_bud: float[b, u, d], acoustic embeddings, some replaced by `embed` in training.
+            token_valid_bu: bool[b, u], True for real tokens.
+            hidden_btd: float[b, t, d], the encoder's output.
+            mask_b1t: bool[b, 1, t], True for real frames.
+            train: apply dropout (key `dropout`).
+        """
+        x_bud = embedding_bud
+        for block in (*self.blocks, *self.memory_blocks):
+            x_bud = block(x_bud, token_valid_bu, hidden_btd, mask_b1t, train)
+        for block in self.ffn_blocks:
+            x_bud = block(x_bud, train)
+        return self.output(self.norm(x_bud))
+
+    def embed(self, tokens_bu):
+        """Return the learned vector of each token, float32[b, u, d]: what the glancing sampler shows in training."""
+        return self.embedding_vd[tokens_bu]
+
+
+class DecoderBlock(nn.Module):
+    """Feed-forward network, memory over the tokens, attention to the encoder's frames.
+
+        y = norm2(FFN(norm1(x)))
+        x = x + dropout(memory(y))
+        x = x + dropout(W_out · attention(W_q · norm3(x), W_kv · hidden))
+
+    The feed-forward network comes first and has no residual of its own. Without cross attention the last line is left
+    out.
+    """
+
+    config: DecoderConfig
+    attention: str
+    attends: bool
+
+    @nn.compact
+    def __call__(self, x_bud, token_valid_bu, hidden_btd, mask_b1t, train: bool):
+        """Return float[b, u, d]."""
+        config, width = self.config, x_bud.shape[-1]
+        y_bud = _feed_forward(config, width)(LayerNorm(name="norm1")(x_bud), train)
+        y_bud = LayerNorm(name="norm2")(y_bud)
+        x_bud = x_bud + FsmnMemory(config.kernel_size, config.dropout, name="memory")(y_bud, token_valid_bu, train)
+        if not self.attends:
+            return x_bud
+        q_bud = Dense(width, name="q")(LayerNorm(name="norm3")(x_bud))
+        k_btd, v_btd = jnp.split(Dense(2 * width, name="kv")(hidden_btd), 2, axis=-1)
+        attend = Attend(config.num_heads, config.attention_dropout, self.attention)
+        attended_bud = Dense(width, name="out")(attend(q_bud, k_btd, v_btd, mask_b1t, train))
+        return x_bud + Dropout(config.dropout)(attended_bud, train)
+
+
+class DecoderFeedForward(nn.Module):
+    """x = FFN(norm1(x)), without residual: float[b, u, d] → the same shape."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x_bud, train: bool):
+        """Return float[b, u, d]."""
+        return _feed_forward(self.config, x_bud.shape[-1])(LayerNorm(name="norm1")(x_bud), train)
+
+
+def _feed_forward(config: DecoderConfig, width: int) -> FeedForward:
+    return FeedForward(config.ffn_width, width, config.dropout, inner_norm=True, name="ffn")

@@ -1,0 +1,73 @@
+"""The acoustic encoder: input frames, positions, a stack of blocks, a layer norm.
+
+Letters: b batch, t frames, j frames attended to, i input width, d model width.
+"""
+
+import flax.linen as nn
+
+from asr.config import EncoderConfig
+from asr.models.blocks import BLOCKS
+from asr.models.layers import Dense, Dropout, LayerNorm
+from asr.ops.attention import causal_mask, padding_mask
+from asr.ops.position import sinusoid
+
+
+class Encoder(nn.Module):
+    """float[b, t, i] → float[b, t, d], one vector a frame.
+
+        x = features · √d + positions
+        x = block(x), num_layers times
+        hidden = norm(x)
+
+    The SAN-M encoder adds the positions to the input as it is and lets its first block change the width, as published;
+    the others begin with a linear map to the model width. Without positions there is no √d.
+
+    Attributes:
+        config: kind and sizes.
+        remat: compute a block's activations again in the backward pass instead of keeping them.
+    """
+
+    config: EncoderConfig
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, features_bti, valid_bt, *, train: bool):
+        """Return the encoded frames.
+
+        Args:
+            features_bti: float[b, t, i], normalised frames; its dtype is the compute dtype.
+            valid_bt: bool[b, t], True for real frames. What padded frames hold changes nothing in real ones.
+            train: apply dropout (key `dropout`).
+        """
+        config = self.config
+        mask_btj = causal_mask(valid_bt) if config.causal else padding_mask(valid_bt)
+        x_btd = features_bti if config.kind == "sanm" else Dense(config.width, name="input")(features_bti)
+        if config.position == "sincos":
+            position_1td = sinusoid(*x_btd.shape[1:])[None].astype(x_btd.dtype)
+            x_btd = x_btd * config.width**0.5 + position_1td
+        x_btd = Dropout(config.input_dropout)(x_btd, train)
+        return LayerNorm(name="norm")(self._blocks(x_btd, valid_bt, mask_btj, train))
+
+    def _blocks(self, x_btd, valid_bt, mask_btj, train: bool):
+        """Apply the blocks: named one by one, or as one compiled block in a loop over stacked parameters."""
+        config = self.config
+        block = BLOCKS[config.kind]
+        block = nn.remat(block, static_argnums=(4,), prevent_cse=not config.scan) if self.remat else block
+        changes_width = x_btd.shape[-1] != config.width
+        if not config.scan:
+            for number in range(config.num_layers):
+                x_btd = block(config, name=f"block{number}")(x_btd, valid_bt, mask_btj, train)
+            return x_btd
+        if changes_width:
+            x_btd = block(config, name="block0")(x_btd, valid_bt, mask_btj, train)
+        in_loop = config.num_layers - changes_width
+        if in_loop:
+            loop = nn.scan(
+                lambda blocks, x_btd, *rest: (blocks(x_btd, *rest, train), None),
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=nn.broadcast,
+                length=in_loop,
+            )
+            x_btd, _ = loop(block(config, name="blocks"), x_btd, valid_bt, mask_btj)
+        return x_btd

@@ -1,0 +1,184 @@
+"""Paraformer: encode → predict → sample → decode, all tokens at once.
+
+Letters: b batch, t encoder frames, i input width, d model width, u tokens, v vocabulary.
+
+Reference: Gao, Zhang, McLoughlin and Yan, Interspeech 2022, arXiv 2206.08317.
+"""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from asr.config import ModelConfig
+from asr.models.decoder import Decoder
+from asr.models.encoder import Encoder
+from asr.models.layers import Logits
+from asr.models.predictor import Predictor
+from asr.models.sampler import glance
+from asr.ops import cif
+from asr.ops.attention import padding_mask
+
+
+@struct.dataclass
+class TrainingOutputs:
+    """What the losses need.
+
+    Attributes:
+        logits_buv: float32, second pass: with the labels that the sampler showed.
+        first_logits_buv: float32, first pass: from sound alone; no gradient flows through it.
+        token_count_b: float32, Σ alpha as predicted.
+        alignment_but: float32, integrate-and-fire's overlap matrix, N full rows for N tokens.
+        frame_lengths_b: int32, real encoder frames.
+        ctc_logits_btv: float32, or None without a CTC head.
+    """
+
+    logits_buv: jax.Array
+    first_logits_buv: jax.Array
+    token_count_b: jax.Array
+    alignment_but: jax.Array
+    frame_lengths_b: jax.Array
+    ctc_logits_btv: jax.Array | None
+
+
+@struct.dataclass
+class Acoustics:
+    """What the encoder and the predictor found in the sound.
+
+    Attributes:
+        hidden_btd: encoder frames, 0 where padded.
+        frame_lengths_b: int32, real encoder frames.
+        alpha_bt: float32[b, t + 1], the predictor's weights and, behind the last frame, the tail.
+        token_count_b: int32, ⌊Σ alpha⌋ with the tail: the tokens that fire.
+        ctc_logits_btv: float32, or None without a CTC head.
+    """
+
+    hidden_btd: jax.Array
+    frame_lengths_b: jax.Array
+    alpha_bt: jax.Array
+    token_count_b: jax.Array
+    ctc_logits_btv: jax.Array | None
+
+
+@struct.dataclass
+class Hypotheses:
+    """The decoder's answer.
+
+    Attributes:
+        logits_buv: float32.
+        alignment_but: float32[b, u, t + 1], what each frame gave to each token; the last column is the tail's.
+        token_lengths_b: int32, real rows.
+    """
+
+    logits_buv: jax.Array
+    alignment_but: jax.Array
+    token_lengths_b: jax.Array
+
+
+class Paraformer(nn.Module):
+    """The network. `__call__` is training's path; `encode` and then `decode` transcribe.
+
+    Attributes:
+        config: `vocab_size` is set.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        """Name the parts."""
+        config = self.config
+        self.encoder = Encoder(config.encoder, config.remat)
+        self.predictor = Predictor(config.predictor)
+        self.decoder = Decoder(
+            config.decoder, config.encoder.width, config.vocab_size, config.encoder.attention, config.remat
+        )
+        if config.ctc_head:
+            self.ctc = Logits(config.vocab_size)
+
+    def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
+        """Return both passes' logits and what the predictor said, aligned to the given tokens.
+
+        Args:
+            features_bti: float32[b, t, i], normalised frames.
+            feature_lengths_b: int32[b], real frames.
+            tokens_bu: int32[b, u], the right tokens, with the end of sentence where `append_eos`.
+            token_lengths_b: int32[b], N; 0 for a row that only fills up the batch.
+            train: dropout (key `dropout`) and the sampler (key `sampler`).
+        """
+        chex.assert_rank([features_bti, feature_lengths_b, tokens_bu, token_lengths_b], [3, 1, 2, 1])
+        chex.assert_type([feature_lengths_b, tokens_bu, token_lengths_b], int)
+        num_rows = tokens_bu.shape[1]
+
+        hidden_btd, valid_bt, alpha_bt = self._listen(features_bti, feature_lengths_b, train)
+        alignment_but = cif.align(cif.scaled_cumulative(alpha_bt, valid_bt, token_lengths_b), num_rows)
+        acoustic_bud = cif.integrate(alignment_but, hidden_btd).astype(hidden_btd.dtype)
+
+        def decode(embedding_bud):
+            token_valid_bu = real(token_lengths_b, num_rows)
+            return self.decoder(embedding_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=train)
+
+        logits_buv = decode(acoustic_bud)  # first pass: what the sound alone tells
+        first_logits_buv = jax.lax.stop_gradient(logits_buv)
+        if train and self.config.sampling_ratio > 0:
+            label_bud, predicted_bu = self.decoder.embed(tokens_bu), first_logits_buv.argmax(-1)
+            given = acoustic_bud, label_bud, predicted_bu, tokens_bu, token_lengths_b
+            mixed_bud, _ = glance(self.make_rng("sampler"), *given, ratio=self.config.sampling_ratio)
+            logits_buv = decode(mixed_bud)  # second pass: with some of the right tokens shown
+
+        return TrainingOutputs(
+            logits_buv=logits_buv,
+            first_logits_buv=first_logits_buv,
+            token_count_b=alpha_bt.sum(1),
+            alignment_but=alignment_but,
+            frame_lengths_b=feature_lengths_b,
+            ctc_logits_btv=self.ctc(hidden_btd) if self.config.ctc_head else None,
+        )
+
+    def encode(self, features_bti, feature_lengths_b) -> Acoustics:
+        """Return what can be told before the number of tokens is known.
+
+        Args:
+            features_bti: float32[b, t, i], normalised frames.
+            feature_lengths_b: int32[b], real frames; 0 gives no token.
+        """
+        hidden_btd, _, alpha_bt = self._listen(features_bti, feature_lengths_b, train=False)
+        alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, self.config.predictor.tail_threshold)
+        return Acoustics(
+            hidden_btd=hidden_btd,
+            frame_lengths_b=feature_lengths_b,
+            alpha_bt=alpha_bt,
+            token_count_b=jnp.floor(cif.cumulative(alpha_bt)[:, -1]).astype(jnp.int32),
+            ctc_logits_btv=self.ctc(hidden_btd) if self.config.ctc_head else None,
+        )
+
+    def decode(self, acoustics: Acoustics, num_rows: int) -> Hypotheses:
+        """Return the logits of all tokens at once.
+
+        Args:
+            acoustics: from `encode`.
+            num_rows: u, static; what fires beyond it is left out, so choose at least the largest token count.
+        """
+        hidden_btd = acoustics.hidden_btd
+        valid_bt = real(acoustics.frame_lengths_b, hidden_btd.shape[1])
+        alignment_but = cif.align(cif.cumulative(acoustics.alpha_bt), num_rows)
+        acoustic_bud = cif.integrate(alignment_but[:, :, :-1], hidden_btd)  # the tail's frame holds no sound
+        token_lengths_b = jnp.minimum(acoustics.token_count_b, num_rows)
+        token_valid_bu = real(token_lengths_b, num_rows)
+        acoustic_bud = acoustic_bud.astype(hidden_btd.dtype)
+        logits_buv = self.decoder(acoustic_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=False)
+        return Hypotheses(logits_buv=logits_buv, alignment_but=alignment_but, token_lengths_b=token_lengths_b)
+
+    def _listen(self, features_bti, feature_lengths_b, train: bool):
+        """Return the encoder's frames (0 where padded), which of them are real, and the predictor's weights."""
+        valid_bt = real(feature_lengths_b, features_bti.shape[1])
+        features_bti = jnp.where(valid_bt[..., None], features_bti, 0).astype(self.config.dtype)
+        hidden_btd = self.encoder(features_bti, valid_bt, train=train)
+        # The predictor's convolution sees one frame beyond the end: without this line a batch would change the answer.
+        hidden_btd = jnp.where(valid_bt[..., None], hidden_btd, 0)
+        return hidden_btd, valid_bt, self.predictor(hidden_btd, valid_bt, train=train)[..., 0]
+
+
+def real(lengths_b, size: int):
+    """Return bool[b, size], True for the positions before each length."""
+    return jnp.arange(size)[None, :] < lengths_b[:, None]

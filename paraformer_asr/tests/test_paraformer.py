@@ -1,0 +1,205 @@
+"""The whole network: sizes, the independence of an utterance from its batch, the passes, one batch learned."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from asr.config import DecoderConfig, EncoderConfig, ModelConfig, PredictorConfig
+from asr.errors import UserError
+from asr.models import build_model, count_parameters
+
+WIDTH_IN, V = 10, 12
+SMALL = ModelConfig(
+    vocab_size=V,
+    input_dim=WIDTH_IN,
+    ctc_head=True,
+    encoder=EncoderConfig(num_layers=2, width=16, num_heads=2, ffn_width=32, kernel_size=5),
+    predictor=PredictorConfig(initial_bias=-1.0),
+    decoder=DecoderConfig(num_layers=2, num_heads=2, ffn_width=32, kernel_size=5),
+)
+
+
+def run(module):
+    """Return the compiled `module.apply`."""
+    return jax.jit(module.apply, static_argnames=("train", "method", "num_rows"))
+
+
+def draw_batch(seed, lengths, token_lengths):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(len(lengths), max(lengths), WIDTH_IN)).astype(np.float32)
+    tokens = rng.integers(3, V, (len(lengths), max(token_lengths))).astype(np.int32)
+    return features, np.array(lengths, np.int32), tokens, np.array(token_lengths, np.int32)
+
+
+def start(config=SMALL, seed=0):
+    model = build_model(config)
+    batch = draw_batch(seed, [14, 9], [5, 3])
+    return model, jax.jit(lambda: model.init({"params": jax.random.key(seed)}, *batch, train=False))(), batch
+
+
+def test_the_published_settings_are_paraformer_large():
+    model = build_model(ModelConfig(vocab_size=8404, input_dim=560))
+    batch = [jax.ShapeDtypeStruct(s, d) for s, d in (((1, 8, 560), float), ((1,), int), ((1, 3), int), ((1,), int))]
+    shapes = jax.eval_shape(lambda *x: model.init({"params": jax.random.key(0)}, *x, train=False), *batch)
+    assert count_parameters(shapes["params"]) == 220_084_533
+    assert round(count_parameters(shapes["params"]) / 1e6, 2) == 220.08
+
+
+def test_a_vocabulary_is_needed():
+    with pytest.raises(UserError, match=r"model\.vocab_size"):
+        build_model(dataclasses.replace(SMALL, vocab_size=0))
+
+
+def test_shapes_and_dtypes_of_both_paths():
+    model, variables, batch = start()
+    outputs = run(model)(variables, *batch, train=False)
+    shapes = {field.name: getattr(outputs, field.name).shape for field in dataclasses.fields(outputs)}
+    assert shapes == {
+        "logits_buv": (2, 5, V),
+        "first_logits_buv": (2, 5, V),
+        "token_count_b": (2,),
+        "alignment_but": (2, 5, 14),
+        "frame_lengths_b": (2,),
+        "ctc_logits_btv": (2, 14, V),
+    }
+    acoustics = run(model)(variables, *batch[:2], method="encode")
+    assert acoustics.alpha_bt.shape == (2, 15) and acoustics.token_count_b.dtype == jnp.int32
+    hypotheses = run(model)(variables, acoustics, num_rows=7, method="decode")
+    assert hypotheses.logits_buv.shape == (2, 7, V) and hypotheses.alignment_but.shape == (2, 7, 15)
+    assert hypotheses.token_lengths_b.tolist() == np.minimum(acoustics.token_count_b, 7).tolist()
+
+
+def test_exactly_one_full_row_for_each_target_token():
+    model, variables, batch = start()
+    alignment = run(model)(variables, *batch, train=False).alignment_but
+    np.testing.assert_allclose(alignment.sum(2), [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], atol=1e-5)
+    assert not alignment[1, :, 9:].any()
+
+
+def test_no_utterance_depends_on_its_padding_or_its_neighbours():
+    """By gradient, along both paths: the second utterance's answer does not see frame 9 and later, nor the first."""
+    model, variables, (features, lengths, tokens, token_lengths) = start()
+
+    def trained(features):
+        outputs = run(model)(variables, features, lengths, tokens, token_lengths, train=False)
+        return outputs.logits_buv[1, :3].sum() + outputs.token_count_b[1] + outputs.ctc_logits_btv[1, :9].sum()
+
+    def transcribed(features):
+        acoustics = run(model)(variables, features, lengths, method="encode")
+        return jnp.square(run(model)(variables, acoustics, num_rows=5, method="decode").logits_buv[1, :3]).sum()
+
+    for answer in map(jax.jit, (trained, transcribed)):
+        gradient = jax.grad(answer)(jnp.asarray(features))
+        assert gradient[1, :9].any() and not gradient[1, 9:].any() and not gradient[0].any()
+        poisoned = np.where(np.arange(14)[None, :, None] < lengths[:, None, None], features, np.nan)
+        np.testing.assert_array_equal(answer(jnp.asarray(poisoned)), answer(jnp.asarray(features)))
+
+
+@pytest.mark.parametrize("kind", ["sanm", "conformer", "conv"])
+def test_64_utterances_give_the_same_tokens_alone_in_pairs_and_in_one_batch(kind):
+    encoder = dataclasses.replace(SMALL.encoder, kind=kind)
+    model, variables, _ = start(dataclasses.replace(SMALL, encoder=encoder))
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 33, 64).astype(np.int32)
+    features = rng.normal(size=(64, 40, WIDTH_IN)).astype(np.float32)
+    rows = 40
+
+    @jax.jit
+    def transcribe(features, lengths):
+        acoustics = run(model)(variables, features, lengths, method="encode")
+        hypotheses = run(model)(variables, acoustics, num_rows=rows, method="decode")
+        return hypotheses.logits_buv.argmax(-1), acoustics.token_count_b, hypotheses.logits_buv
+
+    def read(indices, width):
+        padding = rng.normal(size=(len(indices), width, WIDTH_IN)) * 50  # what stands in padded frames must not matter
+        padded = np.where(
+            np.arange(width)[None, :, None] < lengths[indices][:, None, None], features[indices, :width], padding
+        )
+        tokens, counts, logits = map(np.asarray, transcribe(padded.astype(np.float32), lengths[indices]))
+        return [(t[:c].tolist(), lg[:c]) for t, c, lg in zip(tokens, counts, logits, strict=True)]
+
+    together = read(np.arange(64), 40)
+    in_pairs = sum((read(np.array([n, n + 1]), 36) for n in range(0, 64, 2)), [])
+    alone = sum((read(np.array([n]), 33) for n in range(64)), [])
+    assert sum(len(tokens) for tokens, _ in alone) > 200
+    for one, two, many in zip(alone, in_pairs, together, strict=True):
+        assert one[0] == two[0] == many[0]
+        np.testing.assert_allclose(many[1], one[1], atol=1e-4)
+
+
+def test_no_frames_give_no_tokens_and_no_nan():
+    model, variables, (features, _, _, _) = start()
+    acoustics = run(model)(variables, features, np.array([0, 1], np.int32), method="encode")
+    hypotheses = run(model)(variables, acoustics, num_rows=3, method="decode")
+    assert acoustics.token_count_b[0] == 0 and not acoustics.hidden_btd[0].any()
+    assert np.isfinite(hypotheses.logits_buv).all()
+
+
+def test_rows_that_fill_a_batch_up_get_no_gradient():
+    model, variables, (features, lengths, tokens, token_lengths) = start()
+    empty = np.array([0, 9], np.int32), np.array([0, 3], np.int32)
+
+    def loss(variables, features):
+        outputs = run(model)(variables, features, empty[0], tokens, empty[1], train=False)
+        return jnp.square(outputs.logits_buv[1]).sum() + outputs.token_count_b.sum()
+
+    by_variables, by_features = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables, features)
+    assert not by_features[0].any()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(by_variables))
+
+
+def test_the_first_pass_has_no_gradient_and_the_second_sees_labels(keys):
+    model, variables, batch = start()
+    rngs = {"dropout": keys(), "sampler": keys()}
+
+    def both(variables, part):
+        return jnp.square(getattr(run(model)(variables, *batch, train=True, rngs=rngs), part)).sum()
+
+    first = jax.grad(both)(variables, "first_logits_buv")
+    assert not any(leaf.any() for leaf in jax.tree.leaves(first))
+    second = jax.grad(both)(variables, "logits_buv")["params"]
+    assert second["decoder"]["embedding"].any() and second["predictor"]["kernel"].any()
+
+
+def test_without_sampler_there_is_one_pass(key):
+    model, variables, batch = start(dataclasses.replace(SMALL, sampling_ratio=0.0))
+    outputs = run(model)(variables, *batch, train=True, rngs={"dropout": key})
+    np.testing.assert_array_equal(outputs.logits_buv, outputs.first_logits_buv)
+
+
+def test_bfloat16_computes_close_to_float32():
+    model, variables, batch = start()
+    half = build_model(dataclasses.replace(SMALL, dtype="bfloat16"))
+    one, other = (run(m)(variables, *batch, train=False) for m in (model, half))
+    assert other.logits_buv.dtype == jnp.float32 and other.alignment_but.dtype == jnp.float32
+    np.testing.assert_allclose(other.logits_buv, one.logits_buv, atol=0.15)
+    np.testing.assert_allclose(other.token_count_b, one.token_count_b, rtol=0.02)
+
+
+def test_one_batch_is_learned_by_heart(key):
+    model, variables, batch = start()
+    tokens, lengths = batch[2], batch[3]
+    valid = np.arange(5)[None] < lengths[:, None]
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, state, key):
+        def loss(params):
+            outputs = run(model)({"params": params}, *batch, train=True, rngs={"dropout": key, "sampler": key})
+            errors = optax.softmax_cross_entropy_with_integer_labels(outputs.logits_buv, tokens)
+            return jnp.where(valid, errors, 0).sum() + jnp.abs(outputs.token_count_b - lengths).sum()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    params, state = variables["params"], optimizer.init(variables["params"])
+    for n in range(150):
+        params, state = step(params, state, jax.random.fold_in(key, n))
+    acoustics = run(model)({"params": params}, *batch[:2], method="encode")
+    assert acoustics.token_count_b.tolist() == lengths.tolist()
+    found = run(model)({"params": params}, acoustics, num_rows=5, method="decode").logits_buv.argmax(-1)
+    assert (np.asarray(found) == tokens)[valid].all()
