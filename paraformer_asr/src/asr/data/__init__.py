@@ -1,0 +1,27 @@
+"""Data sets, the tokenizer, the plan and the loader of batches, and the front end on the device."""
+
+from typing import Literal
+
+from asr.config import Config
+from asr.data.dataset import SpeechDataset, Utterance
+from asr.data.manifest_dataset import ManifestDataset
+from asr.data.toy_seq2seq import ToySeq2Seq
+
+__all__ = ["SpeechDataset", "Utterance", "build_dataset"]
+
+
+def build_dataset(config: Config, split: Literal["train", "val", "test"]) -> SpeechDataset:
+    """Return one split of the data set that `config` names.
+
+    Args:
+        config: the sections `data` and `features`, and the seed of generated data; files are what they are.
+        split: which of the three; the manifest's own name for it is `data.<split>_split`.
+
+    Raises:
+        UserError: folders or manifests that are missing, or lines that cannot be used, the first of them listed.
+    """
+    match config.data.dataset:
+        case "toy_seq2seq":
+            return ToySeq2Seq(config.data, config.features, split, config.seed)
+        case "jsonl" | "kaldi" | "tsv":
+            return ManifestDataset(config.data, split, config.features.sample_rate_hz)

@@ -1,0 +1,61 @@
+"""The interface of a data set: random access to named utterances, and what is known of them without decoding."""
+
+import abc
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Utterance:
+    """A piece of sound with what is said in it.
+
+    Attributes:
+        wave: float32[n], one channel, full scale is −1…1.
+        sample_rate_hz: samples in one second of `wave`.
+        text: what is said, as the data set writes it; the tokenizer normalises it.
+        name: what a message or a picture calls the utterance.
+    """
+
+    wave: np.ndarray
+    sample_rate_hz: int
+    text: str
+    name: str
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the sound in seconds."""
+        return len(self.wave) / self.sample_rate_hz
+
+
+class SpeechDataset(abc.ABC):
+    """Utterances by index; `dataset[i]` is the same in every call, in any order, from any thread."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Return the number of utterances."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> Utterance:
+        """Return utterance `index`, its sound decoded and at the data set's sample rate.
+
+        Raises:
+            IndexError: index outside 0 … len-1.
+            UserError: a file that cannot be read, naming it.
+        """
+
+    @abc.abstractmethod
+    def durations_s(self) -> np.ndarray:
+        """Return float64[len], the length of each utterance in seconds; no sound is decoded."""
+
+    @abc.abstractmethod
+    def texts(self) -> list[str]:
+        """Return what is said in each utterance."""
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """Return the name of each utterance."""
+
+    def where(self, index: int) -> str:
+        """Return where utterance `index` comes from, for a message: its name, or the line of a manifest."""
+        return self.names()[index]

@@ -1,0 +1,232 @@
+"""The front end on the device: from a batch of sound to the normalised, stacked frames that the encoder sees.
+
+Pure functions of arrays, to be jitted by the caller together with the model. In order: level, noise, filterbank,
+SpecAugment, stacking, normalisation; the random changes are traced for training only, and only those that the
+config switches on. Playing speed is changed on the host (`asr.data.audio.change_speed`), since it changes lengths.
+
+Letters: b batch, n samples of sound, t frames (mel frames before stacking, stacked ones after), m mel filters,
+i input width (m · lfr_m), j frames in a stack.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asr.config import AugmentConfig, DataConfig, FeaturesConfig
+from asr.errors import UserError
+from asr.ops.fbank import (
+    FULL_SCALE,
+    frame_samples,
+    log_mel_filterbank,
+    mel_filters,
+    next_power_of_two,
+    num_mel_frames,
+    stack_frames,
+)
+from asr.ops.spec_augment import spec_augment_masks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cmvn:
+    """Mean and variance normalisation of stacked frames: (x + shift) · scale.
+
+    Attributes:
+        shift: float32[i], minus the mean.
+        scale: float32[i], one over the standard deviation.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+
+Frontend = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+TrainFrontend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def make_frontend(features: FeaturesConfig, cmvn: Cmvn | None) -> Frontend:
+    """Return `frontend(wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`: filterbank, stacking, CMVN.
+
+    The returned function takes float32[b, n] in −1…1 and int32[b], and returns float32[b, t, i], 0 behind each
+    utterance's end, and int32[b]. An utterance shorter than one window has length 0; t is at least 1. Padding
+    changes no feature.
+
+    Args:
+        features: settings of the filterbank and the stacking; `cmvn` and `cmvn_file` are not looked at.
+        cmvn: normalisation, or None for raw log energies.
+
+    Raises:
+        UserError: filters too narrow for the spectrum, or a normalisation of another width.
+    """
+    check_features(features, cmvn)
+
+    def frontend(wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mel_btm, mel_lengths_b = filterbank(features, wave_bn, wave_lengths_b)
+        x_bti, lengths_b = stack_frames(mel_btm, mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
+        return normalise(x_bti, lengths_b, cmvn), lengths_b
+
+    return frontend
+
+
+def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn | None) -> TrainFrontend:
+    """Return `frontend(key, wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)` with random changes.
+
+    As `make_frontend`, with the level, noise, dither and SpecAugment that the config switches on. Values hidden by
+    SpecAugment are set to the mean: exactly 0 after CMVN, and without CMVN each utterance's own mean of that feature.
+
+    Raises:
+        UserError: as `make_frontend`.
+    """
+    check_features(features, cmvn)
+    augment_wave, hide = make_augment(data, features)
+
+    def frontend(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        wave_key, mask_key = jax.random.split(key)
+        wave_bn = augment_wave(wave_key, wave_bn, wave_lengths_b)
+        mel_btm, mel_lengths_b = filterbank(features, wave_bn, wave_lengths_b)
+        x_bti, lengths_b = stack_frames(mel_btm, mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
+        normalised_bti = normalise(x_bti, lengths_b, cmvn)
+        if not (data.augment.num_mel_masks or data.augment.num_time_masks):
+            return normalised_bti, lengths_b
+        hidden_bt, hidden_bm = hide(mask_key, mel_lengths_b, mel_btm.shape[1])
+        hidden_btj, _ = stack_frames(hidden_bt[..., None], mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
+        hidden_bti = (hidden_btj[..., None] | hidden_bm[:, None, None, :]).reshape(x_bti.shape)
+        mean_b1i = 0.0 if cmvn is not None else mean_over_time(normalised_bti, lengths_b)
+        hidden_bti &= valid_places(lengths_b, x_bti.shape[1])[..., None]
+        return jnp.where(hidden_bti, mean_b1i, normalised_bti), lengths_b
+
+    return frontend
+
+
+def make_augment(data: DataConfig, features: FeaturesConfig) -> tuple[Callable, Callable]:
+    """Return the two random changes of a training batch, pure functions of their key.
+
+    Returns:
+        augment_wave: `(key, wave_bn, wave_lengths_b) → wave_bn`: level, noise and dither.
+        hide: `(key, mel_lengths_b, num_frames) → (bool[b, num_frames], bool[b, m])`, the mel frames and the filters
+            that SpecAugment hides.
+    """
+    augment = data.augment
+
+    def augment_wave(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> jax.Array:
+        gain_key, std_key, noise_key = jax.random.split(key, 3)
+        if augment.gain_db:
+            wave_bn = random_gain(gain_key, wave_bn, largest_db=augment.gain_db)
+        if not (augment.noise_probability or features.dither):
+            return wave_bn
+        variance_b = noise_variance(std_key, wave_bn, wave_lengths_b, augment) + (features.dither / FULL_SCALE) ** 2
+        return add_noise(noise_key, wave_bn, wave_lengths_b, jnp.sqrt(variance_b))
+
+    def hide(key: jax.Array, mel_lengths_b: jax.Array, num_frames: int) -> tuple[jax.Array, jax.Array]:
+        return spec_augment_masks(
+            key,
+            mel_lengths_b,
+            num_frames=num_frames,
+            num_mels=features.num_mels,
+            num_mel_masks=augment.num_mel_masks,
+            max_mel_width=augment.max_mel_width,
+            num_time_masks=augment.num_time_masks,
+            max_time_width=augment.max_time_width,
+            max_time_share=augment.max_time_share,
+        )
+
+    return augment_wave, hide
+
+
+def num_feature_frames(num_samples, features: FeaturesConfig):
+    """Return how many stacked frames an utterance has: ceil(mel frames / lfr_n), 0 if it is shorter than a window.
+
+    Args:
+        num_samples: length in samples at `features.sample_rate_hz`: int, or an array of integers of any shape.
+        features: settings of the filterbank and the stacking.
+    """
+    window_length = frame_samples(features.sample_rate_hz, features.frame_length_ms)
+    shift = frame_samples(features.sample_rate_hz, features.frame_shift_ms)
+    return -(-num_mel_frames(num_samples, window_length, shift) // features.lfr_n)
+
+
+def check_features(features: FeaturesConfig, cmvn: Cmvn | None) -> None:
+    """Refuse settings that the filterbank cannot be built with, and a normalisation of another width.
+
+    Raises:
+        UserError: naming the setting, or both widths.
+    """
+    fft_length = next_power_of_two(frame_samples(features.sample_rate_hz, features.frame_length_ms))
+    low_hz, high_hz = features.low_frequency_hz, features.high_frequency_hz
+    mel_filters(features.num_mels, fft_length, features.sample_rate_hz, low_hz, high_hz)
+    if cmvn is not None and cmvn.shift.shape + cmvn.scale.shape != (features.input_dim, features.input_dim):
+        raise UserError(
+            f"CMVN: expected {features.input_dim} values (features.num_mels {features.num_mels} · features.lfr_m "
+            f"{features.lfr_m}), found {len(cmvn.shift)} shifts and {len(cmvn.scale)} scales"
+        )
+
+
+def filterbank(features: FeaturesConfig, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return (mel_btm, mel_lengths_b) of `log_mel_filterbank` with the settings of a config."""
+    return log_mel_filterbank(
+        wave_bn,
+        wave_lengths_b,
+        sample_rate_hz=features.sample_rate_hz,
+        num_mels=features.num_mels,
+        frame_length_ms=features.frame_length_ms,
+        frame_shift_ms=features.frame_shift_ms,
+        window=features.window,
+        low_frequency_hz=features.low_frequency_hz,
+        high_frequency_hz=features.high_frequency_hz,
+        preemphasis=features.preemphasis,
+    )
+
+
+def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.Array:
+    """Return (x + shift) · scale, and 0 behind each utterance's end; `x` itself where there is no CMVN."""
+    chex.assert_rank([x_bti, lengths_b], [3, 1])
+    if cmvn is None:
+        return x_bti
+    shift_11i, scale_11i = (jnp.asarray(v, jnp.float32)[None, None, :] for v in (cmvn.shift, cmvn.scale))
+    return jnp.where(valid_places(lengths_b, x_bti.shape[1])[..., None], (x_bti + shift_11i) * scale_11i, 0.0)
+
+
+def valid_places(lengths_b: jax.Array, num_places: int) -> jax.Array:
+    """Return bool[b, num_places], True before each utterance's end."""
+    return jnp.arange(num_places)[None, :] < lengths_b[:, None]
+
+
+def mean_over_time(x_bti: jax.Array, lengths_b: jax.Array) -> jax.Array:
+    """Return float32[b, 1, i], the mean of each feature over an utterance's frames; what lies behind must be 0."""
+    return x_bti.sum(axis=1, keepdims=True) / jnp.maximum(lengths_b, 1)[:, None, None].astype(x_bti.dtype)
+
+
+def random_gain(key: jax.Array, wave_bn: jax.Array, *, largest_db: float) -> jax.Array:
+    """Return each utterance louder or softer by a level drawn evenly from ±`largest_db`; nothing is clipped."""
+    chex.assert_rank(wave_bn, 2)
+    gain_db_b = jax.random.uniform(key, wave_bn.shape[:1], minval=-largest_db, maxval=largest_db)
+    return wave_bn * jnp.exp(gain_db_b * (math.log(10) / 20))[:, None]
+
+
+def noise_variance(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, augment: AugmentConfig) -> jax.Array:
+    """Return float32[b], the power of the white noise for each utterance: power of the sound / 10^(snr / 10), or 0.
+
+    With `augment.noise_probability` an utterance gets noise, its signal-to-noise ratio being drawn evenly from
+    `augment.noise_snr_db`. The power of the sound is its mean square over the utterance's own samples.
+    """
+    use_key, snr_key = jax.random.split(key)
+    low_db, high_db = augment.noise_snr_db
+    use_b = jax.random.bernoulli(use_key, augment.noise_probability, wave_lengths_b.shape)
+    snr_db_b = jax.random.uniform(snr_key, wave_lengths_b.shape, minval=low_db, maxval=high_db)
+    real_bn = jnp.where(valid_places(wave_lengths_b, wave_bn.shape[1]), wave_bn, 0.0)
+    power_b = jnp.square(real_bn).sum(axis=1) / jnp.maximum(wave_lengths_b, 1).astype(jnp.float32)
+    return jnp.where(use_b, power_b * jnp.exp(snr_db_b * (-math.log(10) / 10)), 0.0)
+
+
+def add_noise(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, std_b: jax.Array) -> jax.Array:
+    """Return the sound with white Gaussian noise of a standard deviation for each utterance.
+
+    The samples behind an utterance's end stay as they are.
+    """
+    chex.assert_rank([wave_bn, wave_lengths_b, std_b], [2, 1, 1])
+    noise_bn = std_b[:, None] * jax.random.normal(key, wave_bn.shape, wave_bn.dtype)
+    return wave_bn + jnp.where(valid_places(wave_lengths_b, wave_bn.shape[1]), noise_bn, 0.0)
