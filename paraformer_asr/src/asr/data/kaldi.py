@@ -1,0 +1,79 @@
+"""Reads a data folder of Kaldi: `wav.scp` and `text`, perhaps with `utt2dur`."""
+
+from pathlib import Path
+
+from asr.data.manifest import Reading, contents, read_lines, to_seconds
+from asr.errors import UserError
+
+
+def read_kaldi(folder: Path, root: Path) -> Reading:
+    """Return the entries of a data folder; relative paths in `wav.scp` start from `root`.
+
+    Each line of a file is a name, blanks, and a value. No command is ever run: a line of `wav.scp` that ends in `|`
+    is a problem.
+
+    Raises:
+        UserError: files are missing, or the folder has `segments`.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder with wav.scp and text; {contents(folder.parent)}")
+    if (folder / "segments").exists():
+        raise UserError(
+            f"{folder / 'segments'}: utterances that are parts of recordings are not read; "
+            "write them to files of their own first (Kaldi's extract-segments)"
+        )
+    reading = Reading()
+    sounds = _read_table(folder / "wav.scp", "lines of an utterance and a sound file", reading)
+    texts = _read_table(folder / "text", "lines of an utterance and its text", reading)
+    seconds = _read_seconds(folder / "utt2dur", reading)
+    for name, (where, source) in sounds.items():
+        try:
+            _add(reading, root, where, name, source, texts, seconds)
+        except ValueError as error:
+            reading.problems.append(f"{where}: {error}")
+    only_text = (
+        f"{where}: no sound of {name!r} in wav.scp" for name, (where, _) in texts.items() if name not in sounds
+    )
+    reading.problems += only_text
+    return reading
+
+
+def _read_table(path: Path, expected: str, reading: Reading) -> dict[str, tuple[str, str]]:
+    """Return name → (file and line, value); a name that comes twice becomes a problem."""
+    table = {}
+    for number, line in read_lines(path, expected):
+        name, *value = line.split(maxsplit=1)
+        where = f"{path}:{number}"
+        if name in table:
+            reading.problems.append(f"{where}: the utterance {name!r} stands in {table[name][0]} already")
+        else:
+            table[name] = (where, value[0].strip() if value else "")
+    return table
+
+
+def _read_seconds(path: Path, reading: Reading) -> dict[str, float]:
+    """Return name → seconds; nothing where there is no such file."""
+    seconds = {}
+    table = _read_table(path, "lines of an utterance and its seconds", reading) if path.exists() else {}
+    for name, (where, value) in table.items():
+        try:
+            seconds[name] = to_seconds(value)
+        except ValueError as error:
+            reading.problems.append(f"{where}: {error}")
+    return seconds
+
+
+def _add(reading: Reading, root: Path, where: str, name: str, source: str, texts: dict, seconds: dict) -> None:
+    """Take an entry in.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    if not source:
+        raise ValueError(f"the path of {name!r} is missing")
+    if source.endswith("|") or source.startswith("|"):
+        raise ValueError(f"{source[:60]!r} is a command; commands are not run, write its sound to a file")
+    if name not in texts:
+        raise ValueError(f"no text of {name!r} in {Path(where.rpartition(':')[0]).with_name('text')}")
+    text_where, text = texts[name]
+    reading.add(name, root / source, text, where if text else text_where, seconds.get(name))

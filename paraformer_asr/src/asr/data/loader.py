@@ -1,0 +1,237 @@
+"""Batches of utterances, read ahead by threads. Which batch comes at which step is a pure function of (seed, step)."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from asr.config import Config, DataConfig, FeaturesConfig
+from asr.data.audio import change_speed
+from asr.data.bucketing import BatchPlan, BatchShape, PlannedBatch
+from asr.data.dataset import SpeechDataset
+from asr.data.frontend import num_feature_frames
+from asr.data.tokenizer import END_ID, Tokenizer
+from asr.errors import UserError
+
+log = logging.getLogger("asr")
+
+TOLERANCE_S = 0.05
+"""A sound may be so much longer than stated."""
+
+Batch = dict[str, np.ndarray]
+"""wave: float32[b, n] in −1…1, 0 behind the end; wave_lengths: int32[b]; tokens: int32[b, u], 0 behind the end, with
+the end of sentence where the model has one; token_lengths: int32[b]; index: int32[b], −1 = filled up."""
+
+
+class TrainLoader:
+    """The batches of a whole run, in an order and with playing speeds that are drawn anew for each epoch.
+
+    Utterances outside `data.min_seconds` … `data.max_seconds` are left out, and their number is logged.
+
+    Attributes:
+        plan: which utterance comes where.
+        epoch_starts: int64[num_epochs + 1], the steps at which the epochs begin; the last is the end of the run.
+        kept: int64[u], the utterances of the data set that take part.
+    """
+
+    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, num_devices: int = 1):
+        """Make the plan; no sound is read yet.
+
+        Args:
+            dataset: the training split.
+            tokenizer: of the model.
+            config: `seed`, and the settings of the data, the batches and the end of sentence.
+            num_devices: devices that a batch is spread over.
+
+        Raises:
+            UserError: no utterance has an admitted length.
+        """
+        durations_u = dataset.durations_s()
+        self.kept = select_lengths(durations_u, config.data)
+        self._rows = _Rows(dataset, tokenizer, config)
+        lengths_u = np.array([len(self._rows.tokens_u[i]) for i in self.kept])
+        crowded = find_crowded(durations_u[self.kept], lengths_u, config.features)
+        if len(crowded):
+            log.warning(
+                "%d training utterances have more tokens than frames, such as %s with %d tokens",
+                len(crowded),
+                dataset.where(int(self.kept[crowded[0]])),
+                lengths_u[crowded[0]],
+            )
+        self.plan = plan_training(durations_u[self.kept], lengths_u, config, num_devices)
+        self.epoch_starts = self.plan.epoch_starts(config.training.num_epochs)
+        self._config = config.data
+
+    @property
+    def shapes(self) -> tuple[BatchShape, ...]:
+        """The shapes that occur, from short to long."""
+        return self.plan.shapes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of the first epoch; that of others differs a little where speeds are drawn."""
+        return int(self.epoch_starts[1])
+
+    @property
+    def num_steps(self) -> int:
+        """Batches of the whole run."""
+        return int(self.epoch_starts[-1])
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Return (epoch, number of the batch in it) of a step, all counted from 0.
+
+        Raises:
+            IndexError: the run has no such step.
+        """
+        if not 0 <= step < self.num_steps:
+            raise IndexError(f"the run has {self.num_steps} steps, asked for step {step}")
+        epoch = int(np.searchsorted(self.epoch_starts, step, side="right")) - 1
+        return epoch, step - int(self.epoch_starts[epoch])
+
+    def batch_at(self, step: int) -> Batch:
+        """Return the batch of one step, counted from 0, read in the calling thread."""
+        return self._rows.load(self.plan.batch(*self.locate(step)), self.kept)
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches from `start_step` to the end of the run.
+
+        Raises:
+            UserError: at the batch whose sound cannot be read, naming the file.
+        """
+        steps = grain.MapDataset.range(self.num_steps)
+        return read_ahead(steps.map(lambda step: self.batch_at(int(step))), self._config, start_step)
+
+
+class EvalLoader:
+    """All utterances of a split once, of any length, at their own speed, always in the same batches.
+
+    Attributes:
+        plan: which utterance comes where.
+    """
+
+    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, num_devices: int = 1):
+        """Make the plan; no sound is read yet. Arguments as of `TrainLoader`; the data set has an utterance."""
+        self._rows, self._config = _Rows(dataset, tokenizer, config), config.data
+        self.plan = BatchPlan(
+            dataset.durations_s(),
+            np.array([len(tokens) for tokens in self._rows.tokens_u]),
+            batch_seconds=config.training.batch_seconds,
+            num_buckets=config.data.num_buckets,
+            sample_rate_hz=config.features.sample_rate_hz,
+            device_multiple=num_devices,
+            shuffle=False,
+        )
+        self.num_batches = self.plan.num_batches(0)
+
+    @property
+    def shapes(self) -> tuple[BatchShape, ...]:
+        """The shapes that occur, from short to long."""
+        return self.plan.shapes
+
+    def iterate(self) -> Iterator[Batch]:
+        """Yield the batches, from short to long utterances.
+
+        Raises:
+            UserError: at the batch whose sound cannot be read, naming the file.
+        """
+        numbers = grain.MapDataset.range(self.num_batches)
+        return read_ahead(numbers.map(lambda m: self._rows.load(self.plan.batch(0, int(m)))), self._config, 0)
+
+
+def plan_training(durations_u: np.ndarray, lengths_u: np.ndarray, config: Config, num_devices: int = 1) -> BatchPlan:
+    """Return the plan of a run.
+
+    Args:
+        durations_u: float64[u], seconds of each utterance that takes part.
+        lengths_u: int[u], its tokens, the end of sentence counted.
+        config: `seed`, `data` and `training`.
+        num_devices: that a batch is spread over.
+    """
+    return BatchPlan(
+        durations_u,
+        lengths_u,
+        speeds=config.data.augment.speeds,
+        batch_seconds=config.training.batch_seconds,
+        num_buckets=config.data.num_buckets,
+        sample_rate_hz=config.features.sample_rate_hz,
+        device_multiple=num_devices * config.training.accumulate,
+        seed=config.seed,
+    )
+
+
+def select_lengths(durations_u: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Return int64[kept], the utterances of an admitted length; log how many are left out.
+
+    Raises:
+        UserError: none is left.
+    """
+    short_u, long_u = durations_u < config.min_seconds, durations_u > config.max_seconds
+    left_out = (
+        f"{short_u.sum()} training utterances shorter than data.min_seconds = {config.min_seconds:g} "
+        f"and {long_u.sum()} longer than data.max_seconds = {config.max_seconds:g} are left out"
+    )
+    kept = np.flatnonzero(~(short_u | long_u))
+    if not len(kept):
+        raise UserError(f"no training utterance is left: {left_out}")
+    if len(kept) < len(durations_u):
+        log.info("%s", left_out)
+    return kept
+
+
+def find_crowded(durations_u: np.ndarray, lengths_u: np.ndarray, features: FeaturesConfig) -> np.ndarray:
+    """Return int64[found], the utterances with more tokens than frames.
+
+    Such a text is hardly said in that time, and no CTC alignment of it exists.
+    """
+    samples_u = (durations_u * features.sample_rate_hz).astype(np.int64)
+    return np.flatnonzero(lengths_u > num_feature_frames(samples_u, features))
+
+
+class _Rows:
+    """The utterances of a data set, tokenized, that are read into the rows of batches."""
+
+    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config):
+        self._dataset, self._rate_hz = dataset, config.features.sample_rate_hz
+        self._durations_u = dataset.durations_s()
+        end = [END_ID] if config.model.predictor.append_eos else []
+        self.tokens_u = [np.array(tokenizer.encode(text) + end, np.int32) for text in dataset.texts()]
+
+    def load(self, planned: PlannedBatch, kept: np.ndarray | None = None) -> Batch:
+        """Return a batch; `kept` says which utterance of the data set each one of the plan is."""
+        shape = planned.shape
+        batch = {
+            "wave": np.zeros((shape.batch_size, shape.num_samples), np.float32),
+            "wave_lengths": np.zeros(shape.batch_size, np.int32),
+            "tokens": np.zeros((shape.batch_size, shape.num_tokens), np.int32),
+            "token_lengths": np.zeros(shape.batch_size, np.int32),
+            "index": np.full(shape.batch_size, -1, np.int32),
+        }
+        for row in np.flatnonzero(planned.index_b >= 0):
+            index = int(planned.index_b[row] if kept is None else kept[planned.index_b[row]])
+            wave_n, tokens_u = self._read(index, float(planned.speed_b[row])), self.tokens_u[index]
+            batch["wave"][row, : len(wave_n)] = wave_n
+            batch["tokens"][row, : len(tokens_u)] = tokens_u
+            for name, value in (("wave_lengths", len(wave_n)), ("token_lengths", len(tokens_u)), ("index", index)):
+                batch[name][row] = value
+        return batch
+
+    def _read(self, index: int, speed: float) -> np.ndarray:
+        utterance = self._dataset[index]
+        stated_s = self._durations_u[index]
+        if utterance.duration_s > stated_s + TOLERANCE_S:
+            raise UserError(
+                f"{self._dataset.where(index)}: stated to be {stated_s:.2f} s long, but the sound has "
+                f"{utterance.duration_s:.2f} s; correct the duration or leave it out"
+            )
+        return change_speed(utterance.wave, speed, self._rate_hz)
+
+
+def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:
+    """Yield `batches[start]`, `batches[start + 1]`, …, prepared ahead by threads that end with the iterator."""
+    threads = config.num_threads
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=config.prefetch if threads else 0)
+    with contextlib.closing(iter(batches.to_iter_dataset(options))) as iterator:
+        iterator.set_state({"next_index": start})
+        yield from iterator

@@ -1,0 +1,152 @@
+"""A data set of sound files that a manifest lists."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from asr.config import DataConfig
+from asr.data.audio import DEFAULT_MAX_SECONDS, audio_duration_s, read_audio
+from asr.data.dataset import SpeechDataset, Utterance
+from asr.data.jsonl import read_jsonl
+from asr.data.kaldi import read_kaldi
+from asr.data.manifest import Entry, Reading
+from asr.data.tsv import read_tsv
+from asr.errors import UserError
+
+COUNTING_RATE_HZ = 16000
+"""Rate at which a sound is decoded to find its length."""
+
+MAX_LISTED = 20
+"""Problems that an error message lists; the check command lists all."""
+
+
+class ManifestDataset(SpeechDataset):
+    """Sound files with their texts; see `asr.data.jsonl`, `asr.data.kaldi` and `asr.data.tsv`.
+
+    Attributes:
+        entries: the lines of the manifest.
+    """
+
+    def __init__(self, config: DataConfig, split: Literal["train", "val", "test"], sample_rate_hz: int):
+        """Read the manifest of a split, and the headers of sound files whose length it does not state.
+
+        Args:
+            config: the section `data`.
+            split: "train", "val" or "test".
+            sample_rate_hz: that all sound is resampled to.
+
+        Raises:
+            UserError: a missing manifest or file, or lines that cannot be used; the first of them are listed.
+        """
+        entries, durations_s, problems = open_split(config, split)
+        if problems:
+            listed = "\n  ".join(problems[:MAX_LISTED])
+            more = f"\n  … {len(problems)} in all; python -m asr.check lists them" if len(problems) > MAX_LISTED else ""
+            raise UserError(
+                f"data.{split}_split {getattr(config, f'{split}_split')!r}: {len(problems)} lines cannot be used:\n"
+                f"  {listed}{more}"
+            )
+        self._init(entries, durations_s, sample_rate_hz)
+
+    def _init(self, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int) -> None:
+        self.entries, self._durations_s, self._sample_rate_hz = list(entries), durations_s, sample_rate_hz
+
+    @classmethod
+    def of_entries(cls, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int) -> "ManifestDataset":
+        """Return a data set of the given lines, whose lengths are known."""
+        dataset = cls.__new__(cls)
+        dataset._init(entries, durations_s, sample_rate_hz)
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Utterance:
+        entry = self._entry(index)
+        longest_s = max(DEFAULT_MAX_SECONDS, 2 * self._durations_s[index])
+        try:
+            wave_n = read_audio(entry.path, self._sample_rate_hz, longest_s)
+        except UserError as error:
+            raise UserError(f"{entry.where}: {error}") from None
+        return Utterance(wave_n, self._sample_rate_hz, entry.text, entry.name)
+
+    def durations_s(self) -> np.ndarray:
+        """Return float64[len], as the manifest states them, or else the header of the sound file."""
+        return self._durations_s
+
+    def texts(self) -> list[str]:
+        """Return the text of each utterance, as it stands in the manifest."""
+        return [entry.text for entry in self.entries]
+
+    def names(self) -> list[str]:
+        """Return the name of each utterance."""
+        return [entry.name for entry in self.entries]
+
+    def where(self, index: int) -> str:
+        """Return the manifest's file and line of utterance `index`."""
+        return self._entry(index).where
+
+    def _entry(self, index: int) -> Entry:
+        if not 0 <= index < len(self.entries):
+            raise IndexError(f"the data set has {len(self.entries)} utterances, asked for index {index}")
+        return self.entries[index]
+
+
+def open_split(config: DataConfig, split: Literal["train", "val", "test"]) -> tuple[list[Entry], np.ndarray, list[str]]:
+    """Return the entries of a split whose files exist, float64[len] their lengths, and all other lines as problems.
+
+    Raises:
+        UserError: no manifest, or one that is empty.
+    """
+    reading = read_manifest(config, split)
+    if not reading.entries and not reading.problems:
+        raise UserError(f"data.{split}_split: {getattr(config, f'{split}_split')!r} has no utterance")
+    entries, durations_s, problems = [], [], list(reading.problems)
+    with ThreadPoolExecutor(max(config.num_threads, 1)) as pool:
+        for entry, (duration_s, problem) in zip(reading.entries, pool.map(_duration, reading.entries), strict=True):
+            if problem:
+                problems.append(problem)
+            else:
+                entries.append(entry)
+                durations_s.append(duration_s)
+    return entries, np.array(durations_s, np.float64), problems
+
+
+def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) -> Reading:
+    """Return what the manifest of a split says; no sound file is looked at.
+
+    Raises:
+        UserError: a root or manifest that is missing or has not the form that `data.dataset` names.
+    """
+    root, name = Path(config.root), getattr(config, f"{split}_split")
+    if not root.is_dir():
+        raise UserError(f"data.root: expected the folder of the data set, found no folder {root}")
+    if not name:
+        raise UserError(f"data.{split}_split is empty; it names the split")
+    match config.dataset:
+        case "jsonl":
+            return read_jsonl(root / name, root)
+        case "kaldi":
+            return read_kaldi(root / name, root)
+        case "tsv":
+            return read_tsv(root / config.tsv_file, name, root)
+    raise UserError(f"data.dataset: {config.dataset} has no manifest")
+
+
+def _duration(entry: Entry) -> tuple[float, str]:
+    """Return the length of an entry's sound in seconds, and what is wrong with the file."""
+    try:
+        if entry.stated_s is not None and entry.path.is_file():
+            return entry.stated_s, ""
+        duration_s = audio_duration_s(entry.path)
+        if math.isnan(duration_s):  # a header that does not say it
+            duration_s = len(read_audio(entry.path, COUNTING_RATE_HZ)) / COUNTING_RATE_HZ
+    except UserError as error:
+        return 0.0, f"{entry.where}: {error}"
+    except OSError as error:  # such as a name that is too long
+        return 0.0, f"{entry.where}: {error.strerror or error}"
+    return duration_s, ""

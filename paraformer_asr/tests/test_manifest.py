@@ -1,0 +1,286 @@
+"""Manifests of all kinds: equal entries, and every line that cannot be used named by file and line."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asr.config import Config, DataConfig
+from asr.data import build_dataset
+from asr.data.jsonl import read_jsonl
+from asr.data.kaldi import read_kaldi
+from asr.data.manifest_dataset import ManifestDataset
+from asr.data.tsv import read_tsv
+from asr.errors import UserError
+
+RATE_HZ = 8000
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three sounds of 0.1, 0.2 and 0.3 s, and a manifest of each kind of them."""
+    (tmp_path / "wav").mkdir()
+    for k, name in enumerate(NAMES, 1):
+        soundfile.write(tmp_path / "wav" / f"{name}.wav", np.full(800 * k, 0.1 * k, np.float32), RATE_HZ)
+    write(tmp_path / "funasr.jsonl", [{"key": n, "source": f"wav/{n}.wav", "target": f"say {n}"} for n in NAMES])
+    write(tmp_path / "nemo.jsonl", [{"audio_filepath": f"wav/{n}.wav", "text": f"say {n}"} for n in NAMES])
+    (tmp_path / "kaldi").mkdir()
+    (tmp_path / "kaldi/wav.scp").write_text("".join(f"{n} wav/{n}.wav\n" for n in NAMES))
+    (tmp_path / "kaldi/text").write_text("".join(f"{n} say {n}\n" for n in reversed(NAMES)))
+    rows = "".join(f"{n}\tx\ttrain\twav/{n}.wav\tsay {n}\n" for n in NAMES)
+    (tmp_path / "manifest.tsv").write_text(f"utt\tspeaker\tsplit\tpath\ttext\n{rows}")
+    return tmp_path
+
+
+def write(path, lines):
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+
+
+def open_train(root, dataset, split, **settings):
+    config = DataConfig(dataset=dataset, root=str(root), train_split=split, **settings)
+    return ManifestDataset(config, "train", RATE_HZ)
+
+
+ALL = [("jsonl", "funasr.jsonl"), ("jsonl", "nemo.jsonl"), ("kaldi", "kaldi"), ("tsv", "train")]
+
+
+@pytest.mark.parametrize(("dataset", "split"), ALL)
+def test_every_kind_gives_the_same_utterances(dataset, split, root):
+    found = open_train(root, dataset, split)
+    assert len(found) == 3
+    assert found.texts() == [f"say {n}" for n in NAMES]
+    assert found.names() == [f"wav/{n}.wav" for n in NAMES] if split == "nemo.jsonl" else list(NAMES)
+    np.testing.assert_allclose(found.durations_s(), [0.1, 0.2, 0.3])
+    for index, name in enumerate(NAMES):
+        utterance = found[index]
+        assert (utterance.text, utterance.name) == (f"say {name}", found.names()[index])
+        np.testing.assert_allclose(utterance.wave, 0.1 * (index + 1), atol=1e-4)
+        assert len(utterance.wave) == 800 * (index + 1) and utterance.sample_rate_hz == RATE_HZ
+    line = {"tsv": 3}.get(dataset, 2)
+    assert found.where(1).endswith(f":{line}") and split.split(".")[0].replace("train", "manifest") in found.where(1)
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            found[index]
+
+
+def test_the_kinds_of_a_line_may_be_mixed_and_paths_be_absolute(root):
+    lines = [
+        {"key": "one", "source": str(root / "wav/a.wav"), "target": "x", "source_len": 5, "target_len": 1},
+        {"audio_filepath": "wav/b.wav", "text": "y", "utt_id": "two", "offset": 0, "source": "mic"},
+    ]
+    write(root / "mixed.jsonl", lines)
+    found = open_train(root, "jsonl", str(root / "mixed.jsonl"))
+    assert found.names() == ["one", "two"] and found.durations_s().tolist() == [0.1, 0.2]
+
+
+def test_lengths_are_taken_from_the_manifest_and_else_from_the_sound(root):
+    lines = [
+        {"audio_filepath": "wav/a.wav", "text": "x", "duration": 7.5},
+        {"audio_filepath": "wav/b.wav", "text": "x", "duration": None},
+        {"key": "c", "source": "wav/c.wav", "target": "x", "source_len": 4000},
+    ]
+    write(root / "some.jsonl", lines)
+    assert open_train(root, "jsonl", "some.jsonl").durations_s().tolist() == [7.5, 0.2, 0.3]
+    (root / "kaldi/utt2dur").write_text("a 1.5\nc 2.5\n")
+    assert open_train(root, "kaldi", "kaldi").durations_s().tolist() == [1.5, 0.2, 2.5]
+    rows = "split\tseconds\ttext\tpath\ntrain\t3.5\tx\twav/a.wav\ntrain\t\tx\twav/b.wav\n"
+    (root / "manifest.tsv").write_text(rows)
+    assert open_train(root, "tsv", "train").durations_s().tolist() == [3.5, 0.2]
+
+
+def test_sound_whose_header_does_not_say_its_length_is_counted(root):
+    soundfile.write(root / "wav/piped.flac", np.zeros(4000, np.float32), RATE_HZ)
+    content = bytearray((root / "wav/piped.flac").read_bytes())
+    content[21] &= 0xF0  # the number of samples in the stream's header: 36 bits of zeros say that it is not known
+    content[22:26] = bytes(4)
+    (root / "wav/piped.flac").write_bytes(content)
+    write(root / "some.jsonl", [{"audio_filepath": "wav/piped.flac", "text": "x"}])
+    assert open_train(root, "jsonl", "some.jsonl").durations_s().tolist() == [0.5]
+
+
+def test_a_table_has_several_splits(root):
+    rows = [("a", "train"), ("b", "dev"), ("c", "test")]
+    text = "path\ttext\tsplit\r\n" + "".join(f"wav/{n}.wav\tx\t{split}\r\n" for n, split in rows)
+    (root / "manifest.tsv").write_text(text)
+    assert open_train(root, "tsv", "train+dev").names() == ["wav/a.wav", "wav/b.wav"]
+    (root / "other.tsv").write_text(text)
+    assert open_train(root, "tsv", "test", tsv_file="other.tsv").names() == ["wav/c.wav"]
+    with pytest.raises(UserError, match=r"manifest\.tsv: no line of the split 'val'; .* 'train' \(1\), 'dev' \(1\)"):
+        open_train(root, "tsv", "train+val")
+
+
+def test_each_split_is_named_by_its_own_setting(root):
+    config = Config(data=DataConfig(dataset="jsonl", root=str(root), val_split="nemo.jsonl", test_split="nowhere"))
+    assert build_dataset(config, "val").names()[0] == "wav/a.wav"
+    with pytest.raises(UserError, match=r"nowhere: expected a manifest .* holds .*funasr\.jsonl"):
+        build_dataset(config, "test")
+
+
+BAD_JSON = [
+    ("no json", ":2: not JSON"),
+    ("[1, 2]", r":2: expected a JSON object"),
+    ("[" * 100_000, ":2: (not JSON|expected a JSON object, found brackets)"),
+    ({"key": "x", "source": "wav/b.wav"}, ":2: the key 'target' is missing"),
+    ({"text": "x"}, ":2: the key 'audio_filepath' is missing; .* found text"),
+    ({}, ":2: the key .* is missing; .* found none"),
+    ({"key": "x", "source": 5, "target": "x"}, ":2: source: expected a text, found 5"),
+    ({"key": ["x"], "source": "wav/b.wav", "target": "x"}, ":2: key: expected a text"),
+    ({"audio_filepath": "", "text": "x"}, ":2: audio_filepath: the path is empty"),
+    ({"audio_filepath": "wav/b.wav", "text": " "}, ":2: the text of 'wav/b.wav' is empty"),
+    ({"audio_filepath": "wav/b.wav", "text": "x", "utt_id": ""}, ":2: the name of the utterance is empty"),
+    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": "long"}, ":2: expected seconds above 0, found 'long'"),
+    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": -1}, ":2: expected seconds above 0, found -1"),
+    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": [1]}, r":2: expected seconds above 0, found \[1\]"),
+    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": True}, ":2: expected seconds above 0, found True"),
+    ('{"audio_filepath": "wav/b.wav", "text": "x", "duration": NaN}', ":2: expected seconds above 0, found nan"),
+    ({"audio_filepath": "wav/b.wav", "text": "x", "offset": 1.5}, ":2: an offset of 1.5"),
+    ({"audio_filepath": "wav/a.wav", "text": "x"}, r":2: the utterance 'wav/a\.wav' stands in .*:1 already"),
+    ({"audio_filepath": "wav/none.wav", "text": "x"}, r":2: .*none\.wav: no such file"),
+    ({"audio_filepath": "wav/none.wav", "text": "x", "duration": 1}, r":2: .*none\.wav: no such file"),
+    ({"audio_filepath": "wav", "text": "x"}, ":2: .*wav: a folder"),
+    ({"audio_filepath": "n" * 5000, "text": "x", "duration": 1}, ":2: .*too long"),
+    ({"audio_filepath": "nemo.jsonl", "text": "x"}, r":2: .*nemo\.jsonl: .*expected a sound file"),
+    ({"audio_filepath": "wav/\0.wav", "text": "x"}, ":2: characters that no file name"),
+    ({"audio_filepath": "wav/b.wav", "text": "\ud800"}, ":2: characters that no .* text can have"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_JSON)
+def test_a_bad_json_line_is_named(line, message, root):
+    good = {"audio_filepath": "wav/a.wav", "text": "x"}
+    write(root / "bad.jsonl", [good, line, {"audio_filepath": "wav/c.wav", "text": "x"}])
+    with pytest.raises(UserError, match=message) as error:
+        open_train(root, "jsonl", "bad.jsonl")
+    assert "1 lines cannot be used" in str(error.value) and "bad.jsonl:2" in str(error.value)
+
+
+BAD_KALDI = [
+    ("wav.scp", "b flac -c -d b.flac |", r"wav\.scp:2: 'flac .*' is a command; commands are not run"),
+    ("wav.scp", "b", r"wav\.scp:2: the path of 'b' is missing"),
+    ("wav.scp", "a wav/b.wav", r"wav\.scp:2: the utterance 'a' stands in .*wav\.scp:1 already"),
+    ("wav.scp", "x wav/b.wav", r"wav\.scp:2: no text of 'x' in .*text"),
+    ("wav.scp", "b wav/none.wav", r"wav\.scp:2: .*none\.wav: no such file"),
+    ("text", "b", r"text:2: the text of 'b' is empty"),
+    ("text", "x say x", r"text:2: no sound of 'x' in wav\.scp"),
+    ("utt2dur", "b none", r"\n  \S*utt2dur:2: expected seconds above 0, found 'none'"),
+    ("utt2dur", "b 0", r"utt2dur:2: expected seconds above 0, found '0'"),
+]
+
+
+@pytest.mark.parametrize(("file", "line", "message"), BAD_KALDI)
+def test_a_bad_line_of_a_kaldi_folder_is_named(file, line, message, root):
+    (root / "kaldi/utt2dur").write_text("a 0.1\nb 0.2\nc 0.3\n")
+    (root / "kaldi/text").write_text("a say a\nb say b\nc say c\n")
+    lines = (root / "kaldi" / file).read_text().splitlines()
+    write(root / "kaldi" / file, [lines[0], line, lines[2]])
+    with pytest.raises(UserError, match=message):
+        open_train(root, "kaldi", "kaldi")
+
+
+def test_commands_of_a_kaldi_folder_are_not_run(root):
+    (root / "kaldi/wav.scp").write_text(f"a touch {root}/run |\nb | touch {root}/run\n")
+    assert len(read_kaldi(root / "kaldi", root).problems) == 3
+    assert not (root / "run").exists()
+
+
+def test_segments_and_missing_files_of_kaldi_are_refused(root):
+    (root / "kaldi/segments").write_text("a-1 a 0.0 0.1\n")
+    with pytest.raises(UserError, match="segments: .* extract-segments"):
+        open_train(root, "kaldi", "kaldi")
+    os.remove(root / "kaldi/segments")
+    os.remove(root / "kaldi/text")
+    with pytest.raises(UserError, match=r"text: expected lines of an utterance and its text .* holds wav\.scp"):
+        open_train(root, "kaldi", "kaldi")
+    with pytest.raises(UserError, match="nowhere: expected a folder with wav.scp and text; .* kaldi/"):
+        open_train(root, "kaldi", "nowhere")
+
+
+BAD_ROWS = [
+    ("b\ttrain\twav/b.wav", ":3: expected 5 columns, found 3"),
+    ("b\ttrain\twav/b.wav\tx\t0.2\tmore", ":3: expected 5 columns, found 6"),
+    ("b\ttrain\t\tx\t0.2", ":3: the path is empty"),
+    ("\ttrain\twav/b.wav\tx\t0.2", ":3: the name of the utterance is empty"),
+    ("a\ttrain\twav/b.wav\tx\t0.2", ":3: the utterance 'a' stands in .*:2 already"),
+    ("b\ttrain\twav/b.wav\t\t0.2", ":3: the text of 'b' is empty"),
+    ("b\ttrain\twav/b.wav\tx\tnan", ":3: expected seconds above 0, found 'nan'"),
+    ("b\ttrain\twav/none.wav\tx\t0.2", r":3: .*none\.wav: no such file"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
+def test_a_bad_row_of_a_table_is_named(row, message, root):
+    head, good = "utt\tsplit\tpath\ttext\tseconds", "a\ttrain\twav/a.wav\tx\t0.1"
+    write(root / "manifest.tsv", [head, good, row, "c\ttrain\twav/c.wav\tx\t0.3"])
+    with pytest.raises(UserError, match=message):
+        open_train(root, "tsv", "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "found no 'path' among nothing"), ("path,text,split\n", "found no 'path' among 'path,text,split'")],
+)
+def test_a_table_without_its_columns_is_refused(content, message, root):
+    (root / "manifest.tsv").write_text(content)
+    with pytest.raises(UserError, match=f"manifest.tsv:1: expected the columns path, text, split .*{message}"):
+        open_train(root, "tsv", "train")
+
+
+def test_the_first_problems_are_listed_and_all_counted(root):
+    write(root / "bad.jsonl", ["x"])
+    with pytest.raises(UserError, match=r"bad\.jsonl:1: not JSON"):  # though no line is left
+        open_train(root, "jsonl", "bad.jsonl")
+    write(root / "bad.jsonl", ["x"] * 30 + [{"audio_filepath": "wav/none.wav", "text": "x"}])
+    with pytest.raises(UserError) as error:
+        open_train(root, "jsonl", "bad.jsonl")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + 20 + 1
+    assert "data.train_split 'bad.jsonl': 31 lines" in lines[0] and "31 in all; python -m asr.check" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "message"),
+    [
+        ("jsonl", "empty.jsonl", "data.train_split: 'empty.jsonl' has no utterance"),
+        ("jsonl", "latin.jsonl", r"latin\.jsonl:2: .* UTF-8"),
+        ("jsonl", "", "data.train_split is empty"),
+        ("tsv", "", "data.train_split is empty"),
+    ],
+)
+def test_a_manifest_without_utterances_or_text_is_refused(dataset, split, message, root):
+    (root / "empty.jsonl").write_text("\n\n")
+    (root / "latin.jsonl").write_bytes(b"{}\ncaf\xe9\n")
+    with pytest.raises(UserError, match=message):
+        open_train(root, dataset, split)
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root: .*nowhere"):
+        open_train(tmp_path / "nowhere", "jsonl", "x.jsonl")
+
+
+def test_sound_that_becomes_unreadable_is_named_with_its_line(root):
+    found = open_train(root, "jsonl", "nemo.jsonl")
+    (root / "wav/b.wav").write_bytes(b"no sound")
+    with pytest.raises(UserError, match=r"nemo\.jsonl:2: .*b\.wav: a text that begins"):
+        found[1]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(max_size=40), max_size=4))
+def test_any_text_is_read_without_a_crash(tmp_path, lines):
+    (tmp_path / "kaldi").mkdir(exist_ok=True)
+    for file in ("any.jsonl", "any.tsv", "kaldi/wav.scp", "kaldi/text"):
+        (tmp_path / file).write_text("\n".join(lines), encoding="utf-8", newline="")
+    readings = [read_jsonl(tmp_path / "any.jsonl", tmp_path), read_kaldi(tmp_path / "kaldi", tmp_path)]
+    (tmp_path / "any.tsv").write_text("path\ttext\tsplit\n" + "\n".join(lines), encoding="utf-8", newline="")
+    try:
+        readings.append(read_tsv(tmp_path / "any.tsv", "train", tmp_path))
+    except UserError as error:
+        assert "no line of the split 'train'" in str(error)
+    for reading in readings:
+        assert all(":" in problem for problem in reading.problems)
