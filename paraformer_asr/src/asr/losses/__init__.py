@@ -1,0 +1,94 @@
+"""Losses: pure functions of the network's outputs and the true tokens, each a sum over the batch.
+
+`paraformer_loss` weighs them and divides by the number of tokens. To add one:
+
+1. write the function in a file of its own, summing over the real positions; cut off padding with a `where` before
+   anything is computed from it (`seq_loss.valid_positions` gives the mask);
+2. add its weight to `LossConfig` in `config.py`, and its part to `paraformer_loss` below;
+3. add its name to `PARTS` in `tests/test_build_loss.py`: the common rules are then tested for it.
+"""
+
+from typing import Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from asr.config import LossConfig
+from asr.losses.ctc import ctc_loss
+from asr.losses.mwer import mwer_loss
+from asr.losses.seq_loss import masked_cross_entropy, quantity_loss
+
+
+class Outputs(Protocol):
+    """What the losses read of the network's training outputs.
+
+    Attributes:
+        logits_buv: float32[b, u, v], second pass of the decoder.
+        token_count_b: float32[b], sum of the predictor's weights.
+        frame_lengths_b: int32[b], real frames of the encoder.
+        ctc_logits_btv: float32[b, t, v], or None without a CTC head.
+    """
+
+    logits_buv: jax.Array
+    token_count_b: jax.Array
+    frame_lengths_b: jax.Array
+    ctc_logits_btv: jax.Array | None
+
+
+def paraformer_loss(
+    outputs: Outputs,
+    tokens_bu: jax.Array,
+    token_lengths_b: jax.Array,
+    config: LossConfig,
+    *,
+    append_eos: bool,
+    normalizer: jax.Array,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the loss that training minimises, and its parts.
+
+        loss = (1 − w)·cross_entropy + w·ctc + quantity_weight·quantity + mwer_weight·mwer,    w = ctc_weight
+        each part = its sum over the batch / normalizer
+
+    With the same normalizer for all parts of a split batch, their losses add up to that of the whole batch.
+
+    Args:
+        outputs: of the network in training.
+        tokens_bu: int32[b, u], true tokens.
+        token_lengths_b: int32[b], real tokens; 0 for a filled-up row, which counts nowhere.
+        config: the section `loss` of a config.
+        append_eos: the last token of each row is the end of sentence. CTC leaves it out: no frame sounds like it.
+        normalizer: float32 scalar > 0, tokens of the whole batch, usually.
+        key: random key, for the hypotheses of the MWER loss; only they need it.
+
+    Returns:
+        float32 scalar, and float32 scalars "cross_entropy", "quantity" and, where their weights are not 0, "ctc" and
+        "mwer", before weighting.
+
+    Raises:
+        ValueError: a weight asks for CTC without a CTC head, or for MWER without a key.
+    """
+    chex.assert_rank([tokens_bu, token_lengths_b, normalizer], [2, 1, 0])
+    sums = {
+        "cross_entropy": masked_cross_entropy(outputs.logits_buv, tokens_bu, token_lengths_b, config.label_smoothing),
+        "quantity": quantity_loss(outputs.token_count_b, token_lengths_b),
+    }
+    weights = {"cross_entropy": 1 - config.ctc_weight, "quantity": config.quantity_weight}
+    if config.ctc_weight:
+        if outputs.ctc_logits_btv is None:
+            raise ValueError("loss.ctc_weight is not 0, but the network has no CTC head (model.ctc_head)")
+        spoken_lengths_b = jnp.maximum(token_lengths_b - int(append_eos), 0)
+        sums["ctc"] = ctc_loss(outputs.ctc_logits_btv, outputs.frame_lengths_b, tokens_bu, spoken_lengths_b)
+        weights["ctc"] = config.ctc_weight
+    if config.mwer_weight:
+        if key is None:
+            raise ValueError("loss.mwer_weight is not 0, so paraformer_loss needs a key")
+        settings = {"num_candidates": config.mwer_candidates, "mask_share": config.mwer_mask_share}
+        sums["mwer"] = mwer_loss(outputs.logits_buv, tokens_bu, token_lengths_b, key, **settings)
+        weights["mwer"] = config.mwer_weight
+    parts = {name: total / normalizer for name, total in sums.items()}
+    return sum(weights[name] * part for name, part in parts.items()), parts
+
+
+__all__ = ["Outputs", "ctc_loss", "masked_cross_entropy", "mwer_loss", "paraformer_loss", "quantity_loss"]

@@ -1,0 +1,138 @@
+"""Error rates of words and characters, from counts of substitutions, deletions and insertions.
+
+Counts are added up over utterances and divided once, so a long utterance weighs more than a short one and the order
+of evaluation cannot change a result.
+
+What is compared, and nothing else is done to a text (neither case nor punctuation nor accents are touched):
+
+    words        what stands between blanks (any white space)
+    characters   all code points that are not white space
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+
+from rapidfuzz.distance import Levenshtein
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text."""
+    return text.split()
+
+
+def characters(text: str) -> list[str]:
+    """Return the characters of a text without the blanks."""
+    return [character for character in text if not character.isspace()]
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorCounts:
+    """How many units of the truth were missed, and how.
+
+    Attributes:
+        substitutions: units that were said as another one.
+        deletions: units that were left out.
+        insertions: units that were added.
+        reference_length: units of the truth.
+    """
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    reference_length: int = 0
+
+    @property
+    def errors(self) -> int:
+        """The sum of the three kinds."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def hits(self) -> int:
+        """Units of the truth that were said rightly."""
+        return self.reference_length - self.substitutions - self.deletions
+
+    @property
+    def rate(self) -> float:
+        """Errors / reference_length; above 1 where much was added, and NaN where the truth is empty."""
+        return self.errors / self.reference_length if self.reference_length else math.nan
+
+    def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
+        """Return the counts of both together."""
+        return ErrorCounts(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.reference_length + other.reference_length,
+        )
+
+
+def sum_counts(counts: Iterable[ErrorCounts]) -> ErrorCounts:
+    """Return the counts of all utterances together."""
+    return sum(counts, ErrorCounts())
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """How a hypothesis lies beside the truth with as few errors as can be.
+
+    Attributes:
+        pairs: (unit of the truth, unit of the hypothesis) in order. They are equal where it is right; None on the left
+            is an insertion, None on the right a deletion.
+    """
+
+    pairs: tuple[tuple[Hashable | None, Hashable | None], ...]
+
+    @property
+    def counts(self) -> ErrorCounts:
+        """How many errors of each kind it shows."""
+        kinds = Counter(
+            "insertion" if truth is None else "deletion" if said is None else "hit" if truth == said else "substitution"
+            for truth, said in self.pairs
+        )
+        length = len(self.pairs) - kinds["insertion"]
+        return ErrorCounts(kinds["substitution"], kinds["deletion"], kinds["insertion"], length)
+
+
+def align(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> Alignment:
+    """Return an alignment with the fewest errors, each error counting 1.
+
+    Of several such alignments it is the one that rapidfuzz finds, and with it jiwer: so the three kinds of error agree
+    with jiwer's, not only their sum.
+
+    Args:
+        reference: units of the truth: words, characters or tokens; none of them None.
+        hypothesis: units that were said.
+
+    Reference: Levenshtein 1966; rapidfuzz `Levenshtein.opcodes`.
+    """
+    numbers: dict[Hashable, int] = {}  # numbers are compared exactly, other things by their hash alone
+    truth_ids, said_ids = (
+        [numbers.setdefault(unit, len(numbers)) for unit in units] for units in (reference, hypothesis)
+    )
+    pairs: list[tuple[Hashable | None, Hashable | None]] = []
+    for code in Levenshtein.opcodes(truth_ids, said_ids):
+        truth: Sequence = reference[code.src_start : code.src_end]
+        said: Sequence = hypothesis[code.dest_start : code.dest_end]
+        if code.tag == "insert":
+            truth = [None] * len(said)
+        elif code.tag == "delete":
+            said = [None] * len(truth)
+        pairs += zip(truth, said, strict=True)
+    return Alignment(tuple(pairs))
+
+
+def count_errors(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> ErrorCounts:
+    """Return the error counts of one utterance; arguments as in `align`."""
+    return align(reference, hypothesis).counts
+
+
+def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Return the error counts of the words of one utterance, for the word error rate (WER)."""
+    return count_errors(words(reference), words(hypothesis))
+
+
+def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Return the error counts of the characters of one utterance, for the character error rate (CER)."""
+    return count_errors(characters(reference), characters(hypothesis))

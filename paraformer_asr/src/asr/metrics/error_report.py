@@ -1,0 +1,180 @@
+"""Error rates and errors as text: a table for the terminal, and the utterances line by line beside their truth."""
+
+import dataclasses
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from asr.metrics.error_rate import Alignment, ErrorCounts, sum_counts
+
+Interval = tuple[float, float]
+"""(low, high) of an error rate, as fractions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusions:
+    """Which errors were made, and how often.
+
+    Attributes:
+        substitutions: (unit of the truth, what was said instead) → times.
+        deletions: unit of the truth that was left out → times.
+        insertions: unit that was added → times.
+    """
+
+    substitutions: Counter
+    deletions: Counter
+    insertions: Counter
+
+
+def count_confusions(alignments: Iterable[Alignment]) -> Confusions:
+    """Return the errors of all utterances, sorted into kinds and counted."""
+    found = Confusions(Counter(), Counter(), Counter())
+    for alignment in alignments:
+        for truth, said in alignment.pairs:
+            if truth is None:
+                found.insertions[said] += 1
+            elif said is None:
+                found.deletions[truth] += 1
+            elif truth != said:
+                found.substitutions[truth, said] += 1
+    return found
+
+
+def format_table(counts: Mapping[str, ErrorCounts], intervals: Mapping[str, Interval] | None = None) -> str:
+    """Return error rates as an aligned table for the terminal, one line a kind of unit or a part of the data.
+
+    Rates are shown in percent, and "–" where a value is not defined.
+
+    Args:
+        counts: name → its summed counts, as {"words": …, "characters": …}.
+        intervals: name → confidence interval of its rate; names may be missing.
+    """
+    intervals = intervals or {}
+    header = ["", "error %", "interval", "substituted", "deleted", "inserted", "of"]
+    rows = [
+        [
+            name,
+            _percent(c.rate),
+            _interval(intervals.get(name)),
+            f"{c.substitutions:,}",
+            f"{c.deletions:,}",
+            f"{c.insertions:,}",
+            f"{c.reference_length:,}",
+        ]
+        for name, c in counts.items()
+    ]
+    if not intervals:
+        header, *rows = ([*row[:2], *row[3:]] for row in [header, *rows])
+    return "\n".join(_aligned([header, *rows]))
+
+
+def format_alignment(alignment: Alignment, name: str, width: int = 100) -> str:
+    """Return one utterance beside its truth, as NIST's sclite prints it.
+
+        id: (name)
+        Scores: (#C #S #D #I) 2 1 0 1
+        REF:  the *** cat SAT
+        HYP:  the BIG cat SIT
+        Eval:     I       S
+
+    Stars stand where nothing was said. Wrong units are in capitals where their script has them. Wide characters
+    (Chinese, Japanese, Korean) count two columns. Lines longer than `width` go on in further triples of lines.
+
+    Args:
+        alignment: of the utterance's words, or of other units; they are written with `str`.
+        name: of the utterance.
+        width: columns of a line.
+    """
+    columns = [_column(truth, said) for truth, said in alignment.pairs]
+    c = alignment.counts
+    lines = [f"id: ({name})", f"Scores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"]
+    start, used = 0, 0
+    blocks = []
+    for i, column in enumerate(columns):
+        size = max(map(_display_width, column)) + 1
+        if used and used + size > width - len("Eval: "):
+            blocks.append(columns[start:i])
+            start, used = i, 0
+        used += size
+    for block in [*blocks, columns[start:]]:
+        widths = [max(map(_display_width, column)) for column in block]
+        for row, head in enumerate(("REF:  ", "HYP:  ", "Eval: ")):
+            cells = (_padded(column[row], size) for column, size in zip(block, widths, strict=True))
+            lines.append((head + " ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def format_report(
+    alignments: Sequence[tuple[str, Alignment]], num_confusions: int = 20, only_errors: bool = True
+) -> str:
+    """Return what went wrong: the sums, the most frequent errors, and the utterances beside their truth.
+
+    Args:
+        alignments: (name, alignment) of each utterance.
+        num_confusions: longest list of one kind of error.
+        only_errors: leave out utterances without an error.
+    """
+    confusions = count_confusions(alignment for _, alignment in alignments)
+    total = sum_counts(alignment.counts for _, alignment in alignments)
+    shown = [(name, alignment) for name, alignment in alignments if not only_errors or alignment.counts.errors]
+    wrong = sum(alignment.counts.errors > 0 for _, alignment in alignments)
+    parts = [f"{len(alignments):,} utterances, {wrong:,} with errors\n\n" + format_table({"all": total})]
+    pairs = Counter({f"{truth} → {said}": n for (truth, said), n in confusions.substitutions.items()})
+    for title, found in [
+        ("substituted", pairs),
+        ("deleted", confusions.deletions),
+        ("inserted", confusions.insertions),
+    ]:
+        if found:
+            # Ties in the order of their names, so that the report of equal results is equal.
+            ranked = sorted(found.items(), key=lambda item: (-item[1], str(item[0])))[:num_confusions]
+            number = len(f"{ranked[0][1]:,}")
+            more = f", the first {num_confusions} of {len(found):,}" if len(found) > num_confusions else ""
+            parts.append("\n".join([f"{title}{more}", *(f"  {n:>{number},}  {unit}" for unit, n in ranked)]))
+    return "\n\n".join([*parts, *(format_alignment(alignment, name) for name, alignment in shown)]) + "\n"
+
+
+def _column(truth: object | None, said: object | None) -> tuple[str, str, str]:
+    """Return the three cells of one unit: truth, hypothesis, kind of error."""
+    above, below = str(truth), str(said)
+    if truth is None:
+        return "*" * _display_width(below), below.upper(), "I"
+    if said is None:
+        return above.upper(), "*" * _display_width(above), "D"
+    if truth == said:
+        return above, below, ""
+    # Units that differ in case alone would look alike in capitals.
+    return (above, below, "S") if above.upper() == below.upper() else (above.upper(), below.upper(), "S")
+
+
+def _display_width(text: str) -> int:
+    """Return the columns that a text takes on a terminal: wide characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - _display_width(text))
+
+
+def _percent(rate: float) -> str:
+    return "–" if math.isnan(rate) else f"{100 * rate:.2f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return "–" if interval is None or math.isnan(interval[0]) else " … ".join(_percent(rate) for rate in interval)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Return one line a row: the first column flush left, the others flush right, two spaces between."""
+    widths = [max(_display_width(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            " " * (width - _display_width(cell)) + cell if i else _padded(cell, width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
