@@ -1,0 +1,112 @@
+"""Measure speed and memory: `python -m asr.bench [--config CONFIG] [key=value …]`."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
+from asr.config_reader import load_config, override_config
+from asr.errors import EXIT_OK, UserError
+
+AISHELL_TOKENS = 4233
+SMALL_PARAFORMER = Config(
+    name="bench",
+    model=ModelConfig(
+        vocab_size=AISHELL_TOKENS,
+        encoder=EncoderConfig(num_layers=12, width=256),
+        decoder=DecoderConfig(num_layers=6),
+    ),
+)
+"""What is measured without a config: 12 SAN-M blocks of width 256 and 6 decoder blocks, as in the small published
+recipes; feed-forward width 2048, 4 heads, kernel 11, dropout 0.1, no CTC."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.bench",
+        description="Measure steps of training (train), of transcription (infer), of computing features (frontend), "
+        "or of reading sound (input). Without --config: SAN-M 12 × 256 with 6 decoder layers, float32, 8 × 8 s.",
+    )
+    parser.add_argument("--config", type=Path, help="YAML file")
+    parser.add_argument("--mode", choices=("train", "infer", "frontend", "input"), default="train")
+    parser.add_argument("--batch", type=int, default=8, help="utterances in a step (default: 8)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of sound in each utterance (default: 8)")
+    parser.add_argument("--tokens", type=int, default=32, help="in each utterance (default: 32)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
+    parser.add_argument("--attention", choices=("explicit", "xla", "cudnn"))
+    parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--scan", action="store_true", help="one compiled block for all encoder layers")
+    parser.add_argument("--steps", type=int, default=20, help="steps that count (default: 20)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.encoder.width=512")
+    return parser.parse_intermixed_args()
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Return the config that the arguments describe.
+
+    Raises:
+        UserError: a setting, or a size of the batch, that cannot be.
+    """
+    for name, least in (("batch", 1), ("seconds", 0.1), ("tokens", 1), ("steps", 1)):
+        if not getattr(arguments, name) >= least:
+            raise UserError(f"--{name}: expected at least {least}, found {getattr(arguments, name)}")
+    flags = {
+        "model.dtype": arguments.dtype,
+        "model.encoder.attention": arguments.attention,
+        "model.remat": "true" if arguments.remat else None,
+        "model.encoder.scan": "true" if arguments.scan else None,
+        "training.batch_seconds": arguments.batch * arguments.seconds if arguments.config is None else None,
+    }
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + arguments.overrides
+    if arguments.config is None:
+        return override_config(SMALL_PARAFORMER, overrides)
+    config = load_config(arguments.config, overrides)
+    vocab_size = config.model.vocab_size or AISHELL_TOKENS  # a run takes it from its tokenizer
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=vocab_size))
+
+
+def format_summary(numbers: dict) -> str:
+    """Return the numbers as lines of text."""
+    lines = [
+        f"{numbers['mode']}: {numbers['steps']} steps of {numbers['batch']:.4g} utterances, {numbers['audio_s']:.4g} s "
+        f"of sound; median {1e3 * numbers['median_s']:.1f} ms, 95th percentile {1e3 * numbers['p95_s']:.1f} ms; "
+        f"{numbers['audio_s_per_s']:.1f} × real time",
+        f"compilation {numbers['compile_s']:.1f} s; process memory {numbers['process_bytes'] / 1e9:.2f} GB",
+    ]
+    if numbers["device_bytes"]:
+        lines.append(f"device memory {numbers['device_bytes'] / 1e9:.2f} GB")
+    if numbers["flops"]:
+        lines.append(
+            f"{numbers['parameters']:,} parameters; {numbers['flops'] / 1e9:.1f} GFLOP a step, "
+            f"{numbers['flops_per_s'] / 1e12:.3f} TFLOP/s"
+        )
+    if numbers["mfu"]:
+        lines.append(f"{100 * numbers['mfu']:.1f} % of the device's bfloat16 peak")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure and report; return the exit code."""
+    arguments = parse_arguments()
+    config = read_config(arguments)
+
+    from asr.run_dir import describe_environment  # imports jax: after the config was found good
+    from asr.training.measure import BatchSize, measure
+
+    size = BatchSize(arguments.batch, arguments.seconds, arguments.tokens)
+    numbers = measure(config, size, arguments.mode, arguments.steps).summary()
+    print(format_summary(numbers))
+    if arguments.json:
+        try:
+            arguments.json.write_text(json.dumps(numbers | {"environment": describe_environment()}, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"--json {arguments.json}: cannot be written ({error.strerror})") from None
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

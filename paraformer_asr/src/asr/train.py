@@ -1,0 +1,75 @@
+"""Train a model: `python -m asr.train --config CONFIG [key=value …]`."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config import Config
+from asr.config_reader import load_config, to_plain
+from asr.errors import EXIT_UNFINISHED, UserError
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.train",
+        description="Train a Paraformer and leave a full record in a run directory.",
+        epilog="Exit codes: 0 finished, 2 wrong input, 3 non-finite loss or gradient, "
+        f"{EXIT_UNFINISHED} --max-minutes is over, 130 Ctrl-C, 143 SIGTERM (the last three save first).",
+    )
+    parser.add_argument("--config", type=Path, help="YAML file; needed unless --resume is given")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this run directory")
+    parser.add_argument("--max-minutes", type=float, help="save and stop after so many minutes, to be resumed")
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps for Perfetto")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.num_epochs=5")
+    return parser.parse_intermixed_args()
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Return the config that the arguments name: of the file, or of the run to be resumed."""
+    if arguments.resume is None:
+        if arguments.config is None:
+            raise UserError("give --config FILE to start a run, or --resume RUN to go on with one")
+        return load_config(arguments.config, arguments.overrides)
+    config = load_config(arguments.resume / "config.yaml", arguments.overrides)
+    if arguments.config is not None:
+        given = load_config(arguments.config, arguments.overrides)
+        given = _with_widths(given, config)
+        if differing := _differences(to_plain(given), to_plain(config)):
+            raise UserError(
+                f"{arguments.resume} was started with other settings than {arguments.config}: "
+                f"{', '.join(differing)}. Leave --config out to resume with the run's own."
+            )
+    return config
+
+
+def _with_widths(given: Config, resolved: Config) -> Config:
+    """Return the config with those widths of the resolved one that it leaves to the data."""
+    widths = {name: getattr(given.model, name) or getattr(resolved.model, name) for name in ("vocab_size", "input_dim")}
+    return dataclasses.replace(given, model=dataclasses.replace(given.model, **widths))
+
+
+def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
+    """Return the keys whose values differ, with dots between sections."""
+    found = []
+    for key, value in one.items():
+        if isinstance(value, dict) and isinstance(other[key], dict):
+            found += _differences(value, other[key], f"{prefix}{key}.")
+        elif value != other[key]:
+            found.append(prefix + key)
+    return found
+
+
+def main() -> int:
+    """Start or resume a run; return the exit code."""
+    arguments = parse_arguments()
+    config = read_config(arguments)
+
+    from asr.training.loop import train  # imports jax: after the config was found good
+
+    return train(config, resume=arguments.resume, max_minutes=arguments.max_minutes, profile_steps=arguments.profile)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,126 @@
+"""One pass over the validation split during training."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+
+from asr.metrics import ErrorCounts, character_errors, count_errors, word_errors
+from asr.training.setup import Setup
+from asr.training.state import TrainState
+
+NUM_TRANSCRIPTS = 10
+"""Utterances whose transcripts are shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcribed:
+    """What was said and what was understood.
+
+    Attributes:
+        name: of the utterance.
+        reference: the true text.
+        hypothesis: the decoded text.
+    """
+
+    name: str
+    reference: str
+    hypothesis: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Aligned:
+    """What a picture of one utterance's alignment is drawn from.
+
+    Attributes:
+        transcribed: name and texts.
+        mel_tm: float32[t, m], log energies.
+        alignment_ut: float32[u, t + 1], the overlap matrix, tail included.
+        tokens: u decoded tokens.
+    """
+
+    transcribed: Transcribed
+    mel_tm: np.ndarray
+    alignment_ut: np.ndarray
+    tokens: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one pass found.
+
+    Attributes:
+        losses: "loss" and its parts, and "token_accuracy" of the training path; means over the tokens.
+        words: errors in words.
+        characters: errors in characters.
+        tokens: errors in tokens, special ones left out.
+        quantity_error: mean over the utterances of |N − Σ alpha|.
+        transcripts: of the first utterances.
+        alignments: of the first utterances.
+    """
+
+    losses: dict[str, float]
+    words: ErrorCounts
+    characters: ErrorCounts
+    tokens: ErrorCounts
+    quantity_error: float
+    transcripts: list[Transcribed]
+    alignments: list[Aligned]
+
+    @property
+    def loss(self) -> float:
+        """Validation loss, for each token."""
+        return self.losses["loss"]
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Error rates by the names that training.select_by takes."""
+        return {"wer": self.words.rate, "cer": self.characters.rate, "ter": self.tokens.rate}
+
+
+def evaluate(setup: Setup, state: TrainState) -> Evaluation:
+    """Return the scores of the state's predicting weights on the validation split, decoded greedily."""
+    sums, num_tokens, quantity_errors = Counter(), 0, 0.0
+    words = characters = tokens = ErrorCounts()
+    transcripts, alignments = {}, {}
+    texts, names = setup.val_set.texts(), setup.val_set.names()
+    for batch in setup.val_loader.iterate():
+        results = setup.eval_step(state.variables, setup.put_batch(batch))
+        sums.update({name: float(value) for name, value in results["sums"].items()})
+        num_tokens += int(results["num_tokens"])
+        quantity_error_b = np.asarray(results["quantity_error_b"])
+        decoded_bu, lengths_b = np.asarray(results["tokens_bu"]), np.asarray(results["token_lengths_b"])
+        for row in np.flatnonzero(batch["index"] >= 0):
+            ids = [i for i in decoded_bu[row, : lengths_b[row]].tolist() if setup.tokenizer.is_ordinary(i)]
+            index = int(batch["index"][row])
+            reference = setup.tokenizer.normalise(texts[index])
+            transcribed = Transcribed(names[index], reference, setup.tokenizer.decode(ids))
+            words += word_errors(transcribed.reference, transcribed.hypothesis)
+            characters += character_errors(transcribed.reference, transcribed.hypothesis)
+            tokens += count_errors(setup.tokenizer.encode(transcribed.reference), ids)
+            quantity_errors += float(quantity_error_b[row])
+            if index < NUM_TRANSCRIPTS:
+                transcripts[index] = transcribed
+            if index < setup.config.training.num_sample_pictures:
+                alignments[index] = _align(setup, transcribed, results, row)
+    means = {name: total / max(num_tokens, 1) for name, total in sums.items()}
+    return Evaluation(
+        losses=means,
+        words=words,
+        characters=characters,
+        tokens=tokens,
+        quantity_error=quantity_errors / len(setup.val_set),
+        transcripts=[transcripts[index] for index in sorted(transcripts)],
+        alignments=[alignments[index] for index in sorted(alignments)],
+    )
+
+
+def _align(setup: Setup, transcribed: Transcribed, results: dict, row: int) -> Aligned:
+    num_frames, num_tokens = int(results["feature_lengths_b"][row]), int(results["token_lengths_b"][row])
+    decoded_u = np.asarray(results["tokens_bu"])[row, :num_tokens]
+    return Aligned(
+        transcribed=transcribed,
+        mel_tm=np.asarray(results["mel_btm"])[row, : int(results["mel_lengths_b"][row])],
+        alignment_ut=np.asarray(results["alignment_but"])[row, :num_tokens, : num_frames + 1],
+        tokens=tuple(setup.tokenizer.tokens[i] for i in decoded_u),
+    )

@@ -1,0 +1,245 @@
+"""The written record of a training run: log, table, detail, curves, transcripts, alignments, TensorBoard."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from asr.checkpoints.manifest import replace_json
+from asr.config import Config
+from asr.errors import UserError
+from asr.pictures import draw_alignment
+from asr.run_dir import RunDir
+from asr.training.curves import draw_curves
+from asr.training.evaluate import Evaluation, Transcribed
+from asr.training.progress import write_above_line
+from asr.training.tensorboard import open_tensorboard
+
+log = logging.getLogger("asr")
+
+COLUMNS = (
+    "run_id",
+    "model_type",
+    "epoch",
+    "step",
+    "train_loss",
+    "val_loss",
+    "wer",
+    "cer",
+    "ter",
+    "quantity_error",
+    "learning_rate",
+    "audio_s_per_s",
+    "seconds",
+)
+
+
+class Report:
+    """Writes the record of one run."""
+
+    def __init__(self, run: RunDir, config: Config):
+        self.run, self.config = run, config
+        self.results_file, self.metrics_file = run.path / "results.csv", run.path / "metrics.json"
+        self.tensorboard = open_tensorboard(run.path / "tensorboard", config.training.tensorboard)
+
+    def log_step(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
+        """Note one step in the log file; the terminal has its progress line.
+
+        Args:
+            step: number of the update.
+            metrics: "loss", "grad_norm", and whatever else the step tells.
+            learning_rate: of the update.
+        """
+        others = [f"{name} {value:.4f}" for name, value in metrics.items() if name not in ("loss", "grad_norm")]
+        log.debug(
+            "step %d: loss %.4f (%s), gradient norm %.3f, learning rate %.3g",
+            step,
+            metrics["loss"],
+            ", ".join(others),
+            metrics["grad_norm"],
+            learning_rate,
+        )
+        names = {"loss": "loss/train", "grad_norm": "grad_norm"}
+        values = {names.get(name, f"train/{name}"): value for name, value in metrics.items()}
+        self.tensorboard.scalars(step, values | {"learning_rate": learning_rate})
+
+    def evaluation(self, evaluation: Evaluation, *, epoch: int, step: int, **numbers: float) -> None:
+        """Note one evaluation everywhere.
+
+        Args:
+            evaluation: what the evaluation found.
+            epoch: passes over the training data so far.
+            step: updates so far.
+            numbers: the columns train_loss, learning_rate, audio_s_per_s and seconds.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        scores = evaluation.rates | {"quantity_error": evaluation.quantity_error}
+        numbers = {"epoch": epoch, "step": step, "val_loss": evaluation.loss} | numbers
+        row = {"run_id": self.run.run_id, "model_type": self.config.model.name} | numbers | scores
+        with self._naming_the_run():
+            append_row(self.results_file, row)
+            replace_json(self.metrics_file, self._details() + [describe(evaluation, numbers)])
+            draw_curves(read_rows(self.results_file), self.run.path / "curves.png")
+            self._show_samples(evaluation, step)
+            self.tensorboard.scalars(step, {"loss/val": evaluation.loss} | {f"val/{k}": v for k, v in scores.items()})
+        log.info(
+            "epoch %d (step %d): train loss %.4f, val loss %.4f, WER %.2f %%, CER %.2f %%, TER %.2f %%, "
+            "miscounted %.2f tokens, %.1f × real time",
+            epoch,
+            step,
+            numbers["train_loss"],
+            evaluation.loss,
+            *(100 * rate for rate in evaluation.rates.values()),
+            evaluation.quantity_error,
+            numbers["audio_s_per_s"],
+        )
+
+    def drop_after(self, step: int) -> None:
+        """Drop what was noted after `step`: a resumed run goes through those steps once more.
+
+        Raises:
+            UserError: a file cannot be read or written.
+        """
+        with self._naming_the_run():
+            if self.results_file.exists():
+                rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
+                part = self.results_file.with_name("results.csv.part")
+                write_rows(part, rows, "w")
+                part.replace(self.results_file)
+            if self.metrics_file.exists():
+                replace_json(self.metrics_file, [detail for detail in self._details() if detail["step"] <= step])
+
+    @contextlib.contextmanager
+    def _naming_the_run(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.run.path}: the record of the run cannot be written ({error.strerror or error}); its "
+                "checkpoints are intact, so that it can be resumed once the disk is in order"
+            ) from error
+
+    def _details(self) -> list[dict]:
+        if not self.metrics_file.exists():
+            return []
+        try:
+            details = json.loads(self.metrics_file.read_text())
+            return [detail for detail in details if isinstance(detail["step"], int)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.metrics_file}: expected a JSON list of evaluations, each with its step "
+                f"({type(error).__name__}: {error}); move the file away to begin a new one"
+            ) from None
+
+    def _show_samples(self, evaluation: Evaluation, step: int) -> None:
+        """Write the transcripts, and draw the alignments: the first as step_….png, the next as step_…_2.png."""
+        self.run.samples.mkdir(exist_ok=True)
+        name, features = f"step_{step:08d}", self.config.features
+        if evaluation.transcripts:
+            text = "\n".join(map(format_transcript, evaluation.transcripts))
+            (self.run.samples / f"{name}.txt").write_text(text, encoding="utf-8")
+        for number, aligned in enumerate(evaluation.alignments, 1):
+            path = self.run.samples / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
+            title = f"{aligned.transcribed.name}\nsaid: {aligned.transcribed.reference}"
+            draw_alignment(
+                aligned.mel_tm,
+                aligned.alignment_ut,
+                aligned.tokens,
+                features.output_shift_ms / 1000,
+                path,
+                title,
+                mel_shift_s=features.frame_shift_ms / 1000,
+            )
+            self.tensorboard.picture(step, f"val/alignment_{number}", path)
+
+
+def describe(evaluation: Evaluation, numbers: dict[str, float]) -> dict:
+    """Return what metrics.json holds of one evaluation, NaN and infinities as null.
+
+    Args:
+        evaluation: what it found.
+        numbers: its columns of results.csv that are not scores.
+    """
+    counts = {"words": evaluation.words, "characters": evaluation.characters, "tokens": evaluation.tokens}
+    scores = evaluation.rates | {"quantity_error": evaluation.quantity_error}
+    finite = {name: _json_number(value) for name, value in (numbers | scores).items()}
+    losses = {name: _json_number(value) for name, value in evaluation.losses.items()}
+    return finite | {"losses": losses} | {name: dataclasses.asdict(count) for name, count in counts.items()}
+
+
+def format_transcript(transcribed: Transcribed) -> str:
+    """Return name, reference and hypothesis as three lines."""
+    return f"{transcribed.name}\n  REF: {transcribed.reference}\n  HYP: {transcribed.hypothesis}\n"
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Append one row to the table, with the header where it is the first, on disk before this returns."""
+    write_rows(path, [row], "a")
+
+
+def write_rows(path: Path, rows: list[dict], mode: str) -> None:
+    """Write rows of COLUMNS to a CSV file opened in `mode`."""
+    with path.open(mode, newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Return the rows of a results table; a last line that was cut off and lines that are no row are left out."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole_lines = text[: text.rfind("\n") + 1]
+    return [row for row in csv.DictReader(io.StringIO(whole_lines)) if _is_row(row)]
+
+
+def _is_row(row: dict) -> bool:
+    """Return whether the row has just the columns of the table, and numbers where they belong."""
+    try:
+        int(row["step"]), [float(row[name]) for name in COLUMNS[2:]]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return row.keys() == set(COLUMNS)
+
+
+def _json_number(value: float) -> float | None:
+    """Return `value`, or None for what JSON has no number for."""
+    return value if math.isfinite(value) else None
+
+
+class _AboveProgressLine(logging.Handler):
+    def emit(self, record):
+        write_above_line(self.format(record))
+
+
+def setup_logging(log_file: Path) -> None:
+    """Send the messages of `asr` to the terminal, and those and the details of each step to `log_file`."""
+    close_logging()
+    terminal, file = _AboveProgressLine(), logging.FileHandler(log_file, encoding="utf-8")
+    terminal.setLevel(logging.INFO)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    log.addHandler(terminal)
+    log.addHandler(file)
+
+
+def close_logging() -> None:
+    """Close what `setup_logging` opened, and undo its settings."""
+    for handler in list(log.handlers):
+        if isinstance(handler, _AboveProgressLine | logging.FileHandler):
+            log.removeHandler(handler)
+            handler.close()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True

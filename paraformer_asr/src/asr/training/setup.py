@@ -1,0 +1,216 @@
+"""Builds the pieces of a run from its config: data, tokenizer, model, optimizer, jitted steps, placement on devices."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from asr.config import Config
+from asr.data import build_dataset
+from asr.data.cmvn import compute_cmvn, load_cmvn
+from asr.data.dataset import SpeechDataset
+from asr.data.frontend import Cmvn, make_frontend, make_train_frontend
+from asr.data.loader import EvalLoader, TrainLoader
+from asr.data.tokenizer import Tokenizer, build_tokenizer
+from asr.errors import UserError
+from asr.models import build_model
+from asr.training.optimizer import build_optimizer, build_schedule
+from asr.training.progress import write_above_line
+from asr.training.state import TrainState, init_state
+from asr.training.step import make_eval_step, make_train_step
+
+log = logging.getLogger("asr")
+
+ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")
+"""The parts of a batch that the steps take."""
+
+MAX_LINES_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the loop drives.
+
+    Attributes:
+        config: the resolved config, `model.vocab_size` and `model.input_dim` filled in.
+        tokenizer: of the run.
+        cmvn: normalisation of the features, or None.
+        loader: batches of the training split, by step.
+        val_loader: batches of the validation split, each utterance once.
+        train_set: the training split.
+        val_set: the validation split.
+        model: the network, without parameters.
+        init: `() → TrainState`, the state before the first step, placed on the devices.
+        train_step: `(state, batch) → (state, metrics)`; takes the state's memory over. Compiled once for each shape.
+        eval_step: `(variables, batch) → results`; compiled once for each shape.
+        schedule: learning rate by step.
+        replicated: placement of the state, the same on every device.
+        over_devices: placement of a batch, its first axis spread over the devices.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    cmvn: Cmvn | None
+    loader: TrainLoader
+    val_loader: EvalLoader
+    train_set: SpeechDataset
+    val_set: SpeechDataset
+    model: nn.Module
+    init: Callable[[], TrainState]
+    train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+    eval_step: Callable[[Any, dict], dict]
+    schedule: optax.Schedule
+    replicated: NamedSharding
+    over_devices: NamedSharding
+
+    @property
+    def num_steps(self) -> int:
+        """Updates in the whole run."""
+        return self.loader.num_steps
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Return the batch on the devices."""
+        return jax.device_put({name: batch[name] for name in ON_DEVICE}, self.over_devices)
+
+
+def build_setup(config: Config, trained: tuple[Tokenizer, Cmvn | None] | None = None) -> Setup:
+    """Return the pieces of the run that `config` describes. Nothing is compiled yet, but for the statistics.
+
+    Args:
+        config: the settings.
+        trained: tokenizer and normalisation of the run that is resumed; without it both are made from the training
+            split.
+
+    Raises:
+        UserError: data that cannot be found or read, texts that the tokenizer does not cover.
+    """
+    train_set, val_set = build_dataset(config, "train"), build_dataset(config, "val")
+    tokenizer = trained[0] if trained else build_tokenizer(config.tokenizer, train_set.texts())
+    config = with_widths(config, tokenizer)
+    check_texts(tokenizer, train_set, val_set)
+    num_devices = len(jax.local_devices())
+    loader = TrainLoader(train_set, tokenizer, config, num_devices)
+    val_loader = EvalLoader(val_set, tokenizer, config, num_devices)
+    cmvn = trained[1] if trained else build_cmvn(config, train_set)
+    model = build_model(config.model)
+    optimizer = build_optimizer(config.optimizer, loader.num_steps)
+    return Setup(
+        config=config,
+        tokenizer=tokenizer,
+        cmvn=cmvn,
+        loader=loader,
+        val_loader=val_loader,
+        train_set=train_set,
+        val_set=val_set,
+        model=model,
+        schedule=build_schedule(config.optimizer, loader.num_steps),
+        **jit_steps(config, model, optimizer, cmvn),
+    )
+
+
+def jit_steps(config: Config, model: nn.Module, optimizer: optax.GradientTransformation, cmvn: Cmvn | None) -> dict:
+    """Return `init`, `train_step`, `eval_step`, jitted, and the placements `replicated` and `over_devices`.
+
+    Args:
+        config: `model.vocab_size` and `model.input_dim` set.
+        model: that the config describes.
+        optimizer: an optax transformation.
+        cmvn: normalisation of the features, or None.
+    """
+    replicated, over_devices = place()
+    unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
+    train_step = make_train_step(model, optimizer, make_train_frontend(config.features, config.data, cmvn), config)
+    eval_step = make_eval_step(model, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config)
+
+    def init() -> TrainState:
+        key = jax.random.key(config.seed)
+        return init_state(model, config.model.input_dim, optimizer, key, with_ema=config.training.ema_decay > 0)
+
+    placed = {"in_shardings": (replicated, over_devices), "out_shardings": replicated}
+    return {
+        "init": jax.jit(init, out_shardings=replicated),
+        "train_step": jax.jit(train_step, donate_argnums=0, **placed),
+        "eval_step": jax.jit(eval_step, **placed),
+        "replicated": replicated,
+        "over_devices": over_devices,
+    }
+
+
+def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
+    """Return the config with the model's widths: of the tokenizer's vocabulary and of the features.
+
+    Raises:
+        UserError: the config states another vocabulary.
+    """
+    stated = config.model.vocab_size
+    if stated not in (0, tokenizer.vocab_size):
+        raise UserError(
+            f"model.vocab_size is {stated}, but the tokenizer has {tokenizer.vocab_size} tokens, special ones counted; "
+            "leave it 0 to take it from there"
+        )
+    widths = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **widths))
+
+
+def check_texts(tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechDataset) -> None:
+    """Refuse training texts that the tokenizer does not cover; of validation texts, warn.
+
+    What the model can never say counts as errors in validation, as it should; trained on, it would teach `<unk>`.
+
+    Raises:
+        UserError: naming the first utterances, by file and line, and their characters.
+    """
+    if found := _unknown(tokenizer, train_set):
+        raise UserError(
+            f"{len(found)} training utterances have characters that tokenizer.file does not cover:\n"
+            f"{_first(found)}\nAdd the tokens, correct the texts, or set tokenizer.text_case; "
+            "python -m asr.check lists them all"
+        )
+    if found := _unknown(tokenizer, val_set):
+        log.warning(
+            "%d validation utterances have characters that the tokenizer does not cover; they count as errors:\n%s",
+            len(found),
+            _first(found),
+        )
+
+
+def _unknown(tokenizer: Tokenizer, dataset: SpeechDataset) -> list[str]:
+    """Return a line for each utterance that has unknown characters."""
+    found = ((i, tokenizer.unknown_characters(text)) for i, text in enumerate(dataset.texts()))
+    return [f"  {dataset.where(i)}: {', '.join(map(repr, sorted(unknown)))}" for i, unknown in found if unknown]
+
+
+def _first(lines: list[str]) -> str:
+    more = [f"  … and {len(lines) - MAX_LINES_SHOWN} more"] if len(lines) > MAX_LINES_SHOWN else []
+    return "\n".join(lines[:MAX_LINES_SHOWN] + more)
+
+
+def build_cmvn(config: Config, train_set: SpeechDataset) -> Cmvn | None:
+    """Return the normalisation that the config asks for.
+
+    Raises:
+        UserError: a file that cannot be used, or sound that cannot be read.
+    """
+    match config.features.cmvn:
+        case "none":
+            return None
+        case "file":
+            return load_cmvn(Path(config.features.cmvn_file))
+        case _:
+            write_above_line(f"computing mean and variance of the features of {len(train_set)} utterances")
+            settings = {"max_seconds": config.data.max_seconds, "num_threads": max(config.data.num_threads, 1)}
+            return compute_cmvn(train_set, config.features, **settings)
+
+
+def place() -> tuple[NamedSharding, NamedSharding]:
+    """Return the placements (replicated, first axis spread) over all local devices."""
+    devices = jax.local_devices()
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

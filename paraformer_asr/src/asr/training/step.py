@@ -1,0 +1,164 @@
+"""The train step and the evaluation step.
+
+Letters: b batch, n samples of sound, t frames, i input width, u token positions, v vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from asr.config import Config
+from asr.decode.greedy import greedy
+from asr.losses import paraformer_loss
+from asr.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+"""wave float32[b, n], wave_lengths int32[b], tokens int32[b, u], token_lengths int32[b]."""
+
+Metrics = dict[str, jax.Array]
+
+ROWS_PER_TOKEN, SPARE_ROWS = 1.5, 4
+"""Decoding has that many rows for u true tokens: an untrained predictor that counts too many is cut off there."""
+
+
+def make_train_step(
+    model: nn.Module, optimizer: optax.GradientTransformation, frontend: Callable, config: Config
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Return `train_step(state, batch) → (state, metrics)`, pure: the same arguments give the same result.
+
+    Its randomness is a function of (seed, state.step), so a run that resumes needs nothing but the state. The metrics
+    are loss, its terms, token_accuracy (of the second pass) and grad_norm, each a float32[].
+
+    Args:
+        model: a Paraformer.
+        optimizer: an optax transformation.
+        frontend: of training, `(key, wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`.
+        config: seed, loss, and of training `accumulate`, the number of parts that a batch is computed in, and
+            `ema_decay`, of the averaged weights.
+    """
+
+    def objective(params, part: Batch, num_tokens, key) -> tuple[jax.Array, Metrics]:
+        augment_key, dropout_key, sampler_key, mwer_key = jax.random.split(key, 4)
+        features_bti, lengths_b = frontend(augment_key, part["wave"], part["wave_lengths"])
+        rngs = {"dropout": dropout_key, "sampler": sampler_key}
+        targets = part["tokens"], part["token_lengths"]
+        outputs = model.apply({"params": params}, features_bti, lengths_b, *targets, train=True, rngs=rngs)
+        return training_loss(outputs, *targets, config, num_tokens, mwer_key)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        parts = config.training.accumulate
+        grads, metrics = summed_gradient(objective, parts, state.params, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema_params=moving_average(state.ema_params, params, config.training.ema_decay, state.step),
+        )
+        return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
+
+    return train_step
+
+
+def training_loss(outputs, tokens_bu, token_lengths_b, config: Config, num_tokens, key) -> tuple[jax.Array, Metrics]:
+    """Return the loss and, with it, what is reported of it: sums over the rows, divided by `num_tokens`.
+
+    As sums they can be added over the parts of a batch, however the tokens are spread over the parts.
+    """
+    append_eos = config.model.predictor.append_eos
+    loss, terms = paraformer_loss(
+        outputs, tokens_bu, token_lengths_b, config.loss, append_eos=append_eos, normalizer=num_tokens, key=key
+    )
+    real_bu = jnp.arange(tokens_bu.shape[1])[None, :] < token_lengths_b[:, None]
+    hits = jnp.sum((jnp.argmax(outputs.logits_buv, axis=-1) == tokens_bu) & real_bu)
+    return loss, {"loss": loss, "token_accuracy": hits / num_tokens} | terms
+
+
+def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[Any, Metrics]:
+    """Return (gradient, metrics), each added up over `parts` equal parts of the batch.
+
+    The parts run one after the other under `lax.scan`, so the activations of one part at a time are alive. Every part
+    divides by the tokens of the whole batch, so that the sum is the gradient of the whole batch.
+    """
+    num_tokens = jnp.maximum(jnp.sum(batch["token_lengths"]), 1).astype(jnp.float32)
+    gradient = jax.grad(objective, has_aux=True)
+    if parts == 1:
+        return gradient(params, batch, num_tokens, key)
+
+    def add_part(total, inputs):
+        part, part_key = inputs
+        return jax.tree.map(jnp.add, total, gradient(params, part, num_tokens, part_key)), None
+
+    # Every parts-th row goes to the same part: a batch that is spread over devices stays spread.
+    rows = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+    keys = jax.random.split(key, parts)
+    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], rows), num_tokens, key)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add_part, nothing, (rows, keys))[0]
+
+
+def moving_average(average: Any, value: Any, decay: float, step: jax.Array) -> Any:
+    """Return a + (1 − d)(value − a) with d = min(decay, (1 + step) / (10 + step)); None stays None.
+
+    The smaller decay at the start keeps the random initial weights out of the average.
+    """
+    if average is None:
+        return None
+    d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda a, v: a + (1.0 - d) * (v - a), average, value)
+
+
+def num_decoding_rows(num_tokens: int) -> int:
+    """Return the rows that decoding has for a batch whose true token sequences are padded to `num_tokens`."""
+    return math.ceil(ROWS_PER_TOKEN * num_tokens) + SPARE_ROWS
+
+
+def make_eval_step(
+    model: nn.Module, frontend: Callable, spectrogram: Callable, config: Config
+) -> Callable[[dict[str, Any], Batch], dict[str, Any]]:
+    """Return `eval_step(variables, batch) → results`.
+
+    The loss is that of the training path, aligned by the true number of tokens, without dropout. The transcripts are
+    those of the decoding path, which knows the sound alone.
+
+    The results: `sums`, the metrics of `training_loss` as plain sums; `num_tokens`; `quantity_error_b`, |N − Σ alpha|;
+    the decoded `tokens_bu` and `token_lengths_b`; and what a picture of an alignment needs: `mel_btm`,
+    `mel_lengths_b`, `feature_lengths_b` and `alignment_but`, tail included.
+
+    Args:
+        model: a Paraformer.
+        frontend: `(wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`.
+        spectrogram: the same before stacking and normalisation, `→ (mel_btm, mel_lengths_b)`; for pictures.
+        config: the settings.
+    """
+
+    def eval_step(variables: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        features_bti, lengths_b = frontend(batch["wave"], batch["wave_lengths"])
+        targets = batch["tokens"], batch["token_lengths"]
+        outputs = model.apply(variables, features_bti, lengths_b, *targets, train=False)
+        _, sums = training_loss(outputs, *targets, config, jnp.float32(1.0), jax.random.key(config.seed))
+        acoustics = model.apply(variables, features_bti, lengths_b, method="encode")
+        num_rows = num_decoding_rows(batch["tokens"].shape[1])
+        hypotheses = model.apply(variables, acoustics, num_rows, method="decode")
+        tokens_bu, _ = greedy(hypotheses.logits_buv, hypotheses.token_lengths_b)
+        mel_btm, mel_lengths_b = spectrogram(batch["wave"], batch["wave_lengths"])
+        return {
+            "sums": sums,
+            "num_tokens": jnp.sum(batch["token_lengths"]),
+            "quantity_error_b": jnp.abs(batch["token_lengths"] - outputs.token_count_b),
+            "tokens_bu": tokens_bu,
+            "token_lengths_b": hypotheses.token_lengths_b,
+            "mel_btm": mel_btm,
+            "mel_lengths_b": mel_lengths_b,
+            "feature_lengths_b": lengths_b,
+            "alignment_but": hypotheses.alignment_but,
+        }
+
+    return eval_step

@@ -1,0 +1,25 @@
+"""Strict numerics for every test, and fresh random keys."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict_rank_promotion():
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def keys():
+    """Return a function that gives a new key at each call, the same ones in every run of the test."""
+    state = iter(jax.random.split(jax.random.key(0), 64))
+    return lambda: next(state)
+
+
+@pytest.fixture
+def key(keys):
+    return keys()

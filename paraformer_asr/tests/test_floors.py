@@ -1,0 +1,91 @@
+"""The import graph: a file imports only from floors below its own, and from no other project."""
+
+import ast
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = PROJECT / "src" / "asr"
+OTHER_PACKAGE = "seg"
+
+GROUND = {"errors", "config", "config_reader", "contracts", "cli"}
+FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "decode": 2, "pictures": 2, "models": 3, "data": 3}
+FLOORS |= {"checkpoints": 3, "run_dir": 3, "training": 4, "inference": 4}
+COMMANDS = {"train", "eval", "infer", "check", "export", "bench"}
+ON_ONE_FLOOR = {("run_dir", "data")}
+"""(who, whom): a run directory keeps the tokenizer and the normalisation, and the data rooms read and write them."""
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: tuple[str, ...]) -> str:
+    """Return the first part of a module's path below the package: its room."""
+    return module[0] if module else ""
+
+
+def floor(name: str) -> int:
+    if name in GROUND:
+        return 0
+    return 5 if name in COMMANDS else FLOORS[name]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def rooms_imported(path: Path) -> set[str]:
+    parts = {tuple(name.split(".")[1:]) for name in imports(path) if name.split(".")[0] == "asr"}
+    return {room(p) for p in parts if p}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_lower_floors(path):
+    own = room(path.relative_to(PACKAGE).with_suffix("").parts)
+    if own == "__init__":
+        assert not rooms_imported(path)
+        return
+    for other in rooms_imported(path) - {own}:
+        below = floor(other) < floor(own)
+        ground = floor(own) == floor(other) == 0
+        beside = (own, other) in ON_ONE_FLOOR
+        assert below or ground or beside, f"{own} (floor {floor(own)}) imports {other} (floor {floor(other)})"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_code_is_shared_with_the_other_project(path):
+    assert not {name for name in imports(path) if name.split(".")[0] == OTHER_PACKAGE}
+
+
+def test_what_must_stay_light_or_pure():
+    for path in PACKAGE.glob("ops/*.py"):
+        assert not {n for n in imports(path) if n.split(".")[0] == "flax"}, f"{path.name}: ops own no parameters"
+    for name in ("errors", "config", "config_reader", "cli"):
+        heavy = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} - {"asr", "yaml"}
+        heavy -= set(sys.stdlib_module_names)
+        assert not heavy, f"{name}.py answers mistakes in the config at once, but imports {heavy}"
+
+
+def test_every_import_is_a_declared_dependency():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    names = {d.split(">")[0].split("[")[0].strip().lower() for d in declared}
+    modules = {"yaml": "pyyaml", "PIL": "pillow", "orbax": "orbax-checkpoint"}
+    for path in SOURCES:
+        for name in {n.split(".")[0] for n in imports(path)} - {"asr"} - set(sys.stdlib_module_names):
+            assert modules.get(name, name).lower() in names, f"{path.name} imports {name}"
+
+
+def test_requirements_agree_with_pyproject():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    lines = (PROJECT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"]

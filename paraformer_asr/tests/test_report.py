@@ -1,0 +1,338 @@
+"""The written record of a run: table, detail, pictures, texts, TensorBoard, log file, terminal and progress line."""
+
+import json
+import logging
+import math
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from asr.config import Config, TrainingConfig
+from asr.errors import UserError
+from asr.metrics import ErrorCounts
+from asr.run_dir import RunDir
+from asr.training import progress as progress_module
+from asr.training import report as report_module
+from asr.training.curves import draw_curves
+from asr.training.evaluate import Aligned, Evaluation, Transcribed
+from asr.training.progress import ProgressLine
+from asr.training.report import COLUMNS, Report, close_logging, read_rows, setup_logging
+
+LOG = logging.getLogger("asr")
+STEP = {"loss": 0.5, "quantity": 0.1, "grad_norm": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request, monkeypatch):
+    """Drawing takes most of the time; it is left out where it is not looked at."""
+    if "draws" not in request.fixturenames:
+        monkeypatch.setattr(report_module, "draw_curves", lambda rows, path: None)
+
+
+@pytest.fixture
+def draws():
+    """Asked for by tests in which the curves are drawn."""
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDir(tmp_path)
+
+
+@pytest.fixture
+def report(run):
+    return Report(run, Config())
+
+
+def evaluation(loss=0.5, samples=0, words=(3, 1, 1, 20)):
+    transcribed = Transcribed("utterance 7", "zwei größen", "zwei größe")
+    aligned = Aligned(transcribed, np.random.default_rng(0).normal(size=(30, 8)), np.eye(3, 5), ("a", "b", "c"))
+    return Evaluation(
+        losses={"loss": loss, "cross_entropy": 0.4, "quantity": 0.1, "token_accuracy": 0.75},
+        words=ErrorCounts(*words),
+        characters=ErrorCounts(4, 2, 2, 100),
+        tokens=ErrorCounts(0, 5, 0, 50),
+        quantity_error=0.25,
+        transcripts=[transcribed] * samples,
+        alignments=[aligned] * samples,
+    )
+
+
+def note(report, *steps, **changed):
+    numbers = {"train_loss": 0.75, "learning_rate": 1e-3, "audio_s_per_s": 12.5, "seconds": 60.0}
+    for step in steps:
+        found = changed.pop("evaluation", evaluation())
+        report.evaluation(epoch=step // 10, step=step, evaluation=found, **numbers | changed)
+
+
+def refuse_constants(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def details(report):
+    return json.loads(report.metrics_file.read_text(), parse_constant=refuse_constants)
+
+
+def steps(report):
+    return [int(row["step"]) for row in read_rows(report.results_file)]
+
+
+# --- results.csv ---
+
+
+def test_each_evaluation_is_one_row_below_one_header(report, run):
+    note(report, 10)
+    note(Report(run, Config()), 20)  # as after a resume
+    lines = report.results_file.read_bytes().split(b"\n")
+    assert lines[0].decode() == ",".join(COLUMNS) and len(lines) == 4 and lines[-1] == b""
+    first = read_rows(report.results_file)[0]
+    assert first["run_id"] == run.run_id and first["model_type"] == "paraformer"
+    assert [float(first[c]) for c in ("wer", "cer", "ter", "quantity_error")] == [0.25, 0.08, 0.1, 0.25]
+    assert [float(first[c]) for c in ("epoch", "train_loss", "val_loss", "seconds")] == [1.0, 0.75, 0.5, 60.0]
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(report):
+    note(report, 10, 20, 30)
+    report.drop_after(20)
+    assert steps(report) == [10, 20] and [d["step"] for d in details(report)] == [10, 20]
+    note(report, 30)
+    assert steps(report) == [10, 20, 30] and [d["step"] for d in details(report)] == [10, 20, 30]
+    report.drop_after(0)
+    assert steps(report) == [] and details(report) == []
+    note(report, 10)
+    assert report.results_file.read_text().count("run_id") == 1
+
+
+def test_a_row_that_was_cut_off_anywhere_is_no_row(report):
+    note(report, 10, 20)
+    content = report.results_file.read_bytes()
+    last = content.rindex(b"\n", 0, -1) + 1
+    for end in range(last, len(content)):
+        report.results_file.write_bytes(content[:end])
+        assert steps(report) == [10], content[last:end]
+    report.drop_after(20)
+    note(report, 20)
+    assert steps(report) == [10, 20]
+
+
+@pytest.mark.parametrize("line", [b"\x00" * 40, b"\xff\xfe", b"a,b", b",".join([b"x"] * 13), b",".join([b"1"] * 14)])
+def test_lines_that_are_no_rows_do_no_harm(report, line):
+    note(report, 10)
+    with report.results_file.open("ab") as file:
+        file.write(line + b"\n")
+    assert steps(report) == [10]
+    report.drop_after(10)
+    note(report, 20)
+    assert steps(report) == [10, 20]
+
+
+# --- metrics.json ---
+
+
+def test_the_detail_has_the_counts_of_each_kind_of_error_and_no_nan(report):
+    note(report, 10, evaluation=evaluation(loss=math.nan), train_loss=math.inf)
+    (detail,) = details(report)
+    assert detail["val_loss"] is None and detail["train_loss"] is None and detail["losses"]["loss"] is None
+    assert detail["losses"]["cross_entropy"] == 0.4
+    kinds = ("substitutions", "deletions", "insertions", "reference_length")
+    assert [detail["words"][kind] for kind in kinds] == [3, 1, 1, 20]
+    assert [detail["characters"][kind] for kind in kinds] == [4, 2, 2, 100]
+    assert detail["wer"] == 0.25 and detail["quantity_error"] == 0.25
+
+
+def test_the_detail_is_replaced_as_a_whole(report, monkeypatch):
+    note(report, 10)
+
+    def power_cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.fsync", power_cut)
+        report_module.replace_json(report.metrics_file, [1, 2, 3])
+    assert [d["step"] for d in details(report)] == [10]
+
+
+@pytest.mark.parametrize("content", ["", "[{", "{}x", "[1]", '[{"epoch": 1}]', "3"])
+def test_a_detail_file_that_cannot_be_read_is_named(report, content):
+    note(report, 10)
+    report.metrics_file.write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.json: expected .*move the file away"):
+        report.drop_after(10)
+
+
+def test_a_disk_that_refuses_is_an_error_of_the_user(report, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report_module, "draw_curves", refuse)
+    with pytest.raises(UserError, match="cannot be written.*No space left on device.*resumed"):
+        note(report, 10)
+
+
+# --- pictures and transcripts ---
+
+
+def test_curves_and_alignments_are_pictures(report, run, draws):
+    note(report, 10, 20, evaluation=evaluation(samples=2))
+    for path in (run.path / "curves.png", run.samples / "step_00000010.png", run.samples / "step_00000010_2.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        assert min(pixels.shape[:2]) > 50 and pixels.std() > 1
+    assert not list(run.path.rglob("*.part"))
+    assert not list(run.samples.glob("step_00000020*"))
+
+
+def test_transcripts_stand_below_each_other(report, run):
+    note(report, 10, evaluation=evaluation(samples=1))
+    text = (run.samples / "step_00000010.txt").read_text(encoding="utf-8")
+    assert text == "utterance 7\n  REF: zwei größen\n  HYP: zwei größe\n"
+
+
+def test_alignments_are_drawn_at_their_times(report, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report_module, "draw_alignment", lambda *a, **kw: drawn.append((a, kw)))
+    note(report, 10, evaluation=evaluation(samples=1))
+    ((mel_tm, alignment_ut, tokens, shift_s, path, title), other) = drawn[0]
+    assert (mel_tm.shape, alignment_ut.shape, tokens) == ((30, 8), (3, 5), ("a", "b", "c"))
+    assert (shift_s, other["mel_shift_s"]) == (0.06, 0.01)
+    assert path.name == "step_00000010.png" and "utterance 7" in title and "zwei größen" in title
+
+
+def test_the_curves_show_every_column(monkeypatch, tmp_path):
+    names = ("epoch", "train_loss", "val_loss", "wer", "cer", "ter", "quantity_error", "learning_rate")
+    rows = [
+        dict(zip(names, map(str, (e, 1 / e, 2 / e, 0.1 * e, 3.0, "nan", 5 * e, 1e-4 * e)), strict=True)) for e in (1, 2)
+    ]
+    drawn = []
+    from matplotlib.axes import Axes
+
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **kw: drawn.append(a[1:3]) or plot(*a, **kw))
+    draw_curves(rows, tmp_path / "curves.png")
+    assert all(x == [1, 2] for x, _ in drawn)
+    shown = [y for _, y in drawn if not math.isnan(y[0])]
+    assert shown == [[1, 0.5], [2, 1], [0.1, 0.2], [3.0, 3.0], [5, 10], [1e-4, 2e-4]]
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+# --- TensorBoard ---
+
+
+def test_tensorboard_gets_scalars_and_pictures(run):
+    pytest.importorskip("tensorboardX")
+    report = Report(run, Config(training=TrainingConfig(tensorboard=True)))
+    report.log_step(1, STEP, 1e-3)
+    note(report, 10, evaluation=evaluation(samples=1))
+    report.tensorboard._writer.close()
+    (events,) = (run.path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    for name in (b"loss/train", b"train/quantity", b"grad_norm", b"loss/val", b"val/wer", b"val/alignment_1", b"PNG"):
+        assert name in content, name
+
+
+def test_without_its_package_tensorboard_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"training\.tensorboard .*pip install .*\[tensorboard\]"):
+        Report(run, Config(training=TrainingConfig(tensorboard=True)))
+    Report(run, Config()).log_step(1, STEP, 1e-3)
+    assert not (run.path / "tensorboard").exists()
+
+
+# --- log file and terminal ---
+
+
+@pytest.fixture
+def logging_to_file(run):
+    setup_logging(run.log_file)
+    yield run.log_file
+    close_logging()
+
+
+def test_the_terminal_shows_messages_and_the_file_the_steps_too(report, logging_to_file, capsys):
+    LOG.info("Größe %d", 3)
+    logging.getLogger("asr.checkpoints").warning("damaged")
+    report.log_step(7, STEP, 1e-3)
+    assert capsys.readouterr().out.splitlines() == ["Größe 3", "damaged"]
+    lines = logging_to_file.read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == [
+        "INFO Größe 3",
+        "WARNING damaged",
+        "DEBUG step 7: loss 0.5000 (quantity 0.1000), gradient norm 2.000, learning rate 0.001",
+    ]
+
+
+def test_a_second_run_in_one_process_logs_to_its_own_file_only(tmp_path, caplog):
+    for name in ("one", "two"):
+        setup_logging(tmp_path / name)
+        LOG.info("in %s", name)
+    close_logging()
+    LOG.error("after the runs")
+    assert [(tmp_path / n).read_text().strip()[-6:] for n in ("one", "two")] == ["in one", "in two"]
+    assert [r.getMessage() for r in caplog.records] == ["after the runs"]
+
+
+def test_a_terminal_that_has_gone_away_does_not_stop_the_run(logging_to_file, monkeypatch):
+    class Gone:
+        def write(self, _):
+            raise BrokenPipeError(32, "Broken pipe")
+
+        flush = write
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    LOG.info("still noted")
+    assert "still noted" in logging_to_file.read_text()
+
+
+# --- progress line ---
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock to be set by hand."""
+    clock = type("Clock", (), {"now": 1000.0})()
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_bar(clock, capsys):
+    with ProgressLine(total_steps=100, start_step=0) as line:
+        for step in range(1, 11):
+            clock.now += 2
+            line.update(step, 1 / step, audio_s=48.0)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.splitlines() == [
+        "step 5/100  loss 0.2000  24.0 × real time  03:10 left",
+        "step 10/100  loss 0.1000  24.0 × real time  03:00 left",
+    ]
+
+
+def test_the_speed_leaves_out_pauses(clock):
+    line = ProgressLine(total_steps=100, start_step=40)
+    assert line.audio_s_per_s == 0
+    for step in range(41, 45):
+        with line.paused():
+            clock.now += 1000  # compilation or evaluation
+        clock.now += 2
+        line.update(step, 1.0, audio_s=10.0 * (step - 40))
+    assert line.audio_s_per_s == (10 + 20 + 30 + 40) / 8
+
+
+def test_on_a_terminal_there_is_a_live_bar_and_no_plain_line(clock, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with ProgressLine(total_steps=100, start_step=40) as line:
+        for step in (41, 42):
+            clock.now += 20
+            time.sleep(0.12)  # the bar is drawn ten times a second at most
+            line.update(step, 0.25, audio_s=8.0)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "loss 0.2500, 0.4 × real time" in shown.err and "42/100" in shown.err
+
+
+def test_an_evaluation_of_empty_texts_is_noted(report, draws):
+    note(report, 10, evaluation=evaluation(words=(0, 0, 0, 0)))
+    assert details(report)[0]["words"]["reference_length"] == 0
+    assert steps(report) == [10]

@@ -1,0 +1,286 @@
+"""Training from the command line: the record, interruption and resuming, devices, and what stops a run."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from asr.checkpoints import restore_variables
+from asr.config_reader import load_config, override_config
+from asr.errors import UserError
+from asr.run_dir import load_run
+from asr.training.loop import train
+from asr.training.setup import build_setup
+
+# The seconds of a batch are such that one and four devices make the same plan. The constant rate makes runs of any
+# length the same program, which is then compiled once for all of them.
+TINY = """
+name: tiny
+features: {num_mels: 12, lfr_m: 2, lfr_n: 2}
+model:
+  encoder: {num_layers: 1, width: 16, num_heads: 2, ffn_width: 32, kernel_size: 3}
+  decoder: {num_layers: 1, num_ffn_layers: 0, num_heads: 2, ffn_width: 32, kernel_size: 3, dropout: 0.0}
+data:
+  num_threads: 1
+  num_buckets: 2
+  toy: {num_train: 32, num_val: 6, num_letters: 4, max_words: 1, max_word_letters: 3}
+  augment: {speeds: [0.9, 1.0], gain_db: 3, num_mel_masks: 1, max_mel_width: 2}
+optimizer: {learning_rate: 3e-3, schedule: constant, warmup_fraction: 0}
+training: {batch_seconds: 9.75, num_epochs: 4, ema_decay: 0.9, num_sample_pictures: 0, log_every_steps: 1, keep_best: 2}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY + f"runs_dir: {tmp_path / 'runs'}\n")
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_cache(tmp_path_factory):
+    """Every run below compiles the same programs: let the first one do it for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles in half the time
+        yield
+
+
+def start(*arguments, devices=1, log_compilations=False):
+    command = [sys.executable, "-m", "asr.train", *map(str, arguments)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_LOG_COMPILES": str(int(log_compilations))}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def run_dir(config):
+    (found,) = (config.parent / "runs").iterdir()
+    return found
+
+
+def rows(run):
+    with (run / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def wait_for_checkpoint(config, process, step=1):
+    for _ in range(2400):
+        assert process.poll() is None, process.communicate()[0]
+        found = [int(path.parent.name[5:]) for path in config.parent.glob("runs/*/checkpoints/step_*/manifest.json")]
+        if max(found, default=0) >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint appeared")
+
+
+def last_variables(run):
+    return restore_variables(run / "checkpoints", "last")
+
+
+def assert_equal_trees(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.fixture(scope="module")
+def whole_run(compile_cache, tmp_path_factory):
+    """A run that nobody interrupted, and what it printed."""
+    path = tmp_path_factory.mktemp("whole") / "tiny.yaml"
+    path.write_text(TINY + f"runs_dir: {path.parent / 'runs'}\n")
+    output = finish(start("--config", path, "training.num_sample_pictures=1", log_compilations=True))
+    return run_dir(path), output
+
+
+# --- the record ---
+
+
+def test_a_run_leaves_its_full_record(whole_run):
+    run, output = whole_run
+    assert re.fullmatch(r"\d{8}_\d{6}_tiny", run.name)
+    names = ("config.yaml", "tokenizer.json", "cmvn.txt", "environment.json", "train.log", "curves.png")
+    for name in names:
+        assert (run / name).stat().st_size > 0, name
+    assert len(list((run / "samples").glob("*.png"))) == len(list((run / "samples").glob("*.txt"))) == 4
+    table = rows(run)
+    assert [int(row["step"]) for row in table] == [3, 6, 9, 12]
+    assert [row["epoch"] for row in table] == ["1", "2", "3", "4"]
+    assert table[0]["model_type"] == "paraformer"
+    assert float(table[-1]["train_loss"]) < float(table[0]["train_loss"])
+    assert float(table[-1]["quantity_error"]) < float(table[0]["quantity_error"])
+    assert all(0 < float(row["audio_s_per_s"]) < 1e6 for row in table)
+    assert len(json.loads((run / "metrics.json").read_text())) == 4
+    assert "best WER" in output and str(run) in output
+
+
+def test_the_config_is_written_with_the_widths_that_the_data_decide(whole_run):
+    config, tokenizer, cmvn = load_run(whole_run[0])
+    assert config.model.vocab_size == tokenizer.vocab_size == 4 + 4  # one word at a time: no space
+    assert config.model.input_dim == len(cmvn.shift) == 24
+
+
+def test_the_checkpoints_of_the_lowest_error_rates_are_kept_and_have_a_mean(whole_run):
+    run, _ = whole_run
+    table = [(float(row["wer"]), float(row["val_loss"]), int(row["step"])) for row in rows(run)]
+    best = {step for _, _, step in sorted(table)[:2]}
+    kept = {int(path.name[5:]) for path in (run / "checkpoints").iterdir()}
+    assert kept == best | {9, 12}
+    first, second = (restore_variables(run / "checkpoints", step)["params"] for step in sorted(best))
+    mean = restore_variables(run / "checkpoints", "best", 2)["params"]
+    kernel = lambda params: np.asarray(params["predictor"]["conv_kernel"])  # noqa: E731
+    np.testing.assert_allclose(kernel(mean), (kernel(first) + kernel(second)) / 2, rtol=1e-6)
+
+
+def test_nothing_is_compiled_after_each_shape_was_seen(whole_run):
+    output = whole_run[1]
+    shapes = re.search(r"batches of (.*);", output)[1].count("×")
+    assert output.count("Finished XLA compilation of jit(train_step)") == shapes == 2
+    assert output.count("Finished XLA compilation of jit(eval_step)") == 1  # the validation split has one length
+    assert "XLA compilation" not in output[output.index("epoch 2 (step") :]
+
+
+# --- interruption and resuming ---
+
+
+def test_a_run_in_pieces_and_killed_ends_with_the_same_bits(whole_run, config):
+    output = finish(start("--config", config, "--max-minutes", "0.0001"), code=75)
+    assert "stopped at step 1;" in output and f"--resume {run_dir(config)}" in output  # within an epoch
+    process = start("--resume", run_dir(config))
+    wait_for_checkpoint(config, process, step=3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finish(start("--resume", run_dir(config)))
+    assert_equal_trees(last_variables(run_dir(config)), last_variables(whole_run[0]))
+    unequal = ("run_id", "audio_s_per_s", "seconds")
+    strip = lambda row: {k: v for k, v in row.items() if k not in unequal}  # noqa: E731
+    assert [strip(row) for row in rows(run_dir(config))] == [strip(row) for row in rows(whole_run[0])]
+
+
+def test_a_resumed_run_keeps_its_own_tokens_and_normalisation(whole_run, config):
+    """Data that has changed since must not change what a token number or a feature means."""
+    copy = config.parent / "copy"
+    shutil.copytree(whole_run[0], copy)
+    shutil.rmtree(copy / "checkpoints" / "step_00000012")
+    output = finish(start("--resume", copy, "data.toy.num_letters=3", "--max-minutes", "0.0001"), code=75)
+    assert "computing mean" not in output and "and 8 tokens" in output and "step 9 of 12" in output
+    for name in ("tokenizer.json", "cmvn.txt"):
+        assert (copy / name).read_bytes() == (whole_run[0] / name).read_bytes()
+
+
+def first_step(run):
+    return re.search(r"step 1: loss .*", (run / "train.log").read_text())[0]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole_run, config):
+    copy = config.parent / "copy"
+    shutil.copytree(whole_run[0], copy, ignore=shutil.ignore_patterns("checkpoints", "train.log"))
+    output = finish(start("--resume", copy, "--max-minutes", "0.0001"), code=75)
+    assert "begins anew" in output and "stopped at step 1;" in output
+    assert first_step(copy) == first_step(whole_run[0]) and rows(copy) == []
+
+
+def test_a_stop_signal_saves_and_says_how_to_go_on(whole_run, config):
+    process = start("--config", config, "training.num_epochs=500")
+    wait_for_checkpoint(config, process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, code=143)
+    assert f"--resume {run_dir(config)}" in output
+
+
+def test_a_finished_run_is_not_trained_again(whole_run):
+    output = finish(start("--resume", whole_run[0]))
+    assert "finished" in output
+    assert len(rows(whole_run[0])) == 4
+
+
+def test_a_run_is_resumed_with_its_own_settings_only(whole_run, config):
+    output = finish(start("--resume", whole_run[0], "--config", config, "training.num_epochs=9"), code=2)
+    assert "was started with other settings" in output and "runs_dir" in output
+    assert "vocab_size" not in output  # the config leaves it to the data
+
+
+def test_another_model_is_not_restored(whole_run):
+    output = finish(start("--resume", whole_run[0], "model.encoder.width=32", "training.num_epochs=9"), code=2)
+    assert "error:" in output and "another model" in output
+
+
+# --- devices, and what stops a run ---
+
+
+def test_four_devices_give_the_loss_of_one(whole_run, config):
+    output = finish(start("--config", config, "--max-minutes", "0.0001", devices=4), code=75)
+    shapes = re.compile(r"batches of .*;")
+    assert shapes.search(output)[0] == shapes.search(whole_run[1])[0], "the plans differ: choose another batch_seconds"
+    step = re.compile(r"step 1: loss ([\d.]+).*gradient norm ([\d.]+)")
+    one, four = (step.search((run / "train.log").read_text()) for run in (whole_run[0], run_dir(config)))
+    assert [float(x) for x in four.groups()] == pytest.approx([float(x) for x in one.groups()], rel=3e-4)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
+    """Each step multiplies the kernels by 1 − 100 · 10, until they overflow."""
+    wild = ("optimizer.learning_rate=100", "optimizer.weight_decay=10", "training.num_epochs=20")
+    wild += ("data.num_buckets=1", "training.eval_every_epochs=20")  # one program to compile
+    output = finish(start("--config", config, *wild), code=3)
+    assert re.search(r"error: step \d+: the loss is", output)
+
+
+# --- data that cannot be trained on is refused before there is a run directory ---
+
+
+def write_manifest(folder, lines):
+    soundfile.write(folder / "a.wav", np.zeros(16000), 16000)
+    soundfile.write(folder / "b.wav", np.zeros(16000), 16000)
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    data = f"dataset: jsonl, root: {folder}, train_split: train.jsonl, val_split: train.jsonl"
+    (folder / "config.yaml").write_text(f"data: {{{data}}}\nruns_dir: {folder / 'runs'}\n")
+    return folder / "config.yaml"
+
+
+GOOD = ('{"audio_filepath": "a.wav", "text": "ab", "duration": 1.0}', '{"audio_filepath": "b.wav", "text": "b"}')
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "found"),
+    [
+        ((GOOD[0], "not json"), (), "train.jsonl:2"),
+        ((GOOD[0], GOOD[1].replace("b.wav", "c.wav")), (), "train.jsonl:2"),
+        ((GOOD[0], GOOD[1].replace('"b"', '"aß"')), ("tokenizer.kind=file",), "train.jsonl:2: 'ß'"),
+        (GOOD, ("model.vocab_size=99",), "model.vocab_size is 99, but the tokenizer has 6 tokens"),
+        (GOOD, ("data.min_seconds=2",), "no training utterance is left"),
+        (GOOD, ("features.cmvn=file", "features.cmvn_file=nowhere"), "nowhere: cannot be read"),
+        (GOOD, ("name=a/b",), "name: expected"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_named_with_its_line(tmp_path, lines, settings, found):
+    (tmp_path / "tokens.txt").write_text("a\nb\n")
+    settings += (f"tokenizer.file={tmp_path / 'tokens.txt'}",) if "tokenizer.kind=file" in settings else ()
+    config = load_config(write_manifest(tmp_path, lines), settings)
+    with pytest.raises(UserError) as error:
+        train(config)
+    assert found in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_characters_that_only_validation_has_are_a_warning(tmp_path, caplog):
+    config = load_config(write_manifest(tmp_path, GOOD))
+    (tmp_path / "val.jsonl").write_text(GOOD[1].replace('"b"', '"bß"'), encoding="utf-8")
+    config = override_config(config, ["data.val_split=val.jsonl"])
+    setup = build_setup(config)
+    assert setup.tokenizer.vocab_size == 6
+    assert "1 validation utterances have characters" in caplog.text and "val.jsonl:1: 'ß'" in caplog.text
