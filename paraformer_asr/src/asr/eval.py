@@ -1,0 +1,108 @@
+"""Score a trained model on a split: `python -m asr.eval --run RUN [--split test] [key=value …]`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config import Config
+from asr.config_reader import load_config
+from asr.errors import EXIT_OK, UserError
+
+NUM_EXTREMES = 2
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.eval",
+        description="Score a trained model on a split of its data set, every utterance as a whole. Prints a table of "
+        "word, character and token error rates with 95 % intervals; writes metrics.json, utterances.csv, errors.txt "
+        "(each wrong utterance beside its truth) and pictures of the best and the worst alignments.",
+        epilog="Exit codes: 0 scored, 2 wrong input.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    parser.add_argument(
+        "--average", type=int, default=1, metavar="N", help="mean of the N best or last checkpoints (default: 1)"
+    )
+    decoders = ("cif", "ctc", "ctc_beam")
+    parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/eval_SPLIT")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
+    return parser.parse_intermixed_args()
+
+
+def make_folder(path: Path) -> Path:
+    """Return the folder of the results, made if need be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot make this folder ({error.strerror})") from None
+    return path
+
+
+def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
+    """Return the normalised texts of the training split; None, with a line on stderr, where it is not there."""
+    from asr.data import build_dataset
+
+    try:
+        return frozenset(map(tokenizer.normalise, build_dataset(config, "train").texts()))
+    except UserError as error:
+        print(f"utterances whose text occurs in training are not counted apart: {error}", file=sys.stderr)
+        return None
+
+
+def main() -> int:
+    """Score the split; return the exit code."""
+    arguments = parse_arguments()
+    decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
+    overrides = [*arguments.overrides, *decoder]
+    config = load_config(arguments.run / "config.yaml", overrides)  # answers a mistake before jax is imported
+
+    from tqdm import tqdm
+
+    from asr.data import build_dataset
+    from asr.inference import eval_report, scoring
+    from asr.inference.transcriber import load_transcriber
+    from asr.metrics import bootstrap_interval, format_table
+
+    dataset = build_dataset(config, arguments.split)
+    transcriber = load_transcriber(arguments.run, arguments.checkpoint, overrides, arguments.average)
+    folder = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}")
+    known = None if arguments.split == "train" else training_texts(config, transcriber.tokenizer)
+    scoring.warm_up_for(transcriber, dataset)
+    start = time.perf_counter()
+    answers = scoring.score_utterances(transcriber, dataset, known or frozenset())
+    scores = list(tqdm(answers, total=len(dataset), unit="utterance", disable=None, file=sys.stderr))
+    seconds, sound_s = time.perf_counter() - start, sum(score.duration_s for score in scores)
+
+    counts = scoring.count_parts(scores, with_parts=known is not None)
+    totals, intervals = scoring.totals(counts), {name: bootstrap_interval(each) for name, each in counts.items()}
+    facts = {
+        "run": str(arguments.run),
+        "split": arguments.split,
+        "checkpoint": arguments.checkpoint,
+        "average": arguments.average,
+        "decoder": config.inference.decoder,
+        "num_utterances": len(scores),
+        "num_text_in_training": sum(score.in_training for score in scores) if known is not None else None,
+        "sound_s": round(sound_s, 3),
+        "seconds": round(seconds, 3),
+    }
+    by_characters = config.training.select_by == "cer"
+    eval_report.write_tables(folder, scores, totals, intervals, facts, by_characters=by_characters)
+    eval_report.draw_extremes(folder, transcriber, dataset, scoring.pick_extremes(scores, NUM_EXTREMES))
+    print(format_table(totals, intervals))
+    print(
+        f"{len(scores)} utterances, {sound_s:.1f} s of sound in {seconds:.1f} s, {sound_s / seconds:.1f} times faster "
+        "than real time with reading, without compilation"
+    )
+    print(f"the results are in {folder}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,47 @@
+"""Export a trained model as a folder that any jax program can run: `python -m asr.export --run RUN --out FOLDER`."""
+
+import argparse
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config_reader import load_config
+from asr.errors import EXIT_OK
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.export",
+        description="Write settings, tokens, normalisation, weights (safetensors) and program (StableHLO) of a "
+        "trained model.",
+        epilog="Exit codes: 0 written, 2 wrong input. Needs: pip install 'paraformer-asr[export]'",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder, a new one")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
+    parser.add_argument(
+        "--average", type=int, default=1, metavar="N", help="mean of the N best or last checkpoints (default: 1)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an exported model that is there already")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.max_segment_s=30")
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    """Export the model; return the exit code."""
+    arguments = parse_arguments()
+    load_config(arguments.run / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
+
+    from asr.inference.model_folder import check_target, save_model_folder
+    from asr.inference.transcriber import load_parts
+
+    check_target(arguments.out, arguments.force)
+    parts = load_parts(arguments.run, arguments.checkpoint, arguments.overrides, arguments.average)
+    save_model_folder(arguments.out, *parts, force=arguments.force)
+    size = sum(file.stat().st_size for file in arguments.out.iterdir())
+    print(f"{arguments.out}: {size / 1e6:.1f} MB; README.txt says how to run it")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,108 @@
+"""Transcribe sound with a trained model: `python -m asr.infer --run RUN FILES…`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config_reader import load_config
+from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
+from asr.inference.transcript import Transcript
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.infer",
+        description="Transcribe sound files of any length; long ones are split at their silences. Silence gives an "
+        "empty result. Results go to the standard output, or with --out one file for each sound into a folder.",
+        epilog="Exit codes: 0 all files are transcribed, 2 wrong input, or some file could not be read (the others "
+        "are done).",
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of a training")
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported model (python -m asr.export)")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+    parser.add_argument(
+        "--average", type=int, default=1, metavar="N", help="mean of the run's N best or last checkpoints (default: 1)"
+    )
+    parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="default: text")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the results; made if need be")
+    decoders = ("cif", "ctc", "ctc_beam")
+    parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FILE", help="sound files, folders with sound files, and settings as key=value"
+    )
+    return parser.parse_intermixed_args()
+
+
+def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
+    settings = [text for text in inputs if "=" in text and not Path(text).exists()]
+    return [Path(text) for text in inputs if text not in settings], settings
+
+
+def make_writer(name: str, num_jobs: int) -> Callable[[object, Transcript], None]:
+    """Return the function that hands each transcript over: to its file, or to the standard output.
+
+    Of several files the text is written behind the path, `talk.wav: good morning`; JSON and CTM name the file anyway.
+    """
+    from asr.inference.output import write_text
+
+    def write(job, transcript: Transcript) -> None:
+        content = FORMATS[name](transcript)
+        if job.result:
+            write_text(job.result, content)
+            return
+        sys.stdout.write(f"{transcript.file}: {content}" if name == "text" and num_jobs > 1 else content)
+        sys.stdout.flush()
+
+    return write
+
+
+def count(number: int, noun: str) -> str:
+    """Return the number with its noun, as in "1 file" and "2 files"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def main() -> int:
+    """Transcribe all files that can be read; return the exit code."""
+    arguments = parse_arguments()
+    files, overrides = part_inputs(arguments.inputs)
+    if arguments.decoder:
+        overrides.append(f"inference.decoder={arguments.decoder}")
+    folder = arguments.run or arguments.model
+    load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+    if not files:
+        raise UserError("expected at least one sound file or folder")
+    if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
+        raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
+
+    from asr.inference.output import plan_jobs
+    from asr.inference.transcribe_files import transcribe_files
+    from asr.inference.transcriber import load_transcriber
+
+    jobs = plan_jobs(files, arguments.out, SUFFIXES[arguments.format])
+    if arguments.format in SUBTITLES and len(jobs) > 1 and not arguments.out:
+        raise UserError(f"--format {arguments.format}: the subtitles of {len(jobs)} files need --out FOLDER")
+    for job in jobs:
+        if job.result and job.result.stem != job.source.stem:
+            print(f"{job.source}: the result is called {job.result.name}, its name is taken", file=sys.stderr)
+    transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
+    outcome = transcribe_files(transcriber, jobs, make_writer(arguments.format, len(jobs)))
+    print(
+        f"{count(outcome.num_done, 'file')}, {outcome.sound_s:.1f} s of sound in {outcome.seconds:.1f} s "
+        f"({outcome.sound_s / outcome.seconds:.1f} times faster than real time); compiled "
+        f"{count(outcome.num_compiled, 'program')} in {outcome.compile_s:.1f} s before the first segment, {outcome.num_compiled_late} after",
+        file=sys.stderr,
+    )
+    if outcome.num_bad:
+        print(f"{outcome.num_bad} of {len(jobs)} files could not be read, see above", file=sys.stderr)
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

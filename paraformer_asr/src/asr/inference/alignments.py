@@ -1,0 +1,75 @@
+"""Which frames gave to which token: what the pictures of an evaluation are drawn from.
+
+Letters: b batch, n samples, t frames, m mel filters, u token positions.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from asr.data.frontend import filterbank, num_feature_frames
+from asr.decode import greedy
+from asr.inference.programs import make_listen
+from asr.inference.shapes import row_counts
+from asr.inference.transcriber import Transcriber
+from asr.models import build_model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Aligned:
+    """How one utterance was cut into tokens.
+
+    Attributes:
+        mel_tm: float32[t, m], log energies before stacking.
+        alignment_ut: float32[u, t + 1], what each frame gave to each token; the last column is the tail's.
+        tokens: u texts, special tokens included.
+    """
+
+    mel_tm: np.ndarray
+    alignment_ut: np.ndarray
+    tokens: tuple[str, ...]
+
+
+def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[Aligned]:
+    """Return the alignment of each sound, by the parallel decoder whatever `inference.decoder` says.
+
+    One program is compiled, for the longest of them.
+
+    Args:
+        transcriber: the model.
+        waves: float32[n] in −1…1 each.
+    """
+    if not waves:
+        return []
+    longest = max(map(len, waves))
+    align = jax.jit(_make_align(transcriber, longest))
+    return [_align_one(transcriber, align, wave, longest) for wave in waves]
+
+
+def _make_align(transcriber: Transcriber, num_samples: int) -> Callable[..., tuple[jax.Array, ...]]:
+    """Return `align(variables, wave_bn, wave_lengths_b) → (mel_btm, alignment_but, ids_bu, and their lengths)`."""
+    config = transcriber.config
+    model, listen = build_model(config.model), make_listen(config, transcriber.cmvn)
+    *_, num_rows = row_counts(num_feature_frames(num_samples, config.features), config.model.predictor.smooth_factor)
+
+    def align(variables: Any, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, ...]:
+        mel_btm, mel_lengths_b = filterbank(config.features, wave_bn, wave_lengths_b)
+        acoustics = listen(variables, wave_bn, wave_lengths_b).acoustics
+        found = model.apply(variables, acoustics, num_rows, method="decode")
+        ids_bu, _ = greedy(found.logits_buv, found.token_lengths_b)
+        lengths = mel_lengths_b, acoustics.frame_lengths_b, found.token_lengths_b
+        return mel_btm, found.alignment_but, ids_bu, *lengths
+
+    return align
+
+
+def _align_one(transcriber: Transcriber, align: Callable, wave: np.ndarray, longest: int) -> Aligned:
+    wave_1n = np.pad(wave, (0, longest - len(wave)))[None]
+    found = jax.device_get(align(transcriber.variables, wave_1n, np.array([len(wave)], np.int32)))
+    mel_tm, alignment_ut, ids_u, num_mels, num_frames, num_tokens = (values[0] for values in found)
+    names = transcriber.tokenizer.tokens
+    tokens = tuple(names[i] for i in ids_u[:num_tokens])
+    return Aligned(mel_tm[:num_mels], alignment_ut[:num_tokens, : num_frames + 1], tokens)

@@ -1,0 +1,159 @@
+"""The compiled programs of the CTC head, one for each shape of sound: its best path, or a search over prefixes.
+
+Letters: b batch, n samples, t frames, u token positions, v vocabulary.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from asr.config import Config, FeaturesConfig, InferenceConfig
+from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
+from asr.data.tokenizer import Tokenizer
+from asr.decode import ctc_beam_search, ctc_greedy, ctc_spans, make_fusion, read_arpa, spans_to_alignment, token_times
+from asr.inference.programs import Spelling, Variables, abstract_sound, time_grid
+from asr.inference.shapes import Shape
+from asr.models import build_model
+
+
+@struct.dataclass
+class Read:
+    """What the CTC head says.
+
+    Attributes:
+        logits_btv: float32.
+        frame_lengths_b: int32, real frames.
+        duration_s_b: float32, length of the sound.
+    """
+
+    logits_btv: Any
+    frame_lengths_b: Any
+    duration_s_b: Any
+
+
+def make_read(config: Config, cmvn: Cmvn | None) -> Callable[..., Read]:
+    """Return `read(variables, wave_bn, wave_lengths_b) → Read`: front end, encoder, CTC head."""
+    model, frontend = build_model(config.model), make_frontend(config.features, cmvn)
+
+    def read(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Read:
+        features_bti, frame_lengths_b = frontend(wave_bn, wave_lengths_b)
+        acoustics = model.apply(variables, features_bti, frame_lengths_b, method="encode")
+        return Read(acoustics.ctc_logits_btv, frame_lengths_b, wave_lengths_b / config.features.sample_rate_hz)
+
+    return read
+
+
+def make_best_path(config: Config, cmvn: Cmvn | None) -> Callable[..., Spelling]:
+    """Return `best_path(variables, wave_bn, wave_lengths_b) → Spelling`, as many positions as there are frames."""
+    read, find_times = make_read(config, cmvn), make_times(config.features)
+
+    def best_path(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Spelling:
+        heard = read(variables, wave_bn, wave_lengths_b)
+        found = ctc_greedy(heard.logits_btv, heard.frame_lengths_b)
+        spans = found.first_frame_bu, found.last_frame_bu, found.token_lengths_b
+        times_bu = find_times(*spans, heard.frame_lengths_b, heard.duration_s_b)
+        return Spelling(found.tokens_bu, found.confidence_bu, *times_bu, found.token_lengths_b)
+
+    return best_path
+
+
+def make_times(features: FeaturesConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Return `times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b) → (start_s_bu, end_s_bu)`.
+
+    There are as many positions u as frames.
+    """
+
+    def times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b):
+        alignment_but = spans_to_alignment(first_bu, last_bu, first_bu.shape[1])
+        return token_times(alignment_but, token_lengths_b, frame_lengths_b, duration_s_b, **time_grid(features))
+
+    return times
+
+
+class BestPathPrograms:
+    """The best path of the CTC head, compiled ahead or when a shape is first met.
+
+    Attributes:
+        variables: the weights, on the device.
+    """
+
+    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
+        self.variables = jax.device_put(variables)
+        self._best_path = jax.jit(make_best_path(config, cmvn))
+        self._compiled: dict[Shape, jax.stages.Compiled] = {}
+
+    def compilations(self, shape: Shape) -> list[Callable[[], None]]:
+        """Return what has to be called before batches of this shape need no compiler."""
+        return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
+
+    def _compile(self, shape: Shape) -> None:
+        self._compiled[shape] = self._best_path.lower(self.variables, *abstract_sound(shape)).compile()
+
+    def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
+        """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
+        shape = Shape(*wave_bn.shape)
+        if shape not in self._compiled:
+            self._compile(shape)
+        return functools.partial(jax.device_get, self._compiled[shape](self.variables, wave_bn, wave_lengths_b))
+
+
+class BeamPrograms:
+    """The prefix beam search on the CTC head's output; the search itself runs on the host.
+
+    Attributes:
+        variables: the weights, on the device.
+    """
+
+    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, tokenizer: Tokenizer):
+        settings = config.inference
+        self.variables = jax.device_put(variables)
+        self._features, self._beam_size = config.features, settings.beam_size
+        self._fusion = _make_fusion(settings, tokenizer)
+        self._read, self._times = jax.jit(make_read(config, cmvn)), jax.jit(make_times(config.features))
+        self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
+
+    def compilations(self, shape: Shape) -> list[Callable[[], None]]:
+        """Return what has to be called before batches of this shape need no compiler."""
+        return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
+
+    def _compile(self, shape: Shape) -> None:
+        read = self._read.lower(self.variables, *abstract_sound(shape)).compile()
+        num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
+        first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
+        length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))
+        times = self._times.lower(first_bu, first_bu, length_b, length_b, duration_s_b).compile()
+        self._compiled[shape] = read, times
+
+    def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
+        """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
+        shape = Shape(*wave_bn.shape)
+        if shape not in self._compiled:
+            self._compile(shape)
+        read, times = self._compiled[shape]
+        return functools.partial(self._finish, read(self.variables, wave_bn, wave_lengths_b), times)
+
+    def _finish(self, heard: Read, times: Callable) -> Spelling:
+        heard = jax.device_get(heard)
+        shape = heard.logits_btv.shape[:2]
+        ids_bu, first_bu, last_bu = (np.zeros(shape, np.int32) for _ in range(3))
+        confidence_bu, lengths_b = np.zeros(shape, np.float32), np.zeros(shape[0], np.int32)
+        for row, num_frames in enumerate(heard.frame_lengths_b):
+            logits_tv = heard.logits_btv[row, :num_frames]
+            best, *_ = ctc_beam_search(logits_tv, beam_size=self._beam_size, fusion=self._fusion)
+            spans, length = ctc_spans(logits_tv, best.tokens), len(best.tokens)
+            ids_bu[row, :length], confidence_bu[row, :length] = best.tokens, spans.confidence_u
+            first_bu[row, :length], last_bu[row, :length] = spans.first_frame_u, spans.last_frame_u
+            lengths_b[row] = length
+        start_s_bu, end_s_bu = times(first_bu, last_bu, lengths_b, heard.frame_lengths_b, heard.duration_s_b)
+        return Spelling(ids_bu, confidence_bu, np.asarray(start_s_bu), np.asarray(end_s_bu), lengths_b)
+
+
+def _make_fusion(settings: InferenceConfig, tokenizer: Tokenizer):
+    model = read_arpa(Path(settings.language_model)) if settings.language_model else None
+    return make_fusion(model, tokenizer, settings.language_model_weight, settings.length_bonus)

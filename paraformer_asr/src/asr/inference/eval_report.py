@@ -1,0 +1,111 @@
+"""Writes what an evaluation found: metrics.json, utterances.csv, errors.txt and pictures of alignments."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from asr.data import SpeechDataset
+from asr.inference.alignments import align_waves
+from asr.inference.output import complete, write_text
+from asr.inference.scoring import UtteranceScore
+from asr.inference.transcriber import Transcriber
+from asr.metrics import ErrorCounts, format_report
+from asr.pictures import draw_alignment
+
+COLUMNS = (
+    "name",
+    "seconds",
+    "reference",
+    "hypothesis",
+    "substitutions",
+    "deletions",
+    "insertions",
+    "words",
+    "text_in_training",
+)
+
+
+def write_tables(
+    folder: Path,
+    scores: Sequence[UtteranceScore],
+    totals: Mapping[str, ErrorCounts],
+    intervals: Mapping[str, tuple[float, float]],
+    facts: dict,
+    *,
+    by_characters: bool,
+) -> None:
+    """Write the numbers.
+
+    Args:
+        folder: exists.
+        scores: of each utterance.
+        totals: summed counts of each line of the table.
+        intervals: of the rates.
+        facts: how the numbers came about, put in front of metrics.json.
+        by_characters: errors.txt aligns characters instead of words.
+    """
+    parts = {name.replace(", ", "_").replace(" ", "_"): _as_json(c, intervals[name]) for name, c in totals.items()}
+    write_text(folder / "metrics.json", json.dumps({**facts, **parts}, indent=1) + "\n")
+    write_text(folder / "utterances.csv", _csv(scores))
+    aligned = [(score.name, score.align(by_characters=by_characters)) for score in scores]
+    aligned.sort(key=lambda pair: -pair[1].counts.errors)
+    write_text(folder / "errors.txt", format_report(aligned))
+
+
+def draw_extremes(
+    folder: Path, transcriber: Transcriber, dataset: SpeechDataset, extremes: Sequence[tuple[str, UtteranceScore]]
+) -> None:
+    """Draw the alignments of the best and the worst utterances: alignment_best_1.png and so on.
+
+    Args:
+        folder: exists.
+        transcriber: the model.
+        dataset: of the scores.
+        extremes: ("best" or "worst", score) of each.
+    """
+    waves = [dataset[score.index].wave for _, score in extremes]
+    features, numbers = transcriber.config.features, {"best": 0, "worst": 0}
+    for (kind, score), found in zip(extremes, align_waves(transcriber, waves), strict=True):
+        numbers[kind] += 1
+        title = f"{kind}: {score.name}, {score.tokens.errors} errors in {score.tokens.reference_length} tokens\n"
+        title += f"reference: {score.reference}\nhypothesis: {score.hypothesis}"
+        with complete(folder / f"alignment_{kind}_{numbers[kind]}.png") as aside:
+            draw_alignment(
+                found.mel_tm,
+                found.alignment_ut,
+                found.tokens,
+                features.output_shift_ms / 1000,
+                aside,
+                title,
+                features.frame_shift_ms / 1000,
+            )
+
+
+def _as_json(counts: ErrorCounts, interval: tuple[float, float]) -> dict:
+    return {
+        "error_rate": _number(counts.rate),
+        "interval_95": [_number(limit) for limit in interval],
+        "substitutions": counts.substitutions,
+        "deletions": counts.deletions,
+        "insertions": counts.insertions,
+        "reference_length": counts.reference_length,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _csv(scores: Sequence[UtteranceScore]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for score in scores:
+        c = score.words
+        counts = c.substitutions, c.deletions, c.insertions, c.reference_length
+        seconds, in_training = f"{score.duration_s:.3f}", int(score.in_training)
+        writer.writerow([score.name, seconds, score.reference, score.hypothesis, *counts, in_training])
+    return text.getvalue()

@@ -1,0 +1,99 @@
+"""The whole recognition as one program that any jax program can run: StableHLO, for a CPU and a GPU.
+
+    (weights, wave float32[b, n], lengths int32[b]) → tokens, confidence, start, end, counts
+
+The number of utterances b is free; n is fixed, the longest segment. Batches are made with `jax.vmap` over programs of
+one utterance, so that no function inside has to cope with a size that is not known.
+
+Letters: b utterances, n samples, u token positions.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+
+from asr.config import Config
+from asr.data.frontend import Cmvn, num_feature_frames
+from asr.inference.programs import Heard, Spelling, make_listen, make_spell
+from asr.inference.segmentation import longest_segment
+from asr.inference.shapes import row_counts
+
+PLATFORMS = ("cpu", "cuda")
+
+
+def export_program(config: Config, cmvn: Cmvn | None, weights: dict[str, Any]) -> bytes:
+    """Return the serialised program; the parallel decoder's, whatever `inference.decoder` says.
+
+    The attention is written out, as fused kernels exist on one platform only.
+
+    Args:
+        config: of the run, `model.vocab_size` set.
+        cmvn: a constant of the program.
+        weights: arrays by name, concrete or abstract.
+    """
+    import jax.export
+
+    encoder = dataclasses.replace(config.model.encoder, attention="explicit")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
+    recognise = _make_recognise(config, cmvn)
+
+    def program(weights: dict[str, jax.Array], wave_bn: jax.Array, lengths_b: jax.Array) -> tuple[jax.Array, ...]:
+        found = recognise(nested(weights), wave_bn, lengths_b)
+        return found.ids_bu, found.confidence_bu, found.start_s_bu, found.end_s_bu, found.lengths_b
+
+    b, n = jax.export.symbolic_shape(f"b, {num_samples(config)}")
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
+    export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
+    sound = jax.ShapeDtypeStruct((b, n), jnp.float32), jax.ShapeDtypeStruct((b,), jnp.int32)
+    return bytes(export(shapes, *sound).serialize())
+
+
+def num_samples(config: Config) -> int:
+    """Return n, the samples of an utterance in the exported program."""
+    return longest_segment(config.features.sample_rate_hz, config.inference)
+
+
+def nested(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree of variables from arrays by name: `params/a/b` becomes `["params"]["a"]["b"]`."""
+    return {"params": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
+
+
+def _make_recognise(config: Config, cmvn: Cmvn | None) -> Callable[..., Spelling]:
+    """Return `recognise(variables, wave_bn, lengths_b) → Spelling` with as many rows as tokens can fire."""
+    counts = row_counts(num_feature_frames(num_samples(config), config.features), config.model.predictor.smooth_factor)
+    listen = _for_each(make_listen(config, cmvn))
+    spells = [_for_each(_filled_up(make_spell(config), rows, counts[-1])) for rows in counts]
+
+    def recognise(variables: Any, wave_bn: jax.Array, lengths_b: jax.Array) -> Spelling:
+        heard = listen(variables, wave_bn, lengths_b)
+        smallest_that_fits = (heard.acoustics.token_count_b.max() > jnp.array(counts[:-1])).sum()
+        return jax.lax.switch(smallest_that_fits, spells, variables, heard)
+
+    return recognise
+
+
+def _for_each(function: Callable) -> Callable:
+    """Return a function of a batch of any size that calls `function` with batches of one."""
+
+    def batch(variables: Any, *arguments: Any) -> Any:
+        def one(*parts: Any) -> Any:
+            result = function(variables, *jax.tree.map(lambda x: x[None], parts))
+            return jax.tree.map(lambda x: x[0], result)
+
+        return jax.vmap(one)(*arguments)
+
+    return batch
+
+
+def _filled_up(spell: Callable[..., Spelling], num_rows: int, most: int) -> Callable[..., Spelling]:
+    """Return `spell` for so many rows, its result filled up with zeros to `most` rows."""
+
+    def filled(variables: Any, heard: Heard) -> Spelling:
+        found = spell(variables, heard, num_rows)
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, most - num_rows))) if x.ndim == 2 else x, found)
+
+    return filled

@@ -1,0 +1,206 @@
+"""An exported model: one folder that any jax program can run, and that `asr.infer --model` reads.
+
+    config.yaml          settings of the run
+    tokenizer.json       the tokens; bpe.model beside it if they are pieces of words
+    cmvn.txt             mean and variance of the features, in Kaldi's form; a model without normalisation has none
+    weights.safetensors  arrays by their names, such as params/encoder/block0/qkv/kernel; averaged ones if any
+    model.stablehlo      a program: (weights, wave float32[b, n], lengths int32[b]) → tokens, confidence, times, counts
+    checksums.txt        SHA-256 of the files, as `sha256sum -c` reads it
+    README.txt           how to run it
+
+The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asr.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
+from asr.config import Config
+from asr.config_reader import save_config
+from asr.data.cmvn import save_cmvn
+from asr.data.frontend import Cmvn
+from asr.data.tokenizer import Tokenizer
+from asr.errors import UserError
+from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
+from asr.models import build_model
+
+WEIGHTS = "weights.safetensors"
+PROGRAM = "model.stablehlo"
+CMVN = "cmvn.txt"
+CHECKSUMS = "checksums.txt"
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Return whether `folder` looks like an exported model."""
+    return (folder / WEIGHTS).is_file()
+
+
+def save_model_folder(
+    folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, *, force: bool = False
+) -> None:
+    """Write a model folder; it appears under its name only when it is complete.
+
+    Args:
+        folder: where it shall be.
+        config: of the run, `model.vocab_size` set.
+        tokenizer: of the model.
+        cmvn: of the features.
+        variables: {"params": …}.
+        force: replace an exported model that is there already.
+
+    Raises:
+        UserError: the folder exists, the extra packages are missing, or the disk refuses.
+    """
+    _need("safetensors", "flatbuffers")
+    check_target(folder, force)
+    from safetensors.numpy import save  # an optional dependency
+
+    with _appearing(folder) as partial:
+        weights = named_arrays(variables)
+        (partial / WEIGHTS).write_bytes(save({name: np.asarray(array) for name, array in weights.items()}))
+        (partial / PROGRAM).write_bytes(export_program(config, cmvn, weights))
+        save_config(config, partial / "config.yaml")
+        tokenizer.save(partial)
+        if cmvn is not None:
+            save_cmvn(partial / CMVN, cmvn)
+        (partial / "README.txt").write_text(_readme(config, tokenizer), encoding="utf-8")
+        (partial / CHECKSUMS).write_text(_checksums(partial))
+
+
+def load_weights(folder: Path, config: Config) -> dict[str, Any]:
+    """Return the variables {"params": …} of a model folder.
+
+    Raises:
+        UserError: safetensors is not installed, the file is damaged, or it does not fit the folder's config.
+    """
+    _need("safetensors")
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / WEIGHTS
+    _check_checksum(path)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+    variables = nested(weights)
+    check_variables(variables, config, folder)
+    return variables
+
+
+def check_variables(variables: Any, config: Config, folder: Path) -> None:
+    """Refuse variables that are not those of the model in `config`.
+
+    Args:
+        variables: {"params": …}.
+        config: `model` describes what they should be.
+        folder: where they come from, for the message.
+
+    Raises:
+        UserError: naming the arrays that are missing, superfluous, or of another shape or dtype.
+    """
+    model = build_model(config.model)
+    features_bti = jax.ShapeDtypeStruct((1, 8, config.features.input_dim), jnp.float32)
+    tokens_bu, length_b = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    given = features_bti, length_b, tokens_bu, length_b
+    expected = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given)
+    check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
+
+
+def check_target(folder: Path, force: bool) -> None:
+    """Refuse to write a model folder over something that is there.
+
+    Raises:
+        UserError: saying what is there and what to do.
+    """
+    if not folder.exists():
+        return
+    if not force:
+        raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
+    if not is_model_folder(folder):
+        raise UserError(f"{folder}: --force replaces an exported model only, and this is none; choose another --out")
+
+
+def _need(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"an exported model needs {' and '.join(missing)}, not installed here: pip install 'paraformer-asr[export]'"
+        )
+
+
+def _checksums(folder: Path) -> str:
+    """Return a line for each file of the folder: its SHA-256, two blanks, its name."""
+    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_checksum(path: Path) -> None:
+    """Refuse a file that is not the one that was written: safetensors itself does not notice a changed bit."""
+    checksums = path.parent / CHECKSUMS
+    try:
+        expected = dict(reversed(line.split("  ", 1)) for line in checksums.read_text().splitlines())[path.name]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{checksums}: has no checksum of {path.name} ({error}); export the model again") from None
+    if _sha256(path) != expected:
+        raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error."""
+    partial = folder.parent / f".{folder.name}.{os.getpid()}.part"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            old = partial.with_suffix(".old")
+            folder.rename(old)
+            partial.rename(folder)
+            shutil.rmtree(old)
+        else:
+            partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _readme(config: Config, tokenizer: Tokenizer) -> str:
+    n, rate_hz = num_samples(config), config.features.sample_rate_hz
+    return f"""\
+A speech recognition model with {tokenizer.vocab_size} tokens, for sound at {rate_hz} Hz.
+
+model.stablehlo is a program of three arguments, written for {" and ".join(PLATFORMS)}:
+    weights  the arrays of weights.safetensors, by name
+    waves    float32[b, {n}], one channel in -1...1 at {rate_hz} Hz, zeros behind the end, any number b of utterances
+    lengths  int32[b], samples of each utterance, at most {n} ({n / rate_hz:g} s)
+It returns tokens int32[b, u], the probability of each, when each begins and ends (in seconds), and counts int32[b]:
+how many of the u places are tokens. Their texts are the list "tokens" in tokenizer.json.
+
+To run it from any jax program (pip install jax flatbuffers safetensors numpy; jax {jax.__version__} or newer):
+
+    import json, jax.export, numpy, safetensors.numpy
+    program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+    weights = safetensors.numpy.load_file("weights.safetensors")
+    texts = json.load(open("tokenizer.json", encoding="utf-8"))["tokens"]
+    waves, lengths = numpy.zeros((1, {n}), numpy.float32), numpy.array([{rate_hz}], numpy.int32)
+    tokens, confidence, start, end, counts = program.call(weights, waves, lengths)
+    print([[texts[token] for token in row[:count]] for row, count in zip(tokens, counts)])
+
+Sound of any length: python -m asr.infer --model THIS_FOLDER FILES
+"""

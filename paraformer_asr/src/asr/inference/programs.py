@@ -1,0 +1,155 @@
+"""The compiled programs of the parallel decoder, one for each shape of sound and number of tokens.
+
+    listen   sound → frames, the predictor's weights and the number of tokens
+    spell    these → the tokens with confidence and times, for a fixed number of rows
+
+The parallel decoder runs for a quarter or a half of the frames' number, or for all tokens that can fire: their number,
+fetched after `listen`, decides. A shape that was not compiled ahead is compiled when it is met.
+
+Letters: b batch, n samples, t frames, u token positions, v vocabulary.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from asr.config import Config, FeaturesConfig
+from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
+from asr.decode import greedy, token_times
+from asr.inference.shapes import Shape, row_counts
+from asr.models import Acoustics, build_model
+
+Variables = Any
+
+
+@struct.dataclass
+class Spelling:
+    """The tokens of a batch, on the device or on the host.
+
+    Attributes:
+        ids_bu: int32, special tokens included.
+        confidence_bu: float32, probability of each.
+        start_s_bu: float32, when it begins.
+        end_s_bu: float32, when it ends.
+        lengths_b: int32, tokens of each utterance.
+    """
+
+    ids_bu: Any
+    confidence_bu: Any
+    start_s_bu: Any
+    end_s_bu: Any
+    lengths_b: Any
+
+
+@struct.dataclass
+class Heard:
+    """What `listen` found.
+
+    Attributes:
+        acoustics: without CTC logits.
+        duration_s_b: float32, length of the sound.
+    """
+
+    acoustics: Acoustics
+    duration_s_b: Any
+
+
+def make_listen(config: Config, cmvn: Cmvn | None) -> Callable[..., Heard]:
+    """Return `listen(variables, wave_bn, wave_lengths_b) → Heard`: front end, encoder, predictor."""
+    model, frontend = build_model(config.model), make_frontend(config.features, cmvn)
+
+    def listen(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Heard:
+        features_bti, lengths_b = frontend(wave_bn, wave_lengths_b)
+        acoustics = model.apply(variables, features_bti, lengths_b, method="encode")
+        # The CTC logits are large, and not asked for here.
+        return Heard(acoustics.replace(ctc_logits_btv=None), wave_lengths_b / config.features.sample_rate_hz)
+
+    return listen
+
+
+def make_spell(config: Config) -> Callable[..., Spelling]:
+    """Return `spell(variables, heard, num_rows) → Spelling`: parallel decoder, greedy choice, times."""
+    model = build_model(config.model)
+
+    def spell(variables: Variables, heard: Heard, num_rows: int) -> Spelling:
+        found = model.apply(variables, heard.acoustics, num_rows, method="decode")
+        ids_bu, confidence_bu = greedy(found.logits_buv, found.token_lengths_b)
+        given = found.token_lengths_b, heard.acoustics.frame_lengths_b, heard.duration_s_b
+        times_bu = token_times(found.alignment_but, *given, **time_grid(config.features))
+        return Spelling(ids_bu, confidence_bu, *times_bu, found.token_lengths_b)
+
+    return spell
+
+
+def time_grid(features: FeaturesConfig) -> dict[str, float]:
+    """Return where the encoder's frames lie, as `asr.decode.timestamps` takes it."""
+    return {"frame_shift_ms": features.output_shift_ms, "first_centre_ms": features.frame_length_ms / 2}
+
+
+class CifPrograms:
+    """The parallel decoder of one model, compiled ahead or when a shape is first met.
+
+    Attributes:
+        variables: the weights, on the device.
+    """
+
+    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
+        self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor
+        self.variables = jax.device_put(variables)
+        self._listen, self._spell = jax.jit(make_listen(config, cmvn)), jax.jit(make_spell(config), static_argnums=2)
+        self._listens: dict[Shape, jax.stages.Compiled] = {}
+        self._spells: dict[tuple[Shape, int], jax.stages.Compiled] = {}
+
+    def compilations(self, shape: Shape) -> list[Callable[[], None]]:
+        """Return what has to be called, in any order and thread, before batches of this shape need no compiler."""
+        if all((shape, num_rows) in self._spells for num_rows in self._row_counts(shape)):
+            return []
+        lowered = self._lower_listen(shape)
+        spells = (
+            functools.partial(self._compile_spell, shape, num_rows, lowered.out_info)
+            for num_rows in self._row_counts(shape)
+        )
+        return [functools.partial(self._compile_listen, shape, lowered), *spells]
+
+    def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
+        """Start recognising a batch; return the function that waits for its tokens and returns them, on the host.
+
+        Args:
+            wave_bn: float32[b, n] in −1…1, 0 behind each end.
+            wave_lengths_b: int32[b]; 0 in a row that only fills up the batch.
+        """
+        shape = Shape(*wave_bn.shape)
+        if shape not in self._listens:
+            self._compile_listen(shape, self._lower_listen(shape))
+        heard = self._listens[shape](self.variables, wave_bn, wave_lengths_b)
+        return functools.partial(self._finish, shape, heard)
+
+    def _finish(self, shape: Shape, heard: Heard) -> Spelling:
+        most = int(np.asarray(heard.acoustics.token_count_b).max())
+        num_rows = min(rows for rows in self._row_counts(shape) if rows >= most)
+        if (shape, num_rows) not in self._spells:
+            self._compile_spell(shape, num_rows, heard)
+        return jax.device_get(self._spells[shape, num_rows](self.variables, heard))
+
+    def _row_counts(self, shape: Shape) -> tuple[int, ...]:
+        return row_counts(num_feature_frames(shape.num_samples, self._features), self._tokens_per_frame)
+
+    def _lower_listen(self, shape: Shape) -> jax.stages.Lowered:
+        return self._listen.lower(self.variables, *abstract_sound(shape))
+
+    def _compile_listen(self, shape: Shape, lowered: jax.stages.Lowered) -> None:
+        self._listens[shape] = lowered.compile()
+
+    def _compile_spell(self, shape: Shape, num_rows: int, heard: Heard) -> None:
+        self._spells[shape, num_rows] = self._spell.lower(self.variables, heard, num_rows).compile()
+
+
+def abstract_sound(shape: Shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Return the shapes of wave_bn and wave_lengths_b."""
+    wave_bn = jax.ShapeDtypeStruct((shape.batch_size, shape.num_samples), jnp.float32)
+    return wave_bn, jax.ShapeDtypeStruct((shape.batch_size,), jnp.int32)

@@ -1,0 +1,123 @@
+"""Scores a transcriber on a data set: every utterance as a whole, without a search for silences."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from asr.data import SpeechDataset
+from asr.inference.shapes import plan_shapes
+from asr.inference.transcriber import Transcriber
+from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, count_errors, sum_counts, words
+
+
+@dataclasses.dataclass(frozen=True)
+class UtteranceScore:
+    """How one utterance was answered.
+
+    Attributes:
+        index: position in the data set.
+        name: what the data set calls it.
+        duration_s: of the sound.
+        reference: what is said, normalised as in training.
+        hypothesis: what was understood.
+        tokens: errors in tokens, special ones left out.
+        in_training: its text occurs in the training split.
+    """
+
+    index: int
+    name: str
+    duration_s: float
+    reference: str
+    hypothesis: str
+    tokens: ErrorCounts
+    in_training: bool
+
+    @property
+    def words(self) -> ErrorCounts:
+        """Errors in words."""
+        return self.align(by_characters=False).counts
+
+    @property
+    def characters(self) -> ErrorCounts:
+        """Errors in characters."""
+        return character_errors(self.reference, self.hypothesis)
+
+    def align(self, *, by_characters: bool) -> Alignment:
+        """Return reference and hypothesis beside each other, in words or in characters."""
+        units = characters if by_characters else words
+        return align(units(self.reference), units(self.hypothesis))
+
+
+def warm_up_for(transcriber: Transcriber, dataset: SpeechDataset) -> None:
+    """Compile what the utterances of a data set will need."""
+    rate_hz = transcriber.config.features.sample_rate_hz
+    lengths = [math.ceil(seconds * rate_hz) for seconds in dataset.durations_s()]
+    batch_size = transcriber.config.inference.batch_size
+    transcriber.warm_up(plan_shapes(lengths, None, batch_size, rate_hz))
+
+
+def score_utterances(
+    transcriber: Transcriber, dataset: SpeechDataset, training_texts: Collection[str]
+) -> Iterator[UtteranceScore]:
+    """Yield the score of each utterance, in order.
+
+    Args:
+        transcriber: the model.
+        dataset: a split.
+        training_texts: normalised texts of the training split.
+
+    Raises:
+        UserError: at an utterance that cannot be read.
+    """
+    tokenizer = transcriber.tokenizer
+    indexed = ((i, dataset[i]) for i in range(len(dataset)))
+    items = (((i, u.name, u.duration_s, u.text), u.wave) for i, u in indexed)
+    for (index, name, duration_s, text), recognition in transcriber.recognise_many(items):
+        reference = tokenizer.normalise(text)
+        said = [int(i) for i in recognition.ids if tokenizer.is_ordinary(int(i))]
+        tokens = count_errors(tokenizer.encode(text), said)
+        in_training = reference in training_texts
+        yield UtteranceScore(index, name, duration_s, reference, tokenizer.decode(said), tokens, in_training)
+
+
+def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[str, list[ErrorCounts]]:
+    """Return name → the counts of each utterance, for each line of the table.
+
+    Args:
+        scores: of all utterances.
+        with_parts: count the utterances whose text occurs in the training split, and the others, apart.
+    """
+    counts = {
+        "words": [score.words for score in scores],
+        "characters": [score.characters for score in scores],
+        "tokens": [score.tokens for score in scores],
+    }
+    if with_parts:
+        counts["words, text in training"] = [score.words for score in scores if score.in_training]
+        counts["words, text not in training"] = [score.words for score in scores if not score.in_training]
+    return counts
+
+
+def totals(counts: Mapping[str, Iterable[ErrorCounts]]) -> dict[str, ErrorCounts]:
+    """Return name → the counts of all utterances together."""
+    return {name: sum_counts(each) for name, each in counts.items()}
+
+
+def pick_extremes(scores: Iterable[UtteranceScore], number: int) -> list[tuple[str, UtteranceScore]]:
+    """Return ("best" or "worst", score) of the utterances with the lowest and the highest error rates in tokens.
+
+    Of equal ones the longer one comes first, as it shows more.
+
+    Args:
+        scores: of all utterances; those without a word in their reference are left out.
+        number: of each kind, at most; no utterance is in both.
+
+    Returns:
+        the best, best first, then the worst, worst first.
+    """
+    counted = [score for score in scores if score.tokens.reference_length]
+    best = sorted(counted, key=lambda s: (s.tokens.rate, -s.tokens.reference_length, s.index))
+    best = best[: min(number, (len(counted) + 1) // 2)]
+    rest = [score for score in counted if score not in best]
+    worst = sorted(rest, key=lambda s: (-s.tokens.rate, -s.tokens.reference_length, s.index))[:number]
+    return [("best", s) for s in best] + [("worst", s) for s in worst]

@@ -1,0 +1,227 @@
+"""Splits sound of any length into segments at its silences: no model, any length, bounded memory.
+
+The level of a 10 ms frame is its variance in dB of full scale (a constant offset counts as nothing). A frame is sound
+if its level is above
+
+    max( loud_db − silence_db ,  FLOOR_DB )
+
+where `loud_db` is the level of the loudest frames within 30 s before and after. The third loudest frame of each second
+stands for it, so that a click of 20 ms does not make the speech around it silent. Then
+
+- silence of a second and more (or of `min_silence_s`, if that is longer) ends a segment and is left out;
+- sound that is longer than `max_segment_s` without such a silence is cut before the limit: in the middle of the longest
+  silence of at least `min_silence_s`, and where there is none at the quietest point. Such a cut may part a word;
+- a segment has 0.2 s of context on either side, where the sound has that much.
+
+No frame of sound is left out, and no two segments overlap. Limits, which come of looking at levels alone: steady noise
+without speech is sound once the last speech is 30 s away, music is sound, and speech that is more than `silence_db`
+below other speech within 30 s, or below −70 dB of full scale, is taken for silence.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import chex
+import numpy as np
+
+from asr.config import InferenceConfig
+
+FRAMES_PER_SECOND = 100
+SURROUNDINGS_S = 30
+FLOOR_DB = -70.0
+"""Below it all is silence: the noise of a good microphone, 20 dB above the last bit of 16."""
+LONG_SILENCE_S = 1.0
+PADDING_S = 0.2
+CLICK_FRAMES = 2
+SMOOTHED_FRAMES = 11
+NEAR_LIMIT = 3
+"""Sound that is too long is cut within the last third of `max_segment_s`, and what is left is a third at least."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of sound that may hold speech.
+
+    Attributes:
+        start: its first sample in the whole sound.
+        wave: float32[n].
+    """
+
+    start: int
+    wave: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """The settings in frames."""
+
+    longest: int
+    min_silence: int
+    long_silence: int
+    padding: int = round(PADDING_S * FRAMES_PER_SECOND)
+
+
+def split_at_silences(
+    blocks: Iterable[np.ndarray], sample_rate_hz: int, settings: InferenceConfig
+) -> Iterator[Segment]:
+    """Yield the segments of a sound, in order.
+
+    About 30 s + 4/3 · `max_segment_s` of the sound are held at a time.
+
+    Args:
+        blocks: float32[n] pieces of the sound, one after the other, of any lengths.
+        sample_rate_hz: of the sound.
+        settings: `silence_db`, `min_silence_s` and `max_segment_s` are used.
+    """
+    frame_samples, limits = _frame_samples(sample_rate_hz), _limits(settings)
+    pending = _Pending(frame_samples)
+    for second in _with_loudness(_whole_seconds(blocks, frame_samples * FRAMES_PER_SECOND), frame_samples):
+        pending.append(*second, settings.silence_db)
+        yield from pending.take(limits, final=False)
+    yield from pending.take(limits, final=True)
+
+
+def longest_segment(sample_rate_hz: int, settings: InferenceConfig) -> int:
+    """Return how many samples a segment has at most."""
+    return _limits(settings).longest * _frame_samples(sample_rate_hz)
+
+
+def frame_levels(wave: np.ndarray, frame_samples: int) -> np.ndarray:
+    """Return float64[ceil(n / frame_samples)], the variance of each frame in dB of full scale, at least −120.
+
+    Args:
+        wave: float32[n].
+        frame_samples: length of a frame; the last one may be shorter.
+    """
+    chex.assert_rank(wave, 1)
+    whole = len(wave) // frame_samples * frame_samples
+    variances = wave[:whole].reshape(-1, frame_samples).var(axis=1, dtype=np.float64)
+    if whole < len(wave):
+        variances = np.append(variances, wave[whole:].var(dtype=np.float64))
+    return 10 * np.log10(variances + 1e-12)
+
+
+class _Pending:
+    """The sound whose frames are known to be sound or silence, but which is not yet in a segment or left out."""
+
+    def __init__(self, frame_samples: int):
+        self.frame_samples = frame_samples
+        self.first_frame = 0
+        self.wave = np.zeros(0, np.float32)
+        self.level_t = np.zeros(0)
+        self.sound_t = np.zeros(0, bool)
+
+    def append(self, wave: np.ndarray, level_t: np.ndarray, loud_db: float, silence_db: float) -> None:
+        """Add a second of sound."""
+        self.wave = np.concatenate([self.wave, wave])
+        self.level_t = np.concatenate([self.level_t, level_t])
+        self.sound_t = np.concatenate([self.sound_t, level_t > max(loud_db - silence_db, FLOOR_DB)])
+
+    def take(self, limits: _Limits, *, final: bool) -> Iterator[Segment]:
+        """Yield the segments that are complete, and forget all up to them."""
+        while len(self.level_t):
+            frames, done = _find_segment(self.level_t, self.sound_t, limits, final=final)
+            if frames is not None:
+                samples = slice(frames[0] * self.frame_samples, frames[1] * self.frame_samples)
+                yield Segment(self.first_frame * self.frame_samples + samples.start, self.wave[samples].copy())
+            if done:
+                self.first_frame += done
+                self.wave = self.wave[done * self.frame_samples :]
+                self.level_t, self.sound_t = self.level_t[done:], self.sound_t[done:]
+            if frames is None:
+                return
+
+
+def _find_segment(
+    level_t: np.ndarray, sound_t: np.ndarray, limits: _Limits, *, final: bool
+) -> tuple[tuple[int, int] | None, int]:
+    """Return (first frame, frame behind the last one) of the next segment, or None, and how many frames are done with.
+
+    Args:
+        level_t: in dB.
+        sound_t: which frames are sound.
+        limits: of segments.
+        final: no more frames will come.
+    """
+    sounding = np.flatnonzero(sound_t)
+    if not sounding.size:
+        return None, len(sound_t) if final else max(len(sound_t) - limits.padding, 0)
+    start = max(int(sounding[0]) - limits.padding, 0)
+    pauses = np.flatnonzero(np.diff(sounding) > limits.long_silence)
+    end = int(sounding[pauses[0] if pauses.size else -1]) + 1
+    closed = final or pauses.size > 0 or len(sound_t) - end >= limits.long_silence
+    room = limits.longest // NEAR_LIMIT
+    if end - start > limits.longest and (closed or end - start >= limits.longest + room):
+        high = start + min(limits.longest, end - start - room)
+        stop = _quietest_point(level_t, sound_t, high - room, high, limits.min_silence)
+        return (start, stop), stop
+    if closed:
+        stop = min(end + limits.padding, start + limits.longest, len(sound_t))
+        return (start, stop), stop
+    return None, start
+
+
+def _quietest_point(level_t: np.ndarray, sound_t: np.ndarray, low: int, high: int, min_silence: int) -> int:
+    """Return the frame from `low` to `high` where a cut does least harm."""
+    edges = np.diff(np.concatenate([[0], ~sound_t[low:high], [0]]).astype(np.int8))
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    if starts.size and (stops - starts).max() >= min_silence:
+        longest = (stops - starts).argmax()
+        return low + int(starts[longest] + stops[longest]) // 2
+    smooth_t = np.convolve(level_t, np.full(SMOOTHED_FRAMES, 1 / SMOOTHED_FRAMES), mode="same")
+    return low + int(smooth_t[low + 1 : high + 1].argmin()) + 1
+
+
+def _with_loudness(seconds: Iterable[np.ndarray], frame_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Yield (wave, level of each frame, level of the loudest frames around) for each second of sound."""
+    peaks: collections.deque[tuple[int, float]] = collections.deque()
+    waiting: collections.deque[tuple[np.ndarray, np.ndarray]] = collections.deque()
+    number = 0
+
+    def next_second() -> tuple[np.ndarray, np.ndarray, float]:
+        now = number - len(waiting)
+        while peaks[0][0] < now - SURROUNDINGS_S:
+            peaks.popleft()
+        return *waiting.popleft(), max(peak for _, peak in peaks)
+
+    for wave in seconds:
+        level_t = frame_levels(wave, frame_samples)
+        peaks.append((number, np.sort(level_t)[-min(CLICK_FRAMES + 1, len(level_t))]))
+        waiting.append((wave, level_t))
+        number += 1
+        if len(waiting) > SURROUNDINGS_S:
+            yield next_second()
+    while waiting:
+        yield next_second()
+
+
+def _whole_seconds(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """Yield the sound in pieces of so many samples; the last one may be shorter."""
+    held: list[np.ndarray] = []
+    size = 0
+    for block in blocks:
+        chex.assert_rank(block, 1)
+        held.append(block)
+        size += len(block)
+        if size < samples:
+            continue
+        wave = np.concatenate(held)
+        stop = size // samples * samples
+        yield from wave[:stop].reshape(-1, samples)
+        held, size = [wave[stop:]], size - stop
+    if size:
+        yield np.concatenate(held)
+
+
+def _frame_samples(sample_rate_hz: int) -> int:
+    return round(sample_rate_hz / FRAMES_PER_SECOND)
+
+
+def _limits(settings: InferenceConfig) -> _Limits:
+    min_silence = round(settings.min_silence_s * FRAMES_PER_SECOND)
+    return _Limits(
+        longest=round(settings.max_segment_s * FRAMES_PER_SECOND),
+        min_silence=min_silence,
+        long_silence=max(min_silence, round(LONG_SILENCE_S * FRAMES_PER_SECOND)),
+    )

@@ -1,0 +1,80 @@
+"""The few shapes that transcription compiles programs for.
+
+A program is compiled for one batch size and one length of sound. Too many shapes cost compilations, too few cost
+padding: lengths are a quarter, a half, three quarters and the whole of the longest sound that can come, fewer where
+there is little sound.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+PARTS = 4
+MARGIN_S = 0.1
+"""By so much the sound may be longer than its header says: rounding, and the padding of compressed files."""
+PARTS_BY_SOUND = ((60.0, 1), (600.0, 2))
+"""(seconds of sound, parts): with less sound than this, padding costs less than compiling for more lengths."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shape:
+    """Shape of the sound in a batch.
+
+    Attributes:
+        batch_size: rows.
+        num_samples: samples in a row.
+    """
+
+    batch_size: int
+    num_samples: int
+
+
+def make_ladder(longest: int, batch_sizes: Sequence[int], parts: int = PARTS) -> tuple[Shape, ...]:
+    """Return a shape for each batch size and each part of the longest sound: 1/4, 2/4, 3/4 and 4/4.
+
+    Args:
+        longest: in samples, at least 1.
+        batch_sizes: rows.
+        parts: that the longest sound is divided into.
+    """
+    lengths = sorted({-(-longest * part // parts) for part in range(1, parts + 1)})
+    return tuple(Shape(size, length) for size in sorted(set(batch_sizes)) for length in lengths)
+
+
+def plan_shapes(lengths: Sequence[int], longest: int | None, batch_size: int, sample_rate_hz: int) -> tuple[Shape, ...]:
+    """Return the shapes to compile for sounds of known lengths, none if there is no sound.
+
+    A few sounds that are not split make one batch of their number.
+
+    Args:
+        lengths: of all sounds, in samples.
+        longest: of a segment, in samples; longer sounds are split. None: nothing is split.
+        batch_size: rows of a batch.
+        sample_rate_hz: of the sounds.
+    """
+    lengths = [length for length in lengths if length > 0]
+    if not lengths:
+        return ()
+    top = whole_seconds(max(lengths) + round(MARGIN_S * sample_rate_hz), sample_rate_hz)
+    if longest is not None:
+        top = min(top, longest)
+    if max(lengths) <= top:
+        batch_size = min(batch_size, len(lengths))
+    sound_s = sum(lengths) / sample_rate_hz
+    parts = next((parts for limit_s, parts in PARTS_BY_SOUND if sound_s <= limit_s), PARTS)
+    return make_ladder(top, [batch_size], parts)
+
+
+def whole_seconds(num_samples: int, sample_rate_hz: int) -> int:
+    """Return the number of samples rounded up to whole seconds: fewer different shapes, found in a cache sooner."""
+    return -(-num_samples // sample_rate_hz) * sample_rate_hz
+
+
+def row_counts(num_frames: int, tokens_per_frame: float) -> tuple[int, ...]:
+    """Return how many tokens the decoder is compiled for: a quarter, a half of the frames, and all that can fire.
+
+    Args:
+        num_frames: of the encoder, the tail not counted.
+        tokens_per_frame: most that fire in one frame.
+    """
+    most = int(num_frames * max(tokens_per_frame, 1.0)) + 1
+    return tuple(sorted({-(-num_frames // 4), -(-num_frames // 2), most} - {0}))

@@ -1,0 +1,227 @@
+"""Recognises segments of sound with a trained model, in batches of a few fixed shapes.
+
+Letters: b batch, n samples, u tokens.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import chex
+import numpy as np
+
+from asr.checkpoints import restore_variables
+from asr.config import Config, ModelConfig
+from asr.config_reader import load_config
+from asr.data.cmvn import load_cmvn
+from asr.data.frontend import Cmvn, num_feature_frames
+from asr.data.tokenizer import Tokenizer, load_tokenizer
+from asr.errors import UserError
+from asr.inference.compilations import CompilationCounter
+from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
+from asr.inference.model_folder import CMVN, check_variables, is_model_folder, load_weights
+from asr.inference.programs import CifPrograms, Spelling
+from asr.inference.segmentation import longest_segment
+from asr.inference.shapes import Shape, make_ladder, whole_seconds
+
+Tag = TypeVar("Tag")
+
+MAX_COMPILING_THREADS = 8
+WINDOW_BATCHES = 4
+"""So many batches of sound are read before they are sorted by length: less padding, for more memory and delay."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recognition:
+    """The tokens of one segment.
+
+    Attributes:
+        ids: int32[u], special tokens included.
+        confidence: float32[u], the model's probability of each.
+        start_s: float32[u], when each begins, from the start of the segment.
+        end_s: float32[u], when it ends.
+    """
+
+    ids: np.ndarray
+    confidence: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+
+
+NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
+"""Silence, or sound that is shorter than one frame."""
+
+
+class Transcriber:
+    """A trained model, ready to recognise.
+
+    Attributes:
+        config: settings of the run, of which `features`, `model` and `inference` matter here.
+        tokenizer: of the model.
+        cmvn: of its features.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any):
+        self._counter = CompilationCounter()
+        self.config, self.tokenizer, self.cmvn = config, tokenizer, cmvn
+        self._programs = _make_programs(config, tokenizer, cmvn, variables)
+        longest = longest_segment(config.features.sample_rate_hz, config.inference)
+        self._ladder = make_ladder(longest, [1, config.inference.batch_size])
+        self._warm: tuple[Shape, ...] = ()
+
+    @property
+    def variables(self) -> Any:
+        """The weights, on the device."""
+        return self._programs.variables
+
+    @property
+    def window_size(self) -> int:
+        """Sounds that are read before they are sorted by length and recognised."""
+        return WINDOW_BATCHES * self.config.inference.batch_size
+
+    @property
+    def compilations(self) -> int:
+        """Programs that jax compiled, in the whole process, since the transcriber was made."""
+        return self._counter.count
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """Compile for these shapes; from now on a batch takes another shape only if it fits into none of them.
+
+        Args:
+            shapes: see `asr.inference.shapes.plan_shapes`.
+        """
+        compilations = [compile for shape in shapes for compile in self._programs.compilations(shape)]
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_COMPILING_THREADS)) as pool:
+            list(pool.map(lambda compile: compile(), compilations))
+        self._warm = tuple(shapes)
+
+    def recognise(self, wave: np.ndarray) -> Recognition:
+        """Return the tokens of one segment.
+
+        Args:
+            wave: float32[n] in −1…1. For speed and memory it should not be longer than `max_segment_s`.
+        """
+        ((_, recognition),) = self.recognise_many([(None, wave)])
+        return recognition
+
+    def recognise_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, Recognition]]:
+        """Yield (tag, tokens) for each (tag, wave), in order.
+
+        A window of a few batches is read, sorted by length and cut into batches; what is shorter than one frame costs
+        nothing. An utterance gives the same tokens in any batch.
+        """
+        for window in self._windows(items):
+            found = self._recognise_window([wave for _, wave in window])
+            yield from zip((tag for tag, _ in window), found, strict=True)
+
+    def _windows(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
+        """Yield the items in runs with a few batches of sound each."""
+        window, room = [], self.window_size
+        for tag, wave in items:
+            chex.assert_rank(wave, 1)
+            chex.assert_type(wave, np.float32)
+            window.append((tag, wave))
+            room -= bool(len(wave))
+            if not room:
+                yield window
+                window, room = [], self.window_size
+        yield window
+
+    def _recognise_window(self, waves: list[np.ndarray]) -> list[Recognition]:
+        """Return the tokens of each; all batches are started before the first one is waited for."""
+        found = [NOTHING] * len(waves)
+        sounding = [i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.config.features)]
+        sounding.sort(key=lambda i: -len(waves[i]))
+        groups = [sounding[i : i + self._batch_size] for i in range(0, len(sounding), self._batch_size)]
+        started = [(group, self._start([waves[i] for i in group])) for group in groups]
+        for group, finish in started:
+            spelling = finish()
+            for row, i in enumerate(group):
+                found[i] = _row(spelling, row)
+        return found
+
+    @property
+    def _batch_size(self) -> int:
+        return max(shape.batch_size for shape in self._warm or self._ladder)
+
+    def _start(self, waves: list[np.ndarray]) -> Callable[[], Spelling]:
+        """Start the programs for a batch; return the function that waits for its tokens."""
+        shape = self._choose(len(waves), max(map(len, waves)))
+        wave_bn, lengths_b = np.zeros(dataclasses.astuple(shape), np.float32), np.zeros(shape.batch_size, np.int32)
+        for row, wave in enumerate(waves):
+            wave_bn[row, : len(wave)], lengths_b[row] = wave, len(wave)
+        return self._programs.start(wave_bn, lengths_b)
+
+    def _choose(self, batch_size: int, num_samples: int) -> Shape:
+        """Return the smallest shape that a batch fits into, of those warmed up for if one of them will do."""
+        for shapes in (self._warm, self._ladder):
+            fitting = [s for s in shapes if s.batch_size >= batch_size and s.num_samples >= num_samples]
+            if fitting:
+                return min(fitting, key=lambda s: s.batch_size * s.num_samples)
+        return Shape(batch_size, whole_seconds(num_samples, self.config.features.sample_rate_hz))
+
+
+def load_transcriber(
+    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), average: int = 1
+) -> Transcriber:
+    """Return the transcriber of a run directory or of an exported model folder; arguments as in `load_parts`."""
+    return Transcriber(*load_parts(folder, which, overrides, average))
+
+
+def load_parts(
+    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), average: int = 1
+) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
+    """Return (config, tokenizer, CMVN, variables) of a run directory or of an exported model folder.
+
+    Args:
+        folder: either of the two; both hold `config.yaml`, `tokenizer.json` and, if there is one, `cmvn.txt`.
+        which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
+        overrides: changes of the config as `key=value`, for example `inference.decoder=ctc`.
+        average: of a run directory, the mean of so many best or last checkpoints.
+
+    Raises:
+        UserError: not such a folder, or weights that do not belong to its config.
+    """
+    folder = Path(folder)
+    if average < 1:
+        raise UserError(f"--average: expected at least 1 checkpoint, found {average}")
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
+    config = load_config(folder / "config.yaml", overrides)
+    tokenizer = load_tokenizer(folder)
+    config = dataclasses.replace(config, model=_with_vocabulary(config.model, tokenizer, folder))
+    cmvn = load_cmvn(folder / CMVN) if config.features.cmvn != "none" else None
+    if is_model_folder(folder):
+        if average > 1:
+            raise UserError(f"--average {average}: {folder} is an exported model, which holds one set of weights")
+        return config, tokenizer, cmvn, load_weights(folder, config)
+    variables = restore_variables(folder / "checkpoints", which, average)
+    check_variables(variables, config, folder)
+    return config, tokenizer, cmvn, variables
+
+
+def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any):
+    match config.inference.decoder:
+        case "cif":
+            return CifPrograms(config, cmvn, variables)
+        case "ctc":
+            return BestPathPrograms(config, cmvn, variables)
+        case "ctc_beam":
+            return BeamPrograms(config, cmvn, variables, tokenizer)
+
+
+def _with_vocabulary(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> ModelConfig:
+    if model.vocab_size not in (0, tokenizer.vocab_size):
+        raise UserError(
+            f"{folder}: model.vocab_size is {model.vocab_size}, but tokenizer.json has {tokenizer.vocab_size} tokens; "
+            "the two do not belong together"
+        )
+    return dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
+
+
+def _row(spelling: Spelling, row: int) -> Recognition:
+    columns = spelling.ids_bu, spelling.confidence_bu, spelling.start_s_bu, spelling.end_s_bu
+    return Recognition(*(values[row, : spelling.lengths_b[row]] for values in columns))

@@ -1,0 +1,57 @@
+"""From token numbers with times to tokens and words that can be read."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from asr.data.tokenizer import Tokenizer
+from asr.data.word_pieces import is_ideograph
+from asr.inference.transcript import Token, Word
+
+
+def make_tokens(
+    tokenizer: Tokenizer, ids_u: np.ndarray, start_s_u: np.ndarray, end_s_u: np.ndarray, confidence_u: np.ndarray
+) -> tuple[tuple[int, ...], tuple[Token, ...]]:
+    """Return the numbers of the ordinary tokens, and these tokens; special ones are left out.
+
+    Args:
+        tokenizer: of the model.
+        ids_u: int[u].
+        start_s_u: float[u], in seconds.
+        end_s_u: float[u].
+        confidence_u: float[u], 0 to 1.
+    """
+    columns = zip(ids_u, start_s_u, end_s_u, confidence_u, strict=True)
+    rows = [(int(i), *map(float, values)) for i, *values in columns if tokenizer.is_ordinary(int(i))]
+    return tuple(row[0] for row in rows), tuple(Token(tokenizer.tokens[i], *values) for i, *values in rows)
+
+
+def make_words(tokenizer: Tokenizer, ids: Sequence[int], tokens: Sequence[Token]) -> tuple[Word, ...]:
+    """Return the words that the tokens spell; joined with their blanks they are `tokenizer.decode(ids)`.
+
+    A word begins with its first token that is more than a blank, and is as certain as its least certain token.
+
+    Args:
+        tokenizer: of the model.
+        ids: ordinary tokens.
+        tokens: the same with their times.
+    """
+    starts = [*np.flatnonzero(tokenizer.word_starts(ids)), len(ids)]
+    words: list[Word] = []
+    last_start = 0
+    for start, stop in zip(starts, starts[1:], strict=False):
+        text = tokenizer.decode(ids[start:stop])
+        if not text:
+            continue  # a blank alone
+        spelled = ((tokenizer.decode(ids[i : i + 1]), tokens[i]) for i in range(start, stop))
+        parts = tuple(Token(part, t.start_s, t.end_s, t.confidence) for part, t in spelled if part)
+        space = not words or tokenizer.decode(ids[last_start:stop]) != words[-1].text + text
+        confidence = min(part.confidence for part in parts)
+        words.append(Word(text, parts[0].start_s, parts[-1].end_s, confidence, parts, space))
+        last_start = start
+    return tuple(words)
+
+
+def needs_space(before: str, after: str) -> bool:
+    """Return whether a blank belongs between the texts of two segments: not between scripts that have none."""
+    return bool(before and after) and not (is_ideograph(before[-1]) and is_ideograph(after[0]))

@@ -1,0 +1,311 @@
+import dataclasses
+import json
+import struct
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from asr import infer
+from asr.checkpoints import CheckpointStore
+from asr.cli import run_command
+from asr.config import (
+    Config,
+    DecoderConfig,
+    EncoderConfig,
+    FeaturesConfig,
+    InferenceConfig,
+    LossConfig,
+    ModelConfig,
+    TokenizerConfig,
+)
+from asr.data.cmvn import Cmvn
+from asr.data.tokenizer import build_tokenizer
+from asr.inference.output import plan_jobs
+from asr.inference.segmentation import split_at_silences
+from asr.inference.shapes import Shape
+from asr.inference.transcriber import Transcriber, load_transcriber
+from asr.models import build_model
+from asr.run_dir import create_run_dir
+
+RATE = 8000
+TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
+CONFIG = Config(
+    features=FeaturesConfig(num_mels=10, sample_rate_hz=RATE),
+    model=ModelConfig(
+        vocab_size=TOKENIZER.vocab_size,
+        ctc_head=True,
+        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
+        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
+    ),
+    loss=LossConfig(ctc_weight=0.3),
+    inference=InferenceConfig(batch_size=2, max_segment_s=2, decoder="ctc"),
+)
+CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
+
+
+def random_variables():
+    rng, model = np.random.default_rng(1), build_model(CONFIG.model)
+    given = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given, *tokens)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+VARIABLES = random_variables()
+
+
+@pytest.fixture(scope="module")
+def transcriber():
+    transcriber = Transcriber(CONFIG, TOKENIZER, CMVN, VARIABLES)
+    transcriber.warm_up([Shape(2, 2 * RATE)])
+    transcriber.warm_up = lambda shapes: None
+    return transcriber
+
+
+@pytest.fixture
+def infer_with(transcriber, tmp_path, monkeypatch):
+    """Run the command with a transcriber that is compiled already; return its exit code."""
+    run_path = create_run_dir(dataclasses.replace(CONFIG, runs_dir=str(tmp_path / "runs")), TOKENIZER, CMVN).path
+
+    def run(*arguments):
+        monkeypatch.setattr("asr.inference.transcriber.load_transcriber", lambda *_: transcriber)
+        monkeypatch.setattr(sys, "argv", ["infer", "--run", str(run_path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            run_command(infer.main)
+        return end.value.code
+
+    return run
+
+
+def burst(seconds, rate=RATE, seed=0):
+    """Tones of 0.1 s each, at random pitches."""
+    tones_hz = np.random.default_rng(seed).uniform(150, 3500, 100)
+    time_n = np.arange(round(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * tones_hz[(time_n * 10).astype(int)] * time_n)).astype(np.float32)
+
+
+def silence(seconds, rate=RATE):
+    return np.zeros(round(seconds * rate), np.float32)
+
+
+def write_sound(path, wave_n, rate=RATE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave_n, rate, **options)
+    return path
+
+
+def text_of(transcriber, wave):
+    return TOKENIZER.decode(transcriber.recognise(np.asarray(wave, np.float32)).ids)
+
+
+def read_pcm16(path):
+    return soundfile.read(path, dtype="float32")[0]
+
+
+def test_the_text_of_one_file_stands_alone_and_that_of_several_behind_their_names(
+    infer_with, transcriber, tmp_path, capsys
+):
+    one, other = (write_sound(tmp_path / f"{i}.wav", burst(1, seed=i)) for i in (1, 2))
+    texts = [text_of(transcriber, read_pcm16(path)) for path in (one, other)]
+    assert texts[0] != texts[1]  # else the comparison says little
+    assert infer_with(one) == 0
+    assert capsys.readouterr().out == f"{texts[0]}\n"
+    assert infer_with(tmp_path) == 0
+    assert capsys.readouterr().out == f"{one}: {texts[0]}\n{other}: {texts[1]}\n"
+
+
+def test_long_sound_is_split_at_silences_and_its_times_are_those_of_the_file(infer_with, transcriber, tmp_path, capsys):
+    first, second, third = burst(1.5, seed=1), burst(0.8, seed=2), burst(1.2, seed=3)
+    wave = np.concatenate([silence(3), first, silence(2), second, silence(40), third])
+    path = write_sound(tmp_path / "long.wav", wave)
+    assert infer_with("--format", "json", path) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["file"], found["duration_s"]) == (str(path), len(wave) / RATE)
+    starts = [segment["start_s"] for segment in found["segments"]]
+    np.testing.assert_allclose(starts, [2.8, 6.3, 47.1], atol=0.03)
+    for segment in found["segments"]:
+        samples = slice(*(round(segment[edge] * RATE) for edge in ("start_s", "end_s")))
+        assert segment["text"] == text_of(transcriber, read_pcm16(path)[samples])
+    assert found["text"] == " ".join(s["text"] for s in found["segments"] if s["text"])
+    assert found["text"] == " ".join(word["word"] for word in found["words"])
+    for item in found["words"] + found["tokens"]:
+        inside = [s for s in found["segments"] if s["start_s"] <= item["start_s"] <= item["end_s"] <= s["end_s"]]
+        assert len(inside) == 1
+    times = [token["start_s"] for token in found["tokens"]]
+    assert times == sorted(times)
+    assert len({round(t) // 10 for t in times}) > 1  # tokens early and late
+
+
+def test_results_go_to_one_file_for_each_sound(infer_with, transcriber, tmp_path, capsys):
+    sounds = tmp_path / "sounds"
+    wave = burst(1)
+    write_sound(sounds / "a.wav", wave)
+    write_sound(sounds / "deep/b.flac", wave)
+    (sounds / "notes.txt").touch()
+    for name, suffix in (("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt"), ("ctm", "ctm")):
+        assert infer_with("--format", name, "--out", tmp_path / name, sounds) == 0
+        files = sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*") if path.is_file())
+        assert [str(file) for file in files] == [f"a.{suffix}", f"deep/b.{suffix}"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    text = text_of(transcriber, read_pcm16(sounds / "a.wav"))
+    assert (tmp_path / "text/a.txt").read_text() == f"{text}\n"
+    assert (tmp_path / "srt/a.srt").read_text().startswith("1\n00:00:0")
+    assert (tmp_path / "vtt/deep/b.vtt").read_text().startswith("WEBVTT\n\n00:00:0")
+    assert [line.split()[4] for line in (tmp_path / "ctm/a.ctm").read_text().splitlines()] == text.split()
+
+
+HARD = {
+    "10 ms": (burst(0.01), {}),
+    "8 bit": (burst(1), {"subtype": "PCM_U8"}),
+    "24 bit": (burst(1), {"subtype": "PCM_24"}),
+    "float": (burst(1), {"subtype": "FLOAT"}),
+    "8 kHz stereo": (np.stack([burst(1), burst(1)], 1), {}),
+    "96 kHz": (burst(1, 96000), {"rate": 96000}),
+    "clipped": (np.clip(20 * burst(1), -1, 1), {}),
+    "offset": (burst(1) / 2 + np.float32(0.5), {}),
+}
+
+
+def test_hard_input_is_transcribed(infer_with, tmp_path, capsys):
+    for name, (wave, options) in HARD.items():
+        write_sound(tmp_path / f"{name}.wav", wave, **options)
+    assert infer_with("--format", "json", tmp_path) == 0
+    captured = capsys.readouterr()
+    found = {json.loads(line)["file"].split("/")[-1][:-4]: json.loads(line) for line in captured.out.splitlines()}
+    assert found.keys() == HARD.keys()
+    assert found.pop("10 ms")["text"] == ""  # shorter than one window of the features
+    for result in found.values():
+        assert result["duration_s"] == 1
+        assert result["text"]
+    assert found["8 kHz stereo"]["text"] == found["24 bit"]["text"] == found["float"]["text"]
+    assert captured.err.count("error:") == 0
+
+
+def test_silence_gives_an_empty_result_and_compiles_nothing(infer_with, transcriber, tmp_path, capsys, monkeypatch):
+    path = write_sound(tmp_path / "silence.wav", silence(180))
+    shapes = []
+    monkeypatch.setattr(transcriber, "warm_up", shapes.extend)
+    assert infer_with(path) == 0
+    assert capsys.readouterr().out == "\n"
+    assert shapes == []
+    assert infer_with("--format", "json", path) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"file": str(path), "duration_s": 180, "text": "", "words": [], "tokens": [], "segments": []}
+    assert infer_with("--format", "vtt", path) == 0
+    assert capsys.readouterr().out == "WEBVTT\n"
+
+
+def write_broken(folder):
+    """Files that are no sound, or only in part; return them."""
+    folder.mkdir(parents=True)
+    (folder / "text.wav").write_text("not a sound at all, but a text that is long enough to look at")
+    (folder / "zero.wav").touch()
+    write_sound(folder / "nan.wav", np.array([0.1] * 800 + [np.nan] * 800, np.float32), subtype="FLOAT")
+    flac = bytearray(write_sound(folder / "forged.flac", burst(1)).read_bytes())
+    flac[18:26] = struct.pack(">Q", struct.unpack(">Q", flac[18:26])[0] | (1 << 36) - 1)  # 2³⁶ − 1 samples
+    (folder / "forged.flac").write_bytes(flac)
+    whole = write_sound(folder / "truncated.wav", burst(2)).read_bytes()
+    (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
+    return sorted(folder.iterdir())
+
+
+def test_broken_files_are_named_and_the_others_are_transcribed(infer_with, transcriber, tmp_path, capsys):
+    broken, missing = write_broken(tmp_path / "broken"), tmp_path / "missing.wav"
+    good = [write_sound(tmp_path / f"{i}.wav", burst(1, seed=i)) for i in range(2)]
+    assert infer_with(good[0], missing, tmp_path / "broken", good[1]) == 2
+    captured = capsys.readouterr()
+    texts = [text_of(transcriber, read_pcm16(path)) for path in good]
+    assert captured.out == "".join(f"{path}: {text}\n" for path, text in zip(good, texts, strict=True))
+    for path in [*broken, missing]:
+        assert f"error: {path}: " in captured.err
+    assert "6 of 8 files could not be read" in captured.err
+    assert "2 files, 2.0 s of sound in" in captured.err
+
+
+def test_a_file_that_breaks_off_gives_no_result(infer_with, tmp_path, capsys):
+    wave = np.concatenate([burst(1), silence(60), burst(1), np.full(10, np.nan, np.float32)])
+    path = write_sound(tmp_path / "late.wav", wave, subtype="FLOAT")
+    assert infer_with("--out", tmp_path / "out", path) == 2
+    assert "found nan at 62.000 s" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_is_loaded_the_settings_reach_it_and_nothing_is_compiled_late(tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(CONFIG, runs_dir=str(tmp_path / "runs"), inference=InferenceConfig())
+    run = create_run_dir(config, TOKENIZER, CMVN)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(VARIABLES), {}, score=(0.5,))
+    wave = np.concatenate([burst(0.9, seed=1), silence(1.5), burst(0.8, seed=2), silence(1.5), burst(0.9, seed=3)])
+    path = write_sound(tmp_path / "long.wav", wave)
+    made = []
+    monkeypatch.setattr(
+        "asr.inference.transcriber.load_transcriber", lambda *given: made.append(load_transcriber(*given)) or made[0]
+    )
+    options = ["--decoder", "ctc", "inference.max_segment_s=3", "inference.batch_size=3"]
+    monkeypatch.setattr(sys, "argv", ["infer", "--run", str(run.path), str(path), *options])
+    assert infer.main() == 0
+    captured = capsys.readouterr()
+    assert "compiled 1 program in" in captured.err
+    assert "before the first segment, 0 after" in captured.err
+    (loaded,) = made
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, VARIABLES)
+    assert loaded.config.inference == InferenceConfig(batch_size=3, max_segment_s=3, decoder="ctc")
+    segments = [s.wave for s in split_at_silences([read_pcm16(path)], RATE, loaded.config.inference)]
+    assert len(segments) == 3
+    texts = [TOKENIZER.decode(found.ids) for _, found in loaded.recognise_many(enumerate(segments))]
+    assert captured.out == " ".join(texts) + "\n"
+    assert len(captured.out) > 10
+
+
+def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, monkeypatch):
+    path = write_sound(tmp_path / "a.wav", burst(0.1))
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        (["--out", tmp_path / "file", path], "expected a folder, this is a file"),
+        ([path, "inference.max_segment_s=0"], "inference.max_segment_s: expected 1 to 120"),
+        ([path, "inference.max_segments=3"], "unknown key 'inference.max_segments'; did you mean"),
+        (["inference.batch_size=1"], "expected at least one sound file"),
+        ([tmp_path / "empty"], "no sound file is in this folder"),
+        (["--format", "srt", path, tmp_path / "b.wav"], "the subtitles of 2 files need --out"),
+    ):
+        assert infer_with(*arguments) == 2
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["infer", "--run", str(tmp_path), str(path)])
+    with pytest.raises(SystemExit, match="2"):
+        run_command(infer.main)
+    assert f"{tmp_path}/config.yaml" in capsys.readouterr().err
+
+
+def planned(inputs, out):
+    return [(str(job.source), str(job.result.relative_to(out))) for job in plan_jobs(inputs, out, ".txt")]
+
+
+def test_names_that_are_taken_get_a_number(infer_with, tmp_path, capsys):
+    first, second = tmp_path / "1", tmp_path / "2"
+    for path in ("1/cat.flac", "1/cat.wav", "1/sub/cat.wav", "2/CAT.wav"):
+        write_sound(tmp_path / path, silence(0.1))
+    assert planned([first, second], tmp_path / "out") == [
+        (f"{first}/cat.flac", "cat.txt"),
+        (f"{first}/cat.wav", "cat_2.txt"),
+        (f"{first}/sub/cat.wav", "sub/cat.txt"),
+        (f"{second}/CAT.wav", "CAT_3.txt"),
+    ]
+    assert infer_with("--out", tmp_path / "out", first) == 0
+    assert f"{first}/cat.wav: the result is called cat_2.txt" in capsys.readouterr().err
+
+
+def test_files_are_taken_once_and_inputs_are_never_overwritten(infer_with, tmp_path, capsys):
+    sounds = tmp_path / "sounds"
+    source = write_sound(sounds / "a.wav", silence(0.1))
+    write_sound(sounds / "results/b.wav", silence(0.1))
+    assert planned([source, sounds / ".." / "sounds"], sounds / "results") == [(str(source), "a.txt")]
+    odd = write_sound(sounds / "c.txt", silence(0.1), format="WAV")
+    before = odd.read_bytes()
+    assert infer_with("--out", sounds, write_sound(tmp_path / "c.wav", silence(0.1)), odd) == 2
+    assert f"would overwrite the input {odd}" in capsys.readouterr().err
+    assert odd.read_bytes() == before

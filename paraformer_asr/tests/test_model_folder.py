@@ -1,0 +1,259 @@
+import dataclasses
+import hashlib
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from asr import export
+from asr.checkpoints import CheckpointStore
+from asr.cli import run_command
+from asr.config import (
+    Config,
+    DecoderConfig,
+    EncoderConfig,
+    FeaturesConfig,
+    InferenceConfig,
+    ModelConfig,
+    TokenizerConfig,
+)
+from asr.data.frontend import Cmvn
+from asr.data.tokenizer import build_tokenizer
+from asr.errors import UserError
+from asr.inference.exported_program import num_samples
+from asr.inference.model_folder import save_model_folder
+from asr.inference.shapes import Shape
+from asr.inference.transcriber import Transcriber, load_transcriber
+from asr.models import build_model
+from asr.run_dir import create_run_dir
+
+TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
+CONFIG = Config(
+    features=FeaturesConfig(num_mels=10, sample_rate_hz=8000),
+    model=ModelConfig(
+        vocab_size=TOKENIZER.vocab_size,
+        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3, attention="xla"),
+        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
+    ),
+    inference=InferenceConfig(batch_size=3, max_segment_s=2),
+)
+CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
+
+
+def random_variables(seed):
+    rng, model = np.random.default_rng(seed), build_model(CONFIG.model)
+    given = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given, *tokens)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+VARIABLES = random_variables(1)
+
+
+def random_waves():
+    """Three sounds: one that fills the program's length, one with few tokens, one without a frame."""
+    rng = np.random.default_rng(0)
+    return [(0.2 * rng.standard_normal(n)).astype(np.float32) for n in (num_samples(CONFIG), 3000, 100)]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    save_model_folder(folder, CONFIG, TOKENIZER, CMVN, VARIABLES)
+    return folder
+
+
+def copy(folder, target):
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def test_a_loaded_folder_gives_back_what_was_saved(model_folder):
+    loaded = load_transcriber(model_folder)
+    assert loaded.config == CONFIG
+    assert loaded.tokenizer == TOKENIZER
+    np.testing.assert_array_equal(loaded.cmvn.shift, CMVN.shift)
+    np.testing.assert_array_equal(loaded.cmvn.scale, CMVN.scale)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, VARIABLES)
+    assert {file.name for file in model_folder.iterdir()} == {
+        "README.txt",
+        "checksums.txt",
+        "cmvn.txt",
+        "config.yaml",
+        "model.stablehlo",
+        "tokenizer.json",
+        "weights.safetensors",
+    }
+
+
+PLAIN_SCRIPT = """
+import sys
+import numpy
+given = numpy.load("given.npz")
+waves, lengths = given["waves"], given["lengths"]
+{lines}
+assert not [name for name in sys.modules if name.split(".")[0] in ("asr", "flax")]
+numpy.savez("found.npz", tokens=tokens, confidence=confidence, start=start, end=end, counts=counts)
+"""
+
+
+def test_the_lines_of_the_readme_run_in_a_plain_jax_program(model_folder, tmp_path, monkeypatch):
+    folder = copy(model_folder, tmp_path / "model")
+    readme = (folder / "README.txt").read_text()
+    lines = [line.strip() for line in readme.splitlines() if line.startswith("    ")][3:]
+    assert len(lines) == 7
+    assert lines[4] == "waves, lengths = numpy.zeros((1, 16000), numpy.float32), numpy.array([8000], numpy.int32)"
+    lines.pop(4)
+    waves = random_waves()  # three sounds: the batch size is free
+    padded_bn = np.stack([np.pad(wave, (0, 16000 - len(wave))) for wave in waves])
+    np.savez(folder / "given.npz", waves=padded_bn, lengths=np.array([len(wave) for wave in waves], np.int32))
+    script = PLAIN_SCRIPT.format(lines="\n".join(lines))
+    printed = subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, capture_output=True, text=True)
+    monkeypatch.setattr("asr.inference.programs.row_counts", lambda *_: (34,))  # the program has three numbers
+    transcriber = Transcriber(CONFIG, TOKENIZER, CMVN, VARIABLES)
+    transcriber.warm_up([Shape(3, 16000)])
+    texts = []
+    with np.load(folder / "found.npz") as found:
+        for row, (_, expected) in enumerate(transcriber.recognise_many(enumerate(waves))):
+            real = slice(found["counts"][row])
+            np.testing.assert_array_equal(found["tokens"][row, real], expected.ids)
+            np.testing.assert_allclose(found["confidence"][row, real], expected.confidence, atol=1e-3)
+            np.testing.assert_allclose(found["start"][row, real], expected.start_s, atol=1e-3)
+            np.testing.assert_allclose(found["end"][row, real], expected.end_s, atol=1e-3)
+            texts.append([TOKENIZER.tokens[i] for i in expected.ids])
+        assert list(map(len, texts)) == found["counts"].tolist()
+    assert printed.stdout == f"{texts}\n"
+    assert len(texts[0]) > 10 > len(texts[1]) > 0 == len(texts[2])  # else the comparison says little
+
+
+def test_a_changed_byte_is_found(model_folder, tmp_path):
+    weights = copy(model_folder, tmp_path / "model") / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors.*SHA-256 differs"):
+        load_transcriber(weights.parent)
+
+
+def renew_checksums(folder):
+    lines = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in folder.iterdir()]
+    (folder / "checksums.txt").write_text("".join(lines))
+
+
+def forge(folder, change):
+    """Change the arrays of a model folder, with a checksum that fits."""
+    weights = load_file(folder / "weights.safetensors")
+    change(weights)
+    save_file(weights, folder / "weights.safetensors")
+    renew_checksums(folder)
+
+
+def test_weights_that_contradict_the_config_are_listed(model_folder, tmp_path):
+    folder = copy(model_folder, tmp_path / "model")
+
+    def change(weights):
+        weights["params/surplus"] = np.zeros(2, np.float32)
+        weights["params/encoder/block1/moved"] = weights.pop("params/decoder/output/bias")
+        weights["params/decoder/output/kernel"] = weights["params/decoder/output/kernel"].astype(np.float16)
+
+    forge(folder, change)
+    with pytest.raises(UserError) as error:
+        load_transcriber(folder)
+    found = {line.strip().split(":")[0] for line in str(error.value).splitlines() if line.startswith("  params")}
+    assert found == {
+        "params/surplus",
+        "params/encoder/block1/moved",
+        "params/decoder/output/bias",
+        "params/decoder/output/kernel",
+    }
+    assert str(folder) in str(error.value)
+    assert "float16" in str(error.value)
+
+
+def test_a_damaged_file_or_a_missing_checksum_is_a_user_error(model_folder, tmp_path):
+    folder = copy(model_folder, tmp_path / "model")
+    (folder / "weights.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{garbage")
+    (folder / "checksums.txt").unlink()
+    with pytest.raises(UserError, match=r"checksums\.txt"):
+        load_transcriber(folder)
+    renew_checksums(folder)
+    with pytest.raises(UserError, match=r"weights\.safetensors: cannot be read as safetensors"):
+        load_transcriber(folder)
+
+
+def test_an_exported_model_has_nothing_to_average(model_folder):
+    with pytest.raises(UserError, match="--average 2: .* is an exported model"):
+        load_transcriber(model_folder, average=2)
+
+
+def run_export(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        run_command(export.main)
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose averaged weights differ from the others; its last checkpoint differs from its best."""
+    config = dataclasses.replace(CONFIG, runs_dir=str(tmp_path_factory.mktemp("runs")))
+    run = create_run_dir(config, TOKENIZER, CMVN)
+    store = CheckpointStore(run.checkpoints)
+    for step, (seed, score) in enumerate([(1, 0.1), (2, 0.2)]):
+        state = {**random_variables(seed + 10), "ema_params": random_variables(seed)["params"]}
+        store.save(step, jax.device_put(state), {}, score=(score,))
+    return run.path
+
+
+def test_the_command_exports_the_averaged_weights_of_the_best_checkpoint(run, tmp_path, monkeypatch, capsys):
+    assert run_export(monkeypatch, "--run", run, "--out", tmp_path / "model", "inference.batch_size=1") == 0
+    assert str(tmp_path / "model") in capsys.readouterr().out
+    loaded = load_transcriber(tmp_path / "model")
+    assert loaded.config.inference.batch_size == 1
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, VARIABLES)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_existing_folder_is_replaced_with_force_only(run, model_folder, tmp_path, monkeypatch, capsys):
+    folder = copy(model_folder, tmp_path / "model")
+    (folder / "old").touch()
+    assert run_export(monkeypatch, "--run", run, "--out", folder) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (folder / "old").exists()
+    assert run_export(monkeypatch, "--run", run, "--out", folder, "--checkpoint", "last", "--force") == 0
+    assert not (folder / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    jax.tree.map(np.testing.assert_array_equal, load_transcriber(folder).variables, random_variables(2))
+
+
+def test_force_does_not_replace_what_is_no_exported_model(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "thesis.txt").touch()
+    assert run_export(monkeypatch, "--run", run, "--out", tmp_path, "--force") == 2
+    assert "this is none" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asr.inference.model_folder.save_config", fail)
+    with pytest.raises(UserError, match="No space left"):
+        save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["safetensors", "flatbuffers"])
+def test_the_missing_extra_is_named_with_the_command_that_installs_it(missing, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with pytest.raises(UserError, match=rf"{missing}.*pip install 'paraformer-asr\[export\]'"):
+        save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
