@@ -150,7 +150,7 @@ def test_a_language_model_changes_the_answer():
 
 
 def test_a_narrow_beam_keeps_the_best_prefixes():
-    logits = make_logits(12, vocab=5, seed=3)
+    logits = make_logits(8, vocab=5, seed=3)
     wide = ctc_beam_search(logits, **EXACT)
     for beam_size in (1, 5, 20):
         found = ctc_beam_search(logits, beam_size=beam_size)

@@ -84,8 +84,9 @@ def test_units_are_compared_exactly_not_by_hash():
 def test_words_and_characters():
     text = " 你好\tthe  cat\u3000sat\n"
     assert words(text) == ["你好", "the", "cat", "sat"]
-    assert characters(text) == list("你好thecatsat")
-    assert character_errors("the cat", "thec at") == ErrorCounts(0, 0, 0, 6), "blanks are no characters"
+    assert characters(text) == list("你好 the cat sat")
+    assert character_errors("the cat", "thec at") == ErrorCounts(0, 1, 1, 7), "a blank between words counts"
+    assert character_errors("the cat", " the  cat ") == ErrorCounts(0, 0, 0, 7), "other blanks do not"
     assert word_errors("Cat", "cat").substitutions == 1, "case is not touched"
 
 

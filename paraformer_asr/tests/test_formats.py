@@ -152,6 +152,7 @@ def test_a_very_long_word_is_split_at_its_tokens():
     assert "".join(line for cue in cues for line in cue.lines).replace(" ", "") == "x" + "abcdef" * 30 + "y"
     assert max(len(line) for cue in cues for line in cue.lines) <= MAX_LINE_CHARACTERS
     assert cues[0].lines[0].startswith("x abcdef")
+    assert not any("f a" in line for cue in cues for line in cue.lines)  # no blank within the word
     assert len(make_cues([Word("z" * 100, 0, 1, 0.9)])) == 1  # nothing tells where it may be split
 
 

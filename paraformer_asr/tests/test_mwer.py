@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
@@ -49,8 +48,11 @@ def slow_terms(logits, tokens, said):
     return found
 
 
-def hypotheses(logits, key, share=SETTINGS["mask_share"]):
-    return np.asarray(sample_hypotheses(jnp.asarray(logits), LENGTHS, key, SETTINGS["num_candidates"], share))
+compiled_sampling = jax.jit(sample_hypotheses, static_argnums=3)
+
+
+def hypotheses(logits, key):
+    return np.asarray(compiled_sampling(logits, LENGTHS, key, SETTINGS["num_candidates"], SETTINGS["mask_share"]))
 
 
 def test_value_is_that_of_the_slow_twin(key):
@@ -125,7 +127,7 @@ def test_hypotheses_are_the_best_and_variations_by_the_second_best(key):
 )
 def test_shares_round_up_but_not_by_rounding_errors(key, share, length, masked):
     logits = jax.random.normal(key, (1, 30, 4))
-    said = np.asarray(sample_hypotheses(logits, np.array([length], np.int32), key, 2, share))
+    said = np.asarray(compiled_sampling(logits, np.array([length], np.int32), key, 2, share))
     assert (said[1] != said[0]).sum() == masked
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from asr import pictures
-from asr.pictures import draw_alignment, firing_times_s
+from asr.pictures import draw_alignment, firing_times_s, mean_times_s
 
 
 def overlap(alpha_t, num_tokens):
@@ -34,6 +34,11 @@ def test_a_whole_number_reached_before_a_silence_fires_at_its_start():
 def test_a_token_that_is_not_complete_lasts_to_the_end():
     np.testing.assert_allclose(firing_times_s(overlap([0.5, 0.7, 0.0], 2), 1.0), [1 + 0.5 / 0.7, 3.0], atol=1e-3)
     assert firing_times_s(np.zeros((0, 4)), 1.0).shape == (0,)
+
+
+def test_the_mean_time_of_a_token_is_weighted_by_what_the_frames_gave():
+    alignment_ut = np.array([[0.25, 0.75, 0.0], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(mean_times_s(alignment_ut, 2.0), [2 * (0.25 * 0.5 + 0.75 * 1.5), 2 * 2.5, 2 * 3.0])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -65,14 +70,14 @@ def test_spectrogram_and_matrix_share_one_time_axis(drawn, tmp_path):
     np.testing.assert_array_equal(shown_alignment, alignment_ut)
     assert mel["extent"][:2] == (0, pytest.approx(0.57)) and matrix["extent"][:2] == (0, pytest.approx(0.6))
     assert [text for _, _, text in drawn["texts"]] == ["a", "␣", "b", "␣cd"]
-    middles = [x for x, _, _ in drawn["texts"]]
-    np.testing.assert_allclose(middles, [0.06, 0.18, 0.36, 0.54], atol=1e-4)  # the pause belongs to the token after it
+    times = [x for x, _, _ in drawn["texts"]]
+    np.testing.assert_allclose(times, [0.06, 0.18, 0.42, 0.54], atol=1e-4)  # the pause is in frames 4 and 5
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "PNG" and np.asarray(image.convert("RGB")).std() > 10
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize("tokens", [[], ["$x$", "$", "\\frac{", "_^"], ["中", "文", "\U0001f600", "</s>"], ["x"] * 200])
+@pytest.mark.parametrize("tokens", [[], ["$x$", "$\\frac{$", "\\frac{", "_^"], ["中", "文", "\U0001f600", "</s>"], ["x"] * 200])
 def test_any_text_can_be_drawn(tokens, tmp_path):
     alignment_ut = overlap([1.0] * len(tokens) + [0.0], len(tokens))
     draw_alignment(np.zeros((5, 4)), alignment_ut, tokens, 0.06, tmp_path / "a.png", f"{tokens[:4]}")

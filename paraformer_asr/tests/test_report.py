@@ -19,7 +19,7 @@ from asr.training import report as report_module
 from asr.training.curves import draw_curves
 from asr.training.evaluate import Aligned, Evaluation, Transcribed
 from asr.training.progress import ProgressLine
-from asr.training.report import COLUMNS, Report, close_logging, read_rows, setup_logging
+from asr.training.report import COLUMNS, Report, close_logging, open_log_file, read_rows, setup_logging
 
 LOG = logging.getLogger("asr")
 STEP = {"loss": 0.5, "quantity": 0.1, "grad_norm": 2.0}
@@ -246,7 +246,8 @@ def test_without_its_package_tensorboard_says_what_to_install(run, monkeypatch):
 
 @pytest.fixture
 def logging_to_file(run):
-    setup_logging(run.log_file)
+    setup_logging()
+    open_log_file(run.log_file)
     yield run.log_file
     close_logging()
 
@@ -266,12 +267,30 @@ def test_the_terminal_shows_messages_and_the_file_the_steps_too(report, logging_
 
 def test_a_second_run_in_one_process_logs_to_its_own_file_only(tmp_path, caplog):
     for name in ("one", "two"):
-        setup_logging(tmp_path / name)
+        setup_logging()
+        open_log_file(tmp_path / name)
         LOG.info("in %s", name)
     close_logging()
     LOG.error("after the runs")
     assert [(tmp_path / n).read_text().strip()[-6:] for n in ("one", "two")] == ["in one", "in two"]
     assert [r.getMessage() for r in caplog.records] == ["after the runs"]
+
+
+def test_what_is_said_before_there_is_a_log_file_comes_into_it(tmp_path, capsys):
+    setup_logging()
+    LOG.info("three utterances are left out")
+    LOG.debug("a detail")
+    assert capsys.readouterr().out == "three utterances are left out\n"
+    open_log_file(tmp_path / "train.log")
+    LOG.info("later")
+    close_logging()
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == [
+        "INFO three utterances are left out",
+        "DEBUG a detail",
+        "INFO later",
+    ]
+    assert not LOG.handlers and LOG.propagate
 
 
 def test_a_terminal_that_has_gone_away_does_not_stop_the_run(logging_to_file, monkeypatch):

@@ -83,6 +83,20 @@ def test_without_a_silence_the_quietest_point_near_the_limit_is_taken():
     assert end == 9.1
 
 
+def test_a_gap_that_is_too_short_to_split_is_not_preferred_to_a_quiet_stretch():
+    quiet = tone(0.4, 0.005)  # 36 dB below the rest: sound
+    wave = sound(tone(5), silence(0.02), tone(0.5), quiet, tone(4))
+    ((_, cut), _) = spans(split(wave, max_segment_s=7))
+    assert 5.52 < cut < 5.92
+
+
+def test_what_is_left_of_sound_that_is_a_little_too_long_is_no_sliver():
+    for seconds in (6.05, 6.5, 7.9):
+        segments = split(tone(seconds), max_segment_s=6)
+        assert len(segments) == 2
+        assert min(len(s.wave) for s in segments) >= 1.9 * RATE
+
+
 def test_steady_sound_is_cut_into_pieces_that_are_neither_too_long_nor_tiny():
     wave = tone(61.03)
     segments = split(wave, max_segment_s=6)

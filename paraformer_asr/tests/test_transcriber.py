@@ -124,17 +124,32 @@ def test_a_sound_gives_the_same_tokens_alone_and_in_any_batch(transcriber, monke
     assert len({tuple(found.ids) for _, found in together}) > 10  # else the comparison says little
 
 
-@pytest.mark.parametrize("decoder", ["ctc", "ctc_beam"])
-def test_ctc_gives_the_same_tokens_alone_and_in_any_batch(decoder):
-    transcriber, waves = make_transcriber(decoder), random_waves(9)
-    transcriber.warm_up([TWO_SECONDS])
-    together = list(transcriber.recognise_many(enumerate(waves)))
-    for (_, found), wave in zip(together, waves, strict=True):
-        check_same(found, transcriber.recognise(wave))
-        assert (np.diff(found.start_s) >= 0).all()
-        assert (found.end_s <= len(wave) / 8000 + 1e-6).all()
-    assert len({tuple(found.ids) for _, found in together}) > 4
-    assert transcriber.compilations == (1 if decoder == "ctc" else 2)
+def test_ctc_gives_the_same_tokens_alone_and_in_any_batch():
+    waves, found = random_waves(12), {}
+    for decoder, num_programs in (("ctc", 1), ("ctc_beam", 2)):
+        transcriber = make_transcriber(decoder)
+        transcriber.warm_up([TWO_SECONDS])
+        found[decoder] = [recognition for _, recognition in transcriber.recognise_many(enumerate(waves))]
+        assert transcriber.compilations == num_programs
+        for recognition, wave in zip(found[decoder], waves, strict=True):
+            check_same(recognition, transcriber.recognise(wave))
+            assert (np.diff(recognition.start_s) >= 0).all()
+            assert (recognition.end_s <= len(wave) / 8000 + 1e-6).all()
+        assert len({tuple(recognition.ids) for recognition in found[decoder]}) > 4
+    equal = [pair for pair in zip(*found.values(), strict=True) if pair[0].ids.tolist() == pair[1].ids.tolist()]
+    assert sum(len(one.ids) for one, _ in equal) > 5
+    for one, other in equal:  # the same tokens by either search have the same times
+        np.testing.assert_allclose(one.start_s, other.start_s, atol=1e-3)
+        np.testing.assert_allclose(one.end_s, other.end_s, atol=1e-3)
+
+
+def test_few_tokens_are_spelled_by_a_small_program(transcriber, monkeypatch):
+    def fail(*_):
+        raise AssertionError("a larger program than needed")
+
+    for num_rows in row_counts(num_feature_frames(16000, CONFIG.features), 1.0)[1:]:
+        monkeypatch.setitem(transcriber._programs._spells, (TWO_SECONDS, num_rows), fail)
+    assert 0 < len(transcriber.recognise(random_waves(1, (0.3, 0.4))[0]).ids) < 9
 
 
 def test_every_token_has_its_times_in_order_and_within_the_sound(transcriber):

@@ -67,6 +67,16 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def summary(outcome) -> str:
+    """Return what the command says at its end."""
+    speed = outcome.sound_s / outcome.seconds
+    return (
+        f"{count(outcome.num_done, 'file')}, {outcome.sound_s:.1f} s of sound in {outcome.seconds:.1f} s "
+        f"({speed:.1f} times faster than real time); compiled {count(outcome.num_compiled, 'program')} in "
+        f"{outcome.compile_s:.1f} s before the first segment, {outcome.num_compiled_late} after"
+    )
+
+
 def main() -> int:
     """Transcribe all files that can be read; return the exit code."""
     arguments = parse_arguments()
@@ -92,12 +102,7 @@ def main() -> int:
             print(f"{job.source}: the result is called {job.result.name}, its name is taken", file=sys.stderr)
     transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
     outcome = transcribe_files(transcriber, jobs, make_writer(arguments.format, len(jobs)))
-    print(
-        f"{count(outcome.num_done, 'file')}, {outcome.sound_s:.1f} s of sound in {outcome.seconds:.1f} s "
-        f"({outcome.sound_s / outcome.seconds:.1f} times faster than real time); compiled "
-        f"{count(outcome.num_compiled, 'program')} in {outcome.compile_s:.1f} s before the first segment, {outcome.num_compiled_late} after",
-        file=sys.stderr,
-    )
+    print(summary(outcome), file=sys.stderr)
     if outcome.num_bad:
         print(f"{outcome.num_bad} of {len(jobs)} files could not be read, see above", file=sys.stderr)
         return EXIT_USER_ERROR

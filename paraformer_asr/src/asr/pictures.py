@@ -39,9 +39,9 @@ def draw_alignment(
 ) -> None:
     """Write one picture of three panels over a common time axis.
 
-    Above the spectrogram stand the tokens, each between the firings that end the one before and itself. Below it the
-    weight of each frame, as far as these tokens took it, and the running sum, which fires a token at every whole
-    number. At the bottom the overlap matrix: what each frame gave to each token.
+    Above the spectrogram stand the tokens, each at the mean time of the frames that gave to it; lines show when they
+    fire. Below it the weight of each frame, as far as these tokens took it, and the running sum, which fires a token
+    at every whole number. At the bottom the overlap matrix: what each frame gave to each token.
 
     Args:
         mel_tm: float[t, m], log energies; any affine scale, as colours adapt.
@@ -62,7 +62,7 @@ def draw_alignment(
     spectrogram, weights, matrix = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 2.4))
     fired_s = firing_times_s(alignment_ut, frame_shift_s)
     _draw_spectrogram(spectrogram, mel_tm, mel_shift_s)
-    _write_tokens(spectrogram, tokens, fired_s)
+    _write_tokens(spectrogram, tokens, mean_times_s(alignment_ut, frame_shift_s), fired_s)
     _draw_weights(weights, alignment_ut.sum(0), fired_s, frame_shift_s)
     _draw_matrix(matrix, alignment_ut, tokens, frame_shift_s)
     for axes in (spectrogram, weights, matrix):
@@ -97,6 +97,21 @@ def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray
     return times_u * frame_shift_s
 
 
+def mean_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:
+    """Return float64[u], the mean time of the frames that gave to each token, weighted by what they gave.
+
+    For a token that was given nothing it is the end of the frames.
+
+    Args:
+        alignment_ut: float[u, t], overlap matrix.
+        frame_shift_s: length of a frame in seconds.
+    """
+    num_frames = alignment_ut.shape[1]
+    sum_u = alignment_ut.sum(1, dtype=np.float64)
+    mean_u = alignment_ut @ (np.arange(num_frames) + 0.5) / np.where(sum_u > 0, sum_u, 1.0)
+    return np.where(sum_u > 0, mean_u, num_frames) * frame_shift_s
+
+
 def _draw_spectrogram(axes: Axes, mel_tm: np.ndarray, mel_shift_s: float) -> None:
     num_frames, num_mels = mel_tm.shape
     axes.set_facecolor(GREY)  # behind the end of the sound
@@ -110,14 +125,13 @@ def _draw_spectrogram(axes: Axes, mel_tm: np.ndarray, mel_shift_s: float) -> Non
     )
 
 
-def _write_tokens(axes: Axes, tokens: Sequence[str], fired_s: np.ndarray) -> None:
-    """Draw the firings, and write each token above the middle of its stretch."""
-    starts_s = np.concatenate([[0.0], fired_s[:-1]]) if len(fired_s) else fired_s
+def _write_tokens(axes: Axes, tokens: Sequence[str], mean_s: np.ndarray, fired_s: np.ndarray) -> None:
+    """Draw the firings, and write each token above the frames that it came from."""
     size = np.clip(14 - 0.08 * len(tokens), 7, 13)
-    for token, start_s, end_s in zip(tokens, starts_s, fired_s, strict=True):
+    for token, time_s, end_s in zip(tokens, mean_s, fired_s, strict=True):
         axes.axvline(end_s, color="white", linewidth=1, alpha=0.8)
         axes.text(
-            (start_s + end_s) / 2,
+            time_s,
             1.02,
             token,
             transform=axes.get_xaxis_transform(),

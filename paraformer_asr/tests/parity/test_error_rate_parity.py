@@ -51,8 +51,8 @@ def test_word_errors():
 
 def test_character_errors():
     texts = random_texts()
-    closed_up = [["".join(text.split()) for text in side] for side in texts]  # jiwer counts blanks, we do not
-    theirs = jiwer.process_characters(*closed_up)
+    one_apart = [[" ".join(text.split()) for text in side] for side in texts]  # jiwer counts every blank, we count one
+    theirs = jiwer.process_characters(*one_apart)
     assert_same(sum_counts(map(character_errors, *texts)), theirs, theirs.cer)
 
 

@@ -92,15 +92,15 @@ class BestPathPrograms:
         """Return what has to be called before batches of this shape need no compiler."""
         return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
 
-    def _compile(self, shape: Shape) -> None:
-        self._compiled[shape] = self._best_path.lower(self.variables, *abstract_sound(shape)).compile()
-
     def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
         """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
         shape = Shape(*wave_bn.shape)
         if shape not in self._compiled:
             self._compile(shape)
         return functools.partial(jax.device_get, self._compiled[shape](self.variables, wave_bn, wave_lengths_b))
+
+    def _compile(self, shape: Shape) -> None:
+        self._compiled[shape] = self._best_path.lower(self.variables, *abstract_sound(shape)).compile()
 
 
 class BeamPrograms:
@@ -122,14 +122,6 @@ class BeamPrograms:
         """Return what has to be called before batches of this shape need no compiler."""
         return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
 
-    def _compile(self, shape: Shape) -> None:
-        read = self._read.lower(self.variables, *abstract_sound(shape)).compile()
-        num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
-        first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
-        length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))
-        times = self._times.lower(first_bu, first_bu, length_b, length_b, duration_s_b).compile()
-        self._compiled[shape] = read, times
-
     def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
         """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
         shape = Shape(*wave_bn.shape)
@@ -137,6 +129,14 @@ class BeamPrograms:
             self._compile(shape)
         read, times = self._compiled[shape]
         return functools.partial(self._finish, read(self.variables, wave_bn, wave_lengths_b), times)
+
+    def _compile(self, shape: Shape) -> None:
+        read = self._read.lower(self.variables, *abstract_sound(shape)).compile()
+        num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
+        first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
+        length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))
+        times = self._times.lower(first_bu, first_bu, length_b, length_b, duration_s_b).compile()
+        self._compiled[shape] = read, times
 
     def _finish(self, heard: Read, times: Callable) -> Spelling:
         heard = jax.device_get(heard)

@@ -1,4 +1,13 @@
-"""Transcribes sound files one after the other: reads, splits, recognises, and goes on after a file that is broken."""
+"""Transcribes sound files one after the other: reads, splits, recognises, and goes on after a file that is broken.
+
+What comes of unusual sound:
+
+    silence of any length           an empty transcript
+    shorter than one window         an empty transcript (`features.frame_length_ms`, 25 ms)
+    any bit depth, rate, channels   converted to one channel at the model's rate
+    clipped, or with an offset      transcribed as it is; an offset does not pass for sound
+    broken, wholly or from a place  named on stderr, no transcript, not even of the part before; the others are done
+"""
 
 import dataclasses
 import itertools

@@ -78,10 +78,8 @@ def _log_probabilities(logits_btv: jax.Array, tokens_bu: jax.Array, blank: int) 
     """
     normaliser_bt = jax.nn.logsumexp(logits_btv, axis=-1)
     log_token_btu = jnp.take_along_axis(logits_btv, tokens_bu[:, None, :], axis=2) - normaliser_bt[..., None]
-    return (
-        jnp.maximum(logits_btv[..., blank] - normaliser_bt, LOG_ZERO),
-        jnp.maximum(log_token_btu, LOG_ZERO),
-    )
+    # With a finite blank no step of the recursion meets −∞ alone, whatever the logits are.
+    return jnp.maximum(logits_btv[..., blank] - normaliser_bt, LOG_ZERO), log_token_btu
 
 
 def _log_likelihood(

@@ -44,8 +44,8 @@ def mwer_loss(
     Returns:
         float32 scalar; below 0 where the better hypotheses are the more probable ones.
 
-    Reference: Gao et al. 2022, "Paraformer", section 3.3 (negative sampling) and equation 6; Prabhavalkar et al.
-    2018, "Minimum Word Error Rate Training for Attention-based Sequence-to-Sequence Models".
+    Reference: Gao et al. 2022, "Paraformer" (the negative samples of its MWER training); Prabhavalkar et al. 2018,
+    "Minimum Word Error Rate Training for Attention-based Sequence-to-Sequence Models".
     """
     chex.assert_rank([logits_buv, tokens_bu, token_lengths_b], [3, 2, 1])
     chex.assert_equal_shape_prefix([logits_buv, tokens_bu], 2)
@@ -83,11 +83,12 @@ def sample_hypotheses(
     batch, num_positions = logits_buv.shape[:2]
     draw_nbu = jax.random.uniform(key, (num_candidates, batch, num_positions))
     valid_bu = valid_positions(token_lengths_b, num_positions)
-    rank_nbu = jnp.argsort(jnp.argsort(jnp.where(valid_bu[None], draw_nbu, 2.0), axis=2), axis=2)  # padding ranks last
+    draw_nbu = jnp.where(valid_bu[None], draw_nbu, 2.0)  # padding ranks last
     # 0.6 · 25 is a little above 15 in float32, and must not round up to 16.
     num_masked_b = jnp.ceil(mask_share * token_lengths_b.astype(jnp.float32) - 1e-4).astype(jnp.int32)
     num_masked_nb = jnp.where(jnp.arange(num_candidates)[:, None] == 0, 0, num_masked_b[None])
-    masked_nbu = rank_nbu < num_masked_nb[..., None]
+    ranked_nbu = jnp.pad(jnp.sort(draw_nbu, axis=2), ((0, 0), (0, 0), (0, 1)), constant_values=2.0)
+    masked_nbu = draw_nbu < jnp.take_along_axis(ranked_nbu, num_masked_nb[..., None], axis=2)
     return jnp.where(masked_nbu, two_best_bu2[None, ..., 1], two_best_bu2[None, ..., 0])
 
 

@@ -77,7 +77,7 @@ def quantity_loss(token_count_b: jax.Array, token_lengths_b: jax.Array) -> jax.A
     Returns:
         float32 scalar.
 
-    Reference: Dong and Xu 2020, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition", section 3.2.
+    Reference: Dong and Xu 2020, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition".
     """
     chex.assert_rank([token_count_b, token_lengths_b], 1)
     chex.assert_equal_shape([token_count_b, token_lengths_b])

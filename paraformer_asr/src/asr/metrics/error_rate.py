@@ -6,7 +6,7 @@ of evaluation cannot change a result.
 What is compared, and nothing else is done to a text (neither case nor punctuation nor accents are touched):
 
     words        what stands between blanks (any white space)
-    characters   all code points that are not white space
+    characters   all code points, with one blank between two words: a missed word boundary is an error, as in jiwer
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ def words(text: str) -> list[str]:
 
 
 def characters(text: str) -> list[str]:
-    """Return the characters of a text without the blanks."""
-    return [character for character in text if not character.isspace()]
+    """Return the characters of a text, the words being one blank apart."""
+    return list(" ".join(words(text)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,8 @@ def pack_tokens(tokens_bu: jax.Array, kept_bu: jax.Array) -> tuple[jax.Array, ja
     chex.assert_equal_shape([tokens_bu, kept_bu])
     chex.assert_type([tokens_bu, kept_bu], [int, bool])
     lengths_b = jnp.sum(kept_bu, axis=1, dtype=jnp.int32)
-    order_bu = jnp.argsort(~kept_bu, axis=1, stable=True)
-    packed_bu = jnp.take_along_axis(tokens_bu, order_bu, axis=1)
-    real_bu = jnp.arange(tokens_bu.shape[1])[None, :] < lengths_b[:, None]
-    return jnp.where(real_bu, packed_bu, 0), lengths_b
+    num_positions = tokens_bu.shape[1]
+    place_bu = jnp.where(kept_bu, jnp.cumsum(kept_bu, axis=1) - 1, num_positions)  # one place more for what goes
+    packed_bu = jnp.zeros((len(tokens_bu), num_positions + 1), tokens_bu.dtype)
+    packed_bu = packed_bu.at[jnp.arange(len(tokens_bu))[:, None], place_bu].set(tokens_bu)
+    return packed_bu[:, :num_positions], lengths_b

@@ -21,7 +21,7 @@ from asr.training.evaluate import Evaluation, evaluate
 from asr.training.interruption import Interruption
 from asr.training.profile import StepTrace
 from asr.training.progress import ProgressLine
-from asr.training.report import Report, close_logging, setup_logging
+from asr.training.report import Report, close_logging, open_log_file, setup_logging
 from asr.training.setup import Setup, build_setup
 from asr.training.state import TrainState
 from asr.training.tensorboard import require_tensorboard
@@ -64,12 +64,13 @@ def train(
         NonFiniteError: a loss or gradient is NaN or infinite.
     """
     with Interruption(max_minutes) as interruption:
-        trained = load_run(resume)[1:] if resume else None
-        require_tensorboard(config.training.tensorboard)
-        setup = build_setup(config, trained)
-        run = open_run_dir(resume) if resume else create_run_dir(setup.config, setup.tokenizer, setup.cmvn)
-        setup_logging(run.log_file)
+        setup_logging()
         try:
+            trained = load_run(resume)[1:] if resume else None
+            require_tensorboard(config.training.tensorboard)
+            setup = build_setup(config, trained)
+            run = open_run_dir(resume) if resume else create_run_dir(setup.config, setup.tokenizer, setup.cmvn)
+            open_log_file(run.log_file)
             training = Training(setup, run, interruption, profile_steps)
             return training.run_to_end(resuming=resume is not None)
         except NonFiniteError as error:
@@ -146,7 +147,7 @@ class Training:
 
     def _record(self, step: int, metrics: dict[str, jax.Array], audio_s: float, line: ProgressLine) -> None:
         """Take note of one step, and refuse to go on from a number that is none."""
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         loss, grad_norm = values["loss"], values["grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             saved = max(self.store.steps(), default=None)

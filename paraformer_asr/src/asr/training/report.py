@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+import logging.handlers
 import math
 import os
 from collections.abc import Iterator
@@ -222,23 +223,33 @@ class _AboveProgressLine(logging.Handler):
         write_above_line(self.format(record))
 
 
-def setup_logging(log_file: Path) -> None:
-    """Send the messages of `asr` to the terminal, and those and the details of each step to `log_file`."""
+def setup_logging() -> None:
+    """Send the messages of `asr` to the terminal, and keep them for the log file until there is one."""
     close_logging()
-    terminal, file = _AboveProgressLine(), logging.FileHandler(log_file, encoding="utf-8")
+    terminal, waiting = _AboveProgressLine(), logging.handlers.MemoryHandler(capacity=10_000, flushLevel=1000)
     terminal.setLevel(logging.INFO)
     terminal.setFormatter(logging.Formatter("%(message)s"))
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(terminal)
+    log.addHandler(waiting)
+
+
+def open_log_file(log_file: Path) -> None:
+    """Write to `log_file` what waits for it, and from now on all messages and the details of each step."""
+    file = logging.FileHandler(log_file, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for waiting in [h for h in log.handlers if isinstance(h, logging.handlers.MemoryHandler)]:
+        waiting.setTarget(file)
+        log.removeHandler(waiting)
+        waiting.close()
     log.addHandler(file)
 
 
 def close_logging() -> None:
-    """Close what `setup_logging` opened, and undo its settings."""
+    """Close what `setup_logging` and `open_log_file` opened, and undo their settings."""
     for handler in list(log.handlers):
-        if isinstance(handler, _AboveProgressLine | logging.FileHandler):
+        if isinstance(handler, _AboveProgressLine | logging.FileHandler | logging.handlers.MemoryHandler):
             log.removeHandler(handler)
             handler.close()
     log.setLevel(logging.NOTSET)

@@ -22,7 +22,6 @@ from asr.data.tokenizer import Tokenizer, build_tokenizer
 from asr.errors import UserError
 from asr.models import build_model
 from asr.training.optimizer import build_optimizer, build_schedule
-from asr.training.progress import write_above_line
 from asr.training.state import TrainState, init_state
 from asr.training.step import make_eval_step, make_train_step
 
@@ -204,7 +203,7 @@ def build_cmvn(config: Config, train_set: SpeechDataset) -> Cmvn | None:
         case "file":
             return load_cmvn(Path(config.features.cmvn_file))
         case _:
-            write_above_line(f"computing mean and variance of the features of {len(train_set)} utterances")
+            log.info("computing mean and variance of the features of %d utterances", len(train_set))
             settings = {"max_seconds": config.data.max_seconds, "num_threads": max(config.data.num_threads, 1)}
             return compute_cmvn(train_set, config.features, **settings)
 
