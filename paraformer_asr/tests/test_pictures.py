@@ -77,7 +77,9 @@ def test_spectrogram_and_matrix_share_one_time_axis(drawn, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize("tokens", [[], ["$x$", "$\\frac{$", "\\frac{", "_^"], ["中", "文", "\U0001f600", "</s>"], ["x"] * 200])
+@pytest.mark.parametrize(
+    "tokens", [[], ["$x$", "$\\frac{$", "\\frac{", "_^"], ["中", "文", "\U0001f600", "</s>"], ["x"] * 200]
+)
 def test_any_text_can_be_drawn(tokens, tmp_path):
     alignment_ut = overlap([1.0] * len(tokens) + [0.0], len(tokens))
     draw_alignment(np.zeros((5, 4)), alignment_ut, tokens, 0.06, tmp_path / "a.png", f"{tokens[:4]}")

@@ -115,7 +115,7 @@ case "$*" in
     exit "$(cat "$PROJECT_UNDER_TEST/code")" ;;
 *"asr.eval --run"*)
     mkdir -p "$4/eval_test"
-    for file in config.yaml results.csv curves.png eval_test/metrics.json eval_test/errors.txt; do
+    for file in config.yaml train.log results.csv curves.png eval_test/metrics.json eval_test/errors.txt; do
         echo > "$4/$file"
     done ;;
 esac
