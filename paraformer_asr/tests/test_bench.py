@@ -66,9 +66,10 @@ def test_steps_of_a_model_are_timed_and_its_operations_counted(mode, passes):
 
 
 def test_loops_and_recomputation_do_not_change_the_counted_operations():
-    changed = ["model.encoder.scan=true", "model.remat=true", "training.accumulate=2"]
-    flops = [measuring._flops(*counted(config)) for config in (SMALL, bench.override_config(SMALL, changed))]
-    assert flops[0] == flops[1] > 0
+    deeper = ["model.encoder.num_layers=3"]
+    in_loops = [*deeper, "model.encoder.scan=true", "model.remat=true", "training.accumulate=2"]
+    flops = [measuring._flops(*counted(bench.override_config(SMALL, settings))) for settings in (deeper, in_loops)]
+    assert flops[0] == flops[1] > measuring._flops(*counted(SMALL))
 
 
 def counted(config):

@@ -1,6 +1,7 @@
 """The parallel decoder: what each kind of block is, and that padding on either side changes nothing."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ B, U, T, D, V = 2, 6, 9, 8, 11
 SMALL = DecoderConfig(num_layers=2, num_memory_layers=1, num_ffn_layers=1, num_heads=2, ffn_width=16, kernel_size=3)
 
 
+@functools.cache
 def run(module):
     """Return the compiled `module.apply`."""
     return jax.jit(module.apply, static_argnames=("train", "method", "num_rows"))

@@ -1,6 +1,7 @@
 """The predictor: its two forms, its range, its precision, and that padding does not reach it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from asr.models.predictor import Predictor
 B, T, D = 2, 9, 6
 
 
+@functools.cache
 def run(module):
     """Return the compiled `module.apply`."""
     return jax.jit(module.apply, static_argnames=("train", "method", "num_rows"))
