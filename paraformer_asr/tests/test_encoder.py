@@ -17,8 +17,8 @@ B, T, WIDTH_IN, D = 2, 12, 10, 8
 SMALL = EncoderConfig(num_layers=3, width=D, num_heads=2, ffn_width=16, kernel_size=3, dropout=0.2)
 KINDS = ("sanm", "conformer", "conv")
 PROBE = np.cos(np.arange(D), dtype=np.float32)
-"""Weights of a frame's channels in tests of gradients: the last norm makes their plain sum, and that of their squares, the
-same for every frame."""
+"""Weights of a frame's channels in tests of gradients: the last norm makes their plain sum, and that of their squares,
+the same for every frame."""
 
 
 @functools.cache
