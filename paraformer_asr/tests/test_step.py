@@ -11,6 +11,7 @@ import pytest
 
 from asr.config import Config, LossConfig, ModelConfig, TrainingConfig
 from asr.models import Acoustics, Hypotheses, TrainingOutputs
+from asr.training import step as step_module
 from asr.training.state import init_state
 from asr.training.step import make_eval_step, make_train_step, moving_average, num_decoding_rows
 
@@ -166,6 +167,31 @@ def optimizer_loss(model, params, part, key, num_tokens):
     log_buv = jax.nn.log_softmax(outputs.logits_buv)
     total = sum(-log_buv[0, u, part["tokens"][0, u]] for u in range(int(part["token_lengths"][0])))
     return (total + abs(outputs.token_count_b[0] - part["token_lengths"][0])) / num_tokens
+
+
+def test_no_two_random_parts_of_a_step_share_a_key(key, batch, monkeypatch):
+    model, optimizer, state = start(key)
+    used = {}
+
+    def listening_front_end(key, wave_bn, wave_lengths_b):
+        used["augmentation"] = key
+        return cut(wave_bn, wave_lengths_b)
+
+    def apply(_self, *arguments, rngs, **settings):
+        used.update(rngs)
+        return real_apply(model, *arguments, rngs=rngs, **settings)
+
+    def loss(*arguments, key, **settings):
+        used["mwer"] = key
+        return real_loss(*arguments, key=key, **settings)
+
+    real_apply, real_loss = StandIn.apply, step_module.paraformer_loss
+    monkeypatch.setattr(StandIn, "apply", apply)
+    monkeypatch.setattr(step_module, "paraformer_loss", loss)
+    make_train_step(model, optimizer, listening_front_end, CONFIG)(state, batch)
+    keys = {name: tuple(jax.random.key_data(k).tolist()) for name, k in used.items()}
+    assert set(keys) == {"augmentation", "dropout", "sampler", "mwer"}
+    assert len(set(keys.values())) == 4
 
 
 def test_rows_that_fill_up_a_batch_change_nothing(key, batch):
