@@ -4,8 +4,12 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import hypothesis
 import jax
 import pytest
+
+hypothesis.settings.register_profile("same examples in every run", derandomize=True)
+hypothesis.settings.load_profile("same examples in every run")
 
 
 @pytest.fixture(autouse=True, scope="session")

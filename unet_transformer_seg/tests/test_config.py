@@ -48,6 +48,12 @@ def test_saved_config_loads_back_equal(tmp_path):
     assert load_config(tmp_path / "c.yaml") == config
 
 
+@pytest.mark.parametrize("name", ["1e5", "-INFINITY", "+nan", "2.5E-3", "1_000"])
+def test_a_name_that_looks_like_a_number_stays_a_text(tmp_path, name):
+    save_config(Config(name=name), tmp_path / "c.yaml")
+    assert load_config(tmp_path / "c.yaml").name == name
+
+
 @given(
     rate=st.floats(1e-9, 100),
     seed=st.integers(0, 2**31 - 1),

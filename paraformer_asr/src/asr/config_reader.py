@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any, Literal
 
 import yaml
 
-from asr.config import Config, check_config
+from asr.config import Config
+from asr.config_rules import check_config
 from asr.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -146,6 +150,8 @@ def _convert(hint: Any, node: yaml.Node, key: str, file: str, metadata: typing.M
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if hint is float and isinstance(value, str) and node.style is None and _EXPONENT.fullmatch(value):
+        value = float(value)  # YAML 1.1 reads 1e-3 (without a point) as a text
     if type(value) is not hint:
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
         raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {value!r}")
@@ -163,11 +169,6 @@ def _scalar(node: yaml.Node, key: str, file: str) -> Any:
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{_at(file, node)}: {key}: cannot read {node.value!r} ({error})") from None
-    if isinstance(value, str) and node.style is None:
-        try:  # YAML 1.1 reads 1e-3 (without a point) as a text
-            return float(value) if value[:1] in "+-.0123456789" else value
-        except ValueError:
-            return value
     return value
 
 
