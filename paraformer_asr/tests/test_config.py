@@ -48,6 +48,12 @@ def test_saved_config_loads_back_equal(tmp_path):
     assert load_config(tmp_path / "c.yaml") == config
 
 
+@pytest.mark.parametrize("name", ["1e5", "-INFINITY", "+nan", "2.5E-3", "1_000"])
+def test_a_name_that_looks_like_a_number_stays_a_text(tmp_path, name):
+    save_config(Config(name=name), tmp_path / "c.yaml")
+    assert load_config(tmp_path / "c.yaml").name == name
+
+
 @given(
     rate=st.floats(1e-9, 100),
     seed=st.integers(0, 2**31 - 1),
@@ -60,6 +66,12 @@ def test_any_value_survives_the_file(tmp_path_factory, rate, seed, name):
     path = tmp_path_factory.mktemp("c") / "c.yaml"
     save_config(config, path)
     assert load_config(path) == config
+
+
+def test_an_encoder_that_maps_its_input_first_may_have_an_odd_one(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("features: {num_mels: 5}\nmodel: {encoder: {kind: conformer}}\n")
+    assert load_config(path).features.input_dim == 35
 
 
 @pytest.mark.parametrize(
@@ -96,6 +108,10 @@ def test_any_value_survives_the_file(tmp_path_factory, rate, seed, name):
         ("data: {augment: {noise_snr_db: [20, 10]}}\n", "expected [low, high]"),
         ("features:\n  high_frequency_hz: 9000\n", "high_frequency_hz ≤ 8000"),
         ("features: {cmvn: file}\n", "features.cmvn_file is needed"),
+        (
+            "model: {encoder: {kind: conv, width: 15, num_heads: 5}, decoder: {num_heads: 3}}\n",
+            "sincos needs an even model.encoder.width, found 15",
+        ),
         ("tokenizer: {kind: file}\n", "tokenizer.file is needed"),
         ("model: {encoder: {num_heads: 7}}\n", "model.encoder.num_heads 7 does not divide model.encoder.width 512"),
         ("model: {decoder: {num_heads: 7}}\n", "model.decoder.num_heads 7 does not divide model.encoder.width 512"),
