@@ -19,6 +19,9 @@ import orbax.checkpoint as ocp
 
 from asr.errors import UserError
 
+ARRAYS_NAME = "arrays"
+"""Folder of the arrays within a checkpoint."""
+
 MAX_DIFFERENCES_SHOWN = 10
 
 

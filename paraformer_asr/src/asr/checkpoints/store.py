@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import flax.traverse_util
 import jax
-import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from asr.checkpoints.arrays import (
+    ARRAYS_NAME,
     check_same_arrays,
     count_bytes,
     describe_arrays,
@@ -27,6 +26,7 @@ from asr.checkpoints.arrays import (
     stored_arrays,
     write_arrays,
 )
+from asr.checkpoints.averaging import mean_params
 from asr.checkpoints.manifest import (
     DamagedCheckpointError,
     Manifest,
@@ -42,7 +42,6 @@ log = logging.getLogger("asr.checkpoints")
 Which = Literal["last", "best"] | int
 """Which checkpoint: the newest, the one with the lowest score, or the one of this step."""
 
-ARRAYS_NAME = "arrays"
 UNFINISHED = "unfinished_"
 FREE_SPACE_FACTOR = 2
 EARLIER_ARE_INTACT = "the earlier checkpoints are untouched and training can be resumed from them."
@@ -146,7 +145,7 @@ class CheckpointStore:
         found = list(itertools.islice(good, average))
         if len(found) < average:
             raise UserError(self._none_found(which) if average == 1 else self._too_few(which, average, len(found)))
-        return {"params": _mean_params(found)}
+        return {"params": mean_params(found)}
 
     def _folder(self, step: int) -> Path:
         return self.directory / f"step_{step:08d}"
@@ -263,28 +262,6 @@ def _best_first(manifests: dict[int, Manifest]) -> list[int]:
     scores = {step: manifest.details["score"] for step, manifest in manifests.items()}
     scored = sorted((step for step in scores if scores[step] is not None), key=lambda step: (scores[step], step))
     return scored + sorted((step for step in scores if scores[step] is None), reverse=True)
-
-
-def _mean_params(found: list[tuple[Path, Manifest]]) -> Any:
-    """Return the mean of the parameters that predict, read one checkpoint after the other."""
-    first = stored_arrays(found[0][1].details["arrays"])
-    total = None
-    for folder, manifest in found:
-        check_same_arrays(first, stored_arrays(manifest.details["arrays"]), folder)
-        params = _read_params(folder, first)
-        total = params if total is None else jax.tree.map(jnp.add, total, params)
-    return total if len(found) == 1 else jax.tree.map(lambda t: t / len(found), total)
-
-
-def _read_params(folder: Path, arrays: dict[str, tuple[tuple[int, ...], str]]) -> Any:
-    """Return the parameters that predict: their moving average where there is one."""
-    root = "ema_params" if any(name.startswith("ema_params/") for name in arrays) else "params"
-    abstract = {
-        name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-        for name, (shape, dtype) in arrays.items()
-        if name.split("/")[0] == root
-    }
-    return flax.traverse_util.unflatten_dict(read_arrays(folder / ARRAYS_NAME, abstract), sep="/")[root]
 
 
 def _disqualify(folder: Path) -> None:
