@@ -13,7 +13,8 @@ from asr.data.bucketing import BatchPlan
 from asr.data.dataset import SpeechDataset
 from asr.data.loader import TOLERANCE_S, find_crowded, plan_training, select_lengths
 from asr.data.manifest_dataset import ManifestDataset, read_manifest
-from asr.data.tokenizer import Tokenizer, build_tokenizer
+from asr.data.tokenizer import Tokenizer
+from asr.data.tokenizer_building import choose_tokenizer
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.errors import UserError
 
@@ -145,7 +146,7 @@ def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenRepo
         UserError: no tokenizer can be made, or no training utterance has an admitted length.
     """
     train = reports["train"]
-    tokenizer = build_tokenizer(config.tokenizer, train.texts)
+    tokenizer = choose_tokenizer(config, train.texts)
     for split, report in reports.items():
         unknown = find_unknown(report, tokenizer)
         (report.problems if split == "train" else report.warnings).extend(unknown)

@@ -1,4 +1,4 @@
-"""Text to token numbers and back: characters, pieces learned by byte-pair encoding, or a given list of tokens.
+"""Text to token numbers and back: characters, pieces learned by byte-pair encoding, a given list, or as FunASR does it.
 
 The numbering is the same for all: 0 `<blank>`, 1 `<s>`, 2 `</s>`, then the ordinary tokens, at the end `<unk>`.
 `▁` (U+2581) stands for a space.
@@ -6,19 +6,20 @@ The numbering is the same for all: 0 `<blank>`, 1 `<s>`, 2 `</s>`, then the ordi
 
 import dataclasses
 import functools
-import io
+import itertools
 import json
 import logging
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import sentencepiece
 
-from asr.config import TokenizerConfig
+from asr.data import funasr_text
+from asr.data.bpe import list_pieces, load_bpe
 from asr.data.token_file import read_token_file
-from asr.data.word_pieces import CONTINUED, fewest_pieces, is_ideograph
+from asr.data.word_pieces import CONTINUED, Spelled, fewest_pieces, is_ideograph
 from asr.errors import UserError
 
 log = logging.getLogger("asr")
@@ -29,7 +30,9 @@ FIRST_ID = 3
 """The first ordinary token."""
 
 SPACE = "▁"
-TOKENIZER_FILE, BPE_FILE = "tokenizer.json", "bpe.model"
+TOKENIZER_FILE, BPE_FILE, SEG_DICT_FILE = "tokenizer.json", "bpe.model", "seg_dict"
+FUNASR_TOKENS_FILE = "tokens.json"
+KINDS, CASES = ("characters", "bpe", "file", "funasr"), ("keep", "lower", "upper")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +42,17 @@ class Tokenizer:
     Attributes:
         tokens: all tokens; the place of one is its number.
         kind: how text is cut. "characters": each by itself. "bpe": by the trained model. "file": each word into
-            the fewest tokens of the list.
+            the fewest tokens of the list. "funasr": see `asr.data.funasr_text`.
         text_case: what is done to a text first.
         bpe_model: the trained model of sentencepiece; kind "bpe" only.
+        seg_dict: pieces of the known words; kind "funasr" only.
     """
 
     tokens: tuple[str, ...]
-    kind: Literal["characters", "bpe", "file"]
+    kind: Literal["characters", "bpe", "file", "funasr"]
     text_case: Literal["keep", "lower", "upper"] = "keep"
     bpe_model: bytes = dataclasses.field(default=b"", repr=False)
+    seg_dict: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self):
         head, tail = self.tokens[:FIRST_ID], self.tokens[FIRST_ID:]
@@ -87,13 +92,15 @@ class Tokenizer:
             case "bpe":
                 # sentencepiece counts <unk> as 0, the pieces from 1 on
                 return [i + FIRST_ID - 1 if i else self.unknown_id for i in self._bpe.encode(text)]
-            case "file":
+            case _:
                 return [self._ids[token] if token else self.unknown_id for _, token in self._pieces(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text that the tokens spell; special ones, `<unk>` among them, are left out."""
         ids = [int(i) for i in ids if self.is_ordinary(int(i))]
         tokens = [self.tokens[i] for i in ids]
+        if self.kind == "funasr":
+            return funasr_text.join(tokens)
         if not self._continued:
             return " ".join("".join(tokens).replace(SPACE, " ").split())
         text = ""
@@ -101,6 +108,30 @@ class Tokenizer:
             between_ideographs = text and is_ideograph(text[-1]) and is_ideograph(token[0])
             text += (" " if text and starts and not between_ideographs else "") + token.removesuffix(CONTINUED)
         return text
+
+    def spell(self, ids: Sequence[int]) -> list[Spelled]:
+        """Return the words of a row of tokens, special ones left out before; with their blanks they are `decode(ids)`.
+
+        A word begins with its first token that is more than a blank.
+        """
+        if self.kind == "funasr":
+            return funasr_text.spell([self.tokens[i] for i in ids])
+        starts = [number for number, starts in enumerate(self.word_starts(ids)) if starts]
+        words: list[Spelled] = []
+        last_start = 0
+        for start, stop in itertools.pairwise([*starts, len(ids)]):
+            text = self.decode(ids[start:stop])
+            if not text:
+                continue  # a blank alone
+            space = not words or self.decode(ids[last_start:stop]) != words[-1].text + text
+            first = next(i for i in range(start, stop) if self.surface(ids[i]))
+            words.append(Spelled(text, first, stop, space))
+            last_start = start
+        return words
+
+    def surface(self, token_id: int) -> str:
+        """Return an ordinary token's text as it stands in a word: without blanks and the mark of a piece."""
+        return self.tokens[token_id].replace(SPACE, " ").strip().removesuffix(CONTINUED if self._continued else "")
 
     def word_starts(self, ids: Sequence[int]) -> list[bool]:
         """Return for each token of a row, special ones left out before, whether a word begins with it.
@@ -126,19 +157,23 @@ class Tokenizer:
     def unknown_characters(self, text: str) -> set[str]:
         """Return the characters of the normalised text that no token covers."""
         text = self.normalise(text)
-        if self.kind == "file":
+        if self.kind in ("file", "funasr"):
             return {surface for surface, token in self._pieces(text) if token is None}
         return {c for c in set(text) if c.replace(" ", SPACE) not in self._alphabet}
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, and `bpe.model` where there is one, to be read by `load_tokenizer`."""
+        """Write `tokenizer.json`, and `bpe.model` or `seg_dict` where there is one, to be read by `load_tokenizer`."""
         content = {"kind": self.kind, "text_case": self.text_case, "tokens": self.tokens}
         (folder / TOKENIZER_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", "utf-8")
         if self.kind == "bpe":
             (folder / BPE_FILE).write_bytes(self.bpe_model)
+        if self.kind == "funasr":
+            funasr_text.write_seg_dict(folder / SEG_DICT_FILE, self.seg_dict)
 
     def _pieces(self, text: str) -> list[tuple[str, str | None]]:
         """Return a normalised text as (characters, token of the list, or None)."""
+        if self.kind == "funasr":
+            return funasr_text.cut(text, self.seg_dict, self._ordinary)
         pieces = []
         for number, word in enumerate(text.split()):
             if self._space_begins_tokens:
@@ -172,33 +207,11 @@ class Tokenizer:
     @functools.cached_property
     def _continued(self) -> bool:
         """Whether it is a list without spaces, in which `@@` joins pieces to words."""
-        return self.kind == "file" and not any(SPACE in token for token in self._ordinary)
+        return self.kind == "funasr" or (self.kind == "file" and not any(SPACE in token for token in self._ordinary))
 
     @functools.cached_property
     def _bpe(self) -> sentencepiece.SentencePieceProcessor:
-        return sentencepiece.SentencePieceProcessor(model_proto=self.bpe_model)
-
-
-def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """Return the tokenizer that the section `tokenizer` describes.
-
-    Args:
-        config: kind, case, number of pieces, or file.
-        texts: of the training split; characters and pieces are taken from them, equal texts give equal tokenizers.
-
-    Raises:
-        UserError: a list of tokens that cannot be used, texts that are all empty, or fewer pieces than characters.
-    """
-    if config.kind == "file":
-        return _from_file(Path(config.file), config.text_case)
-    plain = Tokenizer(with_special_tokens(()), "characters", config.text_case)
-    texts = [text for text in map(plain.normalise, texts) if text]
-    if not texts:
-        raise UserError(f"tokenizer.kind: {config.kind} takes the tokens from the training texts, but all are empty")
-    alphabet = sorted(set().union(*texts) - {" "} | ({SPACE} if any(" " in text for text in texts) else set()))
-    if config.kind == "characters":
-        return Tokenizer(with_special_tokens(alphabet), "characters", config.text_case)
-    return _train_bpe(config, texts, len({SPACE, *alphabet}))
+        return load_bpe(self.bpe_model)
 
 
 def with_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
@@ -218,7 +231,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         kind, text_case, tokens = content["kind"], content["text_case"], content["tokens"]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected a tokenizer with 'kind', 'text_case' and 'tokens' ({error!r})") from None
-    if kind not in ("characters", "bpe", "file") or text_case not in ("keep", "lower", "upper"):
+    if kind not in KINDS or text_case not in CASES:
         raise UserError(f"{path}: unknown kind {kind!r} or text_case {text_case!r}")
     if not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
         raise UserError(f"{path}: 'tokens': expected a list of texts that are not empty")
@@ -226,60 +239,32 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer(tuple(tokens), kind, text_case)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return _with_bpe_model(tokenizer, folder / BPE_FILE) if kind == "bpe" else tokenizer
+    match kind:
+        case "bpe":
+            return _with_bpe_model(tokenizer, folder / BPE_FILE)
+        case "funasr":
+            return dataclasses.replace(tokenizer, seg_dict=funasr_text.read_seg_dict(folder / SEG_DICT_FILE))
+    return tokenizer
 
 
-def _from_file(path: Path, text_case: str) -> Tokenizer:
-    tokens = read_token_file(path)
-    if not {BLANK, START, END, UNKNOWN} & set(tokens):
-        tokens = with_special_tokens(tokens)
+def load_funasr_tokenizer(folder: Path, text_case: Literal["keep", "lower", "upper"] = "keep") -> Tokenizer:
+    """Return the tokenizer of a folder with FunASR's `tokens.json` and, if it has one, `seg_dict`.
+
+    Raises:
+        UserError: a file that is missing or damaged, or tokens that are not numbered as FunASR numbers them.
+    """
+    path, seg_dict = folder / FUNASR_TOKENS_FILE, folder / SEG_DICT_FILE
+    words = funasr_text.read_seg_dict(seg_dict) if seg_dict.is_file() else {}
     try:
-        return Tokenizer(tuple(tokens), "file", text_case)
+        return Tokenizer(tuple(read_token_file(path)), "funasr", text_case, seg_dict=words)
     except UserError as error:
-        raise UserError(f"{path}: {error}; a list without any of these four gets them") from None
-
-
-def _train_bpe(config: TokenizerConfig, texts: list[str], num_characters: int) -> Tokenizer:
-    """Return a tokenizer of pieces learned from normalised texts."""
-    if config.vocab_size < num_characters:
-        raise UserError(
-            f"tokenizer.vocab_size: expected at least {num_characters}, the number of different characters in the "
-            f"training texts (the space is one), found {config.vocab_size}"
-        )
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=config.vocab_size + 1,  # sentencepiece counts <unk>
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        byte_fallback=False,
-        unk_id=0,
-        bos_id=-1,
-        eos_id=-1,
-        pad_id=-1,
-        max_sentence_length=1 << 30,  # longer ones would be left out
-        num_threads=1,
-        minloglevel=2,
-    )
-    tokens = _bpe_tokens(model.getvalue())
-    if (found := len(tokens) - FIRST_ID - 1) < config.vocab_size:
-        log.info("tokenizer.vocab_size: the training texts give %d pieces, not %d", found, config.vocab_size)
-    return Tokenizer(tokens, "bpe", config.text_case, model.getvalue())
-
-
-def _bpe_tokens(model: bytes) -> tuple[str, ...]:
-    """Return the tokens of a trained model in our numbering."""
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-    return with_special_tokens(pieces.id_to_piece(i) for i in range(1, pieces.get_piece_size()))
+        raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
 def _with_bpe_model(tokenizer: Tokenizer, path: Path) -> Tokenizer:
     try:
         model = path.read_bytes()
-        tokens = _bpe_tokens(model)
+        tokens = with_special_tokens(list_pieces(model))
     except OSError as error:
         raise UserError(f"{path}: cannot read the model of the pieces ({error.strerror})") from None
     except RuntimeError:

@@ -1,7 +1,8 @@
-"""Cuts words into the tokens of a given list, where no trained model says how."""
+"""Words as rows of tokens: cut into those of a given list where no trained model says how, and what tokens spell."""
 
 import re
 from collections.abc import Container
+from typing import NamedTuple
 
 IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters and Japanese syllables, as a range of a regular expression: written without spaces."""
@@ -12,6 +13,22 @@ CONTINUED = "@@"
 UNKNOWN_COST, BROKEN_COST, PIECE_COST = 1_000_000, 1_000, 1
 
 _ideograph = re.compile(f"[{IDEOGRAPHS}]")
+
+
+class Spelled(NamedTuple):
+    """A word, or a character of a script without spaces, that a row of tokens spells.
+
+    Attributes:
+        text: without blanks.
+        start: place of its first token in the row.
+        stop: place behind its last one.
+        space_before: a blank stands between it and the word before.
+    """
+
+    text: str
+    start: int
+    stop: int
+    space_before: bool
 
 
 def is_ideograph(character: str) -> bool:

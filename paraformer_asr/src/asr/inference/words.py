@@ -29,26 +29,19 @@ def make_tokens(
 def make_words(tokenizer: Tokenizer, ids: Sequence[int], tokens: Sequence[Token]) -> tuple[Word, ...]:
     """Return the words that the tokens spell; joined with their blanks they are `tokenizer.decode(ids)`.
 
-    A word begins with its first token that is more than a blank, and is as certain as its least certain token.
+    A word is as certain as its least certain token.
 
     Args:
         tokenizer: of the model.
         ids: ordinary tokens.
         tokens: the same with their times.
     """
-    starts = [*np.flatnonzero(tokenizer.word_starts(ids)), len(ids)]
-    words: list[Word] = []
-    last_start = 0
-    for start, stop in zip(starts, starts[1:], strict=False):
-        text = tokenizer.decode(ids[start:stop])
-        if not text:
-            continue  # a blank alone
-        spelled = ((tokenizer.decode(ids[i : i + 1]), tokens[i]) for i in range(start, stop))
-        parts = tuple(Token(part, t.start_s, t.end_s, t.confidence) for part, t in spelled if part)
-        space = not words or tokenizer.decode(ids[last_start:stop]) != words[-1].text + text
+    words = []
+    for text, start, stop, space in tokenizer.spell(ids):
+        surfaces = ((tokenizer.surface(ids[i]), tokens[i]) for i in range(start, stop))
+        parts = tuple(Token(part, t.start_s, t.end_s, t.confidence) for part, t in surfaces if part)
         confidence = min(part.confidence for part in parts)
         words.append(Word(text, parts[0].start_s, parts[-1].end_s, confidence, parts, space))
-        last_start = start
     return tuple(words)
 
 
