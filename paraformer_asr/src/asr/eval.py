@@ -7,8 +7,8 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.config import Config
-from asr.config_reader import load_config
 from asr.errors import EXIT_OK, UserError
+from asr.published.funasr_config import read_settings
 
 NUM_EXTREMES = 2
 
@@ -22,7 +22,11 @@ def parse_arguments() -> argparse.Namespace:
         "(each wrong utterance beside its truth) and pictures of the best and the worst alignments.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of a training")
+    model.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument(
@@ -30,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/eval_SPLIT")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run or model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -60,7 +64,8 @@ def main() -> int:
     arguments = parse_arguments()
     decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
     overrides = [*arguments.overrides, *decoder]
-    config = load_config(arguments.run / "config.yaml", overrides)  # answers a mistake before jax is imported
+    source = arguments.run or arguments.model
+    config = read_settings(source, overrides)  # answers a mistake before jax is imported
 
     from tqdm import tqdm
 
@@ -70,8 +75,8 @@ def main() -> int:
     from asr.metrics import bootstrap_interval, format_table
 
     dataset = build_dataset(config, arguments.split)
-    transcriber = load_transcriber(arguments.run, arguments.checkpoint, overrides, arguments.average)
-    folder = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}")
+    transcriber = load_transcriber(source, arguments.checkpoint, overrides, arguments.average)
+    folder = make_folder(arguments.out or source / f"eval_{arguments.split}")
     known = None if arguments.split == "train" else training_texts(config, transcriber.tokenizer)
     scoring.warm_up_for(transcriber, dataset)
     start = time.perf_counter()
@@ -82,7 +87,7 @@ def main() -> int:
     counts = scoring.count_parts(scores, with_parts=known is not None)
     totals, intervals = scoring.totals(counts), {name: bootstrap_interval(each) for name, each in counts.items()}
     facts = {
-        "run": str(arguments.run),
+        "run": str(source),
         "split": arguments.split,
         "checkpoint": arguments.checkpoint,
         "average": arguments.average,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr.cli import run_command
-from asr.config_reader import load_config
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
 from asr.inference.transcript import Transcript
+from asr.published.funasr_config import read_settings
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -23,7 +23,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported model (python -m asr.export)")
+    model.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
     parser.add_argument(
         "--average", type=int, default=1, metavar="N", help="mean of the run's N best or last checkpoints (default: 1)"
@@ -84,7 +86,7 @@ def main() -> int:
     if arguments.decoder:
         overrides.append(f"inference.decoder={arguments.decoder}")
     folder = arguments.run or arguments.model
-    load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+    read_settings(folder, overrides)  # a mistake is answered before jax is imported
     if not files:
         raise UserError("expected at least one sound file or folder")
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():

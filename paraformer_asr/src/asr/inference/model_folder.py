@@ -16,13 +16,12 @@ import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from asr.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
 from asr.config import Config
@@ -32,6 +31,7 @@ from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
+from asr.inference.safetensors_file import write_safetensors
 from asr.models import build_model
 
 WEIGHTS = "weights.safetensors"
@@ -63,12 +63,10 @@ def save_model_folder(
     """
     _need("safetensors", "flatbuffers")
     check_target(folder, force)
-    from safetensors.numpy import save  # an optional dependency
-
-    with _appearing(folder) as partial:
+    with appearing(folder) as partial:
         weights = named_arrays(variables)
-        (partial / WEIGHTS).write_bytes(save({name: np.asarray(array) for name, array in weights.items()}))
         (partial / PROGRAM).write_bytes(export_program(config, cmvn, weights))
+        write_safetensors(partial / WEIGHTS, weights)
         save_config(config, partial / "config.yaml")
         tokenizer.save(partial)
         if cmvn is not None:
@@ -117,8 +115,13 @@ def check_variables(variables: Any, config: Config, folder: Path) -> None:
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
 
 
-def check_target(folder: Path, force: bool) -> None:
+def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] = is_model_folder) -> None:
     """Refuse to write a model folder over something that is there.
+
+    Args:
+        folder: where it shall be.
+        force: replace a folder of the same kind.
+        replaceable: whether a folder is of that kind.
 
     Raises:
         UserError: saying what is there and what to do.
@@ -127,8 +130,8 @@ def check_target(folder: Path, force: bool) -> None:
         return
     if not force:
         raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
-    if not is_model_folder(folder):
-        raise UserError(f"{folder}: --force replaces an exported model only, and this is none; choose another --out")
+    if not replaceable(folder):
+        raise UserError(f"{folder}: --force replaces a model of the same kind only, and this is none; choose another")
 
 
 def _need(*packages: str) -> None:
@@ -161,8 +164,12 @@ def _check_checksum(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error."""
+def appearing(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     partial = folder.parent / f".{folder.name}.{os.getpid()}.part"
     try:
         partial.mkdir(parents=True)

@@ -20,6 +20,7 @@ below other speech within 30 s, or below −70 dB of full scale, is taken for si
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 import chex
@@ -67,13 +68,34 @@ def split_at_silences(
 ) -> Iterator[Segment]:
     """Yield the segments of a sound, in order.
 
-    About 30 s + 4/3 · `max_segment_s` of the sound are held at a time.
+    About 30 s + 4/3 · `max_segment_s` of the sound are held at a time. Sound of up to `whole_up_to_s` is one segment
+    from its first to its last sample, if it is not silence altogether.
 
     Args:
         blocks: float32[n] pieces of the sound, one after the other, of any lengths.
         sample_rate_hz: of the sound.
-        settings: `silence_db`, `min_silence_s` and `max_segment_s` are used.
+        settings: `silence_db`, `min_silence_s`, `max_segment_s` and `whole_up_to_s` are used.
     """
+    blocks = iter(blocks)
+    whole = round(min(settings.whole_up_to_s, settings.max_segment_s) * sample_rate_hz)
+    first = _read_more_than(blocks, whole)
+    found = _split(itertools.chain(first, blocks), sample_rate_hz, settings)
+    if sum(map(len, first)) > whole:
+        yield from found
+    elif next(found, None):
+        yield Segment(0, np.concatenate(first))
+
+
+def _read_more_than(blocks: Iterator[np.ndarray], num_samples: int) -> list[np.ndarray]:
+    """Return the first blocks: so many that they are longer than `num_samples`, or all."""
+    read: list[np.ndarray] = []
+    while sum(map(len, read)) <= num_samples and (block := next(blocks, None)) is not None:
+        read.append(block)
+    return read
+
+
+def _split(blocks: Iterable[np.ndarray], sample_rate_hz: int, settings: InferenceConfig) -> Iterator[Segment]:
+    """Yield the segments between the silences."""
     frame_samples, limits = _frame_samples(sample_rate_hz), _limits(settings)
     pending = _Pending(frame_samples)
     for second in _with_loudness(_whole_seconds(blocks, frame_samples * FRAMES_PER_SECOND), frame_samples):

@@ -15,7 +15,7 @@ import numpy as np
 
 from asr.checkpoints import restore_variables
 from asr.config import Config, ModelConfig
-from asr.config_reader import load_config
+from asr.config_reader import load_config, override_config
 from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn, num_feature_frames
 from asr.data.tokenizer import Tokenizer, load_tokenizer
@@ -26,6 +26,9 @@ from asr.inference.model_folder import CMVN, check_variables, is_model_folder, l
 from asr.inference.programs import CifPrograms, Spelling
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
+from asr.inference.tuning import ready_weights
+from asr.published.funasr import load_funasr
+from asr.published.funasr_config import is_funasr_folder
 
 Tag = TypeVar("Tag")
 
@@ -66,6 +69,7 @@ class Transcriber:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any):
         self._counter = CompilationCounter()
+        config, variables = ready_weights(config, variables)
         self.config, self.tokenizer, self.cmvn = config, tokenizer, cmvn
         self._programs = _make_programs(config, tokenizer, cmvn, variables)
         longest = longest_segment(config.features.sample_rate_hz, config.inference)
@@ -167,17 +171,17 @@ class Transcriber:
 def load_transcriber(
     folder: str | Path, which: str = "best", overrides: Sequence[str] = (), average: int = 1
 ) -> Transcriber:
-    """Return the transcriber of a run directory or of an exported model folder; arguments as in `load_parts`."""
+    """Return the transcriber of a run directory or a model folder; arguments as in `load_parts`."""
     return Transcriber(*load_parts(folder, which, overrides, average))
 
 
 def load_parts(
     folder: str | Path, which: str = "best", overrides: Sequence[str] = (), average: int = 1
 ) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
-    """Return (config, tokenizer, CMVN, variables) of a run directory or of an exported model folder.
+    """Return (config, tokenizer, CMVN, variables) of a run directory, an exported model folder, or one of FunASR.
 
     Args:
-        folder: either of the two; both hold `config.yaml`, `tokenizer.json` and, if there is one, `cmvn.txt`.
+        folder: one of the three; the first two hold `config.yaml`, `tokenizer.json` and, if there is one, `cmvn.txt`.
         which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
         overrides: changes of the config as `key=value`, for example `inference.decoder=ctc`.
         average: of a run directory, the mean of so many best or last checkpoints.
@@ -190,6 +194,8 @@ def load_parts(
         raise UserError(f"--average: expected at least 1 checkpoint, found {average}")
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
+    if is_funasr_folder(folder):
+        return _load_published(folder, overrides, average)
     config = load_config(folder / "config.yaml", overrides)
     tokenizer = load_tokenizer(folder)
     config = dataclasses.replace(config, model=_with_vocabulary(config.model, tokenizer, folder))
@@ -201,6 +207,15 @@ def load_parts(
     variables = restore_variables(folder / "checkpoints", which, average)
     check_variables(variables, config, folder)
     return config, tokenizer, cmvn, variables
+
+
+def _load_published(folder: Path, overrides: Sequence[str], average: int) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
+    if average > 1:
+        raise UserError(f"--average {average}: {folder} is a model of FunASR, which holds one set of weights")
+    config, *parts, variables = load_funasr(folder)
+    config = override_config(config, overrides)
+    check_variables(variables, config, folder)
+    return config, *parts, variables
 
 
 def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any):

@@ -1,0 +1,73 @@
+"""Open a published model, or publish one: `python -m asr.convert --from funasr DIR --out FOLDER`."""
+
+import argparse
+from pathlib import Path
+
+from asr.cli import run_command
+from asr.config_reader import override_config
+from asr.errors import EXIT_OK
+from asr.published.funasr_config import is_funasr_folder, read_funasr_config, read_settings
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asr.convert",
+        description="Write a model of FunASR (class Paraformer) as a model folder, or a model of this package as a "
+        "folder that FunASR reads. Torch is not needed, and nothing in the file of weights is run.",
+        epilog="Exit codes: 0 written, 2 wrong input. --from needs: pip install 'paraformer-asr[export]'",
+    )
+    direction = parser.add_mutually_exclusive_group(required=True)
+    direction.add_argument("--from", dest="source", nargs=2, metavar=("funasr", "DIR"), help="published model")
+    direction.add_argument("--to", dest="target", nargs=2, metavar=("funasr", "MODEL"), help="run, or model folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="what is written, a new one")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
+    parser.add_argument("--force", action="store_true", help="replace a model folder that is there already")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.max_segment_s=30")
+    arguments = parser.parse_intermixed_args()
+    kind = (arguments.source or arguments.target)[0]
+    if kind != "funasr":
+        parser.error(f"expected funasr, found {kind!r}; other formats are not known")
+    return arguments
+
+
+def open_published(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write the model folder of a FunASR model."""
+    override_config(read_funasr_config(folder), arguments.overrides)  # a mistake is answered before jax is imported
+
+    from asr.inference.model_folder import check_target, save_model_folder
+    from asr.inference.transcriber import load_parts
+
+    check_target(arguments.out, arguments.force)
+    config, *parts = load_parts(folder, overrides=arguments.overrides)
+    save_model_folder(arguments.out, config, *parts, force=arguments.force)
+
+
+def publish(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write a folder of FunASR for a run or a model folder."""
+    read_settings(folder, arguments.overrides)
+
+    from asr.inference.model_folder import appearing, check_target
+    from asr.inference.transcriber import load_parts
+    from asr.published.funasr import save_funasr
+
+    check_target(arguments.out, arguments.force, is_funasr_folder)
+    parts = load_parts(folder, arguments.checkpoint, arguments.overrides)
+    with appearing(arguments.out) as partial:
+        save_funasr(partial, *parts)
+
+
+def main() -> int:
+    """Convert in the direction that is asked for; return the exit code."""
+    arguments = parse_arguments()
+    if arguments.source:
+        open_published(Path(arguments.source[1]), arguments)
+    else:
+        publish(Path(arguments.target[1]), arguments)
+    size = sum(file.stat().st_size for file in arguments.out.iterdir())
+    print(f"{arguments.out}: {size / 1e6:.1f} MB")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

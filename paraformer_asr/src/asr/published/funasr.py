@@ -1,0 +1,198 @@
+"""Paraformer models as FunASR publishes them: read into ours, and written from ours.
+
+    model.pt            the state dict
+    config.yaml         network, front end and training
+    configuration.json  names of the other files
+    tokens.json         the vocabulary, a list
+    seg_dict            English words and their pieces
+    am.mvn              mean and variance of the features
+
+Reference: FunASR, `funasr/models/paraformer` and `funasr/models/sanm`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+
+from asr.checkpoints.arrays import describe_arrays, named_arrays
+from asr.config import Config, ModelConfig
+from asr.data.cmvn import load_cmvn, save_cmvn
+from asr.data.frontend import Cmvn
+from asr.data.funasr_text import write_seg_dict
+from asr.data.tokenizer import Tokenizer, load_funasr_tokenizer
+from asr.errors import UserError
+from asr.models import build_model, unstack_blocks
+from asr.published.funasr_config import (
+    CMVN,
+    CONFIG,
+    FILES,
+    SEG_DICT,
+    TOKENS,
+    WEIGHTS,
+    make_funasr_config,
+    read_funasr_config,
+)
+from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair, give_back, take_over
+from asr.published.torch_file import read_torch_file, write_torch_file
+
+
+def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str, Any]]:
+    """Return (config, tokenizer, CMVN, {"params": …}) of a FunASR model folder; the arrays are views of its file.
+
+    Raises:
+        UserError: a file that is missing or damaged, a model of another kind, or tensors that are not those of the
+            config, all of them listed.
+    """
+    config, cmvn = read_funasr_config(folder), None
+    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case)
+    if config.features.cmvn == "file":
+        cmvn = load_cmvn(folder / CMVN)
+        if len(cmvn.shift) != config.features.input_dim:
+            expected = f"n_mels · lfr_m = {config.features.input_dim} values as {CONFIG} says"
+            raise UserError(f"{folder / CMVN}: expected {expected}, found {len(cmvn.shift)}")
+    tensors = read_torch_file(folder / WEIGHTS).tensors
+    _check_vocabulary(tensors, tokenizer, folder)
+    sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    arrays = take_over(funasr_pairs(config.model), tensors, array_shapes(config.model), folder / WEIGHTS)
+    return config, tokenizer, cmvn, flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any) -> None:
+    """Write the files of a FunASR model folder into an empty folder: the inverse of `load_funasr`.
+
+    Args:
+        folder: where they go.
+        config: of the model, `model.vocab_size` set.
+        tokenizer: of the model; one of another kind than "funasr" gives the list of tokens alone.
+        cmvn: of the features, or None.
+        variables: {"params": …}.
+
+    Raises:
+        UserError: a model that FunASR's classes cannot hold.
+    """
+    content = make_funasr_config(config)
+    params = unstack_blocks(variables["params"])
+    arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}
+    write_torch_file(folder / WEIGHTS, give_back(funasr_pairs(config.model), arrays))
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    tokens = json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0)
+    (folder / TOKENS).write_text(tokens + "\n", encoding="utf-8")
+    places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG, "tokenizer_conf": {"token_list": TOKENS}}
+    if tokenizer.seg_dict:
+        write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
+        places["tokenizer_conf"]["seg_dict_file"] = SEG_DICT
+    if cmvn is not None:
+        save_cmvn(folder / CMVN, cmvn)
+        places["frontend_conf"] = {"cmvn_file": CMVN}
+    files = {"framework": "pytorch", "task": "auto-speech-recognition", "model": {"type": "funasr"}}
+    files |= {"pipeline": {"type": "funasr-pipeline"}, "file_path_metas": places}
+    (folder / FILES).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+
+
+def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of the arrays of a model whose encoder is not scanned."""
+    model = build_model(dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, scan=False)))
+    features_bti = jax.ShapeDtypeStruct((1, 8, config.input_dim), jnp.float32)
+    tokens_bu, length_b = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    given = features_bti, length_b, tokens_bu, length_b
+    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given)
+    return {name: shape for name, (shape, _) in describe_arrays(variables).items()}
+
+
+def funasr_pairs(config: ModelConfig) -> list[Pair]:
+    """Return every array of an unrolled model with the tensor of FunASR that holds the same values."""
+    encoder, decoder = config.encoder, config.decoder
+    pairs = _norm("encoder/norm", "encoder.after_norm")
+    for number in range(encoder.num_layers):
+        theirs = f"encoder.encoders.{number - 1}" if number else "encoder.encoders0.0"
+        pairs += _encoder_block(f"encoder/block{number}", theirs)
+    pairs += _predictor(config.predictor.kind)
+    pairs += [_pair("decoder/embedding", "decoder.embed.0.weight")]
+    for number in range(decoder.num_layers):
+        pairs += _decoder_block(f"decoder/block{number}", f"decoder.decoders.{number}", attends=True)
+    for number in range(decoder.num_memory_layers):
+        pairs += _decoder_block(f"decoder/memory_block{number}", f"decoder.decoders2.{number}", attends=False)
+    for number in range(decoder.num_ffn_layers):
+        ours, theirs = f"decoder/ffn_block{number}", f"decoder.decoders3.{number}"
+        pairs += _norm(f"{ours}/norm1", f"{theirs}.norm1") + _decoder_ffn(ours, theirs)
+    pairs += _norm("decoder/norm", "decoder.after_norm") + _dense("decoder/output", "decoder.output_layer")
+    return pairs + (_dense("ctc", "ctc.ctc_lo") if config.ctc_head else [])
+
+
+def _encoder_block(ours: str, theirs: str) -> list[Pair]:
+    return [
+        *_norm(f"{ours}/norm1", f"{theirs}.norm1"),
+        *_dense(f"{ours}/qkv", f"{theirs}.self_attn.linear_q_k_v"),
+        _pair(f"{ours}/memory/kernel", f"{theirs}.self_attn.fsmn_block.weight", DEPTHWISE),
+        *_dense(f"{ours}/out", f"{theirs}.self_attn.linear_out"),
+        *_norm(f"{ours}/norm2", f"{theirs}.norm2"),
+        *_dense(f"{ours}/ffn/expand", f"{theirs}.feed_forward.w_1"),
+        *_dense(f"{ours}/ffn/contract", f"{theirs}.feed_forward.w_2"),
+    ]
+
+
+def _predictor(kind: str) -> list[Pair]:
+    layout = CONV1D if kind == "conv" else DEPTHWISE
+    return [
+        _pair("predictor/conv_kernel", "predictor.cif_conv1d.weight", layout),
+        _pair("predictor/conv_bias", "predictor.cif_conv1d.bias"),
+        *_dense("predictor", "predictor.cif_output"),
+    ]
+
+
+def _decoder_block(ours: str, theirs: str, *, attends: bool) -> list[Pair]:
+    pairs = [
+        *_norm(f"{ours}/norm1", f"{theirs}.norm1"),
+        *_decoder_ffn(ours, theirs),
+        *_norm(f"{ours}/norm2", f"{theirs}.norm2"),
+        _pair(f"{ours}/memory/kernel", f"{theirs}.self_attn.fsmn_block.weight", DEPTHWISE),
+    ]
+    if not attends:
+        return pairs
+    return [
+        *pairs,
+        *_norm(f"{ours}/norm3", f"{theirs}.norm3"),
+        *_dense(f"{ours}/q", f"{theirs}.src_attn.linear_q"),
+        *_dense(f"{ours}/kv", f"{theirs}.src_attn.linear_k_v"),
+        *_dense(f"{ours}/out", f"{theirs}.src_attn.linear_out"),
+    ]
+
+
+def _decoder_ffn(ours: str, theirs: str) -> list[Pair]:
+    """Return the pairs of the feed-forward network with the norm inside and without a second bias."""
+    return [
+        *_dense(f"{ours}/ffn/expand", f"{theirs}.feed_forward.w_1"),
+        *_norm(f"{ours}/ffn/norm", f"{theirs}.feed_forward.norm"),
+        _pair(f"{ours}/ffn/contract/kernel", f"{theirs}.feed_forward.w_2.weight", LINEAR),
+    ]
+
+
+def _dense(ours: str, theirs: str) -> list[Pair]:
+    return [_pair(f"{ours}/kernel", f"{theirs}.weight", LINEAR), _pair(f"{ours}/bias", f"{theirs}.bias")]
+
+
+def _norm(ours: str, theirs: str) -> list[Pair]:
+    return [_pair(f"{ours}/scale", f"{theirs}.weight"), _pair(f"{ours}/bias", f"{theirs}.bias")]
+
+
+def _pair(ours: str, theirs: str, layout: Layout = AS_IS) -> Pair:
+    return Pair(f"params/{ours}", theirs, layout)
+
+
+def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuse a list of tokens that is not as long as the network's output is wide."""
+    output = tensors.get("decoder.output_layer.weight")
+    if output is not None and output.ndim == 2 and len(output) != tokenizer.vocab_size:
+        raise UserError(
+            f"{folder / TOKENS}: {tokenizer.vocab_size} tokens, but {WEIGHTS} was trained with {len(output)} "
+            f"(decoder.output_layer.weight); the two do not belong together"
+        )

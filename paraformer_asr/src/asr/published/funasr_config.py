@@ -1,0 +1,321 @@
+"""The settings of a FunASR model, `config.yaml`, and ours: one table, read in both directions.
+
+Neither jax nor numpy is imported here, so that a mistake is answered in well under a second.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+import yaml
+
+from asr.config import Config
+from asr.config_reader import load_config, override_config
+from asr.config_rules import check_config
+from asr.errors import UserError
+
+WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
+SEG_DICT, CMVN = "seg_dict", "am.mvn"
+
+MAX_CONFIG_BYTES = 1 << 20
+
+PREDICTORS = {"CifPredictorV2": "conv", "CifPredictor": "depthwise"}
+
+WHOLE_UP_TO_S = 20.0
+"""FunASR gives a file to the network as it is. Here longer ones are split, as the network was trained on utterances."""
+
+
+class Setting(NamedTuple):
+    """One setting under both names.
+
+    Attributes:
+        section: in FunASR's file.
+        key: in that section.
+        ours: path in `asr.config.Config`.
+        default: FunASR's, where the file says nothing.
+    """
+
+    section: str
+    key: str
+    ours: str
+    default: Any
+
+
+SETTINGS = (
+    Setting("model_conf", "ctc_weight", "loss.ctc_weight", 0.5),
+    Setting("model_conf", "lsm_weight", "loss.label_smoothing", 0.0),
+    Setting("model_conf", "predictor_weight", "loss.quantity_weight", 0.0),
+    Setting("model_conf", "predictor_bias", "model.predictor.append_eos", 0),
+    Setting("model_conf", "sampling_ratio", "model.sampling_ratio", 0.2),
+    Setting("encoder_conf", "output_size", "model.encoder.width", 256),
+    Setting("encoder_conf", "attention_heads", "model.encoder.num_heads", 4),
+    Setting("encoder_conf", "linear_units", "model.encoder.ffn_width", 2048),
+    Setting("encoder_conf", "num_blocks", "model.encoder.num_layers", 6),
+    Setting("encoder_conf", "kernel_size", "model.encoder.kernel_size", 11),
+    Setting("encoder_conf", "dropout_rate", "model.encoder.dropout", 0.1),
+    Setting("encoder_conf", "attention_dropout_rate", "model.encoder.attention_dropout", 0.0),
+    Setting("decoder_conf", "attention_heads", "model.decoder.num_heads", 4),
+    Setting("decoder_conf", "linear_units", "model.decoder.ffn_width", 2048),
+    Setting("decoder_conf", "att_layer_num", "model.decoder.num_layers", 6),
+    Setting("decoder_conf", "kernel_size", "model.decoder.kernel_size", 21),
+    Setting("decoder_conf", "dropout_rate", "model.decoder.dropout", 0.1),
+    Setting("decoder_conf", "src_attention_dropout_rate", "model.decoder.attention_dropout", 0.0),
+    Setting("predictor_conf", "l_order", "model.predictor.left_frames", None),
+    Setting("predictor_conf", "r_order", "model.predictor.right_frames", None),
+    Setting("predictor_conf", "dropout", "model.predictor.dropout", 0.1),
+    Setting("predictor_conf", "smooth_factor", "model.predictor.smooth_factor", 1.0),
+    Setting("predictor_conf", "noise_threshold", "model.predictor.noise_threshold", 0.0),
+    Setting("predictor_conf", "tail_threshold", "model.predictor.tail_threshold", None),
+    Setting("frontend_conf", "fs", "features.sample_rate_hz", 16000),
+    Setting("frontend_conf", "n_mels", "features.num_mels", 80),
+    Setting("frontend_conf", "window", "features.window", "hamming"),
+    Setting("frontend_conf", "frame_length", "features.frame_length_ms", 25),
+    Setting("frontend_conf", "frame_shift", "features.frame_shift_ms", 10),
+    Setting("frontend_conf", "lfr_m", "features.lfr_m", 1),
+    Setting("frontend_conf", "lfr_n", "features.lfr_n", 1),
+)
+"""What both sides have. A default of None: FunASR has none, or (tail_threshold) one for each kind of predictor."""
+
+WINDOWS = {"hanning": "hann"}
+"""Analysis windows that have another name here."""
+
+TAIL_DEFAULTS = {"CifPredictorV2": 0.0, "CifPredictor": 0.45}
+
+FIXED = (
+    ("", "model", "Paraformer"),
+    ("", "encoder", "SANMEncoder"),
+    ("", "decoder", "ParaformerSANMDecoder"),
+    ("", "frontend", "WavFrontend"),
+    ("", "tokenizer", "CharTokenizer"),
+    ("model_conf", "share_embedding", False),
+    ("model_conf", "length_normalized_loss", True),
+    ("model_conf", "use_1st_decoder_loss", False),
+    ("model_conf", "blank_id", 0),
+    ("model_conf", "sos", 1),
+    ("model_conf", "eos", 2),
+    ("encoder_conf", "input_layer", "pe"),
+    ("encoder_conf", "normalize_before", True),
+    ("encoder_conf", "concat_after", False),
+    ("encoder_conf", "positionwise_layer_type", "linear"),
+    ("encoder_conf", "selfattention_layer_type", "sanm"),
+    ("encoder_conf", "interctc_layer_idx", []),
+    ("encoder_conf", "sanm_shfit", 0),
+    ("encoder_conf", "lora_list", None),
+    ("decoder_conf", "input_layer", "embed"),
+    ("decoder_conf", "use_output_layer", True),
+    ("decoder_conf", "wo_input_layer", False),
+    ("decoder_conf", "normalize_before", True),
+    ("decoder_conf", "concat_after", False),
+    ("decoder_conf", "sanm_shfit", 0),
+    ("decoder_conf", "lora_list", None),
+    ("predictor_conf", "threshold", 1.0),
+    ("frontend_conf", "snip_edges", True),
+    ("frontend_conf", "upsacle_samples", True),
+)
+"""(section, key, value): with any other value the network or its features would be others. All but those of the
+section "" may be absent."""
+
+WITHOUT_EFFECT = {
+    "encoder_conf": {"positional_dropout_rate", "pos_enc_class"},
+    "decoder_conf": {"num_blocks", "positional_dropout_rate", "self_attention_dropout_rate", "pos_enc_class"},
+    "predictor_conf": {"idim", "tail_mask"},
+    "frontend_conf": {"cmvn_file", "dither"},
+}
+"""Keys that are read elsewhere, or that change no answer."""
+
+TRAINED_OTHERWISE = {"length_normalized_loss"}
+"""Fixed settings that concern training alone: another value is no obstacle."""
+
+ARITHMETIC_SECTIONS = ("encoder_conf", "decoder_conf", "predictor_conf")
+"""Sections in which a key that is not known here might change the network."""
+
+
+def is_funasr_folder(folder: Path) -> bool:
+    """Return whether `folder` looks like a model of FunASR."""
+    return (folder / WEIGHTS).is_file() or (folder / TOKENS).is_file()
+
+
+def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config of a run directory, of an exported model, or of a model folder of FunASR.
+
+    Args:
+        folder: one of the three.
+        overrides: changes as `key=value`.
+
+    Raises:
+        UserError: as `asr.config_reader.load_config` and `read_funasr_config`.
+    """
+    if is_funasr_folder(folder):
+        return override_config(read_funasr_config(folder), overrides)
+    return load_config(folder / CONFIG, overrides)
+
+
+def read_funasr_config(folder: Path) -> Config:
+    """Return our settings for a model folder of FunASR; `model.vocab_size` and `model.input_dim` are left 0.
+
+    Raises:
+        UserError: a file that is missing or cannot be read, or a model that is not the one of `asr.models`, naming
+            section and key.
+    """
+    for name in (WEIGHTS, CONFIG, TOKENS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: expected a model folder of FunASR, but it holds no {name}")
+    if not (folder / CMVN).is_file() and CMVN in _names(folder / FILES):
+        raise UserError(f"{folder / CMVN}: missing, but {FILES} names it")
+    changes = _translate(folder / CONFIG)
+    changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
+    changes |= {"tokenizer.kind": "funasr", "tokenizer.file": str(folder), "tokenizer.text_case": "lower"}
+    changes["inference.whole_up_to_s"] = WHOLE_UP_TO_S
+    if (folder / CMVN).is_file():
+        changes |= {"features.cmvn": "file", "features.cmvn_file": str(folder / CMVN)}
+    config = _replaced(Config(), changes)
+    try:
+        check_config(config)
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
+    return config
+
+
+def _translate(path: Path) -> dict[str, Any]:
+    """Return what the file says, by the paths of our settings."""
+    found = _read_yaml(path)
+    for section, key, wanted in FIXED:
+        values = found if not section else found.get(section) or {}
+        value = values.get(key, None if not section else wanted)
+        if value != wanted and not (section and value is None) and key not in TRAINED_OTHERWISE:
+            raise UserError(f"{path}: {_dotted(section, key)}: expected {wanted!r}, found {value!r}")
+    predictor = found.get("predictor")
+    if predictor not in PREDICTORS:
+        raise UserError(f"{path}: predictor: expected {' or '.join(PREDICTORS)}, found {predictor!r}")
+    _refuse_unknown(path, found)
+    changes = {}
+    for section, key, ours, default in SETTINGS:
+        default = TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
+        value = (found.get(section) or {}).get(key, default)
+        value = WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
+        changes[ours] = _checked(path, _dotted(section, key), value, _value(Config(), ours))
+        _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
+    num_blocks = (found.get("decoder_conf") or {}).get("num_blocks", 6)
+    num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
+    changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
+    changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": PREDICTORS[predictor]}
+    changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
+    return changes
+
+
+def make_funasr_config(config: Config) -> dict[str, Any]:
+    """Return the content of a FunASR `config.yaml` for our settings: the inverse of `read_funasr_config`.
+
+    Raises:
+        UserError: a model that FunASR's classes cannot hold, naming the setting.
+    """
+    model, features = config.model, config.features
+    wanted = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
+    wanted |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    for path, value in wanted.items():
+        if _value(config, path) != value:
+            raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {_value(config, path)!r}")
+    if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
+        raise UserError("features.high_frequency_hz: FunASR's front end goes up to half the sample rate")
+    kinds = {kind: name for name, kind in PREDICTORS.items()}
+    content: dict[str, Any] = {key: value for section, key, value in FIXED if not section}
+    content["predictor"] = kinds[model.predictor.kind]
+    for section, key, value in FIXED:
+        if section and value not in (None, []):
+            content.setdefault(section, {})[key] = value
+    for section, key, ours, _ in SETTINGS:
+        value = _value(config, ours)
+        value = {name: theirs for theirs, name in WINDOWS.items()}.get(value, value) if key == "window" else value
+        content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
+    content["predictor_conf"]["idim"] = model.encoder.width
+    if model.predictor.kind == "conv":
+        del content["predictor_conf"]["dropout"]
+    content["decoder_conf"]["num_blocks"] = model.decoder.num_layers + model.decoder.num_memory_layers
+    content["frontend_conf"]["dither"] = features.dither
+    content["tokenizer_conf"] = {"unk_symbol": "<unk>", "split_with_space": True}
+    return content | {"ctc_conf": {"dropout_rate": 0.0, "ctc_type": "builtin", "reduce": True}, "normalize": None}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected the settings of a FunASR model, found {type(content).__name__}")
+    for key, value in content.items():
+        if str(key).endswith("_conf") and not isinstance(value, dict | None):
+            raise UserError(f"{path}: {key}: expected a section, found {value!r}")
+    return content
+
+
+def _names(path: Path) -> str:
+    """Return the file that names the others as a text, "" if there is none: the names are the usual ones."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _refuse_unknown(path: Path, found: dict[str, Any]) -> None:
+    """Refuse keys of the network's sections that have no meaning here: they might change its answers."""
+    for section in ARITHMETIC_SECTIONS:
+        known = {s.key for s in SETTINGS if s.section == section} | WITHOUT_EFFECT[section]
+        known |= {key for of, key, _ in FIXED if of == section}
+        for key in (found.get(section) or {}).keys() - known:
+            if not str(key).startswith(("tf2torch_", "lora_", "interctc_", "positionwise_conv", "chunk_multiply")):
+                raise UserError(f"{path}: {section}.{key}: not known here; it might change the network")
+
+
+def _checked(path: Path, key: str, value: Any, like: Any) -> Any:
+    """Return a value of the type that our setting has."""
+    kinds = {bool: (bool, int), int: (int,), float: (int, float), str: (str,)}[type(like)]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(like, bool)):
+        raise UserError(f"{path}: {key}: expected a value like {like!r}, found {value!r}")
+    if isinstance(like, bool) and value not in (0, 1):
+        raise UserError(f"{path}: {key}: expected 0 or 1, found {value!r}")
+    return type(like)(value)
+
+
+def _check_range(path: Path, key: str, value: Any, setting: tuple[Any, Mapping]) -> None:
+    """Refuse a value that our setting does not admit; `setting` is its type and its range."""
+    names, (low, high) = get_args(setting[0]), (setting[1].get(end) for end in ("low", "high"))
+    if names and value not in names:
+        raise UserError(f"{path}: {key}: expected one of {', '.join(names)}; found {value!r}")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise UserError(f"{path}: {key}: expected {low} to {high}, found {value!r}")
+
+
+def _setting(ours: str) -> tuple[Any, Mapping]:
+    """Return (type, metadata) of one of our settings."""
+    parent, _, name = ours.rpartition(".")
+    section = type(_value(Config(), parent))
+    return get_type_hints(section)[name], section.__dataclass_fields__[name].metadata
+
+
+def _dotted(section: str, key: str) -> str:
+    return f"{section}.{key}" if section else key
+
+
+def _value(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _replaced(config: Any, changes: dict[str, Any]) -> Any:
+    """Return the config with other values, by their paths."""
+    own = {path: value for path, value in changes.items() if "." not in path}
+    for name in {path.split(".")[0] for path in changes if "." in path}:
+        below = {path.partition(".")[2]: value for path, value in changes.items() if path.startswith(f"{name}.")}
+        own[name] = _replaced(getattr(config, name), below)
+    return dataclasses.replace(config, **own)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
