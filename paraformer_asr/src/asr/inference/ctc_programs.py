@@ -19,6 +19,7 @@ from asr.data.tokenizer import Tokenizer
 from asr.decode import ctc_beam_search, ctc_greedy, ctc_spans, make_fusion, read_arpa, spans_to_alignment, token_times
 from asr.inference.programs import Spelling, Variables, abstract_sound, time_grid
 from asr.inference.shapes import Shape
+from asr.inference.tuning import compiler_options
 from asr.models import build_model
 
 
@@ -84,7 +85,7 @@ class BestPathPrograms:
     """
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
-        self.variables = jax.device_put(variables)
+        self.variables, self._options = jax.device_put(variables), compiler_options(config.model)
         self._best_path = jax.jit(make_best_path(config, cmvn))
         self._compiled: dict[Shape, jax.stages.Compiled] = {}
 
@@ -100,7 +101,7 @@ class BestPathPrograms:
         return functools.partial(jax.device_get, self._compiled[shape](self.variables, wave_bn, wave_lengths_b))
 
     def _compile(self, shape: Shape) -> None:
-        self._compiled[shape] = self._best_path.lower(self.variables, *abstract_sound(shape)).compile()
+        self._compiled[shape] = self._best_path.lower(self.variables, *abstract_sound(shape)).compile(self._options)
 
 
 class BeamPrograms:
@@ -112,7 +113,7 @@ class BeamPrograms:
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, tokenizer: Tokenizer):
         settings = config.inference
-        self.variables = jax.device_put(variables)
+        self.variables, self._options = jax.device_put(variables), compiler_options(config.model)
         self._features, self._beam_size = config.features, settings.beam_size
         self._fusion = _make_fusion(settings, tokenizer)
         self._read, self._times = jax.jit(make_read(config, cmvn)), jax.jit(make_times(config.features))
@@ -131,7 +132,7 @@ class BeamPrograms:
         return functools.partial(self._finish, read(self.variables, wave_bn, wave_lengths_b), times)
 
     def _compile(self, shape: Shape) -> None:
-        read = self._read.lower(self.variables, *abstract_sound(shape)).compile()
+        read = self._read.lower(self.variables, *abstract_sound(shape)).compile(self._options)
         num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
         first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
         length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))

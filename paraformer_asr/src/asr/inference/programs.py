@@ -22,6 +22,7 @@ from asr.config import Config, FeaturesConfig
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.decode import greedy, token_times
 from asr.inference.shapes import Shape, row_counts
+from asr.inference.tuning import compiler_options
 from asr.models import Acoustics, build_model
 
 Variables = Any
@@ -100,7 +101,7 @@ class CifPrograms:
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
         self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor
-        self.variables = jax.device_put(variables)
+        self.variables, self._options = jax.device_put(variables), compiler_options(config.model)
         self._listen, self._spell = jax.jit(make_listen(config, cmvn)), jax.jit(make_spell(config), static_argnums=2)
         self._listens: dict[Shape, jax.stages.Compiled] = {}
         self._spells: dict[tuple[Shape, int], jax.stages.Compiled] = {}
@@ -143,10 +144,10 @@ class CifPrograms:
         return self._listen.lower(self.variables, *abstract_sound(shape))
 
     def _compile_listen(self, shape: Shape, lowered: jax.stages.Lowered) -> None:
-        self._listens[shape] = lowered.compile()
+        self._listens[shape] = lowered.compile(self._options)
 
     def _compile_spell(self, shape: Shape, num_rows: int, heard: Heard) -> None:
-        self._spells[shape, num_rows] = self._spell.lower(self.variables, heard, num_rows).compile()
+        self._spells[shape, num_rows] = self._spell.lower(self.variables, heard, num_rows).compile(self._options)
 
 
 def abstract_sound(shape: Shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
