@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from asr.config import Config, TokenizerConfig, TrainingConfig
-from asr.data.tokenizer import END_ID, build_tokenizer
+from asr.data.tokenizer import END_ID
+from asr.data.tokenizer_building import build_tokenizer
 from asr.training.evaluate import evaluate
 
 TOKENIZER = build_tokenizer(TokenizerConfig(text_case="lower"), ["a b c d"])

@@ -23,7 +23,7 @@ from asr.config import (
     TokenizerConfig,
 )
 from asr.data.cmvn import Cmvn
-from asr.data.tokenizer import build_tokenizer
+from asr.data.tokenizer_building import build_tokenizer
 from asr.inference.output import plan_jobs
 from asr.inference.segmentation import split_at_silences
 from asr.inference.shapes import Shape

@@ -23,7 +23,7 @@ from asr.config import (
     TokenizerConfig,
 )
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer import build_tokenizer
+from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import UserError
 from asr.inference.exported_program import num_samples
 from asr.inference.model_folder import save_model_folder

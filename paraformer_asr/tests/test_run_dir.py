@@ -14,7 +14,7 @@ import pytest
 from asr import run_dir
 from asr.config import Config, DataConfig, FeaturesConfig, ModelConfig, TokenizerConfig
 from asr.data.cmvn import Cmvn
-from asr.data.tokenizer import build_tokenizer
+from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import UserError
 
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["die Straße", "中文"])

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.config import TokenizerConfig
-from asr.data.tokenizer import Tokenizer, build_tokenizer, load_tokenizer, with_special_tokens
+from asr.data.tokenizer import Tokenizer, load_tokenizer, with_special_tokens
+from asr.data.tokenizer_building import build_tokenizer
 from asr.data.word_pieces import fewest_pieces
 from asr.errors import UserError
 

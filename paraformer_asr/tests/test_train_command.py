@@ -232,6 +232,27 @@ def test_four_devices_give_the_loss_of_one(whole_run, config):
     assert [float(x) for x in four.groups()] == pytest.approx([float(x) for x in one.groups()], rel=3e-4)
 
 
+def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_path):
+    """Other letters, a frozen encoder; the resumed run ends with the bits of the one that went through."""
+    model, config = shutil.copytree(whole_run[0], tmp_path / "model"), tmp_path / "tuned.yaml"
+    text = re.sub(r"features:.*\nmodel:\n(  .*\n)*", "", TINY)
+    config.write_text(text + f"runs_dir: {tmp_path / 'runs'}\n")
+    settings = ("training.num_epochs=2", "optimizer.freeze=[encoder]", "optimizer.rate_factors={decoder/output: 4}")
+    settings += ("data.toy.num_letters=5", "tokenizer.kind=characters", "data.num_buckets=1")
+    output = finish(start("--config", config, "--init", model, *settings))
+    assert f"taken over from {model}: 39 of 42 arrays" in output
+    new = r"new: params/decoder/embedding float32\[9, 16\], .*: the vocabulary has 9 tokens, that of .*model 8"
+    assert re.search(new, output) and re.search(r"frozen: encoder \(15 of 42 arrays\); .*: 1 to 4", output)
+    given, tuned = restore_variables(model / "checkpoints", "best"), last_variables(run_dir(config))
+    assert_equal_trees(tuned["params"]["encoder"], given["params"]["encoder"])
+    assert (tuned["params"]["predictor"]["kernel"] != given["params"]["predictor"]["kernel"]).any()
+
+    shutil.rmtree(model)
+    shutil.rmtree(max((run_dir(config) / "checkpoints").iterdir()))
+    finish(start("--resume", run_dir(config)))
+    assert_equal_trees(last_variables(run_dir(config)), tuned)
+
+
 def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
     """Each step multiplies the kernels by 1 − 100 · 10, until they overflow."""
     wild = ("optimizer.learning_rate=100", "optimizer.weight_decay=10", "training.num_epochs=20")

@@ -1,4 +1,4 @@
-"""Schedules, weight decay and clipping."""
+"""Schedules, weight decay, clipping, and parameters that are treated by themselves."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from seg.checkpoints.arrays import named_arrays
 from seg.config import ModelConfig, OptimizerConfig, TransformerConfig
 from seg.models import build_model
 from seg.training.optimizer import build_optimizer, build_schedule, decayed
@@ -68,3 +69,51 @@ def test_gradients_are_clipped_by_their_global_norm():
     optimizer = build_optimizer(config, 10)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.6, -0.8], rtol=1e-5)
+
+
+# --- parameters that are treated by themselves ---
+
+PARAMS = {"encoder": {"kernel": jnp.array([1.0, -0.0, 3.0])}, "head": {"kernel": jnp.array([3.0, 4.0])}}
+
+
+def one_update(params, **settings):
+    """Return what `params` become where every gradient is 10, and the optimizer's state."""
+    optimizer = build_optimizer(OptimizerConfig(learning_rate=0.1, warmup_fraction=0.0, **settings), 10)
+    grads = jax.tree.map(lambda x: jnp.full_like(x, 10.0), params)
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    return optax.apply_updates(params, updates), state
+
+
+def test_without_such_settings_the_state_has_the_arrays_that_checkpoints_have():
+    names = {"1/count", "3/count"} | {f"1/{m}/{p}/kernel" for m in ("mu", "nu") for p in PARAMS}
+    assert set(named_arrays(one_update(PARAMS)[1])) == names
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_frozen_parameters_keep_every_bit_and_the_others_move_as_if_alone(name):
+    """Clipping counts the gradient of the others only, and no moment of a frozen parameter is kept."""
+    moved, state = one_update(PARAMS, name=name, weight_decay=0.5, freeze=("encoder",))
+    assert moved["encoder"]["kernel"].tobytes() == PARAMS["encoder"]["kernel"].tobytes()
+    alone, _ = one_update({"head": PARAMS["head"]}, name=name, weight_decay=0.5)
+    np.testing.assert_array_equal(moved["head"]["kernel"], alone["head"]["kernel"])
+    assert (moved["head"]["kernel"] != PARAMS["head"]["kernel"]).all()
+    assert not [array for array in named_arrays(state) if "encoder" in array]
+    assert [array for array in named_arrays(state) if "head" in array]
+
+
+def test_a_factor_multiplies_the_whole_update():
+    """Adam's step and the decay alike, however large the gradient."""
+    plain, _ = one_update(PARAMS, weight_decay=0.5)
+    moved, _ = one_update(PARAMS, weight_decay=0.5, rate_factors={"encoder": 0.25})
+    np.testing.assert_array_equal(moved["head"]["kernel"], plain["head"]["kernel"])
+    old = PARAMS["encoder"]["kernel"]
+    expected = old + 0.25 * (plain["encoder"]["kernel"] - old)
+    np.testing.assert_allclose(moved["encoder"]["kernel"], expected, rtol=1e-6)
+
+
+def test_frozen_parameters_may_stand_beside_slow_ones():
+    params = {**PARAMS, "decoder": {"kernel": jnp.ones(2)}}
+    moved, _ = one_update(params, freeze=("encoder",), rate_factors={"head": 0.5, "encoder": 7.0})
+    assert moved["encoder"]["kernel"].tobytes() == PARAMS["encoder"]["kernel"].tobytes()
+    steps = jax.tree.map(lambda new, old: (old - new)[0], moved, params)
+    assert 0 < steps["head"]["kernel"] < steps["decoder"]["kernel"]

@@ -151,6 +151,27 @@ def test_eight_devices_give_the_loss_of_one(whole_run, config):
     assert float(eight["2"]) == pytest.approx(float(one["2"]), rel=1e-4)
 
 
+def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_path):
+    """The encoder is frozen, its statistics too; the resumed run ends with the bits of the one that went through."""
+    model, config = shutil.copytree(whole_run[0], tmp_path / "model"), tmp_path / "tuned.yaml"
+    sections = [line for line in TINY.splitlines() if not line.startswith("model")]
+    config.write_text("\n".join([*sections, f"runs_dir: {tmp_path / 'runs'}"]))
+    settings = ("training.num_epochs=2", "training.num_sample_pictures=0")
+    settings += ("optimizer.freeze=[encoder]", "optimizer.layer_decay=0.5")
+    output = finish(start("--config", config, "--init", model, *settings))
+    assert f"taken over from {model}: 51 of 51 arrays" in output
+    assert re.search(r"trained: 1,490 of 2,654 parameters; frozen: encoder \(12 of 39 arrays\); .*: 0.5 to 1", output)
+    given, tuned = restore_variables(model / "checkpoints", "best"), last_variables(run_dir(config))
+    for collection in ("params", "batch_stats"):
+        assert_equal_trees(tuned[collection]["encoder"], given[collection]["encoder"])
+    assert (tuned["params"]["heads"]["pixel"]["kernel"] != given["params"]["heads"]["pixel"]["kernel"]).any()
+
+    shutil.rmtree(model)
+    shutil.rmtree(run_dir(config) / "checkpoints" / "step_00000008")
+    finish(start("--resume", run_dir(config)))
+    assert_equal_trees(last_variables(run_dir(config)), tuned)
+
+
 def test_a_time_limit_ends_a_piece_of_a_run(config):
     output = finish(start("--config", config, "--max-minutes", "0.0001", "training.num_epochs=500"), code=75)
     assert "stopped at step 1;" in output

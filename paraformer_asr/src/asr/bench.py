@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
-from asr.config_reader import load_config, override_config
+from asr.config_reader import load_start_config, override_config
 from asr.errors import EXIT_OK, UserError
 
 AISHELL_TOKENS = 4233
@@ -64,7 +64,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + arguments.overrides
     if arguments.config is None:
         return override_config(SMALL_PARAFORMER, overrides)
-    config = load_config(arguments.config, overrides)
+    config = load_start_config(arguments.config, overrides)
     vocab_size = config.model.vocab_size or AISHELL_TOKENS  # a run takes it from its tokenizer
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=vocab_size))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.config import Config
-from asr.config_reader import load_config
+from asr.config_reader import load_start_config
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 SPLITS = ("train", "val", "test")
@@ -30,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Read, report; return the exit code."""
     arguments = parse_arguments()
-    config = load_config(arguments.config, arguments.overrides)
+    config = load_start_config(arguments.config, arguments.overrides)
 
     from asr.data.inspection import find_duplicates, inspect_tokens  # imports jax: after the config was found good
 

@@ -34,8 +34,8 @@ class FeaturesConfig:
     dither: float = setting(0.0, "standard deviation of added noise in training, in units of a 16-bit step", 0, 1000)
     lfr_m: int = setting(7, "frames stacked into one (low frame rate)", 1, 31)
     lfr_n: int = setting(6, "frames between two stacks", 1, 31)
-    cmvn: Literal["dataset", "file", "none"] = setting(
-        "dataset", "mean and variance normalisation: of the training split, of a Kaldi file, or none"
+    cmvn: Literal["dataset", "file", "none", "init"] = setting(
+        "dataset", "mean and variance normalisation: of the training split, of a Kaldi file, none, of the model in init"
     )
     cmvn_file: str = setting("", "for cmvn: file, the statistics in Kaldi's text form (am.mvn)")
 
@@ -167,11 +167,13 @@ class DataConfig:
 class TokenizerConfig:
     """What a token is."""
 
-    kind: Literal["characters", "bpe", "file"] = setting("characters", "units; file: one token a line, or a JSON list")
+    kind: Literal["characters", "bpe", "file", "funasr", "init"] = setting(
+        "characters", "units; file: one token a line, or a JSON list; funasr: of a published model; init: of that model"
+    )
     vocab_size: int = setting(
         200, "bpe: pieces to learn from the training texts, special tokens not counted", 8, 100_000
     )
-    file: str = setting("", "for kind: file, the list of tokens")
+    file: str = setting("", "for kind: file, the list of tokens; for funasr, the folder with tokens.json and seg_dict")
     text_case: Literal["keep", "lower", "upper"] = setting("keep", "what is done to the texts first")
 
 
@@ -198,6 +200,12 @@ class OptimizerConfig:
     b1: float = setting(0.9, "decay of the first moment", 0, 0.9999)
     b2: float = setting(0.98, "decay of the second moment", 0, 0.99999)
     clip_norm: float = setting(1.0, "largest global gradient norm; 0: not clipped", 0)
+    freeze: tuple[str, ...] = setting((), "parameters that stay as they are, by the beginnings of their names")
+    rate_factors: dict[str, float] = dataclasses.field(
+        default_factory=dict,
+        metadata={"meaning": "beginning of a name → factor on the learning rate; the longest one counts"},
+    )
+    layer_decay: float = setting(1.0, "factor on the rate for each encoder block towards the sound; 1: none", 0.01, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +235,7 @@ class InferenceConfig:
     decoder: Literal["cif", "ctc", "ctc_beam"] = setting("cif", "parallel decoder, or the CTC head: greedy or beam")
     batch_size: int = setting(8, "segments computed at once", 1, 1024)
     max_segment_s: float = setting(20.0, "longer sound is split at its silences, at the latest here", 1, 120)
+    whole_up_to_s: float = setting(0.0, "sound up to this length is neither split nor trimmed", 0, 120)
     min_silence_s: float = setting(0.3, "shortest silence that may split", 0.05, 10)
     silence_db: float = setting(40.0, "so far below the loudest frames of its surroundings is silence", 5, 100)
     beam_size: int = setting(10, "ctc_beam: prefixes kept", 1, 1000)
@@ -242,6 +251,7 @@ class Config:
     name: str = setting("run", "goes into the name of the run directory")
     seed: int = setting(0, "of the initialisation, the data order, augmentation and dropout", 0, 2**31 - 1)
     runs_dir: str = setting("runs", "where run directories are made")
+    init: str = setting("", "a model folder or run directory whose weights the run begins with; empty: random ones")
     features: FeaturesConfig = section(FeaturesConfig)
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from asr.config import Config
+from asr.config import Config, TokenizerConfig
 from asr.config_rules import check_config
 from asr.errors import UserError
 
@@ -30,11 +30,57 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    config = _build(Config, _compose(Path(path)), "", str(path))
+    return _checked(_build(Config, _compose(Path(path)), "", str(path)), overrides, path)
+
+
+def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Return the config of a new run, which may begin with the weights of another model.
+
+    As `load_config`; but if `init` names a model, then what neither the file nor an override states of its
+    architecture and features is taken from that model's own config. Its tokenizer is used where the section `tokenizer`
+    is left out altogether, and its normalisation where `features.cmvn` is.
+
+    Args:
+        path: a YAML file.
+        overrides: `key=value` or `section.key=value`, the value in YAML.
+
+    Raises:
+        UserError: as `load_config`, and a folder that holds no config of a model.
+    """
+    node = _compose(Path(path))
+    stated = _build(Config, node, "", str(path))
+    for override in overrides:
+        stated = _override(stated, override)
+    keys = {str(key.value) for key, value in node.value if value.value} | {o.split("=")[0] for o in overrides}
+    own_tokenizer = any(key.split(".")[0] == "tokenizer" for key in keys)
+    base = _settings_of_model(stated.init, own_tokenizer) if stated.init else Config()
+    return _checked(_build(Config, node, "", str(path), base), overrides, path)
+
+
+def _checked(config: Config, overrides: list[str] | tuple[str, ...], path: str | Path) -> Config:
     try:
         return override_config(config, overrides)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith("override ") else f"{path}: {error}") from None
+
+
+def _settings_of_model(folder: str, own_tokenizer: bool) -> Config:
+    """Return the defaults with the architecture, features and tokenizer of the model in `folder`.
+
+    The widths that the tokenizer and the features decide are left to them.
+    """
+    file = Path(folder) / "config.yaml"
+    try:
+        found = load_config(file)
+    except UserError as error:
+        expected = "a run directory, or a folder that asr.export or asr.convert wrote"
+        raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
+    cmvn = "none" if found.features.cmvn == "none" else "init"
+    return Config(
+        model=dataclasses.replace(found.model, vocab_size=0, input_dim=0),
+        features=dataclasses.replace(found.features, cmvn=cmvn, cmvn_file=""),
+        tokenizer=TokenizerConfig() if own_tokenizer else TokenizerConfig(kind="init"),
+    )
 
 
 def override_config(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
@@ -112,17 +158,19 @@ def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: 
     return dataclasses.replace(target, **{field.name: value})
 
 
-def _build(cls: type, node: yaml.Node, prefix: str, file: str) -> Any:
-    """Return the dataclass `cls` filled from a YAML mapping."""
+def _build(cls: type, node: yaml.Node, prefix: str, file: str, base: Any = None) -> Any:
+    """Return the dataclass `cls` filled from a YAML mapping; what it leaves out is that of `base`, or the default."""
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{_at(file, node)}: expected keys of {prefix.rstrip('.') or 'a config'}, found {_shown(node)}")
+    base = cls() if base is None else base
     hints, values = typing.get_type_hints(cls), {}
     for key_node, value_node in node.value:
         field = _field(cls, str(key_node.value), prefix, _at(file, key_node))
         if field.name in values:
             raise UserError(f"{_at(file, key_node)}: key '{prefix}{field.name}' appears twice")
-        values[field.name] = _convert(hints[field.name], value_node, f"{prefix}{field.name}", file, field.metadata)
-    return cls(**values)
+        key, default = f"{prefix}{field.name}", getattr(base, field.name)
+        values[field.name] = _convert(hints[field.name], value_node, key, file, field.metadata, default)
+    return dataclasses.replace(base, **values)
 
 
 def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
@@ -134,13 +182,22 @@ def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
     raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
 
 
-def _convert(hint: Any, node: yaml.Node, key: str, file: str, metadata: typing.Mapping = types.MappingProxyType({})):
-    """Return the value of `node` as the type `hint`, or say why it is not one."""
+def _convert(
+    hint: Any,
+    node: yaml.Node,
+    key: str,
+    file: str,
+    metadata: typing.Mapping = types.MappingProxyType({}),
+    base: Any = None,
+) -> Any:
+    """Return the value of `node` as the type `hint`, or say why it is not one; `base` is that of `_build`."""
     if dataclasses.is_dataclass(hint):
-        return _build(hint, node, f"{key}.", file)
+        return _build(hint, node, f"{key}.", file, base)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return _tuple(args, node, key, file, metadata)
+    if origin is dict:
+        return _dict(args, node, key, file)
     value = _scalar(node, key, file)
     if origin is Literal:
         if value not in args:
@@ -183,6 +240,12 @@ def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.M
         _convert(hint, item, f"{key}[{i}]", file, metadata)
         for i, (hint, item) in enumerate(zip(hints, node.value, strict=True))
     )
+
+
+def _dict(args: tuple, node: yaml.Node, key: str, file: str) -> dict:
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{_at(file, node)}: {key}: expected a mapping such as {{encoder: 0.1}}, found {_shown(node)}")
+    return {_convert(args[0], k, key, file): _convert(args[1], v, f"{key}[{k.value}]", file) for k, v in node.value}
 
 
 def _near(value: Any, known: tuple[str, ...]) -> str:

@@ -21,8 +21,9 @@ def check_config(config: Config) -> None:
         raise UserError("data.augment.speeds: expected at least one speed; [1.0] changes nothing")
     if data.augment.noise_snr_db[0] > data.augment.noise_snr_db[1]:
         raise UserError(f"data.augment.noise_snr_db: expected [low, high], found {list(data.augment.noise_snr_db)}")
-    if (config.tokenizer.kind == "file") != bool(config.tokenizer.file):
-        raise UserError("tokenizer.file is needed with, and only with, tokenizer.kind: file")
+    if (config.tokenizer.kind in ("file", "funasr")) != bool(config.tokenizer.file):
+        raise UserError("tokenizer.file is needed with, and only with, tokenizer.kind: file or funasr")
+    _check_init(config)
     if (config.loss.ctc_weight > 0) != config.model.ctc_head:
         raise UserError("model.ctc_head and loss.ctc_weight go together: set both, or neither")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
@@ -39,6 +40,18 @@ def _check_features(features: FeaturesConfig) -> None:
         )
     if (features.cmvn == "file") != bool(features.cmvn_file):
         raise UserError("features.cmvn_file is needed with, and only with, features.cmvn: file")
+
+
+def _check_init(config: Config) -> None:
+    for key, value in (("tokenizer.kind", config.tokenizer.kind), ("features.cmvn", config.features.cmvn)):
+        if value == "init" and not config.init:
+            raise UserError(f"{key}: init is that of the model that the run begins with; name it by init=FOLDER")
+    for pattern, factor in config.optimizer.rate_factors.items():
+        if not 0 < factor <= 1000:
+            raise UserError(
+                f"optimizer.rate_factors[{pattern}]: expected a factor above 0, at most 1000, found {factor:g}; "
+                "optimizer.freeze keeps parameters as they are"
+            )
 
 
 def _check_model(model: ModelConfig, features: FeaturesConfig) -> None:

@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 from asr.cli import run_command
 from asr.config import Config
-from asr.config_reader import load_config, to_plain
+from asr.config_reader import load_config, load_start_config, to_plain
 from asr.errors import EXIT_UNFINISHED, UserError
 
 
@@ -19,6 +20,9 @@ def parse_arguments() -> argparse.Namespace:
         f"{EXIT_UNFINISHED} --max-minutes is over, 130 Ctrl-C, 143 SIGTERM (the last three save first).",
     )
     parser.add_argument("--config", type=Path, help="YAML file; needed unless --resume is given")
+    parser.add_argument(
+        "--init", metavar="FOLDER", help="begin with the weights of this model folder or run (setting: init)"
+    )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this run directory")
     parser.add_argument("--max-minutes", type=float, help="save and stop after so many minutes, to be resumed")
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps for Perfetto")
@@ -31,10 +35,13 @@ def read_config(arguments: argparse.Namespace) -> Config:
     if arguments.resume is None:
         if arguments.config is None:
             raise UserError("give --config FILE to start a run, or --resume RUN to go on with one")
-        return load_config(arguments.config, arguments.overrides)
+        init = [] if arguments.init is None else [f"init={json.dumps(arguments.init, ensure_ascii=False)}"]
+        return load_start_config(arguments.config, [*arguments.overrides, *init])
+    if arguments.init is not None or any(override.startswith("init=") for override in arguments.overrides):
+        raise UserError("--init begins a new run: give it with --config. A resumed run goes on with its own weights")
     config = load_config(arguments.resume / "config.yaml", arguments.overrides)
     if arguments.config is not None:
-        given = load_config(arguments.config, arguments.overrides)
+        given = load_start_config(arguments.config, arguments.overrides)
         given = _with_widths(given, config)
         if differing := _differences(to_plain(given), to_plain(config)):
             raise UserError(
@@ -54,10 +61,10 @@ def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
     """Return the keys whose values differ, with dots between sections."""
     found = []
     for key, value in one.items():
-        if isinstance(value, dict) and isinstance(other[key], dict):
+        if isinstance(value, dict) and value.keys() == other[key].keys():
             found += _differences(value, other[key], f"{prefix}{key}.")
         elif value != other[key]:
-            found.append(prefix + key)
+            found.append(f"{prefix}{key}")
     return found
 
 
@@ -68,7 +75,22 @@ def main() -> int:
 
     from asr.training.loop import train  # imports jax: after the config was found good
 
-    return train(config, resume=arguments.resume, max_minutes=arguments.max_minutes, profile_steps=arguments.profile)
+    return train(
+        config,
+        resume=arguments.resume,
+        load_initial=load_initial,
+        max_minutes=arguments.max_minutes,
+        profile_steps=arguments.profile,
+    )
+
+
+def load_initial(folder: str):
+    """Return the model in a model folder, or the best one of a run, to begin with (`InitialModel`)."""
+    from asr.inference.transcriber import load_parts
+    from asr.training.warm_start import InitialModel
+
+    _, tokenizer, _, variables = load_parts(folder)
+    return InitialModel(folder, tokenizer, variables)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seg.cli import run_command
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
-from seg.config_reader import load_config, override_config
+from seg.config_reader import load_start_config, override_config
 from seg.errors import EXIT_OK, UserError
 
 PUBLISHED_UNET = Config(
@@ -48,13 +48,14 @@ def read_config(arguments: argparse.Namespace) -> Config:
         "model.dtype": arguments.dtype,
         "model.remat": "true" if arguments.remat else None,
         "model.transformer.attention": arguments.attention,
+        "model.transunet.attention": arguments.attention,
     }
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + arguments.overrides
     if arguments.steps < 1:
         raise UserError(f"--steps: expected at least 1, found {arguments.steps}")
     if arguments.config is None:
         return override_config(PUBLISHED_UNET, overrides)
-    config = load_config(arguments.config, overrides)
+    config = load_start_config(arguments.config, overrides)
     num_classes = config.model.num_classes or 2
     return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
 

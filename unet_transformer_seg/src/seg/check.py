@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seg.cli import run_command
 from seg.config import Config
-from seg.config_reader import load_config
+from seg.config_reader import load_start_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 SPLITS = ("train", "val", "test")
@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Read, report; return the exit code."""
     arguments = parse_arguments()
-    config = load_config(arguments.config, arguments.overrides)
+    config = load_start_config(arguments.config, arguments.overrides)
     check_output(arguments.out)
 
     from seg.data.inspection import find_warnings  # imports jax: after the config was found good

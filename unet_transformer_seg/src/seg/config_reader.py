@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from seg.config import Config, check_config
+from seg.config import Config, DataConfig, check_config
 from seg.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -29,11 +29,50 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    config = _build(Config, _compose(Path(path)), "", str(path))
+    return _checked(_build(Config, _compose(Path(path)), "", str(path)), overrides, path)
+
+
+def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Return the config of a new run, which may begin with the weights of another model.
+
+    As `load_config`; but if `init` names a model, then what neither the file nor an override states of its
+    architecture and of the normalisation of images is taken from that model's own config.
+
+    Args:
+        path: a YAML file.
+        overrides: `key=value` or `section.key=value`, the value in YAML.
+
+    Raises:
+        UserError: as `load_config`, and a folder that holds no config of a model.
+    """
+    node = _compose(Path(path))
+    stated = _build(Config, node, "", str(path))
+    for override in overrides:
+        stated = _override(stated, override)
+    base = _settings_of_model(stated.init) if stated.init else Config()
+    return _checked(_build(Config, node, "", str(path), base), overrides, path)
+
+
+def _checked(config: Config, overrides: list[str] | tuple[str, ...], path: str | Path) -> Config:
     try:
         return override_config(config, overrides)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith("override ") else f"{path}: {error}") from None
+
+
+def _settings_of_model(folder: str) -> Config:
+    """Return the defaults with the architecture and normalisation of the model in `folder`.
+
+    The number of classes is left to the data.
+    """
+    file = Path(folder) / "config.yaml"
+    try:
+        found = load_config(file)
+    except UserError as error:
+        expected = "a run directory, or a folder that seg.export or seg.convert wrote"
+        raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
+    data = DataConfig(mean=found.data.mean, std=found.data.std)
+    return Config(model=dataclasses.replace(found.model, num_classes=0), data=data)
 
 
 def override_config(config: Config, overrides: list[str] | tuple[str, ...]) -> Config:
@@ -111,17 +150,19 @@ def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: 
     return dataclasses.replace(target, **{field.name: value})
 
 
-def _build(cls: type, node: yaml.Node, prefix: str, file: str) -> Any:
-    """Return the dataclass `cls` filled from a YAML mapping."""
+def _build(cls: type, node: yaml.Node, prefix: str, file: str, base: Any = None) -> Any:
+    """Return the dataclass `cls` filled from a YAML mapping; what it leaves out is that of `base`, or the default."""
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{_at(file, node)}: expected keys of {prefix.rstrip('.') or 'a config'}, found {_shown(node)}")
+    base = cls() if base is None else base
     hints, values = typing.get_type_hints(cls), {}
     for key_node, value_node in node.value:
         field = _field(cls, str(key_node.value), prefix, _at(file, key_node))
         if field.name in values:
             raise UserError(f"{_at(file, key_node)}: key '{prefix}{field.name}' appears twice")
-        values[field.name] = _convert(hints[field.name], value_node, f"{prefix}{field.name}", file, field.metadata)
-    return cls(**values)
+        key, default = f"{prefix}{field.name}", getattr(base, field.name)
+        values[field.name] = _convert(hints[field.name], value_node, key, file, field.metadata, default)
+    return dataclasses.replace(base, **values)
 
 
 def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
@@ -133,10 +174,17 @@ def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
     raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
 
 
-def _convert(hint: Any, node: yaml.Node, key: str, file: str, metadata: typing.Mapping = types.MappingProxyType({})):
-    """Return the value of `node` as the type `hint`, or say why it is not one."""
+def _convert(
+    hint: Any,
+    node: yaml.Node,
+    key: str,
+    file: str,
+    metadata: typing.Mapping = types.MappingProxyType({}),
+    base: Any = None,
+) -> Any:
+    """Return the value of `node` as the type `hint`, or say why it is not one; `base` is that of `_build`."""
     if dataclasses.is_dataclass(hint):
-        return _build(hint, node, f"{key}.", file)
+        return _build(hint, node, f"{key}.", file, base)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return _tuple(args, node, key, file, metadata)
@@ -188,7 +236,8 @@ def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.M
 
 def _dict(args: tuple, node: yaml.Node, key: str, file: str) -> dict:
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{_at(file, node)}: {key}: expected a mapping such as {{0: 0, 255: 1}}, found {_shown(node)}")
+        example = "{0: 0, 255: 1}" if args[0] is int else "{encoder: 0.1}"
+        raise UserError(f"{_at(file, node)}: {key}: expected a mapping such as {example}, found {_shown(node)}")
     return {_convert(args[0], k, key, file): _convert(args[1], v, f"{key}[{k.value}]", file) for k, v in node.value}
 
 

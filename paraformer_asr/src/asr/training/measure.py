@@ -14,7 +14,7 @@ from asr.config import Config
 from asr.data import build_dataset
 from asr.data.frontend import Cmvn, make_frontend
 from asr.data.loader import TrainLoader
-from asr.data.tokenizer import build_tokenizer
+from asr.data.tokenizer_building import choose_tokenizer
 from asr.decode.greedy import greedy
 from asr.models import build_model, count_parameters
 from asr.training.optimizer import build_optimizer
@@ -179,7 +179,7 @@ def _measure_frontend(config: Config, size: BatchSize, num_steps: int) -> Measur
 
 def _measure_input(config: Config, num_steps: int) -> Measurement:
     dataset = build_dataset(config, "train")
-    loader = TrainLoader(dataset, build_tokenizer(config.tokenizer, dataset.texts()), config)
+    loader = TrainLoader(dataset, choose_tokenizer(config, dataset.texts()), config)
     sizes = []
 
     def steps() -> Iterator[None]:

@@ -18,12 +18,16 @@ from asr.data.cmvn import compute_cmvn, load_cmvn
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend, make_train_frontend
 from asr.data.loader import EvalLoader, TrainLoader
-from asr.data.tokenizer import Tokenizer, build_tokenizer
+from asr.data.tokenizer import Tokenizer
+from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
 from asr.models import build_model
+from asr.training.frozen import FrozenParts
 from asr.training.optimizer import build_optimizer, build_schedule
+from asr.training.parameter_groups import check_groups, has_groups
 from asr.training.state import TrainState, init_state
 from asr.training.step import make_eval_step, make_train_step
+from asr.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 log = logging.getLogger("asr")
 
@@ -46,7 +50,8 @@ class Setup:
         train_set: the training split.
         val_set: the validation split.
         model: the network, without parameters.
-        init: `() → TrainState`, the state before the first step, placed on the devices.
+        init: `() → TrainState`, fresh weights before the first step, placed on the devices.
+        warm_start: what is then taken over from another model, or None.
         train_step: `(state, batch) → (state, metrics)`; takes the state's memory over. Compiled once for each shape.
         eval_step: `(variables, batch) → results`; compiled once for each shape.
         schedule: learning rate by step.
@@ -63,6 +68,7 @@ class Setup:
     val_set: SpeechDataset
     model: nn.Module
     init: Callable[[], TrainState]
+    warm_start: WarmStart | None
     train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
     eval_step: Callable[[Any, dict], dict]
     schedule: optax.Schedule
@@ -79,19 +85,23 @@ class Setup:
         return jax.device_put({name: batch[name] for name in ON_DEVICE}, self.over_devices)
 
 
-def build_setup(config: Config, trained: tuple[Tokenizer, Cmvn | None] | None = None) -> Setup:
+def build_setup(
+    config: Config, trained: tuple[Tokenizer, Cmvn | None] | None = None, initial: InitialModel | None = None
+) -> Setup:
     """Return the pieces of the run that `config` describes. Nothing is compiled yet, but for the statistics.
 
     Args:
         config: the settings.
         trained: tokenizer and normalisation of the run that is resumed; without it both are made from the training
-            split.
+            split, or taken from the model in `config.init`.
+        initial: the model whose weights the run begins with.
 
     Raises:
-        UserError: data that cannot be found or read, texts that the tokenizer does not cover.
+        UserError: data that cannot be found or read, texts that the tokenizer does not cover, parameters that are not
+            there, an initial model of another architecture.
     """
     train_set, val_set = build_dataset(config, "train"), build_dataset(config, "val")
-    tokenizer = trained[0] if trained else build_tokenizer(config.tokenizer, train_set.texts())
+    tokenizer = trained[0] if trained else choose_tokenizer(config, train_set.texts())
     config = with_widths(config, tokenizer)
     check_texts(tokenizer, train_set, val_set)
     num_devices = len(jax.local_devices())
@@ -99,6 +109,9 @@ def build_setup(config: Config, trained: tuple[Tokenizer, Cmvn | None] | None = 
     val_loader = EvalLoader(val_set, tokenizer, config, num_devices)
     cmvn = trained[1] if trained else build_cmvn(config, train_set)
     model = build_model(config.model)
+    shapes = parameter_shapes(config, model) if initial or has_groups(config.optimizer) else None
+    if has_groups(config.optimizer):
+        check_groups(config.optimizer, shapes)
     optimizer = build_optimizer(config.optimizer, loader.num_steps)
     return Setup(
         config=config,
@@ -109,6 +122,7 @@ def build_setup(config: Config, trained: tuple[Tokenizer, Cmvn | None] | None = 
         train_set=train_set,
         val_set=val_set,
         model=model,
+        warm_start=plan_warm_start(initial, shapes, tokenizer) if initial else None,
         schedule=build_schedule(config.optimizer, loader.num_steps),
         **jit_steps(config, model, optimizer, cmvn),
     )
@@ -125,7 +139,9 @@ def jit_steps(config: Config, model: nn.Module, optimizer: optax.GradientTransfo
     """
     replicated, over_devices = place()
     unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
-    train_step = make_train_step(model, optimizer, make_train_frontend(config.features, config.data, cmvn), config)
+    trained_model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
+    train_frontend = make_train_frontend(config.features, config.data, cmvn)
+    train_step = make_train_step(trained_model, optimizer, train_frontend, config)
     eval_step = make_eval_step(model, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config)
 
     def init() -> TrainState:
@@ -140,6 +156,12 @@ def jit_steps(config: Config, model: nn.Module, optimizer: optax.GradientTransfo
         "replicated": replicated,
         "over_devices": over_devices,
     }
+
+
+def parameter_shapes(config: Config, model: nn.Module) -> Any:
+    """Return the model's parameters as shapes."""
+    given = model, config.model.input_dim, optax.identity()
+    return jax.eval_shape(lambda: init_state(*given, jax.random.key(0), with_ema=False)).params
 
 
 def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
@@ -168,9 +190,9 @@ def check_texts(tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechD
     """
     if found := _unknown(tokenizer, train_set):
         raise UserError(
-            f"{len(found)} training utterances have characters that tokenizer.file does not cover:\n"
-            f"{_first(found)}\nAdd the tokens, correct the texts, or set tokenizer.text_case; "
-            "python -m asr.check lists them all"
+            f"{len(found)} training utterances have characters that the tokenizer does not cover:\n"
+            f"{_first(found)}\nAdd the tokens to tokenizer.file, correct the texts, set tokenizer.text_case, or choose "
+            "another tokenizer.kind; python -m asr.check lists them all"
         )
     if found := _unknown(tokenizer, val_set):
         log.warning(
@@ -202,6 +224,8 @@ def build_cmvn(config: Config, train_set: SpeechDataset) -> Cmvn | None:
             return None
         case "file":
             return load_cmvn(Path(config.features.cmvn_file))
+        case "init":
+            return load_cmvn(Path(config.init) / "cmvn.txt")
         case _:
             log.info("computing mean and variance of the features of %d utterances", len(train_set))
             settings = {"max_seconds": config.data.max_seconds, "num_threads": max(config.data.num_threads, 1)}

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -17,12 +18,14 @@ from seg.models import count_parameters
 from seg.run_dir import RunDir, create_run_dir, describe_environment, open_run_dir
 from seg.training.evaluate import Evaluation, evaluate
 from seg.training.interruption import Interruption
+from seg.training.parameter_groups import describe_groups, has_groups
 from seg.training.profile import StepTrace
 from seg.training.progress import ProgressLine
 from seg.training.report import Report, close_logging, setup_logging
 from seg.training.setup import Setup, build_setup
 from seg.training.state import TrainState
 from seg.training.tensorboard import require_tensorboard
+from seg.training.warm_start import InitialModel
 
 log = logging.getLogger("seg")
 
@@ -47,13 +50,19 @@ class Progress:
 
 
 def train(
-    config: Config, *, resume: Path | None = None, max_minutes: float | None = None, profile_steps: int = 0
+    config: Config,
+    *,
+    resume: Path | None = None,
+    load_initial: Callable[[str], InitialModel] | None = None,
+    max_minutes: float | None = None,
+    profile_steps: int = 0,
 ) -> int:
     """Train until the end of the run or a reason to stop; return the exit code.
 
     Args:
         config: the settings, or those of the run to be resumed.
         resume: directory of the run to go on with; without it a new one is made.
+        load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
         max_minutes: save and stop after so many minutes.
         profile_steps: number of steps to trace with the jax profiler.
 
@@ -63,7 +72,8 @@ def train(
     """
     with Interruption(max_minutes) as interruption:
         run = open_run_dir(resume) if resume else None
-        setup = build_setup(config)
+        begins = run is None or not has_checkpoint(run)
+        setup = build_setup(config, load_initial(config.init) if config.init and begins else None)
         require_tensorboard(config.training.tensorboard)
         run = run or create_run_dir(setup.config, setup.classes)
         setup_logging(run.log_file)
@@ -91,7 +101,7 @@ class Training:
 
     def run_to_end(self, resuming: bool) -> int:
         """Do the steps that remain; return the exit code."""
-        state = self._restore() if resuming else self.setup.init()
+        state = self._restore() if resuming else self._begin()
         start_step = int(state.step)
         self._log_start(state, start_step)
         if start_step < self.setup.num_steps and not self._stopped_early():
@@ -169,15 +179,20 @@ class Training:
         )
         return better
 
+    def _begin(self) -> TrainState:
+        """Return the state before the first step."""
+        state, warm_start = self.setup.init(), self.setup.warm_start
+        return warm_start.apply(state) if warm_start else state
+
     def _restore(self) -> TrainState:
         """Return the newest good state of the run, and drop what was recorded after it.
 
         A run that was killed before its first checkpoint begins anew.
         """
-        if not any(self.run.checkpoints.glob("step_*")):
+        if not has_checkpoint(self.run):
             log.info("no checkpoint was saved before the run ended: it begins anew")
             self.report.drop_after(0)
-            return self.setup.init()
+            return self._begin()
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.setup.replicated),
             jax.eval_shape(self.setup.init),
@@ -206,3 +221,12 @@ class Training:
             setup.loader.steps_per_epoch,
             ", ".join(sorted({d.device_kind for d in setup.replicated.mesh.devices.flat})),
         )
+        for line in setup.warm_start.lines if setup.warm_start else ():
+            log.info("%s", line)
+        if has_groups(setup.config.optimizer):
+            log.info("%s", describe_groups(setup.config.optimizer, state.params))
+
+
+def has_checkpoint(run: RunDir) -> bool:
+    """Return whether the run saved a checkpoint, be it damaged by now."""
+    return any(run.checkpoints.glob("step_*"))

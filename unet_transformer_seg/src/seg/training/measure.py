@@ -15,6 +15,7 @@ from seg.data import build_dataset, make_augment
 from seg.data.loader import TrainLoader
 from seg.losses import build_loss
 from seg.models import build_model, count_parameters
+from seg.training.frozen import FrozenParts
 from seg.training.optimizer import build_optimizer
 from seg.training.state import TrainState, init_state
 from seg.training.step import make_train_step
@@ -91,8 +92,9 @@ def measure(config: Config, mode: str, num_steps: int) -> Measurement:
 def _measure_train(config: Config, num_steps: int) -> Measurement:
     model = build_model(config.model)
     optimizer = build_optimizer(config.optimizer, 1000)
+    freeze = config.optimizer.freeze
     step = make_train_step(
-        model,
+        FrozenParts(model, freeze) if freeze else model,
         optimizer,
         build_loss(config.loss, None),
         make_augment(config.data),

@@ -11,15 +11,18 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from seg.classes import ClassTable
-from seg.config import Config
+from seg.config import Config, ModelConfig
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.loader import TrainLoader
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
 from seg.models import build_model
+from seg.training.frozen import FrozenParts
 from seg.training.optimizer import build_optimizer, build_schedule
+from seg.training.parameter_groups import check_groups, has_groups
 from seg.training.state import TrainState, init_state
 from seg.training.step import make_eval_step, make_train_step
+from seg.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Setup:
         train_set: the training split.
         val_set: the validation split.
         model: the network, without parameters.
-        init: `() → TrainState`, the state before the first step, placed on the devices.
+        init: `() → TrainState`, fresh weights before the first step, placed on the devices.
+        warm_start: what is then taken over from another model, or None.
         train_step: `(state, batch) → (state, metrics)`; takes the state's memory over.
         eval_step: `(variables, batch) → results`.
         schedule: learning rate by step.
@@ -48,6 +52,7 @@ class Setup:
     val_set: SegmentationDataset
     model: nn.Module
     init: Callable[[], TrainState]
+    warm_start: WarmStart | None
     train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
     eval_step: Callable[[Any, dict], dict]
     schedule: optax.Schedule
@@ -64,11 +69,16 @@ class Setup:
         return jax.device_put({k: batch[k] for k in ("image", "label")}, self.over_devices)
 
 
-def build_setup(config: Config) -> Setup:
+def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
     """Return the pieces of the run that `config` describes.
 
+    Args:
+        config: the settings.
+        initial: the model whose weights the run begins with.
+
     Raises:
-        UserError: data that cannot be found, classes that do not match, a batch that cannot be spread.
+        UserError: data that cannot be found, classes that do not match, a batch that cannot be spread, parameters that
+            are not there, an initial model of another architecture.
     """
     train_set = build_dataset(config.data, "train", config.seed)
     val_set = build_dataset(config.data, "val", config.seed)
@@ -83,7 +93,7 @@ def build_setup(config: Config) -> Setup:
     class_weights_k = build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels)
     loss = build_loss(config.loss, class_weights_k)
     train_step = make_train_step(
-        model,
+        FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model,
         optimizer,
         loss,
         make_augment(config.data),
@@ -97,6 +107,9 @@ def build_setup(config: Config) -> Setup:
         key = jax.random.key(config.seed)
         return init_state(model, config.model, optimizer, key, with_ema=training.ema_decay > 0)
 
+    if has_groups(config.optimizer):
+        check_groups(config.optimizer, parameter_shapes(config.model, model))
+    warm_start = plan_warm_start(initial, jax.eval_shape(init), train_set.classes) if initial else None
     return Setup(
         config=config,
         classes=train_set.classes,
@@ -105,6 +118,7 @@ def build_setup(config: Config) -> Setup:
         val_set=val_set,
         model=model,
         init=jax.jit(init, out_shardings=replicated),
+        warm_start=warm_start,
         train_step=jax.jit(
             train_step, donate_argnums=0, in_shardings=(replicated, over_devices), out_shardings=replicated
         ),
@@ -113,6 +127,12 @@ def build_setup(config: Config) -> Setup:
         replicated=replicated,
         over_devices=over_devices,
     )
+
+
+def parameter_shapes(config: ModelConfig, model: nn.Module) -> Any:
+    """Return the model's parameters as shapes."""
+    nothing = optax.identity()
+    return jax.eval_shape(lambda: init_state(model, config, nothing, jax.random.key(0), with_ema=False)).params
 
 
 def with_classes(config: Config, classes: ClassTable) -> Config:

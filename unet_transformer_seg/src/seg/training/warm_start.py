@@ -1,0 +1,138 @@
+"""Begins a run with the weights of another model: what is taken over, what is new, and what is refused."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seg.checkpoints.arrays import describe_arrays, named_arrays
+from seg.classes import ClassTable
+from seg.errors import UserError
+from seg.training.state import TrainState
+
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+HEADS = ("params/heads/", "params/head/")
+"""Arrays whose last axis counts the classes."""
+
+AUXILIARY_HEADS = "params/heads/auxiliary"
+"""Those that deep supervision adds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialModel:
+    """The model that a run begins with.
+
+    Attributes:
+        folder: where it was read from, for messages.
+        classes: names and colours of its classes.
+        variables: `params` and `batch_stats`.
+    """
+
+    folder: str
+    classes: ClassTable
+    variables: Any
+
+
+class WarmStart:
+    """The arrays that are taken over.
+
+    Attributes:
+        arrays: by name, such as `params/encoder/stage0/conv1/kernel`; empty after `apply`.
+        lines: what the log says about it.
+    """
+
+    def __init__(self, arrays: dict[str, Any], lines: list[str]):
+        self.arrays, self.lines = arrays, lines
+
+    def apply(self, state: TrainState) -> TrainState:
+        """Return the state with the arrays taken over, in the moving averages too; they are given away.
+
+        Every array gets memory of its own: the train step takes over that of its arguments.
+        """
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        leaves = [
+            jax.device_put(self.arrays.pop(name, leaf), leaf.sharding, may_alias=False)
+            for name, leaf in named_arrays(variables).items()
+        ]
+        taken = jax.tree.unflatten(jax.tree.structure(variables), leaves)
+        state = state.replace(**taken)
+        if state.ema_params is None:
+            return state
+        averages = jax.tree.map(jnp.copy, taken)
+        return state.replace(ema_params=averages["params"], ema_batch_stats=averages["batch_stats"])
+
+
+def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTable) -> WarmStart:
+    """Return what a run takes over from another model.
+
+    All arrays of equal name and shape are taken over. The heads are new where the classes are others; heads for deep
+    supervision that only one of the two models has are new or left out. Nothing else may differ.
+
+    Args:
+        initial: the other model.
+        state: of the run, as shapes.
+        classes: of the run.
+
+    Raises:
+        UserError: naming every array that only one of the models has, or that has another shape.
+    """
+    expected = describe_arrays({"params": state.params, "batch_stats": state.batch_stats})
+    found = describe_arrays(initial.variables)
+    reason = differing_classes(classes, initial)
+
+    def is_loose(name: str) -> bool:
+        on_one_side = (name in expected) != (name in found)
+        return name.startswith(HEADS) if reason else name.startswith(AUXILIARY_HEADS) and on_one_side
+
+    names = sorted(expected | found)
+    loose = set(filter(is_loose, names))
+    if differing := [name for name in names if expected.get(name) != found.get(name) and name not in loose]:
+        raise UserError(_refusal(differing, expected, found, initial.folder))
+    arrays = {name: x for name, x in named_arrays(initial.variables).items() if name in expected and name not in loose}
+    lines = [f"taken over from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
+    lines += _line("new", loose & expected.keys(), expected, reason or f"{initial.folder} has no such heads")
+    lines += _line("left out", loose - expected.keys(), found, "the model of this run has no such heads")
+    return WarmStart(arrays, lines)
+
+
+def differing_classes(classes: ClassTable, initial: InitialModel) -> str:
+    """Return in what the classes differ from those of the initial model, or an empty text."""
+    ours, theirs = classes.names, initial.classes.names
+    if len(ours) != len(theirs):
+        return f"the data set has {len(ours)} classes, {initial.folder} has {len(theirs)}"
+    for label, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one != other:
+            return (
+                f"class {label} is {one!r} in the data set and {other!r} in {initial.folder}; if they mean the same, "
+                "name and order the classes as there (data.class_names) to keep its head"
+            )
+    return ""
+
+
+def shown(name: str, entry: tuple[tuple[int, ...], str]) -> str:
+    """Return an array in words, such as `params/heads/pixel/bias float32[3]`."""
+    shape, dtype = entry
+    return f"{name} {dtype}[{', '.join(map(str, shape))}]"
+
+
+def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:
+    return [f"{what}: {', '.join(shown(name, arrays[name]) for name in sorted(names))}: {reason}"] if names else []
+
+
+def _refusal(differing: list[str], expected: Shapes, found: Shapes, folder: str) -> str:
+    """Return the message that lists all arrays that do not fit."""
+    lines = []
+    for name in differing:
+        if name not in found:
+            lines.append(f"  missing there: {shown(name, expected[name])}")
+        elif name not in expected:
+            lines.append(f"  only there: {shown(name, found[name])}")
+        else:
+            lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', found[name])[1:]}")
+    return (
+        f"init: {folder} holds another model than the config describes: {len(differing)} arrays differ.\n"
+        + "\n".join(lines)
+        + "\nLeave the section model out of the config to take over its architecture."
+    )
