@@ -359,7 +359,7 @@ def test_a_fresh_network_gives_logits_of_moderate_spread(key, changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"num_classes": 0}, "num_classes: expected 2"), ({"name": "resnet"}, "expected unet or")]
+    ("changes", "said"), [({"num_classes": 0}, "num_classes: expected 2"), ({"name": "resnet"}, "expected unet, ")]
 )
 def test_a_config_without_a_model_is_refused(changes, said):
     with pytest.raises(UserError, match=said):

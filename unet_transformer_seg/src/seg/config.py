@@ -36,14 +36,47 @@ class TransformerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TransUNetConfig:
+    """The widths and depths of `transunet`. The defaults are the published R50-ViT-B_16."""
+
+    resnet_width: int = setting(64, "channels of the ResNet's stem; the blocks have 4, 8 and 16 times as many", 2, 1024)
+    resnet_units: tuple[int, int, int] = setting((3, 4, 9), "units of the ResNet's three blocks", 1, 64)
+    hidden_width: int = setting(768, "width of the tokens", 1, 8192)
+    num_layers: int = setting(12, "pre-norm blocks of the transformer", 1, 64)
+    num_heads: int = setting(12, "attention heads; must divide hidden_width", 1, 256)
+    mlp_width: int = setting(3072, "feed-forward width", 1, 65536)
+    dropout: float = setting(0.1, "dropout rate after positions and attention and in the feed-forward network", 0, 0.9)
+    position_grid: tuple[int, int] = setting((14, 14), "rows and columns of the learned positions", 1, 1024)
+    bridge_width: int = setting(512, "channels between transformer and decoder", 1, 8192)
+    decoder_widths: tuple[int, int, int, int] = setting(
+        (256, 128, 64, 16), "channels of the decoder's four blocks, the coarsest first", 1, 8192
+    )
+    num_skips: int = setting(3, "blocks of the decoder with a skip connection, from the coarsest on", 0, 3)
+    attention: Literal["explicit", "xla", "cudnn"] = setting("explicit", "implementation of the attention")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetUNetConfig:
+    """The widths and depths of `resnet_unet`. The defaults are those of a ResNet-34; 18 has (2, 2, 2, 2) units."""
+
+    block: Literal["basic", "bottleneck"] = setting("basic", "kind of the residual units; bottleneck from ResNet-50 on")
+    units: tuple[int, int, int, int] = setting((3, 4, 6, 3), "residual units of the four layers", 1, 256)
+    encoder_width: int = setting(64, "channels of the stem; each layer after the first doubles them", 1, 1024)
+    decoder_widths: tuple[int, int, int, int, int] = setting(
+        (256, 128, 64, 32, 16), "channels of the decoder's five blocks, the coarsest first", 1, 8192
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network. The defaults of `unet` are the published U-Net of 31,037,698 parameters (2 classes)."""
 
-    name: Literal["unet", "unet_transformer"] = setting("unet_transformer", "architecture")
+    name: Literal["unet", "unet_transformer", "transunet", "resnet_unet"] = setting("unet_transformer", "architecture")
     num_classes: int = setting(0, "0 takes it from the data set", 0, 255)
     base_width: int = setting(64, "channels of the first stage; each stage down doubles them", 1, 1024)
     depth: int = setting(4, "number of down-sampling stages", 1, 8)
     stem_stride: int = setting(1, "factor of the space-to-depth stem: 1, 2 or 4 (1: no stem)", 1, 4)
+    conv_bias: bool = setting(False, "a bias in each 3 × 3 convolution, which the norm makes superfluous")
     norm: Literal["batch", "group"] = setting("batch", "normalisation after each convolution")
     norm_groups: int = setting(8, "groups of the group norm", 1, 256)
     upsample: Literal["transposed", "bilinear"] = setting("transposed", "how the decoder doubles the resolution")
@@ -52,6 +85,8 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = setting("float32", "compute dtype; parameters and sums are float32")
     remat: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
     transformer: TransformerConfig = section(TransformerConfig)
+    transunet: TransUNetConfig = section(TransUNetConfig)
+    resnet_unet: ResNetUNetConfig = section(ResNetUNetConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +181,12 @@ class OptimizerConfig:
     b2: float = setting(0.999, "adamw: decay of the second moment", 0, 0.99999)
     momentum: float = setting(0.9, "sgd: Nesterov momentum", 0, 0.9999)
     clip_norm: float = setting(1.0, "largest global gradient norm; 0: not clipped", 0)
+    freeze: tuple[str, ...] = setting((), "parameters that stay as they are, by the beginnings of their names")
+    rate_factors: dict[str, float] = dataclasses.field(
+        default_factory=dict,
+        metadata={"meaning": "beginning of a name → factor on the learning rate; the longest one counts"},
+    )
+    layer_decay: float = setting(1.0, "factor on the rate for each stage or block towards the image; 1: none", 0.01, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +210,7 @@ class InferenceConfig:
     """How images of any size are segmented."""
 
     tile: tuple[int, int] = setting((0, 0), "height and width of the window; 0 is the data size", 0, 8192)
+    whole_up_to: int = setting(0, "images of at most so many pixels are computed whole, compiled once a size", 0)
     overlap: float = setting(0.5, "share of a window that its neighbour covers too", 0, 0.9)
     batch_size: int = setting(4, "windows computed at once", 1, 1024)
     mirror: bool = setting(False, "average the prediction with that of the mirrored image")
@@ -181,6 +223,7 @@ class Config:
     name: str = setting("run", "goes into the name of the run directory")
     seed: int = setting(0, "of the initialisation, the data order, augmentation and dropout", 0, 2**31 - 1)
     runs_dir: str = setting("runs", "where run directories are made")
+    init: str = setting("", "a model folder or run directory whose weights the run begins with; empty: random ones")
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)
     loss: LossConfig = section(LossConfig)
@@ -207,6 +250,12 @@ def check_config(config: Config) -> None:
             f"training.batch_size {config.training.batch_size} cannot be split into "
             f"training.accumulate {config.training.accumulate} equal parts"
         )
+    for pattern, factor in config.optimizer.rate_factors.items():
+        if not 0 < factor <= 1000:
+            raise UserError(
+                f"optimizer.rate_factors[{pattern}]: expected a factor above 0, at most 1000, found {factor:g}; "
+                "optimizer.freeze keeps parameters as they are"
+            )
     if (loss.class_weighting == "given") != bool(loss.class_weights):
         raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
     if data.augment.scale[0] > data.augment.scale[1]:
@@ -220,6 +269,32 @@ def check_config(config: Config) -> None:
         )
     if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
         raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
+    if model.name in ("transunet", "resnet_unet"):
+        _check_no_setting_of_the_unets(model)
+    if model.name == "transunet":
+        _check_transunet(model)
+
+
+SETTINGS_OF_THE_UNETS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
+SETTINGS_OF_THE_UNETS += ("dropout", "deep_supervision")
+
+
+def _check_no_setting_of_the_unets(model: ModelConfig) -> None:
+    """Refuse settings that the published architectures have not, rather than pass over them."""
+    for key in SETTINGS_OF_THE_UNETS:
+        found, default = getattr(model, key), getattr(ModelConfig, key)
+        if found != default:
+            raise UserError(
+                f"model.{key}: {model.name} has no such setting, expected the default {default}, found {found}; "
+                f"its widths, depths and rates are set in model.{model.name}"
+            )
+
+
+def _check_transunet(model: ModelConfig) -> None:
+    """Refuse heads that do not fit."""
+    heads, width = model.transunet.num_heads, model.transunet.hidden_width
+    if width % heads:
+        raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
 
 
 def bottleneck_width(model: ModelConfig) -> int:

@@ -20,12 +20,14 @@ def parse_arguments() -> argparse.Namespace:
         "a table; writes metrics.json, results.csv (classes), samples.csv, confusion_matrix.png and extremes.png.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of a training")
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported or converted model")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/eval_SPLIT")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run or model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -44,7 +46,8 @@ def main() -> int:
     arguments = parse_arguments()
     mirror = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
     overrides = [*arguments.overrides, *mirror]
-    config = load_config(arguments.run / "config.yaml", overrides)  # answers a mistake before jax is imported
+    source = arguments.run or arguments.model
+    config = load_config(source / "config.yaml", overrides)  # answers a mistake before jax is imported
 
     from tqdm import tqdm
 
@@ -54,10 +57,10 @@ def main() -> int:
     from seg.metrics import compute_metrics, format_table
 
     dataset = build_dataset(config.data, arguments.split, config.seed)
-    predictor = load_predictor(arguments.run, arguments.checkpoint, overrides)
+    predictor = load_predictor(source, arguments.checkpoint, overrides)
     classes = predictor.classes
     scoring.check_classes(dataset.classes, classes)
-    folder, start = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}"), time.perf_counter()
+    folder, start = make_folder(arguments.out or source / f"eval_{arguments.split}"), time.perf_counter()
     samples = scoring.score_samples(predictor, dataset)
     scores = list(tqdm(samples, total=len(dataset), unit="image", disable=None, file=sys.stderr))
     seconds = time.perf_counter() - start
@@ -65,7 +68,7 @@ def main() -> int:
     confusion_kk = sum(score.confusion_kk for score in scores)
     metrics = compute_metrics(confusion_kk)
     facts = {
-        "run": str(arguments.run),
+        "run": str(source),
         "split": arguments.split,
         "checkpoint": arguments.checkpoint,
         "mirror": config.inference.mirror,

@@ -18,7 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported model (python -m seg.export)")
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported or converted model")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
     parser.add_argument("--no-overlay", action="store_true", help="write the masks only")

@@ -3,6 +3,8 @@
 A state is stored as nested dictionaries of its arrays: `state.opt_state[0].mu["head"]["kernel"]` is
 `opt_state/0/mu/head/kernel`. Nodes without arrays (`None`, optax's `EmptyState`) leave no trace, so that a
 checkpoint depends on the arrays alone and parts of it can be read without the class it was made of.
+
+orbax is imported where it is used: it takes 30 MB, and most programs only name arrays.
 """
 
 import contextlib
@@ -15,7 +17,6 @@ from typing import Any
 import flax.traverse_util
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from seg.errors import UserError
 
@@ -78,6 +79,8 @@ def write_arrays(folder: Path, state: Any) -> None:
     Raises:
         OSError: the disk is full or refuses. (orbax's storage layer itself raises a ValueError for that.)
     """
+    import orbax.checkpoint as ocp
+
     tree = flax.traverse_util.unflatten_dict(named_arrays(state), sep="/")
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer, _silent_threads():
         try:
@@ -97,6 +100,8 @@ def read_arrays(folder: Path, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict
     """
     if not abstract:
         return {}
+    import orbax.checkpoint as ocp
+
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     placed = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here)

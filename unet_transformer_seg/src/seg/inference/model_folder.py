@@ -23,7 +23,6 @@ from typing import Any
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from seg.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
 from seg.classes import ClassTable
@@ -31,6 +30,7 @@ from seg.config import Config
 from seg.config_reader import save_config
 from seg.errors import UserError
 from seg.inference.forward import make_forward, window_shape
+from seg.inference.safetensors_file import write_safetensors
 from seg.models import build_model
 
 WEIGHTS = "weights.safetensors"
@@ -61,12 +61,10 @@ def save_model_folder(
     """
     _need("safetensors", "flatbuffers")
     check_target(folder, force)
-    from safetensors.numpy import save  # an optional dependency
-
     with _appearing(folder) as partial:
         weights = named_arrays(variables)
-        (partial / WEIGHTS).write_bytes(save({name: np.asarray(array) for name, array in weights.items()}))
         (partial / PROGRAM).write_bytes(export_program(config, weights))
+        write_safetensors(partial / WEIGHTS, weights)
         save_config(config, partial / "config.yaml")
         classes.save(partial / "classes.json")
         (partial / "README.txt").write_text(_readme(config, classes))
@@ -102,8 +100,9 @@ def export_program(config: Config, weights: dict[str, Any]) -> bytes:
     """
     import jax.export
 
-    transformer = dataclasses.replace(config.model.transformer, attention="explicit")
-    model = build_model(dataclasses.replace(config.model, transformer=transformer))
+    sections = {name: getattr(config.model, name) for name in ("transformer", "transunet")}
+    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
+    model = build_model(dataclasses.replace(config.model, **explicit))
     forward = make_forward(model, config)
 
     def program(weights: dict[str, jax.Array], image_bhwc: jax.Array) -> jax.Array:

@@ -29,7 +29,8 @@ class Predictor:
     """A trained model, ready to segment.
 
     Every call of the network has `inference.batch_size` windows of the shape `tile`, or a single one, so it is
-    compiled twice at most, whatever sizes the images have.
+    compiled twice at most, whatever sizes the images have. Only images that are computed whole
+    (`inference.whole_up_to`) need a compilation for each size, and give what the network says of the image as it is.
 
     Attributes:
         config: settings of the run, of which `model`, `data.mean`, `data.std` and `inference` matter here.
@@ -84,7 +85,7 @@ class Predictor:
         return blend_windows(
             image_hwc,
             self._weighted,
-            tile=self.tile,
+            tile=self._window(image_hwc),
             overlap=settings.overlap,
             batch_size=1 if self._fits(image_hwc) else settings.batch_size,
         )
@@ -92,20 +93,25 @@ class Predictor:
     def _weighted(self, windows_bhwc: np.ndarray, weights_bh: np.ndarray, weights_bw: np.ndarray) -> jax.Array:
         return weigh(self._probabilities(self.variables, windows_bhwc), weights_bh, weights_bw)
 
-    def _fits(self, image_hwc: np.ndarray) -> bool:
+    def _window(self, image_hwc: np.ndarray) -> tuple[int, int]:
+        """Return rows and columns of the window for an image: its own if it is to be computed whole."""
         chex.assert_shape(image_hwc, (None, None, 3))
         chex.assert_type(image_hwc, np.uint8)
-        return image_hwc.shape[0] <= self.tile[0] and image_hwc.shape[1] <= self.tile[1]
+        height, width, _ = image_hwc.shape
+        return (height, width) if height * width <= self.config.inference.whole_up_to else self.tile
+
+    def _fits(self, image_hwc: np.ndarray) -> bool:
+        return all(size <= side for size, side in zip(image_hwc.shape[:2], self._window(image_hwc), strict=True))
 
     def _groups(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
-        """Yield the items in order: a full batch of small images, what small ones are left, or one large image."""
+        """Yield the items in order: a full batch of small images, what small ones are left, or one image alone."""
         small = []
         for item in items:
-            fits = self._fits(item[1])
-            if small and (not fits or len(small) == self.config.inference.batch_size):
+            shared = self._fits(item[1]) and self._window(item[1]) == self.tile
+            if small and (not shared or len(small) == self.config.inference.batch_size):
                 yield small
                 small = []
-            if fits:
+            if shared:
                 small.append(item)
             else:
                 yield [item]
@@ -113,10 +119,11 @@ class Predictor:
             yield small
 
     def _start(self, group: list[tuple[Tag, np.ndarray]]) -> jax.Array | None:
-        """Return the labels of a group of small images, still being computed; None for a large image."""
-        if not self._fits(group[0][1]):
+        """Return the labels of a group that shares a window, still being computed; None for a large image."""
+        first_hwc = group[0][1]
+        if not self._fits(first_hwc):
             return None
-        windows = [fill_up(image_hwc, self.tile) for _, image_hwc in group]
+        windows = [fill_up(image_hwc, self._window(first_hwc)) for _, image_hwc in group]
         if len(group) > 1:
             windows += windows[-1:] * (self.config.inference.batch_size - len(group))
         return most_probable(self._probabilities(self.variables, np.stack(windows)))

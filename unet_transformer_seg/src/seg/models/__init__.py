@@ -8,10 +8,12 @@ import flax.linen as nn
 from seg.config import ModelConfig
 from seg.errors import UserError
 from seg.models.layers import count_parameters
+from seg.models.resnet_unet import ResNetUNet
+from seg.models.transunet import TransUNet
 from seg.models.unet import UNet
 from seg.models.unet_transformer import UNetTransformer
 
-__all__ = ["UNet", "UNetTransformer", "build_model", "count_parameters"]
+__all__ = ["ResNetUNet", "TransUNet", "UNet", "UNetTransformer", "build_model", "count_parameters"]
 
 
 def build_model(config: ModelConfig) -> nn.Module:
@@ -33,5 +35,9 @@ def build_model(config: ModelConfig) -> nn.Module:
             return UNet(config)
         case "unet_transformer":
             return UNetTransformer(config)
+        case "transunet":
+            return TransUNet(config)
+        case "resnet_unet":
+            return ResNetUNet(config)
         case name:
-            raise UserError(f"model.name: expected unet or unet_transformer, found {name!r}")
+            raise UserError(f"model.name: expected unet, unet_transformer, transunet or resnet_unet, found {name!r}")

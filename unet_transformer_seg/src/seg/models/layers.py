@@ -20,16 +20,31 @@ NORM_EPSILON = 1e-5
 
 
 class Conv(nn.Module):
-    """A 3 × 3 convolution of equal size, without bias because a norm follows: float[b, h, w, c] → [b, h, w, o]."""
+    """A convolution: float[b, h, w, c] → [b, ⌈h/stride⌉, ⌈w/stride⌉, o].
+
+    Attributes:
+        features: channels of the result.
+        kernel_size: rows and columns of the kernel, odd.
+        stride: step between the positions of the kernel; `kernel_size` // 2 zeros lie around the map, as in torch.
+        use_bias: add a learned bias; a norm that follows makes one superfluous.
+    """
 
     features: int
+    kernel_size: int = 3
+    stride: int = 1
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x_bhwc):
-        """Return float[b, h, w, o] of float[b, h, w, c]."""
-        shape_hwio = (3, 3, x_bhwc.shape[-1], self.features)
-        kernel_hwio = self.param("kernel", truncated_normal(2.0), shape_hwio, jnp.float32)
-        return conv.conv2d(x_bhwc, kernel_hwio.astype(x_bhwc.dtype))
+        """Return float[b, ⌈h/stride⌉, ⌈w/stride⌉, o] of float[b, h, w, c]."""
+        shape_ijco = (self.kernel_size, self.kernel_size, x_bhwc.shape[-1], self.features)
+        kernel_ijco = self.param("kernel", truncated_normal(2.0), shape_ijco, jnp.float32).astype(x_bhwc.dtype)
+        bias_o = None
+        if self.use_bias:
+            bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(x_bhwc.dtype)
+        # "SAME" with a stride would put the zeros of an even size at the end only.
+        padding = "SAME" if self.stride == 1 else 2 * ((self.kernel_size // 2,) * 2,)
+        return conv.conv2d(x_bhwc, kernel_ijco, bias_o, stride=self.stride, padding=padding)
 
 
 class UpConv(nn.Module):
@@ -153,7 +168,7 @@ class DoubleConv(nn.Module):
     def __call__(self, x_bhwc, train: bool):
         """Return float[b, h, w, features] of float[b, h, w, c]; `train` is passed on to the norms."""
         for number, features in enumerate((self.middle, self.features), start=1):
-            x_bhwc = Conv(features, name=f"conv{number}")(x_bhwc)
+            x_bhwc = Conv(features, use_bias=self.config.conv_bias, name=f"conv{number}")(x_bhwc)
             if self.config.norm == "batch":
                 x_bhwc = BatchNorm(name=f"norm{number}")(x_bhwc, train)
             else:

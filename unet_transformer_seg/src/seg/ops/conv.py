@@ -8,6 +8,7 @@ a third of the speed of its matrix products, and so do its convolutions of small
 """
 
 import functools
+import math
 
 import chex
 import jax
@@ -74,7 +75,9 @@ def _compiler_conv(x_bhwc, kernel_ijco, stride: int = 1, padding: Padding = "SAM
 def _same_conv_cpu(x_bhwc, kernel_ijco):
     """Return the convolution of equal size; its gradients are written out below."""
     rows, columns, c, o = kernel_ijco.shape
-    if kernel_ijco.size < MANY_WEIGHTS * x_bhwc.size and rows * columns > 1:
+    # In an exported program the number of images is open: the choice is made for one.
+    values = x_bhwc.size if isinstance(x_bhwc.shape[0], int) else math.prod(x_bhwc.shape[1:])
+    if kernel_ijco.size < MANY_WEIGHTS * values and rows * columns > 1:
         return _compiler_conv(x_bhwc, kernel_ijco)
     padded_bhwc = _pad_for(x_bhwc, rows, columns)
     _, h, w, _ = x_bhwc.shape
@@ -187,6 +190,31 @@ def max_pool(x_bhwc: chex.Array) -> chex.Array:
     blocks = x_bhwc[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
     upper, lower = (jnp.maximum(blocks[:, :, i, :, 0], blocks[:, :, i, :, 1]) for i in (0, 1))
     return jnp.maximum(upper, lower)
+
+
+@functools.partial(jax.jit, static_argnames="padding")
+def max_pool_3x3(x_bhwc: chex.Array, *, padding: int) -> chex.Array:
+    """Return the largest value of each 3×3 neighbourhood, at every second pixel.
+
+    y[b, h, w, c] = max_ij x[b, 2h + i − padding, 2w + j − padding, c], i and j from 0 to 2, the image's pixels only
+
+    The largest of nine is written as comparisons of two arrays, for the reason given at `max_pool`.
+
+    Args:
+        x_bhwc: float[b, h, w, c].
+        padding: 0 (the neighbourhoods lie inside the image, h and w at least 3) or 1.
+
+    Returns:
+        y_bhwc: float[b, ⌊(h + 2·padding − 1)/2⌋, ⌊(w + 2·padding − 1)/2⌋, c].
+    """
+    chex.assert_rank(x_bhwc, 4)
+    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x_bhwc = jnp.pad(x_bhwc, sides, constant_values=-jnp.inf)
+    for axis in (1, 2):
+        last = (x_bhwc.shape[axis] - 3) // 2 * 2
+        first, second, third = (jax.lax.slice_in_dim(x_bhwc, i, i + last + 1, stride=2, axis=axis) for i in range(3))
+        x_bhwc = jnp.maximum(jnp.maximum(first, second), third)
+    return x_bhwc
 
 
 @functools.partial(jax.jit, static_argnames="factor")

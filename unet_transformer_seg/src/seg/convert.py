@@ -1,0 +1,88 @@
+"""Open published weights, or publish some: `python -m seg.convert --from milesial FILE.pth --out FOLDER`."""
+
+import argparse
+from pathlib import Path
+
+from seg.cli import run_command
+from seg.config_reader import load_config
+from seg.errors import EXIT_OK, UserError
+
+SOURCES = ("milesial", "transunet", "r50-vit", "smp")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m seg.convert",
+        description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
+        "R50+ViT npz that a TransUNet begins with, or a Unet with a ResNet encoder of segmentation_models_pytorch. Or "
+        "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and nothing "
+        "in the file of weights is run.",
+        epilog="Exit codes: 0 written, 2 wrong input. --from needs: pip install 'unet-transformer-seg[export]'",
+    )
+    direction = parser.add_mutually_exclusive_group(required=True)
+    kinds = "{" + ",".join(SOURCES) + "}"
+    direction.add_argument("--from", dest="source", nargs=2, metavar=(kinds, "FILE"), help="published weights")
+    direction.add_argument("--to", dest="target", nargs=2, metavar=("milesial", "MODEL"), help="run, or model folder")
+    parser.add_argument("--out", type=Path, required=True, help="the model folder, or with --to the file; a new one")
+    parser.add_argument("--classes", metavar="A,B,…", default="", help="names of the classes, the background first")
+    parser.add_argument("--num-classes", type=int, default=2, help="r50-vit: that it shall learn (default: 2)")
+    parser.add_argument("--num-heads", type=int, help="transunet: attention heads (default: one for 64 channels)")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
+    parser.add_argument("--force", action="store_true", help="replace what an earlier call wrote")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.size=[640,960]")
+    arguments = parser.parse_intermixed_args()
+    kind, known = (arguments.source or arguments.target)[0], SOURCES if arguments.source else ("milesial",)
+    if kind not in known:
+        parser.error(f"expected {', '.join(known)}; found {kind!r}")
+    return arguments
+
+
+def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
+    """Write the model folder of published weights."""
+    from seg.config_reader import override_config
+    from seg.inference.model_folder import check_target, save_model_folder
+    from seg.published.opening import open_published
+
+    check_target(arguments.out, arguments.force)
+    names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
+    sizes = {"num_heads": arguments.num_heads, "num_classes": arguments.num_classes}
+    config, *parts = open_published(kind, path, names=names, **sizes)
+    config = override_config(config, arguments.overrides)
+    save_model_folder(arguments.out, config, *parts, force=arguments.force)
+
+
+def write_file(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write the file of weights of a run or a model folder."""
+    load_config(folder / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
+    if arguments.out.exists() and not (arguments.force and arguments.out.is_file()):
+        raise UserError(f"{arguments.out}: exists already; choose another --out, or replace a file with --force")
+
+    from seg.inference.predictor import load_predictor
+    from seg.published.opening import save_milesial
+
+    predictor = load_predictor(folder, arguments.checkpoint, arguments.overrides)
+    partial = arguments.out.with_name(f".{arguments.out.name}.part")
+    try:
+        save_milesial(partial, predictor.config, predictor.variables)
+        partial.replace(arguments.out)
+    except OSError as error:
+        raise UserError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Convert in the direction that is asked for; return the exit code."""
+    arguments = parse_arguments()
+    if arguments.source:
+        open_file(arguments.source[0], Path(arguments.source[1]), arguments)
+    else:
+        write_file(Path(arguments.target[1]), arguments)
+    files = arguments.out.iterdir() if arguments.out.is_dir() else [arguments.out]
+    print(f"{arguments.out}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

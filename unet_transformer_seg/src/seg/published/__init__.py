@@ -1,0 +1,1 @@
+"""Weights that others have published: read, written, and translated to the names and layouts of the models here."""

@@ -1,0 +1,165 @@
+"""Opens a file of published weights: the settings, classes and variables of a model here."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seg.checkpoints.arrays import describe_arrays, named_arrays
+from seg.classes import ClassTable, make_class_table
+from seg.config import Config, DataConfig, ModelConfig
+from seg.errors import UserError
+from seg.models import build_model
+from seg.published import milesial, r50_vit, smp, transunet
+from seg.published.mapping import Pair, give_back, strip_prefix, take_over
+from seg.published.torch_file import read_torch_file, write_torch_file
+
+WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
+WHOLE_UP_TO = 2_500_000
+"""Published programs give an image to the network as it is; so do we, up to this size."""
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+"""Pixels in 0…1 as they are."""
+TO_PLUS_MINUS_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+class Published(NamedTuple):
+    """A model that was published by others.
+
+    Attributes:
+        config: settings that say what it is and how images reach it.
+        classes: names and colours.
+        variables: `params` and `batch_stats`; arrays may be views of the file.
+    """
+
+    config: Config
+    classes: ClassTable
+    variables: dict[str, Any]
+
+
+def open_milesial(path: Path) -> Published:
+    """Return the U-Net in a `.pth` of milesial/Pytorch-UNet. Errors as in `open_published`."""
+    tensors, extras = read_torch_file(path)
+    tensors = strip_prefix(tensors)
+    model = milesial.read_milesial_config(tensors, path)
+    pairs = milesial.milesial_pairs(model, milesial.has_one_class(tensors))
+    variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
+    num_values = len(tensors["outc.conv.weight"])
+    data = DataConfig(size=WINDOW, **PLAIN)
+    # A model of one class was trained with the values of background and foreground.
+    data = milesial.read_mask_values(data, extras, max(num_values, 2), path)
+    return Published(Config(model=model, data=data), _classes(model, data), variables)
+
+
+def open_transunet(path: Path, num_heads: int | None = None) -> Published:
+    """Return the TransUNet in a `.pth` of its authors' program. Errors as in `open_published`."""
+    tensors = strip_prefix(read_torch_file(path).tensors)
+    model = transunet.read_transunet_config(tensors, path, num_heads)
+    variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
+    rows, columns = model.transunet.position_grid
+    data = DataConfig(size=(16 * rows, 16 * columns), **PLAIN)
+    return Published(Config(model=model, data=data), _classes(model, data), variables)
+
+
+def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
+    """Return a TransUNet with the ResNet and transformer of a `.npz`, and a decoder that has learned nothing yet."""
+    arrays = r50_vit.read_vit_npz(path)
+    model = r50_vit.read_vit_npz_config(arrays, path, num_classes)
+    variables = r50_vit.vit_npz_variables(arrays, path, model, jax.random.key(0))
+    data = DataConfig(size=PHOTOGRAPH_WINDOW, **TO_PLUS_MINUS_ONE)
+    return Published(Config(model=model, data=data), _classes(model, data), variables)
+
+
+def open_smp(path: Path) -> Published:
+    """Return the `Unet` in a `.pth` of segmentation_models_pytorch. Errors as in `open_published`."""
+    tensors = strip_prefix(read_torch_file(path).tensors)
+    model = smp.read_smp_config(tensors, path)
+    pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
+    variables = _variables(pairs, tensors, model, path, smp.is_ignored)
+    data = DataConfig(size=WINDOW)  # the mean and deviation of ImageNet are the default
+    return Published(Config(model=model, data=data), _classes(model, data), variables)
+
+
+def open_published(
+    kind: str, path: Path, *, num_heads: int | None = None, num_classes: int = 2, names: Sequence[str] = ()
+) -> Published:
+    """Return the model in a file that others have published.
+
+    Args:
+        kind: "milesial", "transunet", "r50-vit" or "smp".
+        path: of the file.
+        num_heads: attention heads of a transunet, which no shape tells.
+        num_classes: that an r50-vit shall learn.
+        names: of the classes; without them they are numbered.
+
+    Raises:
+        UserError: a file that cannot be read, wants to run something, or holds another model; or a wrong number of
+            names.
+    """
+    match kind:
+        case "milesial":
+            found = open_milesial(path)
+        case "transunet":
+            found = open_transunet(path, num_heads)
+        case "r50-vit":
+            found = open_r50_vit(path, len(names) or num_classes)
+        case "smp":
+            found = open_smp(path)
+        case _:
+            raise UserError(f"expected milesial, transunet, r50-vit or smp, found {kind!r}")
+    inference = dataclasses.replace(found.config.inference, whole_up_to=WHOLE_UP_TO)
+    found = found._replace(config=dataclasses.replace(found.config, name=path.stem, inference=inference))
+    return _named(found, names, path) if names else found
+
+
+def save_milesial(path: Path, config: Config, variables: Any) -> None:
+    """Write a `unet` as a `.pth` that milesial's program loads: the inverse of `open_milesial`.
+
+    Args:
+        path: of the file.
+        config: of the model, `num_classes` set.
+        variables: `params` and `batch_stats`.
+
+    Raises:
+        UserError: a model that milesial's program has not.
+    """
+    pairs = milesial.milesial_pairs(config.model, milesial.answers_sigmoid(variables["params"]))
+    arrays = {name: np.asarray(array) for name, array in named_arrays(variables).items()}
+    tensors = milesial.with_counters(give_back(pairs, arrays))
+    write_torch_file(path, tensors, {"mask_values": milesial.make_mask_values(config)})
+
+
+def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of the variables of a model."""
+    side = config.stem_stride * 2**config.depth
+    image_bhwc = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: build_model(config).init(jax.random.key(0), x, train=False), image_bhwc)
+    return {name: shape for name, (shape, _) in describe_arrays(variables).items()}
+
+
+def _variables(
+    pairs: Sequence[Pair],
+    tensors: Mapping[str, np.ndarray],
+    model: ModelConfig,
+    path: Path,
+    ignored: Callable[[str], bool],
+) -> dict[str, Any]:
+    arrays = take_over(pairs, tensors, array_shapes(model), path, ignored)
+    return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(arrays, sep="/")}
+
+
+def _classes(model: ModelConfig, data: DataConfig) -> ClassTable:
+    names = ("background", *(f"class {number}" for number in range(1, model.num_classes)))
+    return make_class_table(names, data.palette)
+
+
+def _named(found: Published, names: Sequence[str], path: Path) -> Published:
+    """Return the model with other names for its classes."""
+    if len(names) != len(found.classes):
+        raise UserError(f"{path}: the model has {len(found.classes)} classes, but {len(names)} names are given")
+    return found._replace(classes=make_class_table(tuple(names), found.config.data.palette))

@@ -1,0 +1,165 @@
+"""`R50+ViT-B_16.npz`: ResNet and transformer of `transunet`, trained on ImageNet-21k, and the variables made of them.
+
+    conv_root, gn_root                                       params/resnet/root_{conv,norm}
+    block1/unit1/{conv1,gn1,…,conv_proj,gn_proj}             params/resnet/block1/unit1/{conv1,norm1,…,project_…}
+    embedding                                                params/tokens/embedding
+    Transformer/posembed_input/pos_embedding                 params/tokens/positions/table
+    Transformer/encoderblock_{0,1,…}/…                       params/tokens/transformer/blocks/…, all layers in one array
+    Transformer/encoder_norm                                 params/tokens/transformer/norm
+
+The file was written by Flax, so its layouts are the ones here. It knows neither decoder nor head: a network that
+starts from it draws those anew. What belongs to the classification of images is left out (the class token, its
+position and the head), and so is the bias of the keys, which the softmax cancels.
+
+The norm of a shortcut had 32 groups when these weights were trained; TransUNet, which starts from them, gives each
+channel a group of its own, and so does the model here.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seg.checkpoints.arrays import named_arrays
+from seg.config import ModelConfig, TransUNetConfig
+from seg.errors import UserError
+from seg.models import build_model
+from seg.models.resnet_v2 import DOWNSAMPLING
+from seg.published.mapping import Layout, Pair, take_over
+from seg.published.transunet import BLOCKS, count_layers, count_units, positions, shape_of, square_grid, units
+
+KINDS = ("kernel", "bias")
+ATTENTION = "MultiHeadDotProductAttention_1"
+LAYER = "Transformer/encoderblock_{}"
+POSITIONS = "Transformer/posembed_input/pos_embedding"
+
+FLAX_CONV1X1 = Layout(lambda w_11io: w_11io[0, 0], lambda w_io: w_io[None, None])
+"""The kernel of a 1 × 1 convolution in Flax, which here is a linear map."""
+
+
+def read_vit_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of the file; factor and offset of a group norm as vectors, which Flax kept as [1, 1, 1, c].
+
+    Raises:
+        UserError: no such file, or not an `.npz` of numbers.
+    """
+    try:
+        # numpy leaves a file that it opened itself open when it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: expected an .npz with arrays of numbers ({error})") from None
+    return {name: array.reshape(-1) if _of_group_norm(name) else array for name, array in arrays.items()}
+
+
+def is_ignored_npz(name: str) -> bool:
+    """Return whether an array has no part in the answers: it classifies images, or is the bias of keys."""
+    return name == "cls" or name.startswith(("head/", "pre_logits/")) or name.endswith(f"{ATTENTION}/key/bias")
+
+
+def read_vit_npz_config(arrays: Mapping[str, np.ndarray], path: Path, num_classes: int) -> ModelConfig:
+    """Return the model that the arrays are a part of: widths and depths from their shapes, the decoder as published.
+
+    Args:
+        arrays: of the file.
+        path: where they come from, for the message.
+        num_classes: of the task that the network will learn.
+
+    Raises:
+        UserError: not a hybrid of ResNet and ViT.
+    """
+
+    def shape(name: str, rank: int) -> tuple[int, ...]:
+        return shape_of(arrays, name, rank, path, "a hybrid of ResNet and ViT in Flax's layout (R50+ViT)")
+
+    _, num_positions, hidden_width = shape(POSITIONS, 3)
+    settings = TransUNetConfig(
+        resnet_width=shape("conv_root/kernel", 4)[3],
+        resnet_units=count_units(arrays, path, "block{}/unit{}/conv1/kernel"),
+        hidden_width=hidden_width,
+        num_layers=count_layers(arrays, path, f"{LAYER}/{ATTENTION}/query/kernel"),
+        num_heads=shape(f"{LAYER.format(0)}/{ATTENTION}/query/kernel", 3)[1],
+        mlp_width=shape(f"{LAYER.format(0)}/MlpBlock_3/Dense_0/kernel", 2)[1],
+        position_grid=square_grid(num_positions - 1, path),
+    )
+    return ModelConfig(name="transunet", num_classes=num_classes, transunet=settings)
+
+
+def vit_npz_pairs(config: ModelConfig) -> list[Pair]:
+    """Return the pairs of the model's arrays that the file has."""
+    settings = config.transunet
+    pairs = [Pair("params/resnet/root_conv/kernel", "conv_root/kernel"), *_affine("params/resnet/root_norm", "gn_root")]
+    for ours, block, unit in units(settings):
+        theirs = f"block{block}/unit{unit}"
+        layers = [(f"conv{n}", f"norm{n}", f"conv{n}", f"gn{n}") for n in (1, 2, 3)]
+        if unit == 1:
+            layers.append(("project_conv", "project_norm", "conv_proj", "gn_proj"))
+        for conv, norm, their_conv, their_norm in layers:
+            pairs.append(Pair(f"{ours}/{conv}/kernel", f"{theirs}/{their_conv}/kernel"))
+            pairs += _affine(f"{ours}/{norm}", f"{theirs}/{their_norm}")
+    pairs += [
+        Pair("params/tokens/embedding/kernel", "embedding/kernel", FLAX_CONV1X1),
+        Pair("params/tokens/embedding/bias", "embedding/bias"),
+        Pair("params/tokens/positions/table", POSITIONS, positions(settings, num_extra=1)),
+        *_affine("params/tokens/transformer/norm", "Transformer/encoder_norm"),
+    ]
+    return pairs + _layer_pairs(settings)
+
+
+def vit_npz_variables(arrays: Mapping[str, np.ndarray], path: Path, config: ModelConfig, key: jax.Array) -> dict:
+    """Return variables whose ResNet and transformer are those of the file; bridge, decoder and head are drawn anew.
+
+    Args:
+        arrays: of the file.
+        path: where they come from, for the message.
+        config: the model, from `read_vit_npz_config`; its decoder may be another than the published one.
+        key: of the draw.
+
+    Returns:
+        variables: `params` and `batch_stats`, float32.
+
+    Raises:
+        UserError: listing the arrays that are missing, superfluous, or of another shape.
+    """
+    model = build_model(config)
+
+    def init(key):
+        return named_arrays(model.init(key, jnp.zeros((1, DOWNSAMPLING, DOWNSAMPLING, 3)), train=False))
+
+    pairs = vit_npz_pairs(config)
+    given = {pair.ours for pair in pairs}
+    shapes = {name: leaf.shape for name, leaf in jax.eval_shape(init, key).items() if name in given}
+    ours = take_over(pairs, arrays, shapes, path, is_ignored_npz)
+    # The compiler leaves out what is not asked for: the forward pass, and the draw of all that the file has.
+    fresh = jax.jit(lambda key: {name: leaf for name, leaf in init(key).items() if name not in given})(key)
+    return flax.traverse_util.unflatten_dict(fresh | ours, sep="/")
+
+
+def _layer_pairs(settings: TransUNetConfig) -> list[Pair]:
+    """Return the pairs of the transformer's layers, which are stacked here."""
+    kernel_and_bias = {f"attention/{name}": f"{ATTENTION}/{name}" for name in ("query", "key", "value", "out")}
+    kernel_and_bias |= {f"feed_forward/dense{n + 1}": f"MlpBlock_3/Dense_{n}" for n in (0, 1)}
+    parts = [(f"{ours}/{kind}", f"{theirs}/{kind}") for ours, theirs in kernel_and_bias.items() for kind in KINDS]
+    for ours, theirs in (("attention_norm", "LayerNorm_0"), ("feed_forward_norm", "LayerNorm_2")):
+        parts += [(f"{ours}/{kind}", f"{theirs}/{kind}") for kind in ("scale", "bias")]
+    return [
+        Pair(f"{BLOCKS}/{ours}", tuple(f"{LAYER.format(n)}/{theirs}" for n in range(settings.num_layers)))
+        for ours, theirs in parts
+        if ours != "attention/key/bias"
+    ]
+
+
+def _affine(ours: str, theirs: str) -> list[Pair]:
+    """Return the pairs of the factor and offset of a norm."""
+    return [Pair(f"{ours}/{kind}", f"{theirs}/{kind}") for kind in ("scale", "bias")]
+
+
+def _of_group_norm(name: str) -> bool:
+    return any(part.startswith("gn") for part in name.split("/"))

@@ -1,0 +1,134 @@
+"""`Unet` of segmentation_models_pytorch with a ResNet encoder: its state dict and our `resnet_unet`.
+
+    encoder.conv1.weight                             params/encoder/conv1/kernel
+    encoder.bn1.{weight,bias}                        params/encoder/norm1/{scale,bias}
+    encoder.bn1.{running_mean,running_var}           batch_stats/encoder/norm1/{mean,var}
+    encoder.layer2.0.conv1.weight                    params/encoder/layer2/unit0/conv1/kernel
+    encoder.layer2.0.downsample.{0,1}.…              …/encoder/layer2/unit0/shortcut_{conv,norm}/…
+    decoder.blocks.0.conv1.{0,1}.…                   …/decoder/block0/{conv1,norm1}/…
+    segmentation_head.0.{weight,bias}                params/head/{kernel,bias}
+
+A model of one class answers with one logit z and the probability sigmoid(z). Here background is a class too: the same
+model has the logits [0, z], and softmax([0, z]) is [1 − sigmoid(z), sigmoid(z)].
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from seg.config import ModelConfig, ResNetUNetConfig
+from seg.errors import UserError
+from seg.models.resnet import KERNELS, plan_units
+from seg.published.mapping import CONV2D, Layout, Pair
+
+NUM_BLOCKS = 5
+
+SIGMOID_KERNEL = Layout(
+    lambda w_1ihw: CONV2D.to_ours(np.concatenate([np.zeros_like(w_1ihw), w_1ihw])),
+    lambda w_hwi2: CONV2D.to_theirs(w_hwi2[..., 1:] - w_hwi2[..., :1]),
+)
+"""A head of one class: the background's logit is 0. Back, only the difference of the two logits counts."""
+SIGMOID_BIAS = Layout(lambda b_1: np.concatenate([np.zeros_like(b_1), b_1]), lambda b_2: b_2[1:] - b_2[:1])
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a tensor has no part in the answers: a counter of batches, or the encoder's own classifier."""
+    return name.endswith(".num_batches_tracked") or name.startswith("encoder.fc.")
+
+
+def has_one_class(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Return whether the model answers with the single logit of a foreground."""
+    return len(tensors["segmentation_head.0.weight"]) == 1
+
+
+def read_smp_config(tensors: Mapping[str, np.ndarray], path: Path) -> ModelConfig:
+    """Return the model that the tensors belong to: kind and number of units, widths and classes from their shapes.
+
+    Args:
+        tensors: a state dict, its names without a common prefix.
+        path: where it comes from, for the message.
+
+    Raises:
+        UserError: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        found = tensors.get(f"{name}.weight", np.zeros(0)).shape
+        if len(found) != 4 or 0 in found:
+            raise _not_supported(path, f"no convolution {name}.weight among {_some(tensors)}")
+        return found
+
+    width, channels, *_ = shape("encoder.conv1")
+    if channels != 3:
+        raise _not_supported(path, f"a model of {channels} channels (in_channels); images here have 3")
+    units = tuple(_count_units(tensors, layer) for layer in range(1, 5))
+    if 0 in units:
+        raise _not_supported(path, f"no unit encoder.layer{units.index(0) + 1}.0 among {_some(tensors)}")
+    block = "bottleneck" if "encoder.layer1.0.conv3.weight" in tensors else "basic"
+    outputs, inputs, *_ = shape("encoder.layer1.0.conv2")
+    if (outputs, inputs) != (width, width):
+        raise _not_supported(path, "units that are grouped or widened (ResNeXt, Wide ResNet)")
+    if extra := sorted(name for name in tensors if ".attention" in name or name.startswith("decoder.center.")):
+        raise _not_supported(path, f"a decoder with attention or a centre block, {_some(extra)}")
+    decoder_widths = tuple(shape(f"decoder.blocks.{i}.conv1.0")[0] for i in range(NUM_BLOCKS))
+    num_classes = max(shape("segmentation_head.0")[0], 2)
+    sizes = ResNetUNetConfig(block=block, units=units, encoder_width=width, decoder_widths=decoder_widths)
+    return ModelConfig(name="resnet_unet", num_classes=num_classes, resnet_unet=sizes)
+
+
+def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
+    """Return the pairs of every array of the model.
+
+    Args:
+        config: a `resnet_unet`.
+        one_class: whether the other side has the single logit of a foreground (`has_one_class`) where ours has two.
+    """
+    sizes = config.resnet_unet
+    pairs = _conv_norm("encoder", "conv1", "norm1", "encoder.conv1", "encoder.bn1")
+    for plan in plan_units(sizes):
+        ours, theirs = f"encoder/layer{plan.layer}/unit{plan.number}", f"encoder.layer{plan.layer}.{plan.number}"
+        for n in range(1, len(KERNELS[sizes.block]) + 1):
+            pairs += _conv_norm(ours, f"conv{n}", f"norm{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}")
+        if plan.projects:
+            down = f"{theirs}.downsample"
+            pairs += _conv_norm(ours, "shortcut_conv", "shortcut_norm", f"{down}.0", f"{down}.1")
+    for i in range(len(sizes.decoder_widths)):
+        for n in (1, 2):
+            theirs = f"decoder.blocks.{i}.conv{n}"
+            pairs += _conv_norm(f"decoder/block{i}", f"conv{n}", f"norm{n}", f"{theirs}.0", f"{theirs}.1")
+    head = "segmentation_head.0"
+    pairs.append(Pair("params/head/kernel", f"{head}.weight", SIGMOID_KERNEL if one_class else CONV2D))
+    pairs.append(Pair("params/head/bias", f"{head}.bias", *([SIGMOID_BIAS] if one_class else [])))
+    return pairs
+
+
+def _conv_norm(ours: str, conv: str, norm: str, their_conv: str, their_norm: str) -> list[Pair]:
+    """Return the pairs of a convolution without bias and the batch norm behind it."""
+    return [
+        Pair(f"params/{ours}/{conv}/kernel", f"{their_conv}.weight", CONV2D),
+        Pair(f"params/{ours}/{norm}/scale", f"{their_norm}.weight"),
+        Pair(f"params/{ours}/{norm}/bias", f"{their_norm}.bias"),
+        Pair(f"batch_stats/{ours}/{norm}/mean", f"{their_norm}.running_mean"),
+        Pair(f"batch_stats/{ours}/{norm}/var", f"{their_norm}.running_var"),
+    ]
+
+
+def _count_units(tensors: Mapping[str, np.ndarray], layer: int) -> int:
+    count = 0
+    while f"encoder.layer{layer}.{count}.conv1.weight" in tensors:
+        count += 1
+    return count
+
+
+def _not_supported(path: Path, found: str) -> UserError:
+    return UserError(
+        f"{path}: expected the state dict of segmentation_models_pytorch's Unet with a ResNet encoder (resnet18 to "
+        f"resnet152, depth 5, 3 channels; decoder with batch norm, without attention), found {found}"
+    )
+
+
+def _some(names: Mapping[str, np.ndarray] | list[str]) -> str:
+    """Return the first few names."""
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,237 @@
+"""TransUNet as its authors' program saves it: its state dict and our `transunet`.
+
+    transformer.embeddings.hybrid_model.root.{conv,gn}       params/resnet/root_{conv,norm}
+    ….hybrid_model.body.block1.unit1.{conv1,gn1,…}           params/resnet/block1/unit1/{conv1,norm1,…}
+    ….unit1.{downsample,gn_proj}                             …/unit1/project_{conv,norm}
+    transformer.embeddings.patch_embeddings                  params/tokens/embedding
+    transformer.embeddings.position_embeddings               params/tokens/positions/table
+    transformer.encoder.layer.{0,1,…}.{attn,ffn,…}           params/tokens/transformer/blocks/…, all layers in one array
+    transformer.encoder.encoder_norm                         params/tokens/transformer/norm
+    decoder.conv_more.{0,1}                                  params/bridge/{conv,norm}
+    decoder.blocks.0.conv1.{0,1}                             params/decoder/block0/convs/{conv1,norm1}
+    segmentation_head.0                                      params/head
+
+The bias of the keys has no counterpart: it adds the same to all scores of a query, and the softmax cancels it.
+
+Letters: d width of the tokens, a attention heads, i inputs, o outputs.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from seg.config import ModelConfig, TransUNetConfig
+from seg.errors import UserError
+from seg.published.mapping import AS_IS, CONV1X1, CONV2D, LINEAR, Layout, Pair
+
+HEAD_WIDTH = 64
+NUM_BLOCKS = 4
+EMBEDDINGS = "transformer.embeddings"
+RESNET = f"{EMBEDDINGS}.hybrid_model"
+LAYER = "transformer.encoder.layer"
+BLOCKS = "params/tokens/transformer/blocks"
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a tensor has no part in the answers: a counter of batches, or the bias of keys."""
+    return name.endswith((".num_batches_tracked", ".attn.key.bias"))
+
+
+def read_transunet_config(tensors: Mapping[str, np.ndarray], path: Path, num_heads: int | None = None) -> ModelConfig:
+    """Return the model that the tensors belong to: widths, depths and classes from their shapes.
+
+    Args:
+        tensors: a state dict, its names without a common prefix.
+        path: where it comes from, for the message.
+        num_heads: attention heads, which no shape tells; None takes heads of width 64, as in every published ViT.
+
+    Raises:
+        UserError: not a TransUNet with a ResNet and a decoder of four blocks, or no way to know the heads.
+    """
+
+    def shape(name: str, rank: int) -> tuple[int, ...]:
+        return shape_of(tensors, name, rank, path, "a TransUNet with a ResNet (R50-ViT), by its state dict")
+
+    convs = [shape(f"decoder.blocks.{i}.conv1.0.weight", 4) for i in range(NUM_BLOCKS)]
+    widths = tuple(conv[0] for conv in convs)
+    bridge_width = shape("decoder.conv_more.0.weight", 4)[0]
+    skips = [conv[1] - below for conv, below in zip(convs, (bridge_width, *widths[:-1]), strict=True)]
+    _, positions, hidden_width = shape(f"{EMBEDDINGS}.position_embeddings", 3)
+    settings = TransUNetConfig(
+        resnet_width=shape(f"{RESNET}.root.conv.weight", 4)[0],
+        resnet_units=count_units(tensors, path, f"{RESNET}.body.block{{}}.unit{{}}.conv1.weight"),
+        hidden_width=hidden_width,
+        num_layers=count_layers(tensors, path, f"{LAYER}.{{}}.attn.query.weight"),
+        num_heads=_heads(hidden_width, num_heads, path),
+        mlp_width=shape(f"{LAYER}.0.ffn.fc1.weight", 2)[0],
+        position_grid=square_grid(positions, path),
+        bridge_width=bridge_width,
+        decoder_widths=widths,
+        num_skips=sum(channels > 0 for channels in skips[:3]),
+    )
+    return ModelConfig(name="transunet", num_classes=shape("segmentation_head.0.weight", 4)[0], transunet=settings)
+
+
+def transunet_pairs(config: ModelConfig) -> list[Pair]:
+    """Return the pairs of every array of the model."""
+    return _resnet_pairs(config.transunet) + _token_pairs(config.transunet) + _decoder_pairs()
+
+
+def _resnet_pairs(settings: TransUNetConfig) -> list[Pair]:
+    pairs = [Pair("params/resnet/root_conv/kernel", f"{RESNET}.root.conv.weight", CONV2D)]
+    pairs += _affine("params/resnet/root_norm", f"{RESNET}.root.gn")
+    for ours, block, unit in units(settings):
+        theirs = f"{RESNET}.body.block{block}.unit{unit}"
+        layers = [(f"conv{n}", f"norm{n}", f"conv{n}", f"gn{n}") for n in (1, 2, 3)]
+        if unit == 1:
+            layers.append(("project_conv", "project_norm", "downsample", "gn_proj"))
+        for conv, norm, their_conv, their_norm in layers:
+            pairs.append(Pair(f"{ours}/{conv}/kernel", f"{theirs}.{their_conv}.weight", CONV2D))
+            pairs += _affine(f"{ours}/{norm}", f"{theirs}.{their_norm}")
+    return pairs
+
+
+def _token_pairs(settings: TransUNetConfig) -> list[Pair]:
+    d, a = settings.hidden_width, settings.num_heads
+    to_heads = Layout(lambda w_oi: w_oi.T.reshape(d, a, d // a), lambda w_iae: w_iae.reshape(d, d).T)
+    bias_to_heads = Layout(lambda b_o: b_o.reshape(a, d // a), lambda b_ae: b_ae.reshape(d))
+    from_heads = Layout(lambda w_oi: w_oi.T.reshape(a, d // a, d), lambda w_aeo: w_aeo.reshape(d, d).T)
+
+    def stacked(ours: str, theirs: str, layout: Layout = AS_IS) -> Pair:
+        return Pair(f"{BLOCKS}/{ours}", tuple(f"{LAYER}.{n}.{theirs}" for n in range(settings.num_layers)), layout)
+
+    pairs = [
+        Pair("params/tokens/embedding/kernel", f"{EMBEDDINGS}.patch_embeddings.weight", CONV1X1),
+        Pair("params/tokens/embedding/bias", f"{EMBEDDINGS}.patch_embeddings.bias"),
+        Pair("params/tokens/positions/table", f"{EMBEDDINGS}.position_embeddings", positions(settings, num_extra=0)),
+        *_affine("params/tokens/transformer/norm", "transformer.encoder.encoder_norm"),
+        *[stacked(f"attention/{name}/kernel", f"attn.{name}.weight", to_heads) for name in ("query", "key", "value")],
+        *[stacked(f"attention/{name}/bias", f"attn.{name}.bias", bias_to_heads) for name in ("query", "value")],
+        stacked("attention/out/kernel", "attn.out.weight", from_heads),
+        stacked("attention/out/bias", "attn.out.bias"),
+    ]
+    for n in (1, 2):
+        pairs.append(stacked(f"feed_forward/dense{n}/kernel", f"ffn.fc{n}.weight", LINEAR))
+        pairs.append(stacked(f"feed_forward/dense{n}/bias", f"ffn.fc{n}.bias"))
+    for ours, theirs in (("attention_norm", "attention_norm"), ("feed_forward_norm", "ffn_norm")):
+        pairs += [stacked(f"{ours}/scale", f"{theirs}.weight"), stacked(f"{ours}/bias", f"{theirs}.bias")]
+    return pairs
+
+
+def _decoder_pairs() -> list[Pair]:
+    pairs = _conv_norm("bridge", "conv", "norm", "decoder.conv_more")
+    for i in range(NUM_BLOCKS):
+        for n in (1, 2):
+            pairs += _conv_norm(f"decoder/block{i}/convs", f"conv{n}", f"norm{n}", f"decoder.blocks.{i}.conv{n}")
+    pairs.append(Pair("params/head/kernel", "segmentation_head.0.weight", CONV2D))
+    pairs.append(Pair("params/head/bias", "segmentation_head.0.bias"))
+    return pairs
+
+
+def _conv_norm(ours: str, conv: str, norm: str, theirs: str) -> list[Pair]:
+    """Return the pairs of a convolution without bias and the batch norm behind it."""
+    return [
+        Pair(f"params/{ours}/{conv}/kernel", f"{theirs}.0.weight", CONV2D),
+        *_affine(f"params/{ours}/{norm}", f"{theirs}.1"),
+        Pair(f"batch_stats/{ours}/{norm}/mean", f"{theirs}.1.running_mean"),
+        Pair(f"batch_stats/{ours}/{norm}/var", f"{theirs}.1.running_var"),
+    ]
+
+
+def _affine(ours: str, theirs: str) -> list[Pair]:
+    """Return the pairs of the factor and offset of a norm."""
+    return [Pair(f"{ours}/scale", f"{theirs}.weight"), Pair(f"{ours}/bias", f"{theirs}.bias")]
+
+
+def units(settings: TransUNetConfig) -> Iterator[tuple[str, int, int]]:
+    """Yield, for each unit of the ResNet, its path here and the numbers of its block and itself, both from 1."""
+    for block, num_units in enumerate(settings.resnet_units, start=1):
+        for unit in range(1, num_units + 1):
+            yield f"params/resnet/block{block}/unit{unit}", block, unit
+
+
+def positions(settings: TransUNetConfig, num_extra: int) -> Layout:
+    """Return the layout of the positions: [1, num_extra + h·w, d] there, a table [h, w, d] here.
+
+    The `num_extra` first ones, of a class token, are dropped; on the way back they are zeros.
+    """
+    (h, w), d = settings.position_grid, settings.hidden_width
+
+    def to_theirs(table_hwd: np.ndarray) -> np.ndarray:
+        extra_nd = np.zeros((num_extra, d), table_hwd.dtype)
+        return np.concatenate([extra_nd, table_hwd.reshape(h * w, d)])[None]
+
+    return Layout(lambda x_1nd: x_1nd[0, num_extra:].reshape(h, w, d), to_theirs)
+
+
+def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, path: Path, expected: str) -> tuple[int, ...]:
+    """Return the shape of a tensor, or refuse the file.
+
+    Raises:
+        UserError: no such tensor, one of another rank, or an empty one.
+    """
+    if name not in tensors:
+        some = ", ".join(list(tensors)[:3])
+        raise UserError(f"{path}: expected {expected}, found no {name} among its {len(tensors)} tensors ({some} …)")
+    found = tensors[name].shape
+    if len(found) != rank or 0 in found:
+        raise UserError(f"{path}: expected {expected}, but its {name} has the shape {list(found)}, not {rank} axes")
+    return found
+
+
+def count_layers(tensors: Mapping[str, np.ndarray], path: Path, name: str) -> int:
+    """Return how many layers there are, `name` being that of a tensor with {} for the layer's number.
+
+    Raises:
+        UserError: none.
+    """
+    count = 0
+    while name.format(count) in tensors:
+        count += 1
+    if not count:
+        raise UserError(f"{path}: expected the layers of a transformer, found no {name.format(0)}")
+    return count
+
+
+def count_units(tensors: Mapping[str, np.ndarray], path: Path, name: str) -> tuple[int, int, int]:
+    """Return how many units each block of the ResNet has, `name` being that of a tensor with {} for block and unit.
+
+    Raises:
+        UserError: a block without units, or a fourth block.
+    """
+    counts = [0, 0, 0]
+    for i in range(3):
+        while name.format(i + 1, counts[i] + 1) in tensors:
+            counts[i] += 1
+    if 0 in counts or name.format(4, 1) in tensors:
+        wrong = counts.index(0) + 1 if 0 in counts else 4
+        found = "no" if 0 in counts else "a fourth block,"
+        raise UserError(f"{path}: expected a ResNet of 3 blocks, found {found} {name.format(wrong, 1)}")
+    return tuple(counts)
+
+
+def square_grid(num_positions: int, path: Path) -> tuple[int, int]:
+    """Return rows and columns of the positions, which are those of a square image.
+
+    Raises:
+        UserError: not a square number.
+    """
+    side = math.isqrt(max(num_positions, 0))
+    if not side or side**2 != num_positions:
+        raise UserError(f"{path}: expected positions of a square image, found {num_positions}, not a square number")
+    return side, side
+
+
+def _heads(hidden_width: int, num_heads: int | None, path: Path) -> int:
+    """Return the number of heads that was given, or as many as heads of width 64 make."""
+    if num_heads is None and hidden_width % HEAD_WIDTH:
+        raise UserError(
+            f"{path}: the number of attention heads cannot be read from the tensors, and the width {hidden_width} is "
+            f"no multiple of {HEAD_WIDTH}, the width of a published head; give it, for example --num-heads 4"
+        )
+    heads = hidden_width // HEAD_WIDTH if num_heads is None else num_heads
+    if heads < 1 or hidden_width % heads:
+        raise UserError(f"{path}: {heads} attention heads do not divide the width {hidden_width} of the tokens")
+    return heads

@@ -1,0 +1,199 @@
+"""The U-Net of segmentation_models_pytorch: names, values and gradients, at the published sizes and at narrow ones.
+
+The package needs torchvision, whose compiled operators must be made for the very build of torch; beside a CPU build
+they often are not, and `import torchvision` fails although nothing here uses them. So two of them are declared, without
+a body. Where the package cannot be imported even so, the twin in `smp_twin.py` takes its place, and `-ra` says so.
+"""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from seg.models import build_model, count_parameters  # noqa: E402
+from seg.published.mapping import give_back, strip_prefix, take_over  # noqa: E402
+from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs  # noqa: E402
+from seg.published.torch_file import read_torch_file  # noqa: E402
+
+_spec = importlib.util.spec_from_file_location("smp_twin", Path(__file__).with_name("smp_twin.py"))
+twin = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(twin)
+
+# Compiling takes longer than running here, so the compiler is told not to polish its machine code.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+WIDTHS = (256, 128, 64, 32, 16)
+ENCODERS = {
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+}
+NARROW = {
+    "basic": ("basic", (2, 1, 1, 2), 8, (12, 10, 8, 6, 4)),
+    "bottleneck": ("bottleneck", (1, 2, 1, 1), 4, (9,) * 5),
+}
+
+
+@functools.cache
+def import_smp():
+    """Return the package, or None where it or a torchvision is missing."""
+    try:
+        return _import_beside_any_torch()
+    except (ImportError, OSError, RuntimeError):
+        return None
+
+
+def _import_beside_any_torch():
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        # Declared for the life of the process, or the operators vanish with this variable.
+        import_smp.declared = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            import_smp.declared.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch
+
+
+@pytest.fixture
+def smp():
+    return import_smp() or pytest.skip("segmentation_models_pytorch cannot be imported: the twin stands for it")
+
+
+@functools.cache
+def published(encoder, classes):
+    """The package's model with drawn values, or its twin."""
+    if import_smp():
+        model = import_smp().Unet(encoder, encoder_weights=None, classes=classes)
+    else:
+        model = twin.Twin(*ENCODERS[encoder], 64, WIDTHS, classes)
+    model, last = twin.draw(model, 0).train(), "bn2" if ENCODERS[encoder][0] == "basic" else "bn3"
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of one batch: the maps keep their spread
+            if name.endswith(last) and ".layer" in name:
+                module.weight.data *= 0.25  # units that add little, or 16 of them magnify the rounding errors
+    with torch.no_grad():
+        model(to_torch(draw_image(2, 64, 96)))
+    return model.eval()
+
+
+def converted(theirs, folder):
+    """Return (our model, arrays, pairs) by way of a file."""
+    torch.save(theirs.state_dict(), folder / "weights.pth")
+    tensors = strip_prefix(read_torch_file(folder / "weights.pth").tensors)
+    config = read_smp_config(tensors, folder / "weights.pth")
+    model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+    shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+    return model, take_over(pairs, tensors, shapes, folder / "weights.pth", is_ignored), pairs
+
+
+def nested(arrays):
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def draw_image(*size):
+    return np.random.default_rng(2).normal(size=(*size, 3)).astype(np.float32)
+
+
+@functools.partial(quick_jit, static_argnums=0)
+def infer(model, variables, image):
+    return model.apply(variables, image, False)
+
+
+def to_torch(x_bhwc):
+    return torch.tensor(np.asarray(x_bhwc)).permute(0, 3, 1, 2)
+
+
+def answer(theirs, image):
+    with torch.no_grad():
+        return theirs(to_torch(image)).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_twin_is_the_package(smp, encoder):
+    package, own = published(encoder, 1), twin.Twin(*ENCODERS[encoder], 64, WIDTHS, 1).eval()
+    assert list(own.state_dict()) == list(package.state_dict())
+    own.load_state_dict(package.state_dict())
+    image = draw_image(1, 32, 64)
+    np.testing.assert_allclose(answer(own, image), answer(package, image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("encoder", "classes"), [("resnet18", 4), ("resnet34", 1), ("resnet50", 2)])
+def test_the_published_sizes(tmp_path, encoder, classes):
+    theirs = published(encoder, classes)
+    model, arrays, _ = converted(theirs, tmp_path)
+    one_more = 9 * 16 + 1 if classes == 1 else 0
+    counted = sum(parameter.numel() for parameter in theirs.parameters())
+    assert count_parameters(nested(arrays)["params"]) == counted + one_more
+    for size in ((32, 32), (64, 96)):
+        logits = np.asarray(infer(model, nested(arrays), draw_image(1, *size)))
+        expected = answer(theirs, draw_image(1, *size))
+        if classes == 1:
+            np.testing.assert_array_equal(logits[..., 0], 0)
+            logits = logits[..., 1:]
+        assert 0.3 < expected.std() < 3
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_narrow_ones_agree_in_value_gradient_and_statistics(tmp_path, kind):
+    """Training is compared with torch in float64, from which its own float32 gradients differ by up to 4e-3 here."""
+    theirs = twin.draw(twin.Twin(*NARROW[kind], 3), 1)
+    model, arrays, pairs = converted(theirs, tmp_path)
+    variables, image = nested(arrays), draw_image(2, 64, 96)
+    np.testing.assert_allclose(infer(model, variables, image), answer(theirs, image), atol=1e-4)
+
+    weights = np.random.default_rng(4).normal(size=(2, 64, 96, 3)).astype(np.float32) / (64 * 96)
+
+    def loss(params):
+        logits, state = model.apply({**variables, "params": params}, image, True, mutable=["batch_stats"])
+        return (logits * weights).sum(), (logits, state)
+
+    gradients, (logits, state) = quick_jit(jax.grad(loss, has_aux=True))(variables["params"])
+    trained = theirs.double().train()(to_torch(image).double())
+    (trained * to_torch(weights)).sum().backward()
+    np.testing.assert_allclose(logits, trained.detach().permute(0, 2, 3, 1), atol=1e-4)
+
+    found = flax.traverse_util.flatten_dict({"params": gradients, **state}, sep="/")
+    found = give_back(pairs, {name: np.asarray(array) for name, array in found.items()})
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    expected |= {name: value for name, value in theirs.state_dict().items() if "running" in name}
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        scale = float(value.abs().max())
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
+
+
+def test_other_sizes_are_those_of_the_image_filled_up_with_zeros(tmp_path):
+    theirs = twin.draw(twin.Twin(*NARROW["basic"], 3), 1)
+    model, arrays, _ = converted(theirs, tmp_path)
+    image = draw_image(1, 45, 70)
+    filled = np.pad(image, ((0, 0), (0, 19), (0, 26), (0, 0)))
+    logits = infer(model, nested(arrays), image)
+    np.testing.assert_allclose(logits, answer(theirs, filled)[:, :45, :70], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"decoder_attention_type": "scse"}, {"encoder_depth": 4, "decoder_channels": WIDTHS[:4]}, {"in_channels": 1}],
+    ids=str,
+)
+def test_other_settings_of_the_package_are_refused(smp, tmp_path, settings):
+    with pytest.raises(ValueError, match="expected the state dict of segmentation_models_pytorch's Unet"):
+        converted(smp.Unet("resnet18", encoder_weights=None, classes=2, **settings), tmp_path)
+
+
+@pytest.mark.parametrize("encoder", ["resnext50_32x4d", "vgg11", "efficientnet-b0"])
+def test_other_encoders_of_the_package_are_refused(smp, tmp_path, encoder):
+    with pytest.raises(ValueError, match="expected the state dict of segmentation_models_pytorch's Unet"):
+        converted(smp.Unet(encoder, encoder_weights=None, classes=2), tmp_path)

@@ -1,0 +1,164 @@
+"""The converter of segmentation_models_pytorch's U-Net, against answers that torch gave.
+
+Recorded with a twin of the package's model (`tests/parity/smp_twin.py`) of narrow widths: its weights, an image, the
+logits of the first picture in inference, and the running statistics after one training step of both.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import flax
+import jax
+import numpy as np
+import pytest
+
+from seg.config import ResNetUNetConfig
+from seg.errors import UserError
+from seg.models import build_model
+from seg.published.mapping import give_back, strip_prefix, take_over
+from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs
+
+RECORDED = Path(__file__).parent / "recorded"
+SIZES = {
+    "basic": ResNetUNetConfig(block="basic", units=(2, 1, 1, 1), encoder_width=4, decoder_widths=(6, 6, 5, 4, 4)),
+    "bottleneck": ResNetUNetConfig(
+        block="bottleneck", units=(1, 2, 1, 1), encoder_width=2, decoder_widths=(6, 6, 5, 4, 4)
+    ),
+}
+SOURCE = Path("weights.pth")
+
+
+@functools.cache
+def recorded(kind):
+    with np.load(RECORDED / f"smp_{kind}.npz") as file:
+        return dict(file)
+
+
+@functools.cache
+def tensors_of(kind):
+    """The state dict: the recording keeps all values in one row."""
+    content, tensors, start = recorded(kind), {}, 0
+    for name, padded in zip(content["names"], content["shapes"], strict=True):
+        shape = tuple(int(n) for n in padded if n)
+        tensors[str(name)] = content["values"][start : start + np.prod(shape)].reshape(shape)
+        start += np.prod(shape)
+    tensors["encoder.bn1.num_batches_tracked"] = np.array(7)
+    return tensors
+
+
+@functools.cache
+def converted(kind):
+    """The model, our arrays by name, and the pairs that they came by."""
+    config = read_smp_config(tensors_of(kind), SOURCE)
+    model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors_of(kind)))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image(kind), False))
+    shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+    return model, take_over(pairs, tensors_of(kind), shapes, SOURCE, is_ignored), pairs
+
+
+# Compiling takes longer than running here, so the compiler is told not to polish its machine code.
+@functools.partial(jax.jit, static_argnums=(0, 3), compiler_options={"xla_backend_optimization_level": 0})
+def answer(model, variables, image, train):
+    """Return (logits, changed statistics)."""
+    return model.apply(variables, image, train, mutable=["batch_stats"])
+
+
+def image(kind):
+    return recorded(kind)["x"].astype(np.float32) / 32
+
+
+def variables(arrays):
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_sizes_are_read_from_the_tensors(kind):
+    config = read_smp_config(tensors_of(kind), SOURCE)
+    assert (config.name, config.num_classes, config.resnet_unet) == ("resnet_unet", 2, SIZES[kind])
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_the_logits_are_those_of_torch(kind):
+    """One class there is two here: the background's logit is 0, and the probabilities are the same."""
+    model, arrays, _ = converted(kind)
+    logits, expected = answer(model, variables(arrays), image(kind)[:1], False)[0], recorded(kind)["y"]
+    assert has_one_class(tensors_of(kind)) == (kind == "bottleneck")
+    if kind == "bottleneck":
+        np.testing.assert_array_equal(logits[..., 0], 0)
+        np.testing.assert_allclose(jax.nn.softmax(logits)[..., 1:], 1 / (1 + np.exp(-expected)), atol=1e-5)
+        logits = logits[..., 1:]
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_a_training_step_moves_the_running_statistics_as_torch_does(kind):
+    model, arrays, pairs = converted(kind)
+    _, state = answer(model, variables(arrays), image(kind), True)
+    moved = flax.traverse_util.flatten_dict(dict(state), sep="/")
+    tensors = give_back([pair for pair in pairs if pair.ours in moved], moved)
+    names = [name for name in tensors_of(kind) if "running" in name]
+    found = np.concatenate([tensors[name] for name in names])
+    np.testing.assert_allclose(found, recorded(kind)["trained"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_the_way_back_gives_the_same_tensors(kind):
+    _, arrays, pairs = converted(kind)
+    tensors = {name: tensor for name, tensor in tensors_of(kind).items() if not is_ignored(name)}
+    back = give_back(pairs, arrays)
+    assert set(back) == set(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(back[name], tensor, err_msg=name)
+
+
+def test_a_head_of_two_logits_goes_back_to_one_class_by_their_difference():
+    """After training here the background's logit is no longer 0; sigmoid(b − a) is softmax([a, b])."""
+    _, arrays, pairs = converted("bottleneck")
+    changed = {**arrays, "params/head/bias": np.array([1.5, 4.0], np.float32)}
+    assert give_back(pairs, changed)["segmentation_head.0.bias"] == 2.5
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "module.model."])
+def test_a_prefix_of_all_names_is_taken_off(prefix):
+    tensors = tensors_of("basic")
+    long = {prefix + name: tensor for name, tensor in tensors.items()}
+    assert strip_prefix(long).keys() == tensors.keys()
+    assert strip_prefix(tensors) == tensors
+    assert strip_prefix({**long, "mean": np.zeros(3)}).keys() == {*long, "mean"}
+    assert strip_prefix({}) == {}
+
+
+def test_the_encoders_own_classifier_is_passed_over():
+    assert is_ignored("encoder.fc.weight") and is_ignored("decoder.blocks.0.conv1.1.num_batches_tracked")
+    assert not any(is_ignored(name) for name in tensors_of("basic") if "num_batches" not in name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoder.conv1.weight": None}, r"no convolution encoder.conv1.weight among encoder.bn1.weight, .* more"),
+        ({"encoder.conv1.weight": np.zeros((4, 1, 7, 7))}, "a model of 1 channels"),
+        ({"encoder.layer3.0.conv1.weight": None}, "no unit encoder.layer3.0"),
+        ({"encoder.layer1.0.conv2.weight": np.zeros((4, 2, 3, 3))}, "ResNeXt"),
+        ({"decoder.blocks.4.conv1.0.weight": None}, "no convolution decoder.blocks.4.conv1.0.weight"),
+        ({"decoder.blocks.0.attention1.attention.cSE.1.weight": np.zeros(4)}, "attention or a centre"),
+        ({"decoder.center.0.0.weight": np.zeros((4, 4, 3, 3))}, "attention or a centre"),
+        ({"segmentation_head.0.weight": np.zeros((0, 4, 3, 3))}, "no convolution segmentation_head"),
+    ],
+    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
+)
+def test_another_model_is_refused_with_what_is_supported(changes, said):
+    tensors = {**tensors_of("basic"), **changes}
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    with pytest.raises(UserError, match=f"^weights.pth: expected .* Unet with a ResNet encoder .* found .*{said}"):
+        read_smp_config(tensors, SOURCE)
+
+
+def test_the_pairs_cover_the_published_networks():
+    """`take_over` compares the pairs with the model's arrays before it looks at a tensor."""
+    for block, units in (("basic", (3, 4, 6, 3)), ("bottleneck", (3, 4, 6, 3))):
+        sizes = ResNetUNetConfig(block=block, units=units)
+        config = dataclasses.replace(read_smp_config(tensors_of("basic"), SOURCE), resnet_unet=sizes)
+        shapes = jax.eval_shape(lambda c=config: build_model(c).init(jax.random.key(0), image("basic"), False))
+        assert {pair.ours for pair in smp_pairs(config)} == set(flax.traverse_util.flatten_dict(shapes, sep="/"))
