@@ -1,14 +1,12 @@
 """Every setting of a run, with its type, range, default and meaning, in one place.
 
 A config file is YAML with the sections below; what it leaves out takes the default given here. The reader
-(`seg.config_reader`) refuses unknown keys, wrong types and values outside the ranges. This module imports
-neither jax nor numpy, so that a mistake in a config is answered in well under a second.
+(`seg.config_reader`) refuses unknown keys, wrong types and values outside the ranges; `seg.config_rules` refuses what
+cannot go together. None of them imports jax or numpy, so that a mistake in a config is answered in well under a second.
 """
 
 import dataclasses
 from typing import Literal
-
-from seg.errors import UserError
 
 
 def setting(default, meaning: str, low: float | None = None, high: float | None = None):
@@ -230,73 +228,3 @@ class Config:
     optimizer: OptimizerConfig = section(OptimizerConfig)
     training: TrainingConfig = section(TrainingConfig)
     inference: InferenceConfig = section(InferenceConfig)
-
-
-def check_config(config: Config) -> None:
-    """Refuse combinations of settings that cannot work.
-
-    Raises:
-        UserError: naming the keys involved.
-    """
-    model, data, loss = config.model, config.data, config.loss
-    if data.dataset == "image_folder" and not data.root:
-        raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
-    if model.stem_stride not in (1, 2, 4):
-        raise UserError(f"model.stem_stride: expected 1, 2 or 4, found {model.stem_stride}")
-    if model.deep_supervision and model.depth == 1:
-        raise UserError("model.deep_supervision needs model.depth of 2 or more: there is no coarser decoder stage")
-    if config.training.batch_size % config.training.accumulate:
-        raise UserError(
-            f"training.batch_size {config.training.batch_size} cannot be split into "
-            f"training.accumulate {config.training.accumulate} equal parts"
-        )
-    for pattern, factor in config.optimizer.rate_factors.items():
-        if not 0 < factor <= 1000:
-            raise UserError(
-                f"optimizer.rate_factors[{pattern}]: expected a factor above 0, at most 1000, found {factor:g}; "
-                "optimizer.freeze keeps parameters as they are"
-            )
-    if (loss.class_weighting == "given") != bool(loss.class_weights):
-        raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
-    if data.augment.scale[0] > data.augment.scale[1]:
-        raise UserError(f"data.augment.scale: expected [low, high], found {list(data.augment.scale)}")
-    if model.norm == "group" and model.base_width % model.norm_groups:
-        raise UserError(f"model.norm_groups {model.norm_groups} does not divide model.base_width {model.base_width}")
-    width = bottleneck_width(model)
-    if model.name == "unet_transformer" and width % model.transformer.num_heads:
-        raise UserError(
-            f"model.transformer.num_heads {model.transformer.num_heads} does not divide the bottleneck's width {width}"
-        )
-    if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
-        raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
-    if model.name in ("transunet", "resnet_unet"):
-        _check_no_setting_of_the_unets(model)
-    if model.name == "transunet":
-        _check_transunet(model)
-
-
-SETTINGS_OF_THE_UNETS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
-SETTINGS_OF_THE_UNETS += ("dropout", "deep_supervision")
-
-
-def _check_no_setting_of_the_unets(model: ModelConfig) -> None:
-    """Refuse settings that the published architectures have not, rather than pass over them."""
-    for key in SETTINGS_OF_THE_UNETS:
-        found, default = getattr(model, key), getattr(ModelConfig, key)
-        if found != default:
-            raise UserError(
-                f"model.{key}: {model.name} has no such setting, expected the default {default}, found {found}; "
-                f"its widths, depths and rates are set in model.{model.name}"
-            )
-
-
-def _check_transunet(model: ModelConfig) -> None:
-    """Refuse heads that do not fit."""
-    heads, width = model.transunet.num_heads, model.transunet.hidden_width
-    if width % heads:
-        raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
-
-
-def bottleneck_width(model: ModelConfig) -> int:
-    """Return the number of channels at the bottom of the U; bilinear up-sampling halves it, as published."""
-    return model.base_width * 2**model.depth // (2 if model.upsample == "bilinear" else 1)

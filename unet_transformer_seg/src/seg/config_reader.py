@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from seg.config import Config, DataConfig, check_config
+from seg.config import Config, DataConfig
+from seg.config_rules import check_config
 from seg.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20

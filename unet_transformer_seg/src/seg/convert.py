@@ -1,6 +1,7 @@
 """Open published weights, or publish some: `python -m seg.convert --from milesial FILE.pth --out FOLDER`."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from seg.cli import run_command
@@ -42,13 +43,18 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     """Write the model folder of published weights."""
     from seg.config_reader import override_config
     from seg.inference.model_folder import check_target, save_model_folder
-    from seg.published.opening import open_published
+    from seg.published.opening import array_shapes, open_published
 
     check_target(arguments.out, arguments.force)
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     sizes = {"num_heads": arguments.num_heads, "num_classes": arguments.num_classes}
-    config, *parts = open_published(kind, path, names=names, **sizes)
-    config = override_config(config, arguments.overrides)
+    found, *parts = open_published(kind, path, names=names, **sizes)
+    config = override_config(found, arguments.overrides)
+    if array_shapes(config.model) != array_shapes(found.model):
+        raise UserError(
+            f"{path}: its tensors are not those of the model that {' '.join(arguments.overrides)} asks for; leave out "
+            "what changes widths, depths or the number of classes"
+        )
     save_model_folder(arguments.out, config, *parts, force=arguments.force)
 
 
@@ -58,18 +64,20 @@ def write_file(folder: Path, arguments: argparse.Namespace) -> None:
     if arguments.out.exists() and not (arguments.force and arguments.out.is_file()):
         raise UserError(f"{arguments.out}: exists already; choose another --out, or replace a file with --force")
 
+    from seg.inference.model_folder import load_origin
     from seg.inference.predictor import load_predictor
     from seg.published.opening import save_milesial
 
     predictor = load_predictor(folder, arguments.checkpoint, arguments.overrides)
     partial = arguments.out.with_name(f".{arguments.out.name}.part")
     try:
-        save_milesial(partial, predictor.config, predictor.variables)
+        save_milesial(partial, predictor.config, predictor.variables, load_origin(folder))
         partial.replace(arguments.out)
     except OSError as error:
         raise UserError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def main() -> int:

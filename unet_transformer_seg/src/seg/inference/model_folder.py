@@ -6,6 +6,7 @@
     model.stablehlo      the compiled program's source: (weights, image uint8[b, h, w, 3]) → probabilities
     checksums.txt        SHA-256 of the files, as `sha256sum -c` reads it
     README.txt           how to run it
+    origin.json          of a converted model: what it was made of
 
 The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
 """
@@ -14,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ from seg.models import build_model
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
 CHECKSUMS = "checksums.txt"
+ORIGIN = "origin.json"
 PLATFORMS = ("cpu", "cuda")
 
 
@@ -45,7 +48,13 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def save_model_folder(
-    folder: Path, config: Config, classes: ClassTable, variables: Any, *, force: bool = False
+    folder: Path,
+    config: Config,
+    classes: ClassTable,
+    variables: Any,
+    origin: dict[str, Any] | None = None,
+    *,
+    force: bool = False,
 ) -> None:
     """Write a model folder; it appears under its name only when it is complete.
 
@@ -54,6 +63,7 @@ def save_model_folder(
         config: of the run, `model.num_classes` set.
         classes: names and colours.
         variables: `params` and `batch_stats`.
+        origin: of a converted model, what it was made of.
         force: replace an exported model that is there already.
 
     Raises:
@@ -67,8 +77,23 @@ def save_model_folder(
         write_safetensors(partial / WEIGHTS, weights)
         save_config(config, partial / "config.yaml")
         classes.save(partial / "classes.json")
+        if origin:
+            (partial / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
         (partial / "README.txt").write_text(_readme(config, classes))
         (partial / CHECKSUMS).write_text(_checksums(partial))
+
+
+def load_origin(folder: Path) -> dict[str, Any]:
+    """Return what a converted model was made of; nothing for any other.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / ORIGIN
+    try:
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected what the model was made of, in JSON ({error})") from None
 
 
 def load_weights(folder: Path, config: Config) -> dict[str, Any]:

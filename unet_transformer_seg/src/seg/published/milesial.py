@@ -11,10 +11,12 @@
 
 Releases up to 2.0 have a bias in each convolution (`model.conv_bias`). A model of one class answers with a logit z and
 the probability sigmoid(z); here it has the classes background and foreground with the logits [0, z], which softmax
-turns into the same. The counters of batches are not taken over, and are 0 in what is written.
+turns into the same. Counters of batches have no part in the answers: a converted model keeps them beside its weights
+for the way back, in a model that was trained here they are 0.
 """
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,13 +117,26 @@ def milesial_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
     return pairs
 
 
-def with_counters(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the tensors with a counter of batches, 0, behind each running variance, where torch has it."""
+def read_counters(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the counters of batches, by name."""
+    return {name: int(tensor) for name, tensor in tensors.items() if name.endswith(COUNTER) and tensor.size == 1}
+
+
+def with_counters(
+    tensors: Mapping[str, np.ndarray], counters: Mapping[str, int] = types.MappingProxyType({})
+) -> dict[str, np.ndarray]:
+    """Return the tensors with a counter of batches behind each running variance, where torch has it.
+
+    Args:
+        tensors: without counters.
+        counters: those that are known; the others are 0.
+    """
     found: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
         found[name] = tensor
         if name.endswith(".running_var"):
-            found[name.removesuffix(".running_var") + COUNTER] = np.zeros((), np.int64)
+            counter = name.removesuffix(".running_var") + COUNTER
+            found[counter] = np.array(counters.get(counter, 0), np.int64)
     return found
 
 

@@ -23,6 +23,8 @@ WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
 WHOLE_UP_TO = 2_500_000
 """Published programs give an image to the network as it is; so do we, up to this size."""
 
+COUNTERS = "num_batches_tracked"
+
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 """Pixels in 0…1 as they are."""
 TO_PLUS_MINUS_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -35,11 +37,13 @@ class Published(NamedTuple):
         config: settings that say what it is and how images reach it.
         classes: names and colours.
         variables: `params` and `batch_stats`; arrays may be views of the file.
+        origin: where it comes from: kind, name of the file, and what only the way back needs.
     """
 
     config: Config
     classes: ClassTable
     variables: dict[str, Any]
+    origin: dict[str, Any]
 
 
 def open_milesial(path: Path) -> Published:
@@ -53,7 +57,8 @@ def open_milesial(path: Path) -> Published:
     data = DataConfig(size=WINDOW, **PLAIN)
     # A model of one class was trained with the values of background and foreground.
     data = milesial.read_mask_values(data, extras, max(num_values, 2), path)
-    return Published(Config(model=model, data=data), _classes(model, data), variables)
+    origin = {COUNTERS: milesial.read_counters(tensors)}
+    return Published(Config(model=model, data=data), _classes(model, data), variables, origin)
 
 
 def open_transunet(path: Path, num_heads: int | None = None) -> Published:
@@ -63,7 +68,7 @@ def open_transunet(path: Path, num_heads: int | None = None) -> Published:
     variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
     rows, columns = model.transunet.position_grid
     data = DataConfig(size=(16 * rows, 16 * columns), **PLAIN)
-    return Published(Config(model=model, data=data), _classes(model, data), variables)
+    return Published(Config(model=model, data=data), _classes(model, data), variables, {})
 
 
 def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
@@ -72,7 +77,7 @@ def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
     model = r50_vit.read_vit_npz_config(arrays, path, num_classes)
     variables = r50_vit.vit_npz_variables(arrays, path, model, jax.random.key(0))
     data = DataConfig(size=PHOTOGRAPH_WINDOW, **TO_PLUS_MINUS_ONE)
-    return Published(Config(model=model, data=data), _classes(model, data), variables)
+    return Published(Config(model=model, data=data), _classes(model, data), variables, {})
 
 
 def open_smp(path: Path) -> Published:
@@ -82,7 +87,7 @@ def open_smp(path: Path) -> Published:
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, smp.is_ignored)
     data = DataConfig(size=WINDOW)  # the mean and deviation of ImageNet are the default
-    return Published(Config(model=model, data=data), _classes(model, data), variables)
+    return Published(Config(model=model, data=data), _classes(model, data), variables, {})
 
 
 def open_published(
@@ -113,24 +118,27 @@ def open_published(
         case _:
             raise UserError(f"expected milesial, transunet, r50-vit or smp, found {kind!r}")
     inference = dataclasses.replace(found.config.inference, whole_up_to=WHOLE_UP_TO)
-    found = found._replace(config=dataclasses.replace(found.config, name=path.stem, inference=inference))
+    config = dataclasses.replace(found.config, name=path.stem, inference=inference)
+    found = found._replace(config=config, origin={"kind": kind, "file": path.name, **found.origin})
     return _named(found, names, path) if names else found
 
 
-def save_milesial(path: Path, config: Config, variables: Any) -> None:
+def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[str, Any] | None = None) -> None:
     """Write a `unet` as a `.pth` that milesial's program loads: the inverse of `open_milesial`.
 
     Args:
         path: of the file.
         config: of the model, `num_classes` set.
         variables: `params` and `batch_stats`.
+        origin: of a model that was opened from such a file.
 
     Raises:
         UserError: a model that milesial's program has not.
     """
-    pairs = milesial.milesial_pairs(config.model, milesial.answers_sigmoid(variables["params"]))
+    one_class = config.model.name == "unet" and milesial.answers_sigmoid(variables["params"])
+    pairs = milesial.milesial_pairs(config.model, one_class)
     arrays = {name: np.asarray(array) for name, array in named_arrays(variables).items()}
-    tensors = milesial.with_counters(give_back(pairs, arrays))
+    tensors = milesial.with_counters(give_back(pairs, arrays), (origin or {}).get(COUNTERS, {}))
     write_torch_file(path, tensors, {"mask_values": milesial.make_mask_values(config)})
 
 

@@ -100,7 +100,7 @@ def read_torch_file(path: Path) -> TorchFile:
             content = _Archive(path, archive).load()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (zipfile.BadZipFile, NotImplementedError, struct.error):
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error):
         raise UserError(f"{path}: {_why_no_archive(path)}") from None
     return _state_dict(path, content)
 
@@ -115,7 +115,7 @@ def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray], extras: Mapp
         tensors: arrays by name, of a dtype in `STORAGES`.
         extras: values beside them: numbers, texts, lists and dictionaries of them.
     """
-    storages = [np.ascontiguousarray(array) for array in tensors.values()]
+    storages = [np.asarray(array, order="C") for array in tensors.values()]  # ascontiguousarray: no scalars
     records = [_Record(str(number), array) for number, array in enumerate(storages)]
     content = io.BytesIO()
     _Pickler(content, protocol=2).dump({**dict(zip(tensors, records, strict=True)), **(extras or {})})
