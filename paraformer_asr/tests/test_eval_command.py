@@ -28,9 +28,10 @@ from asr.config import (
 from asr.data import build_dataset
 from asr.data.cmvn import Cmvn
 from asr.data.toy_seq2seq import ToySeq2Seq
+from asr.inference.model_folder import save_model_folder
 from asr.inference.scoring import UtteranceScore, pick_extremes
 from asr.inference.shapes import Shape
-from asr.inference.transcriber import Transcriber
+from asr.inference.transcriber import Transcriber, load_parts
 from asr.metrics import ErrorCounts, bootstrap_interval, character_errors, count_errors, sum_counts, word_errors
 from asr.models import build_model
 from asr.run_dir import create_run_dir
@@ -171,6 +172,26 @@ def test_split_decoder_and_folder_follow_the_arguments_and_the_report_begins_wit
     errors = [sum(score[1:]) for score in report]
     assert errors == sorted(errors, reverse=True)
     assert len(set(errors)) > 1
+
+
+def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("asr.inference.model_folder.export_program", lambda *_: b"")  # not what is scored
+    save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
+    loaded = load_parts(tmp_path / "model")[3]
+    jax.tree.map(np.testing.assert_array_equal, loaded, VARIABLES)
+    monkeypatch.setattr("asr.inference.transcriber.Transcriber", lambda *_: transcriber)  # it is compiled already
+    monkeypatch.setattr(transcriber, "warm_up", lambda shapes: None)
+    monkeypatch.setattr("asr.inference.eval_report.draw_extremes", lambda *_: None)
+    assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test") == 0
+    found, expected = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "model/eval_test", evaluated[0])
+    )
+    assert found.pop("run") == str(tmp_path / "model")
+    assert found["words"] == expected["words"] and found["num_utterances"] == 9
+    with pytest.raises(SystemExit, match="2"):
+        monkeypatch.setattr(sys, "argv", ["eval", "--model", "a", "--run", "b"])
+        eval_command.main()
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_mistakes_are_answered(run, monkeypatch, capsys, tmp_path):

@@ -158,6 +158,21 @@ def test_random_bursts_are_covered_whatever_the_blocks(seed):
     assert spans(segments) == spans(whole)
 
 
+def test_sound_up_to_a_length_stays_whole():
+    wave = sound(silence(1), tone(0.5), silence(2), tone(1), silence(1.5))  # 6 s
+    for block in (1000, 7 * RATE, 6 * RATE):
+        (segment,) = split(wave, block, whole_up_to_s=6)
+        assert segment.start == 0
+        np.testing.assert_array_equal(segment.wave, wave)
+    parts = spans(split(wave))
+    assert len(parts) == 2
+    for settings in ({"whole_up_to_s": 5.99}, {"whole_up_to_s": 20, "max_segment_s": 5}, {"whole_up_to_s": 0}):
+        assert spans(split(wave, 7 * RATE, **settings)) == parts
+        assert spans(split(wave, 900, **settings)) == parts
+    assert split(silence(3), whole_up_to_s=20) == []
+    assert split(silence(0), whole_up_to_s=20) == []
+
+
 def test_an_hour_of_silence_with_one_word_is_quick_and_small():
     block, word = silence(10), sound(silence(5), tone(1), silence(4))
     blocks = (word if i == 200 else block for i in range(360))

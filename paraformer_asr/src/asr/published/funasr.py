@@ -40,7 +40,8 @@ from asr.published.funasr_config import (
     read_funasr_config,
 )
 from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair, give_back, take_over
-from asr.published.torch_file import read_torch_file, write_torch_file
+from asr.published.torch_file import read_torch_file
+from asr.published.torch_writer import write_torch_file
 
 
 def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str, Any]]:

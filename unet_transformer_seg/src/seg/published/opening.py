@@ -17,7 +17,8 @@ from seg.errors import UserError
 from seg.models import build_model
 from seg.published import milesial, r50_vit, smp, transunet
 from seg.published.mapping import Pair, give_back, strip_prefix, take_over
-from seg.published.torch_file import read_torch_file, write_torch_file
+from seg.published.torch_file import read_torch_file
+from seg.published.torch_writer import write_torch_file
 
 WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
 WHOLE_UP_TO = 2_500_000

@@ -1,4 +1,4 @@
-"""Reads and writes the files of `torch.save` without torch, and without running what is in them.
+"""Reads the files of `torch.save` without torch, and without running what is in them; `torch_writer` writes them.
 
 Such a file is a zip archive, nothing in it compressed:
 
@@ -19,7 +19,6 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,11 +43,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training programs keep the state dict among other things."""
 
 MAX_PICKLE_BYTES = 1 << 26
-ALIGNMENT = 64
-"""Storages begin at multiples of so many bytes, as torch writes them."""
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-EXTRA_HEADER = struct.Struct("<2sH")
 
 PICKLE_ERRORS = (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError)
 PICKLE_ERRORS += (RecursionError, TypeError, ValueError, struct.error)
@@ -105,28 +101,6 @@ def read_torch_file(path: Path) -> TorchFile:
     return _state_dict(path, content)
 
 
-def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray], extras: Mapping[str, Any] | None = None) -> None:
-    """Write a file that `torch.load(path, weights_only=True)` reads as a dictionary of tensors.
-
-    Equal contents give equal bytes.
-
-    Args:
-        path: of the new file.
-        tensors: arrays by name, of a dtype in `STORAGES`.
-        extras: values beside them: numbers, texts, lists and dictionaries of them.
-    """
-    storages = [np.asarray(array, order="C") for array in tensors.values()]  # ascontiguousarray: no scalars
-    records = [_Record(str(number), array) for number, array in enumerate(storages)]
-    content = io.BytesIO()
-    _Pickler(content, protocol=2).dump({**dict(zip(tensors, records, strict=True)), **(extras or {})})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        _write_entry(archive, "archive/data.pkl", content.getvalue())
-        _write_entry(archive, "archive/byteorder", b"little")
-        for record in records:
-            _write_entry(archive, f"archive/data/{record.key}", record.array.reshape(-1).view(np.uint8))
-        _write_entry(archive, "archive/version", b"3\n")
-
-
 def _why_no_archive(path: Path) -> str:
     """Return what a file that is no zip archive most likely is."""
     with path.open("rb") as file:
@@ -157,7 +131,7 @@ class _Archive:
     def load(self) -> Any:
         """Return what the pickle describes, with arrays for tensors."""
         if (order := self.entry("byteorder", b"little").tobytes()) != b"little":
-            raise UserError(f"{self.path}: expected little-endian values, found byte order {order!r}")
+            raise UserError(f"{self.path}: expected little-endian values, found byte order {order[:9]!r}")
         program = self.entry("data.pkl")
         if len(program) > MAX_PICKLE_BYTES:
             raise UserError(f"{self.path}: its pickle has {len(program)} bytes, more than {MAX_PICKLE_BYTES}")
@@ -232,7 +206,7 @@ class _Unpickler(pickle._Unpickler):
         match reference:
             case ("storage", Name(module="torch", name=kind), str(key), str(), int(size)):
                 return self.source.storage(kind, key, size)
-        raise pickle.UnpicklingError(f"expected a reference to a storage, found {reference!r}")
+        raise pickle.UnpicklingError("a reference that is not to a storage")
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
@@ -264,53 +238,3 @@ def _state_dict(path: Path, content: Any) -> TorchFile:
         keys = ", ".join(list(content)[:10]) or "nothing"
         raise UserError(f"{path}: expected a state dict (names → tensors), found no tensor but: {keys}")
     return TorchFile(tensors, {name: value for name, value in content.items() if name not in tensors})
-
-
-class _Record(NamedTuple):
-    """A tensor to be written, with a storage of its own."""
-
-    key: str
-    array: np.ndarray
-
-    def __reduce__(self) -> tuple:
-        """Return the call that rebuilds the tensor: storage, offset, shape, strides, no gradient, no hooks."""
-        strides = tuple(stride // self.array.itemsize for stride in self.array.strides)
-        hooks = collections.OrderedDict()
-        return Name("torch._utils", "_rebuild_tensor_v2"), (_Stored(self), 0, self.array.shape, strides, False, hooks)
-
-
-class _Stored:
-    """Stands for the storage of a record."""
-
-    def __init__(self, record: _Record):
-        self.record = record
-
-
-class _Pickler(pickle._Pickler):
-    """Writes names of torch without importing it, which only the pickler written in Python allows."""
-
-    dispatch = pickle._Pickler.dispatch.copy()
-
-    def persistent_id(self, value: Any) -> tuple | None:
-        """Return the reference to a storage."""
-        if not isinstance(value, _Stored):
-            return None
-        key, array = value.record
-        kind = next(kind for kind, dtype in STORAGES.items() if dtype == array.dtype)
-        return "storage", Name("torch", kind), key, "cpu", array.size
-
-    def save_name(self, value: Name) -> None:
-        """Write a name as `GLOBAL module name`."""
-        self.write(pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode())
-
-    dispatch[Name] = save_name
-
-
-def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:
-    """Write an entry whose bytes begin at a multiple of 64."""
-    info = zipfile.ZipInfo(name)  # the date is 1980, whenever it is written
-    start = archive.fp.tell() + zipfile.sizeFileHeader + len(name) + EXTRA_HEADER.size
-    padding = -start % ALIGNMENT
-    info.extra = EXTRA_HEADER.pack(b"FB", padding) + b"Z" * padding
-    with archive.open(info, "w", force_zip64=False) as entry:
-        entry.write(memoryview(content))

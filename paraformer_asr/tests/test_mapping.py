@@ -1,0 +1,138 @@
+"""Pairs of arrays here and tensors there: both ways, and everything that does not fit listed at once."""
+
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import ml_dtypes
+import numpy as np
+import pytest
+
+from asr.errors import UserError
+from asr.published import mapping
+from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Pair, give_back, take_over
+
+SOURCE = Path("model.pt")
+AXES = {"AS_IS": "io", "LINEAR": "oi", "DEPTHWISE": "o1k", "CONV1D": "oik"}
+"""Axes of each layout there; those here, in `ours_at`, are written out once more as a slow, obvious rule."""
+
+
+def ours_at(layout, theirs, index):
+    """The value that our array has at an index, looked up in the tensor."""
+    match layout:
+        case "LINEAR":
+            i, o = index
+            return theirs[o, i]
+        case "DEPTHWISE":
+            k, o = index
+            return theirs[o, 0, k]
+        case "CONV1D":
+            k, i, o = index
+            return theirs[o, i, k]
+    return theirs[index]
+
+
+def draw(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def theirs_of(layout, sizes, seed=0):
+    sizes = {"i": sizes[0], "o": sizes[1], "k": sizes[2], "1": 1}
+    return draw([sizes[axis] for axis in AXES[layout]], seed)
+
+
+@pytest.mark.parametrize("layout", AXES)
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(sizes=st.tuples(*[st.integers(1, 4)] * 3))
+def test_values_go_to_their_places_and_come_back(layout, sizes):
+    theirs = theirs_of(layout, sizes)
+    pair = Pair("params/x", "x.weight", getattr(mapping, layout))
+    shape = pair.layout.to_ours(theirs).shape
+    ours = take_over([pair], {"x.weight": theirs}, {"params/x": shape}, SOURCE)["params/x"]
+    assert all(ours[index] == ours_at(layout, theirs, index) for index in np.ndindex(ours.shape))
+    assert np.shares_memory(ours, theirs)
+    back = give_back([pair], {"params/x": ours})
+    assert list(back) == ["x.weight"]
+    np.testing.assert_array_equal(back["x.weight"], theirs)
+
+
+@pytest.mark.parametrize("layout", AXES)
+def test_an_array_of_all_layers_holds_one_tensor_for_each(layout):
+    tensors = {f"layers.{i}.weight": theirs_of(layout, (2, 3, 4), seed=i) for i in range(3)}
+    pair = Pair("params/x", tuple(tensors), getattr(mapping, layout))
+    parts = [pair.layout.to_ours(tensor) for tensor in tensors.values()]
+    ours = take_over([pair], tensors, {"params/x": (3, *parts[0].shape)}, SOURCE)["params/x"]
+    np.testing.assert_array_equal(ours, parts)
+    back = give_back([pair], {"params/x": ours})
+    assert list(back) == list(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(back[name], tensor)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_floats_of_any_width_become_float32(dtype):
+    tensor = np.asarray([[1.5, -2.0, 0.0]], dtype)
+    pairs = [Pair("one", "a", LINEAR), Pair("all", ("a", "a"))]
+    found = take_over(pairs, {"a": tensor}, {"one": (3, 1), "all": (2, 1, 3)}, SOURCE)
+    for array in found.values():
+        assert array.dtype == np.float32
+    np.testing.assert_array_equal(found["one"][:, 0], [1.5, -2, 0])
+    np.testing.assert_array_equal(found["all"], [[[1.5, -2, 0]]] * 2)
+
+
+PAIRS = [
+    Pair("params/a", "a.weight", LINEAR),
+    Pair("params/b", "b.weight", DEPTHWISE),
+    Pair("params/c", ("c.0.weight", "c.1.weight"), CONV1D),
+    Pair("params/d", "d.bias", AS_IS),
+    Pair("params/e", "e.bias", AS_IS),
+]
+SHAPES = {
+    "params/a": (2, 3),
+    "params/b": (5, 4),
+    "params/c": (2, 3, 2, 4),
+    "params/d": (6,),
+    "params/e": (7,),
+}
+
+
+def test_all_that_is_missing_superfluous_or_of_another_shape_is_listed_at_once():
+    tensors = {
+        "a.weight": draw((2, 3)),
+        "b.weight": draw((4, 2, 5)),
+        "c.0.weight": draw((4, 2, 3)),
+        "d.bias": np.zeros(6, np.int64),
+        "e.bias": draw(()),
+        "surplus.weight": draw((9, 1)),
+        "surplus.num_batches": np.array(3),
+    }
+    with pytest.raises(UserError) as error:
+        take_over(PAIRS, tensors, SHAPES, SOURCE, lambda name: name.endswith("num_batches"))
+    first, *lines = str(error.value).splitlines()
+    assert first == "model.pt: 6 of its tensors are not what the model asks for:"
+    assert lines == [
+        "  a.weight: expected floats [3, 2], found float32[2, 3]",
+        "  b.weight: expected floats [4, 1, 5], found float32[4, 2, 5]",
+        "  c.1.weight: missing, expected [4, 2, 3]",
+        "  d.bias: expected floats [6], found int64[6]",
+        "  e.bias: expected floats [7], found float32[]",
+        "  surplus.weight: float32[9, 1] has no place",
+    ]
+
+
+def test_a_long_list_is_cut_off():
+    tensors = {f"surplus.{i:03}": draw(1) for i in range(50)}
+    with pytest.raises(UserError) as error:
+        take_over([], tensors, {}, SOURCE)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("model.pt: 50 of its tensors")
+    assert lines[1:3] == ["  surplus.000: float32[1] has no place", "  surplus.001: float32[1] has no place"]
+    assert lines[-1] == "  … and 10 more"
+    assert len(lines) == 42
+
+
+def test_a_table_that_does_not_cover_the_model_is_a_mistake_of_ours():
+    with pytest.raises(AssertionError, match="params/e"):
+        take_over(PAIRS[:-1], {}, SHAPES, SOURCE)
+    with pytest.raises(AssertionError, match="params/c has 3 layers, 2 names"):
+        take_over(PAIRS, {}, SHAPES | {"params/c": (3, 3, 2, 4)}, SOURCE)

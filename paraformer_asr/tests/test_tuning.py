@@ -1,0 +1,106 @@
+"""Weights in their final form give the answers of the trained ones."""
+
+import dataclasses
+import functools
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
+from asr.inference import tuning
+from asr.inference.tuning import PRODUCTS_BY_EIGEN, compiler_options, ready_weights
+from asr.models import build_model, stack_blocks
+from asr.published.funasr import array_shapes
+
+MODEL = ModelConfig(
+    vocab_size=9,
+    input_dim=12,
+    encoder=EncoderConfig(num_layers=2, width=8, num_heads=2, ffn_width=12, kernel_size=3),
+    decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=10, kernel_size=3),
+)
+FEATURES, LENGTHS = np.random.default_rng(1).normal(size=(2, 7, 12)).astype(np.float32), np.array([7, 4], np.int32)
+
+
+def config(dtype="float32", scan=False):
+    encoder = dataclasses.replace(MODEL.encoder, scan=scan)
+    return Config(model=dataclasses.replace(MODEL, dtype=dtype, encoder=encoder))
+
+
+@functools.cache
+def variables():
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in array_shapes(MODEL).items()}
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+
+# Compiling takes longer than running here, so the compiler is told not to polish its machine code.
+quick_jit = functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@quick_jit
+def listen(model_config, weights):
+    return build_model(model_config).apply(weights, FEATURES, LENGTHS, method="encode")
+
+
+@quick_jit
+def answer(model_config, weights):
+    """Return (frames and weights of the predictor, logits)."""
+    model = build_model(model_config)
+    acoustics = model.apply(weights, FEATURES, LENGTHS, method="encode")
+    return acoustics, model.apply(weights, acoustics, 5, method="decode").logits_buv
+
+
+def test_a_scanned_encoder_is_unrolled_and_answers_the_same():
+    scanned = {**variables(), "params": stack_blocks(variables()["params"])}
+    ready_config, ready = ready_weights(config(scan=True), scanned)
+    assert ready_config == config()
+    jax.tree.map(np.testing.assert_array_equal, ready, variables())
+    found, expected = listen(ready_config.model, ready), listen(config(scan=True).model, scanned)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, expected)
+    assert np.ptp(found.hidden_btd) > 1  # else the comparison says little
+
+
+def test_in_float32_nothing_else_changes():
+    ready_config, ready = ready_weights(config(), variables())
+    assert ready_config == config()
+    assert all(a is b for a, b in zip(jax.tree.leaves(ready), jax.tree.leaves(variables()), strict=True))
+
+
+def test_kernels_are_rounded_once_and_the_answers_are_the_same_to_the_bit():
+    ready_config, ready = ready_weights(config("bfloat16"), variables())
+    assert ready_config == config("bfloat16")
+    for name, leaf in flax.traverse_util.flatten_dict(ready["params"], sep="/").items():
+        rounded = name.endswith("/kernel") and not name.startswith("predictor/")
+        assert leaf.dtype == (jnp.bfloat16 if rounded else jnp.float32), name
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(ready)} == {"bfloat16", "float32"}
+    (found, logits_buv), expected = (answer(ready_config.model, weights) for weights in (ready, variables()))
+    jax.tree.map(np.testing.assert_array_equal, (found, logits_buv), expected)
+    assert found.hidden_btd.dtype == jnp.bfloat16
+    assert np.ptp(found.alpha_bt[0, :-1]) > 0.05 and np.ptp(logits_buv) > 0.5  # else the comparison says little
+
+
+@pytest.mark.parametrize(
+    ("dtype", "backend", "accepted", "expected"),
+    [
+        ("float32", "cpu", True, PRODUCTS_BY_EIGEN),
+        ("float32", "cpu", False, {}),
+        ("bfloat16", "cpu", True, {}),
+        ("float32", "gpu", True, {}),
+        ("float32", "tpu", True, {}),
+    ],
+)
+def test_the_compiler_is_told_of_eigen_for_float32_on_a_cpu_alone(dtype, backend, accepted, expected, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(tuning, "_accepts_eigen", lambda: accepted)
+    assert compiler_options(config(dtype).model) == expected
+
+
+def test_a_program_compiles_with_the_options_of_this_version():
+    """A version that does not know the option must not be given it."""
+    options = compiler_options(config().model)
+    lowered = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((3, 3), jnp.float32))
+    np.testing.assert_array_equal(lowered.compile(compiler_options=options)(jnp.eye(3)), np.eye(3))
+    assert options in ({}, PRODUCTS_BY_EIGEN)
