@@ -130,6 +130,21 @@ def test_split_mirror_and_folder_follow_the_arguments(evaluated, monkeypatch, tm
     assert (matrix_kk != plain_kk).any()
 
 
+def test_a_model_folder_is_evaluated_like_a_run(evaluated, monkeypatch, tmp_path):
+    """What reads the folder has its own tests; here the predictor, which is compiled already, takes its place."""
+    run, predictor, samples = evaluated
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    asked = []
+    load = "seg.inference.predictor.load_predictor"
+    monkeypatch.setattr(load, lambda folder, *_: asked.append(folder) or predictor)
+    assert run_eval(monkeypatch, "--model", tmp_path, "--split", "test") == 0
+    found = json.loads((tmp_path / "eval_test/metrics.json").read_text())
+    assert asked == [tmp_path] and found["run"] == str(tmp_path)
+    np.testing.assert_array_equal(found["confusion_matrix"], count_slowly(predictor, samples["test"]))
+    assert run_eval(monkeypatch, "--model", tmp_path, "--run", run) == 2
+    assert run_eval(monkeypatch, "--split", "test") == 2
+
+
 def test_other_classes_are_refused(evaluated, monkeypatch, capsys):
     run, *_ = evaluated
     assert run_eval(monkeypatch, "--run", run, "data.class_names=[sky, tree, road]") == 2

@@ -1,3 +1,4 @@
+import functools
 import logging
 
 import jax
@@ -37,7 +38,9 @@ VARIABLES = random_variables(tiny_config())
 apply = jax.jit(lambda variables, x: build_model(tiny_config().model).apply(variables, x, train=False))
 
 
+@functools.cache
 def make_predictor(**inference):
+    """Compiled once for all tests with these settings."""
     return Predictor(tiny_config(**inference), CLASSES, VARIABLES)
 
 
@@ -118,7 +121,7 @@ def test_many_images_come_in_order_and_equal_one_at_a_time():
 
 
 def test_no_compilation_for_new_sizes(caplog):
-    predictor = make_predictor()
+    predictor = Predictor(tiny_config(), CLASSES, VARIABLES)
     images = [random_image(*size) for size in [(60, 60), (9, 9), (60, 60), (9, 9), (8, 8), (7, 7)]]
     list(predictor.predict_many(enumerate(images)))  # many windows, a single one, a full batch of small images
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
@@ -126,6 +129,29 @@ def test_no_compilation_for_new_sizes(caplog):
             predictor.predict(random_image(*size))
         list(predictor.predict_many([(i, random_image(20 + i, 20)) for i in range(5)]))
     assert not [record.message for record in caplog.records if "ompil" in record.message]
+
+
+@pytest.mark.parametrize("size", [(20, 17), (45, 40)], ids=["smaller than the window", "larger"])
+def test_an_image_that_is_computed_whole_is_the_model_itself_at_its_size(size):
+    image_hwc, predictor = random_image(*size), make_predictor(whole_up_to=45 * 40)
+    expected_hwk = model_probabilities(image_hwc)
+    np.testing.assert_allclose(whole(predictor, image_hwc), expected_hwk, atol=1e-5)
+    np.testing.assert_array_equal(predictor.predict(image_hwc), expected_hwk.argmax(-1))
+    assert abs(whole(make_predictor(), image_hwc) - expected_hwk).max() > 0.01  # by windows it would be another
+
+
+def test_larger_images_go_by_windows_and_all_come_in_order():
+    predictor, by_windows = make_predictor(whole_up_to=45 * 40), make_predictor()
+    image_hwc = random_image(46, 40)
+    np.testing.assert_array_equal(whole(predictor, image_hwc), whole(by_windows, image_hwc))
+    # Of the window's own size, of another that is computed whole, and by windows.
+    sizes = [(32, 24), (20, 17), (32, 24), (32, 24), (46, 40), (20, 17), (32, 24)]
+    items = [(i, random_image(*size, seed=i)) for i, size in enumerate(sizes)]
+    results = list(predictor.predict_many(iter(items)))
+    assert [tag for tag, _, _ in results] == list(range(len(sizes)))
+    for (_, image_hwc), (_, returned_hwc, mask_hw) in zip(items, results, strict=True):
+        assert returned_hwc is image_hwc
+        np.testing.assert_array_equal(mask_hw, predictor.predict(image_hwc))
 
 
 def test_floats_are_refused():

@@ -125,8 +125,9 @@ def test_maps_and_skip_connections_have_the_sizes_that_the_decoder_needs(h, w):
 
 def test_the_skip_of_a_quarter_ends_in_zeros():
     model, x = ResNetV2(width=2, units=(1, 1, 1)), draw(1, 16, 32, 3)
-    _, skips = jax.jit(model.apply, compiler_options=QUICK)(drawn_variables(model, x), x)
-    quarter = np.asarray(skips[1])
+    # The compiler leaves out the blocks that this skip does not need.
+    quarter = jax.jit(lambda v, x: model.apply(v, x)[1][1], compiler_options=QUICK)(drawn_variables(model, x), x)
+    quarter = np.asarray(quarter)
     assert not quarter[:, -1].any() and not quarter[:, :, -1].any()
     assert quarter[:, :-1, :-1].any((0, 3)).all()
 

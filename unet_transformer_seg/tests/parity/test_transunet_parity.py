@@ -22,7 +22,8 @@ from seg.checkpoints.arrays import named_arrays  # noqa: E402
 from seg.config import ModelConfig, TransUNetConfig  # noqa: E402
 from seg.models import build_model  # noqa: E402
 from seg.published.mapping import give_back, take_over  # noqa: E402
-from seg.published.torch_file import read_torch_file, write_torch_file  # noqa: E402
+from seg.published.torch_file import read_torch_file  # noqa: E402
+from seg.published.torch_writer import write_torch_file  # noqa: E402
 from seg.published.transunet import is_ignored, read_transunet_config, transunet_pairs  # noqa: E402
 
 RECORDING = Path(__file__).parents[1] / "recorded" / "transunet_tiny.npz"

@@ -90,10 +90,15 @@ def load_origin(folder: Path) -> dict[str, Any]:
         UserError: the file is damaged.
     """
     path = folder / ORIGIN
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        origin = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected what the model was made of, in JSON ({error})") from None
+    if not isinstance(origin, dict) or not all(isinstance(value, str | dict) for value in origin.values()):
+        raise UserError(f"{path}: expected what the model was made of, found {type(origin).__name__}")
+    return origin
 
 
 def load_weights(folder: Path, config: Config) -> dict[str, Any]:
