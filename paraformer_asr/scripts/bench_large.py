@@ -76,14 +76,15 @@ def open_ours(folder: Path, dtype: str):
     from asr.inference.programs import Heard, make_spell
     from asr.inference.shapes import row_counts
     from asr.inference.transcriber import load_parts
-    from asr.inference.tuning import compiler_options, ready_weights
+    from asr.inference.tuning import PackedWeights, compiler_options, ready_weights
     from asr.models import build_model
 
     config, _, _, variables = load_parts(folder, overrides=[f"model.dtype={dtype}"])
     config, variables = ready_weights(config, variables)
-    variables, options = jax.device_put(variables), compiler_options(config.model)
-    model, spell, rows = build_model(config.model), jax.jit(make_spell(config), static_argnums=2), row_counts(FRAMES, 1)
-    listen = jax.jit(lambda variables, *sound: model.apply(variables, *sound, method="encode"))
+    weights, options = PackedWeights(config.model, variables), compiler_options(config.model)
+    model, rows = build_model(config.model), row_counts(FRAMES, 1)
+    spell = jax.jit(weights.reading(make_spell(config)), static_argnums=2)
+    listen = jax.jit(weights.reading(lambda variables, *sound: model.apply(variables, *sound, method="encode")))
     compiled = {}
 
     def once(key, lower):
@@ -93,13 +94,13 @@ def open_ours(folder: Path, dtype: str):
 
     def recognise(features_bti, lengths_b):
         size = len(lengths_b)
-        sound = variables, features_bti, lengths_b
+        sound = weights.arrays, features_bti, lengths_b
         acoustics = once(size, lambda: listen.lower(*sound))(*sound)
         most = int(np.asarray(acoustics.token_count_b).max())
         num_rows = min(count for count in rows if count >= most)
         heard = Heard(acoustics, np.full(size, 10.0, np.float32))
-        program = once((size, num_rows), lambda: spell.lower(variables, heard, num_rows))
-        found = jax.device_get(program(variables, heard))
+        program = once((size, num_rows), lambda: spell.lower(weights.arrays, heard, num_rows))
+        found = jax.device_get(program(weights.arrays, heard))
         return found.ids_bu, found.lengths_b
 
     return recognise

@@ -11,7 +11,7 @@ import pytest
 
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from asr.inference import tuning
-from asr.inference.tuning import PRODUCTS_BY_EIGEN, compiler_options, ready_weights
+from asr.inference.tuning import PRODUCTS_BY_EIGEN, PackedWeights, compiler_options, ready_weights
 from asr.models import build_model, stack_blocks
 from asr.published.funasr import array_shapes
 
@@ -83,24 +83,39 @@ def test_kernels_are_rounded_once_and_the_answers_are_the_same_to_the_bit():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "backend", "accepted", "expected"),
+    ("dtype", "backend", "cores", "accepted", "expected"),
     [
-        ("float32", "cpu", True, PRODUCTS_BY_EIGEN),
-        ("float32", "cpu", False, {}),
-        ("bfloat16", "cpu", True, {}),
-        ("float32", "gpu", True, {}),
-        ("float32", "tpu", True, {}),
+        ("float32", "cpu", 1, True, PRODUCTS_BY_EIGEN),
+        ("float32", "cpu", 1, False, {}),
+        ("float32", "cpu", 2, True, {}),
+        ("bfloat16", "cpu", 1, True, {}),
+        ("float32", "gpu", 1, True, {}),
     ],
 )
-def test_the_compiler_is_told_of_eigen_for_float32_on_a_cpu_alone(dtype, backend, accepted, expected, monkeypatch):
+def test_the_compiler_is_told_of_eigen_for_float32_on_one_core_alone(
+    dtype, backend, cores, accepted, expected, monkeypatch
+):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(tuning, "num_cores", lambda: cores)
     monkeypatch.setattr(tuning, "_accepts_eigen", lambda: accepted)
     assert compiler_options(config(dtype).model) == expected
 
 
+@pytest.mark.parametrize(
+    ("dtype", "cores", "turns"), [("float32", 4, True), ("float32", 1, False), ("bfloat16", 4, False)]
+)
+def test_packed_weights_are_the_same_to_a_program(dtype, cores, turns, monkeypatch):
+    monkeypatch.setattr(tuning, "num_cores", lambda: cores)
+    packed = PackedWeights(config(dtype).model, variables())
+    jax.tree.map(np.testing.assert_array_equal, packed.variables, variables())
+    shapes = [leaf.shape for leaf in jax.tree.leaves(packed.arrays)]
+    assert (shapes != [leaf.shape for leaf in jax.tree.leaves(variables())]) == turns
+    program = packed.reading(lambda weights, factor: jax.tree.map(lambda leaf: leaf * factor, weights))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, 2 * y), program(packed.arrays, 2), variables())
+
+
 def test_a_program_compiles_with_the_options_of_this_version():
     """A version that does not know the option must not be given it."""
-    options = compiler_options(config().model)
+    options = PRODUCTS_BY_EIGEN if tuning._accepts_eigen() else {}
     lowered = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((3, 3), jnp.float32))
     np.testing.assert_array_equal(lowered.compile(compiler_options=options)(jnp.eye(3)), np.eye(3))
-    assert options in ({}, PRODUCTS_BY_EIGEN)

@@ -22,7 +22,7 @@ from asr.config import Config, FeaturesConfig
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.decode import greedy, token_times
 from asr.inference.shapes import Shape, row_counts
-from asr.inference.tuning import compiler_options
+from asr.inference.tuning import PackedWeights, compiler_options
 from asr.models import Acoustics, build_model
 
 Variables = Any
@@ -93,18 +93,20 @@ def time_grid(features: FeaturesConfig) -> dict[str, float]:
 
 
 class CifPrograms:
-    """The parallel decoder of one model, compiled ahead or when a shape is first met.
-
-    Attributes:
-        variables: the weights, on the device.
-    """
+    """The parallel decoder of one model, compiled ahead or when a shape is first met."""
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
         self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor
-        self.variables, self._options = jax.device_put(variables), compiler_options(config.model)
-        self._listen, self._spell = jax.jit(make_listen(config, cmvn)), jax.jit(make_spell(config), static_argnums=2)
+        self._weights, self._options = PackedWeights(config.model, variables), compiler_options(config.model)
+        self._listen = jax.jit(self._weights.reading(make_listen(config, cmvn)))
+        self._spell = jax.jit(self._weights.reading(make_spell(config)), static_argnums=2)
         self._listens: dict[Shape, jax.stages.Compiled] = {}
         self._spells: dict[tuple[Shape, int], jax.stages.Compiled] = {}
+
+    @property
+    def variables(self) -> Variables:
+        """The weights, on the device."""
+        return self._weights.variables
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
         """Return what has to be called, in any order and thread, before batches of this shape need no compiler."""
@@ -127,7 +129,7 @@ class CifPrograms:
         shape = Shape(*wave_bn.shape)
         if shape not in self._listens:
             self._compile_listen(shape, self._lower_listen(shape))
-        heard = self._listens[shape](self.variables, wave_bn, wave_lengths_b)
+        heard = self._listens[shape](self._weights.arrays, wave_bn, wave_lengths_b)
         return functools.partial(self._finish, shape, heard)
 
     def _finish(self, shape: Shape, heard: Heard) -> Spelling:
@@ -135,19 +137,20 @@ class CifPrograms:
         num_rows = min(rows for rows in self._row_counts(shape) if rows >= most)
         if (shape, num_rows) not in self._spells:
             self._compile_spell(shape, num_rows, heard)
-        return jax.device_get(self._spells[shape, num_rows](self.variables, heard))
+        return jax.device_get(self._spells[shape, num_rows](self._weights.arrays, heard))
 
     def _row_counts(self, shape: Shape) -> tuple[int, ...]:
         return row_counts(num_feature_frames(shape.num_samples, self._features), self._tokens_per_frame)
 
     def _lower_listen(self, shape: Shape) -> jax.stages.Lowered:
-        return self._listen.lower(self.variables, *abstract_sound(shape))
+        return self._listen.lower(self._weights.arrays, *abstract_sound(shape))
 
     def _compile_listen(self, shape: Shape, lowered: jax.stages.Lowered) -> None:
         self._listens[shape] = lowered.compile(self._options)
 
     def _compile_spell(self, shape: Shape, num_rows: int, heard: Heard) -> None:
-        self._spells[shape, num_rows] = self._spell.lower(self.variables, heard, num_rows).compile(self._options)
+        lowered = self._spell.lower(self._weights.arrays, heard, num_rows)
+        self._spells[shape, num_rows] = lowered.compile(self._options)
 
 
 def abstract_sound(shape: Shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
