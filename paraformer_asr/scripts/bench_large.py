@@ -28,7 +28,7 @@ FRAMES, INPUT_WIDTH = 167, 560
 VOCABULARY = 8404
 FIRING_BIAS = -1.0
 """Of the predictor's output: with it the noise holds about four tokens a second, as speech does."""
-MIN_REPEATS, MIN_SECONDS = 5, 4.0
+MIN_REPEATS, MIN_SECONDS = 3, 3.0
 
 
 def make_folder(folder: Path) -> None:

@@ -16,8 +16,8 @@ from asr.config import Config, ModelConfig
 from asr.models import unstack_blocks
 
 PRODUCTS_BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-"""float32 matrix products by Eigen instead of YNNPACK, which keeps the sums over rows. On one core the encoder takes 392
-instead of 444 ms and the decoder 63 instead of 93 (jax 0.12). On two cores YNNPACK is faster, and in bfloat16."""
+"""float32 matrix products by Eigen instead of YNNPACK, which keeps the sums over rows. On one core the encoder
+takes 392 instead of 444 ms, the decoder 63 instead of 93 (jax 0.12). YNNPACK wins on two cores and in bfloat16."""
 
 
 def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
@@ -49,8 +49,8 @@ def compiler_options(config: ModelConfig) -> dict[str, str]:
 class PackedWeights:
     """The variables of a model on the device, in the layout that its programs read fastest.
 
-    On several CPU cores, float32 kernels lie with their outputs in front: on two, the encoder takes 253 instead of 258 ms
-    and the decoder 44 instead of 55.
+    On several CPU cores, float32 kernels lie with their outputs in front: on two, the encoder takes 253 instead of
+    258 ms and the decoder 44 instead of 55.
 
     Attributes:
         arrays: what the programs are given.
