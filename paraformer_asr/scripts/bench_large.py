@@ -126,8 +126,9 @@ def open_eager(folder: Path, num_cores: int):
     import torch
     from funasr import AutoModel
 
+    settings = {"disable_update": True, "disable_pbar": True, "device": "cpu", "ncpu": num_cores}
+    model = AutoModel(model=str(folder), **settings).model.eval()
     torch.set_num_threads(num_cores)
-    model = AutoModel(model=str(folder), disable_update=True, device="cpu", disable_pbar=True).model.eval()
 
     @torch.inference_mode()
     def recognise(features_bti, lengths_b):
