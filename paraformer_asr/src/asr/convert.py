@@ -6,7 +6,7 @@ from pathlib import Path
 from asr.cli import run_command
 from asr.config_reader import override_config
 from asr.errors import EXIT_OK
-from asr.published.funasr_config import is_funasr_folder, read_funasr_config, read_settings
+from asr.published.funasr_config import is_funasr_folder, make_funasr_config, read_funasr_config, read_settings
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,7 +45,7 @@ def open_published(folder: Path, arguments: argparse.Namespace) -> None:
 
 def publish(folder: Path, arguments: argparse.Namespace) -> None:
     """Write a folder of FunASR for a run or a model folder."""
-    read_settings(folder, arguments.overrides)
+    make_funasr_config(read_settings(folder, arguments.overrides))  # a mistake is answered before jax is imported
 
     from asr.inference.model_folder import appearing, check_target
     from asr.inference.transcriber import load_parts

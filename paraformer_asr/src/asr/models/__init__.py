@@ -4,6 +4,11 @@ Training calls `model.apply(variables, features, lengths, tokens, token_lengths,
 calls it with `method="encode"` and then `method="decode"`.
 """
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
 from asr.config import ModelConfig
 from asr.errors import UserError
 from asr.models.layers import count_parameters
@@ -15,6 +20,7 @@ __all__ = [
     "Hypotheses",
     "Paraformer",
     "TrainingOutputs",
+    "abstract_variables",
     "build_model",
     "count_parameters",
     "stack_blocks",
@@ -39,3 +45,19 @@ def build_model(config: ModelConfig) -> Paraformer:
             "set it, or leave it 0 and let the tokenizer fill it in"
         )
     return Paraformer(config)
+
+
+def abstract_variables(config: ModelConfig) -> Any:
+    """Return the variables {"params": …} of the network that `config` describes, as shapes and dtypes.
+
+    Args:
+        config: `vocab_size` and `input_dim` are set.
+
+    Raises:
+        UserError: no vocabulary.
+    """
+    model = build_model(config)
+    features_bti = jax.ShapeDtypeStruct((1, 8, config.input_dim), jnp.float32)
+    tokens_bu, length_b = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    given = features_bti, length_b, tokens_bu, length_b
+    return jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given)

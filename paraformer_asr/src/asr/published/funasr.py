@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
 import yaml
 
@@ -28,7 +26,7 @@ from asr.data.frontend import Cmvn
 from asr.data.funasr_text import write_seg_dict
 from asr.data.tokenizer import Tokenizer, load_funasr_tokenizer
 from asr.errors import UserError
-from asr.models import build_model, unstack_blocks
+from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import (
     CMVN,
     CONFIG,
@@ -100,13 +98,8 @@ def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn |
 
 
 def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return name → shape of the arrays of a model whose encoder is not scanned."""
-    model = build_model(dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, scan=False)))
-    features_bti = jax.ShapeDtypeStruct((1, 8, config.input_dim), jnp.float32)
-    tokens_bu, length_b = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    given = features_bti, length_b, tokens_bu, length_b
-    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given)
-    return {name: shape for name, (shape, _) in describe_arrays(variables).items()}
+    """Return name → shape of the arrays of a model."""
+    return {name: shape for name, (shape, _) in describe_arrays(abstract_variables(config)).items()}
 
 
 def funasr_pairs(config: ModelConfig) -> list[Pair]:

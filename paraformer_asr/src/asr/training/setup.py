@@ -21,7 +21,7 @@ from asr.data.loader import EvalLoader, TrainLoader
 from asr.data.tokenizer import Tokenizer
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
-from asr.models import build_model
+from asr.models import abstract_variables, build_model
 from asr.training.frozen import FrozenParts
 from asr.training.optimizer import build_optimizer, build_schedule
 from asr.training.parameter_groups import check_groups, has_groups
@@ -109,7 +109,7 @@ def build_setup(
     val_loader = EvalLoader(val_set, tokenizer, config, num_devices)
     cmvn = trained[1] if trained else build_cmvn(config, train_set)
     model = build_model(config.model)
-    shapes = parameter_shapes(config, model) if initial or has_groups(config.optimizer) else None
+    shapes = abstract_variables(config.model)["params"] if initial or has_groups(config.optimizer) else None
     if has_groups(config.optimizer):
         check_groups(config.optimizer, shapes)
     optimizer = build_optimizer(config.optimizer, loader.num_steps)
@@ -156,12 +156,6 @@ def jit_steps(config: Config, model: nn.Module, optimizer: optax.GradientTransfo
         "replicated": replicated,
         "over_devices": over_devices,
     }
-
-
-def parameter_shapes(config: Config, model: nn.Module) -> Any:
-    """Return the model's parameters as shapes."""
-    given = model, config.model.input_dim, optax.identity()
-    return jax.eval_shape(lambda: init_state(*given, jax.random.key(0), with_ema=False)).params
 
 
 def with_widths(config: Config, tokenizer: Tokenizer) -> Config:

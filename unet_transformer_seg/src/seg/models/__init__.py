@@ -3,7 +3,11 @@
 Every model is called as `model.apply(variables, image_bhwc, train)` and returns float32 logits of the image's size.
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from seg.config import ModelConfig
 from seg.errors import UserError
@@ -13,7 +17,15 @@ from seg.models.transunet import TransUNet
 from seg.models.unet import UNet
 from seg.models.unet_transformer import UNetTransformer
 
-__all__ = ["ResNetUNet", "TransUNet", "UNet", "UNetTransformer", "build_model", "count_parameters"]
+__all__ = [
+    "ResNetUNet",
+    "TransUNet",
+    "UNet",
+    "UNetTransformer",
+    "abstract_variables",
+    "build_model",
+    "count_parameters",
+]
 
 
 def build_model(config: ModelConfig) -> nn.Module:
@@ -41,3 +53,17 @@ def build_model(config: ModelConfig) -> nn.Module:
             return ResNetUNet(config)
         case name:
             raise UserError(f"model.name: expected unet, unet_transformer, transunet or resnet_unet, found {name!r}")
+
+
+def abstract_variables(config: ModelConfig) -> Any:
+    """Return the variables of the network that `config` describes, as shapes and dtypes: `params`, `batch_stats`.
+
+    Args:
+        config: `num_classes` is set.
+
+    Raises:
+        UserError: as `build_model`.
+    """
+    model, side = build_model(config), config.stem_stride * 2**config.depth
+    image_bhwc = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image_bhwc)

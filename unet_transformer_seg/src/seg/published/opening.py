@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from seg.checkpoints.arrays import describe_arrays, named_arrays
 from seg.classes import ClassTable, make_class_table
 from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
-from seg.models import build_model
+from seg.models import abstract_variables
 from seg.published import milesial, r50_vit, smp, transunet
 from seg.published.mapping import Pair, give_back, strip_prefix, take_over
 from seg.published.torch_file import read_torch_file
@@ -145,10 +144,7 @@ def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[st
 
 def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name → shape of the variables of a model."""
-    side = config.stem_stride * 2**config.depth
-    image_bhwc = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    variables = jax.eval_shape(lambda x: build_model(config).init(jax.random.key(0), x, train=False), image_bhwc)
-    return {name: shape for name, (shape, _) in describe_arrays(variables).items()}
+    return {name: shape for name, (shape, _) in describe_arrays(abstract_variables(config)).items()}
 
 
 def _variables(

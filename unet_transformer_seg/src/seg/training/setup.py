@@ -11,12 +11,12 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from seg.classes import ClassTable
-from seg.config import Config, ModelConfig
+from seg.config import Config
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.loader import TrainLoader
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
-from seg.models import build_model
+from seg.models import abstract_variables, build_model
 from seg.training.frozen import FrozenParts
 from seg.training.optimizer import build_optimizer, build_schedule
 from seg.training.parameter_groups import check_groups, has_groups
@@ -108,7 +108,7 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
         return init_state(model, config.model, optimizer, key, with_ema=training.ema_decay > 0)
 
     if has_groups(config.optimizer):
-        check_groups(config.optimizer, parameter_shapes(config.model, model))
+        check_groups(config.optimizer, abstract_variables(config.model)["params"])
     warm_start = plan_warm_start(initial, jax.eval_shape(init), train_set.classes) if initial else None
     return Setup(
         config=config,
@@ -127,12 +127,6 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
         replicated=replicated,
         over_devices=over_devices,
     )
-
-
-def parameter_shapes(config: ModelConfig, model: nn.Module) -> Any:
-    """Return the model's parameters as shapes."""
-    nothing = optax.identity()
-    return jax.eval_shape(lambda: init_state(model, config, nothing, jax.random.key(0), with_ema=False)).params
 
 
 def with_classes(config: Config, classes: ClassTable) -> Config:
