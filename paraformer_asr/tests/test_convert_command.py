@@ -15,6 +15,7 @@ import yaml
 
 from asr import convert, infer
 from asr.cli import run_command
+from asr.errors import UserError
 from asr.inference.transcriber import load_parts
 from asr.published.funasr import load_funasr, save_funasr
 from asr.published.torch_file import read_torch_file
@@ -94,6 +95,13 @@ def test_the_way_back_gives_the_same_files(source, request, published, tmp_path,
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(found[name], tensor)
+
+
+def test_what_funasr_cannot_hold_is_refused_before_anything_is_made(opened, tmp_path, run_convert):
+    out = tmp_path / "new" / "folder"
+    with pytest.raises(UserError, match="model.encoder.causal: FunASR's Paraformer has False, this model True"):
+        run_convert("--to", "funasr", opened, "--out", out, "model.encoder.causal=true")
+    assert not out.parent.exists()
 
 
 # Wrong input: one message, exit code 2, nothing run, nothing written.
