@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import flax.traverse_util
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from seg.checkpoints.arrays import (
@@ -114,7 +115,7 @@ class CheckpointStore:
             UserError: there is no good checkpoint, or it holds other arrays than the abstract state.
         """
         expected = describe_arrays(abstract_state)
-        folder, manifest = self._find(which, expected)
+        folder, manifest = self._find_together(which, expected)
         restored = read_arrays(folder / ARRAYS_NAME, named_arrays(abstract_state))
         treedef = jax.tree.structure(abstract_state)
         state = jax.tree.unflatten(treedef, [restored[name] for name in expected])
@@ -194,6 +195,14 @@ class CheckpointStore:
     def _remove_unfinished(self) -> None:
         for leftover in self.directory.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)  # what resists is tried again at the next save
+
+    def _find_together(self, which: Which, expected: dict) -> tuple[Path, Manifest]:
+        """Return what `_find` returns; one of several processes reads all the bytes, and the others follow it."""
+        if jax.process_count() == 1:
+            return self._find(which, expected)
+        step = self._find(which, expected)[1].details["step"] if jax.process_index() == 0 else 0
+        folder = self._folder(int(multihost_utils.broadcast_one_to_all(np.int32(step))))
+        return folder, read_manifest(folder)
 
     def _find(self, which: Which, expected: dict | None) -> tuple[Path, Manifest]:
         """Return the folder and manifest of the first good checkpoint of those that `which` admits."""

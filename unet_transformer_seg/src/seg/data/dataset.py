@@ -42,6 +42,10 @@ class SegmentationDataset(abc.ABC):
             UserError: a file that cannot be read, naming it.
         """
 
+    def name(self, index: int) -> str:
+        """Return what a message calls sample `index`; cheaper than the sample where samples are files."""
+        return self[index].name
+
     def read_mask(self, index: int) -> np.ndarray:
         """Return uint8[h, w], the mask of sample `index`; cheaper than the sample where masks are files."""
         return self[index].mask

@@ -60,6 +60,10 @@ class ImageFolder(SegmentationDataset):
         check_sizes(image_hwc, mask_hw, pair.image, pair.mask)
         return Sample(image_hwc, mask_hw, pair.name)
 
+    def name(self, index: int) -> str:
+        """Return what a message calls sample `index`."""
+        return self._pair(index).name
+
     def read_mask(self, index: int) -> np.ndarray:
         """Return uint8[h, w], the labels of sample `index`, without reading the image."""
         path = self._pair(index).mask

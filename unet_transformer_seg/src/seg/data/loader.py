@@ -14,6 +14,9 @@ from seg.data.fit import fit_sample
 Batch = dict[str, np.ndarray]
 """image: uint8[b, h, w, 3]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = filled up."""
 
+Share = tuple[int, int]
+"""(i, n): the rows of a batch that process i of n reads, the i-th part of n equal ones. All of them: (0, 1)."""
+
 
 class TrainLoader:
     """Endless batches of a data set, in an order that is drawn anew for each pass.
@@ -26,19 +29,22 @@ class TrainLoader:
         steps_per_epoch: batches in which a pass ends, rounded up.
     """
 
-    def __init__(self, dataset: SegmentationDataset, config: DataConfig, batch_size: int, seed: int):
+    def __init__(
+        self, dataset: SegmentationDataset, config: DataConfig, batch_size: int, seed: int, share: Share = (0, 1)
+    ):
         """Describe the order; nothing is read yet.
 
         Args:
             dataset: at least one sample.
             config: `size` and `fit` of the samples, `num_threads` (0 reads in the caller) and `prefetch`.
-            batch_size: samples in a batch.
+            batch_size: samples in a batch, over all processes.
             seed: of the order, and of the windows that `fit: crop` takes.
+            share: the part of each batch that is read.
         """
         self.steps_per_epoch = -(-len(dataset) // batch_size)
         self._dataset, self._config, self._seed = dataset, config, seed
         order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat()
-        self._batches = order.map_with_index(self._load).batch(batch_size, batch_fn=stack)
+        self._batches = take_share(order.map_with_index(self._load), batch_size, share)
 
     def batch_at(self, step: int) -> Batch:
         """Return the batch of one step, counted from 0, read in the calling thread."""
@@ -57,7 +63,9 @@ class TrainLoader:
         return load(self._dataset, self._config, int(index), rng)
 
 
-def iterate_eval(dataset: SegmentationDataset, config: DataConfig, batch_size: int) -> Iterator[Batch]:
+def iterate_eval(
+    dataset: SegmentationDataset, config: DataConfig, batch_size: int, share: Share = (0, 1)
+) -> Iterator[Batch]:
     """Yield all samples once, in order; the last batch is filled up with black, ignored samples of index -1.
 
     With `fit: crop` the window in the middle is taken.
@@ -65,9 +73,18 @@ def iterate_eval(dataset: SegmentationDataset, config: DataConfig, batch_size: i
     Raises:
         UserError: at the batch whose file cannot be read, naming the file.
     """
-    samples = grain.MapDataset.range(len(dataset)).map(lambda index: load(dataset, config, int(index), None))
-    batches = samples.batch(batch_size, batch_fn=lambda found: fill_batch(stack(found), batch_size))
-    return read_ahead(batches, config, 0)
+
+    def load_or_fill(index: int) -> Batch:
+        return load(dataset, config, int(index), None) if index < len(dataset) else filler(config)
+
+    filled_up = -(-len(dataset) // batch_size) * batch_size
+    return read_ahead(take_share(grain.MapDataset.range(filled_up).map(load_or_fill), batch_size, share), config, 0)
+
+
+def take_share(samples: grain.MapDataset, batch_size: int, share: Share) -> grain.MapDataset:
+    """Return the samples in batches of which only the rows of the share are read."""
+    number, processes = share
+    return samples.batch(batch_size // processes, batch_fn=stack)[number::processes]
 
 
 def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.random.Generator | None) -> Batch:
@@ -81,14 +98,10 @@ def stack(samples: list[Batch]) -> Batch:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def fill_batch(batch: Batch, batch_size: int) -> Batch:
-    """Return the batch with black, ignored samples of index -1 up to `batch_size`."""
-    fill = {"image": 0, "label": IGNORE_LABEL, "index": -1}
-    missing = batch_size - len(batch["index"])
-    return {
-        name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=fill[name])
-        for name, array in batch.items()
-    }
+def filler(config: DataConfig) -> Batch:
+    """Return a black, ignored sample of index -1."""
+    image = np.zeros((*config.size, 3), np.uint8)
+    return {"image": image, "label": np.full(config.size, IGNORE_LABEL, np.uint8), "index": np.int32(-1)}
 
 
 def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:

@@ -5,29 +5,37 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from seg.checkpoints import CheckpointStore
-from seg.config import Config
-from seg.errors import EXIT_OK, NonFiniteError
+from seg.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, UserError
 from seg.models import count_parameters
-from seg.run_dir import RunDir, create_run_dir, describe_environment, open_run_dir
+from seg.run_dir import RunDir, describe_environment
+from seg.training.compiled import CompiledStep
+from seg.training.diagnosis import diagnose
+from seg.training.distributed import explain_lost_peer, is_main
 from seg.training.evaluate import Evaluation, evaluate
-from seg.training.interruption import Interruption
+from seg.training.interruption import StopRequestedError
+from seg.training.memory import explain_out_of_memory, is_out_of_memory
+from seg.training.mesh import describe_devices
 from seg.training.parameter_groups import describe_groups, has_groups
 from seg.training.profile import StepTrace
 from seg.training.progress import ProgressLine
-from seg.training.report import Report, close_logging, setup_logging
-from seg.training.setup import Setup, build_setup
+from seg.training.report import Report
+from seg.training.reproducer import save_reproducer
+from seg.training.setup import Setup
 from seg.training.state import TrainState
-from seg.training.tensorboard import require_tensorboard
-from seg.training.warm_start import InitialModel
+from seg.training.supervision import Supervisor
 
 log = logging.getLogger("seg")
+
+MAX_SKIPPED_IN_A_ROW = 20
+"""So many steps that are not finite are no accident: the run ends although it was told to leave them out."""
+
+MAX_ITEMS_SHOWN = 16
 
 
 @dataclasses.dataclass
@@ -40,6 +48,7 @@ class Progress:
         loss_sum: sum of the training losses since the last evaluation.
         loss_count: number of steps in `loss_sum`.
         seconds: time spent on the run, over all its parts.
+        evaluation_due: whether the run was stopped during the evaluation of this state.
     """
 
     best_iou: float = -1.0
@@ -47,69 +56,50 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     seconds: float = 0.0
+    evaluation_due: bool = False
 
 
-def train(
-    config: Config,
-    *,
-    resume: Path | None = None,
-    load_initial: Callable[[str], InitialModel] | None = None,
-    max_minutes: float | None = None,
-    profile_steps: int = 0,
-) -> int:
-    """Train until the end of the run or a reason to stop; return the exit code.
+class Pending(NamedTuple):
+    """A step whose numbers have not been read yet."""
 
-    Args:
-        config: the settings, or those of the run to be resumed.
-        resume: directory of the run to go on with; without it a new one is made.
-        load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
-        max_minutes: save and stop after so many minutes.
-        profile_steps: number of steps to trace with the jax profiler.
-
-    Raises:
-        UserError: data or run directory not usable.
-        NonFiniteError: a loss or gradient is NaN or infinite.
-    """
-    with Interruption(max_minutes) as interruption:
-        run = open_run_dir(resume) if resume else None
-        begins = run is None or not has_checkpoint(run)
-        setup = build_setup(config, load_initial(config.init) if config.init and begins else None)
-        require_tensorboard(config.training.tensorboard)
-        run = run or create_run_dir(setup.config, setup.classes)
-        setup_logging(run.log_file)
-        try:
-            training = Training(setup, run, interruption, profile_steps)
-            return training.run_to_end(resuming=resume is not None)
-        except NonFiniteError as error:
-            log.error("stopped: %s", error)
-            raise
-        finally:
-            close_logging()
+    step: int
+    batch: dict[str, np.ndarray]
+    metrics: dict[str, jax.Array]
 
 
 class Training:
     """One run, from its first or its restored state to its end."""
 
-    def __init__(self, setup: Setup, run: RunDir, interruption: Interruption, profile_steps: int = 0):
+    def __init__(self, setup: Setup, run: RunDir, supervisor: Supervisor, profile_steps: int = 0):
         settings = setup.config.training
-        self.setup, self.run, self.interruption, self.settings = setup, run, interruption, settings
+        self.setup, self.run, self.supervisor, self.settings = setup, run, supervisor, settings
+        self.train_step = CompiledStep(setup.train_step, supervisor)
+        self.eval_step = CompiledStep(setup.eval_step, supervisor)
         self.store = CheckpointStore(run.checkpoints, settings.keep_checkpoints)
-        self.report = Report(run, setup.config, setup.classes)
+        self.report = Report(run, setup.config, setup.classes) if is_main() else None
         self.trace = StepTrace(run.path / "profile", profile_steps)
         self.progress = Progress()
         self.evaluation_steps = settings.eval_every_epochs * setup.loader.steps_per_epoch
+        self.stop_agreed, self.skipped_in_a_row = False, 0
+        self.seconds_before, self.start = 0.0, time.monotonic()
 
     def run_to_end(self, resuming: bool) -> int:
         """Do the steps that remain; return the exit code."""
-        state = self._restore() if resuming else self._begin()
-        start_step = int(state.step)
-        self._log_start(state, start_step)
-        if start_step < self.setup.num_steps and not self._stopped_early():
-            with self.trace, ProgressLine(self.setup.num_steps, start_step, self.settings.batch_size) as line:
+        with self.supervisor.nothing_to_save():
+            state = self._restore() if resuming else self._begin()
+            start_step = int(state.step)
+            self._log_start(state, start_step)
+        with self.trace, ProgressLine(self.setup.num_steps, start_step, self.settings.batch_size, is_main()) as line:
+            try:
                 step = self._run_steps(state, start_step, line)
-            if step < self.setup.num_steps and not self._stopped_early():
-                log.info("stopped at step %d; go on with: python -m seg.train --resume %s", step, self.run.path)
-                return self.interruption.exit_code
+            except NonFiniteError as error:
+                log.error("stopped: %s", error)
+                raise
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                raise self._explain(error) from error
+        if step < self.setup.num_steps and not self._stopped_early() or self.progress.evaluation_due:
+            log.info("stopped at step %d; go on with: python -m seg.train --resume %s", step, self.run.path)
+            return self.supervisor.interruption.exit_code or EXIT_TERMINATED
         if self._stopped_early():
             log.info("stopped early: no better mean IoU in %d evaluations", self.settings.early_stop)
         log.info(
@@ -119,48 +109,101 @@ class Training:
         )
         return EXIT_OK
 
-    def _run_steps(self, state: TrainState, start_step: int, line: ProgressLine) -> int:
-        """Train from `start_step`; return the step after which the run ended or was stopped, saved."""
+    def _run_steps(self, state: TrainState, step: int, line: ProgressLine) -> int:
+        """Train from `step` on; return the step after which the run ended or was stopped, saved."""
+        self.seconds_before, self.start, start_step = self.progress.seconds, time.monotonic(), step
+        if self.progress.evaluation_due:
+            self._save(step, state, True, line)
+        healthy = jax.device_put(np.bool_(True), self.setup.placement.replicated)
         pending = None  # metrics are read one step late, so that the device never waits for the host
-        seconds_before, start = self.progress.seconds, time.monotonic()
-        for step, batch in enumerate(self.setup.loader.iterate(start_step), start_step + 1):
-            self.trace.at_step(step - start_step)
-            state, metrics = self.setup.train_step(state, self.setup.put_batch(batch))
-            if pending:
-                self._record(*pending, line)
-            pending = step, metrics
+        batches = self.setup.loader.iterate(step)
+        while step < self.setup.num_steps and not self._stopped_early():
+            try:
+                batch = self.supervisor.result_of(next, batches)
+                self.trace.at_step(step + 1 - start_step)
+                flag = self.setup.flags[self.supervisor.requested()]
+                state, metrics, healthy = self.train_step(state, self.setup.put_batch(batch), healthy, flag)
+            except StopRequestedError:
+                self._settle(pending, state, line)
+                if step > start_step:
+                    self._save(step, state, False, line)
+                break
+            step += 1
+            self._settle(pending, state, line)
+            pending = Pending(step, batch, metrics)
             evaluating = step % self.evaluation_steps == 0 or step == self.setup.num_steps
-            if not (evaluating or self.interruption.requested()):
-                continue
-            self._record(*pending, line)
-            pending = None
-            with line.paused():
-                self.progress.seconds = seconds_before + time.monotonic() - start
-                better = evaluating and self._evaluate(step, state, line)
-                self.progress.seconds = seconds_before + time.monotonic() - start
-                self.store.save(step, state, dataclasses.asdict(self.progress), best=better)
-            if step == self.setup.num_steps or self._stopped_early() or self.interruption.requested():
-                return step
+            if evaluating or self._stopping():
+                self._settle(pending, state, line)
+                pending = None
+                self._save(step, state, evaluating, line)
+            if self._stopping():
+                break
+        return step
 
-    def _record(self, step: int, metrics: dict[str, jax.Array], line: ProgressLine) -> None:
-        """Take note of one step's loss, and refuse to go on from a number that is none."""
+    def _stopping(self) -> bool:
+        """Return whether to stop after this step; several processes agree on it, a step late."""
+        return self.stop_agreed if jax.process_count() > 1 else self.supervisor.requested()
+
+    def _save(self, step: int, state: TrainState, evaluating: bool, line: ProgressLine) -> None:
+        """Evaluate, where it is time for it and nobody waits for the end, and write a checkpoint."""
+        with line.paused():
+            self.progress.seconds = self.seconds_before + time.monotonic() - self.start
+            better = self.progress.evaluation_due = False
+            try:
+                better = evaluating and self._evaluate(step, state, line)
+            except StopRequestedError:
+                log.info("the evaluation was left: it is done first when the run goes on")
+                self.progress.evaluation_due = self.stop_agreed = True
+            self.progress.seconds = self.seconds_before + time.monotonic() - self.start
+            self.store.save(step, state, dataclasses.asdict(self.progress), best=better)
+            self.supervisor.beat()
+
+    def _settle(self, pending: Pending | None, state: TrainState, line: ProgressLine) -> None:
+        """Take note of one step's numbers, and of what they ask for.
+
+        Raises:
+            NonFiniteError: a loss or gradient is NaN or infinite, and the run is to stop for it.
+        """
+        if pending is None:
+            return
+        step, _, metrics = pending
         loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            saved = max(self.store.steps(), default=None)
-            raise NonFiniteError(
-                f"step {step}: the loss is {loss} and the gradient's norm {grad_norm}. Last checkpoint: "
-                f"{f'step {saved}' if saved else 'none'} in {self.run.path}. "
-                "Try a lower optimizer.learning_rate, a smaller optimizer.clip_norm, or model.dtype=float32"
-            )
+        self.stop_agreed = self.stop_agreed or int(metrics["stop"]) > 0
+        self.supervisor.beat()
+        if not metrics["finite"]:
+            self._handle_non_finite(pending, state, loss, grad_norm)
+            return
+        self.skipped_in_a_row = 0
         self.progress.loss_sum += loss
         self.progress.loss_count += 1
         line.update(step, loss)
-        if step % self.settings.log_every_steps == 0:
+        if step % self.settings.log_every_steps == 0 and self.report:
             self.report.log_step(step, loss, grad_norm, float(self.setup.schedule(step - 1)))
+
+    def _handle_non_finite(self, pending: Pending, state: TrainState, loss: float, grad_norm: float) -> None:
+        """Leave the step out, or save what led to it and stop."""
+        found = f"step {pending.step}: the loss is {loss} and the gradient's norm {grad_norm}"
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            found += ", but a batch norm's running statistics are not finite"
+        self.skipped_in_a_row += 1
+        if self.settings.on_non_finite == "skip" and self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+            items = ", ".join(self.setup.train_set.name(i) for i in pending.batch["index"][:MAX_ITEMS_SHOWN])
+            log.warning("%s; the step is left out. Its items: %s", found, items)
+            return
+        state = state.replace(step=state.step * 0 + pending.step - 1)  # before the step, in its place on the devices
+        folder = save_reproducer(self.run, state, pending.batch, pending.step)
+        saved = max(self.store.steps(), default=None)
+        lines = diagnose(self.setup, state, pending.batch) if jax.process_count() == 1 else []
+        raise NonFiniteError(
+            f"{found}.\n" + "".join(f"  {line}\n" for line in lines) + f"State and batch are in {folder}; look at "
+            f"them again with: python -m seg.diagnose {folder}\nLast checkpoint: "
+            f"{f'step {saved}' if saved else 'none'} in {self.run.path}. Try a lower optimizer.learning_rate, a "
+            "smaller optimizer.clip_norm, model.dtype=float32, or training.on_non_finite=skip"
+        )
 
     def _evaluate(self, step: int, state: TrainState, line: ProgressLine) -> bool:
         """Score the state on the validation split and report it; return whether it is the best so far."""
-        evaluation: Evaluation = evaluate(self.setup, state)
+        evaluation: Evaluation = evaluate(self.setup, state, self.supervisor, self.eval_step)
         progress = self.progress
         train_loss = progress.loss_sum / max(progress.loss_count, 1)
         progress.loss_sum, progress.loss_count = 0.0, 0
@@ -168,20 +211,21 @@ class Training:
         better = score > progress.best_iou
         progress.evaluations_since_best = 0 if better else progress.evaluations_since_best + 1
         progress.best_iou = max(score, progress.best_iou)
-        self.report.evaluation(
-            epoch=step / self.setup.loader.steps_per_epoch,
-            step=step,
-            train_loss=train_loss,
-            learning_rate=float(self.setup.schedule(step - 1)),
-            images_per_s=line.images_per_s,
-            seconds=progress.seconds,
-            evaluation=evaluation,
-        )
+        if self.report:
+            self.report.evaluation(
+                epoch=step / self.setup.loader.steps_per_epoch,
+                step=step,
+                train_loss=train_loss,
+                learning_rate=float(self.setup.schedule(step - 1)),
+                images_per_s=line.images_per_s,
+                seconds=progress.seconds,
+                evaluation=evaluation,
+            )
         return better
 
     def _begin(self) -> TrainState:
         """Return the state before the first step."""
-        state, warm_start = self.setup.init(), self.setup.warm_start
+        state, warm_start = self.supervisor.result_of(self.setup.init), self.setup.warm_start
         return warm_start.apply(state) if warm_start else state
 
     def _restore(self) -> TrainState:
@@ -191,16 +235,25 @@ class Training:
         """
         if not has_checkpoint(self.run):
             log.info("no checkpoint was saved before the run ended: it begins anew")
-            self.report.drop_after(0)
-            return self._begin()
-        placed = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.setup.replicated),
-            jax.eval_shape(self.setup.init),
-        )
-        state, progress = self.store.restore(placed, "last")
-        self.progress = Progress(**progress)
-        self.report.drop_after(int(state.step))
+            state = self._begin()
+        else:
+            state, progress = self.store.restore(self.setup.abstract_state, "last")
+            self.progress = Progress(**progress)
+        if self.report:
+            self.report.drop_after(int(state.step))
         return state
+
+    def _explain(self, error: Exception) -> Exception:
+        """Return the error to raise instead of one that jax raised."""
+        step = max(self.store.steps(), default=None)
+        saved = f"Last checkpoint: {'none' if step is None else f'step {step}'}"
+        way_on = f"python -m seg.train --resume {self.run.path}"
+        if lost := explain_lost_peer(error):
+            return PeerLostError(f"{lost}. {saved}; go on, in all processes, with: {way_on}")
+        if is_out_of_memory(error):
+            explained = explain_out_of_memory(self.setup, self.train_step.last)
+            return UserError(f"{explained}\n{saved}; go on, with the change, with: {way_on} key=value")
+        return error
 
     def _stopped_early(self) -> bool:
         patience = self.settings.early_stop
@@ -219,7 +272,7 @@ class Training:
             start_step,
             setup.num_steps,
             setup.loader.steps_per_epoch,
-            ", ".join(sorted({d.device_kind for d in setup.replicated.mesh.devices.flat})),
+            describe_devices(setup.placement),
         )
         for line in setup.warm_start.lines if setup.warm_start else ():
             log.info("%s", line)

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 from seg.checkpoints.manifest import replace_json
 from seg.classes import ClassTable
 from seg.config import Config
@@ -175,17 +177,25 @@ class _AboveProgressLine(logging.Handler):
         write_above_line(self.format(record))
 
 
-def setup_logging(log_file: Path) -> None:
-    """Send the messages of `seg` to the terminal, and those and the details of each step to `log_file`."""
+def setup_logging(log_file: Path | None) -> None:
+    """Send the messages of `seg` to the terminal, and those and the details of each step to `log_file`.
+
+    Args:
+        log_file: None in a process that is not the first of its run: its warnings alone are shown, with its number.
+    """
     close_logging()
-    terminal, file = _AboveProgressLine(), logging.FileHandler(log_file, encoding="utf-8")
-    terminal.setLevel(logging.INFO)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    terminal = _AboveProgressLine()
+    terminal.setLevel(logging.INFO if log_file else logging.WARNING)
+    terminal.setFormatter(
+        logging.Formatter("%(message)s" if log_file else f"process {jax.process_index()}: %(message)s")
+    )
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(terminal)
-    log.addHandler(file)
+    if log_file:
+        file = logging.FileHandler(log_file, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
 
 
 def close_logging() -> None:

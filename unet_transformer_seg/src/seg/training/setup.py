@@ -8,21 +8,25 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from seg.classes import ClassTable
 from seg.config import Config
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
-from seg.data.loader import TrainLoader
+from seg.data.loader import Share, TrainLoader
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
 from seg.models import abstract_variables, build_model
 from seg.training.frozen import FrozenParts
+from seg.training.guard import make_guarded_step, make_stoppable_eval
+from seg.training.mesh import GatheredParameters, Placement, build_placement
 from seg.training.optimizer import build_optimizer, build_schedule
 from seg.training.parameter_groups import check_groups, has_groups
 from seg.training.state import TrainState, init_state
-from seg.training.step import make_eval_step, make_train_step
+from seg.training.step import Loss, make_eval_step, make_train_step
 from seg.training.warm_start import InitialModel, WarmStart, plan_warm_start
+
+ON_DEVICE = ("image", "label")
+"""The parts of a batch that the steps take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Setup:
         model: the network, without parameters.
         init: `() → TrainState`, fresh weights before the first step, placed on the devices.
         warm_start: what is then taken over from another model, or None.
-        train_step: `(state, batch) → (state, metrics)`; takes the state's memory over.
-        eval_step: `(variables, batch) → results`.
+        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`, see `seg.training.guard`; takes the
+            state's memory over.
+        eval_step: `(variables, batch, stop_d) → results`.
         schedule: learning rate by step.
-        replicated: placement of the state, the same on every device.
-        over_devices: placement of a batch, its first axis spread over the devices.
+        placement: of state and batches on the devices.
+        abstract_state: the state's shapes, each with its placement.
+        flags: by whether this process wants to stop, the `stop_d` of the steps.
     """
 
     config: Config
@@ -56,17 +62,23 @@ class Setup:
     train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
     eval_step: Callable[[Any, dict], dict]
     schedule: optax.Schedule
-    replicated: NamedSharding
-    over_devices: NamedSharding
+    placement: Placement
+    abstract_state: TrainState
+    flags: dict[bool, jax.Array]
 
     @property
     def num_steps(self) -> int:
         """Updates in the whole run."""
         return self.config.training.num_epochs * self.loader.steps_per_epoch
 
+    @property
+    def share(self) -> Share:
+        """Which rows of a batch this process reads."""
+        return jax.process_index(), jax.process_count()
+
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Return the batch on the devices."""
-        return jax.device_put({k: batch[k] for k in ("image", "label")}, self.over_devices)
+        """Return the batch on the devices, made of the shares of all processes."""
+        return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
 
 
 def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
@@ -84,32 +96,19 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
     val_set = build_dataset(config.data, "val", config.seed)
     config = with_classes(config, train_set.classes)
     training = config.training
-    replicated, over_devices = place(training.batch_size, training.accumulate)
-
-    loader = TrainLoader(train_set, config.data, training.batch_size, config.seed)
+    placement = build_placement(config.mesh)
+    check_batch_size(training.batch_size, training.accumulate, placement.num_devices)
+    loader = TrainLoader(
+        train_set, config.data, training.batch_size, config.seed, (jax.process_index(), jax.process_count())
+    )
     num_steps = training.num_epochs * loader.steps_per_epoch
     model = build_model(config.model)
     optimizer = build_optimizer(config.optimizer, num_steps)
-    class_weights_k = build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels)
-    loss = build_loss(config.loss, class_weights_k)
-    train_step = make_train_step(
-        FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model,
-        optimizer,
-        loss,
-        make_augment(config.data),
-        seed=config.seed,
-        accumulate=training.accumulate,
-        ema_decay=training.ema_decay,
-    )
-    eval_step = make_eval_step(model, loss, make_preprocess(config.data), len(train_set.classes))
-
-    def init() -> TrainState:
-        key = jax.random.key(config.seed)
-        return init_state(model, config.model, optimizer, key, with_ema=training.ema_decay > 0)
-
+    loss = build_loss(config.loss, build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels))
     if has_groups(config.optimizer):
         check_groups(config.optimizer, abstract_variables(config.model)["params"])
-    warm_start = plan_warm_start(initial, jax.eval_shape(init), train_set.classes) if initial else None
+    steps = jit_steps(config, model, optimizer, loss, placement)
+    shapes = steps["abstract_state"]
     return Setup(
         config=config,
         classes=train_set.classes,
@@ -117,16 +116,62 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
         train_set=train_set,
         val_set=val_set,
         model=model,
-        init=jax.jit(init, out_shardings=replicated),
-        warm_start=warm_start,
-        train_step=jax.jit(
-            train_step, donate_argnums=0, in_shardings=(replicated, over_devices), out_shardings=replicated
-        ),
-        eval_step=jax.jit(eval_step, in_shardings=(replicated, over_devices), out_shardings=replicated),
+        warm_start=plan_warm_start(initial, shapes, train_set.classes) if initial else None,
         schedule=build_schedule(config.optimizer, num_steps),
-        replicated=replicated,
-        over_devices=over_devices,
+        placement=placement,
+        flags={wanted: placement.put_flag(wanted) for wanted in (False, True)},
+        **steps,
     )
+
+
+def jit_steps(
+    config: Config, model: nn.Module, optimizer: optax.GradientTransformation, loss: Loss, placement: Placement
+) -> dict[str, Any]:
+    """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`.
+
+    Args:
+        config: `model.num_classes` set.
+        model: that the config describes.
+        optimizer: an optax transformation.
+        loss: `(logits_bhwk, labels_bhw) → float32[]`.
+        placement: of the arrays.
+    """
+    training = config.training
+    applied = GatheredParameters(model, placement) if placement.is_spread else model
+    train_step = make_train_step(
+        FrozenParts(applied, config.optimizer.freeze) if config.optimizer.freeze else applied,
+        optimizer,
+        loss,
+        make_augment(config.data),
+        seed=config.seed,
+        accumulate=training.accumulate,
+        ema_decay=training.ema_decay,
+    )
+    eval_step = make_eval_step(applied, loss, make_preprocess(config.data), config.model.num_classes)
+
+    def init() -> TrainState:
+        key = jax.random.key(config.seed)
+        return init_state(model, config.model, optimizer, key, with_ema=training.ema_decay > 0)
+
+    shapes = jax.eval_shape(init)
+    of_state, batch, everywhere = placement.of_state(shapes), placement.over_devices, placement.replicated
+    return {
+        "init": jax.jit(init, out_shardings=of_state),
+        "train_step": jax.jit(
+            make_guarded_step(train_step, training.on_non_finite),
+            donate_argnums=0,
+            in_shardings=(of_state, batch, everywhere, batch),
+            out_shardings=(of_state, everywhere, everywhere),
+        ),
+        "eval_step": jax.jit(
+            make_stoppable_eval(eval_step),
+            in_shardings=(of_state.variables, batch, batch),
+            out_shardings=everywhere,
+        ),
+        "abstract_state": jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, of_state
+        ),
+    }
 
 
 def with_classes(config: Config, classes: ClassTable) -> Config:
@@ -139,13 +184,10 @@ def with_classes(config: Config, classes: ClassTable) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(classes)))
 
 
-def place(batch_size: int, accumulate: int) -> tuple[NamedSharding, NamedSharding]:
-    """Return the placements (replicated, first axis spread) over all local devices."""
-    devices = jax.local_devices()
-    if (batch_size // accumulate) % len(devices):
+def check_batch_size(batch_size: int, accumulate: int, num_devices: int) -> None:
+    """Refuse a batch that does not give every device the same number of samples."""
+    if (batch_size // accumulate) % num_devices:
         raise UserError(
             f"training.batch_size / training.accumulate = {batch_size // accumulate} samples "
-            f"cannot be spread evenly over {len(devices)} devices"
+            f"cannot be spread evenly over {num_devices} devices"
         )
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

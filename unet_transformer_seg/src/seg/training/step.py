@@ -39,23 +39,10 @@ def make_train_step(
         accumulate: number of parts that a batch is computed in; their gradients are averaged.
         ema_decay: decay of the averaged weights; 0 keeps none.
     """
-
-    def objective(params, batch_stats, image_bhwc, labels_bhw, key):
-        logits_bhwk, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            image_bhwc,
-            train=True,
-            rngs={"dropout": key},
-            mutable=["batch_stats", "auxiliary"],
-        )
-        auxiliary = updated.get("auxiliary", {}).get("logits", ())
-        value = deep_supervision_loss(loss, logits_bhwk, auxiliary, labels_bhw)
-        return value, updated.get("batch_stats", {})
+    objective = make_objective(model, loss)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, model_key = jax.random.split(key)
-        image_bhwc, labels_bhw = augment(augment_key, batch["image"], batch["label"])
+        image_bhwc, labels_bhw, model_key = prepare(augment, seed, state.step, batch)
         value, batch_stats, grads = mean_gradient(
             objective, accumulate, state.params, state.batch_stats, image_bhwc, labels_bhw, model_key
         )
@@ -74,6 +61,41 @@ def make_train_step(
     return train_step
 
 
+def make_objective(model: nn.Module, loss: Loss) -> Callable:
+    """Return `objective(params, batch_stats, image_bhwc, labels_bhw, key) → (loss, batch_stats)`."""
+
+    def objective(params, batch_stats, image_bhwc, labels_bhw, key):
+        logits_bhwk, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            image_bhwc,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats", "auxiliary"],
+        )
+        auxiliary = updated.get("auxiliary", {}).get("logits", ())
+        value = deep_supervision_loss(loss, logits_bhwk, auxiliary, labels_bhw)
+        return value, updated.get("batch_stats", {})
+
+    return objective
+
+
+def prepare(augment: Callable, seed: int, step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return (image_bhwc, labels_bhw) as the model is given them at a step, and the key of its dropout."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    augment_key, model_key = jax.random.split(key)
+    return *augment(augment_key, batch["image"], batch["label"]), model_key
+
+
+def split_into_parts(parts: int, image_bhwc, labels_bhw, key) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return images, labels and keys with a leading axis of equal parts.
+
+    Every parts-th sample goes to the same part: a batch that is spread over devices stays spread. One part has the
+    key itself.
+    """
+    images, labels = (jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for x in (image_bhwc, labels_bhw))
+    return images, labels, key[None] if parts == 1 else jax.random.split(key, parts)
+
+
 def mean_gradient(objective, parts: int, params, batch_stats, image_bhwc, labels_bhw, key):
     """Return (loss, batch_stats, gradient), each averaged over `parts` equal parts of the batch.
 
@@ -89,10 +111,8 @@ def mean_gradient(objective, parts: int, params, batch_stats, image_bhwc, labels
         (value, batch_stats), grads = value_and_grad(params, batch_stats, *inputs)
         return (total + value, batch_stats, jax.tree.map(jnp.add, total_grads, grads)), None
 
-    # Every parts-th sample goes to the same part: a batch that is spread over devices stays spread.
-    images, labels = (jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for x in (image_bhwc, labels_bhw))
     start = (jnp.zeros(()), batch_stats, jax.tree.map(jnp.zeros_like, params))
-    (total, batch_stats, grads), _ = jax.lax.scan(part, start, (images, labels, jax.random.split(key, parts)))
+    (total, batch_stats, grads), _ = jax.lax.scan(part, start, split_into_parts(parts, image_bhwc, labels_bhw, key))
     return total / parts, batch_stats, jax.tree.map(lambda g: g / parts, grads)
 
 

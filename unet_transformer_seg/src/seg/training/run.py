@@ -1,0 +1,97 @@
+"""A training run: its directory, its pieces, and the watch over it."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from seg.config import Config
+from seg.config_reader import to_plain
+from seg.run_dir import RunDir, create_run_dir, open_run_dir
+from seg.training.distributed import check_agreement, from_main, is_main
+from seg.training.interruption import Interruption
+from seg.training.loop import Training, has_checkpoint
+from seg.training.report import close_logging, setup_logging
+from seg.training.run_lock import only_process
+from seg.training.setup import Setup, build_setup
+from seg.training.supervision import Supervisor
+from seg.training.tensorboard import require_tensorboard
+from seg.training.warm_start import InitialModel
+
+
+def train(
+    config: Config,
+    *,
+    resume: Path | None = None,
+    load_initial: Callable[[str], InitialModel] | None = None,
+    max_minutes: float | None = None,
+    profile_steps: int = 0,
+    tell_run_path: Callable[[str], None] | None = None,
+) -> int:
+    """Train until the end of the run or a reason to stop; return the exit code. Called in the main thread.
+
+    Args:
+        config: the settings, or those of the run to be resumed.
+        resume: directory of the run to go on with; without it a new one is made.
+        load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
+        max_minutes: save and stop after so many minutes.
+        profile_steps: number of steps to trace with the jax profiler.
+        tell_run_path: of a process with a guardian: tells it the run directory.
+
+    Raises:
+        UserError: data or run directory not usable, or memory that does not suffice.
+        NonFiniteError: a loss or gradient is NaN or infinite.
+        PeerLostError: another process of the run is gone.
+    """
+    with Interruption(max_minutes) as interruption:
+        supervisor = Supervisor(interruption, config.training.watchdog_minutes, guarded=tell_run_path is not None)
+
+        def work() -> int:
+            with contextlib.ExitStack() as stack:
+                stack.callback(close_logging)
+                with supervisor.nothing_to_save():
+                    run, setup = open_run(config, resume, load_initial, stack)
+                    supervisor.run_path = run.path
+                    if tell_run_path:
+                        tell_run_path(str(run.path))
+                    training = Training(setup, run, supervisor, profile_steps)
+                return training.run_to_end(resuming=resume is not None)
+
+        return supervisor.run(work)
+
+
+def open_run(
+    config: Config,
+    resume: Path | None,
+    load_initial: Callable[[str], InitialModel] | None,
+    stack: contextlib.ExitStack,
+) -> tuple[RunDir, Setup]:
+    """Return the run's directory, held by this process until `stack` is closed, and its pieces.
+
+    Arguments as of `train`.
+    """
+    run = open_run_dir(resume) if resume else None
+    if run and is_main():
+        stack.enter_context(only_process(run.path))
+    begins = run is None or not has_checkpoint(run)
+    setup = build_setup(config, load_initial(config.init) if config.init and begins else None)
+    require_tensorboard(config.training.tensorboard)
+    check_agreement({"the config": to_plain(setup.config), "the number of samples": len(setup.train_set)})
+    if run is None:
+        made = create_run_dir(setup.config, setup.classes) if is_main() else None
+        if made:
+            stack.enter_context(only_process(made.path))
+        run = RunDir(Path(from_main(str(made.path) if made else None)))
+    setup_logging(run.log_file if is_main() else None)
+    if config.training.compile_cache:
+        use_compile_cache(run)
+    return run, setup
+
+
+def use_compile_cache(run: RunDir) -> None:
+    """Keep compiled programs in the run directory; whoever can write there could run code here, so nobody else can."""
+    folder = run.path / "compile_cache"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
