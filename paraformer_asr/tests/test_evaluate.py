@@ -9,6 +9,8 @@ from asr.config import Config, TokenizerConfig, TrainingConfig
 from asr.data.tokenizer import END_ID
 from asr.data.tokenizer_building import build_tokenizer
 from asr.training.evaluate import evaluate
+from asr.training.interruption import Interruption
+from asr.training.supervision import Supervisor
 
 TOKENIZER = build_tokenizer(TokenizerConfig(text_case="lower"), ["a b c d"])
 TEXTS = ["AB  cd", "a", "b b"]
@@ -56,10 +58,18 @@ def setup(batches, num_pictures=1):
         config=Config(training=TrainingConfig(num_sample_pictures=num_pictures)),
         tokenizer=TOKENIZER,
         val_set=ValSet(),
-        val_loader=types.SimpleNamespace(iterate=lambda: ({"index": np.array(index_b)} for index_b, _ in batches)),
+        val_loader=types.SimpleNamespace(
+            iterate=lambda: ({"index": np.array(index_b)} for index_b, _ in batches), num_batches=len(batches)
+        ),
         put_batch=lambda batch: batch,
-        eval_step=lambda variables, batch: next(answers),
+        flags={False: 0, True: 1},
+        eval_step=lambda variables, batch, stop: next(answers) | {"stop": stop},
     )
+
+
+def scores(given):
+    """Return what `evaluate` finds with a setup."""
+    return evaluate(given, types.SimpleNamespace(variables=None), Supervisor(Interruption()), given.eval_step)
 
 
 @pytest.fixture
@@ -68,7 +78,7 @@ def found():
     first = results_of([ids("a"), ids("b c b")], 6, [1, 2])
     second = results_of([ids("ab d"), ids("d d d")], 7, [0, -1])
     given = setup([([1, 2], first), ([0, -1], second)], num_pictures=2)
-    return evaluate(given, types.SimpleNamespace(variables=None))
+    return scores(given)
 
 
 def test_errors_are_counted_in_words_characters_and_tokens(found):
@@ -101,6 +111,6 @@ def test_what_the_tokenizer_does_not_know_counts_as_an_error(monkeypatch):
     monkeypatch.setattr(ValSet, "texts", lambda self: ["aß"])
     monkeypatch.setattr(ValSet, "__len__", lambda self: 1)
     given = setup([([0], results_of([[*TOKENIZER.encode("a"), TOKENIZER.unknown_id, END_ID]], 3, [0]))])
-    found = evaluate(given, types.SimpleNamespace(variables=None))
+    found = scores(given)
     assert found.transcripts[0].hypothesis == "a"
     assert found.rates == {"wer": 1.0, "cer": 0.5, "ter": 0.5}

@@ -19,7 +19,7 @@ from asr.checkpoints import restore_variables
 from asr.config_reader import load_config, override_config
 from asr.errors import UserError
 from asr.run_dir import load_run
-from asr.training import loop
+from asr.training import run as training_run
 from asr.training.setup import build_setup
 
 # The seconds of a batch are such that one and four devices make the same plan. The constant rate makes runs of any
@@ -289,12 +289,12 @@ GOOD = ('{"audio_filepath": "a.wav", "text": "ab", "duration": 1.0}', '{"audio_f
     ],
 )
 def test_what_is_wrong_with_the_data_is_named_with_its_line(tmp_path, monkeypatch, lines, settings, found):
-    monkeypatch.setattr(loop, "Training", None)  # nothing is trained
+    monkeypatch.setattr(training_run, "Training", None)  # nothing is trained
     (tmp_path / "tokens.txt").write_text("a\nb\n")
     settings += (f"tokenizer.file={tmp_path / 'tokens.txt'}",) if "tokenizer.kind=file" in settings else ()
     config = load_config(write_manifest(tmp_path, lines), settings)
     with pytest.raises(UserError) as error:
-        loop.train(config)
+        training_run.train(config)
     assert found in str(error.value)
     assert not (tmp_path / "runs").exists()
 

@@ -225,7 +225,23 @@ class TrainingConfig:
     keep_checkpoints: int = setting(2, "newest checkpoints kept", 1, 1000)
     keep_best: int = setting(1, "best checkpoints kept, for averaging", 1, 1000)
     num_sample_pictures: int = setting(2, "validation utterances whose alignment is drawn at each evaluation", 0, 64)
+    row_multiple: int = setting(0, "rows of a batch are a multiple of it; 0: of the number of devices", 0)
+    on_non_finite: Literal["stop", "skip"] = setting(
+        "stop", "a step whose loss or gradient is NaN or infinite ends the run, or is left out"
+    )
+    watchdog_minutes: float = setting(
+        30.0, "so long without a completed step, evaluated batch or checkpoint, and the run ends; 0: never", 0
+    )
+    compile_cache: bool = setting(False, "keep compiled programs in the run directory, for a faster resume")
     tensorboard: bool = setting(False, "write TensorBoard files (needs the extra 'tensorboard')")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of all processes are arranged: data · fsdp of them."""
+
+    data: int = setting(0, "groups that each hold the whole state; 0: as many as there are devices for", 0)
+    fsdp: int = setting(1, "devices that parameters and moments are spread over", 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,4 +275,5 @@ class Config:
     loss: LossConfig = section(LossConfig)
     optimizer: OptimizerConfig = section(OptimizerConfig)
     training: TrainingConfig = section(TrainingConfig)
+    mesh: MeshConfig = section(MeshConfig)
     inference: InferenceConfig = section(InferenceConfig)

@@ -3,6 +3,8 @@
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
 EXIT_NON_FINITE = 3
+EXIT_HANG = 4  # no step was completed in training.watchdog_minutes
+EXIT_PEER_LOST = 5  # another process of a distributed run is gone
 EXIT_UNFINISHED = 75  # stopped by --max-minutes: resume to go on
 EXIT_INTERRUPTED = 130  # Ctrl-C
 EXIT_TERMINATED = 143  # SIGTERM
@@ -18,3 +20,7 @@ class UserError(ValueError):
 
 class NonFiniteError(ArithmeticError):
     """A loss or gradient became NaN or infinite; the message names the step."""
+
+
+class PeerLostError(RuntimeError):
+    """Another process of a distributed run is gone, and this one cannot go on without it."""

@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from asr.cli import run_command
+from asr.cli import leave_at_once, run_command
 from asr.config import Config
 from asr.config_reader import load_config, load_start_config, to_plain
-from asr.errors import EXIT_UNFINISHED, UserError
+from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from asr.training.guardian import run_guarded
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -16,7 +18,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m asr.train",
         description="Train a Paraformer and leave a full record in a run directory.",
-        epilog="Exit codes: 0 finished, 2 wrong input, 3 non-finite loss or gradient, "
+        epilog="Exit codes: 0 finished, 2 wrong input, 3 non-finite loss or gradient, 4 nothing completed in "
+        "training.watchdog_minutes, 5 another process of the run is gone, "
         f"{EXIT_UNFINISHED} --max-minutes is over, 130 Ctrl-C, 143 SIGTERM (the last three save first).",
     )
     parser.add_argument("--config", type=Path, help="YAML file; needed unless --resume is given")
@@ -26,6 +29,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this run directory")
     parser.add_argument("--max-minutes", type=float, help="save and stop after so many minutes, to be resumed")
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps for Perfetto")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print parameters, memory and operations of a step, and train nothing"
+    )
+    several = parser.add_argument_group("several processes, one command each")
+    several.add_argument(
+        "--distributed", action="store_true", help="this is one process of a job; SLURM, Open MPI, Kubernetes say which"
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens, if nobody says so")
+    several.add_argument("--num-processes", type=int, metavar="N", help="of the job")
+    several.add_argument("--process-id", type=int, metavar="I", help="of this one, from 0")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.num_epochs=5")
     return parser.parse_intermixed_args()
 
@@ -72,8 +85,31 @@ def main() -> int:
     """Start or resume a run; return the exit code."""
     arguments = parse_arguments()
     config = read_config(arguments)
+    check_distributed(arguments)
+    if arguments.distributed:
+        return run_guarded(lambda tell_run_path: start(arguments, config, tell_run_path))
+    return start(arguments, config)
 
-    from asr.training.loop import train  # imports jax: after the config was found good
+
+def check_distributed(arguments: argparse.Namespace) -> None:
+    """Refuse an incomplete description of this process."""
+    given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if any(value is not None for value in given) and not (arguments.distributed and None not in given):
+        raise UserError("--coordinator, --num-processes and --process-id go together, with --distributed")
+
+
+def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable[[str], None] | None = None) -> int:
+    """Train, or tell what training would need, in this process; return the exit code."""
+    if arguments.distributed:
+        from asr.training.distributed import initialize
+
+        initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if arguments.dry_run:
+        from asr.training.dry_run import describe_run
+
+        print(describe_run(config))
+        return EXIT_OK
+    from asr.training.run import train  # imports jax: after the config was found good
 
     return train(
         config,
@@ -81,6 +117,7 @@ def main() -> int:
         load_initial=load_initial,
         max_minutes=arguments.max_minutes,
         profile_steps=arguments.profile,
+        tell_run_path=tell_run_path,
     )
 
 
@@ -94,4 +131,4 @@ def load_initial(folder: str):
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, leave=leave_at_once)

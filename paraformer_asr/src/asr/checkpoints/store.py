@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from asr.checkpoints.arrays import (
@@ -119,9 +120,7 @@ class CheckpointStore:
             UserError: there is no good checkpoint, or it holds other arrays than the abstract state.
         """
         expected = describe_arrays(abstract_state)
-        folder, manifest = next(self._good(which, expected), (None, None))
-        if manifest is None:
-            raise UserError(self._none_found(which))
+        folder, manifest = self._find_together(which, expected)
         restored = read_arrays(folder / ARRAYS_NAME, named_arrays(abstract_state))
         treedef = jax.tree.structure(abstract_state)
         state = jax.tree.unflatten(treedef, [restored[name] for name in expected])
@@ -200,6 +199,18 @@ class CheckpointStore:
     def _remove_unfinished(self) -> None:
         for leftover in self.directory.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)  # what resists is tried again at the next save
+
+    def _find_together(self, which: Which, expected: dict) -> tuple[Path, Manifest]:
+        """Return the first of `_good`; one of several processes reads all the bytes, and the others follow it."""
+        if jax.process_index() == 0:
+            folder, manifest = next(self._good(which, expected), (None, None))
+            if manifest is None:
+                raise UserError(self._none_found(which))
+        if jax.process_count() > 1:
+            step = manifest.details["step"] if jax.process_index() == 0 else 0
+            folder = self._folder(int(multihost_utils.broadcast_one_to_all(np.int32(step))))
+            manifest = read_manifest(folder)
+        return folder, manifest
 
     def _good(self, which: Which, expected: dict | None = None) -> Iterator[tuple[Path, Manifest]]:
         """Yield folder and manifest of the checkpoints that `which` admits and whose every byte is as written."""

@@ -17,12 +17,16 @@ from asr.errors import UserError
 
 log = logging.getLogger("asr")
 
+Share = tuple[int, int]
+"""(i, n): the rows of a batch that process i of n reads, the i-th part of n equal ones. All of them: (0, 1)."""
+
 TOLERANCE_S = 0.05
 """A sound may be so much longer than stated."""
 
 Batch = dict[str, np.ndarray]
 """wave: float32[b, n] in −1…1, 0 behind the end; wave_lengths: int32[b]; tokens: int32[b, u], 0 behind the end, with
-the end of sentence where the model has one; token_lengths: int32[b]; index: int32[b], −1 = filled up."""
+the end of sentence where the model has one; token_lengths: int32[b]; index: int32[b], −1 = filled up. Of several
+processes each has its share of the rows, but the index of them all."""
 
 
 class TrainLoader:
@@ -36,21 +40,29 @@ class TrainLoader:
         kept: int64[u], the utterances of the data set that take part.
     """
 
-    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, num_devices: int = 1):
+    def __init__(
+        self,
+        dataset: SpeechDataset,
+        tokenizer: Tokenizer,
+        config: Config,
+        num_devices: int = 1,
+        share: Share = (0, 1),
+    ):
         """Make the plan; no sound is read yet.
 
         Args:
             dataset: the training split.
             tokenizer: of the model.
             config: `seed`, and the settings of the data, the batches and the end of sentence.
-            num_devices: devices that a batch is spread over.
+            num_devices: devices of all processes, that a batch is spread over.
+            share: the rows of each batch that are read.
 
         Raises:
             UserError: no utterance has an admitted length.
         """
         durations_u = dataset.durations_s()
         self.kept = select_lengths(durations_u, config.data)
-        self._rows = _Rows(dataset, tokenizer, config)
+        self._rows = _Rows(dataset, tokenizer, config, share)
         lengths_u = np.array([len(self._rows.tokens_u[i]) for i in self.kept])
         crowded = find_crowded(durations_u[self.kept], lengths_u, config.features)
         if len(crowded):
@@ -111,16 +123,23 @@ class EvalLoader:
         plan: which utterance comes where.
     """
 
-    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, num_devices: int = 1):
+    def __init__(
+        self,
+        dataset: SpeechDataset,
+        tokenizer: Tokenizer,
+        config: Config,
+        num_devices: int = 1,
+        share: Share = (0, 1),
+    ):
         """Make the plan; no sound is read yet. Arguments as of `TrainLoader`; the data set has an utterance."""
-        self._rows, self._config = _Rows(dataset, tokenizer, config), config.data
+        self._rows, self._config = _Rows(dataset, tokenizer, config, share), config.data
         self.plan = BatchPlan(
             dataset.durations_s(),
             np.array([len(tokens) for tokens in self._rows.tokens_u]),
             batch_seconds=config.training.batch_seconds,
             num_buckets=config.data.num_buckets,
             sample_rate_hz=config.features.sample_rate_hz,
-            device_multiple=num_devices,
+            device_multiple=row_multiple(config, num_devices),
             shuffle=False,
         )
         self.num_batches = self.plan.num_batches(0)
@@ -156,9 +175,21 @@ def plan_training(durations_u: np.ndarray, lengths_u: np.ndarray, config: Config
         batch_seconds=config.training.batch_seconds,
         num_buckets=config.data.num_buckets,
         sample_rate_hz=config.features.sample_rate_hz,
-        device_multiple=num_devices * config.training.accumulate,
+        device_multiple=row_multiple(config, num_devices) * config.training.accumulate,
         seed=config.seed,
     )
+
+
+def row_multiple(config: Config, num_devices: int) -> int:
+    """Return what the rows of a batch are a multiple of.
+
+    Raises:
+        UserError: the setting does not give every device the same number of rows.
+    """
+    multiple = config.training.row_multiple or num_devices
+    if multiple % num_devices:
+        raise UserError(f"training.row_multiple {multiple} cannot be spread evenly over {num_devices} devices")
+    return multiple
 
 
 def select_lengths(durations_u: np.ndarray, config: DataConfig) -> np.ndarray:
@@ -192,29 +223,32 @@ def find_crowded(durations_u: np.ndarray, lengths_u: np.ndarray, features: Featu
 class _Rows:
     """The utterances of a data set, tokenized, that are read into the rows of batches."""
 
-    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config):
-        self._dataset, self._rate_hz = dataset, config.features.sample_rate_hz
+    def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, share: Share = (0, 1)):
+        self._dataset, self._rate_hz, self._share = dataset, config.features.sample_rate_hz, share
         self._durations_u = dataset.durations_s()
         end = [END_ID] if config.model.predictor.append_eos else []
         self.tokens_u = [np.array(tokenizer.encode(text) + end, np.int32) for text in dataset.texts()]
 
     def load(self, planned: PlannedBatch, kept: np.ndarray | None = None) -> Batch:
         """Return a batch; `kept` says which utterance of the data set each one of the plan is."""
-        shape = planned.shape
+        shape, (number, processes) = planned.shape, self._share
+        num_rows = shape.batch_size // processes
+        real_b = planned.index_b >= 0
+        index_b = planned.index_b if kept is None else np.where(real_b, kept[planned.index_b], -1)
         batch = {
-            "wave": np.zeros((shape.batch_size, shape.num_samples), np.float32),
-            "wave_lengths": np.zeros(shape.batch_size, np.int32),
-            "tokens": np.zeros((shape.batch_size, shape.num_tokens), np.int32),
-            "token_lengths": np.zeros(shape.batch_size, np.int32),
-            "index": np.full(shape.batch_size, -1, np.int32),
+            "wave": np.zeros((num_rows, shape.num_samples), np.float32),
+            "wave_lengths": np.zeros(num_rows, np.int32),
+            "tokens": np.zeros((num_rows, shape.num_tokens), np.int32),
+            "token_lengths": np.zeros(num_rows, np.int32),
+            "index": index_b.astype(np.int32),
         }
-        for row in np.flatnonzero(planned.index_b >= 0):
-            index = int(planned.index_b[row] if kept is None else kept[planned.index_b[row]])
-            wave_n, tokens_u = self._read(index, float(planned.speed_b[row])), self.tokens_u[index]
+        first = number * num_rows
+        for row in np.flatnonzero(real_b[first : first + num_rows]):
+            index = int(index_b[first + row])
+            wave_n, tokens_u = self._read(index, float(planned.speed_b[first + row])), self.tokens_u[index]
             batch["wave"][row, : len(wave_n)] = wave_n
             batch["tokens"][row, : len(tokens_u)] = tokens_u
-            for name, value in (("wave_lengths", len(wave_n)), ("token_lengths", len(tokens_u)), ("index", index)):
-                batch[name][row] = value
+            batch["wave_lengths"][row], batch["token_lengths"][row] = len(wave_n), len(tokens_u)
         return batch
 
     def _read(self, index: int, speed: float) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
 from asr.metrics import ErrorCounts, character_errors, count_errors, word_errors
+from asr.training.interruption import StopRequestedError
 from asr.training.setup import Setup
 from asr.training.state import TrainState
+from asr.training.supervision import Supervisor
 
 NUM_TRANSCRIPTS = 10
 """Utterances whose transcripts are shown."""
@@ -78,14 +81,28 @@ class Evaluation:
         return {"wer": self.words.rate, "cer": self.characters.rate, "ter": self.tokens.rate}
 
 
-def evaluate(setup: Setup, state: TrainState) -> Evaluation:
-    """Return the scores of the state's predicting weights on the validation split, decoded greedily."""
+def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step: Callable) -> Evaluation:
+    """Return the scores of the state's predicting weights on the validation split, decoded greedily.
+
+    Args:
+        setup: of the run.
+        state: of the run.
+        supervisor: waits for the data, and says when to stop.
+        eval_step: that of the setup, compiled.
+
+    Raises:
+        StopRequestedError: the run is asked to stop, in this process or in another.
+    """
     sums, num_tokens, quantity_errors = Counter(), 0, 0.0
     words = characters = tokens = ErrorCounts()
     transcripts, alignments = {}, {}
     texts, names = setup.val_set.texts(), setup.val_set.names()
-    for batch in setup.val_loader.iterate():
-        results = setup.eval_step(state.variables, setup.put_batch(batch))
+    batches = setup.val_loader.iterate()
+    for _ in range(setup.val_loader.num_batches):
+        batch = supervisor.result_of(next, batches)
+        results = eval_step(state.variables, setup.put_batch(batch), setup.flags[supervisor.urgent()])
+        if int(results["stop"]):
+            raise StopRequestedError
         sums.update({name: float(value) for name, value in results["sums"].items()})
         num_tokens += int(results["num_tokens"])
         quantity_error_b = np.asarray(results["quantity_error_b"])
@@ -103,6 +120,7 @@ def evaluate(setup: Setup, state: TrainState) -> Evaluation:
                 transcripts[index] = transcribed
             if index < setup.config.training.num_sample_pictures:
                 alignments[index] = _align(setup, transcribed, results, row)
+        supervisor.beat()
     means = {name: total / max(num_tokens, 1) for name, total in sums.items()}
     return Evaluation(
         losses=means,

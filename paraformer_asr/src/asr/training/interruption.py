@@ -1,14 +1,24 @@
 """Stopping a run at a step boundary: on Ctrl-C, on SIGTERM, or when its time is up."""
 
+import concurrent.futures
 import os
 import signal
 import time
+from collections.abc import Callable
+from typing import Any
 
 from asr.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFINISHED
 
+POLL_S = 0.1
+"""So often whoever waits looks at the flag."""
+
+
+class StopRequestedError(Exception):
+    """The run is asked to stop, and what it was waiting for is left."""
+
 
 class Interruption:
-    """Watches for a reason to stop; used as a context around the training loop.
+    """Watches for a reason to stop; used as a context in the main thread.
 
     The signal handler sets a flag and nothing else: saving inside a handler can deadlock. A second signal
     exits at once.
@@ -37,8 +47,42 @@ class Interruption:
             self.exit_code = EXIT_UNFINISHED
         return self.exit_code is not None
 
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal came: someone is waiting for the end."""
+        return self.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
+
     def _on_signal(self, number, _frame):
         code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
-        if self.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+        if self.signalled:
             os._exit(code)
         self.exit_code = code
+
+
+class Waiting:
+    """Waits for what may take long, such as data or a compilation, and looks at a flag meanwhile.
+
+    The work is done in a thread of its own. When the flag is set the thread is left to itself: it can hang, and
+    the run can be saved all the same.
+    """
+
+    def __init__(self, stop_requested: Callable[[], bool]):
+        self._stop_requested = stop_requested
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="waited for")
+
+    def result_of(self, function: Callable, *arguments) -> Any:
+        """Return `function(*arguments)`.
+
+        Raises:
+            StopRequestedError: the flag was set before there was a result.
+            Exception: what the function raises.
+        """
+        future = self._thread.submit(function, *arguments)
+        while not concurrent.futures.wait([future], POLL_S).done:
+            if self._stop_requested():
+                raise StopRequestedError
+        return future.result()
+
+    def close(self) -> None:
+        """Let the thread end when its work does."""
+        self._thread.shutdown(wait=False)

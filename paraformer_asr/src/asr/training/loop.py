@@ -6,29 +6,37 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from asr.checkpoints import CheckpointStore
-from asr.config import Config
-from asr.errors import EXIT_OK, NonFiniteError
+from asr.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, UserError
 from asr.models import count_parameters
-from asr.run_dir import RunDir, create_run_dir, describe_environment, load_run, open_run_dir
+from asr.run_dir import RunDir, describe_environment
+from asr.training.compiled import CompiledStep
+from asr.training.diagnosis import diagnose, name_items
+from asr.training.distributed import explain_lost_peer, is_main
 from asr.training.evaluate import Evaluation, evaluate
-from asr.training.interruption import Interruption
+from asr.training.interruption import StopRequestedError
+from asr.training.memory import explain_out_of_memory, is_out_of_memory
+from asr.training.mesh import describe_devices
 from asr.training.parameter_groups import describe_groups, has_groups
 from asr.training.profile import StepTrace
 from asr.training.progress import ProgressLine
-from asr.training.report import Report, close_logging, open_log_file, setup_logging
-from asr.training.setup import Setup, build_setup
+from asr.training.report import Report
+from asr.training.reproducer import save_reproducer
+from asr.training.setup import Setup
 from asr.training.state import TrainState
-from asr.training.tensorboard import require_tensorboard
-from asr.training.warm_start import InitialModel
+from asr.training.supervision import Supervisor
 
 log = logging.getLogger("asr")
+
+MAX_SKIPPED_IN_A_ROW = 20
+"""So many steps that are not finite are no accident: the run ends although it was told to leave them out."""
+
+MAX_ITEMS_SHOWN = 16
 
 
 @dataclasses.dataclass
@@ -41,6 +49,7 @@ class Progress:
         loss_sum: sum of the training losses since the last evaluation.
         loss_count: number of steps in `loss_sum`.
         seconds: time spent on the run, over all its parts.
+        evaluation_due: whether the run was stopped during the evaluation of this state.
     """
 
     best_score: list[float] | None = None
@@ -48,133 +57,159 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     seconds: float = 0.0
+    evaluation_due: bool = False
 
 
-def train(
-    config: Config,
-    *,
-    resume: Path | None = None,
-    load_initial: Callable[[str], InitialModel] | None = None,
-    max_minutes: float | None = None,
-    profile_steps: int = 0,
-) -> int:
-    """Train until the end of the run or a reason to stop; return the exit code.
+class Pending(NamedTuple):
+    """A step whose numbers have not been read yet."""
 
-    Args:
-        config: the settings, or those of the run to be resumed.
-        resume: directory of the run to go on with; without it a new one is made.
-        load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
-        max_minutes: save and stop after so many minutes.
-        profile_steps: number of steps to trace with the jax profiler.
-
-    Raises:
-        UserError: data or run directory not usable.
-        NonFiniteError: a loss or gradient is NaN or infinite.
-    """
-    with Interruption(max_minutes) as interruption:
-        setup_logging()
-        try:
-            trained = load_run(resume)[1:] if resume else None
-            require_tensorboard(config.training.tensorboard)
-            run = open_run_dir(resume) if resume else None
-            begins = run is None or not has_checkpoint(run)
-            setup = build_setup(config, trained, load_initial(config.init) if config.init and begins else None)
-            run = run or create_run_dir(setup.config, setup.tokenizer, setup.cmvn)
-            open_log_file(run.log_file)
-            training = Training(setup, run, interruption, profile_steps)
-            return training.run_to_end(resuming=resume is not None)
-        except NonFiniteError as error:
-            log.error("stopped: %s", error)
-            raise
-        finally:
-            close_logging()
+    step: int
+    batch: dict[str, np.ndarray]
+    metrics: dict[str, jax.Array]
 
 
 class Training:
     """One run, from its first or its restored state to its end."""
 
-    def __init__(self, setup: Setup, run: RunDir, interruption: Interruption, profile_steps: int = 0):
+    def __init__(self, setup: Setup, run: RunDir, supervisor: Supervisor, profile_steps: int = 0):
         settings = setup.config.training
-        self.setup, self.run, self.interruption, self.settings = setup, run, interruption, settings
+        self.setup, self.run, self.supervisor, self.settings = setup, run, supervisor, settings
+        self.train_step = CompiledStep(setup.train_step, supervisor)
+        self.eval_step = CompiledStep(setup.eval_step, supervisor)
         self.store = CheckpointStore(run.checkpoints, settings.keep_checkpoints, settings.keep_best)
-        self.report = Report(run, setup.config)
+        self.report = Report(run, setup.config) if is_main() else None
         self.trace = StepTrace(run.path / "profile", profile_steps)
         self.progress = Progress()
-        self.compiled_shapes: set[tuple[int, ...]] = set()
         ends = setup.loader.epoch_starts[:: settings.eval_every_epochs].tolist()
         self.evaluation_steps = {*ends[1:], setup.num_steps}
+        self.stop_agreed, self.skipped_in_a_row = False, 0
+        self.seconds_before, self.start = 0.0, time.monotonic()
 
     def run_to_end(self, resuming: bool) -> int:
         """Do the steps that remain; return the exit code."""
-        state = self._restore() if resuming else self._begin()
-        start_step = int(state.step)
-        self._log_start(state, start_step)
-        if start_step < self.setup.num_steps and not self._stopped_early():
-            with self.trace, ProgressLine(self.setup.num_steps, start_step) as line:
+        with self.supervisor.nothing_to_save():
+            state = self._restore() if resuming else self._begin()
+            start_step = int(state.step)
+            self._log_start(state, start_step)
+        with self.trace, ProgressLine(self.setup.num_steps, start_step, is_main()) as line:
+            try:
                 step = self._run_steps(state, start_step, line)
-            if step < self.setup.num_steps and not self._stopped_early():
-                log.info("stopped at step %d; go on with: python -m asr.train --resume %s", step, self.run.path)
-                return self.interruption.exit_code
+            except NonFiniteError as error:
+                log.error("stopped: %s", error)
+                raise
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                raise self._explain(error) from error
+        if step < self.setup.num_steps and not self._stopped_early() or self.progress.evaluation_due:
+            log.info("stopped at step %d; go on with: python -m asr.train --resume %s", step, self.run.path)
+            return self.supervisor.interruption.exit_code or EXIT_TERMINATED
         if self._stopped_early():
             log.info("stopped early: no lower error rate in %d evaluations", self.settings.early_stop)
         rate, name = 100 * self.progress.best_score[0], self.settings.select_by.upper()
         log.info("finished with a best %s of %.2f %%; the record is in %s", name, rate, self.run.path)
         return EXIT_OK
 
-    def _run_steps(self, state: TrainState, start_step: int, line: ProgressLine) -> int:
-        """Train from `start_step`; return the step after which the run ended or was stopped, saved."""
+    def _run_steps(self, state: TrainState, step: int, line: ProgressLine) -> int:
+        """Train from `step` on; return the step after which the run ended or was stopped, saved."""
+        self.seconds_before, self.start, start_step = self.progress.seconds, time.monotonic(), step
+        if self.progress.evaluation_due:
+            self._save(step, state, True, line)
+        healthy = jax.device_put(np.bool_(True), self.setup.placement.replicated)
         pending = None  # metrics are read one step late, so that the device never waits for the host
-        seconds_before, start = self.progress.seconds, time.monotonic()
-        for step, batch in enumerate(self.setup.loader.iterate(start_step), start_step + 1):
-            self.trace.at_step(step - start_step)
-            with self._compilation_left_out(batch["wave"].shape, line):
-                state, metrics = self.setup.train_step(state, self.setup.put_batch(batch))
-            if pending:
-                self._record(*pending, line)
-            pending = step, metrics, self._seconds_of_sound(batch)
+        batches = self.setup.loader.iterate(step)
+        while step < self.setup.num_steps and not self._stopped_early():
+            try:
+                batch = self.supervisor.result_of(next, batches)
+                self.trace.at_step(step + 1 - start_step)
+                flag = self.setup.flags[self.supervisor.requested()]
+                arrays = self.setup.put_batch(batch)
+                with contextlib.nullcontext() if self.train_step.is_ready(arrays) else line.paused():
+                    state, metrics, healthy = self.train_step(state, arrays, healthy, flag)
+            except StopRequestedError:
+                self._settle(pending, state, line)
+                if step > start_step:
+                    self._save(step, state, False, line)
+                break
+            step += 1
+            self._settle(pending, state, line)
+            pending = Pending(step, batch, metrics)
             evaluating = step in self.evaluation_steps
-            if not (evaluating or self.interruption.requested()):
-                continue
-            self._record(*pending, line)
-            pending = None
-            with line.paused():
-                self.progress.seconds = seconds_before + time.monotonic() - start
-                score = self._evaluate(step, state, line) if evaluating else None
-                self.progress.seconds = seconds_before + time.monotonic() - start
-                self.store.save(step, state, dataclasses.asdict(self.progress), score)
-            if step == self.setup.num_steps or self._stopped_early() or self.interruption.requested():
-                return step
+            if evaluating or self._stopping():
+                self._settle(pending, state, line)
+                pending = None
+                self._save(step, state, evaluating, line)
+            if self._stopping():
+                break
+        return step
 
-    @contextlib.contextmanager
-    def _compilation_left_out(self, shape: tuple[int, ...], line: ProgressLine) -> Iterator[None]:
-        """Leave the first step of each batch shape, which is compiled, out of the speed."""
-        with line.paused() if shape not in self.compiled_shapes else contextlib.nullcontext():
-            yield
-        self.compiled_shapes.add(shape)
+    def _stopping(self) -> bool:
+        """Return whether to stop after this step; several processes agree on it, a step late."""
+        return self.stop_agreed if jax.process_count() > 1 else self.supervisor.requested()
+
+    def _save(self, step: int, state: TrainState, evaluating: bool, line: ProgressLine) -> None:
+        """Evaluate, where it is time for it and nobody waits for the end, and write a checkpoint."""
+        with line.paused():
+            self.progress.seconds = self.seconds_before + time.monotonic() - self.start
+            score, self.progress.evaluation_due = None, False
+            try:
+                score = self._evaluate(step, state, line) if evaluating else None
+            except StopRequestedError:
+                log.info("the evaluation was left: it is done first when the run goes on")
+                self.progress.evaluation_due = self.stop_agreed = True
+            self.progress.seconds = self.seconds_before + time.monotonic() - self.start
+            self.store.save(step, state, dataclasses.asdict(self.progress), score)
+            self.supervisor.beat()
 
     def _seconds_of_sound(self, batch: dict[str, np.ndarray]) -> float:
-        return float(batch["wave_lengths"].sum()) / self.setup.config.features.sample_rate_hz
+        """Return the sound of a batch; where each process has its share, as if all had as much."""
+        samples = float(batch["wave_lengths"].sum()) * jax.process_count()
+        return samples / self.setup.config.features.sample_rate_hz
 
-    def _record(self, step: int, metrics: dict[str, jax.Array], audio_s: float, line: ProgressLine) -> None:
-        """Take note of one step, and refuse to go on from a number that is none."""
+    def _settle(self, pending: Pending | None, state: TrainState, line: ProgressLine) -> None:
+        """Take note of one step's numbers, and of what they ask for.
+
+        Raises:
+            NonFiniteError: a loss or gradient is NaN or infinite, and the run is to stop for it.
+        """
+        if pending is None:
+            return
+        step, batch, metrics = pending
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        loss, grad_norm = values["loss"], values["grad_norm"]
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            saved = max(self.store.steps(), default=None)
-            raise NonFiniteError(
-                f"step {step}: the loss is {loss} and the gradient's norm {grad_norm}. Last checkpoint: "
-                f"{f'step {saved}' if saved else 'none'} in {self.run.path}. "
-                "Try a lower optimizer.learning_rate, a smaller optimizer.clip_norm, or model.dtype=float32"
-            )
-        self.progress.loss_sum += loss
+        finite, stop = values.pop("finite"), values.pop("stop")
+        self.stop_agreed = self.stop_agreed or stop > 0
+        self.supervisor.beat()
+        if not finite:
+            self._handle_non_finite(pending, state, values)
+            return
+        self.skipped_in_a_row = 0
+        self.progress.loss_sum += values["loss"]
         self.progress.loss_count += 1
-        line.update(step, loss, audio_s)
-        if step % self.settings.log_every_steps == 0:
+        line.update(step, values["loss"], self._seconds_of_sound(batch))
+        if step % self.settings.log_every_steps == 0 and self.report:
             self.report.log_step(step, values, float(self.setup.schedule(step - 1)))
+
+    def _handle_non_finite(self, pending: Pending, state: TrainState, values: dict[str, float]) -> None:
+        """Leave the step out, or save what led to it and stop."""
+        loss, grad_norm = values["loss"], values["grad_norm"]
+        found = f"step {pending.step}: the loss is {loss} and the gradient's norm {grad_norm}"
+        self.skipped_in_a_row += 1
+        if self.settings.on_non_finite == "skip" and self.skipped_in_a_row < MAX_SKIPPED_IN_A_ROW:
+            items = ", ".join(name_items(self.setup, pending.batch)[:MAX_ITEMS_SHOWN])
+            log.warning("%s; the step is left out. Its items: %s", found, items)
+            return
+        state = state.replace(step=state.step * 0 + pending.step - 1)  # before the step, in its place on the devices
+        folder = save_reproducer(self.run, state, pending.batch, pending.step)
+        saved = max(self.store.steps(), default=None)
+        lines = diagnose(self.setup, state, pending.batch) if jax.process_count() == 1 else []
+        raise NonFiniteError(
+            f"{found}.\n" + "".join(f"  {line}\n" for line in lines) + f"State and batch are in {folder}; look at "
+            f"them again with: python -m asr.diagnose {folder}\nLast checkpoint: "
+            f"{f'step {saved}' if saved else 'none'} in {self.run.path}. Try a lower optimizer.learning_rate, a "
+            "smaller optimizer.clip_norm, model.dtype=float32, or training.on_non_finite=skip"
+        )
 
     def _evaluate(self, step: int, state: TrainState, line: ProgressLine) -> list[float]:
         """Score the state on the validation split and report it; return what checkpoints are ranked by."""
-        evaluation: Evaluation = evaluate(self.setup, state)
+        evaluation: Evaluation = evaluate(self.setup, state, self.supervisor, self.eval_step)
         progress = self.progress
         train_loss = progress.loss_sum / max(progress.loss_count, 1)
         progress.loss_sum, progress.loss_count = 0.0, 0
@@ -183,20 +218,21 @@ class Training:
         better = progress.best_score is None or score < progress.best_score
         progress.evaluations_since_best = 0 if better else progress.evaluations_since_best + 1
         progress.best_score = score if better else progress.best_score
-        self.report.evaluation(
-            epoch=int(np.searchsorted(self.setup.loader.epoch_starts, step)),
-            step=step,
-            train_loss=train_loss,
-            learning_rate=float(self.setup.schedule(step - 1)),
-            audio_s_per_s=line.audio_s_per_s,
-            seconds=progress.seconds,
-            evaluation=evaluation,
-        )
+        if self.report:
+            self.report.evaluation(
+                epoch=int(np.searchsorted(self.setup.loader.epoch_starts, step)),
+                step=step,
+                train_loss=train_loss,
+                learning_rate=float(self.setup.schedule(step - 1)),
+                audio_s_per_s=line.audio_s_per_s,
+                seconds=progress.seconds,
+                evaluation=evaluation,
+            )
         return score
 
     def _begin(self) -> TrainState:
         """Return the state before the first step."""
-        state, warm_start = self.setup.init(), self.setup.warm_start
+        state, warm_start = self.supervisor.result_of(self.setup.init), self.setup.warm_start
         return warm_start.apply(state) if warm_start else state
 
     def _restore(self) -> TrainState:
@@ -206,16 +242,25 @@ class Training:
         """
         if not has_checkpoint(self.run):
             log.info("no checkpoint was saved before the run ended: it begins anew")
-            self.report.drop_after(0)
-            return self._begin()
-        placed = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.setup.replicated),
-            jax.eval_shape(self.setup.init),
-        )
-        state, progress = self.store.restore(placed, "last")
-        self.progress = Progress(**progress)
-        self.report.drop_after(int(state.step))
+            state = self._begin()
+        else:
+            state, progress = self.store.restore(self.setup.abstract_state, "last")
+            self.progress = Progress(**progress)
+        if self.report:
+            self.report.drop_after(int(state.step))
         return state
+
+    def _explain(self, error: Exception) -> Exception:
+        """Return the error to raise instead of one that jax raised."""
+        step = max(self.store.steps(), default=None)
+        saved = f"Last checkpoint: {'none' if step is None else f'step {step}'}"
+        way_on = f"python -m asr.train --resume {self.run.path}"
+        if lost := explain_lost_peer(error):
+            return PeerLostError(f"{lost}. {saved}; go on, in all processes, with: {way_on}")
+        if is_out_of_memory(error):
+            explained = explain_out_of_memory(self.setup, self.train_step.last)
+            return UserError(f"{explained}\n{saved}; go on, with the change, with: {way_on} key=value")
+        return error
 
     def _stopped_early(self) -> bool:
         patience = self.settings.early_stop
@@ -237,7 +282,7 @@ class Training:
             start_step,
             setup.num_steps,
             setup.loader.steps_per_epoch,
-            ", ".join(sorted({d.device_kind for d in setup.replicated.mesh.devices.flat})),
+            describe_devices(setup.placement),
         )
         shapes = (
             f"{s.batch_size} × {s.num_samples / setup.config.features.sample_rate_hz:g} s" for s in setup.loader.shapes

@@ -20,9 +20,9 @@ class ProgressLine:
             resume; 0 before the first step.
     """
 
-    def __init__(self, total_steps: int, start_step: int):
-        self.total_steps = total_steps
-        self._live = sys.stderr.isatty()
+    def __init__(self, total_steps: int, start_step: int, shown: bool = True):
+        self.total_steps, self._shown = total_steps, shown
+        self._live = shown and sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,

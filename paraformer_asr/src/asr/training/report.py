@@ -12,12 +12,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+
 from asr.checkpoints.manifest import replace_json
 from asr.config import Config
 from asr.errors import UserError
 from asr.pictures import draw_alignment
 from asr.run_dir import RunDir
 from asr.training.curves import draw_curves
+from asr.training.distributed import is_main
 from asr.training.evaluate import Evaluation, Transcribed
 from asr.training.progress import write_above_line
 from asr.training.tensorboard import open_tensorboard
@@ -224,11 +227,15 @@ class _AboveProgressLine(logging.Handler):
 
 
 def setup_logging() -> None:
-    """Send the messages of `asr` to the terminal, and keep them for the log file until there is one."""
+    """Send the messages of `asr` to the terminal, and keep them for the log file until there is one.
+
+    A process that is not the first of its run shows its warnings alone, with its number.
+    """
     close_logging()
     terminal, waiting = _AboveProgressLine(), logging.handlers.MemoryHandler(capacity=10_000, flushLevel=1000)
-    terminal.setLevel(logging.INFO)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setLevel(logging.INFO if is_main() else logging.WARNING)
+    who = "" if is_main() else f"process {jax.process_index()}: "
+    terminal.setFormatter(logging.Formatter(f"{who}%(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(terminal)

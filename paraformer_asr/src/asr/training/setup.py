@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from asr.config import Config
 from asr.data import build_dataset
@@ -23,6 +22,8 @@ from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, build_model
 from asr.training.frozen import FrozenParts
+from asr.training.guard import make_guarded_step, make_stoppable_eval
+from asr.training.mesh import GatheredParameters, Placement, build_placement
 from asr.training.optimizer import build_optimizer, build_schedule
 from asr.training.parameter_groups import check_groups, has_groups
 from asr.training.state import TrainState, init_state
@@ -52,11 +53,13 @@ class Setup:
         model: the network, without parameters.
         init: `() → TrainState`, fresh weights before the first step, placed on the devices.
         warm_start: what is then taken over from another model, or None.
-        train_step: `(state, batch) → (state, metrics)`; takes the state's memory over. Compiled once for each shape.
-        eval_step: `(variables, batch) → results`; compiled once for each shape.
+        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`, see `asr.training.guard`; takes the
+            state's memory over. Compiled once for each shape.
+        eval_step: `(variables, batch, stop_d) → results`; compiled once for each shape.
         schedule: learning rate by step.
-        replicated: placement of the state, the same on every device.
-        over_devices: placement of a batch, its first axis spread over the devices.
+        placement: of state and batches on the devices.
+        abstract_state: the state's shapes, each with its placement.
+        flags: by whether this process wants to stop, the `stop_d` of the steps.
     """
 
     config: Config
@@ -72,8 +75,9 @@ class Setup:
     train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
     eval_step: Callable[[Any, dict], dict]
     schedule: optax.Schedule
-    replicated: NamedSharding
-    over_devices: NamedSharding
+    placement: Placement
+    abstract_state: TrainState
+    flags: dict[bool, jax.Array]
 
     @property
     def num_steps(self) -> int:
@@ -81,8 +85,8 @@ class Setup:
         return self.loader.num_steps
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Return the batch on the devices."""
-        return jax.device_put({name: batch[name] for name in ON_DEVICE}, self.over_devices)
+        """Return the batch on the devices, made of the shares of all processes."""
+        return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
 
 
 def build_setup(
@@ -104,9 +108,10 @@ def build_setup(
     tokenizer = trained[0] if trained else choose_tokenizer(config, train_set.texts())
     config = with_widths(config, tokenizer)
     check_texts(tokenizer, train_set, val_set)
-    num_devices = len(jax.local_devices())
-    loader = TrainLoader(train_set, tokenizer, config, num_devices)
-    val_loader = EvalLoader(val_set, tokenizer, config, num_devices)
+    placement = build_placement(config.mesh)
+    share = jax.process_index(), jax.process_count()
+    loader = TrainLoader(train_set, tokenizer, config, placement.num_devices, share)
+    val_loader = EvalLoader(val_set, tokenizer, config, placement.num_devices, share)
     cmvn = trained[1] if trained else build_cmvn(config, train_set)
     model = build_model(config.model)
     shapes = abstract_variables(config.model)["params"] if initial or has_groups(config.optimizer) else None
@@ -124,37 +129,57 @@ def build_setup(
         model=model,
         warm_start=plan_warm_start(initial, shapes, tokenizer) if initial else None,
         schedule=build_schedule(config.optimizer, loader.num_steps),
-        **jit_steps(config, model, optimizer, cmvn),
+        placement=placement,
+        flags={wanted: placement.put_flag(wanted) for wanted in (False, True)},
+        **jit_steps(config, model, optimizer, cmvn, placement),
     )
 
 
-def jit_steps(config: Config, model: nn.Module, optimizer: optax.GradientTransformation, cmvn: Cmvn | None) -> dict:
-    """Return `init`, `train_step`, `eval_step`, jitted, and the placements `replicated` and `over_devices`.
+def jit_steps(
+    config: Config,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    cmvn: Cmvn | None,
+    placement: Placement,
+) -> dict[str, Any]:
+    """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`.
 
     Args:
         config: `model.vocab_size` and `model.input_dim` set.
         model: that the config describes.
         optimizer: an optax transformation.
         cmvn: normalisation of the features, or None.
+        placement: of the arrays.
     """
-    replicated, over_devices = place()
     unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
-    trained_model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
+    applied = GatheredParameters(model, placement) if placement.is_spread else model
+    trained_model = FrozenParts(applied, config.optimizer.freeze) if config.optimizer.freeze else applied
     train_frontend = make_train_frontend(config.features, config.data, cmvn)
     train_step = make_train_step(trained_model, optimizer, train_frontend, config)
-    eval_step = make_eval_step(model, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config)
+    eval_step = make_eval_step(applied, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config)
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)
         return init_state(model, config.model.input_dim, optimizer, key, with_ema=config.training.ema_decay > 0)
 
-    placed = {"in_shardings": (replicated, over_devices), "out_shardings": replicated}
+    shapes = jax.eval_shape(init)
+    of_state, batch, everywhere = placement.of_state(shapes), placement.over_devices, placement.replicated
     return {
-        "init": jax.jit(init, out_shardings=replicated),
-        "train_step": jax.jit(train_step, donate_argnums=0, **placed),
-        "eval_step": jax.jit(eval_step, **placed),
-        "replicated": replicated,
-        "over_devices": over_devices,
+        "init": jax.jit(init, out_shardings=of_state),
+        "train_step": jax.jit(
+            make_guarded_step(train_step, config.training.on_non_finite),
+            donate_argnums=0,
+            in_shardings=(of_state, batch, everywhere, batch),
+            out_shardings=(of_state, everywhere, everywhere),
+        ),
+        "eval_step": jax.jit(
+            make_stoppable_eval(eval_step),
+            in_shardings=(of_state.variables, batch, batch),
+            out_shardings=everywhere,
+        ),
+        "abstract_state": jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, of_state
+        ),
     }
 
 
@@ -224,10 +249,3 @@ def build_cmvn(config: Config, train_set: SpeechDataset) -> Cmvn | None:
             log.info("computing mean and variance of the features of %d utterances", len(train_set))
             settings = {"max_seconds": config.data.max_seconds, "num_threads": max(config.data.num_threads, 1)}
             return compute_cmvn(train_set, config.features, **settings)
-
-
-def place() -> tuple[NamedSharding, NamedSharding]:
-    """Return the placements (replicated, first axis spread) over all local devices."""
-    devices = jax.local_devices()
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

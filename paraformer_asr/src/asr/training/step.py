@@ -41,17 +41,10 @@ def make_train_step(
         config: seed, loss, and of training `accumulate`, the number of parts that a batch is computed in, and
             `ema_decay`, of the averaged weights.
     """
-
-    def objective(params, part: Batch, num_tokens, key) -> tuple[jax.Array, Metrics]:
-        augment_key, dropout_key, sampler_key, mwer_key = jax.random.split(key, 4)
-        features_bti, lengths_b = frontend(augment_key, part["wave"], part["wave_lengths"])
-        rngs = {"dropout": dropout_key, "sampler": sampler_key}
-        targets = part["tokens"], part["token_lengths"]
-        outputs = model.apply({"params": params}, features_bti, lengths_b, *targets, train=True, rngs=rngs)
-        return training_loss(outputs, *targets, config, num_tokens, mwer_key)
+    objective = make_objective(model, frontend, config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = step_key(config, state.step)
         parts = config.training.accumulate
         grads, metrics = summed_gradient(objective, parts, state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -65,6 +58,36 @@ def make_train_step(
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return train_step
+
+
+def make_objective(model: nn.Module, frontend: Callable, config: Config) -> Callable:
+    """Return `objective(params, part, num_tokens, key) → (loss, metrics)`; arguments as of `make_train_step`."""
+
+    def objective(params, part: Batch, num_tokens, key) -> tuple[jax.Array, Metrics]:
+        augment_key, dropout_key, sampler_key, mwer_key = jax.random.split(key, 4)
+        features_bti, lengths_b = frontend(augment_key, part["wave"], part["wave_lengths"])
+        rngs = {"dropout": dropout_key, "sampler": sampler_key}
+        targets = part["tokens"], part["token_lengths"]
+        outputs = model.apply({"params": params}, features_bti, lengths_b, *targets, train=True, rngs=rngs)
+        return training_loss(outputs, *targets, config, num_tokens, mwer_key)
+
+    return objective
+
+
+def step_key(config: Config, step: jax.Array) -> jax.Array:
+    """Return the key that all randomness of a step comes from."""
+    return jax.random.fold_in(jax.random.key(config.seed), step)
+
+
+def split_into_parts(parts: int, batch: Batch, key: jax.Array) -> tuple[jax.Array, Batch, jax.Array]:
+    """Return (number of tokens of the batch, its parts, their keys), the last two with a leading axis of parts.
+
+    Every parts-th row goes to the same part: a batch that is spread over devices stays spread. One part has the key
+    itself.
+    """
+    num_tokens = jnp.maximum(jnp.sum(batch["token_lengths"]), 1).astype(jnp.float32)
+    rows = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+    return num_tokens, rows, key[None] if parts == 1 else jax.random.split(key, parts)
 
 
 def training_loss(outputs, tokens_bu, token_lengths_b, config: Config, num_tokens, key) -> tuple[jax.Array, Metrics]:
@@ -87,7 +110,7 @@ def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[A
     The parts run one after the other under `lax.scan`, so the activations of one part at a time are alive. Every part
     divides by the tokens of the whole batch, so that the sum is the gradient of the whole batch.
     """
-    num_tokens = jnp.maximum(jnp.sum(batch["token_lengths"]), 1).astype(jnp.float32)
+    num_tokens, rows, keys = split_into_parts(parts, batch, key)
     gradient = jax.grad(objective, has_aux=True)
     if parts == 1:
         return gradient(params, batch, num_tokens, key)
@@ -96,9 +119,6 @@ def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[A
         part, part_key = inputs
         return jax.tree.map(jnp.add, total, gradient(params, part, num_tokens, part_key)), None
 
-    # Every parts-th row goes to the same part: a batch that is spread over devices stays spread.
-    rows = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
-    keys = jax.random.split(key, parts)
     shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], rows), num_tokens, key)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add_part, nothing, (rows, keys))[0]

@@ -1,0 +1,123 @@
+"""Finds where a step stopped being finite: the first module of the forward pass, or the gradients."""
+
+import collections
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asr.checkpoints.arrays import named_arrays
+from asr.data.frontend import make_train_frontend
+from asr.models import build_model
+from asr.training.frozen import FrozenParts
+from asr.training.setup import ON_DEVICE, Setup
+from asr.training.state import TrainState
+from asr.training.step import make_objective, split_into_parts, step_key
+
+MAX_SHOWN = 5
+
+
+def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> list[str]:
+    """Return, in words, what is not finite when the step after `state` is made with `batch`.
+
+    The step is made once more, with the same randomness, operation by operation: slow, and in the open.
+
+    Args:
+        setup: of the run.
+        state: before the step.
+        batch: of the step, with "index".
+    """
+    names = name_items(setup, batch)
+    lines = [f"its items: {', '.join(names)}"]
+    if bad := find_bad_arrays({"params": state.params, "opt_state": state.opt_state}):
+        return [*lines, f"not finite before the step: {_first(bad)}"]
+    config, rows = setup.config, {name: jnp.asarray(batch[name]) for name in ON_DEVICE}
+    # Without recomputation: every module has a value that can be looked at.
+    model = build_model(dataclasses.replace(config.model, remat=False))
+    model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
+    frontend = make_train_frontend(config.features, config.data, setup.cmvn)
+    objective = make_objective(model, frontend, config)
+    key = step_key(config, state.step)
+    num_tokens, parts, keys = split_into_parts(config.training.accumulate, rows, key)
+    for number, part_key in enumerate(keys):
+        part = jax.tree.map(lambda x, number=number: x[number], parts)
+        if found := _look_at_part(objective, state, (part, num_tokens, part_key), names[number :: len(keys)]):
+            return lines + found
+    return [*lines, "made once more on its own, the step is finite: the fault lies in its execution, or in the update"]
+
+
+def name_items(setup: Setup, batch: dict[str, np.ndarray]) -> list[str]:
+    """Return the names of the utterances of a batch, as the data set calls them."""
+    names = setup.train_set.names()
+    return [names[index] for index in batch["index"] if index >= 0]
+
+
+def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[str]) -> list[str]:
+    """Return what is not finite in the forward and backward pass of a part of the batch; nothing if all is well."""
+    finds: list[Find] = []
+    with jax.disable_jit(), nn.intercept_methods(make_observer(finds)):
+        value, _ = objective(state.params, *part)
+    if finds:
+        first = finds[0]
+        rows = [names[row] for row in first.rows if row < len(names)]
+        of = f", for {', '.join(rows)}" if 0 < len(rows) < len(names) else ""
+        return [f"the first module whose output is not finite: {first.module}{of}"]
+    if not np.isfinite(value):
+        return [f"all modules are finite, the loss is not: {float(value)}"]
+    grads, _ = jax.jit(jax.grad(objective, has_aux=True))(state.params, *part)
+    if bad := find_bad_arrays(grads):
+        return [f"the forward pass is finite, the gradient is not: of {_first(bad)}"]
+    norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads))))
+    return [] if np.isfinite(norm) else ["every gradient is finite, but their norm is too large for float32"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Find:
+    """A module whose output is not finite.
+
+    Attributes:
+        module: its path and class, and which call of it, where there are several.
+        rows: the rows of the batch in question; empty where the output has no batch axis.
+    """
+
+    module: str
+    rows: list[int]
+
+
+def make_observer(finds: list[Find]) -> Any:
+    """Return an interceptor for `nn.intercept_methods` that adds each call with a non-finite output to `finds`.
+
+    In the order in which the calls end: what is inside of a module comes before the module.
+    """
+    calls: collections.Counter = collections.Counter()
+
+    def observe(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+        output = call(*args, **kwargs)
+        path = "/".join(context.module.path) or "the model"
+        calls[path] += 1
+        for leaf in jax.tree.leaves(output):
+            if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                continue
+            finite = np.isfinite(np.asarray(leaf, np.float32))
+            if not finite.all():
+                rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if finite.ndim > 1 else []
+                number = f", call {calls[path]}" if calls[path] > 1 else ""
+                finds.append(Find(f"{path} ({type(context.module).__name__}{number})", rows))
+                break
+        return output
+
+    return observe
+
+
+def find_bad_arrays(tree: Any) -> list[str]:
+    """Return the names of the floating-point arrays of a tree that are not finite."""
+    bad = jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), tree)
+    return [name for name, finite in named_arrays(bad).items() if not finite]
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(names[:MAX_SHOWN]) + more

@@ -1,0 +1,55 @@
+"""Counts the floating-point operations of a function, from its equations.
+
+The compiler's own count takes the body of a loop once, however often it runs. Here a loop counts as often as it runs.
+Only products of matrices and convolutions are counted, as is the custom for models: the rest is small.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def count_flops(function: Callable, *arguments: Any) -> float:
+    """Return the operations of `function(*arguments)`, two for each multiplication with its addition.
+
+    Args:
+        function: traced, not run.
+        arguments: arrays or shapes.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: Any) -> float:
+    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: Any) -> float:
+    match equation.primitive.name:
+        case "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            lengths = equation.invars[0].aval.shape
+            return 2.0 * equation.outvars[0].aval.size * math.prod(lengths[axis] for axis in contracted)
+        case "conv_general_dilated":
+            kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
+            out_channels = kernel.shape[numbers.rhs_spec[0]]
+            groups = equation.params["batch_group_count"]
+            return 2.0 * equation.outvars[0].aval.size * (kernel.size / out_channels) / groups
+        case "scan":
+            return equation.params["length"] * _count(equation.params["jaxpr"].jaxpr)
+        case "cond":
+            return max(_count(branch.jaxpr) for branch in equation.params["branches"])
+        case _:
+            return sum(_count(inner) for inner in _inner(equation.params))
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+    """Return the equations that an equation contains, such as those of a jitted function."""
+    found = []
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            item = getattr(item, "jaxpr", item)
+            if hasattr(item, "eqns"):
+                found.append(item)
+    return found

@@ -1,0 +1,105 @@
+"""A training run: its directory, its pieces, and the watch over it."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from asr.config import Config
+from asr.config_reader import to_plain
+from asr.run_dir import RunDir, create_run_dir, load_run, open_run_dir
+from asr.training.distributed import check_agreement, from_main, is_main
+from asr.training.interruption import Interruption
+from asr.training.loop import Training, has_checkpoint
+from asr.training.report import close_logging, open_log_file, setup_logging
+from asr.training.run_lock import only_process
+from asr.training.setup import Setup, build_setup
+from asr.training.supervision import Supervisor
+from asr.training.tensorboard import require_tensorboard
+from asr.training.warm_start import InitialModel
+
+
+def train(
+    config: Config,
+    *,
+    resume: Path | None = None,
+    load_initial: Callable[[str], InitialModel] | None = None,
+    max_minutes: float | None = None,
+    profile_steps: int = 0,
+    tell_run_path: Callable[[str], None] | None = None,
+) -> int:
+    """Train until the end of the run or a reason to stop; return the exit code. Called in the main thread.
+
+    Args:
+        config: the settings, or those of the run to be resumed.
+        resume: directory of the run to go on with; without it a new one is made.
+        load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
+        max_minutes: save and stop after so many minutes.
+        profile_steps: number of steps to trace with the jax profiler.
+        tell_run_path: of a process with a guardian: tells it the run directory.
+
+    Raises:
+        UserError: data or run directory not usable, or memory that does not suffice.
+        NonFiniteError: a loss or gradient is NaN or infinite.
+        PeerLostError: another process of the run is gone.
+    """
+    with Interruption(max_minutes) as interruption:
+        supervisor = Supervisor(interruption, config.training.watchdog_minutes, guarded=tell_run_path is not None)
+
+        def work() -> int:
+            with contextlib.ExitStack() as stack:
+                stack.callback(close_logging)
+                with supervisor.nothing_to_save():
+                    run, setup = open_run(config, resume, load_initial, stack)
+                    supervisor.run_path = run.path
+                    if tell_run_path:
+                        tell_run_path(str(run.path))
+                    training = Training(setup, run, supervisor, profile_steps)
+                return training.run_to_end(resuming=resume is not None)
+
+        return supervisor.run(work)
+
+
+def open_run(
+    config: Config,
+    resume: Path | None,
+    load_initial: Callable[[str], InitialModel] | None,
+    stack: contextlib.ExitStack,
+) -> tuple[RunDir, Setup]:
+    """Return the run's directory, held by this process until `stack` is closed, and its pieces.
+
+    Arguments as of `train`.
+    """
+    setup_logging()
+    trained = load_run(resume)[1:] if resume else None
+    require_tensorboard(config.training.tensorboard)
+    run = open_run_dir(resume) if resume else None
+    if run and is_main():
+        stack.enter_context(only_process(run.path))
+    begins = run is None or not has_checkpoint(run)
+    setup = build_setup(config, trained, load_initial(config.init) if config.init and begins else None)
+    agreed = {
+        "the config": to_plain(setup.config),
+        "the tokens": setup.tokenizer.tokens,
+        "the texts": setup.train_set.texts(),
+    }
+    check_agreement(agreed | {"the number of steps": setup.num_steps})
+    if run is None:
+        made = create_run_dir(setup.config, setup.tokenizer, setup.cmvn) if is_main() else None
+        if made:
+            stack.enter_context(only_process(made.path))
+        run = RunDir(Path(from_main(str(made.path) if made else None)))
+    if is_main():
+        open_log_file(run.log_file)
+    if config.training.compile_cache:
+        use_compile_cache(run)
+    return run, setup
+
+
+def use_compile_cache(run: RunDir) -> None:
+    """Keep compiled programs in the run directory; whoever can write there could run code here, so nobody else can."""
+    folder = run.path / "compile_cache"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
