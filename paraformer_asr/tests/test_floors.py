@@ -1,6 +1,7 @@
 """The import graph: a file imports only from floors below its own, and from no other project."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -83,6 +84,12 @@ def test_every_import_is_a_declared_dependency():
     for path in SOURCES:
         for name in {n.split(".")[0] for n in imports(path)} - {"asr"} - set(sys.stdlib_module_names):
             assert modules.get(name, name).lower() in names, f"{path.name} imports {name}"
+
+
+def test_every_dependency_is_bounded_from_below_and_above():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    for dependency in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
+        assert re.fullmatch(r"[\w.-]+(\[\w+\])?>=[\d.]+,<[\d.]+", dependency), dependency
 
 
 def test_requirements_agree_with_pyproject():

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr import diagnose
 from asr.checkpoints import restore_variables
 from asr.config_reader import load_config, override_config
 from asr.errors import UserError
@@ -61,6 +63,15 @@ def start(*arguments, devices=1, log_compilations=False):
     command = [sys.executable, "-m", "asr.train", *map(str, arguments)]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_LOG_COMPILES": str(int(log_compilations))}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_job(*arguments):
+    """Start two processes of one run; return them, the first one first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ("--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", "2")
+    return [start(*where, "--process-id", number, *arguments) for number in (0, 1)]
 
 
 def finish(process, code=0):
@@ -223,13 +234,34 @@ def test_another_model_is_not_restored(whole_run):
 # --- devices, and what stops a run ---
 
 
-def test_four_devices_give_the_loss_of_one(whole_run, config):
-    output = finish(start("--config", config, "--max-minutes", "0.0001", devices=4), code=75)
+def test_four_devices_with_the_state_spread_over_two_give_the_loss_of_one(whole_run, config):
+    output = finish(start("--config", config, "--max-minutes", "0.0001", "mesh.fsdp=2", devices=4), code=75)
     shapes = re.compile(r"batches of .*;")
     assert shapes.search(output)[0] == shapes.search(whole_run[1])[0], "the plans differ: choose another batch_seconds"
     step = re.compile(r"step 1: loss ([\d.]+).*gradient norm ([\d.]+)")
     one, four = (step.search((run / "train.log").read_text()) for run in (whole_run[0], run_dir(config)))
     assert [float(x) for x in four.groups()] == pytest.approx([float(x) for x in one.groups()], rel=3e-4)
+
+
+def test_two_processes_train_as_one(whole_run, config):
+    """They stop together after a common step, go on from it, and when one is killed the other ends and says so."""
+    job = start_job("--config", config, "training.num_epochs=500", "training.log_every_steps=1")
+    wait_for_checkpoint(config, job[0])
+    job[1].send_signal(signal.SIGTERM)
+    first, second = (finish(process, code=143) for process in job)
+    assert f"--resume {run_dir(config)}" in first and "epoch" not in second
+    assert first_step(run_dir(config)) == first_step(whole_run[0])
+    stopped = int(re.search(r"stopped at step (\d+);", first)[1])
+
+    job = start_job("--resume", run_dir(config))
+    wait_for_checkpoint(config, job[0], step=stopped + 1)
+    job[0].send_signal(signal.SIGKILL)
+    told = job[1].communicate(timeout=240)[0]
+    assert job[1].returncode == 5, told
+    assert f"another process of it is gone, or cannot be reached; go on with: python -m asr.train --resume" in told
+    job[0].communicate()
+    output = finish(start("--resume", run_dir(config), "--max-minutes", "0.0001"), code=75)  # in one process
+    assert int(re.search(r"step (\d+) of", output)[1]) > stopped
 
 
 def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_path):
@@ -253,12 +285,22 @@ def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_p
     assert_equal_trees(last_variables(run_dir(config)), tuned)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config, monkeypatch, capsys):
     """Each step multiplies the kernels by 1 − 100 · 10, until they overflow."""
     wild = ("optimizer.learning_rate=100", "optimizer.weight_decay=10", "training.num_epochs=20")
     wild += ("data.num_buckets=1", "training.eval_every_epochs=20")  # one program to compile
     output = finish(start("--config", config, *wild), code=3)
-    assert re.search(r"error: step \d+: the loss is", output)
+    step = re.search(r"error: step (\d+): the loss is", output)[1]
+    assert "its items: train_000" in output and "not finite" in output
+
+    reproducer = run_dir(config) / f"non_finite_step_{int(step):08d}"
+    monkeypatch.setattr(sys, "argv", ["diagnose", str(reproducer)])
+    assert diagnose.main() == 0
+    again = capsys.readouterr().out
+    assert f"step {step} of {run_dir(config)}" in again
+    assert [line for line in again.splitlines() if line.startswith("  ")] == [
+        line for line in output.split("error: ")[1].splitlines() if line.startswith("  ")
+    ]
 
 
 # --- data that cannot be trained on is refused before there is a run directory ---

@@ -1,6 +1,7 @@
 """The import graph: a file imports only from floors below its own, and from no other project."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -11,7 +12,7 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "src" / "seg"
 OTHER_PACKAGE = "asr"
 
-GROUND = {"errors", "classes", "config", "config_rules", "config_reader", "contracts", "cli"}
+GROUND = {"errors", "yaml_nodes", "classes", "config", "config_rules", "config_reader", "contracts", "cli"}
 FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "pictures": 2, "models": 3, "data": 3}
 FLOORS |= {"checkpoints": 3, "run_dir": 3, "published": 4, "training": 5, "inference": 5}
 COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
@@ -88,6 +89,12 @@ def test_every_import_is_a_declared_dependency():
     for path in SOURCES:
         for name in {n.split(".")[0] for n in imports(path)} - {"seg"} - set(sys.stdlib_module_names):
             assert modules.get(name, name).lower() in names, f"{path.name} imports {name}"
+
+
+def test_every_dependency_is_bounded_from_below_and_above():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    for dependency in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
+        assert re.fullmatch(r"[\w.-]+(\[\w+\])?>=[\d.]+,<[\d.]+", dependency), dependency
 
 
 def test_requirements_agree_with_pyproject():

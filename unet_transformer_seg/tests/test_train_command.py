@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import time
 import numpy as np
 import pytest
 
+from seg import diagnose
 from seg.checkpoints import restore_variables
 
 TINY = """
@@ -45,6 +47,15 @@ def start(*arguments, devices=1):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def start_job(*arguments):
+    """Start two processes of one run; return them, the first one first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ("--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", "2")
+    return [start(*where, "--process-id", number, *arguments) for number in (0, 1)]
+
+
 def finish(process, code=0):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == code, output
@@ -62,10 +73,11 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
-def wait_for_checkpoint(config, process):
+def wait_for_checkpoint(config, process, step=1):
     for _ in range(2400):
         assert process.poll() is None, process.communicate()[0]
-        if list(config.parent.glob("runs/*/checkpoints/step_*/manifest.json")):
+        found = [int(path.parent.name[5:]) for path in config.parent.glob("runs/*/checkpoints/step_*/manifest.json")]
+        if max(found, default=0) >= step:
             return
         time.sleep(0.05)
     raise AssertionError("no checkpoint appeared")
@@ -144,11 +156,38 @@ def test_a_run_is_resumed_with_its_own_settings_only(whole_run, config):
     assert "was started with other settings" in output and "runs_dir" in output
 
 
-def test_eight_devices_give_the_loss_of_one(whole_run, config):
-    finish(start("--config", config, devices=8))
-    steps = re.compile(r"step (\d+): loss ([\d.]+)")
-    one, eight = (dict(steps.findall((run / "train.log").read_text())) for run in (whole_run[0], run_dir(config)))
+STEPS = re.compile(r"step (\d+): loss ([\d.]+)")
+
+
+def test_eight_devices_with_the_state_spread_over_four_give_the_loss_of_one(whole_run, config):
+    finish(start("--config", config, "mesh.fsdp=4", devices=8))
+    one, eight = (dict(STEPS.findall((run / "train.log").read_text())) for run in (whole_run[0], run_dir(config)))
+    assert {step: float(loss) for step, loss in eight.items()} == pytest.approx(
+        {step: float(loss) for step, loss in one.items()}, rel=2e-3
+    )
     assert float(eight["2"]) == pytest.approx(float(one["2"]), rel=1e-4)
+
+
+def test_two_processes_train_as_one(whole_run, config):
+    """They stop together after a common step, go on from it, and when one is killed the other ends and says so."""
+    job = start_job("--config", config)
+    wait_for_checkpoint(config, job[0])
+    job[1].send_signal(signal.SIGTERM)
+    first, second = (finish(process, code=143) for process in job)
+    assert f"--resume {run_dir(config)}" in first and "epoch" not in second
+    one, two = (dict(STEPS.findall((run / "train.log").read_text())) for run in (whole_run[0], run_dir(config)))
+    assert [float(two[step]) for step in "24"] == pytest.approx([float(one[step]) for step in "24"], rel=1e-4)
+    stopped = int(re.search(r"stopped at step (\d+);", first)[1])
+
+    job = start_job("--resume", run_dir(config))
+    wait_for_checkpoint(config, job[0], step=stopped + 1)
+    job[0].send_signal(signal.SIGKILL)
+    told = job[1].communicate(timeout=240)[0]
+    assert job[1].returncode == 5, told
+    assert f"another process of it is gone, or cannot be reached; go on with: python -m seg.train --resume" in told
+    job[0].communicate()
+    output = finish(start("--resume", run_dir(config), "--max-minutes", "0.0001"), code=75)  # in one process
+    assert int(re.search(r"step (\d+) of", output)[1]) > stopped
 
 
 def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_path):
@@ -177,10 +216,20 @@ def test_a_time_limit_ends_a_piece_of_a_run(config):
     assert "stopped at step 1;" in output
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config, monkeypatch, capsys):
     wild = ("optimizer.name=sgd", "optimizer.learning_rate=100", "optimizer.clip_norm=0")
     output = finish(start("--config", config, *wild), code=3)
-    assert re.search(r"error: step \d+: the loss is", output)
+    step = re.search(r"error: step (\d+): the loss is", output)[1]
+    assert "its items: train_000" in output and "  all outputs are finite, running statistics are not: " in output
+
+    reproducer = run_dir(config) / f"non_finite_step_{int(step):08d}"
+    monkeypatch.setattr(sys, "argv", ["diagnose", str(reproducer)])
+    assert diagnose.main() == 0
+    again = capsys.readouterr().out
+    assert f"step {step} of {run_dir(config)}" in again
+    assert [line for line in again.splitlines() if line.startswith("  ")] == [
+        line for line in output.split("error: ")[1].splitlines() if line.startswith("  ")
+    ]
 
 
 def test_another_model_is_not_restored(whole_run):

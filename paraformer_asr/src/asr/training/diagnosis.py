@@ -96,11 +96,12 @@ def make_observer(finds: list[Find]) -> Any:
 
     def observe(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         output = call(*args, **kwargs)
+        leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return output  # a loop looks at the shapes of its body before it runs
         path = "/".join(context.module.path) or "the model"
         calls[path] += 1
-        for leaf in jax.tree.leaves(output):
-            if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                continue
+        for leaf in leaves:
             finite = np.isfinite(np.asarray(leaf, np.float32))
             if not finite.all():
                 rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if finite.ndim > 1 else []

@@ -56,7 +56,7 @@ def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[st
     """Return what is not finite in the forward and backward pass of a part of the batch; nothing if all is well."""
     finds: list[Find] = []
     with jax.disable_jit(), nn.intercept_methods(make_observer(finds)):
-        value, _ = objective(state.params, state.batch_stats, *part)
+        value, batch_stats = objective(state.params, state.batch_stats, *part)
     if finds:
         first = finds[0]
         rows = [names[row] for row in first.rows if row < len(names)]
@@ -64,6 +64,8 @@ def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[st
         return [f"the first module whose output is not finite: {first.module}{of}"]
     if not np.isfinite(value):
         return [f"all modules are finite, the loss is not: {float(value)}"]
+    if bad := find_bad_arrays(batch_stats):
+        return [f"all outputs are finite, running statistics are not: {_first(bad)}"]
     grads, _ = jax.jit(jax.grad(objective, has_aux=True))(state.params, state.batch_stats, *part)
     if bad := find_bad_arrays(grads):
         return [f"the forward pass is finite, the gradient is not: of {_first(bad)}"]
@@ -93,11 +95,12 @@ def make_observer(finds: list[Find]) -> Any:
 
     def observe(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         output = call(*args, **kwargs)
+        leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return output  # a loop looks at the shapes of its body before it runs
         path = "/".join(context.module.path) or "the model"
         calls[path] += 1
-        for leaf in jax.tree.leaves(output):
-            if isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                continue
+        for leaf in leaves:
             finite = np.isfinite(np.asarray(leaf, np.float32))
             if not finite.all():
                 rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if finite.ndim > 1 else []
