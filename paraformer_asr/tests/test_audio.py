@@ -233,6 +233,46 @@ def test_a_forged_header_is_named_and_allocates_nothing(tmp_path, monkeypatch):
     assert sum(sizes) == 64_000
 
 
+def test_a_second_of_sound_costs_a_bounded_number_of_samples(tmp_path):
+    path = save(tmp_path / "a.wav", np.zeros((30, 64)), 48_000)
+    assert read(path).shape == (10,)
+    path = save(tmp_path / "a.wav", np.zeros((10, 64)), 96_000)
+    refused(path, "64 channels at 96000 Hz, expected at most 3072000 samples in a second")
+
+
+def test_decoded_samples_are_bounded_whatever_the_seconds(tmp_path, monkeypatch):
+    """Silence is packed a thousandfold: neither bytes nor seconds say how much is decoded."""
+    path = save(tmp_path / "a.flac", np.zeros((48_000, 8), np.int16), 48_000)
+    assert path.stat().st_size < 1000 and read(path, max_seconds=1.0).shape == (RATE_HZ,)
+    monkeypatch.setattr(audio, "MAX_SAMPLES", 8 * 48_000 - 1)
+    message = r"a.flac: 1 s and more of 8 channels at 48000 Hz are too many samples for one array, 383999 are allowed"
+    with monkeypatch.context() as patch:
+        patch.setattr(audio._Sequential, "read", lambda *_, **__: pytest.fail("decoded"))
+        with pytest.raises(UserError, match=message):
+            read(path, max_seconds=1e9)
+    assert sum(len(block) for block in iterate_audio(path, RATE_HZ)) == RATE_HZ  # its memory is that of a block
+    forge_length(path, 0)  # nothing is known before it is decoded
+    with pytest.raises(UserError, match=r"a.flac: \d+ s and more of 8 channels at 48000 Hz are too many"):
+        read(path, max_seconds=1e9)
+    slow = save(tmp_path / "slow.wav", np.zeros(24_000, np.int16), 1000)  # 16 times as many after resampling
+    with pytest.raises(UserError, match=r"slow.wav: 24 s and more of 1 channels at 1000 Hz are too many"):
+        read(slow)
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "tolerance"),
+    [("WAV", "ULAW", 0.03), ("WAV", "ALAW", 0.03), ("WAV", "DOUBLE", 0), ("WAVEX", "PCM_24", 2**-23)]
+    + [("RF64", "PCM_16", 2**-15), ("WAV", "IMA_ADPCM", 0.05), ("FLAC", "PCM_24", 2**-23), ("FLAC", "PCM_S8", 2**-7)],
+)
+def test_other_codings_of_samples_are_read(form, subtype, tolerance, tmp_path):
+    wave = make_wave(0.253)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, wave, RATE_HZ, format=form, subtype=subtype)
+    found = read(path)
+    np.testing.assert_allclose(found[: len(wave)], wave, atol=tolerance)
+    assert len(wave) <= len(found) < len(wave) + 1024  # ADPCM fills its last block
+
+
 def test_the_limit_is_that_of_the_caller(tmp_path):
     path = save(tmp_path / "a.ogg", make_wave(1.0))
     assert read(path, max_seconds=1.0).shape == (RATE_HZ,)

@@ -182,9 +182,11 @@ def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypa
     monkeypatch.setattr("asr.inference.transcriber.Transcriber", lambda *_: transcriber)  # it is compiled already
     monkeypatch.setattr(transcriber, "warm_up", lambda shapes: None)
     monkeypatch.setattr("asr.inference.eval_report.draw_extremes", lambda *_: None)
-    assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test") == 0
+    assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test") == 2
+    assert "--out FOLDER is needed with --model" in capsys.readouterr().err
+    assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test", "--out", tmp_path / "scores") == 0
     found, expected = (
-        json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "model/eval_test", evaluated[0])
+        json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "scores", evaluated[0])
     )
     assert found.pop("run") == str(tmp_path / "model")
     assert found["words"] == expected["words"] and found["num_utterances"] == 9

@@ -139,7 +139,7 @@ def test_the_files_of_funasr_make_the_same_tokenizer(tmp_path):
     ("content", "said"),
     [
         (b"hello he@@ llo\nworld\n", ":2: expected a word and its pieces, found 'world'"),
-        (b"\xff\xfe", ": expected words and their pieces in UTF-8"),
+        (b"\xff\xfe", ":1: expected words and their pieces in UTF-8"),
     ],
 )
 def test_a_seg_dict_that_cannot_be_used_is_named(tmp_path, content, said):

@@ -146,6 +146,9 @@ BAD_JSON = [
     ({"audio_filepath": "n" * 5000, "text": "x", "duration": 1}, ":2: .*too long"),
     ({"audio_filepath": "nemo.jsonl", "text": "x"}, r":2: .*nemo\.jsonl: .*expected a sound file"),
     ({"audio_filepath": "wav/\0.wav", "text": "x"}, ":2: characters that no file name"),
+    ({"audio_filepath": "wav/\x1b[2J.wav", "text": "x"}, r":2: the control character '\\x1b' in a name or a path"),
+    ({"audio_filepath": "x" * 5000, "text": "x"}, ":2: a name or path that is too long, more than 1024 characters"),
+    ('{"text": ' + "9" * 5000 + "}", ":2: a number with too many digits: "),
     ({"audio_filepath": "wav/b.wav", "text": "\ud800"}, ":2: characters that no .* text can have"),
 ]
 
@@ -245,7 +248,7 @@ def test_the_first_problems_are_listed_and_all_counted(root):
 @pytest.mark.parametrize(
     ("dataset", "split", "message"),
     [
-        ("jsonl", "empty.jsonl", "data.train_split: 'empty.jsonl' has no utterance"),
+        ("jsonl", "empty.jsonl", r"data.train_split: 'empty.jsonl' has no utterance \(in .*empty.jsonl\)"),
         ("jsonl", "latin.jsonl", r"latin\.jsonl:2: .* UTF-8"),
         ("jsonl", "", "data.train_split is empty"),
         ("tsv", "", "data.train_split is empty"),

@@ -26,7 +26,7 @@ from asr.data.frontend import Cmvn
 from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import UserError
 from asr.inference.exported_program import num_samples
-from asr.inference.model_folder import save_model_folder
+from asr.inference.model_folder import load_weights, save_model_folder
 from asr.inference.shapes import Shape
 from asr.inference.transcriber import Transcriber, load_transcriber
 from asr.models import build_model
@@ -176,6 +176,24 @@ def test_weights_that_contradict_the_config_are_listed(model_folder, tmp_path):
     }
     assert str(folder) in str(error.value)
     assert "float16" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["params/encoder/block0/qkv/kernel/more", "params", "", "a//b", "x\x1b[2J/"])
+def test_arrays_whose_names_make_no_tree_are_named(name, model_folder, tmp_path):
+    folder = copy(model_folder, tmp_path / "model")
+    forge(folder, lambda weights: weights.update({name: np.zeros(2, np.float32)}))
+    with pytest.raises(UserError, match=r"weights\.safetensors: the array .* has no place in a tree") as error:
+        load_weights(folder, CONFIG)
+    assert str(error.value).isprintable()
+
+
+def test_a_dtype_that_numpy_has_not_is_named(model_folder, tmp_path):
+    folder = copy(model_folder, tmp_path / "model")
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"U32"', 1))
+    renew_checksums(folder)
+    with pytest.raises(UserError, match=r"model"):
+        load_weights(folder, CONFIG)
 
 
 def test_a_damaged_file_or_a_missing_checksum_is_a_user_error(model_folder, tmp_path):

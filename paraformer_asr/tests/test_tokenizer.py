@@ -1,14 +1,17 @@
 """Text to numbers and back: numbering, exact reload, byte-pair pieces, lists of tokens, what is unknown."""
 
+import io
 import json
 import logging
 import unicodedata
 
 import pytest
+import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.config import TokenizerConfig
+from asr.data.bpe import load_bpe
 from asr.data.tokenizer import Tokenizer, load_tokenizer, with_special_tokens
 from asr.data.tokenizer_building import build_tokenizer
 from asr.data.word_pieces import fewest_pieces
@@ -265,12 +268,50 @@ def test_a_missing_token_file_is_named(tmp_path):
         '{"kind": "characters", "text_case": "keep", "tokens": ["<blank>", "<s>", "</s>", 3, "<unk>"]}',
         '{"kind": "characters", "text_case": "keep", "tokens": ["<blank>", "<s>", "</s>", "a", "a", "<unk>"]}',
         '{"kind": "characters", "text_case": "keep", "tokens": ["a", "b"]}',
+        '{"kind": "characters", "text_case": "keep", "tokens": ["<blank>", "<s>", "</s>", "\\ud800", "<unk>"]}',
+        '{"kind": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+        '["a"]',
+        '{"kind": "characters", "text_case": "keep", "tokens": ["\\u001b[2J", "b"]}',
     ],
 )
 def test_a_malformed_tokenizer_is_named(content, tmp_path):
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match=r"tokenizer\.json: "):
+    with pytest.raises(UserError, match=r"tokenizer\.json: ") as error:
         load_tokenizer(tmp_path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+def test_a_list_with_a_space_inside_a_token_only_has_none_for_a_space():
+    tokenizer = listed("a▁", "b")
+    assert surfaces(tokenizer, "b b") == ["b", "<unk>", "b"] or tokenizer.encode("b b")[1] == tokenizer.unknown_id
+
+
+def test_a_model_of_pieces_with_a_table_of_characters_is_refused(tmp_path):
+    """Such a table is followed by sentencepiece as it stands, whatever it holds."""
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["ab abc"] * 9),
+        model_writer=trained,
+        vocab_size=7,
+        minloglevel=2,
+        hard_vocab_limit=False,
+    )
+    with pytest.raises(RuntimeError, match="a table of characters"):
+        load_bpe(trained.getvalue())
+    tokenizer = build_tokenizer(TokenizerConfig(kind="bpe", vocab_size=10), ["ab abc"])
+    tokenizer.save(tmp_path)
+    model = (tmp_path / "bpe.model").read_bytes()
+    assert load_tokenizer(tmp_path) == tokenizer
+    for table in (b"\x00", b"\xff\xff\xff\x7f" + bytes(20)):
+        normalizer = b"\x12" + bytes([len(table)]) + table
+        (tmp_path / "bpe.model").write_bytes(model + b"\x1a" + bytes([len(normalizer)]) + normalizer)
+        with pytest.raises(UserError, match=r"bpe\.model: expected a model that sentencepiece wrote"):
+            load_tokenizer(tmp_path)
+    for damaged in (b"", model[:-3], model + b"\x0b", b"\xff" * 30, model + b"\x80"):
+        (tmp_path / "bpe.model").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"bpe\.model: "):
+            load_tokenizer(tmp_path)
 
 
 def test_a_model_of_pieces_that_is_missing_damaged_or_of_another_tokenizer_is_named(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from asr.errors import UserError
+from asr.published import torch_file
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
@@ -203,6 +204,19 @@ def test_a_pickle_that_wants_to_run_something_is_refused_by_name(tmp_path, name,
 def test_any_other_class_is_refused_by_name(tmp_path, call):
     message = refusal(write_archive(tmp_path / "weights.pt", reduced({"weight": Tensor(), "more": call})))
     assert f"its pickle asks for {call.name}, " in message
+
+
+def test_a_state_changes_neither_a_dictionary_nor_a_function(tmp_path):
+    """torch writes versions of modules as the state of the dictionary; a stranger might write more."""
+    state = b"}X\x06\0\0\0values]sb"  # an attribute that hides the method
+    program = reduced({"weight": Tensor()})
+    expected = read_torch_file(write_archive(tmp_path / "plain.pt", program)).tensors
+    found = read_torch_file(write_archive(tmp_path / "weights.pt", program[:-1] + state + b".")).tensors
+    np.testing.assert_array_equal(found["weight"], expected["weight"])
+    defaults = torch_file._rebuild_tensor.__defaults__
+    state = b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\0\0\0__defaults__X\x01\0\0\0x\x85s\x86b0"
+    read_torch_file(write_archive(tmp_path / "weights.pt", program[:-1] + state + b"."))
+    assert torch_file._rebuild_tensor.__defaults__ == defaults
 
 
 @pytest.mark.parametrize(

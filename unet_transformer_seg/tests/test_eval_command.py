@@ -137,8 +137,9 @@ def test_a_model_folder_is_evaluated_like_a_run(evaluated, monkeypatch, tmp_path
     asked = []
     load = "seg.inference.predictor.load_predictor"
     monkeypatch.setattr(load, lambda folder, *_: asked.append(folder) or predictor)
-    assert run_eval(monkeypatch, "--model", tmp_path, "--split", "test") == 0
-    found = json.loads((tmp_path / "eval_test/metrics.json").read_text())
+    assert run_eval(monkeypatch, "--model", tmp_path, "--split", "test") == 2  # nobody said where to write
+    assert run_eval(monkeypatch, "--model", tmp_path, "--split", "test", "--out", tmp_path / "scores") == 0
+    found = json.loads((tmp_path / "scores/metrics.json").read_text())
     assert asked == [tmp_path] and found["run"] == str(tmp_path)
     np.testing.assert_array_equal(found["confusion_matrix"], count_slowly(predictor, samples["test"]))
     assert run_eval(monkeypatch, "--model", tmp_path, "--run", run) == 2

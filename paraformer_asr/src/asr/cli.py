@@ -34,7 +34,7 @@ def run_command(main: Callable[[], int | None], leave: Callable[[int], None] = s
     try:
         code = main() or EXIT_OK
     except tuple(CODES) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         code = CODES[type(error)]
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -44,6 +44,11 @@ def run_command(main: Callable[[], int | None], leave: Callable[[int], None] = s
     if code != EXIT_OK:
         leave(code)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """Return the text with what would steer a terminal written out, as a name of a file may hold it."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _raise_terminated(_number, _frame) -> None:

@@ -5,6 +5,7 @@ import difflib
 import re
 import types
 import typing
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,13 @@ import yaml
 from asr.config import Config, TokenizerConfig
 from asr.config_rules import check_config
 from asr.errors import UserError
+from asr.untrusted import escaped, read_bounded, shown
+from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, compose
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_OVERRIDE_CHARACTERS = 1 << 12
+
+MAX_NUMBER = 1 << 1023
+"""Whole numbers beyond it have no counterpart with a point."""
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -112,38 +118,21 @@ def to_plain(value: Any) -> Any:
 def _compose(path: Path) -> yaml.Node:
     """Return the YAML node tree of a file: nodes keep the line that each value stands on."""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot read the config ({error.strerror})") from None
-    if len(content) > MAX_CONFIG_BYTES:
-        raise UserError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes, this file has {len(content)}")
-    return _compose_text(content, str(path))
-
-
-def _compose_text(content: bytes | str, where: str) -> yaml.Node:
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
-            raise UserError(f"{where}: YAML aliases (*name) are not admitted in a config")
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: not a YAML text ({type(error).__name__})") from None
-    return node if node is not None else yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
-
-
-_START = yaml.Mark("", 0, 0, 0, None, 0)
+    return compose(content, str(path))
 
 
 def _override(config: Config, override: str) -> Config:
     """Return `config` with the one change that `section.key=value` asks for."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"override {override!r}: expected key=value, for example training.num_epochs=5")
-    where = f"override {override!r}"
-    return _replace(config, key.split("."), _compose_text(text, where), "", where)
+        raise UserError(f"override {shown(override)}: expected key=value, for example training.num_epochs=5")
+    if len(override) > MAX_OVERRIDE_CHARACTERS:
+        raise UserError(f"override {shown(override)}: expected at most {MAX_OVERRIDE_CHARACTERS} characters")
+    where = f"override {shown(override)}"
+    return _replace(config, key.split("."), compose(text, where), "", where)
 
 
 def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: str) -> Any:
@@ -165,7 +154,9 @@ def _build(cls: type, node: yaml.Node, prefix: str, file: str, base: Any = None)
     base = cls() if base is None else base
     hints, values = typing.get_type_hints(cls), {}
     for key_node, value_node in node.value:
-        field = _field(cls, str(key_node.value), prefix, _at(file, key_node))
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError(f"{_at(file, key_node)}: expected the name of a setting, found {_shown(key_node)}")
+        field = _field(cls, key_node.value, prefix, _at(file, key_node))
         if field.name in values:
             raise UserError(f"{_at(file, key_node)}: key '{prefix}{field.name}' appears twice")
         key, default = f"{prefix}{field.name}", getattr(base, field.name)
@@ -179,7 +170,7 @@ def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
         return fields[key]
     close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
     hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known keys: {', '.join(fields)}"
-    raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
+    raise UserError(f"{where}: unknown key '{prefix}{escaped(key)}'; {hint}")
 
 
 def _convert(
@@ -202,20 +193,22 @@ def _convert(
     if origin is Literal:
         if value not in args:
             raise UserError(
-                f"{_at(file, node)}: {key}: expected one of {', '.join(args)}; found {value!r}{_near(value, args)}"
+                f"{_at(file, node)}: {key}: expected one of {', '.join(args)}; found {shown(value)}{_near(value, args)}"
             )
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER:
         value = float(value)
     if hint is float and isinstance(value, str) and node.style is None and _EXPONENT.fullmatch(value):
         value = float(value)  # YAML 1.1 reads 1e-3 (without a point) as a text
     if type(value) is not hint:
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {value!r}")
+        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {shown(value)}")
+    if hint is str and (bad := next((c for c in value if unicodedata.category(c) in ("Cc", "Cs")), None)):
+        raise UserError(f"{_at(file, node)}: {key}: the character {bad!r} cannot be a part of a name or a path")
     low, high = metadata.get("low"), metadata.get("high")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         bounds = f"at least {low}" if high is None else f"{low} to {high}"
-        raise UserError(f"{_at(file, node)}: {key}: expected {bounds}, found {value!r}")
+        raise UserError(f"{_at(file, node)}: {key}: expected {bounds}, found {shown(value)}")
     return value
 
 
@@ -223,10 +216,10 @@ def _scalar(node: yaml.Node, key: str, file: str) -> Any:
     if not isinstance(node, yaml.ScalarNode):
         raise UserError(f"{_at(file, node)}: {key}: expected a single value, found {_shown(node)}")
     try:
-        value = yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{_at(file, node)}: {key}: cannot read {node.value!r} ({error})") from None
-    return value
+        return yaml.SafeLoader("").construct_object(node)
+    except CANNOT_BE_READ:
+        kind = escaped(node.tag.removeprefix("tag:yaml.org,2002:"))
+        raise UserError(f"{_at(file, node)}: {key}: cannot read {shown(node.value)} as {kind}") from None
 
 
 def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.Mapping) -> tuple:
@@ -245,7 +238,10 @@ def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.M
 def _dict(args: tuple, node: yaml.Node, key: str, file: str) -> dict:
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{_at(file, node)}: {key}: expected a mapping such as {{encoder: 0.1}}, found {_shown(node)}")
-    return {_convert(args[0], k, key, file): _convert(args[1], v, f"{key}[{k.value}]", file) for k, v in node.value}
+    return {
+        _convert(args[0], k, key, file): _convert(args[1], v, f"{key}[{escaped(str(k.value))}]", file)
+        for k, v in node.value
+    }
 
 
 def _near(value: Any, known: tuple[str, ...]) -> str:
@@ -264,4 +260,4 @@ def _shown(node: yaml.Node) -> str:
         case yaml.SequenceNode():
             return "a list"
         case _:
-            return repr(node.value) if node.value else "nothing"
+            return shown(node.value) if node.value else "nothing"

@@ -34,7 +34,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run or model")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -64,6 +66,8 @@ def main() -> int:
     arguments = parse_arguments()
     decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
     overrides = [*arguments.overrides, *decoder]
+    if arguments.model and not arguments.out:
+        raise UserError("--out FOLDER is needed with --model: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
     config = read_settings(source, overrides)  # answers a mistake before jax is imported
 
@@ -76,7 +80,7 @@ def main() -> int:
 
     dataset = build_dataset(config, arguments.split)
     transcriber = load_transcriber(source, arguments.checkpoint, overrides, arguments.average)
-    folder = make_folder(arguments.out or source / f"eval_{arguments.split}")
+    folder = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}")
     known = None if arguments.split == "train" else training_texts(config, transcriber.tokenizer)
     scoring.warm_up_for(transcriber, dataset)
     start = time.perf_counter()

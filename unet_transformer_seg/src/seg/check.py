@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 all samples are usable, 2 at least one is not.",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file")
-    parser.add_argument("--out", type=Path, default=Path("check.png"), help="picture of samples (default: check.png)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="draw a picture of samples")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -30,7 +30,8 @@ def main() -> int:
     """Read, report; return the exit code."""
     arguments = parse_arguments()
     config = load_start_config(arguments.config, arguments.overrides)
-    check_output(arguments.out)
+    if arguments.out:
+        check_output(arguments.out)
 
     from seg.data.inspection import find_warnings  # imports jax: after the config was found good
 
@@ -39,7 +40,8 @@ def main() -> int:
     print_weights(reports)
     for warning in find_warnings(reports):
         print(f"warning: {warning}")
-    draw_samples(reports, arguments.out)
+    if arguments.out:
+        draw_samples(reports, arguments.out)
     problems = [f"{split}: {problem}" for split, report in reports.items() for problem in report.problems]
     if not problems:
         print("all samples are usable")

@@ -3,7 +3,9 @@
 import colorsys
 import dataclasses
 import json
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 from seg.errors import UserError
 
@@ -12,6 +14,8 @@ IGNORE_LABEL = 255
 it (`data.ignore_value`); data sets translate it to this one."""
 
 MAX_CLASSES = 255
+
+MAX_JSON_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +32,13 @@ class ClassTable:
 
     def __post_init__(self):
         if not 2 <= len(self.names) <= MAX_CLASSES:
-            raise UserError(f"expected 2 to {MAX_CLASSES} classes, found {len(self.names)}: {self.names}")
+            raise UserError(f"expected 2 to {MAX_CLASSES} classes, found {len(self.names)}: {self.names!r:.200}")
+        if bad := [name for name in self.names if not is_printable(name)]:
+            raise UserError(f"expected names of printable characters, found {bad[0]!r:.80}")
         if len(self.palette) != len(self.names):
             raise UserError(f"expected one colour for each of {len(self.names)} classes, found {len(self.palette)}")
-        if any(len(colour) != 3 or not all(0 <= v <= 255 for v in colour) for colour in self.palette):
-            raise UserError(f"expected colours of three values in 0…255, found {self.palette}")
+        if bad := [colour for colour in self.palette if not is_colour(colour)]:
+            raise UserError(f"expected colours of three whole numbers in 0…255, found {bad[0]!r:.80}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -62,8 +68,50 @@ def load_class_table(path: Path) -> ClassTable:
     Raises:
         UserError: the file is missing or is not such a table.
     """
+    expected = "a class table with 'names' and 'palette'"
+    content = read_json(path, expected)
     try:
-        content = json.loads(path.read_text())
-        return ClassTable(tuple(content["names"]), tuple(tuple(c) for c in content["palette"]))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected a class table with 'names' and 'palette' ({error})") from error
+        names, palette = content["names"], content["palette"]
+        if not isinstance(names, list):
+            raise TypeError("'names' is no list")
+        return ClassTable(tuple(names), tuple(tuple(colour) for colour in palette))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{path}: expected {expected} ({type(error).__name__}: {error})") from None
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """Return what a small JSON file holds; such a file may come from anybody.
+
+    Args:
+        path: of the file.
+        expected: what it should hold, for the message.
+
+    Raises:
+        UserError: the file is missing, no JSON, nested too deeply or longer than `MAX_JSON_BYTES`.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        return json.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: expected {expected} ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:  # also of bytes that are no text, and of numbers without an end
+        raise UserError(f"{path}: expected {expected} in JSON ({type(error).__name__}: {error!s:.200})") from None
+
+
+def is_printable(text: Any) -> bool:
+    """Return whether `text` is a text without control characters and halves of characters."""
+    return isinstance(text, str) and not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+
+
+def is_colour(colour: Any) -> bool:
+    """Return whether `colour` is three whole numbers in 0…255."""
+    return (
+        isinstance(colour, tuple)
+        and len(colour) == 3
+        and all(type(value) is int and 0 <= value <= 255 for value in colour)
+    )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -10,11 +11,15 @@ from typing import Any, Literal
 
 import yaml
 
+from seg.classes import is_printable
 from seg.config import Config, DataConfig
 from seg.config_rules import check_config
 from seg.errors import UserError
+from seg.yaml_nodes import compose_file, compose_text
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_TEXT = 4096
+MAX_INT = 2**31 - 1
+"""Counts are 32 bits wide on a device; no setting needs more."""
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -30,7 +35,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    return _checked(_build(Config, _compose(Path(path)), "", str(path)), overrides, path)
+    return _checked(_build(Config, compose_file(Path(path)), "", str(path)), overrides, path)
 
 
 def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -46,11 +51,11 @@ def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] =
     Raises:
         UserError: as `load_config`, and a folder that holds no config of a model.
     """
-    node = _compose(Path(path))
+    node = compose_file(Path(path))
     stated = _build(Config, node, "", str(path))
     for override in overrides:
         stated = _override(stated, override)
-    base = _settings_of_model(stated.init) if stated.init else Config()
+    base = _settings_of_model(stated.init, path) if stated.init else Config()
     return _checked(_build(Config, node, "", str(path), base), overrides, path)
 
 
@@ -61,7 +66,7 @@ def _checked(config: Config, overrides: list[str] | tuple[str, ...], path: str |
         raise UserError(str(error) if str(error).startswith("override ") else f"{path}: {error}") from None
 
 
-def _settings_of_model(folder: str) -> Config:
+def _settings_of_model(folder: str, path: str | Path) -> Config:
     """Return the defaults with the architecture and normalisation of the model in `folder`.
 
     The number of classes is left to the data.
@@ -71,7 +76,7 @@ def _settings_of_model(folder: str) -> Config:
         found = load_config(file)
     except UserError as error:
         expected = "a run directory, or a folder that seg.export or seg.convert wrote"
-        raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
+        raise UserError(f"{path}: init: expected {expected}, found {folder:.500} ({error})") from None
     data = DataConfig(mean=found.data.mean, std=found.data.std)
     return Config(model=dataclasses.replace(found.model, num_classes=0), data=data)
 
@@ -102,41 +107,13 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _compose(path: Path) -> yaml.Node:
-    """Return the YAML node tree of a file: nodes keep the line that each value stands on."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the config ({error.strerror})") from None
-    if len(content) > MAX_CONFIG_BYTES:
-        raise UserError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes, this file has {len(content)}")
-    return _compose_text(content, str(path))
-
-
-def _compose_text(content: bytes | str, where: str) -> yaml.Node:
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader=yaml.SafeLoader)):
-            raise UserError(f"{where}: YAML aliases (*name) are not admitted in a config")
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: not a YAML text ({type(error).__name__})") from None
-    return node if node is not None else yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
-
-
-_START = yaml.Mark("", 0, 0, 0, None, 0)
-
-
 def _override(config: Config, override: str) -> Config:
     """Return `config` with the one change that `section.key=value` asks for."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"override {override!r}: expected key=value, for example training.num_epochs=5")
-    where = f"override {override!r}"
-    return _replace(config, key.split("."), _compose_text(text, where), "", where)
+        raise UserError(f"override {override!r:.200}: expected key=value, for example training.num_epochs=5")
+    where = f"override {override!r:.200}"
+    return _replace(config, key.split("."), compose_text(text, where), "", where)
 
 
 def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: str) -> Any:
@@ -158,7 +135,9 @@ def _build(cls: type, node: yaml.Node, prefix: str, file: str, base: Any = None)
     base = cls() if base is None else base
     hints, values = typing.get_type_hints(cls), {}
     for key_node, value_node in node.value:
-        field = _field(cls, str(key_node.value), prefix, _at(file, key_node))
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError(f"{_at(file, key_node)}: expected the name of a key, found {_shown(key_node)}")
+        field = _field(cls, key_node.value, prefix, _at(file, key_node))
         if field.name in values:
             raise UserError(f"{_at(file, key_node)}: key '{prefix}{field.name}' appears twice")
         key, default = f"{prefix}{field.name}", getattr(base, field.name)
@@ -172,7 +151,7 @@ def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
         return fields[key]
     close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
     hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known keys: {', '.join(fields)}"
-    raise UserError(f"{where}: unknown key '{prefix}{key}'; {hint}")
+    raise UserError(f"{where}: unknown key '{prefix}{key:.80}'; {hint}")
 
 
 def _convert(
@@ -194,22 +173,46 @@ def _convert(
     value = _scalar(node, key, file)
     if origin is Literal:
         if value not in args:
-            raise UserError(
-                f"{_at(file, node)}: {key}: expected one of {', '.join(args)}; found {value!r}{_near(value, args)}"
-            )
+            found = f"{_quoted(value)}{_near(value, args)}"
+            raise UserError(f"{_at(file, node)}: {key}: expected one of {', '.join(args)}; found {found}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = _as_float(value)
     if hint is float and isinstance(value, str) and node.style is None and _EXPONENT.fullmatch(value):
         value = float(value)  # YAML 1.1 reads 1e-3 (without a point) as a text
     if type(value) is not hint:
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {value!r}")
-    low, high = metadata.get("low"), metadata.get("high")
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        bounds = f"at least {low}" if high is None else f"{low} to {high}"
-        raise UserError(f"{_at(file, node)}: {key}: expected {bounds}, found {value!r}")
+        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {_quoted(value)}")
+    if expected := _violated(value, metadata):
+        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {_quoted(value)}")
     return value
+
+
+def _violated(value: Any, metadata: typing.Mapping) -> str:
+    """Return what a value of the right type should have been, or an empty text."""
+    if isinstance(value, str):
+        return "" if len(value) <= MAX_TEXT and is_printable(value) else f"at most {MAX_TEXT} printable characters"
+    low, high = metadata.get("low"), metadata.get("high")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):  # false of NaN
+        return f"at least {low}" if high is None else f"{low} to {high}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    return f"at most {MAX_INT}" if isinstance(value, int) and abs(value) > MAX_INT else ""
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # beyond the largest float
+        return math.inf
+
+
+def _quoted(value: Any) -> str:
+    """Return a value for a message, shortened if need be."""
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python prints no number of so many digits
+        return "a number of thousands of digits"
 
 
 def _scalar(node: yaml.Node, key: str, file: str) -> Any:
@@ -217,8 +220,9 @@ def _scalar(node: yaml.Node, key: str, file: str) -> Any:
         raise UserError(f"{_at(file, node)}: {key}: expected a single value, found {_shown(node)}")
     try:
         value = yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{_at(file, node)}: {key}: cannot read {node.value!r} ({error})") from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, ValueError) as error:
+        reason = f"{getattr(error, 'problem', None) or error!s:.200}"  # what is wrong for its tag, such as !!int x
+        raise UserError(f"{_at(file, node)}: {key}: cannot read {node.value!r:.80} ({reason})") from None
     return value
 
 
@@ -239,11 +243,17 @@ def _dict(args: tuple, node: yaml.Node, key: str, file: str) -> dict:
     if not isinstance(node, yaml.MappingNode):
         example = "{0: 0, 255: 1}" if args[0] is int else "{encoder: 0.1}"
         raise UserError(f"{_at(file, node)}: {key}: expected a mapping such as {example}, found {_shown(node)}")
-    return {_convert(args[0], k, key, file): _convert(args[1], v, f"{key}[{k.value}]", file) for k, v in node.value}
+    found = {}
+    for key_node, value_node in node.value:
+        name = _convert(args[0], key_node, key, file)
+        if name in found:
+            raise UserError(f"{_at(file, key_node)}: {key}[{name!s:.80}] appears twice")
+        found[name] = _convert(args[1], value_node, f"{key}[{name!s:.80}]", file)
+    return found
 
 
 def _near(value: Any, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(value), known, n=1)
+    close = difflib.get_close_matches(value[:80] if isinstance(value, str) else "", known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -258,4 +268,4 @@ def _shown(node: yaml.Node) -> str:
         case yaml.SequenceNode():
             return "a list"
         case _:
-            return repr(node.value) if node.value else "nothing"
+            return f"{node.value!r:.80}" if node.value else "nothing"

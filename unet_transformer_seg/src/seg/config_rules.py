@@ -1,5 +1,8 @@
 """Which settings cannot go together; each by itself was found good by `seg.config_reader`."""
 
+import dataclasses
+from typing import Any
+
 from seg.config import Config, ModelConfig
 from seg.errors import UserError
 
@@ -49,6 +52,25 @@ def check_config(config: Config) -> None:
         _check_no_setting_of_the_unets(model)
     if model.name == "transunet":
         _check_transunet(model)
+
+
+def check_ranges(settings: Any, prefix: str) -> None:
+    """Refuse numbers outside the ranges that `seg.config` states, where they come from elsewhere than a config.
+
+    Args:
+        settings: a section.
+        prefix: its name with a dot, for the message.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for field in dataclasses.fields(settings):
+        value, low, high = getattr(settings, field.name), field.metadata.get("low"), field.metadata.get("high")
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{prefix}{field.name}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if (low is not None and number < low) or (high is not None and number > high):
+                raise UserError(f"{prefix}{field.name}: expected {low} to {high}, found {number}")
 
 
 def _check_no_setting_of_the_unets(model: ModelConfig) -> None:

@@ -27,7 +27,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run or model")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -46,6 +48,8 @@ def main() -> int:
     arguments = parse_arguments()
     mirror = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
     overrides = [*arguments.overrides, *mirror]
+    if arguments.model and not arguments.out:
+        raise UserError("--out FOLDER is needed with --model: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
     config = load_config(source / "config.yaml", overrides)  # answers a mistake before jax is imported
 
@@ -60,7 +64,7 @@ def main() -> int:
     predictor = load_predictor(source, arguments.checkpoint, overrides)
     classes = predictor.classes
     scoring.check_classes(dataset.classes, classes)
-    folder, start = make_folder(arguments.out or source / f"eval_{arguments.split}"), time.perf_counter()
+    folder, start = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}"), time.perf_counter()
     samples = scoring.score_samples(predictor, dataset)
     scores = list(tqdm(samples, total=len(dataset), unit="image", disable=None, file=sys.stderr))
     seconds = time.perf_counter() - start

@@ -28,6 +28,7 @@ from asr.checkpoints.arrays import (
     write_arrays,
 )
 from asr.checkpoints.averaging import mean_params
+from asr.checkpoints.details import read_details
 from asr.checkpoints.manifest import (
     DamagedCheckpointError,
     Manifest,
@@ -160,7 +161,7 @@ class CheckpointStore:
         manifests = {}
         for step, folder in self._folders().items():
             try:
-                manifests[step] = read_manifest(folder)
+                manifests[step] = read_details(folder, step)
             except DamagedCheckpointError as error:
                 log.warning("checkpoint of step %d does not count: %s", step, error)
         return manifests

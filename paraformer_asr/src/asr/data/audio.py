@@ -27,6 +27,13 @@ MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 1000, 384_000, 64
 BLOCK_SAMPLES = 1 << 16
 """Samples, all channels counted, decoded at once; no header makes us allocate more."""
 
+MAX_SAMPLES_PER_SECOND = 3_072_000
+"""All channels counted: 64 at 48 kHz, or 8 at 384 kHz. A second of sound costs no more than that."""
+
+MAX_SAMPLES = 1 << 30
+"""Decoded for one array, all channels counted, and as many in the array: an hour of six channels at 48 kHz. Silence is
+packed a thousandfold, so that neither the size of a file nor its seconds bound the work."""
+
 MAX_SAMPLES_PER_BYTE = 8192
 """No format packs a channel closer: a FLAC frame of up to 65,535 equal samples takes at least 11 bytes."""
 
@@ -44,11 +51,15 @@ def read_audio(path: Path, sample_rate_hz: int, max_seconds: float = DEFAULT_MAX
 
     Raises:
         UserError: naming the file: missing, a folder, not readable, no sound, without samples, longer than
-            `max_seconds`, damaged, cut off, its header forged, or samples that are NaN, infinite or above 10⁶.
+            `max_seconds` or `MAX_SAMPLES`, damaged, cut off, its header forged, or samples that are NaN, infinite or
+            above 10⁶.
     """
-    duration_s = audio_duration_s(path, unknown=0.0)
-    if duration_s > max_seconds:
-        raise UserError(f"{path}: {duration_s:.1f} s by its header, more than the {max_seconds:g} s allowed")
+    with _open(Path(path)) as sound:
+        num_samples = _claimed_samples(sound) or 0
+        if num_samples > max_seconds * sound.samplerate:
+            duration_s = num_samples / sound.samplerate
+            raise UserError(f"{path}: {duration_s:.1f} s by its header, more than the {max_seconds:g} s allowed")
+        _check_work(path, sound, num_samples, sample_rate_hz)
     blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds))
     return np.concatenate(blocks)
 
@@ -165,6 +176,9 @@ def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
             f"{path}: expected {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz and at most {MAX_CHANNELS} channels, "
             f"found {sound.samplerate} Hz and {sound.channels}"
         )
+    if sound.samplerate * sound.channels > MAX_SAMPLES_PER_SECOND:
+        found = f"{sound.channels} channels at {sound.samplerate} Hz"
+        raise UserError(f"{path}: {found}, expected at most {MAX_SAMPLES_PER_SECOND} samples in a second")
     cut = find_cut(path)
     if cut:
         raise UserError(f"{path}: cut off: {cut}")
@@ -175,12 +189,23 @@ def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
         raise UserError(f"{path}: its header says {num_samples} samples, which {num_bytes} bytes cannot hold")
 
 
+def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample_rate_hz: int) -> None:
+    """Refuse so many samples of a channel if decoding them, or the array that they become, is beyond `MAX_SAMPLES`."""
+    if num_samples * max(sound.channels, sample_rate_hz / sound.samplerate) > MAX_SAMPLES:
+        raise UserError(
+            f"{path}: {num_samples / sound.samplerate:.0f} s and more of {sound.channels} channels at "
+            f"{sound.samplerate} Hz are too many samples for one array, {MAX_SAMPLES} are allowed; cut the file"
+        )
+
+
 def _claimed_samples(sound: soundfile.SoundFile) -> int | None:
     """Return the samples of a channel by the header; None where the writer did not know their number."""
     return sound.frames if sound.frames < 1 << 62 else None
 
 
-def _decoded(path: Path, sound: soundfile.SoundFile, max_seconds: float | None) -> Iterator[np.ndarray]:
+def _decoded(
+    path: Path, sound: soundfile.SoundFile, sample_rate_hz: int, max_seconds: float | None
+) -> Iterator[np.ndarray]:
     """Yield the checked, averaged channels of an opened file in blocks; at the end compare with the header."""
     num_decoded, claimed = 0, _claimed_samples(sound)
     while True:
@@ -193,8 +218,10 @@ def _decoded(path: Path, sound: soundfile.SoundFile, max_seconds: float | None) 
             break
         _check_samples(path, block_nc, num_decoded / sound.samplerate, sound.samplerate)
         num_decoded += len(block_nc)
-        if max_seconds is not None and num_decoded > max_seconds * sound.samplerate:
-            raise UserError(f"{path}: longer than the {max_seconds:g} s allowed")
+        if max_seconds is not None:
+            if num_decoded > max_seconds * sound.samplerate:
+                raise UserError(f"{path}: longer than the {max_seconds:g} s allowed")
+            _check_work(path, sound, num_decoded, sample_rate_hz)
         yield block_nc.mean(axis=1)
     if num_decoded == 0:
         raise UserError(f"{path}: holds no samples")
@@ -217,7 +244,7 @@ def _check_samples(path: Path, block_nc: np.ndarray, start_s: float, rate_hz: in
 def _resampled(path: Path, sample_rate_hz: int, max_seconds: float | None) -> Iterator[np.ndarray]:
     """Yield blocks of any length, some of them empty, at `sample_rate_hz`."""
     with _open(path) as sound:
-        blocks = _decoded(path, sound, max_seconds)
+        blocks = _decoded(path, sound, sample_rate_hz, max_seconds)
         if sound.samplerate == sample_rate_hz:
             yield from blocks
             return

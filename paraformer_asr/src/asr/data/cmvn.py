@@ -26,6 +26,7 @@ from asr.config import FeaturesConfig
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend
 from asr.errors import UserError
+from asr.untrusted import escaped, read_bounded, shown
 
 MAX_UTTERANCES = 10_000
 """Statistics are those of all utterances, or of so many, evenly spread over the data set, if it has more."""
@@ -35,6 +36,9 @@ MIN_STD = 0.01
 band of the recordings, must not blow up the least deviation later. Log energies of speech have 1 to 4."""
 
 BATCH_SIZE = 8
+
+MAX_FILE_BYTES = 1 << 22
+"""Of a file of statistics; 560 features take 12 kilobytes."""
 
 MAX_VALUE = float(np.finfo(np.float32).max)
 
@@ -126,7 +130,7 @@ def load_cmvn(path: Path) -> Cmvn:
         UserError: naming the file, and the line of what is missing, malformed, not finite or of the wrong number.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bounded(Path(path), MAX_FILE_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text; expected CMVN statistics in Kaldi's text form (am.mvn)") from None
     except OSError as error:
@@ -152,7 +156,9 @@ def _read_component(path: Path, words: list[tuple[str, int]], name: str) -> np.n
     values = np.array([_read_number(path, word, number) for word, number in rest[start + 1 : end]], np.float32)
     widths = [word for word, _ in rest[:2]]
     if widths != [str(len(values))] * 2:
-        raise UserError(f"{path}, line {line}: {name} says {' '.join(widths)}, but {len(values)} values follow")
+        raise UserError(
+            f"{path}, line {line}: {name} says {escaped(' '.join(widths))}, but {len(values)} values follow"
+        )
     return values
 
 
@@ -162,5 +168,5 @@ def _read_number(path: Path, word: str, line: int) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or abs(value) > MAX_VALUE:
-        raise UserError(f"{path}, line {line}: expected a finite number, found {word!r}")
+        raise UserError(f"{path}, line {line}: expected a finite number, found {shown(word)}")
     return value

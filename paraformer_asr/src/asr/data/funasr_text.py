@@ -12,6 +12,7 @@ from pathlib import Path
 
 from asr.data.word_pieces import CONTINUED, Spelled
 from asr.errors import UserError
+from asr.untrusted import decoded, read_bounded, shown
 
 SegDict = Mapping[str, tuple[str, ...]]
 """Word, in lower case → its tokens."""
@@ -29,18 +30,14 @@ def read_seg_dict(path: Path) -> dict[str, tuple[str, ...]]:
         UserError: an unreadable file, or a line with a word and no pieces.
     """
     try:
-        if path.stat().st_size > MAX_SEG_DICT_BYTES:
-            raise UserError(f"{path}: expected at most {MAX_SEG_DICT_BYTES} bytes of words and their pieces")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = decoded(path, read_bounded(path, MAX_SEG_DICT_BYTES), "words and their pieces").splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot read the words and their pieces ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: expected words and their pieces in UTF-8, found other bytes") from None
     words = {}
     for number, line in enumerate(lines, 1):
         word, *pieces = line.split() or [""]
         if word and not pieces:
-            raise UserError(f"{path}:{number}: expected a word and its pieces, found {line!r}")
+            raise UserError(f"{path}:{number}: expected a word and its pieces, found {shown(line)}")
         if word:
             words[word] = tuple(pieces)
     return words

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from asr.data.manifest import Reading, read_lines, to_seconds
+from asr.untrusted import escaped, shown
 
 FUNASR_KEYS, NEMO_KEYS = ("source", "target"), ("audio_filepath", "text")
 """Path and text. A line may be of either kind, and may have further keys."""
@@ -36,6 +37,8 @@ def _parse(line: str) -> dict:
         raise ValueError("expected a JSON object, found brackets too deep") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno}): {line[:60]!r}") from None
+    except ValueError:
+        raise ValueError(f"a number with too many digits: {line[:60]!r}") from None
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object {{…}}, found {line[:60]!r}")
     return content
@@ -52,16 +55,16 @@ def _add(reading: Reading, content: dict, root: Path, where: str) -> None:
     if missing:
         raise ValueError(
             f"the key {missing[0]!r} is missing; expected {' and '.join(FUNASR_KEYS)} (FunASR) or "
-            f"{' and '.join(NEMO_KEYS)} (NeMo), found {', '.join(content) or 'none'}"
+            f"{' and '.join(NEMO_KEYS)} (NeMo), found {escaped(', '.join(content)) or 'none'}"
         )
     path, text = (content[key] for key in keys)
     name = content.get("key", content.get("utt_id", path))
     for key, value in ((keys[0], path), (keys[1], text), ("key", name)):
         if not isinstance(value, str):
-            raise ValueError(f"{key}: expected a text, found {value!r}")
+            raise ValueError(f"{key}: expected a text, found {shown(value)}")
     if not path:
         raise ValueError(f"{keys[0]}: the path is empty")
     if content.get("offset"):
-        raise ValueError(f"an offset of {content['offset']!r} into the file; cut the file, or leave the line out")
+        raise ValueError(f"an offset of {shown(content['offset'])} into the file; cut the file, or leave the line out")
     stated_s = to_seconds(content["duration"]) if content.get("duration") is not None else None
     reading.add(name, root / path, text, where, stated_s)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from asr.data.manifest import Reading, contents, read_lines, to_seconds
 from asr.errors import UserError
+from asr.untrusted import shown
 
 
 def read_kaldi(folder: Path, root: Path) -> Reading:
@@ -32,7 +33,7 @@ def read_kaldi(folder: Path, root: Path) -> Reading:
         except ValueError as error:
             reading.problems.append(f"{where}: {error}")
     only_text = (
-        f"{where}: no sound of {name!r} in wav.scp" for name, (where, _) in texts.items() if name not in sounds
+        f"{where}: no sound of {shown(name)} in wav.scp" for name, (where, _) in texts.items() if name not in sounds
     )
     reading.problems += only_text
     return reading
@@ -45,7 +46,7 @@ def _read_table(path: Path, expected: str, reading: Reading) -> dict[str, tuple[
         name, *value = line.split(maxsplit=1)
         where = f"{path}:{number}"
         if name in table:
-            reading.problems.append(f"{where}: the utterance {name!r} stands in {table[name][0]} already")
+            reading.problems.append(f"{where}: the utterance {shown(name)} stands in {table[name][0]} already")
         else:
             table[name] = (where, value[0].strip() if value else "")
     return table
@@ -70,10 +71,10 @@ def _add(reading: Reading, root: Path, where: str, name: str, source: str, texts
         ValueError: saying what is wrong with it.
     """
     if not source:
-        raise ValueError(f"the path of {name!r} is missing")
+        raise ValueError(f"the path of {shown(name)} is missing")
     if source.endswith("|") or source.startswith("|"):
         raise ValueError(f"{source[:60]!r} is a command; commands are not run, write its sound to a file")
     if name not in texts:
-        raise ValueError(f"no text of {name!r} in {Path(where.rpartition(':')[0]).with_name('text')}")
+        raise ValueError(f"no text of {shown(name)} in {Path(where.rpartition(':')[0]).with_name('text')}")
     text_where, text = texts[name]
     reading.add(name, root / source, text, where if text else text_where, seconds.get(name))

@@ -6,12 +6,17 @@ not stop the reader, so that one look shows all of them.
 
 import dataclasses
 import math
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from asr.errors import UserError
+from asr.untrusted import decoded, escaped, read_bounded, shown
 
 MAX_MANIFEST_BYTES = 1 << 32
+
+MAX_NAME_CHARACTERS = 1024
+"""Of an utterance's name or path. Messages hold them; Linux has no path of more than 4,096 bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +57,18 @@ class Reading:
         """Take an entry in, or note why it cannot be used: its name is empty or taken, its text empty."""
         if "\0" in str(path) or not _is_unicode(f"{name}{path}{text}"):
             self.problems.append(f"{where}: characters that no file name or text can have (NUL or half a character)")
+        elif bad := next((c for c in f"{name}{path}" if unicodedata.category(c) == "Cc"), None):
+            self.problems.append(f"{where}: the control character {bad!r} in a name or a path")
+        elif max(len(name), len(str(path))) > MAX_NAME_CHARACTERS:
+            self.problems.append(
+                f"{where}: a name or path that is too long, more than {MAX_NAME_CHARACTERS} characters"
+            )
         elif not name:
             self.problems.append(f"{where}: the name of the utterance is empty")
         elif name in self._lines:
-            self.problems.append(f"{where}: the utterance {name!r} stands in {self._lines[name]} already")
+            self.problems.append(f"{where}: the utterance {shown(name)} stands in {self._lines[name]} already")
         elif not text.strip():
-            self.problems.append(f"{where}: the text of {name!r} is empty")
+            self.problems.append(f"{where}: the text of {shown(name)} is empty")
         else:
             self.entries.append(Entry(name, path, text, where, stated_s))
         self._lines.setdefault(name, where)
@@ -74,14 +85,9 @@ def read_lines(path: Path, expected: str) -> list[tuple[int, str]]:
         UserError: a file that is missing, is no UTF-8 text, or has more than MAX_MANIFEST_BYTES.
     """
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise UserError(f"{path}: a manifest has at most {MAX_MANIFEST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8-sig")
+        text = decoded(path, read_bounded(path, MAX_MANIFEST_BYTES), expected)
     except OSError as error:
         raise UserError(f"{path}: expected {expected} ({error.strerror}); {contents(path.parent)}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: expected {expected} in UTF-8, found other bytes") from None
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
@@ -105,7 +111,7 @@ def to_seconds(value: Any) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ValueError(f"expected seconds above 0, found {value!r}")
+        raise ValueError(f"expected seconds above 0, found {shown(value)}")
     return seconds
 
 
@@ -113,6 +119,6 @@ def contents(folder: Path) -> str:
     """Return what a folder holds, in words."""
     if not folder.is_dir():
         return f"there is no folder {folder}"
-    names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+    names = sorted(escaped(f"{entry.name}/" if entry.is_dir() else entry.name) for entry in folder.iterdir())
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"{folder} holds {', '.join(names[:12]) or 'nothing'}{more}"

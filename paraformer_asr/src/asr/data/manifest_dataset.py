@@ -104,7 +104,8 @@ def open_split(config: DataConfig, split: Literal["train", "val", "test"]) -> tu
     """
     reading = read_manifest(config, split)
     if not reading.entries and not reading.problems:
-        raise UserError(f"data.{split}_split: {getattr(config, f'{split}_split')!r} has no utterance")
+        name = getattr(config, f"{split}_split")
+        raise UserError(f"data.{split}_split: {name!r} has no utterance (in {Path(config.root) / name})")
     entries, durations_s, problems = [], [], list(reading.problems)
     with ThreadPoolExecutor(max(config.num_threads, 1)) as pool:
         for entry, (duration_s, problem) in zip(reading.entries, pool.map(_duration, reading.entries), strict=True):

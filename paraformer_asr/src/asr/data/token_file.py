@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from asr.errors import UserError
+from asr.untrusted import decoded, read_bounded, shown
 
 MAX_TOKEN_FILE_BYTES = 1 << 26
 
@@ -26,22 +27,18 @@ def read_token_file(path: Path) -> list[str]:
     for number, token in enumerate(tokens, 1):
         where = f"{path}: entry {number}" if listed is not None else f"{path}:{number}"
         if not isinstance(token, str) or not token:
-            raise UserError(f"{where}: expected a token, found {token!r}" if token else f"{where}: an empty token")
+            raise UserError(f"{where}: expected a token, found {shown(token)}" if token else f"{where}: an empty token")
         if token in seen:
-            raise UserError(f"{where}: the token {token!r} stands in place {seen[token]} already")
+            raise UserError(f"{where}: the token {shown(token)} stands in place {seen[token]} already")
         seen[token] = number
     return tokens
 
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_TOKEN_FILE_BYTES:
-            raise UserError(f"{path}: a list of tokens has at most {MAX_TOKEN_FILE_BYTES} bytes")
-        return path.read_text(encoding="utf-8-sig")
+        return decoded(path, read_bounded(path, MAX_TOKEN_FILE_BYTES), "a list of tokens")
     except OSError as error:
         raise UserError(f"{path}: cannot read the list of tokens ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: expected a list of tokens in UTF-8, found other bytes") from None
 
 
 def _json_list(text: str) -> list | None:
@@ -50,5 +47,5 @@ def _json_list(text: str) -> list | None:
         return None
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None

@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from asr.data.bpe import list_pieces, load_bpe
 from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, Spelled, fewest_pieces, is_ideograph
 from asr.errors import UserError
+from asr.untrusted import escaped, read_bounded, shown
 
 log = logging.getLogger("asr")
 
@@ -32,6 +34,7 @@ FIRST_ID = 3
 SPACE = "▁"
 TOKENIZER_FILE, BPE_FILE, SEG_DICT_FILE = "tokenizer.json", "bpe.model", "seg_dict"
 FUNASR_TOKENS_FILE = "tokens.json"
+MAX_TOKENIZER_BYTES = 1 << 26
 KINDS, CASES = ("characters", "bpe", "file", "funasr"), ("keep", "lower", "upper")
 
 
@@ -59,7 +62,7 @@ class Tokenizer:
         if head != (BLANK, START, END) or tail[-1:] != (UNKNOWN,):
             raise UserError(
                 f"expected the tokens {BLANK}, {START}, {END}, …, {UNKNOWN}; "
-                f"found {', '.join(head)}, …, {', '.join(tail[-1:])}"
+                f"found {', '.join(map(escaped, head))}, …, {', '.join(map(escaped, tail[-1:]))}"
             )
         if len(self._ids) != len(self.tokens):
             raise UserError("expected tokens that differ from each other")
@@ -179,7 +182,7 @@ class Tokenizer:
             if self._space_begins_tokens:
                 word = SPACE + word
             elif number and not self._continued:
-                pieces.append((" ", SPACE))
+                pieces.append((" ", SPACE if SPACE in self._ordinary else None))
             pieces += fewest_pieces(word, self._ordinary, self._longest, continued=self._continued)
         return pieces
 
@@ -227,14 +230,20 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     path = folder / TOKENIZER_FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_bounded(path, MAX_TOKENIZER_BYTES))
         kind, text_case, tokens = content["kind"], content["text_case"], content["tokens"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected a tokenizer with 'kind', 'text_case' and 'tokens' ({error!r})") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected a tokenizer with 'kind', 'text_case' and 'tokens' ({shown(error)})"
+        ) from None
     if kind not in KINDS or text_case not in CASES:
-        raise UserError(f"{path}: unknown kind {kind!r} or text_case {text_case!r}")
+        raise UserError(f"{path}: unknown kind {shown(kind)} or text_case {shown(text_case)}")
     if not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
         raise UserError(f"{path}: 'tokens': expected a list of texts that are not empty")
+    if halves := [token for token in tokens if re.search("[\ud800-\udfff]", token)]:
+        raise UserError(f"{path}: 'tokens': half a character, which no text can have, in {shown(halves[0])}")
     try:
         tokenizer = Tokenizer(tuple(tokens), kind, text_case)
     except UserError as error:
@@ -263,11 +272,11 @@ def load_funasr_tokenizer(folder: Path, text_case: Literal["keep", "lower", "upp
 
 def _with_bpe_model(tokenizer: Tokenizer, path: Path) -> Tokenizer:
     try:
-        model = path.read_bytes()
+        model = read_bounded(path, MAX_TOKENIZER_BYTES)
         tokens = with_special_tokens(list_pieces(model))
     except OSError as error:
         raise UserError(f"{path}: cannot read the model of the pieces ({error.strerror})") from None
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path}: expected a model that sentencepiece wrote, found other bytes") from None
     if tokens != tokenizer.tokens:
         raise UserError(f"{path}: its pieces are not those of {TOKENIZER_FILE} beside it; the two belong together")

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from asr.data.manifest import Reading, read_lines, to_seconds
 from asr.errors import UserError
+from asr.untrusted import shown
+
+MAX_COLUMNS_SHOWN = 20
 
 NEEDED, OPTIONAL = ("path", "text", "split"), ("utt", "seconds")
 """Columns that are read; others, as `speaker`, may stand among them, in any order."""
@@ -28,7 +31,7 @@ def read_tsv(path: Path, splits: str, root: Path) -> Reading:
     if missing := [column for column in NEEDED if column not in columns]:
         raise UserError(
             f"{path}:1: expected the columns {', '.join(NEEDED)} with tabs between them, "
-            f"found no {missing[0]!r} among {', '.join(map(repr, columns)) or 'nothing'}"
+            f"found no {missing[0]!r} among {', '.join(map(shown, columns[:MAX_COLUMNS_SHOWN])) or 'nothing'}"
         )
     reading, wanted, found = Reading(), splits.split("+"), Counter()
     for number, line in lines[1:]:
@@ -42,7 +45,7 @@ def read_tsv(path: Path, splits: str, root: Path) -> Reading:
             _add(reading, row, root, f"{path}:{number}")
     for split in wanted:
         if not found[split]:
-            known = ", ".join(f"{name!r} ({count})" for name, count in found.most_common(12))
+            known = ", ".join(f"{shown(name)} ({count})" for name, count in found.most_common(12))
             raise UserError(f"{path}: no line of the split {split!r}; the column split has {known or 'nothing'}")
     return reading
 

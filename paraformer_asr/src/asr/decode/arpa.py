@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from asr.errors import UserError
+from asr.untrusted import escaped
 
 START, END = "<s>", "</s>"
 UNKNOWN = ("<unk>", "<UNK>")
@@ -103,6 +104,8 @@ def read_arpa(path: Path) -> NgramModel:
         UserError: the file cannot be read, is malformed (with its line), or holds more than `MAX_NGRAMS` n-grams.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            raise UserError(f"{path}: expected a language model, found a pipe or a device")
         with open(path, "rb") as file:
             return _Reader(path, file).read()
     except OSError as error:
@@ -197,5 +200,4 @@ class _Reader:
         self._fail(expected, "the end of the file")
 
     def _fail(self, expected: str, found: str) -> NoReturn:
-        shown = found if len(found) <= 80 else f"{found[:80]}…"
-        raise UserError(f"{self.path}:{self.number}: expected {expected}, found {shown}")
+        raise UserError(f"{self.path}:{self.number}: expected {expected}, found {escaped(found)}")

@@ -15,9 +15,10 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ from asr.errors import UserError
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
 from asr.inference.safetensors_file import write_safetensors
 from asr.models import abstract_variables
+from asr.untrusted import escaped, read_bounded
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
 CMVN = "cmvn.txt"
 CHECKSUMS = "checksums.txt"
+
+MAX_CHECKSUM_BYTES = 1 << 20
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -89,11 +93,21 @@ def load_weights(folder: Path, config: Config) -> dict[str, Any]:
     _check_checksum(path)
     try:
         weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
+        what = escaped(f"{type(error).__name__}: {error}")
+        raise UserError(f"{path}: cannot be read as safetensors ({what})") from None
+    _check_names(path, weights)
     variables = nested(weights)
     check_variables(variables, config, folder)
     return variables
+
+
+def _check_names(path: Path, weights: Mapping[str, Any]) -> None:
+    """Refuse names that cannot stand in one tree: `a` beside `a/b`, or none at all."""
+    for name in weights:
+        parents = itertools.accumulate(name.split("/")[:-1], lambda above, part: f"{above}/{part}")
+        if not all(name.split("/")) or not weights.keys().isdisjoint(parents):
+            raise UserError(f"{path}: the array {escaped(name)!r} has no place in a tree of names")
 
 
 def check_variables(variables: Any, config: Config, folder: Path) -> None:
@@ -152,9 +166,13 @@ def _check_checksum(path: Path) -> None:
     """Refuse a file that is not the one that was written: safetensors itself does not notice a changed bit."""
     checksums = path.parent / CHECKSUMS
     try:
-        expected = dict(reversed(line.split("  ", 1)) for line in checksums.read_text().splitlines())[path.name]
+        text = read_bounded(checksums, MAX_CHECKSUM_BYTES).decode()
+        expected = dict(reversed(line.split("  ", 1)) for line in text.splitlines())[path.name]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{checksums}: has no checksum of {path.name} ({error}); export the model again") from None
+        what = escaped(str(error))
+        raise UserError(f"{checksums}: has no checksum of {path.name} ({what}); export the model again") from None
     if _sha256(path) != expected:
         raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
 

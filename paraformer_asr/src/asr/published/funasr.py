@@ -41,6 +41,9 @@ from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
+MAX_MISSING = 100
+"""Tensors; of fewer each one is told with its shape."""
+
 
 def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str, Any]]:
     """Return (config, tokenizer, CMVN, {"params": …}) of a FunASR model folder; the arrays are views of its file.
@@ -60,7 +63,9 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     _check_vocabulary(tensors, tokenizer, folder)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
-    arrays = take_over(funasr_pairs(config.model), tensors, array_shapes(config.model), folder / WEIGHTS)
+    pairs = funasr_pairs(config.model)
+    _check_names(tensors, [name for pair in pairs for name in pair.names], folder)
+    arrays = take_over(pairs, tensors, array_shapes(config.model), folder / WEIGHTS)
     return config, tokenizer, cmvn, flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -180,6 +185,16 @@ def _norm(ours: str, theirs: str) -> list[Pair]:
 
 def _pair(ours: str, theirs: str, layout: Layout = AS_IS) -> Pair:
     return Pair(f"params/{ours}", theirs, layout)
+
+
+def _check_names(tensors: dict[str, np.ndarray], names: list[str], folder: Path) -> None:
+    """Refuse a config of far more layers than there are, before the network is traced: that takes long."""
+    missing = [name for name in names if name not in tensors]
+    if len(missing) > MAX_MISSING:
+        raise UserError(
+            f"{folder / WEIGHTS}: {len(missing)} of the {len(names)} tensors that {CONFIG} asks for are missing, "
+            f"such as {missing[0]}; the two do not belong together"
+        )
 
 
 def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, folder: Path) -> None:

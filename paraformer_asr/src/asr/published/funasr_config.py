@@ -4,7 +4,6 @@ Neither jax nor numpy is imported here, so that a mistake is answered in well un
 """
 
 import dataclasses
-import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -25,15 +24,14 @@ from asr.published.funasr_settings import (
     WINDOWS,
     WITHOUT_EFFECT,
 )
+from asr.untrusted import decoded, escaped, read_bounded, shown
+from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 
 WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
 SEG_DICT, CMVN = "seg_dict", "am.mvn"
 
-MAX_CONFIG_BYTES = 1 << 20
-
-SHOWN = reprlib.Repr()
-SHOWN.maxlevel = 2
-"""Shows values in messages, cut off: with the aliases of YAML a small file can describe a huge one."""
+MAX_BITS = 63
+"""Of a whole number."""
 
 WHOLE_UP_TO_S = 20.0
 """FunASR gives a file to the network as it is. Here longer ones are split, as the network was trained on utterances."""
@@ -92,10 +90,10 @@ def _translate(path: Path) -> dict[str, Any]:
         values = found if not section else found.get(section) or {}
         value = values.get(key, None if not section else wanted)
         if value != wanted and not (section and value is None) and key not in TRAINED_OTHERWISE:
-            raise UserError(f"{path}: {_dotted(section, key)}: expected {wanted!r}, found {SHOWN.repr(value)}")
+            raise UserError(f"{path}: {_dotted(section, key)}: expected {wanted!r}, found {shown(value)}")
     predictor = found.get("predictor")
     if not isinstance(predictor, str) or predictor not in PREDICTORS:
-        raise UserError(f"{path}: predictor: expected {' or '.join(PREDICTORS)}, found {SHOWN.repr(predictor)}")
+        raise UserError(f"{path}: predictor: expected {' or '.join(PREDICTORS)}, found {shown(predictor)}")
     _refuse_unknown(path, found)
     changes = {}
     for section, key, ours, default in SETTINGS:
@@ -147,25 +145,29 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UserError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = decoded(path, read_bounded(path, MAX_CONFIG_BYTES), "the settings of a FunASR model")
+        check_bounds(text, str(path), aliases=True)
+        content = yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except UserError:
+        raise
+    except yaml.YAMLError as error:
+        fail(error, str(path))
+    except CANNOT_BE_READ as error:
+        raise UserError(f"{path}: not valid YAML ({escaped(str(error))})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected the settings of a FunASR model, found {type(content).__name__}")
     for key, value in content.items():
         if str(key).endswith("_conf") and not isinstance(value, dict | None):
-            raise UserError(f"{path}: {key}: expected a section, found {SHOWN.repr(value)}")
+            raise UserError(f"{path}: {key}: expected a section, found {shown(value)}")
     return content
 
 
 def _names(path: Path) -> str:
     """Return the file that names the others as a text, "" if there is none: the names are the usual ones."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path, MAX_CONFIG_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -177,16 +179,18 @@ def _refuse_unknown(path: Path, found: dict[str, Any]) -> None:
         known |= {key for of, key, _ in FIXED if of == section}
         for key in (found.get(section) or {}).keys() - known:
             if not str(key).startswith(("tf2torch_", "lora_", "interctc_", "positionwise_conv", "chunk_multiply")):
-                raise UserError(f"{path}: {section}.{key}: not known here; it might change the network")
+                raise UserError(f"{path}: {section}.{escaped(str(key))}: not known here; it might change the network")
 
 
 def _checked(path: Path, key: str, value: Any, like: Any) -> Any:
     """Return a value of the type that our setting has."""
     kinds = {bool: (bool, int), int: (int,), float: (int, float), str: (str,)}[type(like)]
     if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(like, bool)):
-        raise UserError(f"{path}: {key}: expected a value like {like!r}, found {SHOWN.repr(value)}")
+        raise UserError(f"{path}: {key}: expected a value like {like!r}, found {shown(value)}")
     if isinstance(like, bool) and value not in (0, 1):
         raise UserError(f"{path}: {key}: expected 0 or 1, found {value!r}")
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise UserError(f"{path}: {key}: expected a value like {like!r}, found {shown(value)}")
     return type(like)(value)
 
 
@@ -194,9 +198,9 @@ def _check_range(path: Path, key: str, value: Any, setting: tuple[Any, Mapping])
     """Refuse a value that our setting does not admit; `setting` is its type and its range."""
     names, (low, high) = get_args(setting[0]), (setting[1].get(end) for end in ("low", "high"))
     if names and value not in names:
-        raise UserError(f"{path}: {key}: expected one of {', '.join(names)}; found {value!r}")
+        raise UserError(f"{path}: {key}: expected one of {', '.join(names)}; found {shown(value)}")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
-        raise UserError(f"{path}: {key}: expected {low} to {high}, found {value!r}")
+        raise UserError(f"{path}: {key}: expected {low} to {high}, found {shown(value)}")
 
 
 def _setting(ours: str) -> tuple[Any, Mapping]:

@@ -26,6 +26,7 @@ import ml_dtypes
 import numpy as np
 
 from asr.errors import UserError
+from asr.untrusted import escaped
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -91,6 +92,8 @@ def read_torch_file(path: Path) -> TorchFile:
         UserError: not such a file, a damaged one, or one that wants more than tensors.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: expected a file of weights, found a pipe or a device")
     try:
         with zipfile.ZipFile(path) as archive:
             content = _Archive(path, archive).load()
@@ -140,7 +143,9 @@ class _Archive:
         except UserError:
             raise
         except PICKLE_ERRORS as error:
-            raise UserError(f"{self.path}: its pickle is damaged ({type(error).__name__}: {error})") from None
+            raise UserError(
+                f"{self.path}: its pickle is damaged ({type(error).__name__}: {escaped(str(error))})"
+            ) from None
         if hasattr(mmap, "MADV_DONTNEED"):
             self.mapped.madvise(mmap.MADV_DONTNEED)  # read for the checksums; each part is read again when it is used
         return content
@@ -154,13 +159,15 @@ class _Archive:
                 raise UserError(f"{self.path}: the entry {self.prefix}{name} is missing") from None
             return np.frombuffer(default, np.uint8)
         if info.compress_type != zipfile.ZIP_STORED:
-            raise UserError(f"{self.path}: the entry {info.filename} is compressed; torch.save compresses nothing")
+            raise UserError(
+                f"{self.path}: the entry {escaped(info.filename)} is compressed; torch.save compresses nothing"
+            )
         header = self.bytes[info.header_offset : info.header_offset + LOCAL_HEADER.size].tobytes()
         signature, name_length, extra_length = LOCAL_HEADER.unpack(header)
         start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
         found = self.bytes[start : start + info.file_size]
         if signature != b"PK\x03\x04" or len(found) != info.file_size or zlib.crc32(found) != info.CRC:
-            raise UserError(f"{self.path}: the entry {info.filename} is damaged (its checksum differs)")
+            raise UserError(f"{self.path}: the entry {escaped(info.filename)} is damaged (its checksum differs)")
         return found
 
     def storage(self, kind: str, key: str, size: int) -> Storage:
@@ -197,9 +204,17 @@ class _Unpickler(pickle._Unpickler):
             case "torch", storage if storage in STORAGES:
                 return Name(module, name)
         raise UserError(
-            f"{self.source.path}: refused, nothing of it was run: its pickle asks for {module}.{name}, and weights "
-            "need tensors only"
+            f"{self.source.path}: refused, nothing of it was run: its pickle asks for "
+            f"{escaped(f'{module}.{name}')}, and weights need tensors only"
         )
+
+    dispatch = pickle._Unpickler.dispatch.copy()
+
+    def load_build(self) -> None:
+        """Drop a state: torch keeps versions of modules there, and a stranger could change our own functions by it."""
+        self.stack.pop()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def persistent_load(self, reference: Any) -> Storage:
         """Return the storage that a tensor refers to."""
@@ -235,6 +250,6 @@ def _state_dict(path: Path, content: Any) -> TorchFile:
         raise UserError(f"{path}: expected a state dict (names → tensors), found {type(content).__name__}")
     tensors = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
     if not tensors:
-        keys = ", ".join(list(content)[:10]) or "nothing"
+        keys = escaped(", ".join(list(content)[:10])) or "nothing"
         raise UserError(f"{path}: expected a state dict (names → tensors), found no tensor but: {keys}")
     return TorchFile(tensors, {name: value for name, value in content.items() if name not in tensors})

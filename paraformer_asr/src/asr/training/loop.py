@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -245,7 +246,7 @@ class Training:
             state = self._begin()
         else:
             state, progress = self.store.restore(self.setup.abstract_state, "last")
-            self.progress = Progress(**progress)
+            self.progress = read_progress(progress, self.run.path)
         if self.report:
             self.report.drop_after(int(state.step))
         return state
@@ -294,6 +295,20 @@ class Training:
             log.info("%s", line)
         if has_groups(setup.config.optimizer):
             log.info("%s", describe_groups(setup.config.optimizer, state.params))
+
+
+def read_progress(stored: dict, run_path: Path) -> Progress:
+    """Return what a checkpoint remembers besides the state.
+
+    Raises:
+        UserError: it is not what `Progress` holds.
+    """
+    kinds = {
+        field.name: list | None if field.name == "best_score" else int | float for field in dataclasses.fields(Progress)
+    }
+    if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
+        raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")
+    return Progress(**stored)
 
 
 def has_checkpoint(run: RunDir) -> bool:

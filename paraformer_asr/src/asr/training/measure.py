@@ -17,6 +17,7 @@ from asr.data.loader import TrainLoader
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.decode.greedy import greedy
 from asr.models import build_model, count_parameters
+from asr.training.mesh import build_placement
 from asr.training.optimizer import build_optimizer
 from asr.training.setup import ON_DEVICE, jit_steps
 from asr.training.state import init_state
@@ -116,16 +117,18 @@ def measure(config: Config, size: BatchSize, mode: str, num_steps: int) -> Measu
 
 def _measure_train(config: Config, size: BatchSize, num_steps: int) -> Measurement:
     optimizer = build_optimizer(config.optimizer, 1000)
-    jitted = jit_steps(config, build_model(config.model), optimizer, _no_change(config))
+    placement = build_placement(config.mesh)
+    jitted = jit_steps(config, build_model(config.model), optimizer, _no_change(config), placement)
     state = jitted["init"]()
-    batch = jax.device_put(_random_batch(config, size), jitted["over_devices"])
-    compiled, compile_s = _compile(jitted["train_step"], state, batch)
-    plain = jit_steps(_plain(config), build_model(_plain(config).model), optimizer, _no_change(config))
-    flops = _flops(plain["train_step"], jax.eval_shape(plain["init"]), batch)
+    batch = placement.put_batch(_random_batch(config, size))
+    flags = jax.device_put(np.bool_(True), placement.replicated), placement.put_flag(False)
+    compiled, compile_s = _compile(jitted["train_step"], state, batch, *flags)
+    plain = jit_steps(_plain(config), build_model(_plain(config).model), optimizer, _no_change(config), placement)
+    flops = _flops(plain["train_step"], jax.eval_shape(plain["init"]), batch, *flags)
 
     def steps(state) -> Iterator[None]:
         while True:
-            state, metrics = compiled(state, batch)
+            state, metrics, _ = compiled(state, batch, *flags)
             jax.block_until_ready((state, metrics))
             yield
 

@@ -137,7 +137,7 @@ class Report:
         try:
             details = json.loads(self.metrics_file.read_text())
             return [detail for detail in details if isinstance(detail["step"], int)]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{self.metrics_file}: expected a JSON list of evaluations, each with its step "
                 f"({type(error).__name__}: {error}); move the file away to begin a new one"
@@ -200,11 +200,16 @@ def write_rows(path: Path, rows: list[dict], mode: str) -> None:
         os.fsync(file.fileno())
 
 
+MAX_ROW = 10_000
+"""Characters of a row; no row is so long."""
+
+
 def read_rows(path: Path) -> list[dict]:
     """Return the rows of a results table; a last line that was cut off and lines that are no row are left out."""
     text = path.read_text(encoding="utf-8", errors="replace")
     whole_lines = text[: text.rfind("\n") + 1]
-    return [row for row in csv.DictReader(io.StringIO(whole_lines)) if _is_row(row)]
+    lines = [line for line in whole_lines.splitlines(keepends=True) if len(line) <= MAX_ROW]
+    return [row for row in csv.DictReader(io.StringIO("".join(lines))) if _is_row(row)]
 
 
 def _is_row(row: dict) -> bool:

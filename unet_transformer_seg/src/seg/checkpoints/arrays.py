@@ -97,6 +97,9 @@ def read_arrays(folder: Path, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict
     Only the named arrays are read. Each is copied into memory of the device, one after the other: on a CPU orbax
     hands out views of host buffers, and a jitted function that takes those as donated arguments deletes them but
     cannot reuse their memory.
+
+    Raises:
+        UserError: the folder does not hold these arrays.
     """
     if not abstract:
         return {}
@@ -111,11 +114,30 @@ def read_arrays(folder: Path, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict
     arguments = ocp.args.PyTreeRestore(
         item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        restored = flax.traverse_util.flatten_dict(checkpointer.restore(folder.absolute(), args=arguments), sep="/")
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            _check_stored(checkpointer.metadata(folder.absolute()), abstract)
+            restored = flax.traverse_util.flatten_dict(checkpointer.restore(folder.absolute(), args=arguments), sep="/")
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        reason = f"{str(error).splitlines()[0]:.200}"
+        raise UserError(f"{folder}: the arrays are not those that the manifest describes ({reason})") from error
     for name in placed:
         restored[name] = jax.device_put(restored[name], restored[name].sharding, may_alias=False)
     return restored
+
+
+def _check_stored(metadata: Any, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Refuse to read arrays in another shape or dtype than orbax stored them: it would fill up, cut and cast.
+
+    Raises:
+        ValueError: naming the first array that differs.
+    """
+    tree = getattr(metadata, "item_metadata", metadata)
+    stored = flax.traverse_util.flatten_dict(getattr(tree, "tree", tree), sep="/")
+    for name, leaf in abstract.items():
+        found = stored.get(name)
+        if found is None or tuple(found.shape) != tuple(leaf.shape) or np.dtype(found.dtype) != np.dtype(leaf.dtype):
+            raise ValueError(f"{name} was stored otherwise")
 
 
 @contextlib.contextmanager

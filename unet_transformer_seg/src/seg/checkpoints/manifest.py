@@ -39,7 +39,7 @@ def write_manifest(folder: Path, details: dict[str, Any] | None = None) -> None:
     files = {name: _describe_file(folder / name) for name in _file_names(folder)}
     for directory in {folder, *((folder / name).parent for name in files)}:
         sync_directory(directory)
-    _replace_text(folder / MANIFEST, _to_text(Manifest(details or {}, files)))
+    _replace_text(folder / MANIFEST, to_text(Manifest(details or {}, files)))
 
 
 def replace_json(path: Path, value: Any) -> None:
@@ -57,15 +57,31 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_bytes().decode("utf-8")
         content = json.loads(text)
-        manifest = Manifest(content["details"], content["files"])
-        intact = text == _to_text(manifest)
+        manifest = Manifest(content["details"], _checked_files(content["files"]))
+        intact = text == to_text(manifest)
     except FileNotFoundError:
         raise DamagedCheckpointError(f"{path} is missing") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedCheckpointError(f"{path} cannot be read ({type(error).__name__}: {error})") from None
+        raise DamagedCheckpointError(f"{path} cannot be read ({type(error).__name__}: {error!s:.200})") from None
     if not intact:
         raise DamagedCheckpointError(f"{path} has changed since it was written")
     return manifest
+
+
+def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
+    """Return the table of files of a manifest; whoever wrote it, no file outside of the folder is looked at.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    if not isinstance(files, dict):
+        raise ValueError("'files' is no table")
+    for name, entry in files.items():
+        inside = name and not name.startswith("/") and ".." not in Path(name).parts
+        described = isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
+        if not (inside and described):
+            raise ValueError(f"'files' has an entry {name!r:.80} that is none")
+    return files
 
 
 def verify_files(folder: Path, manifest: Manifest) -> list[str]:
@@ -98,8 +114,8 @@ def _fault(path: Path, entry: dict[str, Any]) -> str:
         return "" if sha256(path) == entry["sha256"] else "has changed since it was written (SHA-256 differs)"
     except FileNotFoundError:
         return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # a ValueError: no file can have this name
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
@@ -113,7 +129,7 @@ def _file_names(folder: Path) -> list[str]:
     return sorted(name for name in names if name not in (MANIFEST, _aside(Path(MANIFEST)).name))
 
 
-def _to_text(manifest: Manifest) -> str:
+def to_text(manifest: Manifest) -> str:
     """Return the one text that a manifest has; reading compares with it, so even a changed blank is found."""
     content = json.loads(json.dumps(dataclasses.asdict(manifest)))  # keys are texts now, as after reading
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -25,6 +25,7 @@ from seg.checkpoints.arrays import (
     stored_arrays,
     write_arrays,
 )
+from seg.checkpoints.details import read_details
 from seg.checkpoints.manifest import (
     DamagedCheckpointError,
     Manifest,
@@ -156,7 +157,7 @@ class CheckpointStore:
         manifests = {}
         for step, folder in self._folders().items():
             try:
-                manifests[step] = read_manifest(folder)
+                manifests[step] = read_details(folder, step)
             except DamagedCheckpointError as error:
                 log.warning("checkpoint of step %d does not count: %s", step, error)
         return manifests

@@ -1,5 +1,8 @@
 """Reads one image or mask file: bounded before it is decoded, and every failure names the file."""
 
+import mmap
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """What is tried, whatever the suffix says. Pillow knows many more formats, some of them rarely tested."""
 
 DEFAULT_MAX_PIXELS = 200_000_000
+
+MAX_SCANS = 100
+"""A JPEG is decoded in passes over the whole picture, about ten in practice. One of 60 bytes can take a second."""
+JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+START, END, SCAN = b"\xd8", b"\xd9", b"\xda"
+
+# Pillow warns of a broken EXIF entry and the like, without the file's name: of a file that cannot be used an error
+# tells, and of one that can nobody needs to hear. (Filters for the time of a call are not safe among threads.)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
@@ -48,6 +60,8 @@ def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], np.ndarr
             width, height = image.size
             if width * height > max_pixels:
                 raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")
+            if image.format in ("JPEG", "MPO") and _has_too_many_scans(path):
+                raise UserError(f"{path}: a JPEG of more than {MAX_SCANS} scans would take very long; save it anew")
             return convert(image)
     except UserError:
         raise
@@ -61,6 +75,17 @@ def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], np.ndarr
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # decoders answer damage with nearly any exception
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _has_too_many_scans(path: Path) -> bool:
+    """Return whether a JPEG has more than `MAX_SCANS` scans before its end."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place, scans = 0, 0
+        while scans <= MAX_SCANS and (marker := JPEG_MARKER.search(content, place)) and marker[1] != END:
+            scans += marker[1] == SCAN
+            size = int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+            place = marker.end() + (0 if marker[1] in (START, b"\x01") else max(size, 2))
+        return scans > MAX_SCANS
 
 
 def _what_it_is(path: Path) -> str:

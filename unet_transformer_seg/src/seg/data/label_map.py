@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 
 import numpy as np
 
-from seg.classes import IGNORE_LABEL, ClassTable, make_class_table
+from seg.classes import IGNORE_LABEL, ClassTable, is_colour, make_class_table, read_json
 from seg.config import DataConfig
 from seg.errors import UserError
 
@@ -111,7 +110,11 @@ def build_label_map(config: DataConfig) -> LabelMap:
     kept = [i for i in range(len(names)) if config.value_map or i != ignore]
     all_have_colours = len(colours) == len(names)
     palette = tuple(colours[i] for i in kept) if all_have_colours else colours
-    classes = make_class_table(tuple(names[i] for i in kept), palette)
+    try:
+        classes = make_class_table(tuple(names[i] for i in kept), palette)
+    except UserError as error:
+        sources = ("data.class_names" if config.class_names else file, "data.palette" if config.palette else file)
+        raise UserError(f"{' and '.join(dict.fromkeys(map(str, sources)))}: {error}") from None
     by_colour = {colour: label for label, colour in enumerate(palette)}
     if len(by_colour) < len(palette):
         by_colour = {}  # classes that share a colour can be shown, but not told apart
@@ -154,19 +157,22 @@ class _ClassesFile:
 def _read_classes_file(path: Path) -> _ClassesFile:
     if not path.is_file():
         return _ClassesFile()
+    expected = "names, palette and ignore"
+    content = read_json(path, expected)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         names, colours = content["names"], content.get("palette", content.get("colours", []))
         ignore = content.get("ignore")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError("names is not a list of texts")
-        if ignore is not None and not -1 <= ignore <= MAX_VALUE:
-            raise ValueError(f"ignore is {ignore}")
-        colours = tuple(tuple(int(v) for v in colour) for colour in colours)
-        return _ClassesFile(tuple(names), colours, -1 if ignore is None else int(ignore))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if ignore is not None and not (type(ignore) is int and -1 <= ignore <= MAX_VALUE):
+            raise ValueError(f"ignore is {ignore!r:.80}, not a mask value 0…{MAX_VALUE}")
+        colours = tuple(map(tuple, colours))
+        if bad := [colour for colour in colours if not is_colour(colour)]:
+            raise ValueError(f"expected colours of three whole numbers in 0…255, found {list(bad[0])!r:.80}")
+        return _ClassesFile(tuple(names), colours, -1 if ignore is None else ignore)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: expected names, palette and ignore in JSON ({reason})") from None
+        raise UserError(f"{path}: expected {expected} in JSON ({reason})") from None
 
 
 def _ranges(values: dict[int, int]) -> str:

@@ -1,6 +1,7 @@
 """Finds which image belongs to which mask, and says what is missing."""
 
 import dataclasses
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from seg.config import DataConfig
 from seg.data.image_file import SUFFIXES
 from seg.errors import UserError
 
-MAX_LIST_BYTES = 1 << 28
+MAX_LIST_BYTES = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def find_pairs(config: DataConfig, split: str) -> tuple[list[Pair], list[str]]:
         UserError: nothing of this exists, or it holds no image.
     """
     root = Path(config.root)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # of an impossible name, pathlib's own raises an error
         raise UserError(f"data.root: expected the folder of the data set, found no folder {root}")
     if split.endswith(".txt"):
         pairs, problems = _listed_pairs(root, root / split)
@@ -58,12 +59,12 @@ def _listed_pairs(root: Path, list_file: Path) -> tuple[list[Pair], list[str]]:
         if len(parts) != 2:
             raise UserError(
                 f"{list_file}:{number}: expected an image and a mask path (a tab between them if they have spaces), "
-                f"found {line!r}"
+                f"found {line!r:.200}"
             )
         image, mask = (root / part for part in parts)
-        missing = [str(file) for file in (image, mask) if not file.is_file()]
+        missing = [str(file) for file in (image, mask) if not os.path.isfile(file)]
         if missing:
-            problems.append(f"{list_file}:{number}: no such file: {', '.join(missing)}")
+            problems.append(f"{list_file}:{number}: no such file: {', '.join(missing):.500}")
         else:
             pairs.append(Pair(str(Path(parts[0]).with_suffix("")), image, mask))
     return pairs, problems
@@ -72,14 +73,14 @@ def _listed_pairs(root: Path, list_file: Path) -> tuple[list[Pair], list[str]]:
 def _folder_pairs(config: DataConfig, root: Path, split: str) -> tuple[list[Pair], list[str]]:
     """Match images and masks of two folders by their stems."""
     stem_list = root / f"{split}.txt"
-    base = next((b for b in (root / split, root) if (b / config.images_dir).is_dir()), None)
-    if base is None or (base == root and not stem_list.is_file()):
+    base = next((b for b in (root / split, root) if os.path.isdir(b / config.images_dir)), None)
+    if base is None or (base == root and not os.path.isfile(stem_list)):
         raise _no_layout(config, root, split)
     images, problems = _by_stem(base / config.images_dir)
     masks, mask_problems = _by_stem(base / config.masks_dir)
     problems += mask_problems
     stems = images
-    if stem_list.is_file():
+    if os.path.isfile(stem_list):
         stems, list_problems = _listed_stems(stem_list, set(images), base / config.images_dir)
         problems += list_problems
     pairs = []
@@ -94,10 +95,14 @@ def _folder_pairs(config: DataConfig, root: Path, split: str) -> tuple[list[Pair
 
 def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Return the image files of a folder by stem, in order, and the stems that occur twice."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"expected a folder {folder}; {_contents(folder.parent)}")
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     found = defaultdict(list)
-    for file in sorted(folder.iterdir()):
+    for file in files:
         if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
             found[file.stem].append(file)
     twice = [
@@ -114,9 +119,9 @@ def _listed_stems(stem_list: Path, known: set[str], folder: Path) -> tuple[list[
     for number, line in _lines(stem_list):
         stem = line[: -len(Path(line).suffix)] if Path(line).suffix.lower() in SUFFIXES else line
         if stem in seen:
-            problems.append(f"{stem_list}:{number}: {stem!r} stands in line {seen[stem]} already")
+            problems.append(f"{stem_list}:{number}: {stem!r:.200} stands in line {seen[stem]} already")
         elif stem not in known:
-            problems.append(f"{stem_list}:{number}: no image {folder / stem}.*")
+            problems.append(f"{stem_list}:{number}: no image {folder / stem!s:.500}.*")
         else:
             stems.append(stem)
         seen.setdefault(stem, number)
@@ -126,11 +131,15 @@ def _listed_stems(stem_list: Path, known: set[str], folder: Path) -> tuple[list[
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return (line number, text) of the lines that are neither empty nor a comment (#)."""
     try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise UserError(f"{path}: a list has at most {MAX_LIST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: expected a list of samples ({error.strerror}); {_contents(path.parent)}") from None
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST_BYTES + 1)
+    except (OSError, ValueError) as error:  # a ValueError: no file can have this name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path!s:.500}: expected a list of samples ({reason}); {_contents(path.parent)}") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise UserError(f"{path}: a list has at most {MAX_LIST_BYTES} bytes")
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: expected a list of samples in UTF-8, found other bytes") from None
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
@@ -139,16 +148,19 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _no_layout(config: DataConfig, root: Path, split: str) -> UserError:
     return UserError(
-        f"{root}: the split {split!r} was not found. Looked for the folder {split}/{config.images_dir}, and for "
-        f"{config.images_dir} with the list {split}.txt; {_contents(root)}. "
+        f"{root}: the split {split!r:.200} was not found. Looked for the folder {split:.200}/{config.images_dir}, and "
+        f"for {config.images_dir} with the list {split:.200}.txt; {_contents(root)}. "
         "Set data.images_dir, data.masks_dir and data.train_split, data.val_split, data.test_split."
     )
 
 
 def _contents(folder: Path) -> str:
     """Return what a folder holds, in words."""
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder!s:.500}"
+    try:
+        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+    except OSError as error:
+        return f"{folder} cannot be read ({error.strerror})"
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return f"{folder} holds {', '.join(names[:12]) or 'nothing'}{more}"

@@ -26,7 +26,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 
 from seg.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
-from seg.classes import ClassTable
+from seg.classes import ClassTable, read_json
 from seg.config import Config
 from seg.config_reader import save_config
 from seg.errors import UserError
@@ -38,6 +38,7 @@ WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
 CHECKSUMS = "checksums.txt"
 ORIGIN = "origin.json"
+COUNTERS = "num_batches_tracked"
 PLATFORMS = ("cpu", "cuda")
 
 
@@ -91,13 +92,17 @@ def load_origin(folder: Path) -> dict[str, Any]:
     path = folder / ORIGIN
     if not path.is_file():
         return {}
-    try:
-        origin = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected what the model was made of, in JSON ({error})") from None
-    if not isinstance(origin, dict) or not all(isinstance(value, str | dict) for value in origin.values()):
-        raise UserError(f"{path}: expected what the model was made of, found {type(origin).__name__}")
+    origin = read_json(path, "what the model was made of")
+    if not isinstance(origin, dict) or not all(_is_origin(key, value) for key, value in origin.items()):
+        raise UserError(f"{path}: expected what the model was made of: texts, and under {COUNTERS} whole numbers")
     return origin
+
+
+def _is_origin(key: str, value: Any) -> bool:
+    """Return whether a model can have been made of this: counters of batches by name, or a text."""
+    if key != COUNTERS:
+        return isinstance(value, str)
+    return isinstance(value, dict) and all(type(count) is int and 0 <= count < 1 << 63 for count in value.values())
 
 
 def load_weights(folder: Path, config: Config) -> dict[str, Any]:
@@ -115,7 +120,7 @@ def load_weights(folder: Path, config: Config) -> dict[str, Any]:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+        raise UserError(f"{path}: cannot be read as safetensors ({error!s:.200})") from None
     variables = nested(weights)
     check_variables(variables, config, folder)
     return variables

@@ -164,6 +164,11 @@ def load_predictor(folder: str | Path, which: str = "best", overrides: Sequence[
         raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
     config = load_config(folder / "config.yaml", overrides)
     classes = load_class_table(folder / "classes.json")
+    if len(classes) != config.model.num_classes:
+        raise UserError(
+            f"{folder}: classes.json names {len(classes)} classes, and config.yaml has model.num_classes: "
+            f"{config.model.num_classes}; they must be the same model's"
+        )
     if is_model_folder(folder):
         return Predictor(config, classes, load_weights(folder, config))
     variables = restore_variables(folder / "checkpoints", which)

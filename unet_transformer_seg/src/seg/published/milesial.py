@@ -16,8 +16,9 @@ for the way back, in a model that was trained here they are 0.
 """
 
 import dataclasses
+import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ SIGMOID_BIAS = Layout(lambda b_1: np.concatenate([np.zeros_like(b_1), b_1]), lam
 """A head of one class: the background's logit is 0."""
 
 COUNTER = ".num_batches_tracked"
+MAX_VALUE = (1 << 16) - 1
+"""Masks have 16 bits at most."""
 
 
 def is_ignored(name: str) -> bool:
@@ -119,7 +122,10 @@ def milesial_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
 
 def read_counters(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Return the counters of batches, by name."""
-    return {name: int(tensor) for name, tensor in tensors.items() if name.endswith(COUNTER) and tensor.size == 1}
+    counters = {
+        name: x for name, x in tensors.items() if name.endswith(COUNTER) and x.size == 1 and x.dtype.kind in "iu"
+    }
+    return {name: max(int(counter.item()), 0) for name, counter in counters.items()}
 
 
 def with_counters(
@@ -156,14 +162,21 @@ def read_mask_values(data: DataConfig, extras: Mapping[str, Any], num_classes: i
     if values is None:
         return data
     as_colours = isinstance(values, list) and all(isinstance(v, list | tuple) and len(v) == 3 for v in values)
-    as_numbers = isinstance(values, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    as_numbers = isinstance(values, list) and _are_whole(values, MAX_VALUE)
+    as_colours = as_colours and all(_are_whole(colour, 255) for colour in values)
     if not (as_colours or as_numbers) or len(values) != num_classes:
+        # A list may hold itself many times over: it is not shown whole.
         raise UserError(
-            f"{path}: mask_values: expected {num_classes} numbers or colours, one for each class, found {values!r}"
+            f"{path}: mask_values: expected {num_classes} numbers or colours, one for each class, "
+            f"found {reprlib.repr(values):.200}"
         )
     if as_colours:
-        return dataclasses.replace(data, palette=tuple(tuple(int(v) for v in colour) for colour in values))
+        return dataclasses.replace(data, palette=tuple(map(tuple, values)))
     return dataclasses.replace(data, value_map={value: label for label, value in enumerate(values)})
+
+
+def _are_whole(values: Iterable, highest: int) -> bool:
+    return all(type(v) is int and 0 <= v <= highest for v in values)
 
 
 def make_mask_values(config: Config) -> list:

@@ -12,6 +12,7 @@ import numpy as np
 from seg.checkpoints.arrays import describe_arrays, named_arrays
 from seg.classes import ClassTable, make_class_table
 from seg.config import Config, DataConfig, ModelConfig
+from seg.config_rules import check_config, check_ranges
 from seg.errors import UserError
 from seg.models import abstract_variables
 from seg.published import milesial, r50_vit, smp, transunet
@@ -50,7 +51,7 @@ def open_milesial(path: Path) -> Published:
     """Return the U-Net in a `.pth` of milesial/Pytorch-UNet. Errors as in `open_published`."""
     tensors, extras = read_torch_file(path)
     tensors = strip_prefix(tensors)
-    model = milesial.read_milesial_config(tensors, path)
+    model = _supported(milesial.read_milesial_config(tensors, path), path)
     pairs = milesial.milesial_pairs(model, milesial.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
     num_values = len(tensors["outc.conv.weight"])
@@ -64,7 +65,7 @@ def open_milesial(path: Path) -> Published:
 def open_transunet(path: Path, num_heads: int | None = None) -> Published:
     """Return the TransUNet in a `.pth` of its authors' program. Errors as in `open_published`."""
     tensors = strip_prefix(read_torch_file(path).tensors)
-    model = transunet.read_transunet_config(tensors, path, num_heads)
+    model = _supported(transunet.read_transunet_config(tensors, path, num_heads), path)
     variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
     rows, columns = model.transunet.position_grid
     data = DataConfig(size=(16 * rows, 16 * columns), **PLAIN)
@@ -74,7 +75,7 @@ def open_transunet(path: Path, num_heads: int | None = None) -> Published:
 def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
     """Return a TransUNet with the ResNet and transformer of a `.npz`, and a decoder that has learned nothing yet."""
     arrays = r50_vit.read_vit_npz(path)
-    model = r50_vit.read_vit_npz_config(arrays, path, num_classes)
+    model = _supported(r50_vit.read_vit_npz_config(arrays, path, num_classes), path)
     variables = r50_vit.vit_npz_variables(arrays, path, model, jax.random.key(0))
     data = DataConfig(size=PHOTOGRAPH_WINDOW, **TO_PLUS_MINUS_ONE)
     return Published(Config(model=model, data=data), _classes(model, data), variables, {})
@@ -83,7 +84,7 @@ def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
 def open_smp(path: Path) -> Published:
     """Return the `Unet` in a `.pth` of segmentation_models_pytorch. Errors as in `open_published`."""
     tensors = strip_prefix(read_torch_file(path).tensors)
-    model = smp.read_smp_config(tensors, path)
+    model = _supported(smp.read_smp_config(tensors, path), path)
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, smp.is_ignored)
     data = DataConfig(size=WINDOW)  # the mean and deviation of ImageNet are the default
@@ -156,6 +157,16 @@ def _variables(
 ) -> dict[str, Any]:
     arrays = take_over(pairs, tensors, array_shapes(model), path, ignored)
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(arrays, sep="/")}
+
+
+def _supported(model: ModelConfig, path: Path) -> ModelConfig:
+    """Return the model that a file's tensors describe, if a config could describe it too."""
+    try:
+        check_ranges(model, "model.")
+        check_config(Config(model=model))
+    except UserError as error:
+        raise UserError(f"{path}: the tensors describe a model that cannot be built here: {error}") from None
+    return model
 
 
 def _classes(model: ModelConfig, data: DataConfig) -> ClassTable:

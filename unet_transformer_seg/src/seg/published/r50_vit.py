@@ -15,8 +15,6 @@ The norm of a shortcut had 32 groups when these weights were trained; TransUNet,
 channel a group of its own, and so does the model here.
 """
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,10 +25,10 @@ import numpy as np
 
 from seg.checkpoints.arrays import named_arrays
 from seg.config import ModelConfig, TransUNetConfig
-from seg.errors import UserError
 from seg.models import build_model
 from seg.models.resnet_v2 import DOWNSAMPLING
 from seg.published.mapping import Layout, Pair, take_over
+from seg.published.npz_file import read_npz
 from seg.published.transunet import BLOCKS, count_layers, count_units, positions, shape_of, square_grid, units
 
 KINDS = ("kernel", "bias")
@@ -46,17 +44,9 @@ def read_vit_npz(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of the file; factor and offset of a group norm as vectors, which Flax kept as [1, 1, 1, c].
 
     Raises:
-        UserError: no such file, or not an `.npz` of numbers.
+        UserError: as `read_npz`.
     """
-    try:
-        # numpy leaves a file that it opened itself open when it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: expected an .npz with arrays of numbers ({error})") from None
-    return {name: array.reshape(-1) if _of_group_norm(name) else array for name, array in arrays.items()}
+    return {name: x.reshape(-1) if _of_group_norm(name) else x for name, x in read_npz(path).items()}
 
 
 def is_ignored_npz(name: str) -> bool:

@@ -44,6 +44,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 MAX_PICKLE_BYTES = 1 << 26
 
+MAX_SHARING, SLACK_BYTES = 8, 1 << 20
+"""Tensors may share values, as tied weights do; all of them together have at most so many times the file's bytes."""
+
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 PICKLE_ERRORS = (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError)
@@ -120,6 +123,9 @@ class _Archive:
         with path.open("rb") as file:
             self.mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.bytes = np.frombuffer(self.mapped, np.uint8)
+        plain = (info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
+        if sum(plain) > len(self.bytes):
+            raise UserError(f"{path}: its entries overlap or reach beyond its end: the file is damaged; copy it again")
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         self.prefix = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
         if not self.prefix or f"{self.prefix}constants.pkl" in archive.namelist():
@@ -140,7 +146,7 @@ class _Archive:
         except UserError:
             raise
         except PICKLE_ERRORS as error:
-            raise UserError(f"{self.path}: its pickle is damaged ({type(error).__name__}: {error})") from None
+            raise UserError(f"{self.path}: its pickle is damaged ({type(error).__name__}: {error!s:.200})") from None
         if hasattr(mmap, "MADV_DONTNEED"):
             self.mapped.madvise(mmap.MADV_DONTNEED)  # read for the checksums; each part is read again when it is used
         return content
@@ -197,8 +203,8 @@ class _Unpickler(pickle._Unpickler):
             case "torch", storage if storage in STORAGES:
                 return Name(module, name)
         raise UserError(
-            f"{self.source.path}: refused, nothing of it was run: its pickle asks for {module}.{name}, and weights "
-            "need tensors only"
+            f"{self.source.path}: refused, nothing of it was run: its pickle asks for {module:.80}.{name:.80}, and "
+            "weights need tensors only"
         )
 
     def persistent_load(self, reference: Any) -> Storage:
@@ -217,11 +223,13 @@ def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple,
     if len(shape) != len(strides):
         raise pickle.UnpicklingError(f"a tensor of shape {shape} with strides {strides}")
     values = storage.values
-    if not math.prod(shape):
+    if not math.prod(shape):  # a shape alone takes nothing, whatever it says
         return np.zeros(shape, values.dtype)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= len(values):
         raise pickle.UnpicklingError(f"a tensor reaches value {last} of a storage with {len(values)}")
+    if math.prod(shape) > len(values):
+        raise pickle.UnpicklingError(f"a tensor of shape {shape} repeats the values of a storage with {len(values)}")
     steps = tuple(stride * values.itemsize for stride in strides)
     return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
 
@@ -234,7 +242,11 @@ def _state_dict(path: Path, content: Any) -> TorchFile:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path}: expected a state dict (names → tensors), found {type(content).__name__}")
     tensors = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+    if sum(tensor.nbytes for tensor in tensors.values()) > MAX_SHARING * path.stat().st_size + SLACK_BYTES:
+        raise UserError(
+            f"{path}: its {len(tensors)} tensors share their values; together they are far more than the file"
+        )
     if not tensors:
-        keys = ", ".join(list(content)[:10]) or "nothing"
+        keys = f"{', '.join(list(content)[:10]):.500}" or "nothing"
         raise UserError(f"{path}: expected a state dict (names → tensors), found no tensor but: {keys}")
     return TorchFile(tensors, {name: value for name, value in content.items() if name not in tensors})

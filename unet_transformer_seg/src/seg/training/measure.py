@@ -16,6 +16,7 @@ from seg.data.loader import TrainLoader
 from seg.losses import build_loss
 from seg.models import build_model, count_parameters
 from seg.training.frozen import FrozenParts
+from seg.training.guard import make_guarded_step
 from seg.training.optimizer import build_optimizer
 from seg.training.state import TrainState, init_state
 from seg.training.step import make_train_step
@@ -93,7 +94,7 @@ def _measure_train(config: Config, num_steps: int) -> Measurement:
     model = build_model(config.model)
     optimizer = build_optimizer(config.optimizer, 1000)
     freeze = config.optimizer.freeze
-    step = make_train_step(
+    plain_step = make_train_step(
         FrozenParts(model, freeze) if freeze else model,
         optimizer,
         build_loss(config.loss, None),
@@ -102,16 +103,17 @@ def _measure_train(config: Config, num_steps: int) -> Measurement:
         accumulate=config.training.accumulate,
         ema_decay=config.training.ema_decay,
     )
+    step = make_guarded_step(plain_step, config.training.on_non_finite)
     with_ema = config.training.ema_decay > 0
     state = jax.jit(lambda: init_state(model, config.model, optimizer, jax.random.key(0), with_ema))()
-    batch = _random_batch(config)
+    batch, flags = _random_batch(config), (jnp.bool_(True), jnp.zeros(1, jnp.int32))
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch, *flags).compile()
     compile_s = time.perf_counter() - start
 
     def steps(state: TrainState) -> Iterator[None]:
         while True:
-            state, metrics = compiled(state, batch)
+            state, metrics, _ = compiled(state, batch, *flags)
             jax.block_until_ready((state, metrics))
             yield
 
