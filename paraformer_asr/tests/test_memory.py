@@ -15,7 +15,8 @@ from asr.config import (
     ToyConfig,
     TrainingConfig,
 )
-from asr.training import dry_run
+from asr.data.bucketing import BatchShape
+from asr.training import dry_run, memory
 from asr.training.memory import MemoryNeed, describe_savings, format_bytes, is_out_of_memory, plan_memory, savings
 
 SIZES = {"num_heads": 2, "ffn_width": 16}
@@ -66,6 +67,17 @@ def test_savings_are_told_in_bytes():
         "training.accumulate=2: 2.00 GB",
         "model.remat=true training.accumulate=2: 0.5 kB",
     ]
+
+
+def test_out_of_memory_says_what_was_asked_for_and_what_would_need_less(monkeypatch):
+    monkeypatch.setattr(memory, "compile_for", lambda _: program(10**6, 0, 0, 0))
+    shapes = (BatchShape(9, 16000, 5), BatchShape(2, 32000, 9))
+    loader, placement = types.SimpleNamespace(shapes=shapes), types.SimpleNamespace(num_devices=2)
+    setup = types.SimpleNamespace(config=CONFIG, loader=loader, placement=placement)
+    lines = memory.explain_out_of_memory(setup, program(3 * 10**9, 0, 0, 0)).splitlines()
+    assert "training.batch_seconds 10 in 1 part(s), the largest batches 9 × 1 s, on 2 device(s)" in lines[0]
+    assert lines[0].endswith("the step needs 3.00 GB on each device")
+    assert lines[1] == "  with model.remat=true: 1.00 MB" and lines[-1] == "  or with a smaller training.batch_seconds"
 
 
 def test_the_signs_of_memory_running_out():

@@ -33,14 +33,16 @@ STEP = re.compile(r"step (\d+): loss ([\d.]+)")
 
 
 class Arrangement(NamedTuple):
-    """Processes, devices of each, and the devices that the state is spread over."""
+    """Processes, devices of each, the devices that the state is spread over, and who tells a process which it is."""
 
     processes: int
     devices: int
     fsdp: int
+    told_by: str = ""
 
     def __str__(self) -> str:
-        return f"{self.processes} × {self.devices}, fsdp {self.fsdp}"
+        told = f", told by {self.told_by}" if self.told_by else ""
+        return f"{self.processes} × {self.devices}, fsdp {self.fsdp}{told}"
 
 
 ARRANGEMENTS = (
@@ -53,6 +55,8 @@ ARRANGEMENTS = (
     Arrangement(4, 1, 1),
     Arrangement(4, 2, 2),
     Arrangement(4, 2, 8),
+    Arrangement(2, 1, 1, "SLURM"),
+    Arrangement(2, 1, 1, "Open MPI"),
 )
 
 
@@ -73,23 +77,32 @@ def train(arrangement: Arrangement, arguments: list[str], code: int = 0) -> None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(arrangement.devices), "JAX_PLATFORMS": "cpu"}
+    devices = {"JAX_NUM_CPU_DEVICES": str(arrangement.devices), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "seg.train", *arguments, f"mesh.fsdp={arrangement.fsdp}"]
-    job = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", str(arrangement.processes)]
-    processes = [
-        subprocess.Popen(
-            command + ([*job, "--process-id", str(number)] if arrangement.processes > 1 else []),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(arrangement.processes)
-    ]
+    processes = []
+    for number in range(arrangement.processes):
+        flags, told = tell(arrangement, number, port)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(command + flags, env=os.environ | devices | told, **pipes))
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         if process.returncode != code:
             raise RuntimeError(f"{arrangement}: exit code {process.returncode}, expected {code}\n{output}")
+
+
+def tell(arrangement: Arrangement, number: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the flags and the environment by which a process knows which one it is."""
+    if arrangement.processes == 1:
+        return [], {}
+    count, rank = str(arrangement.processes), str(number)
+    if arrangement.told_by == "SLURM":
+        job = {"SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
+        return ["--distributed"], job | {"SLURM_NTASKS": count, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+    if arrangement.told_by == "Open MPI":
+        job = {"OMPI_MCA_orte_hnp_uri": f"{port * 65536}.0;tcp://127.0.0.1:{port}", "OMPI_COMM_WORLD_SIZE": count}
+        return ["--distributed"], job | {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank}
+    flags = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", rank]
+    return flags, {}
 
 
 def losses(run: Path) -> dict[int, float]:

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from seg.config import Config, DataConfig, ModelConfig, ToyConfig, TrainingConfig
-from seg.training import dry_run
+from seg.training import dry_run, memory
 from seg.training.memory import MemoryNeed, describe_savings, format_bytes, is_out_of_memory, plan_memory, savings
 
 CONFIG = Config(
@@ -54,6 +54,15 @@ def test_savings_are_told_in_bytes():
         "training.accumulate=2: 2.00 GB",
         "model.remat=true training.accumulate=2: 0.5 kB",
     ]
+
+
+def test_out_of_memory_says_what_was_asked_for_and_what_would_need_less(monkeypatch):
+    monkeypatch.setattr(memory, "compile_for", lambda _: program(10**6, 0, 0, 0))
+    setup = types.SimpleNamespace(config=CONFIG, placement=types.SimpleNamespace(num_devices=2))
+    lines = memory.explain_out_of_memory(setup, program(3 * 10**9, 0, 0, 0)).splitlines()
+    assert "training.batch_size 4 in 1 part(s) of 16 × 16 pixels on 2 device(s)" in lines[0]
+    assert lines[0].endswith("the step needs 3.00 GB on each device")
+    assert lines[1] == "  with model.remat=true: 1.00 MB" and lines[-1] == "  or with a smaller training.batch_size"
 
 
 def test_the_signs_of_memory_running_out():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from typing import Any
 
 import jax
@@ -31,7 +32,8 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     """Connect this process with the others; without arguments SLURM, Open MPI or Kubernetes are asked who they are.
 
     Args:
-        coordinator: `host:port` of process 0, the same for all.
+        coordinator: `host:port` of process 0, the same for all. It listens at this address alone, as it believes
+            whoever connects; `JAX_COORDINATOR_BIND_ADDRESS` names another one.
         num_processes: of the job.
         process_id: of this one, from 0.
 
@@ -39,6 +41,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         UserError: neither given nor found, or the others did not come.
     """
     given = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+    given["coordinator_bind_address"] = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
     # Our own handler of SIGTERM says when to stop, and the steps themselves carry it to the others.
     jax.config.update("jax_enable_preemption_service", False)
     try:
