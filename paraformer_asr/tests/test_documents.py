@@ -20,7 +20,7 @@ DOCUMENTS = sorted(path for path in [PROJECT / "README.md", *(PROJECT / "docs").
 SCRIPTS = sorted([*(PROJECT / "scripts").rglob("*.py"), *(PROJECT / "scripts").rglob("*.sh")])
 TEXTS = DOCUMENTS + SCRIPTS + CONFIGS
 
-SECTIONS = "features|model|data|tokenizer|loss|optimizer|training|inference"
+SECTIONS = "mesh|features|model|data|tokenizer|loss|optimizer|training|inference"
 
 
 def relative(path: Path) -> str:

@@ -85,7 +85,7 @@ def watched(run_path, body, minutes=0.0, signals=()):
     )
     assert process.stdout.readline() == "begun\n"
     for number in signals:
-        time.sleep(0.5)
+        time.sleep(1.2)
         process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     return process.returncode, output
@@ -106,6 +106,13 @@ def test_beats_keep_a_slow_run_alive(tmp_path):
 def test_a_signal_ends_at_once_what_has_nothing_to_save(tmp_path):
     code, _ = watched(tmp_path, "with supervisor.nothing_to_save(): time.sleep(60)", signals=[signal.SIGINT])
     assert code == EXIT_INTERRUPTED
+
+
+def test_a_signal_that_comes_twice_at_once_is_one():
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # would end this process if it counted
+        assert interruption.exit_code == EXIT_TERMINATED
 
 
 def test_a_second_signal_does_not_wait(tmp_path):

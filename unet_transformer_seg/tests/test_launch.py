@@ -1,4 +1,4 @@
-"""The launch files are right as far as that can be told without a cluster, and docs/scaling.md says what is computed."""
+"""The launch files are right as far as that can be told without a cluster; docs/scaling.md says what is computed."""
 
 import os
 import re

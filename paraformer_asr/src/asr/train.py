@@ -55,7 +55,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
     config = load_config(arguments.resume / "config.yaml", arguments.overrides)
     if arguments.config is not None:
         given = load_start_config(arguments.config, arguments.overrides)
-        given = _with_widths(given, config)
+        given = _as_resolved(given, config)
         if differing := _differences(to_plain(given), to_plain(config)):
             raise UserError(
                 f"{arguments.resume} was started with other settings than {arguments.config}: "
@@ -64,10 +64,12 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return config
 
 
-def _with_widths(given: Config, resolved: Config) -> Config:
-    """Return the config with those widths of the resolved one that it leaves to the data."""
+def _as_resolved(given: Config, resolved: Config) -> Config:
+    """Return the config with those values of the resolved one that it leaves to the data and the devices."""
     widths = {name: getattr(given.model, name) or getattr(resolved.model, name) for name in ("vocab_size", "input_dim")}
-    return dataclasses.replace(given, model=dataclasses.replace(given.model, **widths))
+    rows = given.training.row_multiple or resolved.training.row_multiple
+    training = dataclasses.replace(given.training, row_multiple=rows)
+    return dataclasses.replace(given, model=dataclasses.replace(given.model, **widths), training=training)
 
 
 def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:

@@ -139,7 +139,7 @@ class EvalLoader:
             batch_seconds=config.training.batch_seconds,
             num_buckets=config.data.num_buckets,
             sample_rate_hz=config.features.sample_rate_hz,
-            device_multiple=row_multiple(config, num_devices),
+            device_multiple=config.training.row_multiple or num_devices,
             shuffle=False,
         )
         self.num_batches = self.plan.num_batches(0)
@@ -175,21 +175,9 @@ def plan_training(durations_u: np.ndarray, lengths_u: np.ndarray, config: Config
         batch_seconds=config.training.batch_seconds,
         num_buckets=config.data.num_buckets,
         sample_rate_hz=config.features.sample_rate_hz,
-        device_multiple=row_multiple(config, num_devices) * config.training.accumulate,
+        device_multiple=(config.training.row_multiple or num_devices) * config.training.accumulate,
         seed=config.seed,
     )
-
-
-def row_multiple(config: Config, num_devices: int) -> int:
-    """Return what the rows of a batch are a multiple of.
-
-    Raises:
-        UserError: the setting does not give every device the same number of rows.
-    """
-    multiple = config.training.row_multiple or num_devices
-    if multiple % num_devices:
-        raise UserError(f"training.row_multiple {multiple} cannot be spread evenly over {num_devices} devices")
-    return multiple
 
 
 def select_lengths(durations_u: np.ndarray, config: DataConfig) -> np.ndarray:

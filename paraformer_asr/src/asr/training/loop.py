@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from asr.checkpoints import CheckpointStore
 from asr.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, UserError
 from asr.models import count_parameters
 from asr.run_dir import RunDir, describe_environment
+from asr.training.bookkeeping import Progress, has_checkpoint, read_progress
 from asr.training.compiled import CompiledStep
 from asr.training.diagnosis import diagnose, name_items
 from asr.training.distributed import explain_lost_peer, is_main
@@ -38,27 +38,6 @@ MAX_SKIPPED_IN_A_ROW = 20
 """So many steps that are not finite are no accident: the run ends although it was told to leave them out."""
 
 MAX_ITEMS_SHOWN = 16
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the loop remembers besides the state; saved with each checkpoint.
-
-    Attributes:
-        best_score: lowest error rate of an evaluation so far, and its validation loss; None before the first.
-        evaluations_since_best: for early stopping.
-        loss_sum: sum of the training losses since the last evaluation.
-        loss_count: number of steps in `loss_sum`.
-        seconds: time spent on the run, over all its parts.
-        evaluation_due: whether the run was stopped during the evaluation of this state.
-    """
-
-    best_score: list[float] | None = None
-    evaluations_since_best: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
-    evaluation_due: bool = False
 
 
 class Pending(NamedTuple):
@@ -295,22 +274,3 @@ class Training:
             log.info("%s", line)
         if has_groups(setup.config.optimizer):
             log.info("%s", describe_groups(setup.config.optimizer, state.params))
-
-
-def read_progress(stored: dict, run_path: Path) -> Progress:
-    """Return what a checkpoint remembers besides the state.
-
-    Raises:
-        UserError: it is not what `Progress` holds.
-    """
-    kinds = {
-        field.name: list | None if field.name == "best_score" else int | float for field in dataclasses.fields(Progress)
-    }
-    if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
-        raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")
-    return Progress(**stored)
-
-
-def has_checkpoint(run: RunDir) -> bool:
-    """Return whether the run saved a checkpoint, be it damaged by now."""
-    return any(run.checkpoints.glob("step_*"))

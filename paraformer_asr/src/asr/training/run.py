@@ -9,9 +9,10 @@ import jax
 from asr.config import Config
 from asr.config_reader import to_plain
 from asr.run_dir import RunDir, create_run_dir, load_run, open_run_dir
+from asr.training.bookkeeping import has_checkpoint, list_checkpoints
 from asr.training.distributed import check_agreement, from_main, is_main
 from asr.training.interruption import Interruption
-from asr.training.loop import Training, has_checkpoint
+from asr.training.loop import Training
 from asr.training.report import close_logging, open_log_file, setup_logging
 from asr.training.run_lock import only_process
 from asr.training.setup import Setup, build_setup
@@ -84,7 +85,8 @@ def open_run(
         "the tokens": setup.tokenizer.tokens,
         "the texts": setup.train_set.texts(),
     }
-    check_agreement(agreed | {"the number of steps": setup.num_steps})
+    agreed |= {"the number of steps": setup.num_steps, "the folder of checkpoints": list_checkpoints(run)}
+    check_agreement(agreed)
     if run is None:
         made = create_run_dir(setup.config, setup.tokenizer, setup.cmvn) if is_main() else None
         if made:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def build_setup(
     config = with_widths(config, tokenizer)
     check_texts(tokenizer, train_set, val_set)
     placement = build_placement(config.mesh)
+    config = with_row_multiple(config, placement.num_devices)
     share = jax.process_index(), jax.process_count()
     loader = TrainLoader(train_set, tokenizer, config, placement.num_devices, share)
     val_loader = EvalLoader(val_set, tokenizer, config, placement.num_devices, share)
@@ -197,6 +199,21 @@ def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
         )
     widths = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **widths))
+
+
+def with_row_multiple(config: Config, num_devices: int) -> Config:
+    """Return the config with what the rows of a batch are a multiple of: on other devices the run has the same batches.
+
+    Raises:
+        UserError: the setting does not give every device the same number of rows.
+    """
+    multiple = config.training.row_multiple or num_devices
+    if multiple % num_devices:
+        raise UserError(
+            f"training.row_multiple {multiple} cannot be spread evenly over {num_devices} devices; "
+            f"training.row_multiple={math.lcm(multiple, num_devices)} can, but the batches are others from there on"
+        )
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, row_multiple=multiple))
 
 
 def check_texts(tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechDataset) -> None:

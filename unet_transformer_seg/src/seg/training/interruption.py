@@ -12,6 +12,9 @@ from seg.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFINISHED
 POLL_S = 0.1
 """So often whoever waits looks at the flag."""
 
+SAME_SIGNAL_S = 1.0
+"""Signals closer to each other than this are one."""
+
 
 class StopRequestedError(Exception):
     """The run is asked to stop, and what it was waiting for is left."""
@@ -20,8 +23,8 @@ class StopRequestedError(Exception):
 class Interruption:
     """Watches for a reason to stop; used as a context in the main thread.
 
-    The signal handler sets a flag and nothing else: saving inside a handler can deadlock. A second signal
-    exits at once.
+    The signal handler sets a flag and nothing else: saving inside a handler can deadlock. A second signal, a second
+    or more after the first, exits at once. (Some launchers signal a process and its parent, which passes it on.)
 
     Attributes:
         exit_code: None while the run may go on, otherwise the code to exit with.
@@ -30,7 +33,7 @@ class Interruption:
     def __init__(self, max_minutes: float | None = None):
         self.exit_code: int | None = None
         self._deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
-        self._previous = {}
+        self._previous, self._first_signal = {}, 0.0
 
     def __enter__(self):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -54,9 +57,11 @@ class Interruption:
 
     def _on_signal(self, number, _frame):
         code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
+        if self.signalled and time.monotonic() - self._first_signal < SAME_SIGNAL_S:
+            return
         if self.signalled:
             os._exit(code)
-        self.exit_code = code
+        self.exit_code, self._first_signal = code, time.monotonic()
 
 
 class Waiting:

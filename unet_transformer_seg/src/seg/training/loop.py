@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from seg.checkpoints import CheckpointStore
 from seg.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, UserError
 from seg.models import count_parameters
 from seg.run_dir import RunDir, describe_environment
+from seg.training.bookkeeping import Progress, has_checkpoint, read_progress
 from seg.training.compiled import CompiledStep
 from seg.training.diagnosis import diagnose
 from seg.training.distributed import explain_lost_peer, is_main
@@ -37,27 +37,6 @@ MAX_SKIPPED_IN_A_ROW = 20
 """So many steps that are not finite are no accident: the run ends although it was told to leave them out."""
 
 MAX_ITEMS_SHOWN = 16
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the loop remembers besides the state; saved with each checkpoint.
-
-    Attributes:
-        best_iou: best mean IoU of an evaluation so far.
-        evaluations_since_best: for early stopping.
-        loss_sum: sum of the training losses since the last evaluation.
-        loss_count: number of steps in `loss_sum`.
-        seconds: time spent on the run, over all its parts.
-        evaluation_due: whether the run was stopped during the evaluation of this state.
-    """
-
-    best_iou: float = -1.0
-    evaluations_since_best: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
-    evaluation_due: bool = False
 
 
 class Pending(NamedTuple):
@@ -279,20 +258,3 @@ class Training:
             log.info("%s", line)
         if has_groups(setup.config.optimizer):
             log.info("%s", describe_groups(setup.config.optimizer, state.params))
-
-
-def read_progress(stored: dict, run_path: Path) -> Progress:
-    """Return what a checkpoint remembers besides the state.
-
-    Raises:
-        UserError: it is not what `Progress` holds.
-    """
-    kinds = {field.name: int | float for field in dataclasses.fields(Progress)}
-    if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
-        raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")
-    return Progress(**stored)
-
-
-def has_checkpoint(run: RunDir) -> bool:
-    """Return whether the run saved a checkpoint, be it damaged by now."""
-    return any(run.checkpoints.glob("step_*"))

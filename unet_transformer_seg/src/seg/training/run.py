@@ -9,9 +9,10 @@ import jax
 from seg.config import Config
 from seg.config_reader import to_plain
 from seg.run_dir import RunDir, create_run_dir, open_run_dir
+from seg.training.bookkeeping import has_checkpoint, list_checkpoints
 from seg.training.distributed import check_agreement, from_main, is_main
 from seg.training.interruption import Interruption
-from seg.training.loop import Training, has_checkpoint
+from seg.training.loop import Training
 from seg.training.report import close_logging, setup_logging
 from seg.training.run_lock import only_process
 from seg.training.setup import Setup, build_setup
@@ -77,7 +78,8 @@ def open_run(
     begins = run is None or not has_checkpoint(run)
     setup = build_setup(config, load_initial(config.init) if config.init and begins else None)
     require_tensorboard(config.training.tensorboard)
-    check_agreement({"the config": to_plain(setup.config), "the number of samples": len(setup.train_set)})
+    agreed = {"the config": to_plain(setup.config), "the number of samples": len(setup.train_set)}
+    check_agreement(agreed | {"the folder of checkpoints": list_checkpoints(run)})
     if run is None:
         made = create_run_dir(setup.config, setup.classes) if is_main() else None
         if made:

@@ -143,5 +143,7 @@ class Supervisor:
 
     def _exit(self, code: int, message: str) -> None:
         """End the process without waiting for threads that may hang."""
-        log.error("%s", message) if message.startswith("error") else log.info("%s", message)
+        log.info("%s", message)
+        if not log.handlers:
+            print(message, file=sys.stderr)
         leave_at_once(code)
