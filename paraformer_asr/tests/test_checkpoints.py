@@ -362,12 +362,12 @@ def test_leftovers_of_killed_saves_do_not_count_and_are_removed(copy):
 def test_a_full_disk_is_noticed_before_writing(copy, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     state = {"params": {"a": jnp.zeros(1_000_000, jnp.float32)}}
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 7_900_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 8_900_000))
     before = contents(copy.directory)
-    with pytest.raises(UserError, match=r"needs 8\.0 MB of free disk space .*found 7\.9 MB.*untouched"):
+    with pytest.raises(UserError, match=r"needs 9\.0 MB of free disk space .*found 8\.9 MB.*untouched"):
         copy.save(3, state, {})
     assert contents(copy.directory) == before
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 8_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 9_000_000))
     copy.save(3, state, {})
     assert copy.steps() == [2, 3]
 

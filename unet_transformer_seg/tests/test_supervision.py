@@ -87,8 +87,9 @@ def watched(run_path, body, minutes=0.0, signals=()):
     for number in signals:
         time.sleep(1.2)
         process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    return process.returncode, output
+    with process.stdout:  # what was read ahead with the first line counts, too
+        output = process.stdout.read()
+    return process.wait(60), output
 
 
 def test_a_run_that_hangs_is_ended_with_its_stacks(tmp_path):
@@ -172,8 +173,9 @@ def guarded(body, send=None, wait_s=0.0):
     if send:
         time.sleep(wait_s)
         process.send_signal(send)
-    output, _ = process.communicate(timeout=60)
-    return process.returncode, output
+    with process.stdout:  # what was read ahead with the first line counts, too
+        output = process.stdout.read()
+    return process.wait(60), output
 
 
 def test_the_guardian_answers_as_its_child():

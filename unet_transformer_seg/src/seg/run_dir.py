@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,7 @@ def create_run_dir(config: Config, classes: ClassTable) -> RunDir:
             "name: expected 1 to 100 letters, digits, '.', '_' and '-', the first a letter or digit, "
             f"found {config.name!r}; it becomes a part of a file name"
         )
+    run = None
     try:
         Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
         run = RunDir(_make_unused(Path(config.runs_dir), config.name))
@@ -108,8 +110,11 @@ def create_run_dir(config: Config, classes: ClassTable) -> RunDir:
         classes.save(run.classes_file)
         run.environment_file.write_text(json.dumps(describe_environment(), indent=1) + "\n")
     except OSError as error:
+        if run is not None:
+            shutil.rmtree(run.path, ignore_errors=True)
+        where = f": {error.filename}" if error.filename else ""
         raise UserError(
-            f"runs_dir: cannot make a run directory in {config.runs_dir} ({error.strerror}: {error.filename}); "
+            f"runs_dir: cannot make a run directory in {config.runs_dir} ({error.strerror or error}{where}); "
             "choose another one with runs_dir=FOLDER"
         ) from None
     return run

@@ -45,7 +45,9 @@ Which = Literal["last", "best"] | int
 """Which checkpoint: the newest, the one with the lowest score, or the one of this step."""
 
 UNFINISHED = "unfinished_"
-FREE_SPACE_FACTOR = 2
+FREE_SPACE_FACTOR, LISTS_BYTES = 2, 1_000_000
+"""orbax's lists of the arrays are larger than a tiny state."""
+
 EARLIER_ARE_INTACT = "the earlier checkpoints are untouched and training can be resumed from them."
 
 
@@ -100,8 +102,9 @@ class CheckpointStore:
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise UserError(
-                f"{final}: the checkpoint cannot be written ({error.strerror or error}). Free some space, or set "
-                f"runs_dir to another disk; {EARLIER_ARE_INTACT}"
+                f"{final}: the checkpoint cannot be written ({error.strerror or error}). It needs "
+                f"{_megabytes(space_needed(arrays))} of free disk space: free some, or set runs_dir to another disk; "
+                f"{EARLIER_ARE_INTACT}"
             ) from error
         _wait_for_all(f"checkpoint {step} saved")
         return final
@@ -172,12 +175,12 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished()
         _wait_for_all("leftovers removed")
-        needed = FREE_SPACE_FACTOR * count_bytes(arrays)
+        needed = space_needed(arrays)
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise UserError(
-                f"{self.directory}: a checkpoint needs {_megabytes(needed)} of free disk space (twice the state), "
-                f"found {_megabytes(free)}. Free some space, or set runs_dir to another disk; {EARLIER_ARE_INTACT}"
+                f"{self.directory}: a checkpoint needs {_megabytes(needed)} of free disk space (twice the state and "
+                f"1 MB), found {_megabytes(free)}. Free some space, or set runs_dir to another disk; {EARLIER_ARE_INTACT}"
             )
 
     def _remove_superseded(self, step: int) -> None:
@@ -284,6 +287,11 @@ def _disqualify(folder: Path) -> None:
 def _wait_for_all(what: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def space_needed(arrays: dict) -> int:
+    """Return the free bytes without which no checkpoint is begun."""
+    return FREE_SPACE_FACTOR * count_bytes(arrays) + LISTS_BYTES
 
 
 def _megabytes(size: int) -> str:

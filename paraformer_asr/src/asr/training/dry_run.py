@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from asr.checkpoints.arrays import count_bytes, describe_arrays
-from asr.checkpoints.store import FREE_SPACE_FACTOR
+from asr.checkpoints.store import space_needed
 from asr.config import Config
 from asr.models import count_parameters
 from asr.training.memory import (
@@ -67,14 +67,15 @@ def _describe_step(setup: Setup) -> list[tuple[str, str]]:
 
 
 def _describe_disk(setup: Setup) -> list[tuple[str, str]]:
-    size = count_bytes(describe_arrays(setup.abstract_state))
+    arrays = describe_arrays(setup.abstract_state)
+    size, needed = count_bytes(arrays), space_needed(arrays)
     place = _first_existing(Path(setup.config.runs_dir).absolute())
     free = shutil.disk_usage(place).free
     kept = setup.config.training.keep_checkpoints + setup.config.training.keep_best
     return [
         (
             "checkpoint",
-            f"{format_bytes(size)}, up to {kept} are kept; a save needs {FREE_SPACE_FACTOR} times that free",
+            f"{format_bytes(size)}, up to {kept} are kept; a save needs {format_bytes(needed)} free",
         ),
         ("disk", f"{format_bytes(free)} free in {setup.config.runs_dir}"),
     ]

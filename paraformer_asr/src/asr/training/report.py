@@ -231,6 +231,21 @@ class _AboveProgressLine(logging.Handler):
         write_above_line(self.format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """A file that no run breaks off for: what cannot be written is missing there, and the terminal says so once."""
+
+    def handleError(self, record):  # noqa: N802
+        """Say once that lines are missing."""
+        if not self.__dict__.setdefault("told", False):
+            self.told = True
+            write_above_line(f"warning: {self.baseFilename} cannot be written; lines will be missing there")
+
+    def close(self):
+        """Close the file, with what it still takes."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def setup_logging() -> None:
     """Send the messages of `asr` to the terminal, and keep them for the log file until there is one.
 
@@ -249,7 +264,7 @@ def setup_logging() -> None:
 
 def open_log_file(log_file: Path) -> None:
     """Write to `log_file` what waits for it, and from now on all messages and the details of each step."""
-    file = logging.FileHandler(log_file, encoding="utf-8")
+    file = _LogFile(log_file, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for waiting in [h for h in log.handlers if isinstance(h, logging.handlers.MemoryHandler)]:
         waiting.setTarget(file)

@@ -23,33 +23,39 @@ def only_process(run_path: Path) -> Iterator[None]:
     """
     path = run_path / LOCK_NAME
     try:
-        file = path.open("a+", encoding="utf-8")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}), but training writes there") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _describe_holder(path)
+        os.close(descriptor)
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); training writes into its run directory"
+            f"{run_path}: another process trains in this run directory ({holder}). Wait for its end, or stop it, and "
+            "resume then"
         ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{run_path}: another process trains in this run directory ({_describe_holder(file)}). "
-                "Wait for its end, or stop it, and resume then"
-            ) from None
-        except OSError:  # a file system without locks: nothing is refused there
-            pass
-        file.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": started}))
-        file.flush()
+    except OSError:  # a file system without locks: nothing is refused there
+        pass
+    try:
+        _describe_oneself(descriptor)
         yield
+    finally:
+        os.close(descriptor)
 
 
-def _describe_holder(file) -> str:
+def _describe_oneself(descriptor: int) -> None:
+    """Write who holds the lock; on a full disk it is held all the same."""
+    about = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(about).encode())
+
+
+def _describe_holder(path: Path) -> str:
     """Return what the holder wrote about itself."""
     try:
-        file.seek(0)
-        holder = json.loads(file.read(1000))
-        return f"process {int(holder['process'])} on {holder['host']}, since {holder['since']}"
+        holder = json.loads(path.read_text(encoding="utf-8")[:1000])
+        return f"process {int(holder['process'])} on {holder['host']!s:.100}, since {holder['since']!s:.100}"
     except (OSError, ValueError, KeyError, TypeError):
         return "it says nothing about itself"

@@ -182,6 +182,21 @@ class _AboveProgressLine(logging.Handler):
         write_above_line(self.format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """A file that no run breaks off for: what cannot be written is missing there, and the terminal says so once."""
+
+    def handleError(self, record):  # noqa: N802
+        """Say once that lines are missing."""
+        if not self.__dict__.setdefault("told", False):
+            self.told = True
+            write_above_line(f"warning: {self.baseFilename} cannot be written; lines will be missing there")
+
+    def close(self):
+        """Close the file, with what it still takes."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def setup_logging(log_file: Path | None) -> None:
     """Send the messages of `seg` to the terminal, and those and the details of each step to `log_file`.
 
@@ -198,7 +213,7 @@ def setup_logging(log_file: Path | None) -> None:
     log.propagate = False
     log.addHandler(terminal)
     if log_file:
-        file = logging.FileHandler(log_file, encoding="utf-8")
+        file = _LogFile(log_file, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
 
