@@ -291,7 +291,9 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config, monkeypatch,
     wild += ("data.num_buckets=1", "training.eval_every_epochs=20")  # one program to compile
     output = finish(start("--config", config, *wild), code=3)
     step = re.search(r"error: step (\d+): the loss is", output)[1]
-    assert "its items: train_000" in output and "  the forward pass is finite, the gradient is not: of decoder/" in output
+    assert (
+        "its items: train_000" in output and "  the forward pass is finite, the gradient is not: of decoder/" in output
+    )
 
     reproducer = run_dir(config) / f"non_finite_step_{int(step):08d}"
     monkeypatch.setattr(sys, "argv", ["diagnose", str(reproducer)])
