@@ -40,7 +40,9 @@ def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
         if lost
         else f"the process was ended by signal {number} ({signal.strsignal(number)}); out of memory, if nobody sent it"
     )
-    way_on = f"go on with: python -m asr.train --resume {run_path}" if run_path else "no run directory was made yet: start again"
+    way_on = "no run directory was made yet: start again"
+    if run_path:
+        way_on = f"go on with: python -m asr.train --resume {run_path}"
     print(f"error: {reason}; {way_on}, in all processes", file=sys.stderr)
     return EXIT_PEER_LOST if lost else 128 + number
 
