@@ -37,3 +37,11 @@ def test_what_lies_within_is_counted():
 def test_a_backward_pass_of_a_product_costs_two_products():
     grad = jax.grad(lambda w, x: jnp.sum(jnp.sin(x @ w)), argnums=(0, 1))
     assert count_flops(grad, jnp.zeros((4, 5)), jnp.zeros((3, 4))) == 3 * 2 * 3 * 4 * 5
+
+
+def test_what_nobody_uses_is_left_out():
+    def first(x):
+        _unused = x @ x
+        return jnp.sin(x)
+
+    assert count_flops(first, jnp.zeros((4, 4))) == 0

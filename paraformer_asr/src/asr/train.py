@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from asr.cli import leave_at_once, run_command
+from asr.cli import run_training_command
 from asr.config import Config
 from asr.config_reader import load_config, load_start_config, to_plain
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
@@ -133,4 +133,4 @@ def load_initial(folder: str):
 
 
 if __name__ == "__main__":
-    run_command(main, leave=leave_at_once)
+    run_training_command(main)

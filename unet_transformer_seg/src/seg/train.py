@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from seg.cli import leave_at_once, run_command
+from seg.cli import run_training_command
 from seg.config import Config
 from seg.config_reader import load_config, load_start_config, to_plain
 from seg.errors import EXIT_OK, EXIT_UNFINISHED, UserError
@@ -129,4 +129,4 @@ def load_initial(folder: str):
 
 
 if __name__ == "__main__":
-    run_command(main, leave=leave_at_once)
+    run_training_command(main)

@@ -10,6 +10,7 @@ orbax is imported where it is used: it takes 30 MB, and most programs only name 
 import contextlib
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,14 +146,19 @@ def _check_stored(metadata: Any, abstract: dict[str, jax.ShapeDtypeStruct]) -> N
 
 @contextlib.contextmanager
 def _silent_threads() -> Iterator[None]:
-    """Keep orbax's threads from printing tracebacks of errors that the caller is given anyway."""
+    """Keep orbax's threads from printing tracebacks of errors that the caller is given anyway.
+
+    After a failed write some of them come late, to an event loop that is closed: they stay silent from then on.
+    """
     log = logging.getLogger("absl")
-    level = log.level
+    level, hook = log.level, sys.excepthook
     log.setLevel(logging.CRITICAL)
+    sys.excepthook = lambda kind, error, trace: None if "loop is closed" in str(error) else hook(kind, error, trace)
     try:
         yield
     finally:
         log.setLevel(level)
+    sys.excepthook = hook
 
 
 def _shown(entry: tuple[tuple[int, ...], str] | None) -> str:

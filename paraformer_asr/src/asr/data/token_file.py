@@ -28,6 +28,8 @@ def read_token_file(path: Path) -> list[str]:
         where = f"{path}: entry {number}" if listed is not None else f"{path}:{number}"
         if not isinstance(token, str) or not token:
             raise UserError(f"{where}: expected a token, found {shown(token)}" if token else f"{where}: an empty token")
+        if not token.isprintable() and any("\ud800" <= c <= "\udfff" for c in token):
+            raise UserError(f"{where}: expected a token, found half a character in {shown(token)}")
         if token in seen:
             raise UserError(f"{where}: the token {shown(token)} stands in place {seen[token]} already")
         seen[token] = number

@@ -156,7 +156,7 @@ class _Archive:
             info = self.archive.getinfo(self.prefix + name)
         except KeyError:
             if default is None:
-                raise UserError(f"{self.path}: the entry {self.prefix}{name} is missing") from None
+                raise UserError(f"{self.path}: the entry {escaped(self.prefix + name)} is missing") from None
             return np.frombuffer(default, np.uint8)
         if info.compress_type != zipfile.ZIP_STORED:
             raise UserError(

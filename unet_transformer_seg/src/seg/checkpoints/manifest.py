@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 26
 
 
 class DamagedCheckpointError(Exception):
@@ -55,7 +56,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = _read_bounded(path).decode("utf-8")
         content = json.loads(text)
         manifest = Manifest(content["details"], _checked_files(content["files"]))
         intact = text == to_text(manifest)
@@ -66,6 +67,17 @@ def read_manifest(folder: Path) -> Manifest:
     if not intact:
         raise DamagedCheckpointError(f"{path} has changed since it was written")
     return manifest
+
+
+def _read_bounded(path: Path) -> bytes:
+    """Return the bytes of a manifest; what stands in its place may be a pipe or a device without an end."""
+    if not path.is_file():
+        raise FileNotFoundError
+    with path.open("rb") as file:
+        content = file.read(MAX_MANIFEST_BYTES + 1)
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"more than {MAX_MANIFEST_BYTES} bytes")
+    return content
 
 
 def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
@@ -109,6 +121,8 @@ def _fault(path: Path, entry: dict[str, Any]) -> str:
     """Return what is wrong with a file, or an empty text."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            return "is no file"
         if size != entry["size"]:
             return f"has {size} bytes instead of {entry['size']}"
         return "" if sha256(path) == entry["sha256"] else "has changed since it was written (SHA-256 differs)"

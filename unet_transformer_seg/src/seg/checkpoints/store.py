@@ -176,7 +176,8 @@ class CheckpointStore:
         if free < needed:
             raise UserError(
                 f"{self.directory}: a checkpoint needs {_megabytes(needed)} of free disk space (twice the state and "
-                f"1 MB), found {_megabytes(free)}. Free some space, or set runs_dir to another disk; {EARLIER_ARE_INTACT}"
+                f"1 MB), found {_megabytes(free)}. Free some space, or set runs_dir to another disk; "
+                f"{EARLIER_ARE_INTACT}"
             )
 
     def _remove_superseded(self, step: int) -> None:

@@ -84,7 +84,8 @@ def iterate_eval(
 def take_share(samples: grain.MapDataset, batch_size: int, share: Share) -> grain.MapDataset:
     """Return the samples in batches of which only the rows of the share are read."""
     number, processes = share
-    return samples.batch(batch_size // processes, batch_fn=stack)[number::processes]
+    # Whole batches only, of which there is no end: grain's rounding up of an endless number overflows.
+    return samples.batch(batch_size // processes, drop_remainder=True, batch_fn=stack)[number::processes]
 
 
 def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.random.Generator | None) -> Batch:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import Literal
 
 
 def count_flops(function: Callable, *arguments: Any) -> float:
@@ -22,7 +23,21 @@ def count_flops(function: Callable, *arguments: Any) -> float:
 
 
 def _count(jaxpr: Any) -> float:
-    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+    """Return the operations of the equations whose results are used.
+
+    Differentiating leaves some that are not, such as the forward pass of a function whose gradient alone is wanted; the
+    compiler drops them.
+    """
+    used, total = _variables(jaxpr.outvars), 0.0
+    for equation in reversed(jaxpr.eqns):
+        if not used.isdisjoint(equation.outvars):
+            used |= _variables(equation.invars)
+            total += _count_equation(equation)
+    return total
+
+
+def _variables(atoms: Any) -> set:
+    return {atom for atom in atoms if not isinstance(atom, Literal)}
 
 
 def _count_equation(equation: Any) -> float:
