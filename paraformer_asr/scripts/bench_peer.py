@@ -8,7 +8,8 @@ say), take a batch of noise of the same size and the same optimizer (AdamW, grad
 own `Paraformer` module: two passes with the sampler, its predictor, its losses. It is given features; ours computes
 them from sound within the step, which `python -m asr.bench --mode frontend` measures alone. The two run in processes
 of their own, alternating, so that a machine whose speed drifts does not favour one. The ratio is taken within each
-pair, and its median is the result.
+pair, and its median is the result. --compile has the other side compiled by `torch.compile`, --ours is for settings of
+ours that change no result, such as model.encoder.scan=true.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def num_feature_frames(seconds: float) -> int:
     return -(-(1 + (num_samples - FRAME_SAMPLES) // SHIFT_SAMPLES) // FRAMES_IN_ONE)
 
 
-def build_funasr_paraformer(layers: int = 12, width: int = 256, decoder_layers: int = 6):
+def build_funasr_paraformer(layers: int = 12, width: int = 256, decoder_layers: int = 6, vocabulary: int = VOCABULARY):
     """Return FunASR's Paraformer as a torch module, with the settings of its published configs at this size."""
     from funasr.models.paraformer import cif_predictor, decoder  # noqa: F401 (registers the classes by name)
     from funasr.models.paraformer.model import Paraformer
@@ -66,7 +67,7 @@ def build_funasr_paraformer(layers: int = 12, width: int = 256, decoder_layers: 
         predictor_conf={"idim": width, "threshold": 1.0, "l_order": 1, "r_order": 1, "tail_threshold": 0.45},
         ctc_weight=0.0,
         input_size=INPUT_WIDTH,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         lsm_weight=0.1,
         length_normalized_loss=True,
         predictor_weight=1.0,
@@ -83,20 +84,22 @@ def time_torch(arguments: argparse.Namespace) -> dict:
     if device == "cpu":
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
-    model = build_funasr_paraformer(arguments.layers, arguments.width, arguments.decoder_layers).to(device).train()
+    sizes = arguments.layers, arguments.width, arguments.decoder_layers, arguments.vocabulary
+    model = build_funasr_paraformer(*sizes).to(device).train()
     frames, spoken = num_feature_frames(arguments.seconds), arguments.tokens - 1  # FunASR appends the end itself
     batch = {
         "speech": torch.randn(arguments.batch, frames, INPUT_WIDTH),
         "speech_lengths": torch.full((arguments.batch,), frames, dtype=torch.int32),
-        "text": torch.randint(3, VOCABULARY - 1, (arguments.batch, spoken)),
+        "text": torch.randint(3, arguments.vocabulary - 1, (arguments.batch, spoken)),
         "text_lengths": torch.full((arguments.batch,), spoken, dtype=torch.int32),
     }
     batch = {name: value.to(device) for name, value in batch.items()}
+    called = torch.compile(model) if arguments.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2, fused=device == "cuda")
 
     def step():
         with torch.autocast(device, torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
-            loss, _, _ = model(**batch)
+            loss, _, _ = called(**batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -121,10 +124,11 @@ def run_side(side: str, arguments: argparse.Namespace, file: Path) -> dict:
     common += ["--dtype", arguments.dtype, "--steps", arguments.steps, "--json", file]
     if side == "ours":
         model = ("encoder.num_layers", "layers"), ("encoder.width", "width"), ("decoder.num_layers", "decoder_layers")
-        sizes = [f"model.{key}={getattr(arguments, name)}" for key, name in model]
-        command = [sys.executable, "-m", "asr.bench", *common, *sizes]
+        sizes = [f"model.{key}={getattr(arguments, name)}" for key, name in (*model, ("vocab_size", "vocabulary"))]
+        command = [sys.executable, "-m", "asr.bench", *common, *sizes, *arguments.ours]
     else:
         sizes = ["--layers", arguments.layers, "--width", arguments.width, "--decoder-layers", arguments.decoder_layers]
+        sizes += ["--vocabulary", arguments.vocabulary, *(["--compile"] if arguments.compile else [])]
         command = [arguments.peer_python, __file__, "--torch-only", *common, *sizes]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # waiting threads of one side must not slow the other
     if subprocess.run(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL).returncode:
@@ -168,11 +172,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="of the encoder")
     parser.add_argument("--width", type=int, default=256, help="of the model")
     parser.add_argument("--decoder-layers", type=int, default=6)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY, help="tokens, special ones counted")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--steps", type=int, default=10, help="steps of each run")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
     parser.add_argument("--cores", help="processors to pin both sides to, for example 0,1")
     parser.add_argument("--peer-python", default=sys.executable, help="Python of an environment with torch and funasr")
+    parser.add_argument("--compile", action="store_true", help="PyTorch's side by torch.compile")
+    parser.add_argument("--ours", nargs="+", default=[], metavar="key=value", help="further settings of our side")
     parser.add_argument("--json", type=Path, help="write all numbers")
     parser.add_argument("--torch-only", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

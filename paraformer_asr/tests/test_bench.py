@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,10 +14,18 @@ import pytest
 
 from asr import bench
 from asr.config import Config, DataConfig, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig, ToyConfig
+from asr.data import build_dataset
 from asr.data.frontend import make_frontend, num_feature_frames
+from asr.data.loader import TrainLoader
+from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
+from asr.inference import untrained
+from asr.inference.shapes import Shape
 from asr.training import measure as measuring
-from asr.training.measure import BatchSize
+from asr.training import measurement as measured
+from asr.training.flops import count_flops
+from asr.training.measurement import BatchSize, Measurement
+from asr.training.mesh import build_placement
 
 SMALL = Config(
     features=FeaturesConfig(num_mels=8, lfr_m=1, lfr_n=2),
@@ -56,20 +65,19 @@ def test_steps_of_a_model_are_timed_and_its_operations_counted(mode, passes):
     assert min(found.step_s) > 0 < found.compile_s
     assert (found.batch, found.audio_s) == (2, 2.0)
     assert found.process_bytes > 100e6
-    front_end = jax.jit(make_frontend(SMALL.features, None))
+    assert found.planned_bytes > 4 * found.parameters
     batch = measuring._random_batch(SMALL, SIZE)
-    rest = found.flops - measuring._flops(front_end, batch["wave"], batch["wave_lengths"])
-    # Backward is two more; the sampler's first pass is a forward one. Norms, activations, Adam and the like are on top.
+    front_end = count_flops(make_frontend(SMALL.features, None), batch["wave"], batch["wave_lengths"])
+    # Backward is two more; the sampler's first pass is a forward one.
     encoder, decoder = product_operations()
-    expected = passes[0] * encoder + passes[1] * decoder
-    assert 0.9 * expected < rest < 1.6 * expected
+    assert found.flops - front_end == pytest.approx(passes[0] * encoder + passes[1] * decoder, rel=0.05)
 
 
 def test_loops_and_recomputation_do_not_change_the_counted_operations():
     deeper = ["model.encoder.num_layers=3"]
     in_loops = [*deeper, "model.encoder.scan=true", "model.remat=true", "training.accumulate=2"]
-    flops = [measuring._flops(*counted(bench.override_config(SMALL, settings))) for settings in (deeper, in_loops)]
-    assert flops[0] == flops[1] > measuring._flops(*counted(SMALL))
+    flops = [count_flops(*counted(bench.override_config(SMALL, settings))) for settings in (deeper, in_loops)]
+    assert flops[0] == flops[1] > count_flops(*counted(SMALL))
 
 
 def counted(config):
@@ -77,7 +85,7 @@ def counted(config):
     plain = measuring._plain(config)
     params = jax.eval_shape(lambda: measuring._init_params(plain))
     batch = measuring._random_batch(plain, SIZE)
-    return jax.jit(measuring._make_transcribe(plain, 10)), {"params": params}, batch["wave"], batch["wave_lengths"]
+    return measuring._make_transcribe(plain, 10), {"params": params}, batch["wave"], batch["wave_lengths"]
 
 
 def test_reading_sound_is_timed_without_a_model():
@@ -85,6 +93,87 @@ def test_reading_sound_is_timed_without_a_model():
     assert len(found.step_s) == 4
     assert (found.flops, found.parameters, found.compile_s) == (None, 0, 0.0)
     assert found.batch == 4 and 0.5 < found.audio_s < 10
+
+
+class FakeTraining(measuring._Training):
+    """Steps that compute next to nothing and are compiled at once; notes what they are called with."""
+
+    def __init__(self, config):
+        self.placement, self.state = build_placement(config.mesh), SimpleNamespace(params=np.zeros(7))
+        self.seen = []
+
+    def compile(self, batch):
+        return SimpleNamespace(shape=batch["wave"].shape, memory_analysis=lambda: None), 1.5
+
+    def run(self, step, batch):
+        assert step.shape == batch["wave"].shape
+        self.seen.append(batch)
+        return {"loss": batch["wave"].sum()}
+
+    def flops(self, batch):
+        return float(batch["wave"].size)
+
+
+def test_training_is_timed_with_and_without_its_input(monkeypatch):
+    """The same steps: each shape as often, with the sound and the operations of its batches."""
+    made = []
+    monkeypatch.setattr(measuring, "_Training", lambda config: made.append(FakeTraining(config)) or made[0])
+    settings = ["data.num_buckets=2", "data.toy.num_train=8", "training.batch_seconds=4", "data.toy.max_words=2"]
+    config = bench.override_config(SMALL, settings)
+    found = measuring.measure(config, SIZE, "train", num_steps=5, with_input=True)
+    assert len(found.step_s) == len(found.resident_s) == 5
+    num_steps = measuring.WARM_UP_STEPS + 5
+    (training,) = made
+    fed, resident = training.seen[:num_steps], training.seen[num_steps:]
+    shapes = [batch["wave"].shape for batch in fed]
+    assert len(set(shapes)) == 2 and shapes == [batch["wave"].shape for batch in resident]
+    assert len({id(batch) for batch in fed}) == num_steps
+    assert len({id(batch) for batch in resident}) == 2  # one for each shape: nothing is read or sent any more
+    dataset = build_dataset(config, "train")
+    expected = TrainLoader(dataset, choose_tokenizer(config, dataset.texts()), config)
+    batches = [expected.batch_at(step % expected.num_steps) for step in range(num_steps)]
+    for batch, other in zip(batches, fed, strict=True):
+        np.testing.assert_array_equal(batch["wave"], other["wave"])
+    counted = batches[measuring.WARM_UP_STEPS - 1 :][:5]
+    assert found.audio_s == pytest.approx(np.mean([batch["wave_lengths"].sum() / 16000 for batch in counted]))
+    assert found.batch == pytest.approx(np.mean([np.count_nonzero(batch["wave_lengths"]) for batch in counted]))
+    assert found.flops == pytest.approx(np.mean([batch["wave"].size for batch in counted]))
+    assert (found.compile_s, found.parameters, found.num_devices) == (3.0, 7, 1)
+    numbers = found.summary()
+    assert numbers["input_ratio"] == pytest.approx(sum(found.step_s) / sum(found.resident_s))
+    assert numbers["audio_s_per_s"] == pytest.approx(found.audio_s / np.mean(found.step_s))
+
+
+def test_a_transcriber_is_given_one_batch_again_and_again(monkeypatch):
+    calls = []
+
+    class Transcriber:
+        variables = {"params": np.zeros(7)}
+
+        def warm_up(self, shapes):
+            calls.append(shapes)
+
+        def recognise_many(self, items):
+            calls.append([wave.shape for _, wave in items])
+            return iter(calls[-1])
+
+    def build(config):
+        calls.append(config.inference.batch_size)
+        return Transcriber()
+
+    monkeypatch.setattr(untrained, "build_untrained_transcriber", build)
+    found = bench.measure_transcriber(SMALL, SIZE, num_steps=4)
+    assert calls[:2] == [2, [Shape(2, 16000)]]
+    assert calls[2:] == [[(16000,), (16000,)]] * (bench.WARM_UP_STEPS + 1 + 4)
+    assert (found.mode, found.batch, found.audio_s, len(found.step_s)) == ("transcribe", 2, 2.0, 4)
+    assert found.parameters == 7 and min(found.step_s) > 0
+
+
+def test_a_batch_that_the_parts_do_not_divide_is_refused(monkeypatch):
+    monkeypatch.setattr(measuring, "_Training", FakeTraining)
+    config = bench.override_config(SMALL, ["training.accumulate=2"])
+    with pytest.raises(UserError, match="--batch 3: expected a multiple of the number of devices, 1, times"):
+        measuring.measure(config, BatchSize(utterances=3), "train", 1)
 
 
 def test_the_front_end_is_timed_alone():
@@ -105,7 +194,7 @@ def measurement(**changes):
         "device_bytes": None,
         "process_bytes": 10**9,
     }
-    return measuring.Measurement(**fields | changes)
+    return Measurement(**fields | changes)
 
 
 def test_the_summary_is_of_the_median_step(monkeypatch):
@@ -113,8 +202,9 @@ def test_the_summary_is_of_the_median_step(monkeypatch):
     assert (numbers["median_s"], numbers["audio_s_per_s"], numbers["flops_per_s"]) == (2.0, 32.0, 2e12)
     assert 2.0 < numbers["p95_s"] < 40.0
     assert numbers["mfu"] is None  # the peak of this device is not known
-    monkeypatch.setitem(measuring.PEAK_FLOPS, jax.local_devices()[0].device_kind, 8e12)
+    monkeypatch.setitem(measured.PEAK_FLOPS, jax.local_devices()[0].device_kind, 8e12)
     assert measurement().summary()["mfu"] == 0.25
+    assert measurement(num_devices=2).summary()["mfu"] == 0.125  # the operations are of both
     assert measurement(flops=None).summary()["mfu"] is None
 
 
@@ -124,7 +214,7 @@ def run_bench(monkeypatch, *arguments):
 
 
 def test_the_command_writes_what_it_prints(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(measuring, "measure", lambda config, size, mode, steps: measurement(mode=mode))
+    monkeypatch.setattr(measuring, "measure", lambda config, size, mode, *rest: measurement(mode=mode))
     assert run_bench(monkeypatch, "--mode", "infer", "--json", tmp_path / "numbers.json") == 0
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["median_s"] == 2.0
@@ -139,9 +229,21 @@ def test_sizes_reach_the_measurement(monkeypatch):
     asked = []
     monkeypatch.setattr(measuring, "measure", lambda *given: asked.append(given) or measurement())
     run_bench(monkeypatch, "--batch", 3, "--seconds", 2.5, "--tokens", 7, "--steps", 4)
-    ((config, size, mode, steps),) = asked
-    assert (size, mode, steps) == (BatchSize(3, 2.5, 7), "train", 4)
+    run_bench(monkeypatch, "--with-input")
+    (config, *sizes), (_, *defaults) = asked
+    assert sizes == [BatchSize(3, 2.5, 7), "train", 4, False]
     assert config.training.batch_seconds == 7.5
+    assert defaults == [BatchSize(8, 8.0, 32), "train", 50, True]
+
+
+def test_both_numbers_and_their_ratio_are_printed(monkeypatch, capsys):
+    monkeypatch.setattr(measuring, "measure", lambda *given: measurement(resident_s=[2.0] * 20))
+    run_bench(monkeypatch, "--with-input")
+    printed = capsys.readouterr().out
+    assert "16.6 × real time" in printed and "32.0 × real time" in printed  # 77 s with input, 40 s without
+    assert "1.925 of that without" in printed
+    with pytest.raises(UserError, match="--with-input: expected --mode train, found infer"):
+        run_bench(monkeypatch, "--with-input", "--mode", "infer")
 
 
 def test_flags_become_settings_and_later_overrides_win(monkeypatch):
@@ -188,6 +290,7 @@ def test_without_a_config_a_network_of_27_million_parameters_is_measured():
 def peer_arguments(**changes):
     fields = {"batch": 4, "seconds": 2.0, "tokens": 5, "dtype": "float32", "steps": 2, "pairs": 3}
     fields |= {"layers": 12, "width": 256, "decoder_layers": 6, "peer_python": sys.executable}
+    fields |= {"vocabulary": 4233, "compile": False, "ours": []}
     return argparse.Namespace(**fields | {"json": None, "torch_only": False} | changes)
 
 
@@ -229,8 +332,11 @@ def test_both_sides_are_given_the_same_sizes(monkeypatch, tmp_path):
 
     monkeypatch.setattr(peer.subprocess, "run", run)
     for side in ("ours", "torch"):
-        assert peer.run_side(side, peer_arguments(layers=3), tmp_path / "numbers.json")["median_s"] == 2.0
+        asked = peer_arguments(layers=3, vocabulary=50, compile=True, ours=["model.remat=true"])
+        assert peer.run_side(side, asked, tmp_path / "numbers.json")["median_s"] == 2.0
     ours, torch = commands
+    assert "model.vocab_size=50" in ours and ours[-1] == "model.remat=true"
+    assert torch[torch.index("--vocabulary") + 1] == "50" and "--compile" in torch
     assert ours[1:3] == ["-m", "asr.bench"] and "model.encoder.num_layers=3" in ours
     assert torch[torch.index("--layers") + 1] == "3"
     for flag, value in (("--batch", "4"), ("--seconds", "2.0"), ("--tokens", "5"), ("--dtype", "float32")):

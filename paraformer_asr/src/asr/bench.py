@@ -1,8 +1,13 @@
-"""Measure speed and memory: `python -m asr.bench [--config CONFIG] [key=value …]`."""
+"""Measure speed and memory: `python -m asr.bench [--config CONFIG] [key=value …]`.
+
+Operations and MFU are those of products and convolutions, a loop counted as often as it runs and recomputation not at
+all; MFU is their rate over the dense bfloat16 peak of the devices, and not given where that is not known.
+"""
 
 import argparse
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 from asr.cli import run_command
@@ -11,6 +16,7 @@ from asr.config_reader import load_start_config, override_config
 from asr.errors import EXIT_OK, UserError
 
 AISHELL_TOKENS = 4233
+WARM_UP_STEPS = 3
 SMALL_PARAFORMER = Config(
     name="bench",
     model=ModelConfig(
@@ -27,11 +33,18 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m asr.bench",
-        description="Measure steps of training (train), of transcription (infer), of computing features (frontend), "
-        "or of reading sound (input). Without --config: SAN-M 12 × 256 with 6 decoder layers, float32, 8 × 8 s.",
+        description="Measure steps of training (train), of the network from sound to tokens (infer), of transcription "
+        "from sound on the host to tokens on the host, as asr.infer does it (transcribe), of computing features "
+        "(frontend), or of reading sound (input). Without --config: SAN-M 12 × 256 with 6 decoder layers, float32, "
+        "8 × 8 s.",
     )
     parser.add_argument("--config", type=Path, help="YAML file")
-    parser.add_argument("--mode", choices=("train", "infer", "frontend", "input"), default="train")
+    parser.add_argument("--mode", choices=("train", "infer", "transcribe", "frontend", "input"), default="train")
+    parser.add_argument(
+        "--with-input",
+        action="store_true",
+        help="train on batches of the config's data, as a run does, and compare with batches that need not be read",
+    )
     parser.add_argument("--batch", type=int, default=8, help="utterances in a step (default: 8)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of sound in each utterance (default: 8)")
     parser.add_argument("--tokens", type=int, default=32, help="in each utterance (default: 32)")
@@ -39,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--attention", choices=("explicit", "xla", "cudnn"))
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--scan", action="store_true", help="one compiled block for all encoder layers")
-    parser.add_argument("--steps", type=int, default=20, help="steps that count (default: 20)")
+    parser.add_argument("--steps", type=int, default=50, help="steps that count (default: 50)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.encoder.width=512")
     return parser.parse_intermixed_args()
@@ -54,6 +67,8 @@ def read_config(arguments: argparse.Namespace) -> Config:
     for name, least in (("batch", 1), ("seconds", 0.1), ("tokens", 1), ("steps", 1)):
         if not getattr(arguments, name) >= least:
             raise UserError(f"--{name}: expected at least {least}, found {getattr(arguments, name)}")
+    if arguments.with_input and arguments.mode != "train":
+        raise UserError(f"--with-input: expected --mode train, found {arguments.mode}; --mode input reads alone")
     flags = {
         "model.dtype": arguments.dtype,
         "model.encoder.attention": arguments.attention,
@@ -77,16 +92,55 @@ def format_summary(numbers: dict) -> str:
         f"{numbers['audio_s_per_s']:.1f} × real time",
         f"compilation {numbers['compile_s']:.1f} s; process memory {numbers['process_bytes'] / 1e9:.2f} GB",
     ]
-    if numbers["device_bytes"]:
-        lines.append(f"device memory {numbers['device_bytes'] / 1e9:.2f} GB")
+    if numbers.get("input_ratio"):
+        lines.append(
+            f"without reading: median {1e3 * numbers['resident_median_s']:.1f} ms, 95th percentile "
+            f"{1e3 * numbers['resident_p95_s']:.1f} ms; {numbers['resident_audio_s_per_s']:.1f} × real time; the time "
+            f"with reading is {numbers['input_ratio']:.3f} of that without"
+        )
+    if numbers["device_bytes"] or numbers["planned_bytes"]:
+        planned = f"planned for a step {numbers['planned_bytes'] / 1e9:.2f} GB"
+        used = f", largest in use {numbers['device_bytes'] / 1e9:.2f} GB" if numbers["device_bytes"] else ""
+        lines.append(f"memory of each of {numbers['num_devices']} device(s): {planned}{used}")
     if numbers["flops"]:
         lines.append(
             f"{numbers['parameters']:,} parameters; {numbers['flops'] / 1e9:.1f} GFLOP a step, "
             f"{numbers['flops_per_s'] / 1e12:.3f} TFLOP/s"
         )
     if numbers["mfu"]:
-        lines.append(f"{100 * numbers['mfu']:.1f} % of the device's bfloat16 peak")
+        lines.append(f"{100 * numbers['mfu']:.1f} % of the dense bfloat16 peak (MFU)")
     return "\n".join(lines)
+
+
+def measure_transcriber(config: Config, size, num_steps: int):
+    """Return the `Measurement` of an untrained transcriber that is given one batch of sound again and again."""
+    import numpy as np
+
+    from asr.inference.shapes import Shape
+    from asr.inference.untrained import build_untrained_transcriber
+    from asr.models import count_parameters
+    from asr.training.measurement import Measurement, memory_in_use
+
+    inference = dataclasses.replace(config.inference, batch_size=size.utterances)
+    transcriber = build_untrained_transcriber(dataclasses.replace(config, inference=inference))
+    num_samples = round(size.seconds * config.features.sample_rate_hz)
+    wave_bn = np.random.default_rng(0).normal(0, 0.1, (size.utterances, num_samples)).astype(np.float32)
+    start = time.perf_counter()
+    transcriber.warm_up([Shape(*wave_bn.shape)])
+    compile_s, marks = time.perf_counter() - start, []
+    for _ in range(WARM_UP_STEPS + 1 + num_steps):
+        for _ in transcriber.recognise_many(enumerate(wave_bn)):
+            pass
+        marks.append(time.perf_counter())
+    return Measurement(
+        mode="transcribe",
+        batch=size.utterances,
+        audio_s=size.utterances * size.seconds,
+        compile_s=compile_s,
+        step_s=np.diff(marks)[WARM_UP_STEPS:].tolist(),
+        parameters=count_parameters(transcriber.variables),
+        **memory_in_use(),
+    )
 
 
 def main() -> int:
@@ -98,7 +152,10 @@ def main() -> int:
     from asr.training.measure import BatchSize, measure
 
     size = BatchSize(arguments.batch, arguments.seconds, arguments.tokens)
-    numbers = measure(config, size, arguments.mode, arguments.steps).summary()
+    if arguments.mode == "transcribe":
+        numbers = measure_transcriber(config, size, arguments.steps).summary()
+    else:
+        numbers = measure(config, size, arguments.mode, arguments.steps, arguments.with_input).summary()
     print(format_summary(numbers))
     if arguments.json:
         try:

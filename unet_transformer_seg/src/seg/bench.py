@@ -29,6 +29,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, help="YAML file")
     parser.add_argument("--mode", choices=("train", "infer", "input"), default="train")
+    parser.add_argument(
+        "--with-input",
+        action="store_true",
+        help="train: also feed the step from the loader, as a run does, and compare with one batch again and again",
+    )
     parser.add_argument("--batch", type=int, help="images in a step")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
@@ -41,7 +46,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
-    """Return the config that the arguments describe."""
+    """Return the config that the arguments describe.
+
+    Raises:
+        UserError: a setting that cannot be.
+    """
     flags = {
         "training.batch_size": arguments.batch,
         "data.size": arguments.size,
@@ -53,10 +62,17 @@ def read_config(arguments: argparse.Namespace) -> Config:
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None] + arguments.overrides
     if arguments.steps < 1:
         raise UserError(f"--steps: expected at least 1, found {arguments.steps}")
+    if arguments.with_input and arguments.mode != "train":
+        raise UserError(f"--with-input goes with --mode train, found --mode {arguments.mode}")
     if arguments.config is None:
-        return override_config(PUBLISHED_UNET, overrides)
+        found = override_config(PUBLISHED_UNET, overrides)
+        return with_num_classes(found, 0) if arguments.with_input else found
     config = load_start_config(arguments.config, overrides)
-    num_classes = config.model.num_classes or 2
+    return config if arguments.with_input else with_num_classes(config, config.model.num_classes or 2)
+
+
+def with_num_classes(config: Config, num_classes: int) -> Config:
+    """Return the config with another number of classes; 0 takes it from the data set."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
 
 
@@ -68,12 +84,20 @@ def format_summary(numbers: dict) -> str:
         f"{numbers['images_per_s']:.2f} images/s",
         f"compilation {numbers['compile_s']:.1f} s; process memory {numbers['process_bytes'] / 1e9:.2f} GB",
     ]
+    if numbers["planned_bytes"]:
+        lines.append(f"a step needs {numbers['planned_bytes'] / 1e9:.2f} GB as the compiler plans it")
     if numbers["device_bytes"]:
         lines.append(f"device memory {numbers['device_bytes'] / 1e9:.2f} GB")
     if numbers["flops"]:
         lines.append(f"{numbers['flops'] / 1e9:.1f} GFLOP a step, {numbers['flops_per_s'] / 1e12:.3f} TFLOP/s")
     if numbers["mfu"]:
-        lines.append(f"{100 * numbers['mfu']:.1f} % of the device's bfloat16 peak")
+        lines.append(f"{100 * numbers['mfu']:.1f} % of the bfloat16 peak of {numbers['devices']} device(s)")
+    if fed := numbers["fed"]:
+        lines += [
+            f"fed by the loader: median {1e3 * fed['median_s']:.1f} ms, 95th percentile {1e3 * fed['p95_s']:.1f} ms; "
+            f"{fed['images_per_s']:.2f} images/s",
+            f"a step with the input pipeline takes {fed['ratio']:.3f} times one without, in the mean",
+        ]
     return "\n".join(lines)
 
 
@@ -85,7 +109,7 @@ def main() -> int:
     from seg.run_dir import describe_environment  # imports jax: after the config was found good
     from seg.training.measure import measure
 
-    numbers = measure(config, arguments.mode, arguments.steps).summary()
+    numbers = measure(config, arguments.mode, arguments.steps, arguments.with_input).summary()
     print(format_summary(numbers))
     if arguments.json:
         try:

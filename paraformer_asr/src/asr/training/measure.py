@@ -1,9 +1,14 @@
-"""Measures how fast a model trains and transcribes, how fast features are computed, and how fast sound is read."""
+"""Measures how fast a model trains and transcribes, how fast features are computed, and how fast sound is read.
+
+The operations of a step are those of its products and convolutions, as `asr.training.flops` counts them: a loop as
+often as it runs, and recomputation not at all, because the model does not ask for it. The share of the hardware's peak
+(MFU) follows from them. The compiler's own count would take the body of a scanned encoder once.
+"""
 
 import dataclasses
-import resource
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,98 +18,40 @@ import optax
 from asr.config import Config
 from asr.data import build_dataset
 from asr.data.frontend import Cmvn, make_frontend
-from asr.data.loader import TrainLoader
+from asr.data.loader import Batch, TrainLoader
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.decode.greedy import greedy
+from asr.errors import UserError
 from asr.models import build_model, count_parameters
+from asr.training.flops import count_flops
+from asr.training.measurement import BatchSize, Measurement, memory_in_use, planned_bytes
 from asr.training.mesh import build_placement
 from asr.training.optimizer import build_optimizer
 from asr.training.setup import ON_DEVICE, jit_steps
 from asr.training.state import init_state
 
-PEAK_FLOPS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
-"""Dense bfloat16 operations per second by the data sheet; of the model, not of the compiler."""
-
 WARM_UP_STEPS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchSize:
-    """What one step computes.
-
-    Attributes:
-        utterances: b, rows.
-        seconds: of sound in each row.
-        tokens: u, in each row, the end of sentence counted.
-    """
-
-    utterances: int = 8
-    seconds: float = 8.0
-    tokens: int = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """What one benchmark found; times in seconds.
-
-    Attributes:
-        mode: "train", "infer", "frontend" or "input".
-        batch: utterances in a step, on average.
-        audio_s: seconds of sound in a step, on average.
-        compile_s: time of the compilation, 0 where nothing is compiled.
-        step_s: times of the single steps.
-        flops: operations of one step as the compiler counts them before it optimises, recomputation left out; None
-            where there is no model.
-        parameters: of the model, 0 where there is none.
-        device_bytes: largest memory in use on the device, where the device tells.
-        process_bytes: largest resident memory of this process so far.
-    """
-
-    mode: str
-    batch: float
-    audio_s: float
-    compile_s: float
-    step_s: list[float]
-    flops: float | None
-    parameters: int
-    device_bytes: int | None
-    process_bytes: int
-
-    def summary(self) -> dict[str, Any]:
-        """Return the numbers to report."""
-        median, p95 = float(np.median(self.step_s)), float(np.percentile(self.step_s, 95))
-        peak = PEAK_FLOPS.get(jax.local_devices()[0].device_kind)
-        return {
-            "mode": self.mode,
-            "batch": self.batch,
-            "audio_s": self.audio_s,
-            "steps": len(self.step_s),
-            "parameters": self.parameters,
-            "compile_s": self.compile_s,
-            "median_s": median,
-            "p95_s": p95,
-            "audio_s_per_s": self.audio_s / median,
-            "flops": self.flops,
-            "flops_per_s": self.flops / median if self.flops else None,
-            "mfu": self.flops / median / peak if self.flops and peak else None,
-            "device_bytes": self.device_bytes,
-            "process_bytes": self.process_bytes,
-        }
-
-
-def measure(config: Config, size: BatchSize, mode: str, num_steps: int) -> Measurement:
+def measure(config: Config, size: BatchSize, mode: str, num_steps: int, with_input: bool = False) -> Measurement:
     """Return the times of `num_steps` steps.
 
     Args:
         config: `model.vocab_size` set, unless the mode is "input" or "frontend".
-        size: of a batch; for "input" the config's own batches are read.
+        size: of a batch; where batches are read, they are the config's own instead.
         mode: "train" (the step of a run, front end included, on one batch again and again), "infer" (from sound to
             tokens), "frontend" (from sound to features) or "input" (the loader alone).
         num_steps: steps that count, after the warm-up.
+        with_input: "train" takes its batches from the loader, as in a run, and is measured without it, too.
+
+    Raises:
+        UserError: a batch that cannot be spread over the devices; of the data, as in a run.
     """
     model = dataclasses.replace(config.model, input_dim=config.features.input_dim)
     config = dataclasses.replace(config, model=model)
     match mode:
+        case "train" if with_input:
+            return _measure_train_with_input(config, num_steps)
         case "train":
             return _measure_train(config, size, num_steps)
         case "infer":
@@ -115,25 +62,113 @@ def measure(config: Config, size: BatchSize, mode: str, num_steps: int) -> Measu
             return _measure_input(config, num_steps)
 
 
-def _measure_train(config: Config, size: BatchSize, num_steps: int) -> Measurement:
-    optimizer = build_optimizer(config.optimizer, 1000)
-    placement = build_placement(config.mesh)
-    jitted = jit_steps(config, build_model(config.model), optimizer, _no_change(config), placement)
-    state = jitted["init"]()
-    batch = placement.put_batch(_random_batch(config, size))
-    flags = jax.device_put(np.bool_(True), placement.replicated), placement.put_flag(False)
-    compiled, compile_s = _compile(jitted["train_step"], state, batch, *flags)
-    plain = jit_steps(_plain(config), build_model(_plain(config).model), optimizer, _no_change(config), placement)
-    flops = _flops(plain["train_step"], jax.eval_shape(plain["init"]), batch, *flags)
+class _Training:
+    """The jitted training step of a config, and what it is called with."""
 
-    def steps(state) -> Iterator[None]:
+    def __init__(self, config: Config):
+        self._config = config
+        self.placement = build_placement(config.mesh)
+        self._jitted = self._jit(config)
+        self._plain = self._jit(_plain(config))
+        flag = jax.device_put(np.bool_(True), self.placement.replicated)
+        self._flags = flag, self.placement.put_flag(False)
+        self.state = self._jitted["init"]()
+
+    def _jit(self, config: Config) -> dict[str, Any]:
+        optimizer = build_optimizer(config.optimizer, 1000)
+        return jit_steps(config, build_model(config.model), optimizer, _no_change(config), self.placement)
+
+    def put(self, batch: Batch) -> dict[str, jax.Array]:
+        """Return the batch on the devices."""
+        return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
+
+    def compile(self, batch: dict[str, jax.Array]) -> tuple[Callable, float]:
+        """Return the step for this shape of a batch, and the seconds of its compilation."""
+        return _compile(self._jitted["train_step"], self.state, batch, *self._flags)
+
+    def run(self, step: Callable, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Start a compiled step and return its numbers, which are not waited for."""
+        self.state, metrics, _ = step(self.state, batch, *self._flags)
+        return metrics
+
+    def flops(self, batch: dict[str, jax.Array]) -> float:
+        """Return the operations of a step with a batch of this shape."""
+        return count_flops(self._plain["train_step"], jax.eval_shape(self._plain["init"]), batch, *self._flags)
+
+
+def _measure_train(config: Config, size: BatchSize, num_steps: int) -> Measurement:
+    training = _Training(config)
+    num_devices, parts = training.placement.num_devices, config.training.accumulate
+    if size.utterances % (num_devices * parts):
+        raise UserError(
+            f"--batch {size.utterances}: expected a multiple of the number of devices, {num_devices}, times "
+            f"training.accumulate, {parts}"
+        )
+    batch = training.put(_random_batch(config, size))
+    step, compile_s = training.compile(batch)
+
+    def steps() -> Iterator[None]:
         while True:
-            state, metrics, _ = compiled(state, batch, *flags)
-            jax.block_until_ready((state, metrics))
+            metrics = training.run(step, batch)
+            jax.block_until_ready((training.state, metrics))
             yield
 
-    parameters = count_parameters(state.params)
-    return _finish("train", _fixed(size), compile_s, _time(steps(state), num_steps), flops, parameters)
+    step_s = _time(steps(), num_steps)
+    facts = {"flops": training.flops(batch), "num_devices": num_devices, "planned_bytes": planned_bytes(step)}
+    return _finish("train", _fixed(size), compile_s, step_s, training.state.params, **facts)
+
+
+def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
+    """Time steps on batches from the loader, then the same steps on batches that lie on the devices already."""
+    dataset = build_dataset(config, "train")
+    tokenizer = choose_tokenizer(config, dataset.texts())
+    model = dataclasses.replace(config.model, vocab_size=max(config.model.vocab_size, tokenizer.vocab_size))
+    config = dataclasses.replace(config, model=model)
+    training = _Training(config)
+    num_devices, rate_hz = training.placement.num_devices, config.features.sample_rate_hz
+    loader = TrainLoader(dataset, tokenizer, config, num_devices)
+    steps, flops, resident, compile_s = {}, {}, {}, 0.0
+    for shape in loader.shapes:  # all that occur, so that no step is compiled while the time runs
+        size = BatchSize(shape.batch_size, shape.num_samples / rate_hz, shape.num_tokens)
+        batch = training.put(_random_batch(config, size))
+        key = batch["wave"].shape, batch["tokens"].shape
+        steps[key], seconds = training.compile(batch)
+        flops[key], resident[key], compile_s = training.flops(batch), batch, compile_s + seconds
+    met: list[tuple[tuple, int, float]] = []
+
+    def read() -> Iterator[tuple[Callable, dict[str, jax.Array]]]:
+        for batch in _endless(loader):  # begins to read with the first step: nothing was read ahead for nothing
+            key = batch["wave"].shape, batch["tokens"].shape
+            met.append((key, np.count_nonzero(batch["index"] >= 0), float(batch["wave_lengths"].sum()) / rate_hz))
+            yield steps[key], training.put(batch)
+
+    step_s = _time_late(training, read(), num_steps)
+    resident_s = _time_late(training, ((steps[key], resident[key]) for key, *_ in met), num_steps)
+    counted = met[WARM_UP_STEPS - 1 :][:num_steps]  # the time of a step ends when the one before it has ended
+    mean = np.mean([(flops[key], utterances, seconds) for key, utterances, seconds in counted], axis=0).tolist()
+    facts = {"flops": mean[0], "num_devices": num_devices, "resident_s": resident_s}
+    facts["planned_bytes"] = max(planned_bytes(step) for step in steps.values())
+    return _finish("train", (mean[1], mean[2]), compile_s, step_s, training.state.params, **facts)
+
+
+def _time_late(training: _Training, steps: Iterable[tuple[Callable, Any]], num_steps: int) -> list[float]:
+    """Return the seconds of each step after a warm-up, where its numbers are fetched when the next one is under way.
+
+    So does a run: while the device computes, the host prepares the next batch.
+
+    Args:
+        training: whose state changes.
+        steps: compiled step and batch of each.
+        num_steps: that count.
+    """
+    marks, pending = [], None
+    for step, batch in itertools.islice(steps, WARM_UP_STEPS + num_steps):
+        metrics = training.run(step, batch)
+        jax.device_get(pending)
+        pending = metrics
+        marks.append(time.perf_counter())
+    jax.block_until_ready((training.state, pending))
+    return np.diff(marks)[WARM_UP_STEPS - 1 :].tolist()
 
 
 def _measure_infer(config: Config, size: BatchSize, num_steps: int) -> Measurement:
@@ -143,15 +178,16 @@ def _measure_infer(config: Config, size: BatchSize, num_steps: int) -> Measureme
     compiled, compile_s = _compile(jax.jit(_make_transcribe(config, size.tokens)), variables, *inputs)
     plain = _plain(config)
     params = jax.eval_shape(lambda: _init_params(plain))
-    flops = _flops(jax.jit(_make_transcribe(plain, size.tokens)), {"params": params}, *inputs)
 
     def steps() -> Iterator[None]:
         while True:
             jax.block_until_ready(compiled(variables, *inputs))
             yield
 
-    parameters = count_parameters(variables)
-    return _finish("infer", _fixed(size), compile_s, _time(steps(), num_steps), flops, parameters)
+    step_s = _time(steps(), num_steps)
+    flops = count_flops(_make_transcribe(plain, size.tokens), {"params": params}, *inputs)
+    facts = {"flops": flops, "planned_bytes": planned_bytes(compiled)}
+    return _finish("infer", _fixed(size), compile_s, step_s, variables, **facts)
 
 
 def _make_transcribe(config: Config, num_rows: int) -> Callable:
@@ -177,7 +213,7 @@ def _measure_frontend(config: Config, size: BatchSize, num_steps: int) -> Measur
             jax.block_until_ready(compiled(*inputs))
             yield
 
-    return _finish("frontend", _fixed(size), compile_s, _time(steps(), num_steps), None, 0)
+    return _finish("frontend", _fixed(size), compile_s, _time(steps(), num_steps))
 
 
 def _measure_input(config: Config, num_steps: int) -> Measurement:
@@ -186,25 +222,29 @@ def _measure_input(config: Config, num_steps: int) -> Measurement:
     sizes = []
 
     def steps() -> Iterator[None]:
-        while True:  # more steps may be asked for than the run has
-            for batch in loader.iterate(0):
-                seconds = batch["wave_lengths"].sum() / config.features.sample_rate_hz
-                sizes.append((np.count_nonzero(batch["index"] >= 0), seconds))
-                yield
+        for batch in _endless(loader):
+            seconds = batch["wave_lengths"].sum() / config.features.sample_rate_hz
+            sizes.append((np.count_nonzero(batch["index"] >= 0), seconds))
+            yield
 
     step_s = _time(steps(), num_steps)
     utterances, seconds = np.mean(sizes[WARM_UP_STEPS:], axis=0)
-    return _finish("input", (float(utterances), float(seconds)), 0.0, step_s, None, 0)
+    return _finish("input", (float(utterances), float(seconds)), 0.0, step_s)
+
+
+def _endless(loader: TrainLoader) -> Iterator[Batch]:
+    """Yield the batches of the run, and begin anew where more are asked for than it has."""
+    while True:
+        yield from loader.iterate(0)
 
 
 def _plain(config: Config) -> Config:
-    """Return the config of the same arithmetic in the form whose operations can be counted: no loop, no recomputation.
+    """Return the config of the same arithmetic in the form whose operations are counted.
 
-    The compiler counts the body of a loop once, and recomputation is not work that the model asks for.
+    Recomputation is not work that the model asks for, and a fused attention hides its products.
     """
-    encoder = dataclasses.replace(config.model.encoder, scan=False, attention="explicit")
-    model = dataclasses.replace(config.model, encoder=encoder, remat=False)
-    return dataclasses.replace(config, model=model, training=dataclasses.replace(config.training, accumulate=1))
+    encoder = dataclasses.replace(config.model.encoder, attention="explicit")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder, remat=False))
 
 
 def _init_params(config: Config) -> Any:
@@ -252,23 +292,9 @@ def _time(steps: Iterator[Any], num_steps: int) -> list[float]:
     return np.diff(marks).tolist()
 
 
-def _flops(function: Callable, *arguments) -> float | None:
-    cost = function.lower(*arguments).cost_analysis()
-    return float(cost["flops"]) if cost and cost.get("flops", 0) > 0 else None
-
-
 def _finish(
-    mode: str, size: tuple[float, float], compile_s: float, step_s: list[float], flops: float | None, parameters: int
+    mode: str, size: tuple[float, float], compile_s: float, step_s: list[float], params: Any = None, **facts: Any
 ) -> Measurement:
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return Measurement(
-        mode=mode,
-        batch=size[0],
-        audio_s=size[1],
-        compile_s=compile_s,
-        step_s=step_s,
-        flops=flops,
-        parameters=parameters,
-        device_bytes=statistics.get("peak_bytes_in_use"),
-        process_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-    )
+    """Return the measurement; `size` holds utterances and seconds of sound in a step."""
+    given = {"mode": mode, "batch": size[0], "audio_s": size[1], "compile_s": compile_s, "step_s": step_s}
+    return Measurement(**given, parameters=count_parameters(params), **memory_in_use(), **facts)

@@ -1,0 +1,37 @@
+"""A transcriber with random weights: what it says means nothing, what it costs is what a trained one costs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from asr.config import Config
+from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.inference.transcriber import Transcriber
+from asr.models import build_model
+
+FIRST_CHARACTER = 0x4E00
+"""The first Chinese character: as many as are needed stand for the tokens."""
+NUM_SPECIAL = 4
+FIRING_BIAS = -1.5
+"""Of an untrained predictor: about three tokens in a second of sound, as in speech, with frames of 60 ms."""
+
+
+def build_untrained_transcriber(config: Config) -> Transcriber:
+    """Return a transcriber whose network is as it was initialised, but for a predictor that fires as in speech.
+
+    Args:
+        config: `model.vocab_size` set; normalisation is left out.
+
+    Raises:
+        UserError: no vocabulary.
+    """
+    predictor = dataclasses.replace(config.model.predictor, initial_bias=FIRING_BIAS)
+    model_config = dataclasses.replace(config.model, predictor=predictor, input_dim=config.features.input_dim)
+    features = dataclasses.replace(config.features, cmvn="none")
+    config = dataclasses.replace(config, model=model_config, features=features)
+    model, length_b = build_model(model_config), jnp.array([2])
+    given = jnp.zeros((1, 2, model_config.input_dim)), length_b, jnp.zeros((1, 2), jnp.int32), length_b
+    params = jax.jit(lambda key: model.init({"params": key}, *given, train=False)["params"])(jax.random.key(0))
+    characters = (chr(FIRST_CHARACTER + number) for number in range(model_config.vocab_size - NUM_SPECIAL))
+    return Transcriber(config, Tokenizer(with_special_tokens(characters), "characters"), None, {"params": params})

@@ -1,0 +1,80 @@
+"""Lists what took longest in the newest profiler trace below a folder, and how much of the time the device was busy.
+
+    python scripts/gpu/trace_table.py runs/… --steps 10 --json FILE
+
+Only the compiled operations count, each without those that run within it. Busy is the share of the time between the
+first and the last of them in which one at least was running.
+"""
+
+import argparse
+import gzip
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+NUM_SHOWN = 15
+
+
+def read_events(folder: Path) -> list[dict]:
+    """Return the compiled operations of the newest trace, with start and duration in microseconds."""
+    traces = sorted(folder.rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    if not traces:
+        sys.exit(f"error: no perfetto_trace.json.gz below {folder}")
+    with gzip.open(traces[-1], "rt") as file:
+        events = json.load(file)["traceEvents"]
+    return [event for event in events if event.get("ph") == "X" and "hlo_op" in event.get("args", {})]
+
+
+def own_times(events: list[dict]) -> dict[str, float]:
+    """Return the microseconds of each operation by name, without what ran within it on the same thread."""
+    threads, total = defaultdict(list), defaultdict(float)
+    for event in events:
+        threads[event["pid"], event["tid"]].append(event)
+    for some in threads.values():
+        open_ones = []
+        for event in sorted(some, key=lambda event: (event["ts"], -event["dur"])):
+            while open_ones and open_ones[-1][0] <= event["ts"]:
+                open_ones.pop()
+            if open_ones:
+                total[open_ones[-1][1]] -= event["dur"]
+            total[event["name"]] += event["dur"]
+            open_ones.append((event["ts"] + event["dur"], event["name"]))
+    return dict(total)
+
+
+def busy_share(events: list[dict]) -> float:
+    """Return in which share of the time between the first and the last operation one was running."""
+    spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in events)
+    busy, end = 0.0, spans[0][0]
+    for start, stop in spans:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return busy / max(end - spans[0][0], 1e-9)
+
+
+def main() -> None:
+    """List, and write the list."""
+    parser = argparse.ArgumentParser(description="List what took longest in a trace.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=1, help="in the trace (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the list, too")
+    arguments = parser.parse_args()
+    events = read_events(arguments.folder)
+    if not events:
+        sys.exit(f"error: the trace below {arguments.folder} names no compiled operation")
+    times, busy = own_times(events), busy_share(events)
+    whole = sum(times.values())
+    rows = [
+        {"name": name, "ms_a_step": time / 1e3 / arguments.steps, "share": time / whole}
+        for name, time in sorted(times.items(), key=lambda item: -item[1])
+    ]
+    print(f"busy {100 * busy:.1f} % of the time; {whole / 1e3 / arguments.steps:.2f} ms of operations a step")
+    for row in rows[:NUM_SHOWN]:
+        print(f"| {row['ms_a_step']:.3f} ms | {100 * row['share']:.1f} % | {row['name'][:120]} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"busy": busy, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

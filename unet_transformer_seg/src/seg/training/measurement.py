@@ -1,0 +1,91 @@
+"""What a benchmark found, and the numbers that are reported of it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+PEAK_FLOPS = {
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+}
+"""Dense bfloat16 operations per second by the data sheet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What one benchmark found; times in seconds.
+
+    Attributes:
+        mode: "train", "infer" or "input".
+        batch: images in a step.
+        compile_s: time to trace and compile, 0 where nothing is compiled.
+        step_s: times of the single steps.
+        flops: of one step, over all devices: the model's products of matrices and convolutions, forward and, in
+            training, backward. Recomputing activations (remat) does not count, and a loop counts as often as it runs:
+            not as the compiler counts, with the former and a loop once. None where there is no model.
+        parameters: of the model, 0 where there is none.
+        device_bytes: largest memory in use on one device since the process began, where the device tells.
+        process_bytes: largest resident memory of this process while the steps ran.
+        bare_bytes: of "train", what was resident when all was compiled and the state was not made yet; else 0.
+        planned_bytes: what the compiler plans for a step on one device: arguments, results, and what lives in between.
+        devices: number of them.
+        fed_s: times of the steps when the loader feeds them, or None.
+    """
+
+    mode: str
+    batch: int
+    compile_s: float
+    step_s: list[float]
+    flops: float | None
+    parameters: int
+    device_bytes: int | None
+    process_bytes: int
+    bare_bytes: int = 0
+    planned_bytes: int | None = None
+    devices: int = 1
+    fed_s: list[float] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers to report.
+
+        "mfu" is the share of the devices' dense bfloat16 peak that `flops` in the median step make use of. Under "fed"
+        stand the times with the input pipeline, and the "ratio" of the mean step with it to the mean step without: the
+        mean, as batches may come in bursts.
+        """
+        peak = PEAK_FLOPS.get(jax.local_devices()[0].device_kind)
+        times = _describe(self.step_s, self.batch)
+        median = times["median_s"]
+        fed = _describe(self.fed_s, self.batch) if self.fed_s else None
+        return {
+            "mode": self.mode,
+            "batch": self.batch,
+            "steps": len(self.step_s),
+            "parameters": self.parameters,
+            "compile_s": self.compile_s,
+            **times,
+            "images_per_s": self.batch / median,
+            "flops": self.flops,
+            "flops_per_s": self.flops / median if self.flops else None,
+            "mfu": self.flops / median / peak / self.devices if self.flops and peak else None,
+            "devices": self.devices,
+            "device_bytes": self.device_bytes,
+            "planned_bytes": self.planned_bytes,
+            "process_bytes": self.process_bytes,
+            "bare_bytes": self.bare_bytes,
+            "fed": fed and fed | {"ratio": fed["mean_s"] / times["mean_s"]},
+        }
+
+
+def _describe(seconds: list[float], batch: int) -> dict[str, float]:
+    mean = float(np.mean(seconds))
+    return {
+        "median_s": float(np.median(seconds)),
+        "p95_s": float(np.percentile(seconds, 95)),
+        "mean_s": mean,
+        "images_per_s": batch / mean,
+    }
