@@ -48,13 +48,13 @@ def stand_still(marker: Path) -> None:
 
 def main() -> None:
     """Prepare the place and train."""
-    from seg.cli import leave_at_once, run_command
+    from seg.cli import run_training_command
     from seg.train import main as train
 
     place, number, marker = sys.argv[1:4]
     del sys.argv[1:4]
     {"data": hold_data, "save": hold_save}[place](int(number), Path(marker))
-    run_command(train, leave=leave_at_once)
+    run_training_command(train)
 
 
 if __name__ == "__main__":
