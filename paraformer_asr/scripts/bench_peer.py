@@ -76,6 +76,25 @@ def build_funasr_paraformer(layers: int = 12, width: int = 256, decoder_layers: 
     )
 
 
+def keep_float32(module, device: str) -> None:
+    """Have a torch module compute in float32 under autocast: FunASR's integrate-and-fire fails in bfloat16.
+
+    Ours is computed in float32, too.
+    """
+    import torch
+
+    forward = module.forward
+
+    def in_float32(*arguments, **named):
+        def widen(value):
+            return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
+
+        with torch.autocast(device, enabled=False):
+            return forward(*map(widen, arguments), **{name: widen(value) for name, value in named.items()})
+
+    module.forward = in_float32
+
+
 def time_torch(arguments: argparse.Namespace) -> dict:
     """Return the seconds of each step in PyTorch."""
     import torch
@@ -94,6 +113,7 @@ def time_torch(arguments: argparse.Namespace) -> dict:
         "text_lengths": torch.full((arguments.batch,), spoken, dtype=torch.int32),
     }
     batch = {name: value.to(device) for name, value in batch.items()}
+    keep_float32(model.predictor, device)
     called = torch.compile(model) if arguments.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2, fused=device == "cuda")
 

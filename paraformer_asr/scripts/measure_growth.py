@@ -225,7 +225,7 @@ def draw(points: list[dict], path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     rows = [row for axis, other in (POINT, POINT[::-1]) if len(row := longest_series(points, axis, other)) > 1]
     figure = Figure(figsize=(8.0, 2.6 * max(len(rows), 1)), layout="constrained")
@@ -239,13 +239,15 @@ def draw(points: list[dict], path: Path) -> None:
         named = {"seconds": ("length of the sound in s", f"batch {first['batch']}")}
         named["batch"] = ("segments in a batch", f"{first['seconds']:g} s of sound")
         left.set_ylabel("ms for 1 s of sound")
-        right.set_ylabel("memory above the model, MB")
+        right.set_ylabel("MB above the model")
         for axes in (left, right):
             axes.set(xscale="log", yscale="log", xlabel=named[varied][0])
             axes.set_title(named[varied][1], fontsize=9, loc="left")
             axes.set_xticks(x, [f"{value:g}" for value in x], fontsize=8)
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
             low, high = axes.get_ylim()
             axes.set_ylim(min(low, high / 10), high * 1.5)  # a decade at least: what is flat looks flat
             axes.grid(alpha=0.3)

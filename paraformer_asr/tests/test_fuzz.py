@@ -139,6 +139,7 @@ def test_the_harness_reports_a_reader_that_fails(name, script, tmp_path, monkeyp
 
 def test_the_command_prints_a_table_and_answers_with_its_code(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(script["main"].__globals__, "limit_address_space", lambda more: None)
+    monkeypatch.setattr("logging.disable", lambda level: None)  # the next tests read what is logged
     arguments = ["--cases", "10", "--kind", "cmvn", "--json", str(tmp_path / "t.json"), "--keep", str(tmp_path / "k")]
     monkeypatch.setattr(sys, "argv", ["fuzz_inputs.py", *arguments])
     assert script["main"]() == 0

@@ -135,7 +135,7 @@ class Report:
         if not self.metrics_file.exists():
             return []
         try:
-            details = json.loads(self.metrics_file.read_text())
+            details = json.loads(read_record(self.metrics_file).decode("utf-8"))
             return [detail for detail in details if isinstance(detail["step"], int)]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
@@ -200,13 +200,28 @@ def write_rows(path: Path, rows: list[dict], mode: str) -> None:
         os.fsync(file.fileno())
 
 
-MAX_ROW = 10_000
-"""Characters of a row; no row is so long."""
+MAX_ROW, MAX_RECORD_BYTES = 10_000, 1 << 28
+"""Characters of a row, and bytes of a whole table or list; none is so long."""
+
+
+def read_record(path: Path) -> bytes:
+    """Return the bytes of a file of the record; what stands in its place may be a pipe or a device without an end.
+
+    Raises:
+        UserError: it is no file, or larger than any record.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: expected a file of the run's record, found a pipe or a device; move it away")
+    with path.open("rb") as file:
+        content = file.read(MAX_RECORD_BYTES + 1)
+    if len(content) > MAX_RECORD_BYTES:
+        raise UserError(f"{path}: expected at most {MAX_RECORD_BYTES} bytes, found more; move it away")
+    return content
 
 
 def read_rows(path: Path) -> list[dict]:
     """Return the rows of a results table; a last line that was cut off and lines that are no row are left out."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_record(path).decode("utf-8", errors="replace")
     whole_lines = text[: text.rfind("\n") + 1]
     lines = [line for line in whole_lines.splitlines(keepends=True) if len(line) <= MAX_ROW]
     return [row for row in csv.DictReader(io.StringIO("".join(lines))) if _is_row(row)]
