@@ -14,14 +14,13 @@ import time
 import numpy as np
 import pytest
 
-from seg import diagnose
 from seg.checkpoints import restore_variables
 
 TINY = """
 name: tiny
 model: {name: unet_transformer, base_width: 4, depth: 1, transformer: {num_layers: 1, num_heads: 2, dropout: 0.1}}
 data: {size: [32, 32], num_threads: 1, toy: {num_train: 32, num_val: 8}, augment: {flip: 0.5, scale: [0.8, 1.2]}}
-training: {batch_size: 8, num_epochs: 6, ema_decay: 0.9, num_sample_pictures: 2, log_every_steps: 2}
+training: {batch_size: 8, num_epochs: 6, ema_decay: 0.9, num_sample_pictures: 2, log_every_steps: 1}
 """
 
 
@@ -38,6 +37,7 @@ def compile_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles in half the time
         yield
 
 
@@ -129,12 +129,16 @@ def test_a_killed_run_resumes_to_the_same_bits(whole_run, config):
     assert [strip(row) for row in rows(run_dir(config))] == [strip(row) for row in rows(whole_run[0])]
 
 
+def first_step(run):
+    return re.search(r"step 1: loss .*", (run / "train.log").read_text())[0]
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole_run, config):
-    finish(start("--config", config, "--max-minutes", "0.0001"), code=75)
-    shutil.rmtree(run_dir(config) / "checkpoints")
-    output = finish(start("--resume", run_dir(config)))
-    assert "begins anew" in output
-    assert_equal_trees(last_variables(run_dir(config)), last_variables(whole_run[0]))
+    copy = config.parent / "copy"
+    shutil.copytree(whole_run[0], copy, ignore=shutil.ignore_patterns("checkpoints", "train.log"))
+    output = finish(start("--resume", copy, "--max-minutes", "0.0001"), code=75)
+    assert "begins anew" in output and "stopped at step 1;" in output
+    assert first_step(copy) == first_step(whole_run[0]) and rows(copy) == []
 
 
 def test_a_stop_signal_saves_and_says_how_to_go_on(whole_run, config):
@@ -213,23 +217,21 @@ def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_p
     assert_equal_trees(last_variables(run_dir(config)), tuned)
 
 
-def test_a_time_limit_ends_a_piece_of_a_run(config):
-    output = finish(start("--config", config, "--max-minutes", "0.0001", "training.num_epochs=500"), code=75)
-    assert "stopped at step 1;" in output
+FINDING = re.compile(r"^  (the first module whose output is not|all outputs are|the forward pass is) finite", re.M)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config, monkeypatch, capsys):
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
     wild = ("optimizer.name=sgd", "optimizer.learning_rate=100", "optimizer.clip_norm=0")
+    wild += ("model.name=unet", "training.eval_every_epochs=6")
     output = finish(start("--config", config, *wild), code=3)
     step = re.search(r"error: step (\d+): the loss is", output)[1]
-    assert "its items: train_000" in output and "  all outputs are finite, running statistics are not: " in output
+    assert "its items: train_000" in output and FINDING.search(output), output
 
     reproducer = run_dir(config) / f"non_finite_step_{int(step):08d}"
-    monkeypatch.setattr(sys, "argv", ["diagnose", str(reproducer)])
-    assert diagnose.main() == 0
-    again = capsys.readouterr().out
-    assert f"step {step} of {run_dir(config)}" in again
-    assert [line for line in again.splitlines() if line.startswith("  ")] == [
+    again = subprocess.run([sys.executable, "-m", "seg.diagnose", reproducer], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"step {step} of {run_dir(config)}" in again.stdout
+    assert [line for line in again.stdout.splitlines() if line.startswith("  ")] == [
         line for line in output.split("error: ")[1].splitlines() if line.startswith("  ")
     ]
 
