@@ -187,9 +187,9 @@ def test_a_manifest_that_is_none_is_named(copy, caplog, content):
 def test_without_a_good_checkpoint_it_is_an_error(copy, tmp_path):
     for path in copy.directory.glob("*/arrays/manifest.ocdbt"):
         path.unlink()
-    with pytest.raises(UserError, match="'last' is missing or damaged"):
+    with pytest.raises(UserError, match="no checkpoint is intact"):
         restored_step(copy)
-    with pytest.raises(UserError, match="'best' is missing or damaged"):
+    with pytest.raises(UserError, match="no checkpoint is intact"):
         restore_variables(copy.directory)
     with pytest.raises(UserError, match="nowhere: there is no checkpoint"):
         restore_variables(tmp_path / "nowhere")
@@ -198,9 +198,9 @@ def test_without_a_good_checkpoint_it_is_an_error(copy, tmp_path):
 def test_a_step_asked_for_by_number_is_never_replaced_by_another(copy):
     assert restored_step(copy, 1) == 1
     (copy.directory / "step_00000002/arrays/manifest.ocdbt").unlink()
-    with pytest.raises(UserError, match="step 2 is missing or damaged; .*1, 2"):
+    with pytest.raises(UserError, match="step 2 is missing or damaged; others: 1$"):
         restored_step(copy, 2)
-    with pytest.raises(UserError, match="step 3 is missing or damaged; .*1, 2"):
+    with pytest.raises(UserError, match="step 3 is missing or damaged; others: 1, 2$"):
         restored_step(copy, 3)
 
 

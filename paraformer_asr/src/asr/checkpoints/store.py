@@ -245,9 +245,10 @@ class CheckpointStore:
     def _none_found(self, which: Which) -> str:
         if not self._folders():
             return f"{self.directory}: there is no checkpoint (expected folders named step_…); train first"
-        asked = f"the checkpoint {which!r}" if isinstance(which, str) else f"the checkpoint of step {which}"
-        there = ", ".join(map(str, self.steps())) or "none"
-        return f"{self.directory}: {asked} is missing or damaged; steps with an intact manifest: {there}"
+        if isinstance(which, str):
+            return f"{self.directory}: no checkpoint is intact; what is damaged is said above"
+        others = ", ".join(str(step) for step in self.steps() if step != which) or "none"
+        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; others: {others}"
 
     def _too_few(self, which: Which, number: int, found: int) -> str:
         if isinstance(which, int):

@@ -225,7 +225,7 @@ class CheckpointStore:
                 log.warning("%s: ignoring files that do not belong to the checkpoint: %s", folder, ", ".join(surplus))
             log.info("using the checkpoint of step %d in %s", step, folder)
             return folder, manifest
-        raise UserError(self._none_found(which, sorted(manifests)))
+        raise UserError(self._none_found(which))
 
     def _candidates(self, which: Which, manifests: dict[int, Manifest]) -> list[int]:
         """Return the steps to try, in this order."""
@@ -236,12 +236,13 @@ class CheckpointStore:
             return sorted(newest_first, key=lambda step: not manifests[step].details["best"])
         return [which] if which in manifests else []
 
-    def _none_found(self, which: Which, steps: list[int]) -> str:
+    def _none_found(self, which: Which) -> str:
         if not self._folders():
             return f"{self.directory}: there is no checkpoint (expected folders named step_…); train first"
-        asked = f"the checkpoint {which!r}" if isinstance(which, str) else f"the checkpoint of step {which}"
-        there = ", ".join(map(str, steps)) or "none"
-        return f"{self.directory}: {asked} is missing or damaged; steps with an intact manifest: {there}"
+        if isinstance(which, str):
+            return f"{self.directory}: no checkpoint is intact; what is damaged is said above"
+        others = ", ".join(str(step) for step in self.steps() if step != which) or "none"
+        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; others: {others}"
 
 
 def restore_variables(directory: Path, which: Which = "best") -> dict[str, Any]:
