@@ -16,7 +16,7 @@ from seg.checkpoints.manifest import replace_json
 from seg.training.report import COLUMNS, write_rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-PARTS = ("comparison", "damage", "disk", "held_train", "kills", "outcome", "signals", "tiny_run")
+PARTS = ("comparison", "damage", "disk", "held_train", "kills", "mistakes", "outcome", "signals", "tiny_run")
 
 
 def _import_scripts():
@@ -246,3 +246,29 @@ def test_an_end_on_a_full_disk_is_examined(start, tmp_path):
     (tmp_path / "runs" / "x" / "checkpoints" / "unfinished_step_00000002").mkdir()
     found = disk.examine(process, code, [1, 2], "other words")["faults"]
     assert [text[:20] for text in found] == ["the message does not", "an unfinished checkp", "the checkpoints were"]
+
+
+# --- mistakes of users ---
+
+
+def test_what_a_command_makes_of_a_mistake_is_judged(tmp_path):
+    (tmp_path / "key.yaml").write_text("training: {num_epoch: 3}\n")
+    mistake = parts["mistakes"].Mistake("misspelt key", "train --config {}/key.yaml", (r"key\.yaml:1", "num_epochs"))
+    case, faults = parts["mistakes"].try_mistake(tmp_path, mistake)
+    assert (case["code"], faults) == (2, [])
+    wrong = mistake._replace(said=("never said",), code=0, left=("mask.png",))
+    _, faults = parts["mistakes"].try_mistake(tmp_path, wrong)
+    assert faults == [
+        "exit code 2, expected 0",
+        "the message has no 'never said'",
+        "written: [], expected ['mask.png']",
+    ]
+
+
+def test_what_a_command_must_not_touch_is_watched(tmp_path):
+    (tmp_path / "config.yaml").write_text("name: a\n")
+    before = parts["mistakes"].checksums(tmp_path)
+    (tmp_path / "lock").touch()
+    assert parts["mistakes"].checksums(tmp_path) == before
+    (tmp_path / "config.yaml").write_text("name: b\n")
+    assert parts["mistakes"].checksums(tmp_path) != before
