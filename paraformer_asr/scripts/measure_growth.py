@@ -17,7 +17,6 @@ import ctypes
 import gc
 import itertools
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -77,19 +76,15 @@ def plan_points(arguments: argparse.Namespace) -> list[tuple[float, int]]:
 # ── one point, in a process of its own ──
 
 
-def resident_bytes(name: str) -> int:
-    """Return the resident memory of this process: "VmRSS" now, "VmHWM" the most since it was reset."""
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
-    return 1024 * int(found[1])
-
-
 def reset_peak() -> int:
     """Hand unused memory back, begin to watch for the largest memory anew, and return what is resident now."""
+    from asr.training.process_memory import forget_peak, resident_bytes
+
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident_bytes("VmRSS")
+    forget_peak()
+    return resident_bytes()
 
 
 def transcribe(config: Config, sound: Path) -> dict:
@@ -101,13 +96,14 @@ def transcribe(config: Config, sound: Path) -> dict:
     from asr.inference.untrained import build_untrained_transcriber
     from asr.models import count_parameters
     from asr.run_dir import describe_environment
+    from asr.training.process_memory import peak_bytes
 
     transcriber = build_untrained_transcriber(config)
     start = time.perf_counter()
     transcriber.warm_up(plan_warm_up(transcriber, sound))
     compile_s, model_bytes = time.perf_counter() - start, reset_peak()
     outcome = transcribe_files(transcriber, [Job(sound, None)], lambda job, transcript: None)
-    peak_bytes = resident_bytes("VmHWM")
+    above_bytes = max(peak_bytes() - model_bytes, 0)
     if outcome.num_done != 1 or outcome.num_compiled or outcome.num_compiled_late:
         raise RuntimeError(f"expected one file and no compilation while the time runs, found {outcome}")
     return {
@@ -116,7 +112,7 @@ def transcribe(config: Config, sound: Path) -> dict:
         "time_s": outcome.seconds,
         "compile_s": compile_s,
         "model_bytes": model_bytes,
-        "above_model_bytes": max(peak_bytes - model_bytes, 0),
+        "above_model_bytes": above_bytes,
         "device_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         "parameters": count_parameters(transcriber.variables),
         "environment": describe_environment(),

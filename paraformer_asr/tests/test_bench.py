@@ -304,6 +304,7 @@ def test_the_ratio_is_taken_within_each_pair(monkeypatch):
             "median_s": next(seconds),
             "parameters": 7,
             "torch": "2",
+            "memory_bytes": 5,
             "environment": {},
         },
     )
@@ -327,13 +328,16 @@ def test_both_sides_are_given_the_same_sizes(monkeypatch, tmp_path):
     def run(command, env, **_):
         assert env["OMP_WAIT_POLICY"] == "passive"
         commands.append(command)
-        Path(command[command.index("--json") + 1]).write_text('{"step_s": [1.0, 3.0, 2.0]}')
+        ours, theirs = {"median_s": 2.0, "device_bytes": None, "process_bytes": 5}, {"memory_bytes": 5}
+        numbers = {"step_s": [1.0, 3.0, 2.0], **(theirs if "--torch-only" in command else ours)}
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(numbers))
         return argparse.Namespace(returncode=0)
 
     monkeypatch.setattr(peer.subprocess, "run", run)
     for side in ("ours", "torch"):
         asked = peer_arguments(layers=3, vocabulary=50, compile=True, ours=["model.remat=true"])
-        assert peer.run_side(side, asked, tmp_path / "numbers.json")["median_s"] == 2.0
+        numbers = peer.run_side(side, asked, tmp_path / "numbers.json")
+        assert (numbers["median_s"], numbers["memory_bytes"]) == (2.0, 5)
     ours, torch = commands
     assert "model.vocab_size=50" in ours and ours[-1] == "model.remat=true"
     assert torch[torch.index("--vocabulary") + 1] == "50" and "--compile" in torch

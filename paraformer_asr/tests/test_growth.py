@@ -17,6 +17,7 @@ from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
 from asr.inference import transcriber, untrained
 from asr.inference.programs import Spelling
 from asr.inference.shapes import Shape
+from asr.training.process_memory import peak_bytes
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 GPU_SCRIPTS = sorted((SCRIPTS / "gpu").glob("*.sh"))
@@ -168,10 +169,10 @@ def test_the_largest_memory_is_watched_from_now_on(load):
     large = np.ones(50_000_000, np.uint8)
     del large
     now = growth.reset_peak()
-    assert growth.resident_bytes("VmHWM") < now + 20_000_000
+    assert peak_bytes() < now + 20_000_000
     large = np.ones(50_000_000, np.uint8)
     del large
-    assert growth.resident_bytes("VmHWM") > now + 40_000_000
+    assert peak_bytes() > now + 40_000_000
 
 
 def test_a_data_set_of_generated_sounds_can_be_trained_on(load, tmp_path):

@@ -5,13 +5,16 @@
 
 Both sides hold the same network (31 million parameters), take the same batch of noise and the same optimizer (AdamW
 with cross entropy). They run in processes of their own, ours and theirs alternating, so that a machine whose speed
-drifts does not favour one. The ratio is taken within each pair, and its median is the result.
+drifts does not favour one. The ratio is taken within each pair, and its median is the result. Memory is what is
+resident at most while the steps run; on a GPU, what is allocated there.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -89,11 +92,26 @@ def time_torch(arguments: argparse.Namespace) -> dict:
     for _ in range(WARM_UP_STEPS):
         step()
     seconds = []
+    forget_peak()
     for _ in range(arguments.steps):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return {"step_s": seconds, "parameters": parameters, "torch": torch.__version__, "device": device}
+    memory = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
+    return {"step_s": seconds, "parameters": parameters, "torch": torch.__version__, "memory_bytes": memory}
+
+
+def forget_peak() -> None:
+    """Let the largest resident memory count from now on, as `process_memory` of the package does."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Return the largest resident memory, 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    return 0
 
 
 def run_side(side: str, arguments: argparse.Namespace, file: Path) -> dict:
@@ -108,7 +126,9 @@ def run_side(side: str, arguments: argparse.Namespace, file: Path) -> dict:
     if subprocess.run(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL).returncode:
         sys.exit(f"error: {side} could not be timed, see above")
     numbers = json.loads(file.read_text())
-    if "median_s" not in numbers:
+    if side == "ours":
+        numbers["memory_bytes"] = numbers["device_bytes"] or numbers["process_bytes"]
+    else:
         numbers["median_s"] = statistics.median(numbers["step_s"])
     return numbers
 
@@ -131,6 +151,7 @@ def compare(arguments: argparse.Namespace) -> dict:
         "ours_s": ours,
         "torch_s": torch_side,
         "ratio": statistics.median(a / b for a, b in pairs),
+        "memory_bytes": {side: found["memory_bytes"] for side, found in numbers.items()},
         "environment": numbers["ours"]["environment"] | {"torch": numbers["torch"]["torch"]},
         "processor": platform.processor(),
     }
@@ -156,6 +177,8 @@ def main() -> None:
     if not arguments.torch_only:
         median = {side: 1e3 * statistics.median(result[f"{side}_s"]) for side in ("ours", "torch")}
         print(f"median: ours {median['ours']:.0f} ms, torch {median['torch']:.0f} ms; ratio {result['ratio']:.2f}")
+        used = {side: found / 1e9 for side, found in result["memory_bytes"].items()}
+        print(f"memory while the steps ran: ours {used['ours']:.2f} GB, torch {used['torch']:.2f} GB")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -197,6 +197,7 @@ def test_the_ratio_is_taken_within_each_pair(monkeypatch):
             "median_s": next(seconds),
             "parameters": 7,
             "torch": "2",
+            "memory_bytes": 5,
             "environment": {},
         },
     )

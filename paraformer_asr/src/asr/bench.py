@@ -120,6 +120,7 @@ def measure_transcriber(config: Config, size, num_steps: int):
     from asr.inference.untrained import build_untrained_transcriber
     from asr.models import count_parameters
     from asr.training.measurement import Measurement, memory_in_use
+    from asr.training.process_memory import forget_peak
 
     inference = dataclasses.replace(config.inference, batch_size=size.utterances)
     transcriber = build_untrained_transcriber(dataclasses.replace(config, inference=inference))
@@ -128,6 +129,7 @@ def measure_transcriber(config: Config, size, num_steps: int):
     start = time.perf_counter()
     transcriber.warm_up([Shape(*wave_bn.shape)])
     compile_s, marks = time.perf_counter() - start, []
+    forget_peak()
     for _ in range(WARM_UP_STEPS + 1 + num_steps):
         for _ in transcriber.recognise_many(enumerate(wave_bn)):
             pass

@@ -27,6 +27,7 @@ from asr.training.flops import count_flops
 from asr.training.measurement import BatchSize, Measurement, memory_in_use, planned_bytes
 from asr.training.mesh import build_placement
 from asr.training.optimizer import build_optimizer
+from asr.training.process_memory import forget_peak
 from asr.training.setup import ON_DEVICE, jit_steps
 from asr.training.state import init_state
 
@@ -161,6 +162,7 @@ def _time_late(training: _Training, steps: Iterable[tuple[Callable, Any]], num_s
         steps: compiled step and batch of each.
         num_steps: that count.
     """
+    forget_peak()
     marks, pending = [], None
     for step, batch in itertools.islice(steps, WARM_UP_STEPS + num_steps):
         metrics = training.run(step, batch)
@@ -285,6 +287,7 @@ def _time(steps: Iterator[Any], num_steps: int) -> list[float]:
     """Return the seconds that each of `num_steps` steps takes, after a warm-up."""
     for _ in range(WARM_UP_STEPS):
         next(steps)
+    forget_peak()
     marks = [time.perf_counter()]
     for _ in range(num_steps):
         next(steps)

@@ -1,13 +1,13 @@
 """What a benchmark found, and the numbers that are reported of it."""
 
 import dataclasses
-import resource
 from typing import Any
 
 import jax
 import numpy as np
 
 from asr.training.memory import plan_memory
+from asr.training.process_memory import peak_bytes
 
 PEAK_FLOPS = {
     "NVIDIA H100 80GB HBM3": 989e12,
@@ -47,7 +47,7 @@ class Measurement:
         flops: operations of one step on all devices, on average; None where they are not counted.
         parameters: of the model, 0 where there is none.
         device_bytes: largest memory in use on a device so far, where the device tells.
-        process_bytes: largest resident memory of this process so far.
+        process_bytes: largest resident memory of this process while the steps ran.
         planned_bytes: memory of the step on each device as the compiler plans it, state and batch counted; 0 where it
             does not tell.
         num_devices: that a step is computed on.
@@ -109,11 +109,11 @@ class Measurement:
 
 
 def memory_in_use() -> dict[str, int | None]:
-    """Return the largest memory so far, as `Measurement` holds it: `device_bytes` and `process_bytes`."""
+    """Return the largest memory, as `Measurement` holds it: `device_bytes`, and `process_bytes` since `forget_peak`."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     return {
         "device_bytes": max((peak for peak in peaks if peak is not None), default=None),
-        "process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "process_bytes": peak_bytes(),
     }
 
 
