@@ -118,7 +118,9 @@ def test_a_row_that_was_cut_off_anywhere_is_no_row(report):
     assert steps(report) == [10, 20]
 
 
-@pytest.mark.parametrize("line", [b"\x00" * 40, b"\xff\xfe", b"a,b", b",".join([b"x"] * 13), b",".join([b"1"] * 14)])
+@pytest.mark.parametrize(
+    "line", [b"\x00" * 40, b"\xff\xfe", b"a\rb", b'"open', b"a,b", b",".join([b"x"] * 13), b",".join([b"1"] * 14)]
+)
 def test_lines_that_are_no_rows_do_no_harm(report, line):
     note(report, 10)
     with report.results_file.open("ab") as file:

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import io
 import json
 import logging
 import logging.handlers
@@ -223,8 +222,10 @@ def read_rows(path: Path) -> list[dict]:
     """Return the rows of a results table; a last line that was cut off and lines that are no row are left out."""
     text = read_record(path).decode("utf-8", errors="replace")
     whole_lines = text[: text.rfind("\n") + 1]
-    lines = [line for line in whole_lines.splitlines(keepends=True) if len(line) <= MAX_ROW]
-    return [row for row in csv.DictReader(io.StringIO("".join(lines))) if _is_row(row)]
+    lines = [line for line in whole_lines.splitlines() if 0 < len(line) <= MAX_ROW]
+    heads, *rows = [next(csv.reader([line])) for line in lines] or [[]]  # one by one: an open quote ends with its line
+    named = [dict(zip(heads, row, strict=True)) for row in rows if len(row) == len(heads)]
+    return [row for row in named if _is_row(row)]
 
 
 def _is_row(row: dict) -> bool:
