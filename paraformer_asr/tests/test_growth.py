@@ -247,13 +247,16 @@ def test_the_largest_costs_of_a_trace_are_summed_by_name(load, tmp_path):
         (1, 1, "fusion", 5),
         (1, 1, "Pool::Record", 7),
     ):
-        events.append({"ph": "X", "pid": pid, "tid": tid, "name": name, "dur": dur})
+        args = {"hlo_op": "gemm.3"} if "Kernel" in name else {}
+        events.append({"ph": "X", "pid": pid, "tid": tid, "name": name, "dur": dur, "args": args})
     show = load("gpu/show")
     with gzip.open(tmp_path / "trace.json.gz", "wt") as file:
         json.dump({"traceEvents": events}, file)
-    assert show.largest_costs(tmp_path / "trace.json.gz") == [
-        {"what": "void cutlass::Kernel", "ms": 4.0, "share": 1.0, "times": 2}
+    (tmp_path / "operations.json").write_text('{"gemm.3": "decoder/output"}')
+    origins = show.read_origins(tmp_path / "trace.json.gz")
+    assert show.largest_costs(tmp_path / "trace.json.gz", origins) == [
+        {"what": "gemm.3", "origin": "decoder/output", "ms": 4.0, "share": 1.0, "times": 2}
     ]
     with gzip.open(tmp_path / "trace.json.gz", "wt") as file:
         json.dump({"traceEvents": [event for event in events if event["pid"] == 1]}, file)
-    assert [cost["what"] for cost in show.largest_costs(tmp_path / "trace.json.gz")] == ["fusion"]
+    assert [cost["what"] for cost in show.largest_costs(tmp_path / "trace.json.gz", {})] == ["fusion"]

@@ -229,3 +229,6 @@ def test_an_operation_is_listed_without_what_runs_within_it(gpu, tmp_path):
     events = trace.read_events(tmp_path)
     assert trace.own_times(events) == {"loop": 40, "dot": 110}
     assert trace.busy_share(events) == 0.75
+    assert trace.read_origins(tmp_path) == {}
+    (tmp_path / "run" / "operations.json").write_text('{"dot": "bottleneck/attention"}')
+    assert trace.read_origins(tmp_path) == {"dot": "bottleneck/attention"}

@@ -85,14 +85,21 @@ def show_profile(folder: Path) -> tuple[dict, bool]:
         if code or (name != "sounds" and not traces):
             print(f"{name}: failed with exit code {code}, see {name}.log")
         elif traces:
-            found[name] = largest_costs(traces[-1])
-            print(f"\n{name}: {traces[-1]}\n| ms | share, % | times | what |\n|---|---|---|---|")
+            found[name] = largest_costs(traces[-1], read_origins(traces[-1]))
+            print(f"\n{name}: {traces[-1]}\n| ms | share, % | times | what | in the model |\n|---|---|---|---|---|")
             for cost in found[name]:
-                print(f"| {cost['ms']:.2f} | {100 * cost['share']:.1f} | {cost['times']} | {cost['what']} |")
+                numbers = f"| {cost['ms']:.2f} | {100 * cost['share']:.1f} | {cost['times']} "
+                print(f"{numbers}| {cost['what'][:60]} | {cost['origin'][-120:]} |")
     return found, len(found) == len(exit_codes(folder)) - 1
 
 
-def largest_costs(path: Path) -> list[dict]:
+def read_origins(trace: Path) -> dict[str, str]:
+    """Return what the operations of a trace are called in the model; nothing where it was not written beside it."""
+    found = [path for folder in trace.parents for path in folder.glob("operations.json")]
+    return json.loads(found[0].read_text()) if found else {}
+
+
+def largest_costs(path: Path, origins: dict[str, str]) -> list[dict]:
     """Return the operations that took most of the time of a trace, summed by name.
 
     They are taken from the lines of the devices' operations; on a CPU, which has none, from the threads that compute.
@@ -114,10 +121,14 @@ def largest_costs(path: Path) -> list[dict]:
     ms, times = collections.Counter(), collections.Counter()
     for event in events:
         if event.get("ph") == "X" and counts(event):
-            ms[event["name"]] += event["dur"] / 1e3
-            times[event["name"]] += 1
+            name = event.get("args", {}).get("hlo_op", event["name"])
+            ms[name] += event["dur"] / 1e3
+            times[name] += 1
     total = sum(ms.values())
-    return [{"what": n, "ms": t, "share": t / total, "times": times[n]} for n, t in ms.most_common(NUM_COSTS)]
+    return [
+        {"what": name, "origin": origins.get(name, ""), "ms": t, "share": t / total, "times": times[name]}
+        for name, t in ms.most_common(NUM_COSTS)
+    ]
 
 
 def main() -> int:

@@ -2,7 +2,8 @@
 
     python scripts/gpu/trace_table.py runs/… --steps 10 --json FILE
 
-Only the compiled operations count, each without those that run within it. Busy is the share of the time between the
+Only the compiled operations count, each without those that run within it; what they are called in the model stands in
+operations.json, which the training wrote beside the trace. Busy is the share of the time between the
 first and the last of them in which one at least was running.
 """
 
@@ -24,6 +25,12 @@ def read_events(folder: Path) -> list[dict]:
     with gzip.open(traces[-1], "rt") as file:
         events = json.load(file)["traceEvents"]
     return [event for event in events if event.get("ph") == "X" and "hlo_op" in event.get("args", {})]
+
+
+def read_origins(folder: Path) -> dict[str, str]:
+    """Return what the operations of the newest trace are called in the model; nothing where it was not written."""
+    found = sorted(folder.rglob("operations.json"), key=lambda path: path.stat().st_mtime)
+    return json.loads(found[-1].read_text()) if found else {}
 
 
 def own_times(events: list[dict]) -> dict[str, float]:
@@ -63,15 +70,22 @@ def main() -> None:
     events = read_events(arguments.folder)
     if not events:
         sys.exit(f"error: the trace below {arguments.folder} names no compiled operation")
-    times, busy = own_times(events), busy_share(events)
+    times, busy, origins = own_times(events), busy_share(events), read_origins(arguments.folder)
     whole = sum(times.values())
     rows = [
-        {"name": name, "ms_a_step": time / 1e3 / arguments.steps, "share": time / whole}
+        {
+            "name": name,
+            "origin": origins.get(name, ""),
+            "ms_a_step": time / 1e3 / arguments.steps,
+            "share": time / whole,
+        }
         for name, time in sorted(times.items(), key=lambda item: -item[1])
     ]
     print(f"busy {100 * busy:.1f} % of the time; {whole / 1e3 / arguments.steps:.2f} ms of operations a step")
     for row in rows[:NUM_SHOWN]:
-        print(f"| {row['ms_a_step']:.3f} ms | {100 * row['share']:.1f} % | {row['name'][:120]} |")
+        print(
+            f"| {row['ms_a_step']:.3f} ms | {100 * row['share']:.1f} % | {row['name'][:60]} | {row['origin'][-120:]} |"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps({"busy": busy, "rows": rows}, indent=1) + "\n")
 

@@ -99,7 +99,7 @@ class Training:
         while step < self.setup.num_steps and not self._stopped_early():
             try:
                 batch = self.supervisor.result_of(next, batches)
-                self.trace.at_step(step + 1 - start_step)
+                self.trace.at_step(step + 1 - start_step, self.train_step.last)
                 flag = self.setup.flags[self.supervisor.requested()]
                 arrays = self.setup.put_batch(batch)
                 with contextlib.nullcontext() if self.train_step.is_ready(arrays) else line.paused():

@@ -100,7 +100,7 @@ class Training:
         while step < self.setup.num_steps and not self._stopped_early():
             try:
                 batch = self.supervisor.result_of(next, batches)
-                self.trace.at_step(step + 1 - start_step)
+                self.trace.at_step(step + 1 - start_step, self.train_step.last)
                 flag = self.setup.flags[self.supervisor.requested()]
                 state, metrics, healthy = self.train_step(state, self.setup.put_batch(batch), healthy, flag)
             except StopRequestedError:
