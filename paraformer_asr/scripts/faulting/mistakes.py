@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -171,24 +169,12 @@ def write_sounds(hard: Path, broken: Path) -> None:
     (broken / "cut.wav").write_bytes((broken / "good.wav").read_bytes()[:10_000])
 
 
-class Evil:
-    """What a full unpickling would run."""
-
-    def __init__(self, folder: Path):
-        """Aim at a folder."""
-        self.folder = folder
-
-    def __reduce__(self):
-        """Return the call."""
-        return os.system, (f"touch {self.folder / WRITTEN}",)
-
-
 def write_models(folder: Path, place: Path) -> None:
     """Write FunASR's folders: one with a command in its pickle, to write into `place`, and three that do not agree."""
     for name in ("evil", "cut", "config", "tokens"):
         shutil.copytree(FUNASR, folder / name)
     with zipfile.ZipFile(folder / "evil/model.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(Evil(place)))
+        archive.writestr("archive/data.pkl", f"cposix\nsystem\n(Vtouch {place / WRITTEN}\ntR.")
         archive.writestr("archive/version", "3\n")
     content = (FUNASR / "model.pt").read_bytes()
     (folder / "cut/model.pt").write_bytes(content[: len(content) // 2])
