@@ -159,7 +159,7 @@ def test_a_bad_json_line_is_named(line, message, root):
     write(root / "bad.jsonl", [good, line, {"audio_filepath": "wav/c.wav", "text": "x"}])
     with pytest.raises(UserError, match=message) as error:
         open_train(root, "jsonl", "bad.jsonl")
-    assert "1 lines cannot be used" in str(error.value) and "bad.jsonl:2" in str(error.value)
+    assert "lines that cannot be used: 1" in str(error.value) and "bad.jsonl:2" in str(error.value)
 
 
 BAD_KALDI = [
@@ -242,7 +242,10 @@ def test_the_first_problems_are_listed_and_all_counted(root):
         open_train(root, "jsonl", "bad.jsonl")
     lines = str(error.value).splitlines()
     assert len(lines) == 1 + 20 + 1
-    assert "data.train_split 'bad.jsonl': 31 lines" in lines[0] and "31 in all; python -m asr.check" in lines[-1]
+    assert (
+        "data.train_split 'bad.jsonl': lines that cannot be used: 31" in lines[0]
+        and "31 in all; python -m asr.check" in lines[-1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -350,4 +350,4 @@ def test_characters_that_only_validation_has_are_a_warning(tmp_path, caplog):
     config = override_config(config, ["data.val_split=val.jsonl"])
     setup = build_setup(config)
     assert setup.tokenizer.vocab_size == 6
-    assert "1 validation utterances have characters" in caplog.text and "val.jsonl:1: 'ß'" in caplog.text
+    assert "which count as errors: 1\n" in caplog.text and "val.jsonl:1: 'ß'" in caplog.text

@@ -47,8 +47,8 @@ class ManifestDataset(SpeechDataset):
             listed = "\n  ".join(problems[:MAX_LISTED])
             more = f"\n  … {len(problems)} in all; python -m asr.check lists them" if len(problems) > MAX_LISTED else ""
             raise UserError(
-                f"data.{split}_split {getattr(config, f'{split}_split')!r}: {len(problems)} lines cannot be used:\n"
-                f"  {listed}{more}"
+                f"data.{split}_split {getattr(config, f'{split}_split')!r}: "
+                f"lines that cannot be used: {len(problems)}\n  {listed}{more}"
             )
         self._init(entries, durations_s, sample_rate_hz)
 

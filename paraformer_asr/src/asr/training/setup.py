@@ -226,13 +226,13 @@ def check_texts(tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechD
     """
     if found := _unknown(tokenizer, train_set):
         raise UserError(
-            f"{len(found)} training utterances have characters that the tokenizer does not cover:\n"
+            f"training utterances with characters that the tokenizer does not cover: {len(found)}\n"
             f"{_first(found)}\nAdd the tokens to tokenizer.file, correct the texts, set tokenizer.text_case, or choose "
             "another tokenizer.kind; python -m asr.check lists them all"
         )
     if found := _unknown(tokenizer, val_set):
         log.warning(
-            "%d validation utterances have characters that the tokenizer does not cover; they count as errors:\n%s",
+            "validation utterances with characters that the tokenizer does not cover, which count as errors: %d\n%s",
             len(found),
             _first(found),
         )
