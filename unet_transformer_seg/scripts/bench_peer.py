@@ -10,11 +10,10 @@ resident at most while the steps run; on a GPU, what is allocated there.
 """
 
 import argparse
-import contextlib
+import importlib.util
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -91,27 +90,23 @@ def time_torch(arguments: argparse.Namespace) -> dict:
 
     for _ in range(WARM_UP_STEPS):
         step()
-    seconds = []
-    forget_peak()
+    seconds, process_memory = [], load_process_memory()
+    process_memory.forget_peak()
     for _ in range(arguments.steps):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    memory = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
+    memory = torch.cuda.max_memory_allocated() if device == "cuda" else process_memory.peak_bytes()
     return {"step_s": seconds, "parameters": parameters, "torch": torch.__version__, "memory_bytes": memory}
 
 
-def forget_peak() -> None:
-    """Let the largest resident memory count from now on, as `process_memory` of the package does."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes() -> int:
-    """Return the largest resident memory, 0 where the system does not tell."""
-    with contextlib.suppress(OSError):
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-    return 0
+def load_process_memory():
+    """Return the package's module of this name, alone: the package would bring jax into the other side's memory."""
+    path = Path(__file__).parents[1] / "src/seg/training/process_memory.py"
+    spec = importlib.util.spec_from_file_location("process_memory", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_side(side: str, arguments: argparse.Namespace, file: Path) -> dict:

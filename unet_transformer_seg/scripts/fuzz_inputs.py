@@ -33,6 +33,8 @@ from typing import TextIO
 from fuzzing import models, pictures, settings
 from fuzzing.case import Case, Kind
 
+from seg.training.process_memory import forget_peak, peak_bytes, resident_bytes
+
 KINDS = {kind.name: kind for kind in (*pictures.KINDS, *settings.KINDS, *models.KINDS)}
 
 TIME_LIMIT_S = 10
@@ -114,7 +116,8 @@ def examine(kind: Kind, case: Case, place: Path) -> tuple[str, str, float, float
     """
     lay_out(case, place)
     failure = refused = ""
-    before_mb, start = reset_peak_mb(), time.perf_counter()
+    forget_peak()
+    before_bytes, start = resident_bytes(), time.perf_counter()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", append=True)  # what the package itself filters stays filtered
         try:
@@ -125,7 +128,7 @@ def examine(kind: Kind, case: Case, place: Path) -> tuple[str, str, float, float
             failure = fault_of_message(refused, kind.names(place, case))
         except (Exception, NoAnswer):
             failure = traceback.format_exc()
-    seconds, growth_mb = time.perf_counter() - start, peak_mb() - before_mb
+    seconds, growth_mb = time.perf_counter() - start, (peak_bytes() - before_bytes) / 1e6
     if warned and not failure:
         failure = f"warned: {warned[0].category.__name__}: {warned[0].message}"
     if growth_mb > MEMORY_LIMIT_MB and not failure:
@@ -170,21 +173,6 @@ def time_limit(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
-
-
-def reset_peak_mb() -> float:
-    """Begin a new peak of the process's memory, where the system can (Linux), and return what it has now."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_mb()
-
-
-def peak_mb() -> float:
-    """Return the peak of the process's memory since `reset_peak_mb`."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
 
 
 def bound_address_space() -> None:

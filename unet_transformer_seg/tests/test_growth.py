@@ -183,7 +183,7 @@ def test_what_there_is_no_time_for_is_left_to_the_next_call(tmp_path):
     assert code == 75
     assert "next is two" in output
     assert not (tmp_path / "two.json").exists()
-    body = "SECONDS_IN_ALL=1; piece two sleep 30"
+    body = "SECONDS_IN_ALL=3; piece two sleep 30"
     assert pieces(tmp_path, body)[0] == 1  # it had the whole time for itself
     assert (tmp_path / "two.failed").exists()
 

@@ -139,6 +139,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole_run, config)
     output = finish(start("--resume", copy, "--max-minutes", "0.0001"), code=75)
     assert "begins anew" in output and "stopped at step 1;" in output
     assert first_step(copy) == first_step(whole_run[0]) and rows(copy) == []
+    finish(start("--resume", copy))
+    assert_equal_trees(last_variables(copy), last_variables(whole_run[0]))
 
 
 def test_a_stop_signal_saves_and_says_how_to_go_on(whole_run, config):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr.errors import UserError
+from asr.training.process_memory import forget_peak, peak_bytes, resident_bytes
 
 LIMIT_S = 10.0
 """Longest time of a case. The slowest honest input takes a few hundred milliseconds."""
@@ -71,7 +72,8 @@ class OutOfTimeError(BaseException):
 
 def run_trial(kind: Kind, folder: Path, names: list[str]) -> Trial:
     """Return what the reader of `kind` makes of the input in `folder`, which it must name by one of `names`."""
-    start, before_mb = time.perf_counter(), _start_of_peak_mb()
+    forget_peak()
+    start, before_bytes = time.perf_counter(), resident_bytes()
     try:
         with _strict(), _time_limit():
             kind.read(folder)
@@ -80,7 +82,7 @@ def run_trial(kind: Kind, folder: Path, names: list[str]) -> Trial:
         outcome, message = _judge_refusal(str(error), names)
     except (Exception, OutOfTimeError):
         outcome, message = "failed", traceback.format_exc()
-    seconds, grown_mb = time.perf_counter() - start, max(_peak_mb() - before_mb, 0.0)
+    seconds, grown_mb = time.perf_counter() - start, max(peak_bytes() - before_bytes, 0) / 1e6
     if outcome != "failed" and seconds > LIMIT_S:  # the alarm may be lost in a callback that ignores errors
         outcome, message = "failed", f"took {seconds:.1f} s, more than {LIMIT_S:g} ({message})"
     if outcome != "failed" and grown_mb > LIMIT_MB:
@@ -124,30 +126,9 @@ def _time_limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def _start_of_peak_mb() -> float:
-    """Return the memory in use, and let the peak begin there where the system can do that."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status_mb("VmRSS")
-    except OSError:
-        return _peak_mb()
-
-
-def _peak_mb() -> float:
-    try:
-        return _status_mb("VmHWM")
-    except OSError:  # no Linux: the peak of the whole process, in bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def _status_mb(name: str) -> float:
-    """Return a size of /proc/self/status."""
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.M)[1]) / 1e3
-
-
 def limit_address_space(more_bytes: int) -> None:
     """Let the process grow by so many bytes of addresses, so that a bomb ends in a MemoryError."""
     with contextlib.suppress(OSError, ValueError):
-        limit = int(_status_mb("VmSize") * 1e6) + more_bytes
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + more_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

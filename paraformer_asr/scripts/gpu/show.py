@@ -95,7 +95,7 @@ def show_profile(folder: Path) -> tuple[dict, bool]:
 
 def read_origins(trace: Path) -> dict[str, str]:
     """Return what the operations of a trace are called in the model; nothing where it was not written beside it."""
-    found = [path for folder in trace.parents for path in folder.glob("operations.json")]
+    found = [path for folder in trace.parents[:4] for path in folder.glob("operations.json")]
     return json.loads(found[0].read_text()) if found else {}
 
 

@@ -13,7 +13,7 @@ piece() {
     shift
     if [ -e "$out/$piece.json" ] || [ -e "$out/$piece.failed" ]; then return 0; fi
     left=$((SECONDS_IN_ALL - $(date +%s) + began))
-    if [ -n "$unfinished" ] || [ "$left" -lt $((SECONDS_IN_ALL / 2)) ]; then
+    if [ -n "$unfinished" ] || [ "$left" -le $((SECONDS_IN_ALL / 2)) ]; then
         unfinished=${unfinished:-$piece}
         return 0
     fi

@@ -116,7 +116,7 @@ def _measure_train(config: Config, size: BatchSize, num_steps: int) -> Measureme
 
     step_s = _time(steps(), num_steps)
     facts = {"flops": training.flops(batch), "num_devices": num_devices, "planned_bytes": planned_bytes(step)}
-    return _finish("train", _fixed(size), compile_s, step_s, training.state.params, **facts)
+    return _finish("train", size.totals, compile_s, step_s, training.state.params, **facts)
 
 
 def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
@@ -143,6 +143,7 @@ def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
             met.append((key, np.count_nonzero(batch["index"] >= 0), float(batch["wave_lengths"].sum()) / rate_hz))
             yield steps[key], training.put(batch)
 
+    forget_peak()
     step_s = _time_late(training, read(), num_steps)
     resident_s = _time_late(training, ((steps[key], resident[key]) for key, *_ in met), num_steps)
     counted = met[WARM_UP_STEPS - 1 :][:num_steps]  # the time of a step ends when the one before it has ended
@@ -162,7 +163,6 @@ def _time_late(training: _Training, steps: Iterable[tuple[Callable, Any]], num_s
         steps: compiled step and batch of each.
         num_steps: that count.
     """
-    forget_peak()
     marks, pending = [], None
     for step, batch in itertools.islice(steps, WARM_UP_STEPS + num_steps):
         metrics = training.run(step, batch)
@@ -189,7 +189,7 @@ def _measure_infer(config: Config, size: BatchSize, num_steps: int) -> Measureme
     step_s = _time(steps(), num_steps)
     flops = count_flops(_make_transcribe(plain, size.tokens), {"params": params}, *inputs)
     facts = {"flops": flops, "planned_bytes": planned_bytes(compiled)}
-    return _finish("infer", _fixed(size), compile_s, step_s, variables, **facts)
+    return _finish("infer", size.totals, compile_s, step_s, variables, **facts)
 
 
 def _make_transcribe(config: Config, num_rows: int) -> Callable:
@@ -215,7 +215,7 @@ def _measure_frontend(config: Config, size: BatchSize, num_steps: int) -> Measur
             jax.block_until_ready(compiled(*inputs))
             yield
 
-    return _finish("frontend", _fixed(size), compile_s, _time(steps(), num_steps))
+    return _finish("frontend", size.totals, compile_s, _time(steps(), num_steps))
 
 
 def _measure_input(config: Config, num_steps: int) -> Measurement:
@@ -270,10 +270,6 @@ def _random_batch(config: Config, size: BatchSize) -> dict[str, np.ndarray]:
         "token_lengths": np.full(size.utterances, size.tokens, np.int32),
     }
     return {name: batch[name] for name in ON_DEVICE}
-
-
-def _fixed(size: BatchSize) -> tuple[float, float]:
-    return size.utterances, size.utterances * size.seconds
 
 
 def _compile(function: Callable, *arguments) -> tuple[Callable, float]:

@@ -33,6 +33,11 @@ class BatchSize:
     seconds: float = 8.0
     tokens: int = 32
 
+    @property
+    def totals(self) -> tuple[int, float]:
+        """Utterances, and seconds of sound in all of them."""
+        return self.utterances, self.utterances * self.seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
