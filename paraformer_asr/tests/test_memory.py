@@ -2,7 +2,9 @@
 
 import dataclasses
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asr.config import (
@@ -18,6 +20,7 @@ from asr.config import (
 from asr.data.bucketing import BatchShape
 from asr.training import dry_run, memory
 from asr.training.memory import MemoryNeed, describe_savings, format_bytes, is_out_of_memory, plan_memory, savings
+from asr.training.process_memory import give_back_freed, resident_bytes
 
 SIZES = {"num_heads": 2, "ffn_width": 16}
 CONFIG = Config(
@@ -98,3 +101,15 @@ def test_a_dry_run_tells_all_and_writes_nothing(tmp_path, monkeypatch):
     assert "3 epochs of" in text and "with model.remat=true: 1.00 MB" in text
     assert "GFLOP a step" in text and "on each device" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_freed_memory_goes_back_to_the_system():
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    pieces = [np.ones(60_000, np.uint8) for _ in range(4000)]  # each too small to be a mapping of its own
+    last = pieces[-1]  # the end of the heap stays in use, so that freeing alone gives nothing back
+    full = resident_bytes()
+    pieces.clear()
+    give_back_freed()
+    assert resident_bytes() < full - 150_000_000
+    assert last.all()

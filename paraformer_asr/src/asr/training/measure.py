@@ -23,6 +23,7 @@ from asr.data.tokenizer_building import choose_tokenizer
 from asr.decode.greedy import greedy
 from asr.errors import UserError
 from asr.models import build_model, count_parameters
+from asr.training.compiled import compile_program
 from asr.training.flops import count_flops
 from asr.training.measurement import BatchSize, Measurement, memory_in_use, planned_bytes
 from asr.training.mesh import build_placement
@@ -275,7 +276,7 @@ def _random_batch(config: Config, size: BatchSize) -> dict[str, np.ndarray]:
 def _compile(function: Callable, *arguments) -> tuple[Callable, float]:
     """Return the compiled function and the seconds that tracing and compiling took."""
     start = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    compiled = compile_program(function, *arguments)
     return compiled, time.perf_counter() - start
 
 

@@ -8,6 +8,7 @@ import jax
 
 from asr.config import Config
 from asr.data.bucketing import BatchShape
+from asr.training.compiled import compile_program
 from asr.training.flops import count_flops
 from asr.training.setup import Setup, build_setup
 
@@ -51,7 +52,7 @@ def largest_shape(setup: Setup) -> BatchShape:
 
 def compile_train_step(setup: Setup) -> Any:
     """Return the train step, compiled for the largest batches of the run; no array is made."""
-    return setup.train_step.lower(*abstract_arguments(setup, largest_shape(setup))).compile()
+    return compile_program(setup.train_step, *abstract_arguments(setup, largest_shape(setup)))
 
 
 def abstract_arguments(setup: Setup, shape: BatchShape) -> tuple:

@@ -5,7 +5,19 @@ from typing import Any
 
 import jax
 
+from seg.training.process_memory import give_back_freed
 from seg.training.supervision import Supervisor
+
+
+def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
+    """Return the jitted function compiled for these arguments (arrays or their shapes), and keep nothing else.
+
+    The compiler frees hundreds of megabytes when it is done, which would stay with the process for its whole life:
+    380 of the 820 MB that it has after compiling the step of the U-Net with 31 million parameters.
+    """
+    compiled = function.lower(*arguments).compile()
+    give_back_freed()
+    return compiled
 
 
 class CompiledStep:
@@ -32,12 +44,9 @@ class CompiledStep:
         """
         shapes = self._shapes(batch)
         if shapes not in self._programs:
-            self._programs[shapes] = self._supervisor.result_of(self._compile, state, batch, *flags)
+            self._programs[shapes] = self._supervisor.result_of(compile_program, self._function, state, batch, *flags)
         self.last = self._programs[shapes]
         return self.last(state, batch, *flags)
-
-    def _compile(self, *arguments) -> Callable:
-        return self._function.lower(*arguments).compile()
 
     def _shapes(self, batch: dict[str, jax.Array]) -> tuple:
         return tuple(array.shape for array in batch.values())

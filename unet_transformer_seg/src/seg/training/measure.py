@@ -21,6 +21,7 @@ from seg.data import build_dataset
 from seg.data.loader import TrainLoader
 from seg.losses import build_loss
 from seg.models import build_model, count_parameters
+from seg.training.compiled import compile_program
 from seg.training.flops import count_flops
 from seg.training.measurement import Measurement
 from seg.training.memory import plan_memory
@@ -74,9 +75,9 @@ class _Trainer:
         self._healthy = jax.device_put(np.bool_(True), self.placement.replicated)
         self._flag = self.placement.put_flag(False)
         start = time.perf_counter()
-        self.program = steps["train_step"].lower(shapes, self.batch, self._healthy, self._flag).compile()
+        self.program = compile_program(steps["train_step"], shapes, self.batch, self._healthy, self._flag)
         self.compile_s = time.perf_counter() - start
-        init = steps["init"].lower().compile()
+        init = compile_program(steps["init"])
         self.bare_bytes = resident_bytes()
         self.state = init()
 
@@ -160,7 +161,7 @@ def _measure_infer(config: Config, num_steps: int) -> Measurement:
     variables = jax.device_put(init(), placement.replicated)
     apply = jax.jit(lambda v, x: model.apply(v, x, train=False), out_shardings=placement.over_devices)
     start = time.perf_counter()
-    program = apply.lower(variables, image_bhwc).compile()
+    program = compile_program(apply, variables, image_bhwc)
     compile_s = time.perf_counter() - start
 
     def steps() -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from seg.config import Config
+from seg.training.compiled import compile_program
 from seg.training.flops import count_flops
 from seg.training.setup import Setup, build_setup
 
@@ -45,7 +46,7 @@ def plan_memory(program: Any) -> MemoryNeed | None:
 
 def compile_train_step(setup: Setup) -> Any:
     """Return the compiled train step for the shapes of the run; no array is made."""
-    return setup.train_step.lower(*abstract_arguments(setup)).compile()
+    return compile_program(setup.train_step, *abstract_arguments(setup))
 
 
 def abstract_arguments(setup: Setup) -> tuple:

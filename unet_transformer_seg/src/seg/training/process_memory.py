@@ -2,9 +2,13 @@
 
 `getrusage` also tells a largest size, but on Linux a process begins with that of the one that started it, and cannot
 forget what compiling took. `/proc/self` tells it for this process alone, and can be told to begin anew.
+
+Memory that a program has freed may stay with the process, for it to use again. Of what a compiler leaves behind so, a
+training step makes little use; `give_back_freed` returns it to the system.
 """
 
 import contextlib
+import ctypes
 import re
 import resource
 import sys
@@ -29,6 +33,12 @@ def forget_peak() -> None:
     """Let the peak count from now on; without effect where the system cannot do it."""
     with contextlib.suppress(OSError):
         CLEAR.write_text(FORGET_PEAK)
+
+
+def give_back_freed() -> None:
+    """Return freed memory to the system, see malloc_trim(3); without effect where the C library has no such call."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no handle, no such function, no handle on Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(name: str) -> int | None:
