@@ -14,6 +14,7 @@ from seg.classes import IGNORE_LABEL, ClassTable
 
 IGNORED_COLOUR = (255, 255, 255)
 CORRECT_COLOUR, WRONG_COLOUR = (60, 60, 60), (230, 40, 40)
+HEAT_COLOUR = np.array([185, 140, 20])
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 FONT_SIZE, MARGIN = 14, 8
 
@@ -71,6 +72,66 @@ def draw_comparison(
         ]
     has_ignored = any((mask == IGNORE_LABEL).any() for mask in masks)
     draw_grid(rows, titles, list(names) or [""] * len(rows), legend_entries(classes, has_ignored), cell).save(path)
+
+
+def draw_attention(
+    image_hwc: np.ndarray,
+    mask_hw: np.ndarray,
+    pixels: Sequence[tuple[int, int]],
+    maps_plrc: np.ndarray,
+    stride: int,
+    classes: ClassTable,
+    path: Path,
+    cell: int = 200,
+) -> None:
+    """Write a grid with a row for each pixel: image with the pixel, prediction, and what its token attends to.
+
+    Letters: p pixels, l blocks of the transformer, r c rows and columns of the token grid.
+
+    Args:
+        image_hwc: uint8[h, w, 3].
+        mask_hw: uint8[h, w], the prediction.
+        pixels: (row, column) of each; a cross marks it.
+        maps_plrc: float[p, l, r, c], at least 0, each map summing to 1. The largest value of all of them is brightest,
+            so a map that spreads evenly stays dim.
+        stride: pixels from one token to the next.
+        classes: names and colours.
+        path: the picture file.
+        cell: pixels of the longer side of each picture.
+    """
+    overlay_hwc, rows, names = draw_overlay(image_hwc, mask_hw, classes), [], []
+    heat_plrc = maps_plrc / maps_plrc.max()
+    for (row, column), maps_lrc, heat_lrc in zip(pixels, maps_plrc, heat_plrc, strict=True):
+        marked = [mark_pixel(picture, row, column) for picture in (image_hwc, overlay_hwc)]
+        rows.append([*marked, *(lay_heat(image_hwc, heat_rc, stride) for heat_rc in heat_lrc)])
+        most = ", ".join(f"{map_rc.max() * map_rc.size:.1f}" for map_rc in maps_lrc)
+        label = mask_hw[row, column]
+        name = "ignored" if label == IGNORE_LABEL else classes.names[label]
+        names.append(f"{name} at {row} {column}; most attention to one token, as a multiple of an even share: {most}")
+    titles = ("image", "prediction", *(f"block {number + 1}" for number in range(maps_plrc.shape[1])))
+    draw_grid(rows, titles, names, legend_entries(classes, has_ignored=False), cell).save(path)
+
+
+def mark_pixel(picture_hwc: np.ndarray, row: int, column: int) -> np.ndarray:
+    """Return a copy with a cross through the pixel, white on a black rim, about a tenth of the picture long."""
+    marked_hwc = picture_hwc.copy()
+    height, width = picture_hwc.shape[:2]
+    arm, thick = max(max(height, width) // 20, 2), max(max(height, width) // 150, 0)
+    for colour, rim in ((0, 1 + thick), (255, thick)):
+        for tall, wide in ((arm + rim, rim), (rim, arm + rim)):
+            marked_hwc[max(row - tall, 0) : row + tall + 1, max(column - wide, 0) : column + wide + 1] = colour
+    return marked_hwc
+
+
+def lay_heat(image_hwc: np.ndarray, heat_rc: np.ndarray, stride: int) -> np.ndarray:
+    """Return uint8[h, w, 3]: the image in grey, glowing where the heat of its tokens, 0 … 1, is high."""
+    height, width = image_hwc.shape[:2]
+    heat_hw = heat_rc.repeat(stride, axis=0).repeat(stride, axis=1)
+    missing = max(height - heat_hw.shape[0], 0), max(width - heat_hw.shape[1], 0)
+    heat_hw = np.pad(heat_hw, ((0, missing[0]), (0, missing[1])), mode="edge")[:height, :width]
+    grey_hw1 = image_hwc.mean(-1, keepdims=True)
+    heat_hw1 = heat_hw[..., None]
+    return np.round((1 - heat_hw1) * 0.45 * grey_hw1 + heat_hw1 * (0.25 * grey_hw1 + HEAT_COLOUR)).astype(np.uint8)
 
 
 def legend_entries(classes: ClassTable, has_ignored: bool) -> list[tuple[str, tuple[int, int, int]]]:

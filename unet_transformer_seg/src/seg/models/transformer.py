@@ -17,14 +17,15 @@ import jax.numpy as jnp
 from seg.config import TransformerConfig
 from seg.models.initialisers import xavier_uniform
 from seg.models.layers import Dropout, LayerNorm
-from seg.ops.attention import attention
+from seg.ops.attention import attention, attention_weights
 
 
 class Transformer(nn.Module):
     """`num_layers` blocks one after the other, then a layer norm: float[b, s, d] → float[b, s, d].
 
     The blocks are one compiled block in a loop (`nn.scan`): their parameters carry a leading axis l, and compile
-    time does not grow with the depth.
+    time does not grow with the depth. Who asks for the collection `attention` (`mutable=["attention"]`) is given the
+    weights of all of them, float32[l, b, a, s, j] under `weights`; nobody else pays for it.
 
     Attributes:
         config: layers, heads, rates.
@@ -47,7 +48,7 @@ class Transformer(nn.Module):
         block = nn.remat(Block, static_argnums=(4,), prevent_cse=False) if self.remat else Block
         blocks = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "attention": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=layers,
@@ -105,6 +106,8 @@ class MultiHeadAttention(nn.Module):
         # No bias: q·bias is the same for all tokens j, so the softmax would cancel it.
         k_bjae = nn.DenseGeneral(name="key", use_bias=False, **heads)(x_bsd)
         v_bjae = nn.DenseGeneral(name="value", **heads)(x_bsd)
+        if self.is_mutable_collection("attention") and not self.is_initializing():
+            self.sow("attention", "weights", attention_weights(q_bsae, k_bjae, mask_bsj))
         out_bsae = attention(q_bsae, k_bjae, v_bjae, mask_bsj, implementation=self.config.attention)
         init = residual_init(self.config.num_layers)
         return nn.DenseGeneral(d, axis=(-2, -1), kernel_init=init, dtype=x_bsd.dtype, name="out")(out_bsae)

@@ -1,0 +1,82 @@
+"""Where the transformer of a model looks: how much each token of an image attends to each other one.
+
+Letters: l layers, a heads, p pixels that ask, h w rows and columns of the token grid.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from seg.config import ModelConfig
+from seg.data.transforms import normalise, to_unit
+from seg.errors import UserError
+from seg.inference.predictor import Predictor
+from seg.models import build_model
+from seg.models.resnet_v2 import DOWNSAMPLING
+
+
+def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return what the tokens that hold the pixels attend to, block by block and head by head.
+
+    The image is computed whole, so take one of about the size that the model was trained on: memory grows with the
+    square of the number of tokens.
+
+    Args:
+        predictor: a model with a transformer.
+        image_hwc: uint8[h, w, 3], RGB.
+        pixels: (row, column) of each.
+
+    Returns:
+        maps_plahw: float32[p, l, a, h, w], at least 0; each map sums to 1.
+
+    Raises:
+        UserError: the model has no transformer, or a pixel is not in the image.
+    """
+    size = image_hwc.shape[:2]
+    stride, (h, w) = token_grid(predictor.config.model, size)
+    for row, column in pixels:
+        if not (0 <= row < size[0] and 0 <= column < size[1]):
+            raise UserError(f"pixel {row} {column}: the image has {size[0]} rows and {size[1]} columns")
+    weights_lasj = _attention(predictor, image_hwc)
+    # Pooling drops an odd last row: its pixels belong to the token before.
+    asking_p = [min(row // stride, h - 1) * w + min(column // stride, w - 1) for row, column in pixels]
+    maps_plaj = np.moveaxis(weights_lasj[:, :, asking_p], 2, 0)
+    return maps_plaj.reshape(*maps_plaj.shape[:3], h, w)
+
+
+def token_grid(config: ModelConfig, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """Return the pixels from one token of the transformer to the next, and the rows and columns of tokens.
+
+    Args:
+        config: of the model.
+        size: rows and columns of the image.
+
+    Raises:
+        UserError: the model has no transformer.
+    """
+    match config.name:
+        case "unet_transformer" if config.transformer.num_layers:
+            stride = config.stem_stride * 2**config.depth
+            if config.stem_stride == 1:
+                return stride, tuple(max(n // stride, 1) for n in size)
+        case "transunet":
+            stride = DOWNSAMPLING
+        case name:
+            raise UserError(f"expected a model with a transformer (unet_transformer, transunet), found {name}")
+    return stride, tuple(-(-n // stride) for n in size)
+
+
+def _attention(predictor: Predictor, image_hwc: np.ndarray) -> np.ndarray:
+    """Return weights_lasj: float32[l, a, s, j] of all tokens."""
+    config = predictor.config
+    model = build_model(config.model)
+
+    @jax.jit
+    def weights(variables, image_bhwc):
+        x_bhwc = normalise(to_unit(image_bhwc), config.data.mean, config.data.std)
+        _, found = model.apply(variables, x_bhwc, train=False, mutable=["attention"])
+        (weights_lbasj,) = jax.tree.leaves(found["attention"])
+        return weights_lbasj[:, 0]
+
+    return np.asarray(weights(predictor.variables, image_hwc[None]))
