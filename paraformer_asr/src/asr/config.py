@@ -81,6 +81,9 @@ class PredictorConfig:
     noise_threshold: float = setting(0.0, "subtracted from the weights; what is left below 0 is 0", 0, 0.9)
     tail_threshold: float = setting(0.45, "weight added behind the last frame when decoding", 0, 0.99)
     initial_bias: float = setting(0.0, "start of the bias before the sigmoid; −1.5: one token in 5 frames", -10, 10)
+    keep_last_fire: bool = setting(
+        True, "each token has its embedding in training; false: as FunASR's loop, some lose their last to rounding"
+    )
     append_eos: bool = setting(True, "the end of sentence is a token of its own (predictor_bias 1)")
 
 
