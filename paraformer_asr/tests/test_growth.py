@@ -254,9 +254,21 @@ def test_the_largest_costs_of_a_trace_are_summed_by_name(load, tmp_path):
         json.dump({"traceEvents": events}, file)
     (tmp_path / "operations.json").write_text('{"gemm.3": "decoder/output"}')
     origins = show.read_origins(tmp_path / "trace.json.gz")
-    assert show.largest_costs(tmp_path / "trace.json.gz", origins) == [
+    assert show.all_costs(tmp_path / "trace.json.gz", origins) == [
         {"what": "gemm.3", "origin": "decoder/output", "ms": 4.0, "share": 1.0, "times": 2}
     ]
     with gzip.open(tmp_path / "trace.json.gz", "wt") as file:
         json.dump({"traceEvents": [event for event in events if event["pid"] == 1]}, file)
-    assert [cost["what"] for cost in show.largest_costs(tmp_path / "trace.json.gz", {})] == ["fusion"]
+    assert [cost["what"] for cost in show.all_costs(tmp_path / "trace.json.gz", {})] == ["fusion"]
+
+
+def test_costs_are_summed_by_direction_and_operation(load):
+    show = load("gpu/show")
+    step = "jit(step)/transpose(jvp(Paraformer))/encoder/dot_general", "jit(step)/jvp(Paraformer)/encoder/dot_general"
+    costs = [
+        {"origin": origin, "share": share}
+        for origin, share in zip((*step, step[0], ""), (0.2, 0.3, 0.4, 0.1), strict=True)
+    ]
+    found = show.sum_kinds(costs)
+    assert list(found) == ["backward dot_general", "forward dot_general", "rest"]
+    assert found["backward dot_general"] == pytest.approx(0.6)

@@ -196,7 +196,11 @@ def test_the_table_has_all_kinds_of_results(gpu):
             "train": bench,
             "peer": {"ratio": 0.8, "environment": {"torch": "2.9"}},
             "sliding": FOUND,
-            "profile": {"busy": 0.9, "rows": [{"name": "fusion", "share": 0.5}]},
+            "profile": {
+                "busy": 0.9,
+                "rows": [{"name": "fusion", "share": 0.5}],
+                "kinds": [{"kind": "backward conv", "share": 0.6}],
+            },
             "images": {"images": 3},
         }
     )
@@ -204,7 +208,7 @@ def test_the_table_has_all_kinds_of_results(gpu):
     assert "peer: 0.800 times torch's time (2.9)" in lines
     assert "sliding: tiles 256: 2.560 s, 0.03 megapixels/s, MFU 25.0 %" in lines
     assert "sliding: whole 512: out of memory" in lines
-    assert "   50.0 %  fusion" in lines
+    assert "   50.0 %  fusion" in lines and "  by kind: 60.0 % backward conv" in lines
 
 
 def test_junit_files_are_counted(gpu, tmp_path):
@@ -232,3 +236,14 @@ def test_an_operation_is_listed_without_what_runs_within_it(gpu, tmp_path):
     assert trace.read_origins(tmp_path) == {}
     (tmp_path / "run" / "operations.json").write_text('{"dot": "bottleneck/attention"}')
     assert trace.read_origins(tmp_path) == {"dot": "bottleneck/attention"}
+
+
+def test_costs_are_summed_by_direction_and_operation(gpu):
+    step = "jit(step)/transpose(jvp(UNet))/decoder/conv", "jit(step)/jvp(UNet)/decoder/conv"
+    rows = [
+        {"origin": origin, "share": share}
+        for origin, share in zip((*step, step[0], ""), (0.2, 0.3, 0.4, 0.1), strict=True)
+    ]
+    found = {row["kind"]: row["share"] for row in gpu("trace_table").sum_kinds(rows)}
+    assert list(found) == ["backward conv", "forward conv", "rest"]
+    assert found["backward conv"] == pytest.approx(0.6)

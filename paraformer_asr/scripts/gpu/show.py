@@ -10,7 +10,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-NUM_COSTS = 12
+NUM_COSTS, NUM_KINDS = 12, 8
 COUNTS = ("tests", "failures", "errors", "skipped")
 
 
@@ -85,11 +85,15 @@ def show_profile(folder: Path) -> tuple[dict, bool]:
         if code or (name != "sounds" and not traces):
             print(f"{name}: failed with exit code {code}, see {name}.log")
         elif traces:
-            found[name] = largest_costs(traces[-1], read_origins(traces[-1]))
+            costs = all_costs(traces[-1], read_origins(traces[-1]))
+            kinds = sum_kinds(costs)
+            found[name] = {"costs": costs[:NUM_COSTS], "kinds": kinds}
             print(f"\n{name}: {traces[-1]}\n| ms | share, % | times | what | in the model |\n|---|---|---|---|---|")
-            for cost in found[name]:
+            for cost in costs[:NUM_COSTS]:
                 numbers = f"| {cost['ms']:.2f} | {100 * cost['share']:.1f} | {cost['times']} "
                 print(f"{numbers}| {cost['what'][:60]} | {cost['origin'][-120:]} |")
+            largest = list(kinds.items())[:NUM_KINDS]
+            print("by kind: " + ", ".join(f"{100 * share:.1f} % {kind}" for kind, share in largest))
     return found, len(found) == len(exit_codes(folder)) - 1
 
 
@@ -99,8 +103,22 @@ def read_origins(trace: Path) -> dict[str, str]:
     return json.loads(found[0].read_text()) if found else {}
 
 
-def largest_costs(path: Path, origins: dict[str, str]) -> list[dict]:
-    """Return the operations that took most of the time of a trace, summed by name.
+def kind_of(origin: str) -> str:
+    """Return where in a training step an operation belongs and what it computes, as in "backward dot_general"."""
+    way = "backward" if "transpose(" in origin else "forward" if "jvp(" in origin else "rest"
+    return f"{way} {origin.rsplit('/', 1)[-1]}".rstrip()
+
+
+def sum_kinds(costs: list[dict]) -> dict[str, float]:
+    """Return the shares of the costs summed by kind, the largest first."""
+    shares = collections.Counter()
+    for cost in costs:
+        shares[kind_of(cost["origin"])] += cost["share"]
+    return dict(shares.most_common())
+
+
+def all_costs(path: Path, origins: dict[str, str]) -> list[dict]:
+    """Return the operations of a trace, summed by name, the one that took most of the time first.
 
     They are taken from the lines of the devices' operations; on a CPU, which has none, from the threads that compute.
     """
@@ -127,7 +145,7 @@ def largest_costs(path: Path, origins: dict[str, str]) -> list[dict]:
     total = sum(ms.values())
     return [
         {"what": name, "origin": origins.get(name, ""), "ms": t, "share": t / total, "times": times[name]}
-        for name, t in ms.most_common(NUM_COSTS)
+        for name, t in ms.most_common()
     ]
 
 

@@ -50,7 +50,9 @@ def growth_lines(name: str, found: dict) -> list[str]:
 def profile_lines(name: str, found: dict) -> list[str]:
     """Return what took longest."""
     lines = [f"{name}: the device is busy {100 * found['busy']:.1f} % of the time; longest:"]
-    return lines + [f"  {100 * row['share']:5.1f} %  {row['name'][:100]}" for row in found["rows"][:5]]
+    lines += [f"  {100 * row['share']:5.1f} %  {row['name'][:100]}" for row in found["rows"][:5]]
+    kinds = ", ".join(f"{100 * kind['share']:.1f} % {kind['kind']}" for kind in found["kinds"][:5])
+    return [*lines, f"  by kind: {kinds}"]
 
 
 def lines_of(results: dict[str, dict]) -> list[str]:

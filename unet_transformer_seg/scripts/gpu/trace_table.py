@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-NUM_SHOWN = 15
+NUM_SHOWN, NUM_KINDS = 15, 8
 
 
 def read_events(folder: Path) -> list[dict]:
@@ -60,6 +60,20 @@ def busy_share(events: list[dict]) -> float:
     return busy / max(end - spans[0][0], 1e-9)
 
 
+def kind_of(origin: str) -> str:
+    """Return where in a training step an operation belongs and what it computes, as in "backward dot_general"."""
+    way = "backward" if "transpose(" in origin else "forward" if "jvp(" in origin else "rest"
+    return f"{way} {origin.rsplit('/', 1)[-1]}".rstrip()
+
+
+def sum_kinds(rows: list[dict]) -> list[dict]:
+    """Return the shares of the operations summed by kind, the largest first."""
+    shares = defaultdict(float)
+    for row in rows:
+        shares[kind_of(row["origin"])] += row["share"]
+    return [{"kind": kind, "share": share} for kind, share in sorted(shares.items(), key=lambda item: -item[1])]
+
+
 def main() -> None:
     """List, and write the list."""
     parser = argparse.ArgumentParser(description="List what took longest in a trace.")
@@ -86,8 +100,10 @@ def main() -> None:
         print(
             f"| {row['ms_a_step']:.3f} ms | {100 * row['share']:.1f} % | {row['name'][:60]} | {row['origin'][-120:]} |"
         )
+    kinds = sum_kinds(rows)
+    print("by kind: " + ", ".join(f"{100 * found['share']:.1f} % {found['kind']}" for found in kinds[:NUM_KINDS]))
     if arguments.json:
-        arguments.json.write_text(json.dumps({"busy": busy, "rows": rows}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"busy": busy, "rows": rows, "kinds": kinds}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
