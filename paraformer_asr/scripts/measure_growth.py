@@ -13,7 +13,6 @@ codes: 0 all is measured, 75 --max-minutes are over and the same command goes on
 """
 
 import argparse
-import ctypes
 import gc
 import itertools
 import json
@@ -78,11 +77,10 @@ def plan_points(arguments: argparse.Namespace) -> list[tuple[float, int]]:
 
 def reset_peak() -> int:
     """Hand unused memory back, begin to watch for the largest memory anew, and return what is resident now."""
-    from asr.training.process_memory import forget_peak, resident_bytes
+    from asr.training.process_memory import forget_peak, give_back_freed, resident_bytes
 
     gc.collect()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    give_back_freed()
     forget_peak()
     return resident_bytes()
 
