@@ -30,6 +30,30 @@ def test_depthwise_equals_the_loop_and_a_grouped_convolution(keys, left):
     np.testing.assert_allclose(y, grouped, atol=1e-5)
 
 
+@pytest.mark.parametrize("left", [0, 2, 4])
+def test_the_gradient_of_the_depthwise_convolution_is_that_of_a_grouped_one(keys, left):
+    x, kernel = jax.random.normal(keys(), (B, T, D)), jax.random.normal(keys(), (K, D))
+    weight = jax.random.normal(keys(), (B, T, D))
+
+    def grouped(x, kernel):
+        padding, numbers = [(left, K - 1 - left)], ("NTC", "TIO", "NTC")
+        return jax.lax.conv_general_dilated(
+            x, kernel[:, None], (1,), padding, dimension_numbers=numbers, feature_group_count=D
+        )
+
+    expected = jax.grad(lambda x, kernel: (weight * grouped(x, kernel)).sum(), argnums=(0, 1))(x, kernel)
+
+    def score(x, kernel):
+        return (weight * depthwise_conv1d(x, kernel, left=left)).sum()
+
+    found = jax.jit(jax.grad(score, argnums=(0, 1)))(x, kernel)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    half = jax.jit(jax.grad(score, argnums=(0, 1)))(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert [leaf.dtype for leaf in half] == [jnp.bfloat16] * 2
+    np.testing.assert_allclose(half[1].astype(jnp.float32), expected[1], atol=0.15)
+
+
 def test_conv1d_equals_the_compilers(keys):
     x, kernel, bias = (jax.random.normal(keys(), shape) for shape in ((B, T, D), (3, D, F), (F,)))
     expected = jax.lax.conv_general_dilated(x, kernel, (1,), [(1, 1)], dimension_numbers=("NTC", "TIO", "NTC"))

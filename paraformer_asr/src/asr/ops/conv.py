@@ -30,9 +30,46 @@ def depthwise_conv1d(x_btd, kernel_kd, *, left: int):
     chex.assert_rank([x_btd, kernel_kd], [3, 2])
     chex.assert_type([x_btd, kernel_kd], float)
     chex.assert_equal(x_btd.shape[-1], kernel_kd.shape[-1])
-    taps, num_frames = kernel_kd.shape[0], x_btd.shape[1]
+    return _depthwise(x_btd, kernel_kd, left)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x_btd, kernel_kd, left: int):
+    """Return the shifted multiply-adds of `depthwise_conv1d`; their gradients are written out below."""
+    return sum(
+        shifted_btd * kernel_kd[i][None, None, :]
+        for i, shifted_btd in enumerate(_shifted(x_btd, left, kernel_kd.shape[0]))
+    )
+
+
+def _depthwise_forward(x_btd, kernel_kd, left: int):
+    return _depthwise(x_btd, kernel_kd, left), (x_btd, kernel_kd)
+
+
+def _depthwise_backward(left: int, saved, dy_btd):
+    """Return the gradients: dx is dy convolved with the turned kernel, dkernel[i] = Σ_bt dy[t] · x[t − left + i].
+
+    The barrier has dy computed once. Without it the compiler computes what made it, the mask of a dropout for example,
+    again for each tap.
+    """
+    x_btd, kernel_kd = saved
+    taps = kernel_kd.shape[0]
+    dy_btd = jax.lax.optimization_barrier(dy_btd)
+    dx_btd = _depthwise(dy_btd, kernel_kd[::-1], taps - 1 - left)
+    sums = [
+        jnp.einsum("btd,btd->d", dy_btd, shifted_btd, preferred_element_type=jnp.float32)
+        for shifted_btd in _shifted(x_btd, left, taps)
+    ]
+    return dx_btd.astype(x_btd.dtype), jnp.stack(sums).astype(kernel_kd.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _shifted(x_btd, left: int, taps: int) -> list:
+    """Return, for each tap i, the sequence x[t − left + i], zeros outside."""
     padded_bsd = _pad(x_btd, left, taps)
-    return sum(padded_bsd[:, i : i + num_frames] * kernel_kd[i][None, None, :] for i in range(taps))
+    return [padded_bsd[:, i : i + x_btd.shape[1]] for i in range(taps)]
 
 
 @functools.partial(jax.jit, static_argnames=("left",))
