@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from asr.cli import run_command
 from asr.errors import UserError
@@ -71,6 +72,8 @@ def order_letters(letters: Iterable[str]) -> list[str]:
 def draw_confusions(counts: Counter, path: Path) -> None:
     """Draw the counts: rows are what was said, columns what was understood, the wrong ones in colour.
 
+    Frames hold letters that rhyme.
+
     Args:
         counts: (letter, letter or OTHER or NOTHING) → times, at least one.
         path: the picture.
@@ -91,9 +94,14 @@ def draw_confusions(counts: Counter, path: Path) -> None:
             dark = not right and shares_ta[row, column] > 0.6 * shares_ta.max()
             colour = ("white" if dark else "black", 0.35 if right else 1.0)
             axes.text(column, row, count, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(answers)), [answer if is_letter(answer) else "" for answer in answers])
-    for place, name in enumerate((OTHER, NOTHING), len(answers) - 2):
-        axes.text(place, -0.7, name, rotation=90, ha="center", va="bottom", fontsize=9)
+    axes.set_xticks(range(len(answers)), answers)
+    for label in axes.get_xticklabels()[-2:]:
+        label.set_rotation(90)
+    for group in RHYMES:
+        rows, columns = ([i for i, letter in enumerate(letters) if letter in group] for letters in (truths, answers))
+        if rows and columns:
+            corner = columns[0] - 0.5, rows[0] - 0.5
+            axes.add_patch(Rectangle(corner, len(columns), len(rows), fill=False, edgecolor="grey", linewidth=0.8))
     axes.set_yticks(range(len(truths)), truths)
     axes.set_xlabel("understood")
     axes.set_ylabel("said")
