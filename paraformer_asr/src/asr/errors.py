@@ -7,6 +7,7 @@ EXIT_HANG = 4  # no step was completed in training.watchdog_minutes
 EXIT_PEER_LOST = 5  # another process of a distributed run is gone
 EXIT_UNFINISHED = 75  # stopped by --max-minutes: resume to go on
 EXIT_INTERRUPTED = 130  # Ctrl-C
+EXIT_NOBODY_READS = 141  # SIGPIPE: `… | head`
 EXIT_TERMINATED = 143  # SIGTERM
 
 

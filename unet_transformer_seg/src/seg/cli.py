@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from seg.errors import (
     EXIT_INTERRUPTED,
+    EXIT_NOBODY_READS,
     EXIT_NON_FINITE,
     EXIT_OK,
     EXIT_PEER_LOST,
@@ -51,7 +52,12 @@ def run_training_command(main: Callable[[], int | None]) -> None:
 def _code_of(main: Callable[[], int | None]) -> int:
     """Return the exit code of a command; print its mistake."""
     try:
-        return main() or EXIT_OK
+        code = main() or EXIT_OK
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads what is printed, `head` for example, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+        return EXIT_NOBODY_READS
     except tuple(CODES) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return CODES[type(error)]
@@ -76,11 +82,6 @@ def _leave_before_the_start(number, _frame) -> None:
 def printable(text: str) -> str:
     """Return the text with what would steer a terminal written out, as a name of a file may hold it."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-def _raise_terminated(_number, _frame) -> None:
-    print("terminated", file=sys.stderr)
-    sys.exit(EXIT_TERMINATED)
 
 
 def leave_at_once(code: int) -> None:
