@@ -47,19 +47,23 @@ class FakeCommands:
                 run = Path(words[1])
             self._trained[run] = self._trained[run][0] + 1, self._trained[run][1]
             self.calls.append(("train", run.name[16:], settings))
+            self._write_table(run)
             return types.SimpleNamespace(returncode=0 if self._trained[run][0] == self._pieces else 75)
         run = Path(words[1])
         self.calls.append(("score", run.name[16:], settings))
-        settings = self._trained[run][1]
-        speed, epochs = self._speeds.get(run.name[16:-6], 100.0), float(settings.get("training.num_epochs", 40))
+        assert words[words.index("--average") + 1] == "2"  # evaluations were two, though five checkpoints may be kept
         (run / "eval_val").mkdir()
         (run / "eval_val" / "metrics.json").write_text(
             json.dumps({"words": {"error_rate": 0.07}, "characters": {"error_rate": 0.05}})
         )
+        return types.SimpleNamespace(returncode=0)
+
+    def _write_table(self, run):
+        epochs = int(self._trained[run][1]["training.num_epochs"])
+        speed = self._speeds.get(run.name[16:-6], 100.0)
         with (run / "results.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerows([["epoch", "seconds", "audio_s_per_s"], [int(epochs), 600, speed]])
-        return types.SimpleNamespace(returncode=0)
+            writer.writerows([["epoch", "seconds", "audio_s_per_s"], [epochs // 2, 300, speed], [epochs, 600, speed]])
 
 
 def make_data(folder):

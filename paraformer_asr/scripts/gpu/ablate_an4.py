@@ -66,7 +66,6 @@ class Pieces:
     def __init__(self, arguments: argparse.Namespace):
         self._arguments, self.results = arguments, arguments.results.absolute()
         self._end = time.monotonic() + 60 * arguments.minutes
-        self._average = arguments.average
 
     def score(self, name: str, seed: int, overrides: list[str]) -> dict:
         """Return the row of a run, which is trained and scored before if need be.
@@ -86,7 +85,9 @@ class Pieces:
             else:
                 self._run("asr.train", "--resume", str(run))
             run = self._find(full_name)
-            self._run("asr.eval", "--run", str(run), "--split", "val", "--checkpoint", "last", *self._average)
+            average = str(min(arguments.average, len(read_table(run))))  # a short run leaves fewer checkpoints
+            words = "--run", str(run), "--split", "val", "--checkpoint", "last", "--average", average
+            self._run("asr.eval", *words)
         return read_row(name, seed, run)
 
     def _find(self, name: str) -> Path | None:
@@ -108,10 +109,15 @@ class Pieces:
             sys.exit(code)
 
 
+def read_table(run: Path) -> list[dict]:
+    """Return a row for each evaluation of a run, and so for each checkpoint that it saved."""
+    with (run / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read_row(name: str, seed: int, run: Path) -> dict:
     """Return what the record of a scored run tells."""
-    with (run / "results.csv").open(newline="") as file:
-        last = list(csv.DictReader(file))[-1]
+    last = read_table(run)[-1]
     scores = json.loads((run / "eval_val" / "metrics.json").read_text())
     return {
         "variant": name,
@@ -184,10 +190,8 @@ def main() -> int:
     arguments = parse_arguments()
     if not arguments.root.is_dir():
         raise UserError(f"{arguments.root}: expected the folder of AN4")
-    kept = load_config(
-        arguments.config, [f"data.root={arguments.root}", *arguments.overrides]
-    ).training.keep_checkpoints
-    arguments.average = ["--average", str(arguments.average or kept)]
+    config = load_config(arguments.config, [f"data.root={arguments.root}", *arguments.overrides])
+    arguments.average = arguments.average or config.training.keep_checkpoints
     names = [RECIPE, *(name for name in VARIANTS if name != RECIPE and name in (arguments.only or VARIANTS))]
     pieces = Pieces(arguments)
     pieces.results.mkdir(parents=True, exist_ok=True)
