@@ -83,20 +83,22 @@ def test_kernels_are_rounded_once_and_the_answers_are_the_same_to_the_bit():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "backend", "cores", "accepted", "expected"),
+    ("dtype", "backend", "cores", "wide", "accepted", "expected"),
     [
-        ("float32", "cpu", 1, True, PRODUCTS_BY_EIGEN),
-        ("float32", "cpu", 1, False, {}),
-        ("float32", "cpu", 2, True, {}),
-        ("bfloat16", "cpu", 1, True, {}),
-        ("float32", "gpu", 1, True, {}),
+        ("float32", "cpu", 1, True, True, PRODUCTS_BY_EIGEN),
+        ("float32", "cpu", 1, True, False, {}),
+        ("float32", "cpu", 1, False, True, {}),
+        ("float32", "cpu", 2, True, True, {}),
+        ("bfloat16", "cpu", 1, True, True, {}),
+        ("float32", "gpu", 1, True, True, {}),
     ],
 )
-def test_the_compiler_is_told_of_eigen_for_float32_on_one_core_alone(
-    dtype, backend, cores, accepted, expected, monkeypatch
+def test_the_compiler_is_told_of_eigen_for_float32_on_one_wide_core_alone(
+    dtype, backend, cores, wide, accepted, expected, monkeypatch
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(tuning, "num_cores", lambda: cores)
+    monkeypatch.setattr(tuning, "has_avx512", lambda: wide)
     monkeypatch.setattr(tuning, "_accepts_eigen", lambda: accepted)
     assert compiler_options(config(dtype).model) == expected
 
@@ -112,6 +114,22 @@ def test_packed_weights_are_the_same_to_a_program(dtype, cores, turns, monkeypat
     assert (shapes != [leaf.shape for leaf in jax.tree.leaves(variables())]) == turns
     program = packed.reading(lambda weights, factor: jax.tree.map(lambda leaf: leaf * factor, weights))
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, 2 * y), program(packed.arrays, 2), variables())
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("model name : a\nflags\t\t: fpu avx2 avx512f avx512bw\n", True),
+        ("model name : avx512f\nflags\t\t: fpu avx2 avx512fp16x\n", False),
+        (None, False),
+    ],
+)
+def test_wide_vectors_are_what_the_system_tells(told, expected, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    if told:
+        file.write_text(told)
+    monkeypatch.setattr(tuning, "CPU_INFO", file)
+    assert tuning.has_avx512.__wrapped__() is expected
 
 
 def test_a_program_compiles_with_the_options_of_this_version():
