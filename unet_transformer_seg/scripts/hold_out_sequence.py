@@ -30,7 +30,11 @@ def main() -> int:
     parser.add_argument("sequence", help="beginning of the names of its frames, for example 0006R0")
     parser.add_argument("--out", type=Path, default=Path("lists"))
     arguments = parser.parse_args()
-    frames = pairs(arguments.root, "train") + pairs(arguments.root, "val")
+    try:
+        frames = pairs(arguments.root, "train") + pairs(arguments.root, "val")
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; expected train/images and val/images", file=sys.stderr)
+        return 2
     held_out = [pair for pair in frames if Path(pair[0]).name.startswith(arguments.sequence)]
     if not held_out:
         known = sorted({Path(image).name.split("_")[0] for image, _ in frames})

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -136,3 +137,8 @@ def test_what_fails_ends_the_call_with_its_code(ablate, tmp_path, monkeypatch, c
     assert call(ablate, monkeypatch, data, tmp_path / "results") == 3
     assert call(ablate, monkeypatch, tmp_path / "missing", tmp_path / "results") == 2
     assert "missing: expected the folder of" in capsys.readouterr().err
+    monkeypatch.undo()
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, ablate.PROJECT / "scripts" / "hold_out_sequence.py", tmp_path / "empty", "0006R0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "expected train/images" in done.stderr

@@ -53,7 +53,7 @@ def _code_of(main: Callable[[], int | None]) -> int:
     """Return the exit code of a command; print its mistake."""
     try:
         code = main() or EXIT_OK
-        sys.stdout.flush()
+        print(end="", flush=True)  # here, where a reader that is gone is noticed
         return code
     except BrokenPipeError:  # who reads what is printed, `head` for example, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain

@@ -38,10 +38,9 @@ def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence
     for row, column in pixels:
         if not (0 <= row < size[0] and 0 <= column < size[1]):
             raise UserError(f"pixel {row} {column}: the image has {size[0]} rows and {size[1]} columns")
-    weights_lasj = _attention(predictor, image_hwc)
     # Pooling drops an odd last row: its pixels belong to the token before.
     asking_p = [min(row // stride, h - 1) * w + min(column // stride, w - 1) for row, column in pixels]
-    maps_plaj = np.moveaxis(weights_lasj[:, :, asking_p], 2, 0)
+    maps_plaj = np.moveaxis(_attention(predictor, image_hwc, asking_p), 2, 0)
     return maps_plaj.reshape(*maps_plaj.shape[:3], h, w)
 
 
@@ -67,8 +66,8 @@ def token_grid(config: ModelConfig, size: tuple[int, int]) -> tuple[int, tuple[i
     return stride, tuple(-(-n // stride) for n in size)
 
 
-def _attention(predictor: Predictor, image_hwc: np.ndarray) -> np.ndarray:
-    """Return weights_lasj: float32[l, a, s, j] of all tokens."""
+def _attention(predictor: Predictor, image_hwc: np.ndarray, asking_p: Sequence[int]) -> np.ndarray:
+    """Return weights_lapj: float32[l, a, p, j], what the tokens of these numbers attend to."""
     config = predictor.config
     model = build_model(config.model)
 
@@ -77,6 +76,6 @@ def _attention(predictor: Predictor, image_hwc: np.ndarray) -> np.ndarray:
         x_bhwc = normalise(to_unit(image_bhwc), config.data.mean, config.data.std)
         _, found = model.apply(variables, x_bhwc, train=False, mutable=["attention"])
         (weights_lbasj,) = jax.tree.leaves(found["attention"])
-        return weights_lbasj[:, 0]
+        return weights_lbasj[:, 0][:, :, np.asarray(asking_p)]
 
     return np.asarray(weights(predictor.variables, image_hwc[None]))
