@@ -12,6 +12,7 @@ import pytest
 
 from seg import run_dir
 from seg.classes import make_class_table
+from seg.compiler import compiler_options
 from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
 
@@ -107,12 +108,14 @@ def test_the_environment_says_what_the_numbers_may_depend_on(config, monkeypatch
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     monkeypatch.setattr(sys, "argv", ["seg.train", "--config", "c.yaml"])
     noted = json.loads(run_dir.create_run_dir(config, CLASSES).environment_file.read_text())
-    assert set(noted) == {"time", "command", "python", "platform", "cores", "devices", "flags", "packages", "git"}
+    machine = {"time", "command", "python", "platform", "cores", "devices"}
+    assert set(noted) == machine | {"flags", "compiler_options", "packages", "git"}
     assert noted["command"] == [sys.executable, "seg.train", "--config", "c.yaml"]
     assert datetime.datetime.fromisoformat(noted["time"]).tzinfo is not None
     assert noted["devices"] and noted["devices"][0].startswith("cpu")
     assert noted["packages"]["jax"].count(".") >= 2 and noted["packages"]["unet-transformer-seg"]
     assert "XLA_FLAGS" in noted["flags"]
+    assert noted["compiler_options"] == compiler_options()
     assert 1 <= noted["cores"] <= os.cpu_count()
 
 

@@ -4,7 +4,7 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
 
     config.yaml        all settings, resolved; loads back equal
     classes.json       names and colours
-    environment.json   versions, devices, flags, commit, command
+    environment.json   versions, devices, flags and compiler options, commit, command
     train.log          what the terminal showed, and each logged step
     results.csv        one row for each evaluation
     metrics.json       the same in detail, with the scores of each class
@@ -29,6 +29,7 @@ from pathlib import Path
 import jax
 
 from seg.classes import ClassTable, load_class_table
+from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config_reader import load_config, save_config
 from seg.errors import UserError
@@ -155,6 +156,7 @@ def describe_environment() -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
         "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))},
+        "compiler_options": compiler_options(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git": describe_commit(Path(__file__)),
     }

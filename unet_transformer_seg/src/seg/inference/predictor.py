@@ -14,6 +14,7 @@ import numpy as np
 
 from seg.checkpoints import restore_variables
 from seg.classes import ClassTable, load_class_table
+from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config_reader import load_config
 from seg.errors import UserError
@@ -43,7 +44,8 @@ class Predictor:
         self.config, self.classes = config, classes
         self.tile = window_shape(config)
         self.variables = jax.device_put(variables)
-        self._probabilities = jax.jit(make_forward(build_model(config.model), config))
+        forward = make_forward(build_model(config.model), config)
+        self._probabilities = jax.jit(forward, compiler_options=compiler_options())
 
     def predict(self, image_hwc: np.ndarray) -> np.ndarray:
         """Return the class of each pixel.
