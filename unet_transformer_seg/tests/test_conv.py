@@ -151,3 +151,11 @@ def test_space_to_depth_keeps_each_block_together_and_can_be_undone(key, factor)
     deep = conv.space_to_depth(x_bhwc, factor)
     np.testing.assert_array_equal(deep[1, 0, 0].reshape(factor, factor, 3), x_bhwc[1, :factor, :factor])
     np.testing.assert_array_equal(conv.depth_to_space(deep, factor), x_bhwc)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_the_gradient_of_depth_to_space_moves_back(keys, factor):
+    deep_bhwc = jax.random.normal(keys(), (2, 3, 4, 5 * factor**2))
+    weights_bhwo = jax.random.normal(keys(), (2, 3 * factor, 4 * factor, 5))
+    found = jax.grad(lambda x: jnp.sum(conv.depth_to_space(x, factor) * weights_bhwo))(deep_bhwc)
+    np.testing.assert_array_equal(found, conv.space_to_depth(weights_bhwo, factor))

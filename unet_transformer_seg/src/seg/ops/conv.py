@@ -230,7 +230,34 @@ def space_to_depth(x_bhwc: chex.Array, factor: int) -> chex.Array:
 def depth_to_space(x_bhwc: chex.Array, factor: int) -> chex.Array:
     """Return the inverse of `space_to_depth`."""
     chex.assert_rank(x_bhwc, 4)
+    return _depth_to_space_cpu(x_bhwc, factor) if jax.default_backend() == "cpu" else _to_space(x_bhwc, factor)
+
+
+def _to_space(x_bhwc, factor: int):
     b, h, w, c = x_bhwc.shape
     o = c // factor**2
     blocks = x_bhwc.reshape(b, h, w, factor, factor, o)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * factor, w * factor, o)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _depth_to_space_cpu(x_bhwc, factor: int):
+    """Return `_to_space`; its gradient is written out below."""
+    return _to_space(x_bhwc, factor)
+
+
+def _depth_to_space_forward(x_bhwc, factor: int):
+    return _to_space(x_bhwc, factor), None
+
+
+def _depth_to_space_backward(factor: int, _, dy_bhwo):
+    """Return the gradient, whose rows of a block are laid side by side.
+
+    Without the barrier the compiler would compute dy once for each product that the gradient goes into.
+    """
+    b, h, w, o = dy_bhwo.shape
+    rows_bhiwf = jax.lax.optimization_barrier(dy_bhwo).reshape(b, h // factor, factor, w // factor, factor * o)
+    return (jnp.concatenate([rows_bhiwf[:, :, i] for i in range(factor)], axis=-1),)
+
+
+_depth_to_space_cpu.defvjp(_depth_to_space_forward, _depth_to_space_backward)
