@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "src" / "seg"
 OTHER_PACKAGE = "asr"
 
-GROUND = {"errors", "yaml_nodes", "classes", "config", "config_rules", "config_reader", "contracts", "cli"}
+GROUND = {"errors", "yaml_nodes", "classes", "config", "config_rules", "config_reader", "contracts", "compiler", "cli"}
 FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "pictures": 2, "models": 3, "data": 3}
 FLOORS |= {"checkpoints": 3, "run_dir": 3, "published": 4, "training": 5, "inference": 5}
 COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
