@@ -8,6 +8,7 @@ import pytest
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.errors import UserError
+from seg.inference import predictor as module
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
 
@@ -162,3 +163,9 @@ def test_floats_are_refused():
 def test_a_folder_without_a_config_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"run directory or a model folder.*config\.yaml"):
         load_predictor(tmp_path)
+
+
+def test_the_network_is_compiled_with_the_options_of_the_processor(monkeypatch):
+    monkeypatch.setattr(module, "compiler_options", lambda: {"xla_cpu_has_no_such_option": "1"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_has_no_such_option"):
+        Predictor(tiny_config(), CLASSES, VARIABLES).predict(np.zeros((32, 24, 3), np.uint8))
