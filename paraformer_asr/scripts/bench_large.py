@@ -8,8 +8,9 @@ All sides hold the same 220 million random weights (a folder as FunASR publishes
 predictor and decoder; ONNX Runtime runs FunASR's own export of them. Ours computes the same and besides each token's
 confidence and times: two compiled programs, with the number of tokens fetched in between, as `asr.infer` does.
 
-Each side runs in a process of its own, alternating, so that a machine whose speed drifts does not favour one. The ratio
-to ONNX Runtime is taken within each round, and its median is the result. The tokens of all sides are compared.
+Each side lives in a process of its own. In each round every side recognises once, with a pause before in which waiting
+threads go to sleep, so a machine whose speed drifts favours none. The ratio to ONNX Runtime is taken within each round;
+its median is the result, the quartiles say how far to trust it. The tokens of all sides are compared.
 """
 
 import argparse
@@ -28,7 +29,7 @@ FRAMES, INPUT_WIDTH = 167, 560
 VOCABULARY = 8404
 FIRING_BIAS = -1.0
 """Of the predictor's output: with it the noise holds about four tokens a second, as speech does."""
-MIN_REPEATS, MIN_SECONDS = 3, 3.0
+PAUSE_S = 0.15
 
 
 def make_folder(folder: Path) -> None:
@@ -76,12 +77,12 @@ def open_ours(folder: Path, dtype: str):
     from asr.inference.programs import Heard, make_spell
     from asr.inference.shapes import row_counts
     from asr.inference.transcriber import load_parts
-    from asr.inference.tuning import PackedWeights, compiler_options, ready_weights
+    from asr.inference.tuning import PackedWeights, ready_weights
     from asr.models import build_model
 
     config, _, _, variables = load_parts(folder, overrides=[f"model.dtype={dtype}"])
     config, variables = ready_weights(config, variables)
-    weights, options = PackedWeights(config.model, variables), compiler_options(config.model)
+    weights = PackedWeights(config.model, variables)
     model, rows = build_model(config.model), row_counts(FRAMES, 1)
     spell = jax.jit(weights.reading(make_spell(config)), static_argnums=2)
     listen = jax.jit(weights.reading(lambda variables, *sound: model.apply(variables, *sound, method="encode")))
@@ -89,7 +90,7 @@ def open_ours(folder: Path, dtype: str):
 
     def once(key, lower):
         if key not in compiled:
-            compiled[key] = lower().compile(options)
+            compiled[key] = lower().compile(weights.options)
         return compiled[key]
 
     def recognise(features_bti, lengths_b):
@@ -154,84 +155,118 @@ def export_onnx(folder: Path) -> None:
     model.export(type="onnx", quantize=False, output_dir=str(folder / "onnx"), max_seq_len=512, device="cpu")
 
 
-def time_side(side: str, folder: Path, num_cores: int, batch_sizes: list[int]) -> dict:
-    """Return the median seconds of a batch, and the tokens, for each batch size."""
+class Side:
+    """One side in a process of its own, that recognises when it is told to.
+
+    Attributes:
+        seconds: of each call, by batch size.
+        tokens: of each utterance, by batch size.
+    """
+
+    def __init__(self, name: str, python: str, folder: Path, num_cores: int):
+        command = [python, __file__, "--serve", name, str(folder), str(num_cores)]
+        # Waiting threads of one library must not slow another.
+        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.seconds: dict[int, list[float]] = {}
+        self.tokens: dict[int, list] = {}
+
+    def prepare(self, size: int) -> None:
+        """Compile and warm up for a batch size."""
+        for _ in range(2):
+            self.tokens[size] = self._call(size)["tokens"]
+        self.seconds[size] = []
+
+    def time(self, size: int) -> None:
+        """Recognise a batch once more."""
+        time.sleep(PAUSE_S)
+        self.seconds[size].append(self._call(size)["seconds"])
+
+    def end(self) -> None:
+        """Let the process end."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _call(self, size: int) -> dict:
+        self._process.stdin.write(f"{size}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            sys.exit("error: a side could not be timed, see above")
+        return json.loads(answer)
+
+
+def serve(name: str, folder: Path, num_cores: int) -> None:
+    """Recognise a batch for each size read, and write a line of JSON."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the libraries talk
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:num_cores])
-    match side:
+    match name:
         case "onnx":
             recognise = open_onnx(folder, num_cores)
         case "eager":
             recognise = open_eager(folder, num_cores)
         case dtype:
             recognise = open_ours(folder, dtype)
-    result = {}
-    for size in batch_sizes:
-        sound = make_features(size)
+    for line in sys.stdin:
+        sound = make_features(int(line))
+        start = time.perf_counter()
         ids_bu, lengths_b = recognise(*sound)
-        seconds: list[float] = []
-        while len(seconds) < MIN_REPEATS or sum(seconds) < MIN_SECONDS:
-            start = time.perf_counter()
-            recognise(*sound)
-            seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         tokens = [row[:length].tolist() for row, length in zip(ids_bu, lengths_b, strict=True)]
-        result[str(size)] = {"median_s": statistics.median(seconds), "min_s": min(seconds), "tokens": tokens}
-    return result
-
-
-def run(python: str, arguments: list) -> None:
-    """Run this script in another process; waiting threads of one library must not slow another."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    command = [python, __file__, *map(str, arguments)]
-    if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode:
-        sys.exit("error: a side could not be timed, see above")
+        print(json.dumps({"seconds": seconds, "tokens": tokens}), file=answers, flush=True)
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict:
-    """Run all sides in turn and return every number."""
+    """Run all sides in turn and return the seconds of each call by cores, batch size and side."""
     if not (folder / "model.pt").exists():
         make_folder(folder)
     if not (folder / "onnx").exists():
-        run(arguments.peer_python, ["--export", folder])
+        subprocess.run([arguments.peer_python, __file__, "--export", folder], stdout=subprocess.DEVNULL, check=True)
     available = len(os.sched_getaffinity(0))
     results: dict[str, dict] = {}
     for num_cores in arguments.cores:
         if num_cores > available:
             print(f"{num_cores} cores: not measured, this machine has {available}")
             continue
-        rounds = []
-        for _ in range(arguments.rounds):
-            numbers = {}
-            for side in arguments.sides:
-                python = arguments.peer_python if side in ("onnx", "eager") else sys.executable
-                file = folder / "numbers.json"
-                run(python, ["--time", side, folder, num_cores, *arguments.batch, "--json", file])
-                numbers[side] = json.loads(file.read_text())
-            rounds.append(numbers)
-        results[str(num_cores)] = rounds
-        for size in map(str, arguments.batch):
-            print(format_row(num_cores, size, rounds), flush=True)
+        pythons = {"onnx": arguments.peer_python, "eager": arguments.peer_python}
+        sides = {name: Side(name, pythons.get(name, sys.executable), folder, num_cores) for name in arguments.sides}
+        for size in arguments.batch:
+            for side in sides.values():
+                side.prepare(size)
+            for _ in range(arguments.rounds):
+                for side in sides.values():
+                    side.time(size)
+            print(format_row(num_cores, size, sides), flush=True)
+            results.setdefault(str(num_cores), {})[str(size)] = {name: sides[name].seconds[size] for name in sides}
+        for side in sides.values():
+            side.end()
     return results
 
 
-def format_row(num_cores: int, size: str, rounds: list[dict]) -> str:
+def format_row(num_cores: int, size: int, sides: dict[str, Side]) -> str:
     """Return the median of each side's time and of its ratio to ONNX Runtime, and how the tokens compare."""
     parts = []
-    for side in rounds[0]:
-        median_ms = 1e3 * statistics.median(numbers[side][size]["median_s"] for numbers in rounds)
-        ratio = statistics.median(
-            numbers[side][size]["median_s"] / numbers["onnx"][size]["median_s"] for numbers in rounds
-        )
-        parts.append(f"{side} {median_ms:.0f} ms ({ratio:.2f}{differing_tokens(rounds[0], side, size)})")
+    for name, side in sides.items():
+        seconds = side.seconds[size]
+        text = f"{name} {1e3 * statistics.median(seconds):.0f} ms"
+        if name != "onnx" and "onnx" in sides:
+            ratios = [mine / peers for mine, peers in zip(seconds, sides["onnx"].seconds[size], strict=True)]
+            low, median, high = statistics.quantiles(ratios, n=4)
+            text += f" ({median:.2f}, quartiles {low:.2f} and {high:.2f})"
+        parts.append(text + differing_tokens(sides, name, size))
     return f"{num_cores} cores, batch {size}: " + ", ".join(parts)
 
 
-def differing_tokens(numbers: dict, side: str, size: str) -> str:
+def differing_tokens(sides: dict[str, Side], name: str, size: int) -> str:
     """Return how many tokens of a side are not those of our float32, edit distance over all utterances."""
-    if "float32" not in numbers or side == "float32":
+    if "float32" not in sides or name == "float32":
         return ""
     from rapidfuzz.distance import Levenshtein
 
-    pairs = list(zip(numbers["float32"][size]["tokens"], numbers[side][size]["tokens"], strict=True))
+    pairs = list(zip(sides["float32"].tokens[size], sides[name].tokens[size], strict=True))
     distance, total = sum(Levenshtein.distance(a, b) for a, b in pairs), sum(len(a) for a, _ in pairs)
     return f", {distance} of {total} tokens differ"
 
@@ -241,23 +276,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Paraformer-large here, in FunASR and in ONNX Runtime.")
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
+    parser.add_argument("--rounds", type=int, default=20, help="calls of each side; at least 2")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--folder", type=Path, help="keep the model here (1.7 GB); default: a temporary folder")
     parser.add_argument("--peer-python", default=sys.executable, help="Python with torch, funasr, onnxruntime")
     parser.add_argument("--json", type=Path, help="write all numbers")
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--time", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.export:
         export_onnx(arguments.export)
         return
-    if arguments.time:
-        side, folder, num_cores, *sizes = arguments.time
-        result = time_side(side, Path(folder), int(num_cores), list(map(int, sizes)))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            result = compare(arguments, arguments.folder or Path(temporary) / "paraformer_large")
+    if arguments.serve:
+        name, folder, num_cores = arguments.serve
+        serve(name, Path(folder), int(num_cores))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        result = compare(arguments, arguments.folder or Path(temporary) / "paraformer_large")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

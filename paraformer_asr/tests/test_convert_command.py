@@ -78,8 +78,6 @@ def test_sound_gives_the_text_that_funasr_gave(opened, tmp_path, monkeypatch, ca
         expected = str(answers["wave_text"])
     assert len(expected) > 5
     monkeypatch.setattr("asr.inference.programs.row_counts", lambda *_: (8,))  # one program spells
-    # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
-    monkeypatch.setattr("asr.inference.programs.compiler_options", lambda _: {"xla_backend_optimization_level": 0})
     assert run(infer.main, monkeypatch, "--model", opened, tmp_path / "a.wav") == 0
     assert capsys.readouterr().out == f"{expected}\n"
 

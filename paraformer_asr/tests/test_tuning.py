@@ -11,7 +11,14 @@ import pytest
 
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from asr.inference import tuning
-from asr.inference.tuning import PRODUCTS_BY_EIGEN, PackedWeights, compiler_options, ready_weights
+from asr.inference.tuning import (
+    BY_DEFAULT,
+    BY_EIGEN,
+    BY_ONEDNN,
+    BY_YNNPACK,
+    PackedWeights,
+    ready_weights,
+)
 from asr.models import build_model, stack_blocks
 from asr.published.funasr import array_shapes
 
@@ -82,38 +89,60 @@ def test_kernels_are_rounded_once_and_the_answers_are_the_same_to_the_bit():
     assert np.ptp(found.alpha_bt[0, :-1]) > 0.05 and np.ptp(logits_buv) > 0.5  # else the comparison says little
 
 
+OLD_JAX, NEW_JAX, EVERYTHING = (0, 10, 2), (0, 12, 0), (BY_EIGEN, BY_ONEDNN)
+
+
 @pytest.mark.parametrize(
-    ("dtype", "backend", "cores", "wide", "accepted", "expected"),
+    ("cores", "wide", "version", "known", "expected"),
     [
-        ("float32", "cpu", 1, True, True, PRODUCTS_BY_EIGEN),
-        ("float32", "cpu", 1, True, False, {}),
-        ("float32", "cpu", 1, False, True, {}),
-        ("float32", "cpu", 2, True, True, {}),
-        ("bfloat16", "cpu", 1, True, True, {}),
-        ("float32", "gpu", 1, True, True, {}),
+        (1, True, NEW_JAX, EVERYTHING, BY_ONEDNN),
+        (2, True, NEW_JAX, EVERYTHING, BY_ONEDNN),
+        (1, True, NEW_JAX, (BY_EIGEN,), BY_EIGEN),
+        (1, True, OLD_JAX, EVERYTHING, BY_EIGEN),
+        (2, True, OLD_JAX, EVERYTHING, BY_YNNPACK),
+        (2, True, NEW_JAX, (), BY_YNNPACK),
+        (1, True, OLD_JAX, (), BY_DEFAULT),
+        (1, False, NEW_JAX, EVERYTHING, BY_DEFAULT),
+        (2, False, NEW_JAX, EVERYTHING, BY_YNNPACK),
     ],
 )
-def test_the_compiler_is_told_of_eigen_for_float32_on_one_wide_core_alone(
-    dtype, backend, cores, wide, accepted, expected, monkeypatch
-):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_products_on_a_cpu_are_chosen_by_vectors_version_and_cores(cores, wide, version, known, expected, monkeypatch):
+    monkeypatch.setattr(jax, "__version_info__", version)
     monkeypatch.setattr(tuning, "num_cores", lambda: cores)
     monkeypatch.setattr(tuning, "has_avx512", lambda: wide)
-    monkeypatch.setattr(tuning, "_accepts_eigen", lambda: accepted)
-    assert compiler_options(config(dtype).model) == expected
+    monkeypatch.setattr(tuning, "_accepts", lambda products: products in known)
+    assert tuning.choose_products(config().model) is expected
+    assert tuning.choose_products(config("bfloat16").model) is BY_DEFAULT
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert tuning.choose_products(config().model) is BY_DEFAULT
 
 
-@pytest.mark.parametrize(
-    ("dtype", "cores", "turns"), [("float32", 4, True), ("float32", 1, False), ("bfloat16", 4, False)]
-)
-def test_packed_weights_are_the_same_to_a_program(dtype, cores, turns, monkeypatch):
-    monkeypatch.setattr(tuning, "num_cores", lambda: cores)
-    packed = PackedWeights(config(dtype).model, variables())
+@pytest.mark.parametrize("products", [BY_DEFAULT, BY_EIGEN, BY_YNNPACK, BY_ONEDNN])
+def test_packed_weights_are_the_same_to_a_program(products, monkeypatch):
+    monkeypatch.setattr(tuning, "choose_products", lambda _: products)
+    packed = PackedWeights(config().model, variables())
+    assert packed.options == products.options
     jax.tree.map(np.testing.assert_array_equal, packed.variables, variables())
     shapes = [leaf.shape for leaf in jax.tree.leaves(packed.arrays)]
-    assert (shapes != [leaf.shape for leaf in jax.tree.leaves(variables())]) == turns
+    assert (shapes != [leaf.shape for leaf in jax.tree.leaves(variables())]) == products.turned
     program = packed.reading(lambda weights, factor: jax.tree.map(lambda leaf: leaf * factor, weights))
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, 2 * y), program(packed.arrays, 2), variables())
+
+
+@pytest.mark.parametrize("products", [BY_EIGEN, BY_YNNPACK, BY_ONEDNN])
+def test_every_way_to_compute_the_products_gives_the_same_answers(products, monkeypatch):
+    if not tuning._accepts(products):
+        pytest.skip("this version of the compiler does not know the options")
+    monkeypatch.setattr(tuning, "choose_products", lambda _: products)
+    packed, model = PackedWeights(config().model, variables()), build_model(MODEL)
+
+    @packed.reading
+    def both(weights):
+        acoustics = model.apply(weights, FEATURES, LENGTHS, method="encode")
+        return acoustics, model.apply(weights, acoustics, 5, method="decode").logits_buv
+
+    found = jax.jit(both).lower(packed.arrays).compile(packed.options)(packed.arrays)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found, answer(MODEL, variables()))
 
 
 @pytest.mark.parametrize(
@@ -132,8 +161,6 @@ def test_wide_vectors_are_what_the_system_tells(told, expected, tmp_path, monkey
     assert tuning.has_avx512.__wrapped__() is expected
 
 
-def test_a_program_compiles_with_the_options_of_this_version():
-    """A version that does not know the option must not be given it."""
-    options = PRODUCTS_BY_EIGEN if tuning._accepts_eigen() else {}
-    lowered = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((3, 3), jnp.float32))
-    np.testing.assert_array_equal(lowered.compile(compiler_options=options)(jnp.eye(3)), np.eye(3))
+def test_options_that_the_compiler_does_not_know_are_found_out():
+    assert tuning._accepts(BY_DEFAULT)
+    assert not tuning._accepts(tuning.Products({"xla_cpu_has_no_such_option": True}, turned=False))

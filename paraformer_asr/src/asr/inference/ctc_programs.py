@@ -19,7 +19,7 @@ from asr.data.tokenizer import Tokenizer
 from asr.decode import ctc_beam_search, ctc_greedy, ctc_spans, make_fusion, read_arpa, spans_to_alignment, token_times
 from asr.inference.programs import Spelling, Variables, abstract_sound, time_grid
 from asr.inference.shapes import Shape
-from asr.inference.tuning import compiler_options
+from asr.inference.tuning import PackedWeights
 from asr.models import build_model
 
 
@@ -78,16 +78,17 @@ def make_times(features: FeaturesConfig) -> Callable[..., tuple[jax.Array, jax.A
 
 
 class BestPathPrograms:
-    """The best path of the CTC head, compiled ahead or when a shape is first met.
-
-    Attributes:
-        variables: the weights, on the device.
-    """
+    """The best path of the CTC head, compiled ahead or when a shape is first met."""
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
-        self.variables, self._options = jax.device_put(variables), compiler_options(config.model)
-        self._best_path = jax.jit(make_best_path(config, cmvn))
+        self._weights = PackedWeights(config.model, variables)
+        self._best_path = jax.jit(self._weights.reading(make_best_path(config, cmvn)))
         self._compiled: dict[Shape, jax.stages.Compiled] = {}
+
+    @property
+    def variables(self) -> Variables:
+        """The weights, on the device."""
+        return self._weights.variables
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
         """Return what has to be called before batches of this shape need no compiler."""
@@ -98,26 +99,29 @@ class BestPathPrograms:
         shape = Shape(*wave_bn.shape)
         if shape not in self._compiled:
             self._compile(shape)
-        return functools.partial(jax.device_get, self._compiled[shape](self.variables, wave_bn, wave_lengths_b))
+        return functools.partial(jax.device_get, self._compiled[shape](self._weights.arrays, wave_bn, wave_lengths_b))
 
     def _compile(self, shape: Shape) -> None:
-        self._compiled[shape] = self._best_path.lower(self.variables, *abstract_sound(shape)).compile(self._options)
+        lowered = self._best_path.lower(self._weights.arrays, *abstract_sound(shape))
+        self._compiled[shape] = lowered.compile(self._weights.options)
 
 
 class BeamPrograms:
-    """The prefix beam search on the CTC head's output; the search itself runs on the host.
-
-    Attributes:
-        variables: the weights, on the device.
-    """
+    """The prefix beam search on the CTC head's output; the search itself runs on the host."""
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, tokenizer: Tokenizer):
         settings = config.inference
-        self.variables, self._options = jax.device_put(variables), compiler_options(config.model)
+        self._weights = PackedWeights(config.model, variables)
         self._features, self._beam_size = config.features, settings.beam_size
         self._fusion = _make_fusion(settings, tokenizer)
-        self._read, self._times = jax.jit(make_read(config, cmvn)), jax.jit(make_times(config.features))
+        self._read = jax.jit(self._weights.reading(make_read(config, cmvn)))
+        self._times = jax.jit(make_times(config.features))
         self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
+
+    @property
+    def variables(self) -> Variables:
+        """The weights, on the device."""
+        return self._weights.variables
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
         """Return what has to be called before batches of this shape need no compiler."""
@@ -129,10 +133,10 @@ class BeamPrograms:
         if shape not in self._compiled:
             self._compile(shape)
         read, times = self._compiled[shape]
-        return functools.partial(self._finish, read(self.variables, wave_bn, wave_lengths_b), times)
+        return functools.partial(self._finish, read(self._weights.arrays, wave_bn, wave_lengths_b), times)
 
     def _compile(self, shape: Shape) -> None:
-        read = self._read.lower(self.variables, *abstract_sound(shape)).compile(self._options)
+        read = self._read.lower(self._weights.arrays, *abstract_sound(shape)).compile(self._weights.options)
         num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
         first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
         length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))

@@ -22,7 +22,7 @@ from asr.config import Config, FeaturesConfig
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.decode import greedy, token_times
 from asr.inference.shapes import Shape, row_counts
-from asr.inference.tuning import PackedWeights, compiler_options
+from asr.inference.tuning import PackedWeights
 from asr.models import Acoustics, build_model
 
 Variables = Any
@@ -97,7 +97,7 @@ class CifPrograms:
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
         self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor
-        self._weights, self._options = PackedWeights(config.model, variables), compiler_options(config.model)
+        self._weights = PackedWeights(config.model, variables)
         self._listen = jax.jit(self._weights.reading(make_listen(config, cmvn)))
         self._spell = jax.jit(self._weights.reading(make_spell(config)), static_argnums=2)
         self._listens: dict[Shape, jax.stages.Compiled] = {}
@@ -146,11 +146,11 @@ class CifPrograms:
         return self._listen.lower(self._weights.arrays, *abstract_sound(shape))
 
     def _compile_listen(self, shape: Shape, lowered: jax.stages.Lowered) -> None:
-        self._listens[shape] = lowered.compile(self._options)
+        self._listens[shape] = lowered.compile(self._weights.options)
 
     def _compile_spell(self, shape: Shape, num_rows: int, heard: Heard) -> None:
         lowered = self._spell.lower(self._weights.arrays, heard, num_rows)
-        self._spells[shape, num_rows] = lowered.compile(self._options)
+        self._spells[shape, num_rows] = lowered.compile(self._weights.options)
 
 
 def abstract_sound(shape: Shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

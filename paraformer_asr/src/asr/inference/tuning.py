@@ -17,10 +17,28 @@ import jax.numpy as jnp
 from asr.config import Config, ModelConfig
 from asr.models import unstack_blocks
 
-PRODUCTS_BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-"""float32 matrix products by Eigen instead of YNNPACK, which keeps the sums over rows. On one core with vectors of 512
-bits the encoder takes 392 instead of 444 ms, the decoder 63 instead of 93 (jax 0.12); with 256 bits Eigen takes 1.7
-times as long as YNNPACK. YNNPACK wins on two cores and in bfloat16, too."""
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Products:
+    """A way to compute the matrix products of a program.
+
+    Attributes:
+        options: of the compiler.
+        turned: the kernels lie with their outputs in front.
+    """
+
+    options: dict[str, str | bool]
+    turned: bool
+
+
+BY_DEFAULT = Products({}, turned=False)
+BY_YNNPACK = Products({}, turned=True)
+BY_EIGEN = Products({"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}, turned=False)
+BY_ONEDNN = Products(
+    {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}, turned=True
+)
+FIRST_JAX_WITH_FAST_ONEDNN = (0, 12)
+"""Before it oneDNN takes 1.2 times as long as YNNPACK here."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -45,26 +63,32 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
     return config, {**variables, "params": params}
 
 
-def compiler_options(config: ModelConfig) -> dict[str, str]:
-    """Return the options that the programs of a model are compiled with."""
-    on_one_core = jax.default_backend() == "cpu" and num_cores() == 1
-    if on_one_core and config.dtype == "float32" and has_avx512() and _accepts_eigen():
-        return PRODUCTS_BY_EIGEN
-    return {}
+def choose_products(config: ModelConfig) -> Products:
+    """Return how a model's matrix products are fastest.
+
+    Only float32 on a CPU has a choice. With vectors of 512 bits oneDNN wins, or Eigen with an older jax on one core;
+    all else is YNNPACK's, the compiler's default. `docs/performance.md` has the figures.
+    """
+    if jax.default_backend() != "cpu" or config.dtype != "float32":
+        return BY_DEFAULT
+    if has_avx512() and jax.__version_info__ >= FIRST_JAX_WITH_FAST_ONEDNN and _accepts(BY_ONEDNN):
+        return BY_ONEDNN
+    if num_cores() > 1:
+        return BY_YNNPACK
+    return BY_EIGEN if has_avx512() and _accepts(BY_EIGEN) else BY_DEFAULT
 
 
 class PackedWeights:
     """The variables of a model on the device, in the layout that its programs read fastest.
 
-    On several CPU cores, float32 kernels lie with their outputs in front: on two, the encoder takes 253 instead of
-    258 ms and the decoder 44 instead of 55.
-
     Attributes:
         arrays: what the programs are given.
+        options: of the compiler, for these programs.
     """
 
     def __init__(self, config: ModelConfig, variables: Any):
-        self._turns = jax.default_backend() == "cpu" and num_cores() > 1 and config.dtype == "float32"
+        products = choose_products(config)
+        self.options, self._turns = products.options, products.turned
         self.arrays = jax.device_put(self._turn(variables))
 
     @property
@@ -77,7 +101,7 @@ class PackedWeights:
         return lambda arrays, *rest: program(self._turn(arrays), *rest)
 
     def _turn(self, variables: Any) -> Any:
-        """Return the tree with each matrix of the encoder and the decoder transposed; twice is not at all."""
+        """Return the tree with each matrix transposed, the predictor's apart; twice is not at all."""
         return jax.tree_util.tree_map_with_path(_turn_kernel, variables) if self._turns else variables
 
 
@@ -96,11 +120,11 @@ def has_avx512() -> bool:
 
 
 @functools.cache
-def _accepts_eigen() -> bool:
-    """Return whether this version of the compiler knows the option."""
+def _accepts(products: Products) -> bool:
+    """Return whether this version of the compiler knows the options."""
     lowered = jax.jit(lambda x: x).lower(jax.ShapeDtypeStruct((), jnp.float32))
     try:
-        lowered.compile(compiler_options=PRODUCTS_BY_EIGEN)
+        lowered.compile(compiler_options=products.options)
     except jax.errors.JaxRuntimeError:
         return False
     return True
