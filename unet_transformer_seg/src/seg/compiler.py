@@ -21,21 +21,21 @@ CPU_INFO = Path("/proc/cpuinfo")
 def compiler_options() -> dict[str, str]:
     """Return the options for the programs of a model on the devices of this process.
 
-    Only a CPU whose vectors have 256 bits gets some; with other ones they have not been measured.
+    Only a CPU whose vectors have 256 bits or more gets some; with other ones they have not been measured.
     """
-    if jax.default_backend() == "cpu" and has_vectors_of_256_bits() and _knows(CONVOLUTIONS_BY_EIGEN):
+    if jax.default_backend() == "cpu" and has_avx2() and _knows(CONVOLUTIONS_BY_EIGEN):
         return CONVOLUTIONS_BY_EIGEN
     return {}
 
 
-def has_vectors_of_256_bits() -> bool:
-    """Return whether the processor has AVX2 but not AVX-512; False where the system does not tell."""
+def has_avx2() -> bool:
+    """Return whether the processor has vectors of 256 bits or more; False where the system does not tell."""
     try:
         lines = CPU_INFO.read_text().splitlines()
     except OSError:
         return False
     extensions = next((line.split() for line in lines if line.startswith("flags")), [])
-    return "avx2" in extensions and "avx512f" not in extensions
+    return "avx2" in extensions
 
 
 def _knows(options: dict[str, str]) -> bool:
