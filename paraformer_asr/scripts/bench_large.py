@@ -14,6 +14,7 @@ its median is the result, the quartiles say how far to trust it. The tokens of a
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -190,8 +191,9 @@ class Side:
         self._process.wait()
 
     def _call(self, size: int) -> dict:
-        self._process.stdin.write(f"{size}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and no answer comes
+            self._process.stdin.write(f"{size}\n")
+            self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
             sys.exit("error: a side could not be timed, see above")
@@ -224,7 +226,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict:
     if not (folder / "model.pt").exists():
         make_folder(folder)
     if not (folder / "onnx").exists():
-        subprocess.run([arguments.peer_python, __file__, "--export", folder], stdout=subprocess.DEVNULL, check=True)
+        command = [arguments.peer_python, __file__, "--export", folder]
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("error: FunASR's export failed, see above")
     available = len(os.sched_getaffinity(0))
     results: dict[str, dict] = {}
     for num_cores in arguments.cores:
@@ -284,6 +288,8 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error("--rounds: quartiles need at least 2")
     if arguments.export:
         export_onnx(arguments.export)
         return

@@ -134,6 +134,7 @@ def measure_transcriber(config: Config, size, num_steps: int):
         for _ in transcriber.recognise_many(enumerate(wave_bn)):
             pass
         marks.append(time.perf_counter())
+    memory = memory_in_use()  # before the weights are copied to be counted
     return Measurement(
         mode="transcribe",
         batch=size.utterances,
@@ -141,7 +142,7 @@ def measure_transcriber(config: Config, size, num_steps: int):
         compile_s=compile_s,
         step_s=np.diff(marks)[WARM_UP_STEPS:].tolist(),
         parameters=count_parameters(transcriber.variables),
-        **memory_in_use(),
+        **memory,
     )
 
 

@@ -4,6 +4,7 @@ Letters: b batch, n samples, t frames, m mel filters, u token positions.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[A
     if not waves:
         return []
     longest = max(map(len, waves))
-    align = jax.jit(_make_align(transcriber, longest))
+    align = functools.partial(jax.jit(_make_align(transcriber, longest)), transcriber.variables)
     return [_align_one(transcriber, align, wave, longest) for wave in waves]
 
 
@@ -68,7 +69,7 @@ def _make_align(transcriber: Transcriber, num_samples: int) -> Callable[..., tup
 
 def _align_one(transcriber: Transcriber, align: Callable, wave: np.ndarray, longest: int) -> Aligned:
     wave_1n = np.pad(wave, (0, longest - len(wave)))[None]
-    found = jax.device_get(align(transcriber.variables, wave_1n, np.array([len(wave)], np.int32)))
+    found = jax.device_get(align(wave_1n, np.array([len(wave)], np.int32)))
     mel_tm, alignment_ut, ids_u, num_mels, num_frames, num_tokens = (values[0] for values in found)
     names = transcriber.tokenizer.tokens
     tokens = tuple(names[i] for i in ids_u[:num_tokens])

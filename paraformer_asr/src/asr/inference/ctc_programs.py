@@ -78,17 +78,16 @@ def make_times(features: FeaturesConfig) -> Callable[..., tuple[jax.Array, jax.A
 
 
 class BestPathPrograms:
-    """The best path of the CTC head, compiled ahead or when a shape is first met."""
+    """The best path of the CTC head, compiled ahead or when a shape is first met.
+
+    Attributes:
+        weights: of the model, on the device.
+    """
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
-        self._weights = PackedWeights(config.model, variables)
-        self._best_path = jax.jit(self._weights.reading(make_best_path(config, cmvn)))
+        self.weights = PackedWeights(config.model, variables)
+        self._best_path = jax.jit(self.weights.reading(make_best_path(config, cmvn)))
         self._compiled: dict[Shape, jax.stages.Compiled] = {}
-
-    @property
-    def variables(self) -> Variables:
-        """The weights, on the device."""
-        return self._weights.variables
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
         """Return what has to be called before batches of this shape need no compiler."""
@@ -99,29 +98,28 @@ class BestPathPrograms:
         shape = Shape(*wave_bn.shape)
         if shape not in self._compiled:
             self._compile(shape)
-        return functools.partial(jax.device_get, self._compiled[shape](self._weights.arrays, wave_bn, wave_lengths_b))
+        return functools.partial(jax.device_get, self._compiled[shape](self.weights.arrays, wave_bn, wave_lengths_b))
 
     def _compile(self, shape: Shape) -> None:
-        lowered = self._best_path.lower(self._weights.arrays, *abstract_sound(shape))
-        self._compiled[shape] = lowered.compile(self._weights.options)
+        lowered = self._best_path.lower(self.weights.arrays, *abstract_sound(shape))
+        self._compiled[shape] = lowered.compile(self.weights.options)
 
 
 class BeamPrograms:
-    """The prefix beam search on the CTC head's output; the search itself runs on the host."""
+    """The prefix beam search on the CTC head's output; the search itself runs on the host.
+
+    Attributes:
+        weights: of the model, on the device.
+    """
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, tokenizer: Tokenizer):
         settings = config.inference
-        self._weights = PackedWeights(config.model, variables)
+        self.weights = PackedWeights(config.model, variables)
         self._features, self._beam_size = config.features, settings.beam_size
         self._fusion = _make_fusion(settings, tokenizer)
-        self._read = jax.jit(self._weights.reading(make_read(config, cmvn)))
+        self._read = jax.jit(self.weights.reading(make_read(config, cmvn)))
         self._times = jax.jit(make_times(config.features))
         self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
-
-    @property
-    def variables(self) -> Variables:
-        """The weights, on the device."""
-        return self._weights.variables
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
         """Return what has to be called before batches of this shape need no compiler."""
@@ -133,10 +131,10 @@ class BeamPrograms:
         if shape not in self._compiled:
             self._compile(shape)
         read, times = self._compiled[shape]
-        return functools.partial(self._finish, read(self._weights.arrays, wave_bn, wave_lengths_b), times)
+        return functools.partial(self._finish, read(self.weights.arrays, wave_bn, wave_lengths_b), times)
 
     def _compile(self, shape: Shape) -> None:
-        read = self._read.lower(self._weights.arrays, *abstract_sound(shape)).compile(self._weights.options)
+        read = self._read.lower(self.weights.arrays, *abstract_sound(shape)).compile(self.weights.options)
         num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
         first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
         length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))

@@ -93,20 +93,19 @@ def time_grid(features: FeaturesConfig) -> dict[str, float]:
 
 
 class CifPrograms:
-    """The parallel decoder of one model, compiled ahead or when a shape is first met."""
+    """The parallel decoder of one model, compiled ahead or when a shape is first met.
+
+    Attributes:
+        weights: of the model, on the device.
+    """
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
         self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor
-        self._weights = PackedWeights(config.model, variables)
-        self._listen = jax.jit(self._weights.reading(make_listen(config, cmvn)))
-        self._spell = jax.jit(self._weights.reading(make_spell(config)), static_argnums=2)
+        self.weights = PackedWeights(config.model, variables)
+        self._listen = jax.jit(self.weights.reading(make_listen(config, cmvn)))
+        self._spell = jax.jit(self.weights.reading(make_spell(config)), static_argnums=2)
         self._listens: dict[Shape, jax.stages.Compiled] = {}
         self._spells: dict[tuple[Shape, int], jax.stages.Compiled] = {}
-
-    @property
-    def variables(self) -> Variables:
-        """The weights, on the device."""
-        return self._weights.variables
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
         """Return what has to be called, in any order and thread, before batches of this shape need no compiler."""
@@ -129,7 +128,7 @@ class CifPrograms:
         shape = Shape(*wave_bn.shape)
         if shape not in self._listens:
             self._compile_listen(shape, self._lower_listen(shape))
-        heard = self._listens[shape](self._weights.arrays, wave_bn, wave_lengths_b)
+        heard = self._listens[shape](self.weights.arrays, wave_bn, wave_lengths_b)
         return functools.partial(self._finish, shape, heard)
 
     def _finish(self, shape: Shape, heard: Heard) -> Spelling:
@@ -137,20 +136,20 @@ class CifPrograms:
         num_rows = min(rows for rows in self._row_counts(shape) if rows >= most)
         if (shape, num_rows) not in self._spells:
             self._compile_spell(shape, num_rows, heard)
-        return jax.device_get(self._spells[shape, num_rows](self._weights.arrays, heard))
+        return jax.device_get(self._spells[shape, num_rows](self.weights.arrays, heard))
 
     def _row_counts(self, shape: Shape) -> tuple[int, ...]:
         return row_counts(num_feature_frames(shape.num_samples, self._features), self._tokens_per_frame)
 
     def _lower_listen(self, shape: Shape) -> jax.stages.Lowered:
-        return self._listen.lower(self._weights.arrays, *abstract_sound(shape))
+        return self._listen.lower(self.weights.arrays, *abstract_sound(shape))
 
     def _compile_listen(self, shape: Shape, lowered: jax.stages.Lowered) -> None:
-        self._listens[shape] = lowered.compile(self._weights.options)
+        self._listens[shape] = lowered.compile(self.weights.options)
 
     def _compile_spell(self, shape: Shape, num_rows: int, heard: Heard) -> None:
-        lowered = self._spell.lower(self._weights.arrays, heard, num_rows)
-        self._spells[shape, num_rows] = lowered.compile(self._weights.options)
+        lowered = self._spell.lower(self.weights.arrays, heard, num_rows)
+        self._spells[shape, num_rows] = lowered.compile(self.weights.options)
 
 
 def abstract_sound(shape: Shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

@@ -78,8 +78,8 @@ class Transcriber:
 
     @property
     def variables(self) -> Any:
-        """The weights, on the device."""
-        return self._programs.variables
+        """The weights as the model knows them; a copy where the programs read another layout."""
+        return self._programs.weights.variables
 
     @property
     def window_size(self) -> int:
