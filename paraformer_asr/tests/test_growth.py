@@ -17,6 +17,7 @@ from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
 from asr.inference import transcriber, untrained
 from asr.inference.programs import Spelling
 from asr.inference.shapes import Shape
+from asr.inference.tuning import PackedWeights
 from asr.training.process_memory import peak_bytes
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -120,7 +121,7 @@ class FakePrograms:
     """Hears one token in each sound; knows the shapes that it was told to compile for."""
 
     def __init__(self, config, tokenizer, cmvn, variables):
-        self.variables, self.shapes, FakePrograms.made = variables, [], self
+        self.weights, self.shapes, FakePrograms.made = PackedWeights(config.model, variables), [], self
 
     def compilations(self, shape):
         return [] if shape in self.shapes else [lambda: self.shapes.append(shape)]
