@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 
 from asr.cli import run_command
 from asr.errors import UserError
-from asr.inference.output import complete
+from asr.files import writing_aside
 from asr.metrics.error_rate import align, words
 
 RHYMES = ("BCDEGPTVZ", "AHJK", "FLMNSX", "QUW", "IY", "O", "R")
@@ -106,7 +106,7 @@ def draw_confusions(counts: Counter, path: Path) -> None:
     axes.set_xlabel("understood")
     axes.set_ylabel("said")
     figure.colorbar(shown, ax=axes, shrink=0.7, label="% of the letter's occurrences, wrong ones")
-    with complete(path) as aside:
+    with writing_aside(path, parents=True) as aside:
         figure.savefig(aside, format="png")
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from asr.config import Config
 from asr.config_reader import load_config
 from asr.errors import UserError
-from asr.untrusted import decoded, escaped, read_bounded, shown
+from asr.untrusted import escaped, shown
 from asr.yaml_text import compose
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -190,27 +190,6 @@ def test_hostile_yaml_is_refused_at_once(content, said):
     with pytest.raises(UserError) as error:
         compose(content, "c.yaml")
     assert str(error.value).startswith(f"c.yaml{said}") and time.perf_counter() - start < 2
-
-
-def test_files_are_read_within_a_bound(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"12345")
-    assert read_bounded(path, 5) == b"12345"
-    with pytest.raises(UserError, match=r"a\.txt: expected at most 4 bytes, found more"):
-        read_bounded(path, 4)
-    with pytest.raises(UserError, match="/dev/zero: expected a file, found a pipe or a device"):
-        read_bounded(Path("/dev/zero"), 5)
-    with pytest.raises(UserError, match=r"a\\x00b: no file can have this name"):
-        read_bounded(Path("a\0b"), 5)
-    for missing in (tmp_path / "none", tmp_path):
-        with pytest.raises(OSError):
-            read_bounded(missing, 5)
-
-
-def test_texts_are_decoded_with_their_line_named(tmp_path):
-    assert decoded(tmp_path, b"\xef\xbb\xbfa\r\nb\rc", "words") == "a\nb\nc"
-    with pytest.raises(UserError, match=r"x:3: expected words in UTF-8, found other bytes"):
-        decoded(Path("x"), b"a\nb\n\xff", "words")
 
 
 @given(st.text() | trees)

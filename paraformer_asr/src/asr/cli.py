@@ -18,6 +18,7 @@ from asr.errors import (
     PeerLostError,
     UserError,
 )
+from asr.untrusted import printable
 
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
 
@@ -77,11 +78,6 @@ def _leave_before_the_start(number, _frame) -> None:
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), told.encode())
     os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
-
-
-def printable(text: str) -> str:
-    """Return the text with what would steer a terminal written out, as a name of a file may hold it."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def leave_at_once(code: int) -> None:

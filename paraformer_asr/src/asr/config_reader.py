@@ -14,7 +14,8 @@ import yaml
 from asr.config import Config, TokenizerConfig
 from asr.config_rules import check_config
 from asr.errors import UserError
-from asr.untrusted import escaped, read_bounded, shown
+from asr.files import read_bounded
+from asr.untrusted import escaped, shown
 from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, compose
 
 MAX_OVERRIDE_CHARACTERS = 1 << 12

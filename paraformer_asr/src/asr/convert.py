@@ -47,7 +47,8 @@ def publish(folder: Path, arguments: argparse.Namespace) -> None:
     """Write a folder of FunASR for a run or a model folder."""
     make_funasr_config(read_settings(folder, arguments.overrides))  # a mistake is answered before jax is imported
 
-    from asr.inference.model_folder import appearing, check_target
+    from asr.files import appearing
+    from asr.inference.model_folder import check_target
     from asr.inference.transcriber import load_parts
     from asr.published.funasr import save_funasr
 

@@ -14,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from asr.files import replacing
+
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#DDDDDD"
 """Told apart with any colour vision (Okabe and Ito, 2008); vermilion marks a firing in every panel."""
 
@@ -69,11 +71,9 @@ def draw_alignment(
         axes.set_xlim(0, duration_s)
     matrix.set_xlabel("time in s")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False, family=_fonts())
-    part = path.with_name(f"{path.name}.part")
-    with warnings.catch_warnings():
+    with replacing(path) as aside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)  # drawn as a box
-        figure.savefig(part, format="png", dpi=100)
-    part.replace(path)
+        figure.savefig(aside, format="png", dpi=100)
 
 
 def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:

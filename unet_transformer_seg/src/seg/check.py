@@ -7,6 +7,7 @@ from seg.cli import run_command
 from seg.config import Config
 from seg.config_reader import load_start_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from seg.files import naming_the_file
 
 SPLITS = ("train", "val", "test")
 SAMPLES_PER_SPLIT = 3
@@ -114,7 +115,8 @@ def draw_samples(reports: dict, path: Path) -> None:
     samples = [sample for report in reports.values() for sample in report.examples(SAMPLES_PER_SPLIT)]
     if samples:
         images, masks, names = ([getattr(s, field) for s in samples] for field in ("image", "mask", "name"))
-        draw_comparison(images, masks, None, reports["train"].dataset.classes, path, names)
+        with naming_the_file(path):
+            draw_comparison(images, masks, None, reports["train"].dataset.classes, path, names)
         print(f"picture of {len(samples)} samples: {path}")
 
 

@@ -1,12 +1,12 @@
 """Open published weights, or publish some: `python -m seg.convert --from milesial FILE.pth --out FOLDER`."""
 
 import argparse
-import contextlib
 from pathlib import Path
 
 from seg.cli import run_command
 from seg.config_reader import load_config
 from seg.errors import EXIT_OK, UserError
+from seg.files import naming_the_file
 
 SOURCES = ("milesial", "transunet", "r50-vit", "smp")
 
@@ -69,15 +69,8 @@ def write_file(folder: Path, arguments: argparse.Namespace) -> None:
     from seg.published.opening import save_milesial
 
     predictor = load_predictor(folder, arguments.checkpoint, arguments.overrides)
-    partial = arguments.out.with_name(f".{arguments.out.name}.part")
-    try:
-        save_milesial(partial, predictor.config, predictor.variables, load_origin(folder))
-        partial.replace(arguments.out)
-    except OSError as error:
-        raise UserError(f"{arguments.out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with naming_the_file(arguments.out):
+        save_milesial(arguments.out, predictor.config, predictor.variables, load_origin(folder))
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seg.classes import IGNORE_LABEL, ClassTable
+from seg.files import replacing
 
 IGNORED_COLOUR = (255, 255, 255)
 CORRECT_COLOUR, WRONG_COLOUR = (60, 60, 60), (230, 40, 40)
@@ -71,7 +72,9 @@ def draw_comparison(
             for image, mask, predicted in zip(images, masks, predictions, strict=True)
         ]
     has_ignored = any((mask == IGNORE_LABEL).any() for mask in masks)
-    draw_grid(rows, titles, list(names) or [""] * len(rows), legend_entries(classes, has_ignored), cell).save(path)
+    save_picture(
+        draw_grid(rows, titles, list(names) or [""] * len(rows), legend_entries(classes, has_ignored), cell), path
+    )
 
 
 def draw_attention(
@@ -109,7 +112,14 @@ def draw_attention(
         name = "ignored" if label == IGNORE_LABEL else classes.names[label]
         names.append(f"{name} at {row} {column}; most attention to one token, as a multiple of an even share: {most}")
     titles = ("image", "prediction", *(f"block {number + 1}" for number in range(maps_plrc.shape[1])))
-    draw_grid(rows, titles, names, legend_entries(classes, has_ignored=False), cell).save(path)
+    save_picture(draw_grid(rows, titles, names, legend_entries(classes, has_ignored=False), cell), path)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture, which appears when it is complete; the suffix of `path` chooses the format."""
+    Image.init()
+    with replacing(path) as aside:
+        picture.save(aside, format=Image.EXTENSION[path.suffix.lower()])
 
 
 def mark_pixel(picture_hwc: np.ndarray, row: int, column: int) -> np.ndarray:

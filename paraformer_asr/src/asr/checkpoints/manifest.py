@@ -11,6 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from asr.errors import UserError
+from asr.files import is_aside, read_bounded, replace_text, sync_directory
+
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 26
 
@@ -40,12 +43,7 @@ def write_manifest(folder: Path, details: dict[str, Any] | None = None) -> None:
     files = {name: _describe_file(folder / name) for name in _file_names(folder)}
     for directory in {folder, *((folder / name).parent for name in files)}:
         sync_directory(directory)
-    _replace_text(folder / MANIFEST, to_text(Manifest(details or {}, files)))
-
-
-def replace_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON: killed at any moment, the old or the new file is there, whole."""
-    _replace_text(path, json.dumps(value, indent=1) + "\n")
+    replace_text(folder / MANIFEST, to_text(Manifest(details or {}, files)))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -56,28 +54,19 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        text = _read_bounded(path).decode("utf-8")
+        text = read_bounded(path, MAX_MANIFEST_BYTES).decode("utf-8")
         content = json.loads(text)
         manifest = Manifest(content["details"], _checked_files(content["files"]))
         intact = text == to_text(manifest)
     except FileNotFoundError:
         raise DamagedCheckpointError(f"{path} is missing") from None
+    except UserError as error:
+        raise DamagedCheckpointError(str(error)) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path} cannot be read ({type(error).__name__}: {error!s:.200})") from None
     if not intact:
         raise DamagedCheckpointError(f"{path} has changed since it was written")
     return manifest
-
-
-def _read_bounded(path: Path) -> bytes:
-    """Return the bytes of a manifest; what stands in its place may be a pipe or a device without an end."""
-    if not path.is_file():
-        raise FileNotFoundError
-    with path.open("rb") as file:
-        content = file.read(MAX_MANIFEST_BYTES + 1)
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise ValueError(f"more than {MAX_MANIFEST_BYTES} bytes")
-    return content
 
 
 def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
@@ -140,7 +129,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 def _file_names(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if name not in (MANIFEST, _aside(Path(MANIFEST)).name))
+    return sorted(name for name in names if name != MANIFEST and not is_aside(Path(name)))
 
 
 def to_text(manifest: Manifest) -> str:
@@ -148,25 +137,3 @@ def to_text(manifest: Manifest) -> str:
     content = json.loads(json.dumps(dataclasses.asdict(manifest)))  # keys are texts now, as after reading
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps({**content, "sha256": digest}, indent=1) + "\n"
-
-
-def _replace_text(path: Path, text: str) -> None:
-    with _aside(path).open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    _aside(path).replace(path)
-    sync_directory(path.parent)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def sync_directory(directory: Path) -> None:
-    """Force the names in `directory` to the disk, so that a rename survives a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

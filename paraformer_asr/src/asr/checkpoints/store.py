@@ -33,11 +33,11 @@ from asr.checkpoints.manifest import (
     DamagedCheckpointError,
     Manifest,
     read_manifest,
-    sync_directory,
     verify_files,
     write_manifest,
 )
 from asr.errors import UserError
+from asr.files import sync_directory
 
 log = logging.getLogger("asr.checkpoints")
 

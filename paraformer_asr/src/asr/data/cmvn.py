@@ -26,7 +26,8 @@ from asr.config import FeaturesConfig
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend
 from asr.errors import UserError
-from asr.untrusted import escaped, read_bounded, shown
+from asr.files import read_bounded
+from asr.untrusted import escaped, shown
 
 MAX_UTTERANCES = 10_000
 """Statistics are those of all utterances, or of so many, evenly spread over the data set, if it has more."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from asr.data.word_pieces import CONTINUED, Spelled
 from asr.errors import UserError
-from asr.untrusted import decoded, read_bounded, shown
+from asr.files import decoded, read_bounded
+from asr.untrusted import shown
 
 SegDict = Mapping[str, tuple[str, ...]]
 """Word, in lower case → its tokens."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import UserError
-from asr.untrusted import decoded, escaped, read_bounded, shown
+from asr.files import decoded, read_bounded
+from asr.untrusted import escaped, shown
 
 MAX_MANIFEST_BYTES = 1 << 32
 

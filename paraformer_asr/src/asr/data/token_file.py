@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from asr.errors import UserError
-from asr.untrusted import decoded, read_bounded, shown
+from asr.files import decoded, read_bounded
+from asr.untrusted import shown
 
 MAX_TOKEN_FILE_BYTES = 1 << 26
 

@@ -22,7 +22,8 @@ from asr.data.bpe import list_pieces, load_bpe
 from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, Spelled, fewest_pieces, is_ideograph
 from asr.errors import UserError
-from asr.untrusted import escaped, read_bounded, shown
+from asr.files import read_bounded
+from asr.untrusted import escaped, shown
 
 log = logging.getLogger("asr")
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asr.data import SpeechDataset
+from asr.files import naming_the_file
 from asr.inference.alignments import align_waves
-from asr.inference.output import complete, write_text
+from asr.inference.output import write_text
 from asr.inference.scoring import UtteranceScore
 from asr.inference.transcriber import Transcriber
 from asr.metrics import ErrorCounts, format_report
@@ -72,13 +73,14 @@ def draw_extremes(
         numbers[kind] += 1
         title = f"{kind}: {score.name}, {score.tokens.errors} errors in {score.tokens.reference_length} tokens\n"
         title += f"reference: {score.reference}\nhypothesis: {score.hypothesis}"
-        with complete(folder / f"alignment_{kind}_{numbers[kind]}.png") as aside:
+        path = folder / f"alignment_{kind}_{numbers[kind]}.png"
+        with naming_the_file(path):
             draw_alignment(
                 found.mel_tm,
                 found.alignment_ut,
                 found.tokens,
                 features.output_shift_ms / 1000,
-                aside,
+                path,
                 title,
                 features.frame_shift_ms / 1000,
             )

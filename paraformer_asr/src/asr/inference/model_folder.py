@@ -11,14 +11,11 @@
 The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import itertools
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +28,11 @@ from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer
 from asr.errors import UserError
+from asr.files import appearing, read_bounded
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
 from asr.inference.safetensors_file import write_safetensors
 from asr.models import abstract_variables
-from asr.untrusted import escaped, read_bounded
+from asr.untrusted import escaped
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
@@ -175,30 +173,6 @@ def _check_checksum(path: Path) -> None:
         raise UserError(f"{checksums}: has no checksum of {path.name} ({what}); export the model again") from None
     if _sha256(path) != expected:
         raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
-
-
-@contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.part"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if folder.exists():
-            old = partial.with_suffix(".old")
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old)
-        else:
-            partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _readme(config: Config, tokenizer: Tokenizer) -> str:

@@ -5,15 +5,15 @@ folder are kept. Where a name is taken by an earlier file, the later one becomes
 complete.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from asr.data.audio import SUFFIXES
 from asr.errors import UserError
+from asr.files import writing_aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,26 +62,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk refuses.
     """
-    with complete(path) as aside:
+    with writing_aside(path, parents=True) as aside:
         aside.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """Give a path to write to; afterwards the file takes the name `path`, or vanishes on an error.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _find_sounds(path: Path, out: Path | None) -> list[tuple[Path, Path]]:

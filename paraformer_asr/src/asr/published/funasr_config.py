@@ -14,6 +14,7 @@ from asr.config import Config
 from asr.config_reader import load_config, override_config
 from asr.config_rules import check_config
 from asr.errors import UserError
+from asr.files import decoded, read_bounded
 from asr.published.funasr_settings import (
     ARITHMETIC_SECTIONS,
     FIXED,
@@ -24,7 +25,7 @@ from asr.published.funasr_settings import (
     WINDOWS,
     WITHOUT_EFFECT,
 )
-from asr.untrusted import decoded, escaped, read_bounded, shown
+from asr.untrusted import escaped, shown
 from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 
 WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"

@@ -5,6 +5,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asr.files import replacing
+
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
 RATES = {"wer": "words (WER)", "cer": "characters (CER)", "ter": "tokens (TER)"}
 
@@ -44,9 +46,8 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     loss.legend()
     error.legend()
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, format="png", dpi=100)
-    part.replace(path)
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", dpi=100)
 
 
 def _column(rows: list[dict[str, str]], name: str) -> list[float]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import jax
 
-from asr.checkpoints.manifest import replace_json
 from asr.config import Config
 from asr.errors import UserError
+from asr.files import replace_json, replacing
 from asr.pictures import draw_alignment
 from asr.run_dir import RunDir
 from asr.training.curves import draw_curves
@@ -114,9 +114,8 @@ class Report:
         with self._naming_the_run():
             if self.results_file.exists():
                 rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
-                part = self.results_file.with_name("results.csv.part")
-                write_rows(part, rows, "w")
-                part.replace(self.results_file)
+                with replacing(self.results_file) as aside:
+                    write_rows(aside, rows, "w")
             if self.metrics_file.exists():
                 replace_json(self.metrics_file, [detail for detail in self._details() if detail["step"] <= step])
 

@@ -30,11 +30,11 @@ from seg.checkpoints.manifest import (
     DamagedCheckpointError,
     Manifest,
     read_manifest,
-    sync_directory,
     verify_files,
     write_manifest,
 )
 from seg.errors import UserError
+from seg.files import sync_directory
 
 log = logging.getLogger("seg.checkpoints")
 

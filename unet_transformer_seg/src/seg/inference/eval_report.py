@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from seg.classes import ClassTable
 from seg.data import Sample
-from seg.inference.output import complete
+from seg.files import naming_the_file, writing_aside
 from seg.inference.scoring import SampleScore
 from seg.metrics import SegMetrics
 from seg.pictures import draw_comparison
@@ -67,7 +67,8 @@ def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) ->
     figure.colorbar(image, ax=axes, shrink=0.8, label="% of the pixels of the true class")
     if k <= MAX_NUMBERED:
         _number_cells(axes, percent_kk)
-    figure.savefig(path)
+    with writing_aside(path) as aside:
+        figure.savefig(aside, format="png")
 
 
 def draw_extremes(
@@ -87,7 +88,8 @@ def draw_extremes(
     names = [f"{kind}: {score.name}, mean IoU {score.mean_iou:.3f}" for kind, score in extremes]
     samples, predictions = [sample for sample, _ in answers], [prediction for _, prediction in answers]
     images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
-    draw_comparison(images, masks, predictions, classes, path, names)
+    with naming_the_file(path):
+        draw_comparison(images, masks, predictions, classes, path, names)
 
 
 def _number_cells(axes, percent_kk: np.ndarray) -> None:
@@ -106,7 +108,7 @@ def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with complete(path) as aside:
+    with writing_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 

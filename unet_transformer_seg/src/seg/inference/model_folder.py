@@ -11,14 +11,10 @@
 The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from seg.classes import ClassTable, read_json
 from seg.config import Config
 from seg.config_reader import save_config
 from seg.errors import UserError
+from seg.files import appearing
 from seg.inference.forward import make_forward, window_shape
 from seg.inference.safetensors_file import write_safetensors
 from seg.models import abstract_variables, build_model
@@ -71,7 +68,7 @@ def save_model_folder(
     """
     _need("safetensors", "flatbuffers")
     check_target(folder, force)
-    with _appearing(folder) as partial:
+    with appearing(folder) as partial:
         weights = named_arrays(variables)
         (partial / PROGRAM).write_bytes(export_program(config, weights))
         write_safetensors(partial / WEIGHTS, weights)
@@ -210,26 +207,6 @@ def _check_checksum(path: Path) -> None:
         raise UserError(f"{checksums}: has no checksum of {path.name} ({error}); export the model again") from None
     if _sha256(path) != expected:
         raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error."""
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.part"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if folder.exists():
-            old = partial.with_suffix(".old")
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old)
-        else:
-            partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _readme(config: Config, classes: ClassTable) -> str:

@@ -19,6 +19,7 @@ from PIL import Image
 from seg.classes import IGNORE_LABEL, ClassTable
 from seg.data.image_file import SUFFIXES
 from seg.errors import UserError
+from seg.files import writing_aside
 from seg.pictures import IGNORED_COLOUR, draw_overlay
 
 ROWS_AT_ONCE = 256
@@ -89,7 +90,7 @@ def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable) -> None:
     palette[IGNORE_LABEL] = IGNORED_COLOUR
     picture = Image.fromarray(mask_hw)
     picture.putpalette(palette.tobytes())
-    with complete(path) as aside:
+    with writing_aside(path, parents=True) as aside:
         picture.save(aside, format="PNG")
 
 
@@ -99,7 +100,7 @@ def save_overlay(path: Path, image_hwc: np.ndarray, mask_hw: np.ndarray, classes
     for top in range(0, len(image_hwc), ROWS_AT_ONCE):
         rows = slice(top, top + ROWS_AT_ONCE)
         overlay_hwc[rows] = draw_overlay(image_hwc[rows], mask_hw[rows], classes)
-    with complete(path) as aside:
+    with writing_aside(path, parents=True) as aside:
         Image.fromarray(overlay_hwc).save(aside, format="PNG", compress_level=1)
 
 
@@ -115,30 +116,12 @@ def probabilities_file(path: Path, shape: tuple[int, int, int]) -> Iterator[Call
     """
     header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     with (
-        complete(path) as aside,
+        writing_aside(path, parents=True) as aside,
         zipfile.ZipFile(aside, "w") as archive,
         archive.open("probabilities.npy", "w", force_zip64=True) as member,
     ):
         np.lib.format.write_array_header_1_0(member, header)
         yield lambda rows_hwk: member.write(rows_hwk.astype("<f2").tobytes())
-
-
-@contextlib.contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """Give a path to write to; afterwards the file takes the name `path`, or vanishes on an error.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seg.files import replacing
 from seg.published.torch_file import STORAGES, Name
 
 ALIGNMENT = 64
@@ -37,8 +38,8 @@ def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray], extras: Mapp
     records = [_Record(str(number), array) for number, array in enumerate(storages)]
     content = io.BytesIO()
     _Pickler(content, protocol=2).dump({**dict(zip(tensors, records, strict=True)), **(extras or {})})
-    Path(path).unlink(missing_ok=True)  # the tensors may be views into the very file
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    # The tensors may be views into the very file that is replaced.
+    with replacing(Path(path)) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, "archive/data.pkl", content.getvalue())
         _write_entry(archive, "archive/byteorder", b"little")
         for record in records:

@@ -5,6 +5,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from seg.files import replacing
+
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
 SCORES = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "pixel_accuracy": "pixel accuracy"}
 
@@ -33,9 +35,8 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     loss.legend()
     score.legend()
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, format="png", dpi=100)
-    part.replace(path)
+    with replacing(path) as aside:
+        figure.savefig(aside, format="png", dpi=100)
 
 
 def _column(rows: list[dict[str, str]], name: str) -> list[float]:

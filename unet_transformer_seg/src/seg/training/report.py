@@ -11,10 +11,10 @@ from pathlib import Path
 
 import jax
 
-from seg.checkpoints.manifest import replace_json
 from seg.classes import ClassTable
 from seg.config import Config
 from seg.errors import UserError
+from seg.files import replace_json, replacing
 from seg.pictures import draw_comparison
 from seg.run_dir import RunDir
 from seg.training.curves import draw_curves
@@ -96,9 +96,8 @@ class Report:
         with self._naming_the_run():
             if self.results_file.exists():
                 rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
-                part = self.results_file.with_name("results.csv.part")
-                write_rows(part, rows, "w")
-                part.replace(self.results_file)
+                with replacing(self.results_file) as aside:
+                    write_rows(aside, rows, "w")
             if self.metrics_file.exists():
                 replace_json(self.metrics_file, [detail for detail in self._details() if detail["step"] <= step])
 

@@ -1,0 +1,42 @@
+"""Shows the words of strangers without harm.
+
+The name of a file and a text in it may hold characters that command the terminal, and a few bytes of YAML a value of
+a million digits.
+"""
+
+import reprlib
+from typing import Any
+
+MAX_SHOWN = 120
+"""Characters of a value, or of a text, in a message."""
+
+
+def shown(value: Any) -> str:
+    """Return `repr(value)`, cut off where it is long, its control characters escaped."""
+    return _SHOWN.repr(value)
+
+
+def escaped(text: str) -> str:
+    """Return a text as it is, but cut off where it is long, and its control characters escaped."""
+    kept = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in kept)
+
+
+def printable(text: str) -> str:
+    """Return the text with what would steer a terminal written out, as a name of a file may hold it."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Shown(reprlib.Repr):
+    """Looks two levels deep: with the aliases of YAML a small file can describe a huge value."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, MAX_SHOWN, MAX_SHOWN
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Return the digits; Python refuses to make them of a number that is too long."""
+        return repr(value) if value.bit_length() < 300 else f"a whole number of {value.bit_length()} bits"
+
+
+_SHOWN = _Shown()
