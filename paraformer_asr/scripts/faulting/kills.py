@@ -87,7 +87,7 @@ def wait_for_moment(start: Start, moment: Moment, span_s: float) -> bool:
         return False
     if moment.aim == "manifest":
         newest = next(start.folder.glob(f"runs/*/checkpoints/{max(seen)}"), start.folder)
-        while newest.is_dir() and not any((newest / name).exists() for name in ("manifest.json.part", "manifest.json")):
+        while newest.is_dir() and not any(newest.glob("**/.*.part")) and not (newest / "manifest.json").exists():
             continue  # it is there for a millisecond or two only
     return start.sleep(moment.fraction * MAX_DELAY_S[moment.aim])
 
