@@ -12,7 +12,18 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "src" / "asr"
 OTHER_PACKAGE = "seg"
 
-GROUND = {"errors", "untrusted", "files", "yaml_text", "config", "config_rules", "config_reader", "contracts", "cli"}
+GROUND = {
+    "errors",
+    "untrusted",
+    "files",
+    "yaml_text",
+    "config",
+    "config_rules",
+    "config_reader",
+    "contracts",
+    "cli",
+    "signals",
+}
 FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "decode": 2, "pictures": 2, "models": 3, "data": 3}
 FLOORS |= {"checkpoints": 3, "run_dir": 3, "published": 4, "training": 5, "inference": 5}
 COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
@@ -70,7 +81,17 @@ def test_no_code_is_shared_with_the_other_project(path):
 def test_what_must_stay_light_or_pure():
     for path in PACKAGE.glob("ops/*.py"):
         assert not {n for n in imports(path) if n.split(".")[0] == "flax"}, f"{path.name}: ops own no parameters"
-    for name in ("errors", "untrusted", "files", "yaml_text", "config", "config_rules", "config_reader", "cli"):
+    for name in (
+        "errors",
+        "untrusted",
+        "files",
+        "yaml_text",
+        "config",
+        "config_rules",
+        "config_reader",
+        "signals",
+        "cli",
+    ):
         heavy = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} - {"asr", "yaml"}
         heavy -= set(sys.stdlib_module_names)
         assert not heavy, f"{name}.py answers mistakes in the config at once, but imports {heavy}"

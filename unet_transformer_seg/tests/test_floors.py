@@ -23,6 +23,7 @@ GROUND = {
     "config_reader",
     "contracts",
     "compiler",
+    "signals",
     "cli",
 }
 FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "pictures": 2, "models": 3, "data": 3}
@@ -82,7 +83,17 @@ def test_no_code_is_shared_with_the_other_project(path):
 def test_what_must_stay_light_or_pure():
     for path in PACKAGE.glob("ops/*.py"):
         assert not {n for n in imports(path) if n.split(".")[0] == "flax"}, f"{path.name}: ops own no parameters"
-    for name in ("errors", "untrusted", "files", "classes", "config", "config_rules", "config_reader", "cli"):
+    for name in (
+        "errors",
+        "untrusted",
+        "files",
+        "classes",
+        "config",
+        "config_rules",
+        "config_reader",
+        "signals",
+        "cli",
+    ):
         heavy = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} & {
             "jax",
             "numpy",

@@ -10,6 +10,7 @@ from asr.cli import run_training_command
 from asr.config import Config
 from asr.config_reader import load_config, load_start_config, to_plain
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from asr.signals import EXIT_CODES
 from asr.training.guardian import run_guarded
 
 
@@ -20,7 +21,8 @@ def parse_arguments() -> argparse.Namespace:
         description="Train a Paraformer and leave a full record in a run directory.",
         epilog="Exit codes: 0 finished, 2 wrong input, 3 non-finite loss or gradient, 4 nothing completed in "
         "training.watchdog_minutes, 5 another process of the run is gone, "
-        f"{EXIT_UNFINISHED} --max-minutes is over, 130 Ctrl-C, 143 SIGTERM (the last three save first).",
+        f"{EXIT_UNFINISHED} --max-minutes is over; after a signal {EXIT_CODES}. "
+        "--max-minutes and signals save first, and the last message says how to resume.",
     )
     parser.add_argument("--config", type=Path, help="YAML file; needed unless --resume is given")
     parser.add_argument(

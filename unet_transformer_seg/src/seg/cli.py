@@ -1,6 +1,7 @@
-"""What all command lines share: how a mistake is answered."""
+"""What all command lines share: how a mistake and a signal are answered."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -12,12 +13,12 @@ from seg.errors import (
     EXIT_NON_FINITE,
     EXIT_OK,
     EXIT_PEER_LOST,
-    EXIT_TERMINATED,
     EXIT_USER_ERROR,
     NonFiniteError,
     PeerLostError,
     UserError,
 )
+from seg.signals import exit_code_of, listen, restore_handlers
 from seg.untrusted import printable
 
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
@@ -26,13 +27,15 @@ CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostEr
 def run_command(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its code; a mistake is printed as one message, without a traceback.
 
-    SIGTERM ends a command as Ctrl-C does: what it was writing is tidied up on the way.
+    Each signal that ordinarily ends a process ends a command as Ctrl-C does: what it was writing is tidied up on the
+    way.
     """
-    previous = signal.signal(signal.SIGTERM, _raise_terminated)
+    previous = listen(_raise_ended)
+    signal.signal(signal.SIGINT, previous[signal.SIGINT])  # Python's own raises KeyboardInterrupt
     try:
         sys.exit(_code_of(main))
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        restore_handlers(previous)
 
 
 def run_training_command(main: Callable[[], int | None]) -> None:
@@ -42,8 +45,7 @@ def run_training_command(main: Callable[[], int | None]) -> None:
     libraries are imported, there is nothing to tidy up: they end the process at once. (An exception raised then can
     get lost in a library, or end the process in the middle of its start.)
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave_before_the_start)
+    listen(_leave_before_the_start)
     code = _code_of(main)
     if code != EXIT_OK:
         leave_at_once(code)
@@ -54,30 +56,61 @@ def _code_of(main: Callable[[], int | None]) -> int:
     """Return the exit code of a command; print its mistake."""
     try:
         code = main() or EXIT_OK
-        print(end="", flush=True)  # here, where a reader that is gone is noticed
-        return code
-    except BrokenPipeError:  # who reads what is printed, `head` for example, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
-        return EXIT_NOBODY_READS
+    except BrokenPipeError:
+        return _nobody_reads()
     except tuple(CODES) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        _tell(f"error: {printable(str(error))}")
         return CODES[type(error)]
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         return EXIT_INTERRUPTED
+    return _flushed(code)
 
 
-def _raise_terminated(_number, _frame) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
-    print("terminated", file=sys.stderr)
-    sys.exit(EXIT_TERMINATED)
+def _flushed(code: int) -> int:
+    """Show what was printed, and return the code; a run that was saved keeps its own although nobody reads any more."""
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError:
+        return code or _nobody_reads()
+    except OSError as error:
+        _drop_output()
+        if error.errno == errno.EIO:  # the terminal was closed
+            return code
+        _tell(f"error: what was to be printed cannot be written ({error.strerror})")
+        return code or EXIT_USER_ERROR
+    return code
 
 
-def _leave_before_the_start(number, _frame) -> None:
+def _nobody_reads() -> int:
+    """Return the code after which a reader, `head` for example, has had enough."""
+    _drop_output()
+    return EXIT_NOBODY_READS
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed vanish, or the last flush would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(message: str) -> None:
+    """Print to stderr, if it is still there."""
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _raise_ended(number: int, _frame) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one does not wait
+    _tell("terminated" if number == signal.SIGTERM else f"ended by {signal.Signals(number).name}")
+    sys.exit(exit_code_of(number))
+
+
+def _leave_before_the_start(number: int, _frame) -> None:
     told = "stopped before the run began: start again\n"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.write(sys.stderr.fileno(), told.encode())
-    os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
+    os._exit(exit_code_of(number))
 
 
 def leave_at_once(code: int) -> None:

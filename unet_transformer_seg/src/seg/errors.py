@@ -9,6 +9,7 @@ EXIT_UNFINISHED = 75  # stopped by --max-minutes: resume to go on
 EXIT_INTERRUPTED = 130  # Ctrl-C
 EXIT_NOBODY_READS = 141  # SIGPIPE: `… | head`
 EXIT_TERMINATED = 143  # SIGTERM
+# After any other signal that ends a process: 128 + its number, see `seg.signals`.
 
 
 class UserError(ValueError):

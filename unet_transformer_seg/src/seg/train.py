@@ -10,6 +10,7 @@ from seg.cli import run_training_command
 from seg.config import Config
 from seg.config_reader import load_config, load_start_config, to_plain
 from seg.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from seg.signals import EXIT_CODES
 from seg.training.guardian import run_guarded
 
 
@@ -20,7 +21,8 @@ def parse_arguments() -> argparse.Namespace:
         description="Train a segmentation model and leave a full record in a run directory.",
         epilog="Exit codes: 0 finished, 2 wrong input, 3 non-finite loss or gradient, 4 nothing completed in "
         "training.watchdog_minutes, 5 another process of the run is gone, "
-        f"{EXIT_UNFINISHED} --max-minutes is over, 130 Ctrl-C, 143 SIGTERM (the last three save first).",
+        f"{EXIT_UNFINISHED} --max-minutes is over; after a signal {EXIT_CODES}. "
+        "--max-minutes and signals save first, and the last message says how to resume.",
     )
     parser.add_argument("--config", type=Path, help="YAML file; needed unless --resume is given")
     parser.add_argument(

@@ -4,12 +4,14 @@ When one process dies, jax's runtime ends the others with an abort inside of the
 one clear line and answers with a documented exit code. It holds no jax.
 """
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 
 from asr.errors import EXIT_PEER_LOST
+from asr.signals import listen
 
 ABORTED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 
@@ -24,11 +26,10 @@ def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        os.setpgid(0, 0)  # Ctrl-C of the terminal reaches this process once: through its guardian
+        os.setpgid(0, 0)  # what the terminal sends reaches this process once: through its guardian
         sys.exit(work(lambda path: os.write(write_end, path.encode()) and None))
     os.close(write_end)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: os.kill(child, number))
+    listen(lambda number, _frame: os.kill(child, number))
     status = _wait(child)
     run_path = os.read(read_end, 4096).decode()
     if os.WIFEXITED(status):
@@ -43,7 +44,8 @@ def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
     way_on = "no run directory was made yet: start again"
     if run_path:
         way_on = f"go on with: python -m asr.train --resume {run_path}"
-    print(f"error: {reason}; {way_on}, in all processes", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+        print(f"error: {reason}; {way_on}, in all processes", file=sys.stderr, flush=True)
     return EXIT_PEER_LOST if lost else 128 + number
 
 

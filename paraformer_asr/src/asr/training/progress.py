@@ -85,6 +85,6 @@ def write_above_line(text: str) -> None:
 
     A terminal that has gone away does not end the training: the log file has the text too.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()

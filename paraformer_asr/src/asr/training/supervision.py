@@ -143,7 +143,8 @@ class Supervisor:
 
     def _exit(self, code: int, message: str) -> None:
         """End the process without waiting for threads that may hang."""
-        log.info("%s", message)
-        if not log.handlers:
-            print(message, file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+            log.info("%s", message)
+            if not log.handlers:
+                print(message, file=sys.stderr)
         leave_at_once(code)

@@ -1,13 +1,13 @@
-"""Stopping a run at a step boundary: on Ctrl-C, on SIGTERM, or when its time is up."""
+"""Stopping a run at a step boundary: on a signal that ordinarily ends a process, or when its time is up."""
 
 import concurrent.futures
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
-from seg.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFINISHED
+from seg.errors import EXIT_UNFINISHED
+from seg.signals import IMPATIENT, exit_code_of, is_signal_code, listen, restore_handlers
 
 POLL_S = 0.1
 """So often whoever waits looks at the flag."""
@@ -23,8 +23,9 @@ class StopRequestedError(Exception):
 class Interruption:
     """Watches for a reason to stop; used as a context in the main thread.
 
-    The signal handler sets a flag and nothing else: saving inside a handler can deadlock. A second signal, a second
-    or more after the first, exits at once. (Some launchers signal a process and its parent, which passes it on.)
+    The signal handler sets a flag and nothing else: saving inside a handler can deadlock. A second SIGINT, SIGTERM or
+    SIGQUIT, a second or more after the first, exits at once. (Some launchers signal a process and its parent, which
+    passes it on.) A scheduler that warns with SIGUSR1 and sends SIGTERM at the end of its patience cuts no save short.
 
     Attributes:
         exit_code: None while the run may go on, otherwise the code to exit with.
@@ -33,16 +34,14 @@ class Interruption:
     def __init__(self, max_minutes: float | None = None):
         self.exit_code: int | None = None
         self._deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
-        self._previous, self._first_signal = {}, 0.0
+        self._previous, self._first_impatient = {}, None
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
+        self._previous = listen(self._on_signal)
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        restore_handlers(self._previous)
 
     def requested(self) -> bool:
         """Return whether the run should save and stop now."""
@@ -53,15 +52,18 @@ class Interruption:
     @property
     def signalled(self) -> bool:
         """Whether a signal came: someone is waiting for the end."""
-        return self.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
+        return is_signal_code(self.exit_code)
 
     def _on_signal(self, number, _frame):
-        code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
-        if self.signalled and time.monotonic() - self._first_signal < SAME_SIGNAL_S:
+        if not self.signalled:
+            self.exit_code = exit_code_of(number)
+        if number not in IMPATIENT:
             return
-        if self.signalled:
-            os._exit(code)
-        self.exit_code, self._first_signal = code, time.monotonic()
+        now = time.monotonic()
+        if self._first_impatient is None:
+            self._first_impatient = now
+        elif now - self._first_impatient >= SAME_SIGNAL_S:
+            os._exit(exit_code_of(number))
 
 
 class Waiting:
