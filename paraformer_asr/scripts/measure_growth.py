@@ -90,7 +90,7 @@ def transcribe(config: Config, sound: Path) -> dict:
     import jax
 
     from asr.inference.output import Job
-    from asr.inference.transcribe_files import transcribe_files
+    from asr.inference.transcribe_files import Outcome, transcribe_files
     from asr.inference.untrained import build_untrained_transcriber
     from asr.models import count_parameters
     from asr.run_dir import describe_environment
@@ -100,7 +100,8 @@ def transcribe(config: Config, sound: Path) -> dict:
     start = time.perf_counter()
     transcriber.warm_up(plan_warm_up(transcriber, sound))
     compile_s, model_bytes = time.perf_counter() - start, reset_peak()
-    outcome = transcribe_files(transcriber, [Job(sound, None)], lambda job, transcript: None)
+    outcome = Outcome()
+    transcribe_files(transcriber, [Job(sound, None)], lambda job, transcript: None, outcome)
     above_bytes = max(peak_bytes() - model_bytes, 0)
     if outcome.num_done != 1 or outcome.num_compiled or outcome.num_compiled_late:
         raise RuntimeError(f"expected one file and no compilation while the time runs, found {outcome}")

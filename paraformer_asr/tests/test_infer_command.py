@@ -24,6 +24,7 @@ from asr.config import (
 )
 from asr.data.cmvn import Cmvn
 from asr.data.tokenizer_building import build_tokenizer
+from asr.inference import output
 from asr.inference.output import plan_jobs
 from asr.inference.segmentation import split_at_silences
 from asr.inference.shapes import Shape
@@ -149,7 +150,7 @@ def test_results_go_to_one_file_for_each_sound(infer_with, transcriber, tmp_path
     for name, suffix in (("text", "txt"), ("json", "json"), ("srt", "srt"), ("vtt", "vtt"), ("ctm", "ctm")):
         assert infer_with("--format", name, "--out", tmp_path / name, sounds) == 0
         files = sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*") if path.is_file())
-        assert [str(file) for file in files] == [f"a.{suffix}", f"deep/b.{suffix}"]
+        assert [str(file) for file in files] == [".asr_done.jsonl", f"a.{suffix}", f"deep/b.{suffix}"]
     captured = capsys.readouterr()
     assert captured.out == ""
     text = text_of(transcriber, read_pcm16(sounds / "a.wav"))
@@ -309,3 +310,47 @@ def test_files_are_taken_once_and_inputs_are_never_overwritten(infer_with, tmp_p
     assert infer_with("--out", sounds, write_sound(tmp_path / "c.wav", silence(0.1)), odd) == 2
     assert f"would overwrite the input {odd}" in capsys.readouterr().err
     assert odd.read_bytes() == before
+
+
+def test_skip_done_leaves_out_what_is_complete(infer_with, tmp_path, capsys):
+    sounds, out = tmp_path / "sounds", tmp_path / "out"
+    for name in "abc":
+        write_sound(sounds / f"{name}.wav", burst(1))
+    assert infer_with("--out", out, sounds / "a.wav") == 0
+    made = (out / "a.txt").read_text()
+    (out / "a.txt").write_text("?" * len(made))  # of the same size: shows whether it is made again
+    (sounds / "c.wav").write_text("no sound")
+    assert infer_with("--skip-done", "--out", out, sounds) == 2
+    assert "1 file of 3 done already" in capsys.readouterr().err
+    assert (out / "a.txt").read_text() == "?" * len(made)
+    assert (out / "b.txt").exists()
+    assert infer_with("--skip-done", "--out", out, sounds / "a.wav", sounds / "b.wav") == 0
+    assert "2 files of 2 done already" in capsys.readouterr().err
+    assert infer_with("--out", out, sounds / "a.wav") == 0
+    assert (out / "a.txt").read_text() == made
+
+
+def test_skip_done_without_a_folder_says_what_it_needs(infer_with, tmp_path, capsys):
+    assert infer_with("--skip-done", write_sound(tmp_path / "a.wav", burst(1))) == 2
+    assert "--skip-done needs --out FOLDER" in capsys.readouterr().err
+
+
+def test_a_call_that_is_interrupted_counts_what_is_done(infer_with, tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        write_sound(tmp_path / f"{name}.wav", burst(1))
+    write = output.write_text
+
+    def interrupt_at_the_second(path, text):
+        if path.name == "b.txt":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr("asr.inference.output.write_text", interrupt_at_the_second)
+    assert infer_with("--out", tmp_path / "out", tmp_path) == 130
+    assert (
+        "stopped: 1 of 3 files transcribed; the same command with --skip-done does the rest" in capsys.readouterr().err
+    )
+    monkeypatch.setattr("asr.inference.output.write_text", write)
+    assert infer_with("--skip-done", "--out", tmp_path / "out", tmp_path) == 0
+    assert "1 file of 3 done already" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["a.txt", "b.txt", "c.txt"]

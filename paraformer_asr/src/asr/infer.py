@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr.cli import run_command
+from asr.config_reader import to_plain
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
 from asr.inference.transcript import Transcript
@@ -32,6 +33,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="default: text")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the results; made if need be")
+    parser.add_argument(
+        "--skip-done",
+        action="store_true",
+        help="leave out files that have a complete result in --out, made by the same model with the same settings: "
+        "continues a call that was stopped",
+    )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
     parser.add_argument(
@@ -46,10 +53,15 @@ def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
     return [Path(text) for text in inputs if text not in settings], settings
 
 
-def make_writer(name: str, num_jobs: int) -> Callable[[object, Transcript], None]:
+def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcript], None]:
     """Return the function that hands each transcript over: to its file, or to the standard output.
 
     Of several files the text is written behind the path, `talk.wav: good morning`; JSON and CTM name the file anyway.
+
+    Args:
+        name: of the format.
+        num_jobs: files in this call.
+        record: `DoneRecord` of the folder of the results; None for the standard output.
     """
     from asr.inference.output import write_text
 
@@ -57,11 +69,25 @@ def make_writer(name: str, num_jobs: int) -> Callable[[object, Transcript], None
         content = FORMATS[name](transcript)
         if job.result:
             write_text(job.result, content)
+            record.add(job.source, [job.result])
             return
         sys.stdout.write(f"{transcript.file}: {content}" if name == "text" and num_jobs > 1 else content)
         sys.stdout.flush()
 
     return write
+
+
+def digest_transcriber(transcriber, output_format: str) -> str:
+    """Return the SHA-256 of all that decides what a result holds: the model, its settings, the format."""
+    from asr.inference.done_record import digest_model
+
+    settings = {name: to_plain(getattr(transcriber.config, name)) for name in ("features", "model", "inference")}
+    settings |= {"tokens": transcriber.tokenizer.tokens, "format": output_format}
+    if language_model := transcriber.config.inference.language_model:
+        status = Path(language_model).stat()
+        settings["language_model"] = [status.st_size, status.st_mtime_ns]
+    cmvn = vars(transcriber.cmvn) if transcriber.cmvn else {}
+    return digest_model({"variables": transcriber.variables, "cmvn": cmvn}, settings)
 
 
 def count(number: int, noun: str) -> str:
@@ -89,11 +115,14 @@ def main() -> int:
     read_settings(folder, overrides)  # a mistake is answered before jax is imported
     if not files:
         raise UserError("expected at least one sound file or folder")
+    if arguments.skip_done and not arguments.out:
+        raise UserError("--skip-done needs --out FOLDER: it looks for the results there")
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
+    from asr.inference.done_record import DoneRecord
     from asr.inference.output import plan_jobs
-    from asr.inference.transcribe_files import transcribe_files
+    from asr.inference.transcribe_files import Outcome, transcribe_files
     from asr.inference.transcriber import load_transcriber
 
     jobs = plan_jobs(files, arguments.out, SUFFIXES[arguments.format])
@@ -103,8 +132,20 @@ def main() -> int:
         if job.result and job.result.stem != job.source.stem:
             print(f"{job.source}: the result is called {job.result.name}, its name is taken", file=sys.stderr)
     transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
-    outcome = transcribe_files(transcriber, jobs, make_writer(arguments.format, len(jobs)))
-    print(summary(outcome), file=sys.stderr)
+    record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
+    waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result]))]
+    if len(waiting) < len(jobs):
+        print(f"{count(len(jobs) - len(waiting), 'file')} of {len(jobs)} done already", file=sys.stderr)
+    outcome = Outcome()
+    try:
+        if waiting:
+            transcribe_files(transcriber, waiting, make_writer(arguments.format, len(jobs), record), outcome)
+    except (KeyboardInterrupt, SystemExit, UserError):
+        hint = "; the same command with --skip-done does the rest" if record else ""
+        print(f"stopped: {outcome.num_done} of {count(len(waiting), 'file')} transcribed{hint}", file=sys.stderr)
+        raise
+    if waiting:
+        print(summary(outcome), file=sys.stderr)
     if outcome.num_bad:
         print(f"{outcome.num_bad} of {len(jobs)} files could not be read, see above", file=sys.stderr)
         return EXIT_USER_ERROR

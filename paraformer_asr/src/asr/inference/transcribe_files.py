@@ -75,16 +75,17 @@ class _Place:
 
 
 def transcribe_files(
-    transcriber: Transcriber, jobs: Sequence[Job], hand_over: Callable[[Job, Transcript], None]
-) -> Outcome:
+    transcriber: Transcriber, jobs: Sequence[Job], hand_over: Callable[[Job, Transcript], None], outcome: Outcome
+) -> None:
     """Transcribe all jobs; the segments of several files share batches, the results come in order.
 
     Args:
         transcriber: the model.
         jobs: what to read.
         hand_over: called with each transcript.
+        outcome: counts the files, also up to an exception.
     """
-    outcome, start = Outcome(), time.perf_counter()
+    start = time.perf_counter()
     items = _read_segments(transcriber, jobs)
     first = list(_first_window(items, transcriber.window_size))
     _warm_up(transcriber, jobs, [wave for _, wave in first], outcome)
@@ -106,7 +107,6 @@ def transcribe_files(
             bar.update()
     outcome.seconds = time.perf_counter() - start - outcome.compile_s
     outcome.num_compiled_late = transcriber.compilations - compiled
-    return outcome
 
 
 def _first_window(items: Iterator[tuple["_Place", np.ndarray]], size: int) -> Iterator[tuple["_Place", np.ndarray]]:
