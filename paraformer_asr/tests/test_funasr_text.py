@@ -42,6 +42,14 @@ rows = st.lists(st.sampled_from(ORDINARY), max_size=8)
         ("he@@ he@@ llo", "hehello"),
         ("you he@@", "you"),
         ("he@@ wor@@", ""),
+        ("1@@ you", "1@@you"),  # no letter in it: not a piece
+        ("@@ 今@@ 7", "@@今@@7"),
+        ("<OOV> you <OOV>", "you"),
+        ("you % you", "you %you"),
+        ("you % 今", "you 今"),  # lost
+        ("п р カ メ 안 今", "п р カ メ 안今"),
+        ("A B п", "AB п"),
+        ("▁ a", "▁a"),
     ],
 )
 def test_tokens_are_joined_as_funasr_does(tokens, text):
@@ -96,6 +104,32 @@ def test_every_word_of_a_transcript_has_the_times_of_its_tokens(tokens):
 )
 def test_text_is_cut_as_funasr_does(text, tokens):
     assert [str(token) for _, token in cut(text, SEG_DICT, set(ORDINARY))] == tokens.split()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "cut_as"),
+    [
+        ("ABHELO今天", "Hello ab 今", "H E L L O A B 今"),
+        ("abhelo", "HELLO", "h e l l o"),
+        ("abAHelo", "Hello Aa", "H e l l o A a"),
+        ("приветм", "привет мир", "п р и в е т м и р"),
+        ("カメラ日本語", "カメラ 日本語", "カ メ ラ 日 本 語"),
+        ("안녕하세요", "안녕 하세요", "안 녕 하 세 요"),
+        ("กนั", "กัน", "ก ั น"),
+        ("7'@▁", "7'@@ ▁", "7 ' @ @ ▁"),
+    ],
+)
+def test_without_a_seg_dict_text_is_cut_into_characters(tokens, text, cut_as):
+    tokenizer = Tokenizer(("<blank>", "<s>", "</s>", *tokens, "<unk>"), "funasr", "keep")
+    assert [tokenizer.tokens[i] for i in tokenizer.encode(text)] == cut_as.split()
+    assert not tokenizer.unknown_characters(text)
+
+
+def test_words_are_looked_up_in_lower_case_and_tokens_in_their_own():
+    tokens = ("<blank>", "<s>", "</s>", "HE@@", "LLO", "A", "今", "<unk>")
+    tokenizer = Tokenizer(tokens, "funasr", "lower", seg_dict={"hello": ("HE@@", "LLO")})
+    for text in ("hello a 今", "HELLO A 今"):
+        assert [tokens[i] for i in tokenizer.encode(text)] == ["HE@@", "LLO", "A", "今"]
 
 
 def test_a_piece_that_is_no_token_is_unknown():

@@ -222,8 +222,10 @@ class TrainingConfig:
     log_every_steps: int = setting(10, "steps between log lines", 1)
     ema_decay: float = setting(0.0, "decay of the averaged weights used for evaluation; 0: none", 0, 0.99999)
     early_stop: int = setting(0, "evaluations without a lower error rate before stopping; 0: never", 0)
-    select_by: Literal["wer", "cer", "ter"] = setting(
-        "wer", "error rate of words, characters or tokens; lowest is best"
+    select_by: Literal["auto", "wer", "cer", "ter"] = setting(
+        "auto",
+        "error rate of words, characters or tokens; lowest is best; auto: characters for texts without blanks "
+        "between words, as Chinese, words for others",
     )
     keep_checkpoints: int = setting(2, "newest checkpoints kept", 1, 1000)
     keep_best: int = setting(1, "best checkpoints kept, for averaging", 1, 1000)

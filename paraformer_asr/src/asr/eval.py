@@ -51,11 +51,12 @@ def make_folder(path: Path) -> Path:
 
 
 def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
-    """Return the normalised texts of the training split; None, with a line on stderr, where it is not there."""
+    """Return the compared texts of the training split; None, with a line on stderr, where it is not there."""
     from asr.data import build_dataset
+    from asr.data.comparison import comparable
 
     try:
-        return frozenset(map(tokenizer.normalise, build_dataset(config, "train").texts()))
+        return frozenset(comparable(tokenizer, text) for text in build_dataset(config, "train").texts())
     except UserError as error:
         print(f"utterances whose text occurs in training are not counted apart: {error}", file=sys.stderr)
         return None
@@ -74,6 +75,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from asr.data import build_dataset
+    from asr.data.comparison import comparison_case, suit_characters
     from asr.inference import eval_report, scoring
     from asr.inference.transcriber import load_transcriber
     from asr.metrics import bootstrap_interval, format_table
@@ -96,15 +98,17 @@ def main() -> int:
         "checkpoint": arguments.checkpoint,
         "average": arguments.average,
         "decoder": config.inference.decoder,
+        "compared": comparison_case(transcriber.tokenizer),
         "num_utterances": len(scores),
         "num_text_in_training": sum(score.in_training for score in scores) if known is not None else None,
         "sound_s": round(sound_s, 3),
         "seconds": round(seconds, 3),
     }
-    by_characters = config.training.select_by == "cer"
+    select_by, references = config.training.select_by, [score.reference for score in scores]
+    by_characters = select_by == "cer" or (select_by == "auto" and suit_characters(references))
     eval_report.write_tables(folder, scores, totals, intervals, facts, by_characters=by_characters)
     eval_report.draw_extremes(folder, transcriber, dataset, scoring.pick_extremes(scores, NUM_EXTREMES))
-    print(format_table(totals, intervals))
+    print(format_table(totals, intervals, comparison_case(transcriber.tokenizer)))
     print(
         f"{len(scores)} utterances, {sound_s:.1f} s of sound in {seconds:.1f} s, {sound_s / seconds:.1f} times faster "
         "than real time with reading, without compilation"

@@ -3,7 +3,8 @@
 A `seg_dict` file tells the pieces of each known word, `hello he@@ llo`; a piece that ends in `@@` is joined to the
 next. Chinese is written without spaces, and neither is there one between a Chinese character and a word in Latin
 letters: `今天 hello world` becomes `今天hello world`. Digits count as Chinese here. Single letters in a row are an
-abbreviation: `c n n` becomes `CNN`.
+abbreviation: `c n n` becomes `CNN`. A model without a `seg_dict` has characters as tokens. All scripts but Chinese and
+the digits are written as Latin is, with a blank behind each word, here behind each character: `п р и в е т`.
 """
 
 import re
@@ -22,6 +23,10 @@ MAX_SEG_DICT_BYTES = 1 << 28
 
 _chinese = re.compile(r"[\u4e00-\u9fff0-9@]+")
 _can_be_cut = re.compile(r"[\u4e00-\u9fa5A-Za-z0-9]")
+_runs = re.compile(r"[\u4e00-\u9fff]|[^\u4e00-\u9fff]+")
+
+LEFT_OUT = "<OOV>"
+"""A token of some vocabularies that FunASR never writes."""
 
 
 def read_seg_dict(path: Path) -> dict[str, tuple[str, ...]]:
@@ -52,51 +57,112 @@ def write_seg_dict(path: Path, seg_dict: SegDict) -> None:
 def cut(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[tuple[str, str | None]]:
     """Return the text as a row of (characters, token), the token None for what has none.
 
-    A word of the `seg_dict` becomes its pieces. Any other falls into characters if it begins with a letter, a digit or
-    a Chinese character, and is unknown as a whole if not. A character is looked up in the `seg_dict`, then (which
-    FunASR does not do) among the tokens.
+    Without a `seg_dict` each character but the blank is looked up among the tokens as it stands.
+
+    With one, a word of it becomes its pieces. Any other word falls into characters if it begins with a letter, a digit
+    or a Chinese character, and is unknown as a whole if not. Both are looked up in lower case. What FunASR does not
+    know is looked up in the case of the text and among the tokens, too.
 
     Args:
-        text: words between blanks; they are lower-cased.
-        seg_dict: known words.
+        text: words between blanks.
+        seg_dict: known words; empty for a model without the file.
         tokens: of the model.
     """
+    if not seg_dict:
+        return [(character, character if character in tokens else None) for character in text if character != " "]
     row: list[tuple[str, str | None]] = []
-    for word in text.lower().split():
-        parts = [word] if word in seg_dict or not _can_be_cut.match(word) else list(word)
-        for part in parts:
-            pieces = seg_dict.get(part) or ((part,) if part in tokens else (None,))
-            row += [(part, piece if piece in tokens else None) for piece in pieces]
+    for word in text.split():
+        for part in _parts(word, seg_dict):
+            row += [(part, piece if piece in tokens else None) for piece in _pieces(part, seg_dict, tokens)]
     return row
+
+
+def cut_written(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[str]:
+    """Return the tokens of a text that a model may have written; what has none stands for itself.
+
+    Unlike `cut` it takes runs of letters beside Chinese characters for words: FunASR writes `今天hello`, and would cut
+    that into single letters.
+
+    Args:
+        text: words between blanks.
+        seg_dict: known words; empty for a model without the file.
+        tokens: of the model.
+    """
+    if not seg_dict:
+        return [character for character in text if character != " "]
+    row: list[str] = []
+    for word in text.split():
+        runs = [word] if _known(word, seg_dict) else _runs.findall(word)
+        for part in (part for run in runs for part in _parts(run, seg_dict)):
+            # An unknown word is joined to nothing, whatever it ends in.
+            row += [piece or part.replace(CONTINUED, "@") for piece in _pieces(part, seg_dict, tokens)]
+    return row
+
+
+def _parts(word: str, seg_dict: SegDict) -> list[str]:
+    """Return a word by itself if it is known or cannot be cut, else its characters."""
+    return [word] if _known(word, seg_dict) or not _can_be_cut.match(word) else list(word)
+
+
+def _known(word: str, seg_dict: SegDict) -> bool:
+    return word.lower() in seg_dict or word in seg_dict
+
+
+def _pieces(part: str, seg_dict: SegDict, tokens: Container[str]) -> tuple[str | None, ...]:
+    """Return the tokens of a word or a character, of which some may be unknown."""
+    forms = (part.lower(), part)
+    known = (seg_dict[form] for form in forms if form in seg_dict)
+    return next(known, None) or (next((form for form in forms if form in tokens), None),)
+
+
+def is_piece(token: str) -> bool:
+    """Return whether a token is joined to the next one. FunASR takes `1@@`, which has no letter, for Chinese."""
+    return CONTINUED in token and not _chinese.fullmatch(token)
+
+
+def surface(token: str) -> str:
+    """Return a token's text as it stands in a word."""
+    return token.replace(CONTINUED, "") if is_piece(token) else token
 
 
 def spell(tokens: Sequence[str]) -> list[Spelled]:
     """Return the words of a row of tokens, as FunASR joins them.
 
-    A piece with `@@` whose word does not go on at once is kept for the next word in letters, and is lost at the end: so
-    does FunASR. The place of such a word is that of its last parts.
+    A piece with `@@` whose word does not go on at once is kept for the next word in letters, and is lost at the end;
+    so is a token such as `%` between a word in letters and a Chinese character. FunASR does both. The place of a word
+    is that of its last parts.
 
     Args:
         tokens: without special ones.
     """
-    words: list[Spelled] = []
+    items: list[Spelled | None] = []  # None: a blank
     kept, run_start, after_letters = "", 0, False
     for place, token in enumerate(tokens):
-        if not (place and CONTINUED in tokens[place - 1]):
+        if not (place and is_piece(tokens[place - 1])):
             run_start = place
-        if CONTINUED in token:
-            kept += token.replace(CONTINUED, "")
-        elif _chinese.fullmatch(token):
-            interrupted = after_letters and CONTINUED in tokens[place - 1]  # a lost piece leaves its blank
-            words.append(Spelled(token, place, place + 1, interrupted))
+        if token == LEFT_OUT:
+            continue
+        if _chinese.fullmatch(token):
+            if after_letters:
+                items.pop()
+            items.append(Spelled(token, place, place + 1, False))
             after_letters = False
+        elif is_piece(token):
+            kept, after_letters = kept + surface(token), False
         elif all((c.isalpha() or c == "'") and not _chinese.match(c) for c in token):
-            words.append(Spelled(kept + token, run_start, place + 1, after_letters))
+            items += [Spelled(kept + token, run_start, place + 1, False), None]
             kept, after_letters = "", True
         else:
-            words.append(Spelled(token, place, place + 1, after_letters))
-            after_letters = False
-    return _join_letters(words)
+            items.append(Spelled(token, place, place + 1, False))
+    return _join_letters(_with_blanks(items))
+
+
+def _with_blanks(items: Sequence[Spelled | None]) -> list[Spelled]:
+    """Return the words, each with the blank before it."""
+    before = [None, *items]
+    return [
+        word._replace(space_before=bool(place) and before[place] is None) for place, word in enumerate(items) if word
+    ]
 
 
 def join(tokens: Sequence[str]) -> str:

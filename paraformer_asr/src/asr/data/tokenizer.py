@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +18,12 @@ import sentencepiece
 
 from asr.data import funasr_text
 from asr.data.bpe import list_pieces, load_bpe
+from asr.data.letter_case import Case, find_only_case, in_case
 from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, Spelled, fewest_pieces, is_ideograph
 from asr.errors import UserError
 from asr.files import read_bounded
 from asr.untrusted import escaped, shown
-
-log = logging.getLogger("asr")
 
 BLANK, START, END, UNKNOWN = "<blank>", "<s>", "</s>", "<unk>"
 BLANK_ID, START_ID, END_ID = 0, 1, 2
@@ -47,14 +45,14 @@ class Tokenizer:
         tokens: all tokens; the place of one is its number.
         kind: how text is cut. "characters": each by itself. "bpe": by the trained model. "file": each word into
             the fewest tokens of the list. "funasr": see `asr.data.funasr_text`.
-        text_case: what is done to a text first.
+        text_case: what is done to a text first. For kind "funasr" the `only_case` of the tokens comes before it.
         bpe_model: the trained model of sentencepiece; kind "bpe" only.
         seg_dict: pieces of the known words; kind "funasr" only.
     """
 
     tokens: tuple[str, ...]
     kind: Literal["characters", "bpe", "file", "funasr"]
-    text_case: Literal["keep", "lower", "upper"] = "keep"
+    text_case: Case = "keep"
     bpe_model: bytes = dataclasses.field(default=b"", repr=False)
     seg_dict: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False, hash=False)
 
@@ -78,14 +76,17 @@ class Tokenizer:
         """Number of `<unk>`, the last one."""
         return len(self.tokens) - 1
 
+    @functools.cached_property
+    def only_case(self) -> Case:
+        """The case of all letters of the ordinary tokens; "keep" if they have both cases, or none."""
+        return find_only_case(self._ordinary)
+
     def normalise(self, text: str) -> str:
         """Return the text as it is encoded: in its case, NFC, single spaces, none at the ends."""
-        match self.text_case:
-            case "lower":
-                text = text.lower()
-            case "upper":
-                text = text.upper()
-        return " ".join(unicodedata.normalize("NFC", text).replace(SPACE, " ").split())
+        is_funasr = self.kind == "funasr"
+        case = self.only_case if is_funasr and self.only_case != "keep" else self.text_case
+        text = unicodedata.normalize("NFC", in_case(text, case))
+        return " ".join((text if is_funasr else text.replace(SPACE, " ")).split())
 
     def encode(self, text: str) -> list[int]:
         """Return the numbers of the text's tokens, without an end of sentence; unknown parts become `<unk>`."""
@@ -101,14 +102,16 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text that the tokens spell; special ones, `<unk>` among them, are left out."""
-        ids = [int(i) for i in ids if self.is_ordinary(int(i))]
-        tokens = [self.tokens[i] for i in ids]
+        return self.join([self.tokens[int(i)] for i in ids if self.is_ordinary(int(i))])
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return the text that tokens spell; they need not be of the vocabulary."""
         if self.kind == "funasr":
             return funasr_text.join(tokens)
         if not self._continued:
             return " ".join("".join(tokens).replace(SPACE, " ").split())
         text = ""
-        for token, starts in zip(tokens, self.word_starts(ids), strict=True):
+        for token, starts in zip(tokens, self._starts(tokens), strict=True):
             between_ideographs = text and is_ideograph(text[-1]) and is_ideograph(token[0])
             text += (" " if text and starts and not between_ideographs else "") + token.removesuffix(CONTINUED)
         return text
@@ -135,7 +138,10 @@ class Tokenizer:
 
     def surface(self, token_id: int) -> str:
         """Return an ordinary token's text as it stands in a word: without blanks and the mark of a piece."""
-        return self.tokens[token_id].replace(SPACE, " ").strip().removesuffix(CONTINUED if self._continued else "")
+        token = self.tokens[token_id]
+        if self.kind == "funasr":
+            return funasr_text.surface(token)
+        return token.replace(SPACE, " ").strip().removesuffix(CONTINUED if self._continued else "")
 
     def word_starts(self, ids: Sequence[int]) -> list[bool]:
         """Return for each token of a row, special ones left out before, whether a word begins with it.
@@ -143,8 +149,11 @@ class Tokenizer:
         Words begin at the first token, at one that begins with `▁`, in a list with `@@` behind a token without it,
         and at and behind each ideograph.
         """
+        return self._starts([self.tokens[int(i)] for i in ids])
+
+    def _starts(self, tokens: Sequence[str]) -> list[bool]:
         flags, previous = [], ""
-        for token in (self.tokens[int(i)] for i in ids):
+        for token in tokens:
             if self._continued:
                 starts = not previous.endswith(CONTINUED)
             else:
@@ -173,6 +182,12 @@ class Tokenizer:
             (folder / BPE_FILE).write_bytes(self.bpe_model)
         if self.kind == "funasr":
             funasr_text.write_seg_dict(folder / SEG_DICT_FILE, self.seg_dict)
+
+    def rewrite(self, text: str) -> list[str]:
+        """Return the tokens of a normalised text, what has none as it stands; kinds "file" and "funasr" only."""
+        if self.kind == "funasr":
+            return funasr_text.cut_written(text, self.seg_dict, self._ordinary)
+        return [token or surface for surface, token in self._pieces(text)]
 
     def _pieces(self, text: str) -> list[tuple[str, str | None]]:
         """Return a normalised text as (characters, token of the list, or None)."""
@@ -257,7 +272,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def load_funasr_tokenizer(folder: Path, text_case: Literal["keep", "lower", "upper"] = "keep") -> Tokenizer:
+def load_funasr_tokenizer(folder: Path, text_case: Case = "keep") -> Tokenizer:
     """Return the tokenizer of a folder with FunASR's `tokens.json` and, if it has one, `seg_dict`.
 
     Raises:

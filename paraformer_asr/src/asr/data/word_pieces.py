@@ -4,7 +4,7 @@ import re
 from collections.abc import Container
 from typing import NamedTuple
 
-IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+IDEOGRAPHS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters and Japanese syllables, as a range of a regular expression: written without spaces."""
 
 CONTINUED = "@@"
@@ -12,7 +12,10 @@ CONTINUED = "@@"
 
 UNKNOWN_COST, BROKEN_COST, PIECE_COST = 1_000_000, 1_000, 1
 
-_ideograph = re.compile(f"[{IDEOGRAPHS}]")
+UNSPACED = IDEOGRAPHS + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""With Thai, Lao, Burmese and Khmer: scripts without a blank between two words."""
+
+_ideograph, _unspaced = re.compile(f"[{IDEOGRAPHS}]"), re.compile(f"[{UNSPACED}]")
 
 
 class Spelled(NamedTuple):
@@ -34,6 +37,11 @@ class Spelled(NamedTuple):
 def is_ideograph(character: str) -> bool:
     """Return whether a character is a word by itself, written without spaces around it."""
     return bool(_ideograph.match(character))
+
+
+def is_unspaced(character: str) -> bool:
+    """Return whether a character is of a script without a blank between two words."""
+    return bool(_unspaced.match(character))
 
 
 def fewest_pieces(

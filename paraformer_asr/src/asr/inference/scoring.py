@@ -5,9 +5,10 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from asr.data import SpeechDataset
+from asr.data.comparison import compare
 from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Transcriber
-from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, count_errors, sum_counts, words
+from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, sum_counts, words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,8 @@ class UtteranceScore:
         index: position in the data set.
         name: what the data set calls it.
         duration_s: of the sound.
-        reference: what is said, normalised as in training.
-        hypothesis: what was understood.
+        reference: what is said, in the form that `asr.data.comparison` compares.
+        hypothesis: what was understood, in the same form.
         tokens: errors in tokens, special ones left out.
         in_training: its text occurs in the training split.
     """
@@ -64,20 +65,17 @@ def score_utterances(
     Args:
         transcriber: the model.
         dataset: a split.
-        training_texts: normalised texts of the training split.
+        training_texts: texts of the training split, in the form that is compared.
 
     Raises:
         UserError: at an utterance that cannot be read.
     """
-    tokenizer = transcriber.tokenizer
     indexed = ((i, dataset[i]) for i in range(len(dataset)))
     items = (((i, u.name, u.duration_s, u.text), u.wave) for i, u in indexed)
     for (index, name, duration_s, text), recognition in transcriber.recognise_many(items):
-        reference = tokenizer.normalise(text)
-        said = [int(i) for i in recognition.ids if tokenizer.is_ordinary(int(i))]
-        tokens = count_errors(tokenizer.encode(text), said)
-        in_training = reference in training_texts
-        yield UtteranceScore(index, name, duration_s, reference, tokenizer.decode(said), tokens, in_training)
+        compared = compare(transcriber.tokenizer, text, recognition.ids)
+        texts = compared.reference, compared.hypothesis
+        yield UtteranceScore(index, name, duration_s, *texts, compared.tokens, texts[0] in training_texts)
 
 
 def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[str, list[ErrorCounts]]:

@@ -41,7 +41,9 @@ def count_confusions(alignments: Iterable[Alignment]) -> Confusions:
     return found
 
 
-def format_table(counts: Mapping[str, ErrorCounts], intervals: Mapping[str, Interval] | None = None) -> str:
+def format_table(
+    counts: Mapping[str, ErrorCounts], intervals: Mapping[str, Interval] | None = None, head: str = ""
+) -> str:
     """Return error rates as an aligned table for the terminal, one line a kind of unit or a part of the data.
 
     Rates are shown in percent, and "–" where a value is not defined.
@@ -49,9 +51,10 @@ def format_table(counts: Mapping[str, ErrorCounts], intervals: Mapping[str, Inte
     Args:
         counts: name → its summed counts, as {"words": …, "characters": …}.
         intervals: name → confidence interval of its rate; names may be missing.
+        head: of the column with the names.
     """
     intervals = intervals or {}
-    header = ["", "error %", "interval", "substituted", "deleted", "inserted", "of"]
+    header = [head, "error %", "interval", "substituted", "deleted", "inserted", "of"]
     rows = [
         [
             name,

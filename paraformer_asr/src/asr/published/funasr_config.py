@@ -72,7 +72,8 @@ def read_funasr_config(folder: Path) -> Config:
         raise UserError(f"{folder / CMVN}: missing, but {FILES} names it")
     changes = _translate(folder / CONFIG)
     changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
-    changes |= {"tokenizer.kind": "funasr", "tokenizer.file": str(folder), "tokenizer.text_case": "lower"}
+    case = "lower" if (folder / SEG_DICT).is_file() else "keep"  # FunASR lower-cases the words that it looks up there
+    changes |= {"tokenizer.kind": "funasr", "tokenizer.file": str(folder), "tokenizer.text_case": case}
     changes["inference.whole_up_to_s"] = WHOLE_UP_TO_S
     if (folder / CMVN).is_file():
         changes |= {"features.cmvn": "file", "features.cmvn_file": str(folder / CMVN)}

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from asr.metrics import ErrorCounts, character_errors, count_errors, word_errors
+from asr.data.comparison import compare
+from asr.metrics import ErrorCounts
 from asr.training.interruption import StopRequestedError
 from asr.training.setup import Setup
 from asr.training.state import TrainState
@@ -22,8 +23,8 @@ class Transcribed:
 
     Attributes:
         name: of the utterance.
-        reference: the true text.
-        hypothesis: the decoded text.
+        reference: the true text, in the form that is compared.
+        hypothesis: the decoded text, in the same form.
     """
 
     name: str
@@ -108,13 +109,12 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
         quantity_error_b = np.asarray(results["quantity_error_b"])
         decoded_bu, lengths_b = np.asarray(results["tokens_bu"]), np.asarray(results["token_lengths_b"])
         for row in np.flatnonzero(batch["index"] >= 0):
-            ids = [i for i in decoded_bu[row, : lengths_b[row]].tolist() if setup.tokenizer.is_ordinary(i)]
             index = int(batch["index"][row])
-            reference = setup.tokenizer.normalise(texts[index])
-            transcribed = Transcribed(names[index], reference, setup.tokenizer.decode(ids))
-            words += word_errors(transcribed.reference, transcribed.hypothesis)
-            characters += character_errors(transcribed.reference, transcribed.hypothesis)
-            tokens += count_errors(setup.tokenizer.encode(transcribed.reference), ids)
+            compared = compare(setup.tokenizer, texts[index], decoded_bu[row, : lengths_b[row]].tolist())
+            transcribed = Transcribed(names[index], compared.reference, compared.hypothesis)
+            words += compared.words
+            characters += compared.characters
+            tokens += compared.tokens
             quantity_errors += float(quantity_error_b[row])
             if index < NUM_TRANSCRIPTS:
                 transcripts[index] = transcribed

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import optax
 from asr.config import Config
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
+from asr.data.comparison import comparable, suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend, make_train_frontend
 from asr.data.loader import EvalLoader, TrainLoader
@@ -37,6 +38,8 @@ ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")
 """The parts of a batch that the steps take."""
 
 MAX_LINES_SHOWN = 5
+
+WHY_CER = ": the validation texts have no blanks between their words, so that a whole sentence is one word"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,7 @@ def build_setup(
     tokenizer = trained[0] if trained else choose_tokenizer(config, train_set.texts())
     config = with_widths(config, tokenizer)
     check_texts(tokenizer, train_set, val_set)
+    config = with_selection(config, tokenizer, val_set.texts())
     placement = build_placement(config.mesh)
     config = with_row_multiple(config, placement.num_devices)
     share = jax.process_index(), jax.process_count()
@@ -199,6 +203,18 @@ def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
         )
     widths = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **widths))
+
+
+def with_selection(config: Config, tokenizer: Tokenizer, val_texts: Iterable[str]) -> Config:
+    """Return the config with the error rate that chooses the best checkpoint, `auto` resolved by the texts."""
+    select_by = config.training.select_by
+    unspaced = suit_characters([comparable(tokenizer, text) for text in val_texts])
+    if select_by == "auto":
+        select_by = "cer" if unspaced else "wer"
+        log.info("the best checkpoint is the one with the lowest %s%s", select_by.upper(), WHY_CER if unspaced else "")
+    elif select_by == "wer" and unspaced:
+        log.warning("training.select_by: wer tells checkpoints badly apart%s; take training.select_by=cer", WHY_CER)
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, select_by=select_by))
 
 
 def with_row_multiple(config: Config, num_devices: int) -> Config:
