@@ -20,6 +20,7 @@ from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
+from asr.inference.checksums import CheckedFolder
 from asr.inference.model_folder import load_weights
 from asr.inference.safetensors_file import write_safetensors
 from asr.inference.transcriber import load_parts
@@ -162,7 +163,7 @@ def _swaps(header: bytes) -> list[str]:
 
 def _read_exported(folder: Path) -> None:
     config, tokenizer, _, variables = load_parts(folder)
-    load_weights(folder, config)
+    load_weights(CheckedFolder(folder), config)
     assert tokenizer.vocab_size == config.model.vocab_size and variables["params"]
 
 

@@ -14,7 +14,7 @@ import yaml
 from asr.config import Config, TokenizerConfig
 from asr.config_rules import check_config
 from asr.errors import UserError
-from asr.files import read_bounded
+from asr.files import Reader, read_bounded
 from asr.untrusted import escaped, shown
 from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, compose
 
@@ -26,18 +26,19 @@ MAX_NUMBER = 1 << 1023
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), read: Reader = read_bounded) -> Config:
     """Return the config in `path`, changed by `overrides`.
 
     Args:
         path: a YAML file.
         overrides: `key=value` or `section.key=value`, the value in YAML.
+        read: as `asr.files.read_bounded`.
 
     Raises:
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    return _checked(_build(Config, _compose(Path(path)), "", str(path)), overrides, path)
+    return _checked(_build(Config, _compose(Path(path), read), "", str(path)), overrides, path)
 
 
 def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -116,10 +117,10 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _compose(path: Path) -> yaml.Node:
+def _compose(path: Path, read: Reader = read_bounded) -> yaml.Node:
     """Return the YAML node tree of a file: nodes keep the line that each value stands on."""
     try:
-        content = read_bounded(path, MAX_CONFIG_BYTES)
+        content = read(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot read the config ({error.strerror})") from None
     return compose(content, str(path))

@@ -27,6 +27,9 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) 
 
 T = TypeVar("T")
 
+Reader = Callable[[Path, int], bytes]
+"""Returns the bytes of a file, given the most that it may have, as `read_bounded` does."""
+
 
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file for reading; a link to one is followed.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.errors import UserError
+from seg.files import Reader, read_bounded
 
 IGNORE_LABEL = 255
 """Label of pixels that count nowhere: not in the loss, not in a metric. Files may use another value for
@@ -62,14 +63,14 @@ def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(colours[:num_classes])
 
 
-def load_class_table(path: Path) -> ClassTable:
-    """Read a table that `ClassTable.save` wrote.
+def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
+    """Return the table that `ClassTable.save` wrote; arguments as of `read_json`.
 
     Raises:
         UserError: the file is missing or is not such a table.
     """
     expected = "a class table with 'names' and 'palette'"
-    content = read_json(path, expected)
+    content = read_json(path, expected, read)
     try:
         names, palette = content["names"], content["palette"]
         if not isinstance(names, list):
@@ -81,22 +82,21 @@ def load_class_table(path: Path) -> ClassTable:
         raise UserError(f"{path}: expected {expected} ({type(error).__name__}: {error})") from None
 
 
-def read_json(path: Path, expected: str) -> Any:
+def read_json(path: Path, expected: str, read: Reader = read_bounded) -> Any:
     """Return what a small JSON file holds; such a file may come from anybody.
 
     Args:
         path: of the file.
         expected: what it should hold, for the message.
+        read: as `seg.files.read_bounded`.
 
     Raises:
-        UserError: the file is missing, no JSON, nested too deeply or longer than `MAX_JSON_BYTES`.
+        UserError: the file is missing, no regular file, no JSON, nested too deeply or longer than `MAX_JSON_BYTES`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
-        return json.loads(content.decode("utf-8"))
+        return json.loads(read(path, MAX_JSON_BYTES).decode("utf-8"))
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: expected {expected} ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:  # also of bytes that are no text, and of numbers without an end

@@ -15,6 +15,7 @@ from seg.classes import is_printable
 from seg.config import Config, DataConfig
 from seg.config_rules import check_config
 from seg.errors import UserError
+from seg.files import Reader, read_bounded
 from seg.yaml_nodes import compose_file, compose_text
 
 MAX_TEXT = 4096
@@ -24,18 +25,19 @@ MAX_INT = 2**31 - 1
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), read: Reader = read_bounded) -> Config:
     """Return the config in `path`, changed by `overrides`.
 
     Args:
         path: a YAML file.
         overrides: `key=value` or `section.key=value`, the value in YAML.
+        read: as `seg.files.read_bounded`.
 
     Raises:
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    return _checked(_build(Config, compose_file(Path(path)), "", str(path)), overrides, path)
+    return _checked(_build(Config, compose_file(Path(path), read), "", str(path)), overrides, path)
 
 
 def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:

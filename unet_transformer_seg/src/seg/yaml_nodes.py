@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from seg.errors import UserError
+from seg.files import Reader, read_bounded
 
 MAX_CONFIG_BYTES = 1 << 17
 MAX_DEPTH = 16
@@ -17,20 +18,20 @@ MAX_DEPTH = 16
 _START = yaml.Mark("", 0, 0, 0, None, 0)
 
 
-def compose_file(path: Path) -> yaml.Node:
+def compose_file(path: Path, read: Reader = read_bounded) -> yaml.Node:
     """Return the YAML node tree of a file: nodes keep the line that each value stands on.
+
+    Args:
+        path: of the file.
+        read: as `seg.files.read_bounded`.
 
     Raises:
         UserError: the file cannot be read, is too long, or is refused by `compose_text`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
-    except (OSError, ValueError) as error:  # a ValueError: no file can have this name
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path!s:.500}: cannot read the config ({reason})") from None
-    if len(content) > MAX_CONFIG_BYTES:
-        raise UserError(f"{path}: a config has at most {MAX_CONFIG_BYTES} bytes, this file has more")
+        content = read(path, MAX_CONFIG_BYTES)
+    except OSError as error:
+        raise UserError(f"{path!s:.500}: cannot read the config ({error.strerror or error})") from None
     return compose_text(content, str(path))
 
 

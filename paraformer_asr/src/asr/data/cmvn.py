@@ -26,7 +26,7 @@ from asr.config import FeaturesConfig
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend
 from asr.errors import UserError
-from asr.files import read_bounded
+from asr.files import Reader, read_bounded
 from asr.untrusted import escaped, shown
 
 MAX_UTTERANCES = 10_000
@@ -124,14 +124,18 @@ def save_cmvn(path: Path, cmvn: Cmvn) -> None:
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def load_cmvn(path: Path) -> Cmvn:
+def load_cmvn(path: Path, read: Reader = read_bounded) -> Cmvn:
     """Read a CMVN in Kaldi's text form: the components AddShift and Rescale; others may stand between them.
+
+    Args:
+        path: of the file.
+        read: as `asr.files.read_bounded`.
 
     Raises:
         UserError: naming the file, and the line of what is missing, malformed, not finite or of the wrong number.
     """
     try:
-        text = read_bounded(Path(path), MAX_FILE_BYTES).decode("utf-8")
+        text = read(Path(path), MAX_FILE_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text; expected CMVN statistics in Kaldi's text form (am.mvn)") from None
     except OSError as error:

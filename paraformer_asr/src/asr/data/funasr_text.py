@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asr.data.word_pieces import CONTINUED, Spelled
 from asr.errors import UserError
-from asr.files import decoded, read_bounded
+from asr.files import Reader, decoded, read_bounded
 from asr.untrusted import shown
 
 SegDict = Mapping[str, tuple[str, ...]]
@@ -29,14 +29,14 @@ LEFT_OUT = "<OOV>"
 """A token of some vocabularies that FunASR never writes."""
 
 
-def read_seg_dict(path: Path) -> dict[str, tuple[str, ...]]:
+def read_seg_dict(path: Path, read: Reader = read_bounded) -> dict[str, tuple[str, ...]]:
     """Return the words of a file with a word and its pieces, all between blanks, on each line.
 
     Raises:
         UserError: an unreadable file, or a line with a word and no pieces.
     """
     try:
-        lines = decoded(path, read_bounded(path, MAX_SEG_DICT_BYTES), "words and their pieces").splitlines()
+        lines = decoded(path, read(path, MAX_SEG_DICT_BYTES), "words and their pieces").splitlines()
     except OSError as error:
         raise UserError(f"{path}: cannot read the words and their pieces ({error.strerror})") from None
     words = {}

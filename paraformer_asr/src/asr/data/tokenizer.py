@@ -22,7 +22,7 @@ from asr.data.letter_case import Case, find_only_case, in_case
 from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, Spelled, fewest_pieces, is_ideograph
 from asr.errors import UserError
-from asr.files import read_bounded
+from asr.files import Reader, read_bounded
 from asr.untrusted import escaped, shown
 
 BLANK, START, END, UNKNOWN = "<blank>", "<s>", "</s>", "<unk>"
@@ -238,15 +238,19 @@ def with_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
     return (BLANK, START, END, *tokens, UNKNOWN)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
     """Return the tokenizer that `Tokenizer.save` wrote.
+
+    Args:
+        folder: of its files.
+        read: as `asr.files.read_bounded`.
 
     Raises:
         UserError: a file is missing or is not what `save` writes, naming it.
     """
     path = folder / TOKENIZER_FILE
     try:
-        content = json.loads(read_bounded(path, MAX_TOKENIZER_BYTES))
+        content = json.loads(read(path, MAX_TOKENIZER_BYTES))
         kind, text_case, tokens = content["kind"], content["text_case"], content["tokens"]
     except UserError:
         raise
@@ -266,9 +270,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"{path}: {error}") from None
     match kind:
         case "bpe":
-            return _with_bpe_model(tokenizer, folder / BPE_FILE)
+            return _with_bpe_model(tokenizer, folder / BPE_FILE, read)
         case "funasr":
-            return dataclasses.replace(tokenizer, seg_dict=funasr_text.read_seg_dict(folder / SEG_DICT_FILE))
+            return dataclasses.replace(tokenizer, seg_dict=funasr_text.read_seg_dict(folder / SEG_DICT_FILE, read))
     return tokenizer
 
 
@@ -286,9 +290,9 @@ def load_funasr_tokenizer(folder: Path, text_case: Case = "keep") -> Tokenizer:
         raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
-def _with_bpe_model(tokenizer: Tokenizer, path: Path) -> Tokenizer:
+def _with_bpe_model(tokenizer: Tokenizer, path: Path, read: Reader) -> Tokenizer:
     try:
-        model = read_bounded(path, MAX_TOKENIZER_BYTES)
+        model = read(path, MAX_TOKENIZER_BYTES)
         tokens = with_special_tokens(list_pieces(model))
     except OSError as error:
         raise UserError(f"{path}: cannot read the model of the pieces ({error.strerror})") from None

@@ -12,34 +12,29 @@ The weights are an argument of the program: they stand on the disk once, and can
 """
 
 import dataclasses
-import hashlib
 import importlib.util
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from asr.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
+from asr.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from asr.config import Config
 from asr.config_reader import save_config
 from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer
 from asr.errors import UserError
-from asr.files import appearing, read_bounded
+from asr.files import appearing
+from asr.inference.checksums import CheckedFolder, write_checksums
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
-from asr.inference.safetensors_file import write_safetensors
+from asr.inference.safetensors_file import read_safetensors, write_safetensors
 from asr.models import abstract_variables
-from asr.untrusted import escaped
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
 CMVN = "cmvn.txt"
-CHECKSUMS = "checksums.txt"
-
-MAX_CHECKSUM_BYTES = 1 << 20
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -63,7 +58,7 @@ def save_model_folder(
     Raises:
         UserError: the folder exists, the extra packages are missing, or the disk refuses.
     """
-    _need("safetensors", "flatbuffers")
+    _need("flatbuffers")
     check_target(folder, force)
     with appearing(folder) as partial:
         weights = named_arrays(variables)
@@ -74,42 +69,26 @@ def save_model_folder(
         if cmvn is not None:
             save_cmvn(partial / CMVN, cmvn)
         (partial / "README.txt").write_text(_readme(config, tokenizer), encoding="utf-8")
-        (partial / CHECKSUMS).write_text(_checksums(partial))
+        write_checksums(partial)
 
 
-def load_weights(folder: Path, config: Config) -> dict[str, Any]:
-    """Return the variables {"params": …} of a model folder.
+def load_weights(files: CheckedFolder, config: Config) -> dict[str, Any]:
+    """Return the variables {"params": …} of a model folder, all of whose files are as they were written.
 
     Raises:
-        UserError: safetensors is not installed, the file is damaged, or it does not fit the folder's config.
+        UserError: a file is missing or has changed, or the weights are damaged or do not fit the folder's config.
     """
-    _need("safetensors")
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = folder / WEIGHTS
-    _check_checksum(path)
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
-        what = escaped(f"{type(error).__name__}: {error}")
-        raise UserError(f"{path}: cannot be read as safetensors ({what})") from None
-    _check_names(path, weights)
+    path = files.folder / WEIGHTS
+    weights, sha256 = read_safetensors(path)
+    files.check(path, sha256)
+    files.check_the_others()
     variables = nested(weights)
-    check_variables(variables, config, folder)
+    check_variables(variables, config, files.folder)
     return variables
 
 
-def _check_names(path: Path, weights: Mapping[str, Any]) -> None:
-    """Refuse names that cannot stand in one tree: `a` beside `a/b`, or none at all."""
-    for name in weights:
-        parents = itertools.accumulate(name.split("/")[:-1], lambda above, part: f"{above}/{part}")
-        if not all(name.split("/")) or not weights.keys().isdisjoint(parents):
-            raise UserError(f"{path}: the array {escaped(name)!r} has no place in a tree of names")
-
-
 def check_variables(variables: Any, config: Config, folder: Path) -> None:
-    """Refuse variables that are not those of the model in `config`.
+    """Refuse variables that are not those of the model in `config`, or not finite.
 
     Args:
         variables: {"params": …}.
@@ -117,10 +96,11 @@ def check_variables(variables: Any, config: Config, folder: Path) -> None:
         folder: where they come from, for the message.
 
     Raises:
-        UserError: naming the arrays that are missing, superfluous, or of another shape or dtype.
+        UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
     """
     expected = abstract_variables(dataclasses.replace(config.model, input_dim=config.features.input_dim))
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
+    check_finite(named_arrays(variables), folder)
 
 
 def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] = is_model_folder) -> None:
@@ -148,31 +128,6 @@ def _need(*packages: str) -> None:
         raise UserError(
             f"an exported model needs {' and '.join(missing)}, not installed here: pip install 'paraformer-asr[export]'"
         )
-
-
-def _checksums(folder: Path) -> str:
-    """Return a line for each file of the folder: its SHA-256, two blanks, its name."""
-    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_checksum(path: Path) -> None:
-    """Refuse a file that is not the one that was written: safetensors itself does not notice a changed bit."""
-    checksums = path.parent / CHECKSUMS
-    try:
-        text = read_bounded(checksums, MAX_CHECKSUM_BYTES).decode()
-        expected = dict(reversed(line.split("  ", 1)) for line in text.splitlines())[path.name]
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        what = escaped(str(error))
-        raise UserError(f"{checksums}: has no checksum of {path.name} ({what}); export the model again") from None
-    if _sha256(path) != expected:
-        raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
 
 
 def _readme(config: Config, tokenizer: Tokenizer) -> str:

@@ -20,6 +20,8 @@ from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn, num_feature_frames
 from asr.data.tokenizer import Tokenizer, load_tokenizer
 from asr.errors import UserError
+from asr.files import read_bounded
+from asr.inference.checksums import CheckedFolder
 from asr.inference.compilations import CompilationCounter
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
 from asr.inference.model_folder import CMVN, check_variables, is_model_folder, load_weights
@@ -196,14 +198,16 @@ def load_parts(
         raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
     if is_funasr_folder(folder):
         return _load_published(folder, overrides, average)
-    config = load_config(folder / "config.yaml", overrides)
-    tokenizer = load_tokenizer(folder)
+    files = CheckedFolder(folder) if is_model_folder(folder) else None
+    read = files.read if files else read_bounded
+    config = load_config(folder / "config.yaml", overrides, read)
+    tokenizer = load_tokenizer(folder, read)
     config = dataclasses.replace(config, model=_with_vocabulary(config.model, tokenizer, folder))
-    cmvn = load_cmvn(folder / CMVN) if config.features.cmvn != "none" else None
-    if is_model_folder(folder):
+    cmvn = load_cmvn(folder / CMVN, read) if config.features.cmvn != "none" else None
+    if files:
         if average > 1:
             raise UserError(f"--average {average}: {folder} is an exported model, which holds one set of weights")
-        return config, tokenizer, cmvn, load_weights(folder, config)
+        return config, tokenizer, cmvn, load_weights(files, config)
     variables = restore_variables(folder / "checkpoints", which, average)
     check_variables(variables, config, folder)
     return config, tokenizer, cmvn, variables

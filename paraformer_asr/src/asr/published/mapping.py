@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asr.checkpoints.arrays import check_finite
 from asr.errors import UserError
 
 MAX_LINES_SHOWN = 40
@@ -73,7 +74,7 @@ def take_over(
         ignored: whether a tensor that no pair asks for may be left out, as a counter of batches.
 
     Raises:
-        UserError: listing all tensors that are missing, superfluous, or of another shape or kind.
+        UserError: listing all tensors that are missing, superfluous, of another shape or kind, or not finite.
     """
     pairs = list(pairs)
     if untold := set(shapes) ^ {pair.ours for pair in pairs}:
@@ -87,6 +88,7 @@ def take_over(
         raise UserError(
             f"{source}: {len(found)} of its tensors are not what the model asks for:\n" + "\n".join(shown + more)
         )
+    check_finite({name: tensors[name] for pair in pairs for name in pair.names}, source)
     return {pair.ours: _to_ours(pair, tensors) for pair in pairs}
 
 

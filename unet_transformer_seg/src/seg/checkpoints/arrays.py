@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import jax
 import numpy as np
 
 from seg.errors import UserError
+from seg.untrusted import escaped
 
 MAX_DIFFERENCES_SHOWN = 10
+VALUES_AT_ONCE = 1 << 20
 
 
 def named_arrays(state: Any) -> dict[str, Any]:
@@ -70,6 +72,31 @@ def check_same_arrays(expected: dict, stored: dict, folder: Path) -> None:
         "differ from what the config asks for.\n" + "\n".join(lines) + "\nUse the config that the checkpoint was "
         "trained with (config.yaml of its run directory), or start a new run."
     )
+
+
+def check_finite(arrays: Mapping[str, Any], source: Path) -> None:
+    """Refuse weights that are NaN or infinite, with which every answer would be nonsense.
+
+    Args:
+        arrays: by name; others than floats are not looked at.
+        source: where they come from, for the message.
+
+    Raises:
+        UserError: naming the arrays.
+    """
+    bad = [name for name, array in arrays.items() if not _is_finite(np.asarray(array).reshape(-1))]
+    if bad:
+        more = f" and {len(bad) - MAX_DIFFERENCES_SHOWN} more" if len(bad) > MAX_DIFFERENCES_SHOWN else ""
+        names = ", ".join(escaped(name) for name in bad[:MAX_DIFFERENCES_SHOWN])
+        raise UserError(f"{source}: weights that are not finite, in {names}{more}; take an earlier or another model")
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Return whether no value of a one-dimensional array is NaN or infinite; some at a time, to spare memory."""
+    if not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
+        return True
+    starts = range(0, len(values), VALUES_AT_ONCE)
+    return all(np.isfinite(values[start : start + VALUES_AT_ONCE]).all() for start in starts)
 
 
 def write_arrays(folder: Path, state: Any) -> None:

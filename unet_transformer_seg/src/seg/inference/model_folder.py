@@ -12,7 +12,6 @@ The weights are an argument of the program: they stand on the disk once, and can
 """
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -21,19 +20,19 @@ from typing import Any
 import flax.traverse_util
 import jax.numpy as jnp
 
-from seg.checkpoints.arrays import check_same_arrays, describe_arrays, named_arrays
+from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from seg.classes import ClassTable, read_json
 from seg.config import Config
 from seg.config_reader import save_config
 from seg.errors import UserError
-from seg.files import appearing
+from seg.files import appearing, read_bounded
+from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.forward import make_forward, window_shape
-from seg.inference.safetensors_file import write_safetensors
+from seg.inference.safetensors_file import read_safetensors, write_safetensors
 from seg.models import abstract_variables, build_model
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
-CHECKSUMS = "checksums.txt"
 ORIGIN = "origin.json"
 COUNTERS = "num_batches_tracked"
 PLATFORMS = ("cpu", "cuda")
@@ -66,7 +65,7 @@ def save_model_folder(
     Raises:
         UserError: the folder exists, the extra packages are missing, or the disk refuses.
     """
-    _need("safetensors", "flatbuffers")
+    _need("flatbuffers")
     check_target(folder, force)
     with appearing(folder) as partial:
         weights = named_arrays(variables)
@@ -77,11 +76,11 @@ def save_model_folder(
         if origin:
             (partial / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
         (partial / "README.txt").write_text(_readme(config, classes))
-        (partial / CHECKSUMS).write_text(_checksums(partial))
+        write_checksums(partial)
 
 
 def load_origin(folder: Path) -> dict[str, Any]:
-    """Return what a converted model was made of; nothing for any other.
+    """Return what a converted model was made of; nothing for any other, and for a run.
 
     Raises:
         UserError: the file is damaged.
@@ -89,7 +88,8 @@ def load_origin(folder: Path) -> dict[str, Any]:
     path = folder / ORIGIN
     if not path.is_file():
         return {}
-    origin = read_json(path, "what the model was made of")
+    read = CheckedFolder(folder).read if is_model_folder(folder) else read_bounded
+    origin = read_json(path, "what the model was made of", read)
     if not isinstance(origin, dict) or not all(_is_origin(key, value) for key, value in origin.items()):
         raise UserError(f"{path}: expected what the model was made of: texts, and under {COUNTERS} whole numbers")
     return origin
@@ -102,24 +102,18 @@ def _is_origin(key: str, value: Any) -> bool:
     return isinstance(value, dict) and all(type(count) is int and 0 <= count < 1 << 63 for count in value.values())
 
 
-def load_weights(folder: Path, config: Config) -> dict[str, Any]:
-    """Return the variables {"params": …, "batch_stats": …} of a model folder.
+def load_weights(files: CheckedFolder, config: Config) -> dict[str, Any]:
+    """Return the variables {"params": …, "batch_stats": …} of a model folder whose files are all as they were written.
 
     Raises:
-        UserError: safetensors is not installed, the file is damaged, or it does not fit the folder's config.
+        UserError: a file is missing or has changed, or the weights are damaged or do not fit the folder's config.
     """
-    _need("safetensors")
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = folder / WEIGHTS
-    _check_checksum(path)
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error!s:.200})") from None
+    path = files.folder / WEIGHTS
+    weights, sha256 = read_safetensors(path)
+    files.check(path, sha256)
+    files.check_the_others()
     variables = nested(weights)
-    check_variables(variables, config, folder)
+    check_variables(variables, config, files.folder)
     return variables
 
 
@@ -152,7 +146,7 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_variables(variables: Any, config: Config, folder: Path) -> None:
-    """Refuse variables that are not those of the model in `config`.
+    """Refuse variables that are not those of the model in `config`, or not finite.
 
     Args:
         variables: `params` and `batch_stats`.
@@ -160,9 +154,10 @@ def check_variables(variables: Any, config: Config, folder: Path) -> None:
         folder: where they come from, for the message.
 
     Raises:
-        UserError: naming the arrays that are missing, superfluous, or of another shape or dtype.
+        UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
     """
     check_same_arrays(describe_arrays(abstract_variables(config.model)), describe_arrays(variables), folder)
+    check_finite(named_arrays(variables), folder)
 
 
 def check_target(folder: Path, force: bool) -> None:
@@ -186,27 +181,6 @@ def _need(*packages: str) -> None:
             f"an exported model needs {' and '.join(missing)}, not installed here: "
             "pip install 'unet-transformer-seg[export]'"
         )
-
-
-def _checksums(folder: Path) -> str:
-    """Return a line for each file of the folder: its SHA-256, two blanks, its name."""
-    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_checksum(path: Path) -> None:
-    """Refuse a file that is not the one that was written: safetensors itself does not notice a changed bit."""
-    checksums = path.parent / CHECKSUMS
-    try:
-        expected = dict(reversed(line.split("  ", 1)) for line in checksums.read_text().splitlines())[path.name]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{checksums}: has no checksum of {path.name} ({error}); export the model again") from None
-    if _sha256(path) != expected:
-        raise UserError(f"{path}: is not as it was written (SHA-256 differs); copy or export the model again")
 
 
 def _readme(config: Config, classes: ClassTable) -> str:

@@ -18,6 +18,8 @@ from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config_reader import load_config
 from seg.errors import UserError
+from seg.files import read_bounded
+from seg.inference.checksums import CheckedFolder
 from seg.inference.forward import make_forward, window_shape
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
 from seg.inference.tiling import Band, blend_windows, fill_up, one_behind
@@ -164,15 +166,17 @@ def load_predictor(folder: str | Path, which: str = "best", overrides: Sequence[
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
-    config = load_config(folder / "config.yaml", overrides)
-    classes = load_class_table(folder / "classes.json")
+    files = CheckedFolder(folder) if is_model_folder(folder) else None
+    read = files.read if files else read_bounded
+    config = load_config(folder / "config.yaml", overrides, read)
+    classes = load_class_table(folder / "classes.json", read)
     if len(classes) != config.model.num_classes:
         raise UserError(
             f"{folder}: classes.json names {len(classes)} classes, and config.yaml has model.num_classes: "
             f"{config.model.num_classes}; they must be the same model's"
         )
-    if is_model_folder(folder):
-        return Predictor(config, classes, load_weights(folder, config))
+    if files:
+        return Predictor(config, classes, load_weights(files, config))
     variables = restore_variables(folder / "checkpoints", which)
     check_variables(variables, config, folder)
     return Predictor(config, classes, variables)

@@ -1,21 +1,35 @@
-"""Writes arrays as safetensors, a few megabytes at a time.
-
-The library's own writer wants all arrays at once and contiguous in memory: for weights that are views of somebody
-else's file, a copy of all of them. Reading is the library's.
+"""Writes and reads arrays as safetensors, a few megabytes at a time.
 
     length of the header, uint64 · header, JSON: name → dtype, shape, place · the values, little-endian
+
+The library's own writer wants all arrays at once and contiguous in memory: for weights that are views of somebody
+else's file, a copy of all of them. Its reader opens a file by its name, so that the bytes whose SHA-256 was compared
+need not be those that are read. Here a stranger's header is checked before anything is allocated, and every byte is
+read once.
 """
 
+import hashlib
+import itertools
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from seg.errors import UserError
+from seg.files import open_file
+from seg.untrusted import escaped, shown
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "int64": "I64", "uint8": "U8"}
 ALIGNMENT = 8
 CHUNK_BYTES = 4 << 20
+
+MAX_HEADER_BYTES, MAX_ARRAYS = 1 << 23, 20_000
+"""A model of ours has some hundred arrays, each of some hundred bytes in the header."""
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -42,7 +56,134 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
 
 
+class _Entry(NamedTuple):
+    """What the header says of an array; `start` and `stop` are bytes behind the header."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Return the arrays of a file by name, and the SHA-256 of the file in hexadecimal digits.
+
+    Raises:
+        UserError: naming the file: it cannot be read, or its header does not describe just what follows.
+    """
+    try:
+        with open_file(path) as file:
+            return _read(file)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {escaped(str(error))}") from None
+
+
+def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], str]:
+    digest, arrays = hashlib.sha256(), {}
+    for entry in _read_header(file, digest):
+        content = np.empty(entry.stop - entry.start, np.uint8)
+        for start in range(0, len(content), CHUNK_BYTES):
+            part = content[start : start + CHUNK_BYTES]
+            if file.readinto(part) != len(part):
+                raise ValueError("it ends while it is read")
+            digest.update(part)
+        arrays[entry.name] = content.view(entry.dtype).reshape(entry.shape)
+    return arrays, digest.hexdigest()
+
+
+def _read_header(file: BinaryIO, digest: Any) -> list[_Entry]:
+    """Return the arrays in the order of their bytes.
+
+    Raises:
+        ValueError: the header does not describe just what follows it.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        raise ValueError(f"of {size} bytes, its header claims {length} and may have {MAX_HEADER_BYTES}")
+    text = file.read(length)
+    digest.update(start + text)
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repetition)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"its header is not JSON ({error!s:.80})") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a table of arrays")
+    header.pop("__metadata__", None)
+    if len(header) > MAX_ARRAYS:
+        raise ValueError(f"expected at most {MAX_ARRAYS} arrays, found {len(header)}")
+    entries = sorted((_entry(name, value) for name, value in header.items()), key=lambda e: (e.start, e.stop))
+    _check_places(entries, size - 8 - length)
+    _check_tree(header.keys())
+    return entries
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name stands in its header twice")
+    return table
+
+
+def _entry(name: str, value: Any) -> _Entry:
+    """Return what the header says of one array, once it is known to be consistent in itself."""
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"the array {shown(name)}: expected dtype, shape and data_offsets")
+    dtype, shape, place = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _READABLE:
+        raise ValueError(f"the array {shown(name)}: unknown dtype {shown(dtype)}")
+    if not _are_sizes(shape) or not _are_sizes(place) or len(place) != 2:
+        raise ValueError(f"the array {shown(name)}: shape {shown(shape)} and data_offsets {shown(place)} are no sizes")
+    num_bytes = math.prod(shape) * _READABLE[dtype].itemsize
+    if place[1] - place[0] != num_bytes:
+        raise ValueError(f"the array {shown(name)}: shape {shown(shape)} of {dtype} is not {shown(place)} in bytes")
+    return _Entry(name, _READABLE[dtype], tuple(shape), *place)
+
+
+def _are_sizes(values: Any) -> bool:
+    """Return whether this is a short list of whole numbers that a file or an array can have as a size."""
+    return isinstance(values, list) and len(values) <= 16 and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
+
+
+def _check_places(entries: list[_Entry], num_bytes: int) -> None:
+    """Refuse arrays that overlap, leave a gap, or reach beyond the end."""
+    end = 0
+    for entry in entries:
+        if entry.start != end:
+            raise ValueError(f"the array {shown(entry.name)} begins at byte {entry.start}, expected {end}")
+        end = entry.stop
+    if end != num_bytes:
+        raise ValueError(f"its arrays have {end} bytes, but {num_bytes} follow the header")
+
+
+def _check_tree(names: Any) -> None:
+    """Refuse names that cannot stand in one tree: `a` beside `a/b`, or an empty part."""
+    for name in names:
+        parents = itertools.accumulate(name.split("/")[:-1], lambda above, part: f"{above}/{part}")
+        if not all(name.split("/")) or not names.isdisjoint(parents):
+            raise ValueError(f"the array {shown(name)} has no place in a tree of names")
+
+
 def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the array in pieces of its first axis."""
     rows = max(CHUNK_BYTES // max(array[:1].nbytes, 1), 1)
     yield from (array[start : start + rows] for start in range(0, len(array), rows))
+
+
+_READABLE = {ours: jnp.dtype(name) for name, ours in DTYPES.items()} | {
+    "F64": np.dtype(np.float64),
+    "BOOL": np.dtype(np.bool_),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+}
+"""Dtypes by their names in a file; those that no model of ours has are named by the comparison with its config."""
