@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from asr.inference.columns import text_columns
 from asr.inference.formats import (
     FORMATS,
     MAX_CUE_S,
@@ -79,6 +80,11 @@ def test_ctm_has_a_line_for_each_word():
     )
 
 
+def test_ctm_fields_hold_no_blanks_and_the_unique_name():
+    odd = (Word("a\u2009b", 0, 1, 0.9),)
+    assert to_ctm(Transcript("x/same.wav", 1.0, "a b", odd, name="x/same 2")) == "x/same_2 1 0.000 1.000 a_b 0.900\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
@@ -141,8 +147,38 @@ def test_a_short_cue_stays_until_it_can_be_read_but_not_into_the_next():
 def test_a_script_without_blanks_is_split_between_its_words():
     spoken = tuple(Word("今", i * 0.05, i * 0.05 + 0.05, 0.9, space_before=i == 0) for i in range(100))
     cues = make_cues(spoken)
-    assert [[len(line) for line in cue.lines] for cue in cues] == [[42, 42], [16]]
+    assert [[len(line) for line in cue.lines] for cue in cues] == [[21, 21], [21, 21], [16]]
     assert join_words(spoken) == "今" * 100
+
+
+@pytest.mark.parametrize("write", [to_srt, to_vtt])
+def test_no_line_of_wide_characters_is_too_long(write):
+    mixed = "今日は good 안녕하세요 👍🏽 ＡＢＣ，"
+    spoken = tuple(Word(c, i * 0.05, i * 0.05 + 0.05, 0.9, space_before=False) for i, c in enumerate(mixed * 9))
+    lines = [line for line in write(transcript(spoken)).splitlines() if line and "-->" not in line]
+    assert max(map(text_columns, lines)) in (41, 42)
+
+
+def test_a_wide_token_that_is_too_long_is_split_at_its_characters():
+    (first, last) = make_cues([Word("今" * 50, 0, 5, 0.9, (Token("今" * 50, 0, 5, 0.9),))])
+    assert (first.lines, last.lines) == (("今" * 21, "今" * 21), ("今" * 8,))
+    assert (first.start_s, last.start_s, last.end_s) == (0, 4.2, 5)
+
+
+def test_no_line_begins_with_punctuation_that_belongs_to_the_line_before():
+    spoken = tuple(
+        Word(c, i * 0.1, i * 0.1 + 0.1, 0.9, space_before=False) for i, c in enumerate("今" * 14 + "，" + "今" * 13)
+    )
+    assert [line[0] for line in make_cues(spoken)[0].lines] == ["今", "今"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("abc", 3), ("你好", 4), ("Ａｶ", 3), ("e\u0301", 1), ("각", 2), ("\u1112\u1161\u11ab", 2), ("a\u200db", 2),
+     ("👍🏽", 2), ("👨\u200d👩\u200d👧", 2), ("☀\ufe0f", 2), ("🇩🇪🇫🇷", 4), ("\u200b", 0)],
+)  # fmt: skip
+def test_columns_of_a_text(text, columns):
+    assert text_columns(text) == columns
 
 
 def test_a_very_long_word_is_split_at_its_tokens():

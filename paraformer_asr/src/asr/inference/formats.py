@@ -3,7 +3,7 @@
     text  one line
     json  {"file", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
           "tokens": [{"token", …}, …], "segments": [{"start_s", "end_s", "text"}, …]} in one line; times in seconds
-    srt   numbered cues of at most two lines of 42 characters, and 7 seconds
+    srt   numbered cues of at most two lines of 42 columns, and 7 seconds; a Chinese character fills two columns
     vtt   the same cues for browsers
     ctm   a line `name 1 start duration word confidence` for each word, as NIST's scoring tools read it
 
@@ -17,11 +17,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from asr.inference.columns import text_columns
 from asr.inference.transcript import Token, Transcript, Word
 
 MAX_CUE_S = 7.0
 MAX_LINE_CHARACTERS = 42
-"""A cue has one or two such lines."""
+"""Columns of a line; a cue has one or two lines."""
+NO_START, NO_END = frozenset("，。、；：？！）》」』】〉”’…％%,.;:?!)]}"), frozenset("（《「『【〈“‘([{")
+"""A line begins with none of the first, and ends with none of the second."""
 MIN_CUE_S = 0.7
 """A cue stays so long at least, if the next one leaves the time."""
 PAUSE_S = 1.0
@@ -81,10 +84,10 @@ def to_vtt(transcript: Transcript) -> str:
 
 
 def to_ctm(transcript: Transcript) -> str:
-    """Return a CTM line for each word; blanks in the file's name become underscores."""
-    name = re.sub(r"\s", "_", Path(transcript.file).stem)
+    """Return a CTM line for each word; blanks within the name or a word become underscores."""
+    name = _field(transcript.name or Path(transcript.file).stem)
     return "".join(
-        f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {word.text} {word.confidence:.3f}\n"
+        f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.text)} {word.confidence:.3f}\n"
         for word in transcript.words
     )
 
@@ -132,16 +135,26 @@ def _fits(group: list[Word], word: Word) -> bool:
     """Return whether `word` may go into the same cue as `group`."""
     if word.start_s - group[-1].end_s >= PAUSE_S or word.end_s - group[0].start_s > MAX_CUE_S:
         return False
-    return max(map(len, _lines([*group, word]))) <= MAX_LINE_CHARACTERS
+    return max(map(text_columns, _lines([*group, word]))) <= MAX_LINE_CHARACTERS
 
 
 def _lines(group: list[Word]) -> tuple[str, ...]:
-    """Return the text of a cue; what is too long for one line is parted where the two are most alike."""
+    """Return the text of a cue; what is too long for one line is parted where the two are most alike.
+
+    Punctuation stays with the word it belongs to, if the lines are not too long then.
+    """
     text = join_words(group)
-    if len(text) <= MAX_LINE_CHARACTERS or len(group) == 1:
+    if text_columns(text) <= MAX_LINE_CHARACTERS or len(group) == 1:
         return (text,)
     pairs = [(join_words(group[:i]), join_words(group[i:])) for i in range(1, len(group))]
-    return min(pairs, key=lambda pair: max(map(len, pair)))
+    return min(pairs, key=_badness)
+
+
+def _badness(pair: tuple[str, str]) -> tuple[bool, bool, int]:
+    """Return what a pair of lines is chosen by, the most important first; lower is better."""
+    first, second = pair
+    columns = max(map(text_columns, pair))
+    return columns > MAX_LINE_CHARACTERS, first[-1:] in NO_END or second[:1] in NO_START, columns
 
 
 def _end(group: list[Word], start_s: float, next_start_s: float) -> float:
@@ -152,12 +165,30 @@ def _end(group: list[Word], start_s: float, next_start_s: float) -> float:
 
 def _short_words(word: Word) -> Iterator[Word]:
     """Yield `word`, or if it is too long for a line or a cue, its tokens as words that no blank parts."""
-    short = len(word.text) <= MAX_LINE_CHARACTERS and word.end_s - word.start_s <= MAX_CUE_S
-    if short or len(word.parts) < 2:
+    if _is_short(word.text, word.end_s - word.start_s):
         yield word
         return
-    for i, part in enumerate(word.parts):
+    parts = [piece for part in word.parts or (word,) for piece in _characters(part)]
+    for i, part in enumerate(parts):
         yield Word(part.text, part.start_s, part.end_s, part.confidence, space_before=word.space_before and i == 0)
+
+
+def _characters(part: Token | Word) -> Sequence[Token | Word]:
+    """Return a token; if it is too long and has wide characters, its characters, the time spread evenly over them."""
+    text, duration_s = part.text, part.end_s - part.start_s
+    if _is_short(text, duration_s) or not any(text_columns(c) == 2 for c in text):
+        return (part,)
+    edges = [part.start_s + duration_s * i / len(text) for i in range(len(text) + 1)]
+    return [Token(c, *edges[i : i + 2], part.confidence) for i, c in enumerate(text)]
+
+
+def _is_short(text: str, duration_s: float) -> bool:
+    return text_columns(text) <= MAX_LINE_CHARACTERS and duration_s <= MAX_CUE_S
+
+
+def _field(text: str) -> str:
+    """Return a text as one field of a line."""
+    return re.sub(r"\s", "_", text)
 
 
 def _times(item: Word | Token) -> dict[str, float]:

@@ -67,6 +67,7 @@ class Transcript:
         words: in order.
         tokens: in order; special tokens are left out.
         segments: in order.
+        name: what results are called, no two files alike; empty for the stem of the file.
     """
 
     file: str
@@ -75,3 +76,4 @@ class Transcript:
     words: tuple[Word, ...] = ()
     tokens: tuple[Token, ...] = ()
     segments: tuple[SegmentText, ...] = ()
+    name: str = ""
