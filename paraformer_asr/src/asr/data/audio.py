@@ -2,12 +2,14 @@
 
 A sample is float32 with full scale −1…1, whatever the file holds: 8-bit samples are (x − 128) / 128, 16-bit x / 2¹⁵,
 24-bit x / 2²³, 32-bit x / 2³¹; floating-point samples are taken as they are, even above full scale. Channels are
-averaged. A constant offset is kept, and removed frame by frame in the filterbank. After resampling, the peaks of a
-clipped sound may lie a little above 1.
+averaged, or one is chosen (`asr.data.channels`). A constant offset is kept, and removed frame by frame in the
+filterbank. After resampling, the peaks of a clipped sound may lie a little above 1.
 
 Letters: n samples.
 """
 
+import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,26 +18,17 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.data.sound_header import describe_file, find_cut
+from asr.data.channels import Mixing, warn_of_cancelling
+from asr.data.sound_header import check_header, claimed_samples, describe_file, find_cut
+from asr.data.sound_kinds import advice
 from asr.errors import UserError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
-"""What is read, whatever the suffix says. The decoder knows many more formats, some of them rarely tested."""
-
-MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 1000, 384_000, 64
 BLOCK_SAMPLES = 1 << 16
 """Samples, all channels counted, decoded at once; no header makes us allocate more."""
-
-MAX_SAMPLES_PER_SECOND = 3_072_000
-"""All channels counted: 64 at 48 kHz, or 8 at 384 kHz. A second of sound costs no more than that."""
 
 MAX_SAMPLES = 1 << 30
 """Decoded for one array, all channels counted, and as many in the array: an hour of six channels at 48 kHz. Silence is
 packed a thousandfold, so that neither the size of a file nor its seconds bound the work."""
-
-MAX_SAMPLES_PER_BYTE = 8192
-"""No format packs a channel closer: a FLAC frame of up to 65,535 equal samples takes at least 11 bytes."""
 
 MAX_PEAK = 1e6
 """Floating-point samples beyond it would overflow in the filterbank; full scale is 1, and 32,768 by mistake."""
@@ -46,8 +39,34 @@ MP3_FRAME = 1152
 DEFAULT_MAX_SECONDS = 3600.0
 
 
-def read_audio(path: Path, sample_rate_hz: int, max_seconds: float = DEFAULT_MAX_SECONDS) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A part of a sound file.
+
+    Attributes:
+        start_s: where it begins.
+        duration_s: its length; None: to the end of the file.
+    """
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+
+
+WHOLE = Span()
+END_TOLERANCE_S = 0.05
+"""A part may be stated to end so much behind the end of its file."""
+
+
+def read_audio(
+    path: Path, sample_rate_hz: int, max_seconds: float = DEFAULT_MAX_SECONDS, channel: int = 0
+) -> np.ndarray:
     """Return float32[n], the sound of a file as one channel at `sample_rate_hz`, full scale −1…1.
+
+    Args:
+        path: a sound file.
+        sample_rate_hz: rate of the result.
+        max_seconds: longer files are refused.
+        channel: which one of several, from 1; 0: their mean, or with a warning the loudest where they cancel.
 
     Raises:
         UserError: naming the file: missing, a folder, not readable, no sound, without samples, longer than
@@ -55,34 +74,44 @@ def read_audio(path: Path, sample_rate_hz: int, max_seconds: float = DEFAULT_MAX
             above 10⁶.
     """
     with _open(Path(path)) as sound:
-        num_samples = _claimed_samples(sound) or 0
+        num_samples = claimed_samples(sound) or 0
         if num_samples > max_seconds * sound.samplerate:
             duration_s = num_samples / sound.samplerate
             raise UserError(f"{path}: {duration_s:.1f} s by its header, more than the {max_seconds:g} s allowed")
         _check_work(path, sound, num_samples, sample_rate_hz)
-    blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds))
+    mixing = Mixing(channel)
+    blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, mixing))
+    if mixing.cancels:
+        warn_of_cancelling(Path(path), mixing.loudest)
+        blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, Mixing(mixing.loudest)))
     return np.concatenate(blocks)
 
 
-def iterate_audio(path: Path, sample_rate_hz: int, block_seconds: float = 30.0) -> Iterator[np.ndarray]:
+def iterate_audio(
+    path: Path, sample_rate_hz: int, block_seconds: float = 30.0, channel: int = 0, span: Span = WHOLE
+) -> Iterator[np.ndarray]:
     """Yield the sound of a file of any length, block by block; put together they are what `read_audio` returns.
 
-    Memory is that of one block. A damaged file is noticed where the damage is, after the blocks before it.
+    Memory is that of one block. A damaged file is noticed where the damage is, after the blocks before it. Several
+    channels are decoded twice, the first time to see whether they cancel.
 
     Args:
         path: a sound file.
         sample_rate_hz: rate of the result.
         block_seconds: length of each block but the last, which may be shorter.
+        channel: as in `read_audio`.
+        span: the part to read.
 
     Yields:
         float32[n], one channel, full scale −1…1.
 
     Raises:
-        UserError: as `read_audio`, at the first block or a later one.
+        UserError: as `read_audio`, at the first block or a later one; or a span that lies beyond the end.
     """
+    mixing = _choose_mixing(Path(path), channel, span)
     block_samples = max(round(block_seconds * sample_rate_hz), 1)
     waiting, num_waiting = [], 0
-    for wave_n in _resampled(Path(path), sample_rate_hz, None):
+    for wave_n in _resampled(Path(path), sample_rate_hz, None, mixing, span):
         waiting.append(wave_n)
         num_waiting += len(wave_n)
         if num_waiting >= block_samples:
@@ -106,7 +135,7 @@ def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
             claims more than the file can hold.
     """
     with _open(Path(path)) as sound:
-        num_samples = _claimed_samples(sound)
+        num_samples = claimed_samples(sound)
         return unknown if num_samples is None else num_samples / sound.samplerate
 
 
@@ -158,35 +187,13 @@ def _open(path: Path) -> _Sequential:
         sound = _Sequential(os.fspath(path))
     except (soundfile.SoundFileError, TypeError):  # TypeError: a suffix of headerless sound, as .raw
         what = find_cut(path) or describe_file(path)
-        raise UserError(f"{path}: {what}; expected a sound file (WAV, FLAC, OGG, MP3)") from None
+        raise UserError(f"{path}: {what}; expected a sound file (WAV, FLAC, OGG, MP3){advice(path)}") from None
     try:
-        _check_header(path, sound)
+        check_header(path, sound)
     except UserError:
         sound.close()
         raise
     return sound
-
-
-def _check_header(path: Path, sound: soundfile.SoundFile) -> None:
-    """Refuse what is not to be decoded."""
-    if sound.format not in FORMATS:
-        raise UserError(f"{path}: sound of the kind {sound.format}; expected WAV, FLAC, OGG or MP3")
-    if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ or sound.channels > MAX_CHANNELS:
-        raise UserError(
-            f"{path}: expected {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz and at most {MAX_CHANNELS} channels, "
-            f"found {sound.samplerate} Hz and {sound.channels}"
-        )
-    if sound.samplerate * sound.channels > MAX_SAMPLES_PER_SECOND:
-        found = f"{sound.channels} channels at {sound.samplerate} Hz"
-        raise UserError(f"{path}: {found}, expected at most {MAX_SAMPLES_PER_SECOND} samples in a second")
-    cut = find_cut(path)
-    if cut:
-        raise UserError(f"{path}: cut off: {cut}")
-    num_samples, num_bytes = _claimed_samples(sound), path.stat().st_size
-    if num_samples == 0:
-        raise UserError(f"{path}: holds no samples")
-    if num_samples is not None and num_samples > MAX_SAMPLES_PER_BYTE * num_bytes:
-        raise UserError(f"{path}: its header says {num_samples} samples, which {num_bytes} bytes cannot hold")
 
 
 def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample_rate_hz: int) -> None:
@@ -198,19 +205,16 @@ def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample
         )
 
 
-def _claimed_samples(sound: soundfile.SoundFile) -> int | None:
-    """Return the samples of a channel by the header; None where the writer did not know their number."""
-    return sound.frames if sound.frames < 1 << 62 else None
-
-
 def _decoded(
-    path: Path, sound: soundfile.SoundFile, sample_rate_hz: int, max_seconds: float | None
+    path: Path, sound: soundfile.SoundFile, sample_rate_hz: int, max_seconds: float | None, span: Span
 ) -> Iterator[np.ndarray]:
-    """Yield the checked, averaged channels of an opened file in blocks; at the end compare with the header."""
-    num_decoded, claimed = 0, _claimed_samples(sound)
-    while True:
+    """Yield float32[n, c], the checked blocks of an opened file; at its end compare with the header."""
+    num_decoded, claimed = _seek(path, sound, span.start_s), claimed_samples(sound)
+    stop = math.inf if span.duration_s is None else num_decoded + round(span.duration_s * sound.samplerate)
+    while num_decoded < stop:
         try:
-            block_nc = sound.read(BLOCK_SAMPLES // sound.channels, dtype="float32", always_2d=True)
+            size = int(min(BLOCK_SAMPLES // sound.channels, stop - num_decoded))
+            block_nc = sound.read(size, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             place_s, reason = num_decoded / sound.samplerate, str(error).strip(" .")
             raise UserError(f"{path}: damaged or cut off somewhere behind {place_s:.2f} s ({reason})") from None
@@ -222,14 +226,33 @@ def _decoded(
             if num_decoded > max_seconds * sound.samplerate:
                 raise UserError(f"{path}: longer than the {max_seconds:g} s allowed")
             _check_work(path, sound, num_decoded, sample_rate_hz)
-        yield block_nc.mean(axis=1)
+        yield block_nc
     if num_decoded == 0:
         raise UserError(f"{path}: holds no samples")
-    if claimed is not None and num_decoded < claimed - (MP3_FRAME if sound.format == "MP3" else 0):
+    if num_decoded + END_TOLERANCE_S * sound.samplerate < stop < math.inf:
+        raise _beyond(path, (stop - 1) / sound.samplerate, num_decoded / sound.samplerate)
+    if stop == math.inf and claimed is not None and num_decoded < claimed - (MP3_FRAME if sound.format == "MP3" else 0):
         raise UserError(
             f"{path}: cut off, or its header is wrong: it says {claimed / sound.samplerate:.2f} s "
             f"({claimed} samples), {num_decoded / sound.samplerate:.2f} s ({num_decoded}) are there"
         )
+
+
+def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:
+    """Go to a place of an opened file; return its sample."""
+    start, claimed = round(start_s * sound.samplerate), claimed_samples(sound)
+    if not start:
+        return 0
+    if claimed is not None and start >= claimed:
+        raise _beyond(path, start_s, claimed / sound.samplerate)
+    try:
+        return sound.seek(start)
+    except soundfile.SoundFileError as error:
+        raise UserError(f"{path}: cannot be read from {start_s:g} s on ({str(error).strip(' .')})") from None
+
+
+def _beyond(path: Path, place_s: float, end_s: float) -> UserError:
+    return UserError(f"{path}: expected sound at {place_s:.2f} s, found its end at {end_s:.2f} s")
 
 
 def _check_samples(path: Path, block_nc: np.ndarray, start_s: float, rate_hz: int) -> None:
@@ -241,10 +264,31 @@ def _check_samples(path: Path, block_nc: np.ndarray, start_s: float, rate_hz: in
         raise UserError(f"{path}: expected samples in −1…1, found {value:g} at {start_s + place / rate_hz:.3f} s")
 
 
-def _resampled(path: Path, sample_rate_hz: int, max_seconds: float | None) -> Iterator[np.ndarray]:
-    """Yield blocks of any length, some of them empty, at `sample_rate_hz`."""
+def _choose_mixing(path: Path, channel: int, span: Span) -> Mixing:
+    """Return how the channels of a file become one; what is wrong with the file is left to its reader."""
+    mixing = Mixing(channel)
+    try:
+        with _open(path) as sound:
+            if channel or sound.channels == 1:
+                return mixing
+            for block_nc in _decoded(path, sound, sound.samplerate, None, span):
+                mixing(block_nc)
+    except UserError:
+        pass
+    if not mixing.cancels:
+        return Mixing(channel)
+    warn_of_cancelling(path, mixing.loudest)
+    return Mixing(mixing.loudest)
+
+
+def _resampled(
+    path: Path, sample_rate_hz: int, max_seconds: float | None, mixing: Mixing, span: Span = WHOLE
+) -> Iterator[np.ndarray]:
+    """Yield blocks of any length, some of them empty, of one channel at `sample_rate_hz`."""
     with _open(path) as sound:
-        blocks = _decoded(path, sound, sample_rate_hz, max_seconds)
+        if 1 < sound.channels < mixing.channel:
+            raise UserError(f"{path}: data.channel is {mixing.channel}, expected 1 to {sound.channels}, its channels")
+        blocks = map(mixing, _decoded(path, sound, sample_rate_hz, max_seconds, span))
         if sound.samplerate == sample_rate_hz:
             yield from blocks
             return

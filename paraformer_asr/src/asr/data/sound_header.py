@@ -6,6 +6,22 @@ Decoders pass over a missing end in silence: a WAV or Ogg file that was cut off 
 import struct
 from pathlib import Path
 
+import soundfile
+
+from asr.data.sound_kinds import READABLE, advice, is_text, read_start, sound_kind
+from asr.errors import UserError
+
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+"""What is read, whatever the suffix says. The decoder knows many more formats, some of them rarely tested."""
+
+MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 1000, 384_000, 64
+
+MAX_SAMPLES_PER_SECOND = 3_072_000
+"""All channels counted: 64 at 48 kHz, or 8 at 384 kHz. A second of sound costs no more than that."""
+
+MAX_SAMPLES_PER_BYTE = 8192
+"""No format packs a channel closer: a FLAC frame of up to 65,535 equal samples takes at least 11 bytes."""
+
 OGG_PAGE_MAX = 27 + 255 + 255 * 255
 """Bytes of the longest Ogg page."""
 
@@ -13,14 +29,46 @@ STREAMED = 0x7FFF0000
 """WAV writers into a pipe do not know the length, and put something from here up to 2³² − 1."""
 
 
+def check_header(path: Path, sound: soundfile.SoundFile) -> None:
+    """Refuse what is not to be decoded.
+
+    Raises:
+        UserError: naming the file and what its header says.
+    """
+    if sound.format not in FORMATS:
+        raise UserError(f"{path}: sound of the kind {sound.format}; expected WAV, FLAC, OGG or MP3{advice(path)}")
+    if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ or sound.channels > MAX_CHANNELS:
+        raise UserError(
+            f"{path}: expected {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz and at most {MAX_CHANNELS} channels, "
+            f"found {sound.samplerate} Hz and {sound.channels}"
+        )
+    if sound.samplerate * sound.channels > MAX_SAMPLES_PER_SECOND:
+        found = f"{sound.channels} channels at {sound.samplerate} Hz"
+        raise UserError(f"{path}: {found}, expected at most {MAX_SAMPLES_PER_SECOND} samples in a second")
+    cut = find_cut(path)
+    if cut:
+        raise UserError(f"{path}: cut off: {cut}")
+    num_samples, num_bytes = claimed_samples(sound), path.stat().st_size
+    if num_samples == 0:
+        raise UserError(f"{path}: holds no samples")
+    if num_samples is not None and num_samples > MAX_SAMPLES_PER_BYTE * num_bytes:
+        raise UserError(f"{path}: its header says {num_samples} samples, which {num_bytes} bytes cannot hold")
+
+
+def claimed_samples(sound: soundfile.SoundFile) -> int | None:
+    """Return the samples of a channel by the header; None where the writer did not know their number."""
+    return sound.frames if sound.frames < 1 << 62 else None
+
+
 def describe_file(path: Path) -> str:
     """Return what a file that is no sound looks like, for a message."""
-    with open(path, "rb") as file:
-        start = file.read(64)
+    start = read_start(path)
     if not start:
         return "an empty file"
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+    if is_text(start):
         return f"a text that begins with {start[:24].decode()!r}"
+    if kind := sound_kind(path):
+        return f"{'damaged ' if kind in READABLE else ''}sound of the kind {kind}"
     return f"no sound that can be read, its first bytes are {start[:8].hex(' ')}"
 
 
