@@ -14,6 +14,7 @@ from asr.checkpoints import CheckpointStore
 from asr.cli import run_command
 from asr.config import (
     Config,
+    DataConfig,
     DecoderConfig,
     EncoderConfig,
     FeaturesConfig,
@@ -25,10 +26,11 @@ from asr.config import (
 from asr.data.cmvn import Cmvn
 from asr.data.tokenizer_building import build_tokenizer
 from asr.inference import output
-from asr.inference.output import plan_jobs
+from asr.inference.output import Job, plan_jobs
 from asr.inference.segmentation import split_at_silences
 from asr.inference.shapes import Shape
-from asr.inference.transcriber import Transcriber, load_transcriber
+from asr.inference.transcribe_files import Outcome, transcribe_files
+from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
 from asr.models import build_model
 from asr.run_dir import create_run_dir
 
@@ -298,6 +300,89 @@ def test_names_that_are_taken_get_a_number(infer_with, tmp_path, capsys):
     ]
     assert infer_with("--out", tmp_path / "out", first) == 0
     assert f"{first}/cat.wav: the result is called cat_2.txt" in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_told_apart_in_every_format(infer_with, tmp_path, capsys):
+    paths = [write_sound(tmp_path / f"d{i}/same name.wav", burst(1, seed=i)) for i in (1, 2)]
+
+    def names(*inputs, out=None):
+        assert infer_with("--format", "ctm", *(["--out", out] if out else []), *inputs) == 0
+        texts = [path.read_text() for path in sorted(out.rglob("*.ctm"))] if out else [capsys.readouterr().out]
+        return list(dict.fromkeys(line.split()[0] for text in texts for line in text.splitlines()))
+
+    assert names(*paths) == ["same_name", "same_name_2"]
+    assert names(tmp_path) == ["d1/same_name", "d2/same_name"]
+    assert names(*paths, out=tmp_path / "out") == ["same_name", "same_name_2"]
+    assert f"{paths[1]}: the result is called same name_2.ctm" in capsys.readouterr().err
+
+
+def test_every_sound_of_a_folder_is_read_or_named(infer_with, transcriber, tmp_path, capsys):
+    folder, wave = tmp_path / "mix", burst(1)
+    for name, form in (("a.wave", "WAV"), ("b.oga", "OGG"), ("c", "FLAC"), ("d.dat", "WAV"), ("e.aiff", "AIFF")):
+        write_sound(folder / name, wave, format=form)
+    (folder / "f.m4a").write_bytes(b"\0\0\0\x1cftypM4A \0\0\2\0" + bytes(99))
+    (folder / "g.pcm").write_bytes(b"\1\0" * 99)
+    for hidden in (".hidden.wav", "._a.wav", "__MACOSX/._a.wav", ".git/x.wav"):
+        write_sound(folder / hidden, wave, format="WAV")
+    (folder / "notes.txt").write_text("no sound")
+    (folder / "data.json").write_text("{}")
+    assert infer_with(folder) == 2
+    captured = capsys.readouterr()
+    assert [line.split(": ")[0] for line in captured.out.splitlines()] == [
+        f"{folder}/{name}" for name in ("a.wave", "b.oga", "c", "d.dat")
+    ]
+    for name in ("e.aiff", "f.m4a", "g.pcm"):
+        assert f"error: {folder}/{name}: " in captured.err
+    assert captured.err.count("ffmpeg") == 3
+    assert "3 of 7 files could not be read" in captured.err
+    for word in ("hidden", "MACOSX", "notes", "data.json"):
+        assert word not in captured.err
+
+
+def test_lists_are_transcribed_under_their_names(infer_with, transcriber, tmp_path, capsys):
+    wave = np.concatenate([burst(1, seed=1), burst(1, seed=2)])
+    path = write_sound(tmp_path / "a.wav", wave)
+    texts = [text_of(transcriber, read_pcm16(path)[part]) for part in (slice(RATE), slice(RATE, None))]
+    lines = [{"audio_filepath": "a.wav", "offset": i, "duration": 1, "key": f"utt{i}"} for i in (0, 1)]
+    (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert infer_with(tmp_path / "l.jsonl") == 0
+    assert capsys.readouterr().out == f"utt0: {texts[0]}\nutt1: {texts[1]}\n"
+    (tmp_path / "wav.scp").write_text("one a.wav\nlost gone.wav\n")
+    assert infer_with("--format", "json", tmp_path / "wav.scp") == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["file"] == "one"
+    assert f"error: {tmp_path}/gone.wav: no such file" in captured.err
+
+
+def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, transcriber, tmp_path, capsys, monkeypatch):
+    write_sound(tmp_path / "zero.wav", silence(1))
+    write_sound(tmp_path / "hiss.wav", np.tile([1e-4, -1e-4], RATE), subtype="FLOAT")
+    write_sound(tmp_path / "speech.wav", 0.1 * burst(1.5), subtype="FLOAT")
+    assert infer_with(tmp_path) == 0
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/zero.wav: no speech: silent, every sample is 0\n" in said
+    assert f"{tmp_path}/hiss.wav: no speech: silent, its peak is -80 dBFS\n" in said
+    assert "speech.wav" not in said
+    nothing = NOTHING
+    monkeypatch.setattr(transcriber, "recognise_many", lambda items: ((tag, nothing) for tag, _ in items))
+    assert infer_with(tmp_path / "speech.wav") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "\n"
+    assert "speech.wav: no text: the model wrote nothing for 1.5 s of sound at -33 dBFS\n" in captured.err
+
+
+def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypatch, capsys, caplog):
+    made = Transcriber(dataclasses.replace(CONFIG, data=DataConfig(channel=2)), TOKENIZER, CMVN, VARIABLES)
+    heard = []
+    monkeypatch.setattr(made, "recognise_many", lambda items: ((t, heard.append(w) or NOTHING) for t, w in items))
+    monkeypatch.setattr(made, "warm_up", lambda shapes: None)
+    one, other = burst(1, seed=1), burst(1, seed=2)
+    path = write_sound(tmp_path / "a.wav", np.stack([one, other], 1), subtype="FLOAT")
+    transcribe_files(made, [Job(path, None)], lambda *_: None, Outcome())
+    np.testing.assert_array_equal(heard[0], other)
+    parsed = ["infer", "--run", "x", "--channel", "2", "a.wav"]
+    monkeypatch.setattr(sys, "argv", parsed)
+    assert infer.parse_arguments().channel == 2
 
 
 def test_files_are_taken_once_and_inputs_are_never_overwritten(infer_with, tmp_path, capsys):

@@ -158,6 +158,7 @@ class DataConfig:
     test_split: str = setting("test", "the same for the final test")
     tsv_file: str = setting("manifest.tsv", "tsv: the table in the root, with columns path, text and split")
     min_seconds: float = setting(0.1, "shorter training utterances are left out", 0, 60)
+    channel: int = setting(0, "channel of the sound, from 1; 0: their mean, or the loudest where they cancel", 0, 64)
     max_seconds: float = setting(30.0, "longer training utterances are left out", 0.1, 3600)
     num_buckets: int = setting(4, "batch shapes: utterances of similar length are padded to one of so many", 1, 64)
     num_threads: int = setting(2, "threads that read and decode sound", 0, 256)

@@ -11,6 +11,7 @@ from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
 from asr.inference.transcript import Transcript
 from asr.published.funasr_config import read_settings
+from asr.untrusted import escaped
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,10 +40,16 @@ def parse_arguments() -> argparse.Namespace:
         help="leave out files that have a complete result in --out, made by the same model with the same settings: "
         "continues a call that was stopped",
     )
+    parser.add_argument(
+        "--channel", type=int, metavar="N", help="of several, from 1; 0: their mean (default: as the config says)"
+    )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
     parser.add_argument(
-        "inputs", nargs="+", metavar="FILE", help="sound files, folders with sound files, and settings as key=value"
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="sound files, folders with sound files, lists (wav.scp, JSONL manifests), and settings as key=value",
     )
     return parser.parse_intermixed_args()
 
@@ -69,7 +76,7 @@ def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcrip
         content = FORMATS[name](transcript)
         if job.result:
             write_text(job.result, content)
-            record.add(job.source, [job.result])
+            record.add(job.source, [job.result], job.part)
             return
         sys.stdout.write(f"{transcript.file}: {content}" if name == "text" and num_jobs > 1 else content)
         sys.stdout.flush()
@@ -83,6 +90,7 @@ def digest_transcriber(transcriber, output_format: str) -> str:
 
     settings = {name: to_plain(getattr(transcriber.config, name)) for name in ("features", "model", "inference")}
     settings |= {"tokens": transcriber.tokenizer.tokens, "format": output_format}
+    settings["channel"] = transcriber.config.data.channel
     if language_model := transcriber.config.inference.language_model:
         status = Path(language_model).stat()
         settings["language_model"] = [status.st_size, status.st_mtime_ns]
@@ -109,6 +117,8 @@ def main() -> int:
     """Transcribe all files that can be read; return the exit code."""
     arguments = parse_arguments()
     files, overrides = part_inputs(arguments.inputs)
+    if arguments.channel is not None:
+        overrides.append(f"data.channel={arguments.channel}")
     if arguments.decoder:
         overrides.append(f"inference.decoder={arguments.decoder}")
     folder = arguments.run or arguments.model
@@ -129,11 +139,12 @@ def main() -> int:
     if arguments.format in SUBTITLES and len(jobs) > 1 and not arguments.out:
         raise UserError(f"--format {arguments.format}: the subtitles of {len(jobs)} files need --out FOLDER")
     for job in jobs:
-        if job.result and job.result.stem != job.source.stem:
-            print(f"{job.source}: the result is called {job.result.name}, its name is taken", file=sys.stderr)
+        if job.is_renamed and (job.result or arguments.format == "ctm"):
+            name = job.result.name if job.result else job.name
+            print(f"{escaped(str(job.source))}: the result is called {name}, its name is taken", file=sys.stderr)
     transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
     record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
-    waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result]))]
+    waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
     if len(waiting) < len(jobs):
         print(f"{count(len(jobs) - len(waiting), 'file')} of {len(jobs)} done already", file=sys.stderr)
     outcome = Outcome()

@@ -95,7 +95,8 @@ def _open(config: Config, split: str) -> tuple[SpeechDataset, list[float | None]
     reading = read_manifest(config.data, split)
     stated_s = [entry.stated_s for entry in reading.entries]
     durations_s = np.array([seconds or 0.0 for seconds in stated_s])  # bounds what is decoded, no more
-    dataset = ManifestDataset.of_entries(reading.entries, durations_s, config.features.sample_rate_hz)
+    rate_hz, channel = config.features.sample_rate_hz, config.data.channel
+    dataset = ManifestDataset.of_entries(reading.entries, durations_s, rate_hz, channel)
     return dataset, stated_s, reading.problems
 
 

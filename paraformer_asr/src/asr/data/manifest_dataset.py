@@ -50,16 +50,19 @@ class ManifestDataset(SpeechDataset):
                 f"data.{split}_split {getattr(config, f'{split}_split')!r}: "
                 f"lines that cannot be used: {len(problems)}\n  {listed}{more}"
             )
-        self._init(entries, durations_s, sample_rate_hz)
+        self._init(entries, durations_s, sample_rate_hz, config.channel)
 
-    def _init(self, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int) -> None:
-        self.entries, self._durations_s, self._sample_rate_hz = list(entries), durations_s, sample_rate_hz
+    def _init(self, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int, channel: int) -> None:
+        self.entries, self._durations_s = list(entries), durations_s
+        self._sample_rate_hz, self._channel = sample_rate_hz, channel
 
     @classmethod
-    def of_entries(cls, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int) -> "ManifestDataset":
+    def of_entries(
+        cls, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int, channel: int = 0
+    ) -> "ManifestDataset":
         """Return a data set of the given lines, whose lengths are known."""
         dataset = cls.__new__(cls)
-        dataset._init(entries, durations_s, sample_rate_hz)
+        dataset._init(entries, durations_s, sample_rate_hz, channel)
         return dataset
 
     def __len__(self) -> int:
@@ -69,7 +72,7 @@ class ManifestDataset(SpeechDataset):
         entry = self._entry(index)
         longest_s = max(DEFAULT_MAX_SECONDS, 2 * self._durations_s[index])
         try:
-            wave_n = read_audio(entry.path, self._sample_rate_hz, longest_s)
+            wave_n = read_audio(entry.path, self._sample_rate_hz, longest_s, self._channel)
         except UserError as error:
             raise UserError(f"{entry.where}: {error}") from None
         return Utterance(wave_n, self._sample_rate_hz, entry.text, entry.name)

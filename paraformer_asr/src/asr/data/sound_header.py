@@ -75,9 +75,10 @@ def describe_file(path: Path) -> str:
 def find_cut(path: Path) -> str:
     """Return how a WAV or Ogg file is seen to be cut off, "" where nothing shows it (or it is of another kind)."""
     with open(path, "rb") as file:
-        magic = file.read(4)
+        start = file.read(12)
+        magic, kind = start[:4], start[8:]
         size = file.seek(0, 2)
-        if magic in (b"RIFF", b"RF64"):
+        if magic in (b"RIFF", b"RF64") and (kind == b"WAVE" or len(start) < 12):
             return _find_cut_wav(file, size)
         if magic == b"OggS":
             return _find_cut_ogg(file, size)

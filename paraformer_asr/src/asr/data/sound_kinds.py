@@ -28,7 +28,7 @@ _STARTS = (
     (rb"OggS", "OGG"),
     (rb"ID3|\xff[\xfb\xfa\xf3\xf2\xe3\xe2]", "MP3"),
     (rb"FORM....AIF[FC]", "AIFF"),
-    (rb"FORM....8SVX", "IFF 8SVX"),
+    (rb"FORM....(8SVX|16SV)", "IFF SVX"),
     (rb"\.snd|dns\.", "AU"),
     (rb"caff", "CAF"),
     (rb"NIST_1A", "NIST SPHERE"),

@@ -3,7 +3,7 @@
 `.asr_done.jsonl` in the folder of the results gets one line for each input, when all of its results are in place:
 
     {"made_by": SHA-256 of weights and settings, "source": path, "size": bytes, "modified_ns": nanoseconds,
-     "results": {name below the folder: bytes}}
+     "part": which part of the input, missing for the whole, "results": {name below the folder: bytes}}
 
 A result counts as done only if the same model with the same settings made it, the input has not changed since, and each
 of its files still has its size.
@@ -61,34 +61,39 @@ class DoneRecord:
             lines = []
         except OSError as error:
             raise self._unusable(error) from None
-        self._done = {entry["source"]: entry for entry in map(_entry, lines) if entry.get("made_by") == made_by}
+        self._done = {
+            (entry["source"], entry.get("part", "")): entry
+            for entry in map(_entry, lines)
+            if entry.get("made_by") == made_by
+        }
 
-    def is_done(self, source: Path, results: Sequence[Path]) -> bool:
+    def is_done(self, source: Path, results: Sequence[Path], part: str = "") -> bool:
         """Return whether the results of an input are complete, and those of this model and these settings.
 
         Args:
             source: the input file.
             results: the files that would be written.
+            part: of the input; empty for the whole.
         """
         try:
-            return self._done.get(_text(source.absolute())) == self._describe(source, results)
+            return self._done.get((_text(source.absolute()), part)) == self._describe(source, results, part)
         except OSError:
             return False
 
-    def add(self, source: Path, results: Sequence[Path]) -> None:
+    def add(self, source: Path, results: Sequence[Path], part: str = "") -> None:
         """Note that the results of an input are complete.
 
         Raises:
             UserError: the record cannot be written.
         """
         try:
-            line = json.dumps(self._describe(source, results))
+            line = json.dumps(self._describe(source, results, part))
             with open_log(self._path) as file:
                 file.write(f"\n{line}\n".encode("ascii"))  # a line of its own even behind one that was cut off
         except OSError as error:
             raise self._unusable(error) from None
 
-    def _describe(self, source: Path, results: Sequence[Path]) -> dict[str, Any]:
+    def _describe(self, source: Path, results: Sequence[Path], part: str) -> dict[str, Any]:
         """Return the entry of an input and its results as they are on the disk now."""
         status = source.stat()
         return {
@@ -96,6 +101,7 @@ class DoneRecord:
             "source": _text(source.absolute()),
             "size": status.st_size,
             "modified_ns": status.st_mtime_ns,
+            **({"part": part} if part else {}),
             "results": {_text(path.relative_to(self._folder)): path.stat().st_size for path in results},
         }
 
@@ -109,7 +115,9 @@ def _entry(line: bytes) -> dict[str, Any]:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    return entry if isinstance(entry, dict) and isinstance(entry.get("source"), str) else {}
+    if not isinstance(entry, dict):
+        return {}
+    return entry if all(isinstance(entry.get(key, ""), str) for key in ("source", "part")) and "source" in entry else {}
 
 
 def _text(path: Path) -> str:

@@ -1,58 +1,82 @@
-"""Which files are transcribed, and where the results go.
+"""Which files are transcribed, what the results are called, and where they go.
 
 With a folder for the results, of `talk.wav` comes `talk.txt` (or `.json`, `.srt`, `.vtt`, `.ctm`). The sub-folders of a
 folder are kept. Where a name is taken by an earlier file, the later one becomes `talk_2`. A file appears when it is
 complete.
+
+In a folder a file is a sound if its first bytes or its suffix say so (`asr.data.sound_kinds`): also one of a kind that
+is not read, to be named. Other files, hidden ones (`._talk.wav`) and what lies in `__MACOSX` are passed over.
 """
 
 import dataclasses
 import itertools
-import os
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
-from asr.data.audio import SUFFIXES
+from asr.data.audio import WHOLE, Span
+from asr.data.sound_kinds import is_sound
 from asr.errors import UserError
 from asr.files import writing_aside
+from asr.inference.sound_lists import is_list, read_list
+
+MAX_NAME_CHARACTERS = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One sound file and what comes of it.
+    """One sound file, or a part of it, and what comes of it.
 
     Attributes:
         source: the sound file.
         result: file of the transcript; None for the standard output.
+        name: what results call it, no two of them alike; the path of `result` in its folder, without the suffix.
+        label: what messages and lines of text call it: the path, or for a line of a list the name.
+        span: the part of the file.
+        is_renamed: its own name was taken.
     """
 
     source: Path
     result: Path | None
+    name: str = ""
+    label: str = ""
+    span: Span = WHOLE
+    is_renamed: bool = False
+
+    @property
+    def part(self) -> str:
+        """The span in words; empty for a whole file."""
+        return "" if self.span == WHOLE else f"{self.span.duration_s} s from {self.span.start_s} s on"
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job]:
-    """Return a job for each sound file, no two of which write the same file.
+    """Return a job for each sound, no two of which have the same name or write the same file.
 
     Args:
-        inputs: files, taken as they are, and folders, searched with their sub-folders in the order of the names.
+        inputs: files, taken as they are; folders, searched with their sub-folders in the order of the names; and
+            lists (`asr.inference.sound_lists`).
         out: folder of the results; if it lies inside an input folder, it is not searched. None: no files.
         suffix: of the results, such as `.txt`.
 
     Raises:
-        UserError: no sound in a folder, or a result would overwrite an input.
+        UserError: no sound in a folder, a list that cannot be used, or a result would overwrite an input.
     """
-    found = [pair for path in inputs for pair in _find_sounds(path, out)]
-    by_source: dict[Path, tuple[Path, Path]] = {}
-    for source, parent in found:
-        by_source.setdefault(source.resolve(), (source, parent))  # a file given twice is transcribed once
-    if out is None:
-        return [Job(source, None) for source, _ in by_source.values()]
+    wanted = [job for path in inputs for job in _find_sounds(path, out)]
+    by_sound: dict[tuple, Job] = {}
+    for job in wanted:  # a file given twice is transcribed once
+        by_sound.setdefault((job.source.resolve(), job.span, "" if job.label else job.name), job)
+    sources = {source for source, *_ in by_sound}
     taken: set[str] = set()
-    jobs = [Job(source, _free_name(out / parent / source.stem, suffix, taken)) for source, parent in by_source.values()]
-    for job in jobs:
-        if job.result.resolve() in by_source:
+    jobs = []
+    for job in by_sound.values():
+        name = _free_name(job.name, taken)
+        result = None if out is None else out / f"{name}{suffix}"
+        if result is not None and result.resolve() in sources:
             raise UserError(
-                f"--out {out}: the result of {job.source} would overwrite the input {job.result}; choose another folder"
+                f"--out {out}: the result of {job.source} would overwrite the input {result}; choose another folder"
             )
+        renamed = name != job.name
+        jobs.append(dataclasses.replace(job, result=result, name=name, label=job.label or name, is_renamed=renamed))
     return jobs
 
 
@@ -66,24 +90,52 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _find_sounds(path: Path, out: Path | None) -> list[tuple[Path, Path]]:
-    """Return (file, its folder relative to `path`) of each sound file below a folder, or of the one file."""
-    if not path.is_dir():
-        return [(path, Path())]
-    files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
-    inside = out.resolve() if out and path.resolve() in out.resolve().parents else None
-    found = [(f, f.parent.relative_to(path)) for f in files if not inside or not f.resolve().is_relative_to(inside)]
+def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
+    """Yield a job for each sound below a folder, of a list, or for the one file.
+
+    Its name may be taken; the label of a line of a list is still empty, for its name may change.
+    """
+    if path.is_dir():
+        for file in _sounds_in(path, out):
+            yield Job(file, None, (file.parent.relative_to(path) / "_").as_posix()[:-1] + file.stem, str(file))
+    elif is_list(path):
+        yield from (Job(one.path, None, _safe(one.name), "", one.span) for one in read_list(path))
+    else:
+        yield Job(path, None, path.stem, str(path))
+
+
+def _sounds_in(folder: Path, out: Path | None) -> list[Path]:
+    """Return the sounds below a folder that is no result's."""
+    inside = out.resolve() if out and folder.resolve() in out.resolve().parents else None
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    seen = [file for file in files if not _is_hidden(file.relative_to(folder))]
+    found = [f for f in seen if is_sound(f) and not (inside and f.resolve().is_relative_to(inside))]
     if not found:
-        raise UserError(f"{path}: no sound file is in this folder (looked for {', '.join(SUFFIXES)})")
+        hidden = f" and {len(files) - len(seen)} hidden" if len(seen) < len(files) else ""
+        raise UserError(
+            f"{folder}: no sound file is in this folder (found {len(seen)} other{hidden} files; expected WAV, FLAC, "
+            "OGG or MP3)"
+        )
     return found
 
 
-def _free_name(stem: Path, suffix: str, taken: set[str]) -> Path:
-    """Return the first of stem, stem_2, … whose name is free, and take it."""
+def _is_hidden(path: Path) -> bool:
+    """Return whether a file is one that a system keeps for itself."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _safe(name: str) -> str:
+    """Return the name that a list gives an utterance as a relative path that stays inside its folder."""
+    parts = [part[:MAX_NAME_CHARACTERS] for part in PurePosixPath(name).parts if part not in ("/", "//", "..")]
+    return "/".join(parts) or "_"
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """Return the first of name, name_2, … that is free, and take it."""
     for number in itertools.count(1):
-        path = stem.with_name(f"{stem.name if number == 1 else f'{stem.name}_{number}'}{suffix}")
-        name = os.path.normpath(path).casefold()  # some file systems ignore the case
-        if name not in taken:
-            taken.add(name)
-            return path
+        free = name if number == 1 else f"{name}_{number}"
+        key = re.sub(r"\s", "_", free).casefold()  # a CTM has no blanks, and some file systems ignore the case
+        if key not in taken:
+            taken.add(key)
+            return free
     raise AssertionError("unreachable")

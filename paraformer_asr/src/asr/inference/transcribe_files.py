@@ -2,8 +2,9 @@
 
 What comes of unusual sound:
 
-    silence of any length           an empty transcript
-    shorter than one window         an empty transcript (`features.frame_length_ms`, 25 ms)
+    silence of any length           an empty transcript, and a line on stderr that says so
+    shorter than one window         the same (`features.frame_length_ms`, 25 ms)
+    the model finds no word         the same, with the length and the level of what it was given
     any bit depth, rate, channels   converted to one channel at the model's rate
     clipped, or with an offset      transcribed as it is; an offset does not pass for sound
     broken, wholly or from a place  named on stderr, no transcript, not even of the part before; the others are done
@@ -28,6 +29,7 @@ from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Recognition, Transcriber
 from asr.inference.transcript import SegmentText, Token, Transcript, Word
 from asr.inference.words import make_tokens, make_words, needs_space
+from asr.untrusted import escaped
 
 NO_SOUND = np.zeros(0, np.float32)
 
@@ -65,6 +67,7 @@ class _Place:
         stop: behind the last sample.
         is_end: no sound, but the mark behind the last segment of a file.
         error: what is wrong with the file, said at its end.
+        heard: what was read of the file, complete at its end.
     """
 
     job: Job
@@ -72,6 +75,7 @@ class _Place:
     stop: int
     is_end: bool = False
     error: str = ""
+    heard: "_Heard | None" = None
 
 
 def transcribe_files(
@@ -102,6 +106,8 @@ def transcribe_files(
                 bar.write(f"error: {place.error}", file=sys.stderr)
             else:
                 hand_over(place.job, transcript)
+                if not transcript.text:
+                    bar.write(f"{job_label(place.job)}: {place.heard.why_empty()}", file=sys.stderr)
                 outcome.num_done += 1
                 outcome.sound_s += transcript.duration_s
             bar.update()
@@ -132,6 +138,8 @@ def _warm_up(transcriber: Transcriber, jobs: Sequence[Job], first: list[np.ndarr
 
 def _duration_s(job: Job) -> float:
     """Return the length by the header; an hour where it is unknown, 0 where the file is broken, which is said later."""
+    if job.span.duration_s is not None:
+        return job.span.duration_s
     try:
         return audio_duration_s(job.source, unknown=3600.0)
     except UserError:
@@ -141,26 +149,58 @@ def _duration_s(job: Job) -> float:
 def _read_segments(transcriber: Transcriber, jobs: Sequence[Job]) -> Iterator[tuple[_Place, np.ndarray]]:
     """Yield the segments of each file, and behind them its end."""
     rate_hz, settings = transcriber.config.features.sample_rate_hz, transcriber.config.inference
+    channel = transcriber.config.data.channel
     for job in jobs:
-        error, counted = "", _Counted(iterate_audio(job.source, rate_hz))
+        error, heard = "", _Heard(iterate_audio(job.source, rate_hz, channel=channel, span=job.span), rate_hz)
         try:
-            for segment in split_at_silences(counted, rate_hz, settings):
+            for segment in split_at_silences(heard, rate_hz, settings):
+                heard.add(segment.wave)
                 yield _Place(job, segment.start, segment.start + len(segment.wave)), segment.wave
         except UserError as found:
             error = str(found)
-        yield _Place(job, counted.num_samples, counted.num_samples, is_end=True, error=error), NO_SOUND
+        yield _Place(job, heard.num_samples, heard.num_samples, is_end=True, error=error, heard=heard), NO_SOUND
 
 
-class _Counted:
-    """Blocks of sound, counted while they pass."""
+class _Heard:
+    """Blocks of the sound of a file, measured while they pass, and how much of them is in segments.
 
-    def __init__(self, blocks: Iterator[np.ndarray]):
-        self.blocks, self.num_samples = blocks, 0
+    Attributes:
+        num_samples: of the blocks that have passed.
+    """
+
+    def __init__(self, blocks: Iterator[np.ndarray], rate_hz: int):
+        self.blocks, self.rate_hz = blocks, rate_hz
+        self.num_samples, self._peak = 0, 0.0
+        self._in_segments, self._energy = 0, 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for block in self.blocks:
             self.num_samples += len(block)
+            self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
             yield block
+
+    def add(self, wave: np.ndarray) -> None:
+        """Count a segment that the model is given."""
+        self._in_segments += len(wave)
+        self._energy += float(np.square(wave, dtype=np.float64).sum())
+
+    def why_empty(self) -> str:
+        """Return why the transcript of the file is empty: silence, or a model that found no word in the sound."""
+        if not self._in_segments:
+            peak = f"its peak is {_decibels(self._peak):.0f} dBFS" if self._peak else "every sample is 0"
+            return f"no speech: silent, {peak}"
+        level_db = _decibels(math.sqrt(self._energy / self._in_segments))
+        sound_s = self._in_segments / self.rate_hz
+        return f"no text: the model wrote nothing for {sound_s:.1f} s of sound at {level_db:.0f} dBFS"
+
+
+def _decibels(amplitude: float) -> float:
+    return 20 * math.log10(max(amplitude, 1e-10))
+
+
+def job_label(job: Job) -> str:
+    """Return what messages call a sound; control characters are no part of it."""
+    return escaped(job.label or str(job.source))
 
 
 class _Growing:
@@ -188,4 +228,5 @@ class _Growing:
         """Return the transcript of the whole file."""
         text, duration_s = join_words(self.words), place.stop / self.rate_hz
         parts = (tuple(part) for part in (self.words, self.tokens, self.segments))
-        return Transcript(str(place.job.source), duration_s, text, *parts)
+        job = place.job
+        return Transcript(job.label or str(job.source), duration_s, text, *parts, name=job.name)

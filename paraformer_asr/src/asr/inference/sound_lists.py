@@ -1,0 +1,128 @@
+"""Lists of sounds to transcribe: `wav.scp` as Kaldi writes it, and JSONL manifests as NeMo and FunASR write them.
+
+    wav.scp   each line `name path`
+    JSONL     each line {"audio_filepath", "offset", "duration"} or {"key", "source"}; all but the path may be missing
+
+A relative path starts from the folder of the list, or from the working directory where there is no such file. Texts in
+a list are not looked at. No command is ever run.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from asr.data.audio import WHOLE, Span
+from asr.data.manifest import read_lines
+from asr.errors import UserError
+from asr.untrusted import shown
+
+KALDI_SUFFIXES, JSON_SUFFIXES = (".scp",), (".jsonl", ".ndjson", ".json")
+MAX_LISTED = 20
+"""Problems that an error message lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """One line of a list.
+
+    Attributes:
+        name: of the utterance, or its path without the suffix.
+        path: sound file.
+        span: the part of it.
+    """
+
+    name: str
+    path: Path
+    span: Span = WHOLE
+
+
+def is_list(path: Path) -> bool:
+    """Return whether a file is taken for a list of sounds, by its suffix."""
+    return path.suffix.lower() in KALDI_SUFFIXES + JSON_SUFFIXES
+
+
+def read_list(path: Path) -> list[Listed]:
+    """Return the lines of a list.
+
+    Raises:
+        UserError: it cannot be read or is empty, or lines that cannot be used; the first of them are named.
+    """
+    kaldi = path.suffix.lower() in KALDI_SUFFIXES
+    parse = _parse_kaldi if kaldi else _parse_json
+    lines = read_lines(path, "a list of sounds, each line a name and a path" if kaldi else "a JSON object on each line")
+    found, problems = [], []
+    for number, line in lines:
+        try:
+            found.append(_checked(parse(line, _finder(path.parent))))
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        more = f"\n  … {len(problems)} in all" if len(problems) > MAX_LISTED else ""
+        listed = "\n  ".join(problems[:MAX_LISTED])
+        raise UserError(f"{path}: lines that cannot be used: {len(problems)}\n  {listed}{more}")
+    if not found:
+        raise UserError(f"{path}: expected a list of sounds, found an empty file")
+    return found
+
+
+def _checked(listed: Listed) -> Listed:
+    """Refuse what no file can be called."""
+    bad = next((c for c in f"{listed.name}{listed.path}" if unicodedata.category(c) in ("Cc", "Cs")), None)
+    if bad:
+        raise ValueError(f"the character {bad!r} in a name or a path")
+    return listed
+
+
+def _parse_kaldi(line: str, find: Callable[[str], Path]) -> Listed:
+    name, *rest = line.split(maxsplit=1)
+    source = rest[0].strip() if rest else ""
+    if not source:
+        raise ValueError(f"expected a name and a path, found {shown(line.strip())}")
+    if source.endswith("|") or source.startswith("|"):
+        raise ValueError(f"{shown(source)} is a command; commands are not run, write its sound to a file")
+    return Listed(name, find(source))
+
+
+def _parse_json(line: str, find: Callable[[str], Path]) -> Listed:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError(f"expected a JSON object on one line, found {shown(line.strip())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a JSON object {{…}}, found {shown(content)}")
+    source = content.get("audio_filepath", content.get("source"))
+    if not isinstance(source, str) or not source:
+        raise ValueError(f"expected 'audio_filepath' or 'source' with the path of a sound, found {shown(source)}")
+    name = content.get("key", content.get("utt_id"))
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ValueError(f"key: expected a text, found {shown(name)}")
+    start_s = _seconds(content, "offset") or 0.0
+    # The length of a whole file is not looked at: it is often rounded.
+    duration_s = _seconds(content, "duration") if start_s or "offset" in content else None
+    if duration_s == 0.0:
+        raise ValueError("duration: expected seconds above 0, found 0")
+    return Listed(name or str(PurePosixPath(source).with_suffix("")), find(source), Span(start_s, duration_s))
+
+
+def _seconds(content: dict, key: str) -> float | None:
+    """Return a number of seconds, None where it is not stated."""
+    value = content.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{key}: expected seconds, at least 0, found {shown(value)}")
+    return float(value)
+
+
+def _finder(folder: Path) -> Callable[[str], Path]:
+    """Return the function that gives the file that a path in a list of this folder names."""
+
+    def find(source: str) -> Path:
+        beside, here = folder / source, Path(source)
+        return here if "\0" not in source and os.path.exists(here) and not os.path.exists(beside) else beside
+
+    return find
