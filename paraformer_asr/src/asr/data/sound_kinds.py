@@ -105,8 +105,6 @@ def advice(path: Path) -> str:
         return ""
     source, target = (escaped(shlex.quote(str(p))) for p in (path, path.with_suffix(".flac")))
     if headerless:
-        return (
-            "; samples without a header: say how they were written, as in "
-            f"ffmpeg -f s16le -ar 16000 -ac 1 -i {source} {target}"
-        )
+        command = f"ffmpeg -f s16le -ar 16000 -ac 1 -i {source} {target}"
+        return f"; samples without a header: say how they were written, as in {command}"
     return f"; convert it: ffmpeg -i {source} -vn {target}"
