@@ -1,8 +1,11 @@
 """Strict numerics for every test, and fresh random keys."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.append(str(Path(__file__).parent))  # for the helpers that several tests share
 
 import hypothesis
 import jax

@@ -75,19 +75,20 @@ def test_a_photo_stands_upright(picture, tmp_path):
 
 def test_masks_keep_their_values(tmp_path):
     values = np.array([[0, 1, 11], [255, 7, 2]], np.uint8)
-    np.testing.assert_array_equal(read_mask(save(tmp_path / "grey.png", values)), values)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "grey.png", values)).values, values)
     indexed = Image.fromarray(values)
-    indexed.putpalette([c for i in range(256) for c in (255 - i, i, 7)])  # the palette must not matter
+    indexed.putpalette([c for i in range(256) for c in (255 - i, i, 7)])
     assert indexed.mode == "P"
     indexed.save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), values)
+    mask = read_mask(tmp_path / "palette.png")
+    np.testing.assert_array_equal(mask.values, values)
+    np.testing.assert_array_equal(mask.palette[11], (244, 11, 7))
     wide = values.astype(np.uint16) * 200
-    found = read_mask(save(tmp_path / "wide.png", wide))
-    np.testing.assert_array_equal(found, wide)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "wide.png", wide)).values, wide)
     Image.fromarray(values > 1).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "bits.png"), values > 1)
+    np.testing.assert_array_equal(read_mask(tmp_path / "bits.png").values, values > 1)
     colours = np.stack([values, values + 1, values], axis=-1)
-    np.testing.assert_array_equal(read_mask(save(tmp_path / "rgb.png", colours)), colours)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "rgb.png", colours)).values, colours)
 
 
 def png_of_size(height, width):
@@ -149,10 +150,11 @@ def test_missing_folder_and_32_bit_files_are_named(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match="folder.png: cannot be read"):
         read_image(tmp_path / "folder.png")
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
-    for read in (read_image, read_mask):
-        with pytest.raises(UserError, match=r"float.tif: .*mode F"):
-            read(tmp_path / "float.tif")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"float.tif: .*mode F"):
+        read_image(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"float.tif: .*whole numbers, found 0.5"):
+        read_mask(tmp_path / "float.tif")
 
 
 @pytest.mark.parametrize("suffix", [*LOSSLESS, "jpg"])
@@ -179,6 +181,7 @@ def test_a_damaged_file_gives_an_image_or_a_message(suffix, places, tmp_path, pi
     path.write_bytes(content)
     for read in (read_image, read_mask):
         try:
-            assert read(path, max_pixels=1_000_000).ndim in (2, 3)
+            content = read(path, max_pixels=1_000_000)
+            assert (content.values if read is read_mask else content).ndim in (2, 3)
         except UserError as error:
             assert str(path) in str(error)

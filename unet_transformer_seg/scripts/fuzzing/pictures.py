@@ -19,9 +19,10 @@ from PIL import Image
 
 from seg.classes import load_class_table
 from seg.config import DataConfig
+from seg.data.class_settings import build_label_map
 from seg.data.image_file import read_image, read_mask
 from seg.data.image_folder import ImageFolder
-from seg.data.label_map import build_label_map
+from seg.data.mask import Mask
 from seg.data.pairs import find_pairs
 from seg.inference.output import plan_jobs
 
@@ -205,7 +206,7 @@ def read_label_map(folder: Path):
     """Return the classes of a data set, once a mask of each kind went through them."""
     label_map = build_label_map(DataConfig(dataset="image_folder", root=str(folder)))
     values_hw = np.array([[value for value in label_map.by_value if value < 1 << 16]], np.uint16)
-    assert (label_map.to_labels(values_hw, folder) <= 255).all()
+    assert (label_map.to_labels(Mask(values_hw), folder) <= 255).all()
     return label_map.classes
 
 
@@ -248,7 +249,7 @@ def read_list(folder: Path, case: Case) -> None:
 def read_as_mask(folder: Path, case: Case) -> None:
     """Read an image file as a mask."""
     (name,) = case.files
-    mask = read_mask(folder / name, MAX_PIXELS)
+    mask = read_mask(folder / name, MAX_PIXELS).values
     assert mask.dtype in (np.uint8, np.uint16) and mask.shape[2:] in ((), (3,))
 
 

@@ -17,12 +17,13 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m seg.check",
-        description="Read every sample of a data set: counts the classes, names each file that cannot be used, "
-        "finds images that two splits share, and draws some samples with their masks.",
+        description="Read every sample of a data set: counts the classes, names the files that cannot be used and says "
+        "what to do, finds images that two splits share, and draws some samples with their masks.",
         epilog="Exit codes: 0 all samples are usable, 2 at least one is not.",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="draw a picture of samples")
+    parser.add_argument("--all", action="store_true", help="list every file that cannot be used, not some of each kind")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -34,7 +35,7 @@ def main() -> int:
     if arguments.out:
         check_output(arguments.out)
 
-    from seg.data.inspection import find_warnings  # imports jax: after the config was found good
+    from seg.data.inspection import describe_problems, find_warnings  # imports jax: after the config was found good
 
     reports = read_splits(config)
     print(format_table(reports))
@@ -43,12 +44,12 @@ def main() -> int:
         print(f"warning: {warning}")
     if arguments.out:
         draw_samples(reports, arguments.out)
-    problems = [f"{split}: {problem}" for split, report in reports.items() for problem in report.problems]
-    if not problems:
+    num_bad = sum(report.num_bad for report in reports.values())
+    if not num_bad:
         print("all samples are usable")
         return EXIT_OK
-    print(f"\n{len(problems)} samples cannot be used:")
-    print("\n".join(problems))
+    print(f"\n{num_bad:,} samples cannot be used:")
+    print("\n".join(describe_problems(reports, arguments.all)))
     return EXIT_USER_ERROR
 
 

@@ -16,6 +16,11 @@ it (`data.ignore_value`); data sets translate it to this one."""
 
 MAX_CLASSES = 255
 
+MAX_MASK_VALUE = (1 << 16) - 1
+
+Colour = tuple[int, int, int]
+"""(red, green, blue), each 0…255."""
+
 MAX_JSON_BYTES = 1 << 20
 
 
@@ -26,10 +31,13 @@ class ClassTable:
     Attributes:
         names: K class names; the position is the label.
         palette: K colours, each (red, green, blue) in 0…255.
+        mask_values: what stands for each class in the masks of its data set: K values, or K colours; empty where these
+            are the numbers of the classes.
     """
 
     names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[Colour, ...]
+    mask_values: tuple[int, ...] | tuple[Colour, ...] = ()
 
     def __post_init__(self):
         if not 2 <= len(self.names) <= MAX_CLASSES:
@@ -40,18 +48,30 @@ class ClassTable:
             raise UserError(f"expected one colour for each of {len(self.names)} classes, found {len(self.palette)}")
         if bad := [colour for colour in self.palette if not is_colour(colour)]:
             raise UserError(f"expected colours of three whole numbers in 0…255, found {bad[0]!r:.80}")
+        if len(self.mask_values) not in (0, len(self.names)) or not _are_mask_values(self.mask_values):
+            raise UserError(
+                f"expected a value 0…{MAX_MASK_VALUE} or a colour of the masks for each of {len(self.names)} classes, "
+                f"found {self.mask_values!r:.200}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
 
     def save(self, path: Path) -> None:
         """Write the table as JSON, to be read by `load_class_table`."""
-        path.write_text(json.dumps({"names": self.names, "palette": self.palette}, indent=1) + "\n")
+        content = {"names": self.names, "palette": self.palette}
+        if self.mask_values:
+            content["mask_values"] = self.mask_values
+        path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def make_class_table(names: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] = ()) -> ClassTable:
+def make_class_table(
+    names: tuple[str, ...],
+    palette: tuple[Colour, ...] = (),
+    mask_values: tuple[int, ...] | tuple[Colour, ...] = (),
+) -> ClassTable:
     """Return the table for `names`, with evenly spaced hues where no palette is given."""
-    return ClassTable(tuple(names), tuple(tuple(c) for c in palette) or default_palette(len(names)))
+    return ClassTable(tuple(names), tuple(tuple(c) for c in palette) or default_palette(len(names)), mask_values)
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
@@ -75,7 +95,8 @@ def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
         names, palette = content["names"], content["palette"]
         if not isinstance(names, list):
             raise TypeError("'names' is no list")
-        return ClassTable(tuple(names), tuple(tuple(colour) for colour in palette))
+        values = [tuple(v) if isinstance(v, list) else v for v in content.get("mask_values", [])]
+        return ClassTable(tuple(names), tuple(tuple(colour) for colour in palette), tuple(values))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (LookupError, TypeError) as error:
@@ -115,3 +136,9 @@ def is_colour(colour: Any) -> bool:
         and len(colour) == 3
         and all(type(value) is int and 0 <= value <= 255 for value in colour)
     )
+
+
+def _are_mask_values(values: tuple) -> bool:
+    """Return whether all are values of grey masks, or all colours."""
+    are_values = all(type(value) is int and 0 <= value <= MAX_MASK_VALUE for value in values)
+    return are_values or all(is_colour(value) for value in values)

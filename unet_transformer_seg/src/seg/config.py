@@ -132,8 +132,12 @@ class DataConfig:
     images_dir: str = setting("images", "image_folder: sub-folder of the images")
     masks_dir: str = setting("labels", "image_folder: sub-folder of the masks")
     class_names: tuple[str, ...] = setting((), "empty: from classes.json in the root")
-    palette: tuple[tuple[int, int, int], ...] = setting((), "colours of the classes; RGB masks are read through it")
-    ignore_value: int = setting(-1, "mask value that is left out; -1: from classes.json, else none", -1, 255)
+    palette: tuple[tuple[int, int, int], ...] = setting((), "colours of the classes, in masks and in pictures")
+    read_masks_by: Literal["auto", "value", "colour"] = setting(
+        "auto", "auto: masks of colours or with a palette by the stated colours, if any, others by their values"
+    )
+    ignore_value: int = setting(-1, "mask value that is left out; -1: from classes.json, else none", -1, 65535)
+    threshold: int = setting(0, "two classes: mask values of at least this are class 1, others 0; 0: none", 0, 65535)
     value_map: dict[int, int] = dataclasses.field(
         default_factory=dict,
         metadata={"meaning": "mask value in the file → class, for example {0: 0, 255: 1}"},

@@ -5,11 +5,15 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from seg.data.mask import Mask, mask_of_image
 from seg.errors import UserError
+
+Content = TypeVar("Content")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -39,20 +43,16 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     return _read(path, max_pixels, _to_rgb)
 
 
-def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Return the values of a mask as they stand in the file.
-
-    Returns:
-        uint8 or uint16 [h, w] for grey, palette (its indices), 1-bit (0 and 1) and 16-bit masks;
-        uint8[h, w, 3] for colours. Transparency is dropped.
+def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Mask:
+    """Return what a mask file holds, as it stands there.
 
     Raises:
-        UserError: as `read_image`.
+        UserError: as `read_image`, and as `seg.data.mask.mask_of_image`.
     """
-    return _read(path, max_pixels, _to_values)
+    return _read(path, max_pixels, lambda image: mask_of_image(image, path))
 
 
-def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], Content]) -> Content:
     # Pillow warns and refuses by a global limit; it must not be stricter than the one that holds here.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     try:
@@ -108,19 +108,3 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
     return np.array(image.convert("RGB"))
-
-
-def _to_values(image: Image.Image) -> np.ndarray:
-    match image.mode:
-        case "1":
-            return np.asarray(image).astype(np.uint8)
-        case "L" | "P":
-            return np.array(image)
-        case "LA" | "PA":
-            return np.array(image.getchannel(0))
-        case "RGB" | "RGBA":
-            return np.array(image)[..., :3]
-        case mode if mode.startswith("I;16"):
-            return np.asarray(image).astype(np.uint16)
-        case mode:
-            raise ValueError(f"Pillow's mode {mode}; save the mask as a grey, palette or RGB image")

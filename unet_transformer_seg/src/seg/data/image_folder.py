@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from seg.config import DataConfig
+from seg.data.class_settings import build_label_map
 from seg.data.dataset import Sample, SegmentationDataset
 from seg.data.image_file import read_image, read_mask
-from seg.data.label_map import LabelMap, build_label_map
+from seg.data.label_map import LabelMap, Reading
+from seg.data.mask import Mask
 from seg.data.pairs import Pair, find_pairs
 from seg.errors import UserError
 
@@ -40,7 +42,7 @@ class ImageFolder(SegmentationDataset):
         self._init(pairs, build_label_map(config), config.max_pixels)
 
     def _init(self, pairs: list[Pair], label_map: LabelMap, max_pixels: int) -> None:
-        self.pairs, self._label_map, self._max_pixels = pairs, label_map, max_pixels
+        self.pairs, self.label_map, self._max_pixels = pairs, label_map, max_pixels
         self.classes = label_map.classes
 
     @classmethod
@@ -54,11 +56,15 @@ class ImageFolder(SegmentationDataset):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
+        return self.read_sample(index)[0]
+
+    def read_sample(self, index: int) -> tuple[Sample, Mask, Reading]:
+        """Return sample `index`, what its mask file holds, and how that was read."""
         pair = self._pair(index)
         image_hwc = read_image(pair.image, self._max_pixels)
-        mask_hw = self.read_mask(index)
-        check_sizes(image_hwc, mask_hw, pair.image, pair.mask)
-        return Sample(image_hwc, mask_hw, pair.name)
+        mask, reading = self._read_mask(index)
+        check_sizes(image_hwc, reading.labels, pair.image, pair.mask)
+        return Sample(image_hwc, reading.labels, pair.name), mask, reading
 
     def name(self, index: int) -> str:
         """Return what a message calls sample `index`."""
@@ -66,8 +72,12 @@ class ImageFolder(SegmentationDataset):
 
     def read_mask(self, index: int) -> np.ndarray:
         """Return uint8[h, w], the labels of sample `index`, without reading the image."""
+        return self._read_mask(index)[1].labels
+
+    def _read_mask(self, index: int) -> tuple[Mask, Reading]:
         path = self._pair(index).mask
-        return self._label_map.to_labels(read_mask(path, self._max_pixels), path)
+        mask = read_mask(path, self._max_pixels)
+        return mask, self.label_map.read(mask, path)
 
     def _pair(self, index: int) -> Pair:
         if not 0 <= index < len(self.pairs):

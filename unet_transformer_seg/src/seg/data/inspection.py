@@ -2,19 +2,31 @@
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from seg.config import DataConfig
 from seg.data import build_dataset
+from seg.data.class_settings import build_label_map, notes_on_classes
 from seg.data.dataset import Sample, SegmentationDataset, count_classes
 from seg.data.image_folder import ImageFolder
-from seg.data.label_map import build_label_map
+from seg.data.label_map import LabelMap, Reading
+from seg.data.mask import Mask
+from seg.data.mask_advice import UnknownValuesError
+from seg.data.mask_survey import MaskSurvey, describe_unknown, examples, find_differing_palettes
 from seg.data.pairs import find_pairs
 from seg.errors import UserError
+
+MAX_OF_A_KIND = 5
+"""Problems of one kind that are listed."""
+
+RARE = 0.01
+"""Share of the pixels below which a class is called rare."""
 
 
 @dataclasses.dataclass
@@ -23,7 +35,8 @@ class SplitReport:
 
     Attributes:
         dataset: its usable pairs of files, or the generated samples.
-        problems: one message for each sample that cannot be used.
+        problems: one message for each sample that cannot be used, but for those whose masks hold unknown values.
+        masks: what the masks hold.
         usable: indices of the samples that could be read.
         pixels_k: int64[k], pixels of each class.
         present_pixels_k: int64[k], labelled pixels of the images in which the class occurs.
@@ -36,6 +49,7 @@ class SplitReport:
 
     dataset: SegmentationDataset
     problems: list[str]
+    masks: MaskSurvey = dataclasses.field(default_factory=MaskSurvey)
     usable: list[int] = dataclasses.field(default_factory=list)
     pixels_k: np.ndarray = dataclasses.field(init=False)
     present_pixels_k: np.ndarray = dataclasses.field(init=False)
@@ -47,6 +61,11 @@ class SplitReport:
 
     def __post_init__(self):
         self.pixels_k, self.present_pixels_k, self.images_k = np.zeros((3, len(self.dataset.classes)), np.int64)
+
+    @property
+    def num_bad(self) -> int:
+        """Samples that cannot be used."""
+        return len(self.problems) + self.masks.num_unknown
 
     def examples(self, count: int) -> list[Sample]:
         """Return up to `count` usable samples, evenly spread over the split."""
@@ -60,7 +79,8 @@ class _Finding:
 
     index: int
     name: str = ""
-    problem: str = ""
+    problem: UserError | None = None
+    mask: tuple[Mask, Reading, Path] | None = None
     pixels_k: np.ndarray | None = None
     size: tuple[int, int] = (0, 0)
     digest: str = ""
@@ -96,13 +116,19 @@ def open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
 
 
 def _inspect(dataset: SegmentationDataset, index: int) -> _Finding:
+    mask = None
     try:
-        sample = dataset[index]
+        if isinstance(dataset, ImageFolder):
+            sample, *mask = dataset.read_sample(index)
+            mask = *mask, dataset.pairs[index].mask
+        else:
+            sample = dataset[index]
     except UserError as error:
-        return _Finding(index, problem=str(error))
+        return _Finding(index, problem=error)
     return _Finding(
         index,
         name=sample.name,
+        mask=mask,
         pixels_k=count_classes(sample.mask, len(dataset.classes)),
         size=sample.mask.shape,
         digest=hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest(),
@@ -110,9 +136,14 @@ def _inspect(dataset: SegmentationDataset, index: int) -> _Finding:
 
 
 def _add(report: SplitReport, finding: _Finding) -> None:
-    if finding.problem:
-        report.problems.append(finding.problem)
+    if isinstance(finding.problem, UnknownValuesError):
+        report.masks.add_unknown(finding.problem)
         return
+    if finding.problem:
+        report.problems.append(str(finding.problem))
+        return
+    if finding.mask:
+        report.masks.add(*finding.mask)
     present_k = finding.pixels_k > 0
     report.usable.append(finding.index)
     report.pixels_k += finding.pixels_k
@@ -125,13 +156,37 @@ def _add(report: SplitReport, finding: _Finding) -> None:
     report.names.setdefault(finding.digest, []).append(finding.name)
 
 
-def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
-    """Return what is usable and yet suspicious: absent classes, and equal images across or within splits."""
-    warnings = []
+def describe_problems(reports: dict[str, SplitReport], list_all: bool = False) -> list[str]:
+    """Return what is wrong with the samples that cannot be used; many of one kind become few lines.
+
+    Args:
+        reports: by split.
+        list_all: give each sample a line of its own, but for masks of unknown values.
+    """
+    lines = []
+    if label_map := _label_map(reports):
+        lines += describe_unknown([report.masks for report in reports.values()], label_map)
     for split, report in reports.items():
-        absent = [n for n, count in zip(report.dataset.classes.names, report.images_k, strict=True) if not count]
-        if absent and report.usable:
-            warnings.append(f"{split}: no pixel of {', '.join(absent)}")
+        kinds: dict[str, list[str]] = {}
+        for problem in report.problems:
+            kinds.setdefault(_kind(problem), []).append(problem)
+        for problems in kinds.values():
+            shown = problems if list_all else problems[:MAX_OF_A_KIND]
+            lines += [f"{split}: {problem}" for problem in shown]
+            if len(problems) > len(shown):
+                lines.append(f"{split}: … and {len(problems) - len(shown):,} more like these; --all lists them")
+    return lines
+
+
+def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
+    """Return what is usable and yet suspicious: settings, masks, classes, and equal images across or within splits."""
+    warnings = []
+    if label_map := _label_map(reports):
+        warnings += notes_on_classes(label_map.settings, label_map)
+        warnings += find_differing_palettes([report.masks for report in reports.values()], label_map)
+    for split, report in reports.items():
+        warnings += [f"{split}: {examples(paths)}: {remark}" for remark, paths in report.masks.remarks.items()]
+        warnings += [f"{split}: {line}" for line in _odd_classes(report)]
         if twice := [names for names in report.names.values() if len(names) > 1]:
             warnings.append(f"{split}: {len(twice)} images occur more than once, such as {' = '.join(twice[0])}")
     splits = list(reports)
@@ -141,3 +196,37 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
                 example = f"{reports[one].names[shared[0]][0]} = {reports[other].names[shared[0]][0]}"
                 warnings.append(f"{len(shared)} images of {other} are in {one} too, such as {example}")
     return warnings
+
+
+def _odd_classes(report: SplitReport) -> list[str]:
+    """Return which classes are absent or rare in a split, or that there is a single one."""
+    names, counts_k, total = report.dataset.classes.names, report.pixels_k, report.pixels_k.sum()
+    if not report.usable:
+        return []
+    if not total:
+        return ["every pixel of every mask is ignored"]
+    lines = []
+    absent = [name for name, count in zip(names, counts_k, strict=True) if not count]
+    if len(absent) == len(names) - 1:
+        only = names[int(np.argmax(counts_k))]
+        lines.append(f"all {len(report.usable)} masks hold one class alone, {only}")
+    if absent:
+        lines.append(f"no pixel of {', '.join(absent)}")
+    shares = {name: count / total for name, count in zip(names, counts_k, strict=True) if count}
+    rare = [f"{name} ({share:.2%} of the pixels)" for name, share in shares.items() if share < RARE]
+    if rare:
+        lines.append(
+            f"rare: {', '.join(rare)}. A model may never predict such a class; loss.class_weighting: median_frequency "
+            "gives it more weight"
+        )
+    return lines
+
+
+def _label_map(reports: dict[str, SplitReport]) -> LabelMap | None:
+    """Return how the masks are read; None of generated data."""
+    return getattr(next(iter(reports.values())).dataset, "label_map", None)
+
+
+def _kind(problem: str) -> str:
+    """Return the message without what differs from file to file: names of files, numbers and quoted words."""
+    return re.sub(r"\S*[/\\]\S*|'[^']*'|\d+", "…", problem)

@@ -1,0 +1,147 @@
+"""Builds the label map from the settings and the `classes.json` of a data set, and says what they leave out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, Colour, make_class_table
+from seg.config import DataConfig
+from seg.data.classes_file import CLASSES_FILE, ClassesFile, read_classes_file
+from seg.data.label_map import LabelMap
+from seg.data.mask_advice import as_yaml
+from seg.errors import UserError
+
+
+def build_label_map(config: DataConfig) -> LabelMap:
+    """Return the label map that `config` and `<root>/classes.json` describe; keys of the config win.
+
+    The file is {"names": [...], "palette" or "colours": [[r, g, b], ...], "ignore": mask value}. Without a
+    `value_map`, a mask's value is a position in the names. An entry at the ignored value (such as "void") is
+    dropped from the classes, and those behind it move up by one.
+
+    Raises:
+        UserError: no class names anywhere, a broken file, or settings that contradict each other.
+    """
+    file = Path(config.root) / CLASSES_FILE
+    stated = read_classes_file(file)
+    names = tuple(config.class_names) or stated.names
+    if not names:
+        raise UserError(f"no class names: set data.class_names, for example [background, car], or write {file}")
+    colours = tuple(config.palette) or (() if config.class_names else stated.colours)
+    ignore = config.ignore_value if config.ignore_value >= 0 else stated.ignore
+    sources = ("data.class_names" if config.class_names else str(file),)
+    _check_number(names, " and ".join(sources))
+
+    kept = [i for i in range(len(names)) if config.value_map or config.threshold or i != ignore]
+    if len(kept) < 2:
+        raise _only_one_left(names, ignore, config)
+    all_have_colours = len(colours) == len(names)
+    palette = tuple(colours[i] for i in kept) if all_have_colours else colours
+    by_colour = {colour: label for label, colour in enumerate(palette)}
+    if len(by_colour) < len(palette):
+        by_colour = {}  # classes that share a colour can be shown, but not told apart
+    if config.read_masks_by == "colour" and not by_colour:
+        raise UserError("data.read_masks_by: colour needs a colour of its own for each class: set data.palette")
+    _check_values(config, ignore, [names[i] for i in kept])
+    values = mask_values(config, len(kept)) or (tuple(kept) if kept != list(range(len(kept))) else ())
+    try:
+        classes = make_class_table(tuple(names[i] for i in kept), palette, values)
+    except UserError as error:
+        sources += ("data.palette" if config.palette else sources[0],)
+        raise UserError(f"{' and '.join(dict.fromkeys(sources))}: {error}") from None
+    if by_colour and all_have_colours and len(kept) < len(names):
+        by_colour = {colours[ignore]: IGNORE_LABEL} | by_colour
+    by_value = dict(config.value_map) or {value: label for label, value in enumerate(kept)}
+    by_value |= {ignore: IGNORE_LABEL} if ignore >= 0 else {}
+    return LabelMap(classes, by_value, by_colour, names, colours if all_have_colours else (), config)
+
+
+def mask_values(config: DataConfig, num_classes: int) -> tuple[int, ...] | tuple[Colour, ...]:
+    """Return what stands for each class in the masks that these settings read; nothing where it is the class number.
+
+    Of several values of one class, the first in `value_map` is taken; a class without any gets the lowest free one.
+    """
+    if config.threshold:
+        return 0, 255 if config.threshold <= 255 else MAX_MASK_VALUE
+    if config.value_map:
+        first = {label: value for value, label in reversed(config.value_map.items())}
+        free = iter(value for value in range(MAX_MASK_VALUE) if value not in config.value_map)
+        return tuple(first[label] if label in first else next(free) for label in range(num_classes))
+    if len(set(config.palette)) == num_classes and config.read_masks_by != "value":
+        return tuple(config.palette)
+    return ()
+
+
+def notes_on_classes(config: DataConfig, label_map: LabelMap) -> list[str]:
+    """Return what the settings leave out of the classes, and classes that no mask can have, a line each."""
+    names, kept = label_map.stated_names, label_map.classes.names
+    from_file = read_classes_file(Path(config.root) / CLASSES_FILE) if config.root else ClassesFile()
+    notes = []
+    if len(kept) < len(names) and (config.class_names or config.ignore_value >= 0):
+        ignore = config.ignore_value if config.ignore_value >= 0 else from_file.ignore
+        notes.append(
+            f"data.ignore_value {ignore} is the number of {names[ignore]}, which is left out of the classes: they are "
+            f"{', '.join(kept)}. To keep it, set data.ignore_value: -1"
+        )
+    values = set(label_map.by_value.values())
+    without = [name for label, name in enumerate(kept) if label not in values]
+    if without and not label_map.by_colour and not config.threshold:
+        notes.append(f"no value in data.value_map stands for {', '.join(without)}: no mask can have that class")
+    palette = label_map.classes.palette
+    if label_map.stated_colours and len(set(palette)) < len(palette):
+        twice = next(colour for colour in palette if palette.count(colour) > 1)
+        shared = ", ".join(name for name, colour in zip(kept, palette, strict=True) if colour == twice)
+        notes.append(f"{shared} have the same colour {twice}, so masks are read by their values alone")
+    return notes
+
+
+def _check_number(names: Sequence[str], source: str) -> None:
+    """Refuse a single class, and more than there are labels."""
+    if len(names) == 1:
+        names = ["background" if names[0] != "background" else "object", *names]
+        names = sorted(names, key=lambda name: name != "background")
+        raise UserError(
+            f"{source}: expected 2 to {MAX_CLASSES} classes, found 1. Pixels that are not of this class need one of "
+            f"their own: set data.class_names: {as_yaml(names)}"
+        )
+    if len(names) > MAX_CLASSES:
+        raise UserError(f"{source}: expected 2 to {MAX_CLASSES} classes, found {len(names)}")
+
+
+def _only_one_left(names: Sequence[str], ignore: int, config: DataConfig) -> UserError:
+    """Return the refusal of two classes of which one is ignored."""
+    source = "data.ignore_value" if config.ignore_value >= 0 else f"{Path(config.root) / CLASSES_FILE}: ignore"
+    other = names[1 - ignore]
+    all_behind = as_yaml({value: label for label, value in enumerate(range(ignore + 1, ignore + 1 + len(names)))})
+    keep = "set data.ignore_value: -1" if config.ignore_value >= 0 else "leave it out"
+    return UserError(
+        f"{source} {ignore} is the number of {names[ignore]}, which leaves {other} as the only class. To keep "
+        f"{names[ignore]}, {keep}. If the masks hold {ignore} where no class is, and the classes behind it, set "
+        f"data.value_map: {all_behind}"
+    )
+
+
+def _check_values(config: DataConfig, ignore: int, names: Sequence[str]) -> None:
+    """Refuse a map to classes that are not there, and settings that contradict each other."""
+    for value, label in config.value_map.items():
+        if not 0 <= value <= MAX_MASK_VALUE:
+            raise UserError(f"data.value_map: mask values are 0…{MAX_MASK_VALUE}, found {value}")
+        if not 0 <= label < len(names) and label != IGNORE_LABEL:
+            raise UserError(
+                f"data.value_map[{value}]: expected a class 0…{len(names) - 1} ({', '.join(names)}) "
+                f"or {IGNORE_LABEL} = ignored, found {label}"
+            )
+    if config.value_map.get(ignore, IGNORE_LABEL) != IGNORE_LABEL:
+        kept, ignored = as_yaml(config.value_map), as_yaml(config.value_map | {ignore: IGNORE_LABEL})
+        raise UserError(
+            f"data.value_map maps {ignore} to a class, but that is the value to ignore. To ignore it, set "
+            f"data.value_map: {ignored}. To keep it, set data.value_map: {kept} and data.ignore_value: -1"
+        )
+    if config.threshold and config.value_map:
+        raise UserError(
+            "data.threshold and data.value_map exclude each other: set data.threshold: 0, or set data.value_map: {}"
+        )
+    if config.threshold and len(names) != 2:
+        raise UserError(
+            f"data.threshold divides masks into two classes, and there are {len(names)}: name two in "
+            "data.class_names, or set data.threshold: 0"
+        )

@@ -1,0 +1,127 @@
+"""What the masks of a data set hold, taken together: counts, kinds, palettes that differ, and advice for all."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from seg.classes import IGNORE_LABEL, Colour
+from seg.data.label_map import LabelMap, Reading
+from seg.data.mask import Mask
+from seg.data.mask_advice import UnknownValuesError, advise, suggest_palette
+from seg.data.mask_census import MANY, Census, take_census
+
+NAMED = 3
+"""Files that a line names as examples."""
+
+
+@dataclasses.dataclass
+class MaskSurvey:
+    """What the masks of a split hold.
+
+    Attributes:
+        census: of masks that are read by values.
+        unknown: of each kind, "values" or "colours", the masks that could not be read for them, and their census.
+        remarks: what is worth to be said of masks that were read → these.
+        palettes: position → colour → masks, where no colours are stated.
+    """
+
+    census: Census = dataclasses.field(default_factory=Census)
+    unknown: dict[str, tuple[list[Path], Census]] = dataclasses.field(default_factory=dict)
+    remarks: dict[str, list[Path]] = dataclasses.field(default_factory=lambda: defaultdict(list))
+    palettes: dict[int, dict[Colour, list[Path]]] = dataclasses.field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+
+    def add(self, mask: Mask, reading: Reading, path: Path) -> None:
+        """Count a mask that was read."""
+        for remark in _remarks(mask, reading):
+            self.remarks[remark].append(path)
+        if reading.by == "colour":
+            return
+        self.census.add(take_census(mask))
+        if mask.palette is not None and mask.shown_greys is None:
+            for position, colour in zip(mask.used.tolist(), mask.shown_colours.tolist(), strict=True):
+                self.palettes[position][tuple(colour)].append(path)
+
+    def add_unknown(self, error: UnknownValuesError) -> None:
+        """Count a mask that could not be read."""
+        paths, census = self.unknown.setdefault("colours" if error.census.colours else "values", ([], Census()))
+        paths.append(error.path)
+        census.add(error.census)
+
+    @property
+    def num_unknown(self) -> int:
+        """Masks that could not be read for their values or colours."""
+        return sum(len(paths) for paths, _ in self.unknown.values())
+
+
+def describe_unknown(surveys: Iterable[MaskSurvey], label_map: LabelMap) -> list[str]:
+    """Return a text for the masks of each kind that could not be read: what all masks hold, and what to do."""
+    surveys, texts = list(surveys), []
+    for kind in ("values", "colours"):
+        paths, census = [], Census()
+        for survey in surveys:
+            some, theirs = survey.unknown.get(kind, ([], Census()))
+            paths += some
+            census.add(theirs)
+        if not paths:
+            continue
+        if kind == "values":
+            for survey in surveys:
+                census.add(survey.census)
+        table = f"\n{_table(census, label_map)}" if kind == "values" and len(census.values) <= MANY else ""
+        texts.append(f"{examples(paths)}: {advise(census, label_map)}{table}")
+    return texts
+
+
+def find_differing_palettes(surveys: Iterable[MaskSurvey], label_map: LabelMap) -> list[str]:
+    """Return a warning where one position has different colours in different masks, and no colours are stated."""
+    palettes: dict[int, dict[Colour, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for survey in surveys:
+        for position, colours in survey.palettes.items():
+            for colour, paths in colours.items():
+                palettes[position][colour] += paths
+    differing = [position for position, colours in sorted(palettes.items()) if len(colours) > 1]
+    if not differing or label_map.settings.read_masks_by == "value":
+        return []
+    position = differing[0]
+    seen = sorted(palettes[position].items(), key=lambda item: -len(item[1]))
+    shown = " and ".join(f"{colour} in {examples(paths)}" for colour, paths in seen[:2])
+    ordered = {max(palettes[p].items(), key=lambda item: len(item[1]))[0]: None for p in sorted(palettes)}
+    ordered |= {colour: None for p in sorted(palettes) for colour in palettes[p]}
+    return [
+        f"the palettes of masks differ: position {position} is {shown}. The masks are read by position. If that is "
+        "right, set data.read_masks_by: value. If the colours stand for the classes, "
+        f"{suggest_palette('', list(ordered), label_map)}"
+    ]
+
+
+def examples(paths: Sequence[Path]) -> str:
+    """Return one file by its name, or how many there are, with the names of the first ones."""
+    if len(paths) == 1:
+        return str(paths[0])
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    return f"{len(paths):,} masks ({', '.join(map(str, paths[:NAMED]))}{more})"
+
+
+def _remarks(mask: Mask, reading: Reading) -> Iterable[str]:
+    """Yield what is worth to be said of a mask that was read, without its subject."""
+    if mask.is_bits and reading.by == "grey":
+        yield "1 bit, of which 1 is read as 255"
+    if mask.palette is not None and reading.by == "grey":
+        yield "a palette of greys, read as the greys that it shows"
+    if reading.differs:
+        yield "a palette in another order than data.palette, read by its colours"
+    if mask.is_lossy:
+        yield "saved as JPEG, which changes values; PNG keeps them"
+
+
+def _table(census: Census, label_map: LabelMap) -> str:
+    """Return value, pixels, masks and class of each value, a line each."""
+    names = {IGNORE_LABEL: "ignored"} | dict(enumerate(label_map.classes.names))
+    rows = [("value", "pixels", "masks", "class")]
+    for value, count in sorted(census.values.items()):
+        label = label_map.by_value.get(value)
+        rows.append((str(value), f"{count:,}", f"{census.masks[value]:,}", "none" if label is None else names[label]))
+    return "\n".join(f"  {value:>5}  {pixels:>15}  {masks:>7}  {name}" for value, pixels, masks, name in rows)
