@@ -93,8 +93,8 @@ def _open(config: Config, split: str) -> tuple[SpeechDataset, list[float | None]
         dataset = ToySeq2Seq(config.data, config.features, split, config.seed)
         return dataset, [None] * len(dataset), []
     reading = read_manifest(config.data, split)
-    stated_s = [entry.stated_s for entry in reading.entries]
-    durations_s = np.array([seconds or 0.0 for seconds in stated_s])  # bounds what is decoded, no more
+    stated_s = [None if np.isnan(seconds) else float(seconds) for seconds in reading.entries.stated_s()]
+    durations_s = np.nan_to_num(reading.entries.stated_s())  # bounds what is decoded, no more
     rate_hz, channel = config.features.sample_rate_hz, config.data.channel
     dataset = ManifestDataset.of_entries(reading.entries, durations_s, rate_hz, channel)
     return dataset, stated_s, reading.problems

@@ -20,13 +20,12 @@ def read_jsonl(path: Path, root: Path) -> Reading:
     Raises:
         UserError: the file cannot be read.
     """
-    reading = Reading()
+    reading = Reading(path, root)
     for number, line in read_lines(path, "a manifest with a JSON object on each line"):
-        where = f"{path}:{number}"
         try:
-            _add(reading, _parse(line), root, where)
+            _add(reading, _parse(line), number)
         except ValueError as error:
-            reading.problems.append(f"{where}: {error}")
+            reading.problems.append(f"{reading.where(number)}: {error}")
     return reading
 
 
@@ -44,7 +43,7 @@ def _parse(line: str) -> dict:
     return content
 
 
-def _add(reading: Reading, content: dict, root: Path, where: str) -> None:
+def _add(reading: Reading, content: dict, line: int) -> None:
     """Take the entry in.
 
     Raises:
@@ -67,4 +66,4 @@ def _add(reading: Reading, content: dict, root: Path, where: str) -> None:
     if content.get("offset"):
         raise ValueError(f"an offset of {shown(content['offset'])} into the file; cut the file, or leave the line out")
     stated_s = to_seconds(content["duration"]) if content.get("duration") is not None else None
-    reading.add(name, root / path, text, where, stated_s)
+    reading.add(name, path, text, line, stated_s)

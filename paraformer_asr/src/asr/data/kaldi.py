@@ -23,32 +23,34 @@ def read_kaldi(folder: Path, root: Path) -> Reading:
             f"{folder / 'segments'}: utterances that are parts of recordings are not read; "
             "write them to files of their own first (Kaldi's extract-segments)"
         )
-    reading = Reading()
+    reading = Reading(folder / "wav.scp", root)
     sounds = _read_table(folder / "wav.scp", "lines of an utterance and a sound file", reading)
     texts = _read_table(folder / "text", "lines of an utterance and its text", reading)
     seconds = _read_seconds(folder / "utt2dur", reading)
-    for name, (where, source) in sounds.items():
+    for name, (line, source) in sounds.items():
         try:
-            _add(reading, root, where, name, source, texts, seconds)
+            _add(reading, line, name, source, texts, seconds)
         except ValueError as error:
-            reading.problems.append(f"{where}: {error}")
+            reading.problems.append(str(error))
     only_text = (
-        f"{where}: no sound of {shown(name)} in wav.scp" for name, (where, _) in texts.items() if name not in sounds
+        f"{folder / 'text'}:{line}: no sound of {shown(name)} in wav.scp"
+        for name, (line, _) in texts.items()
+        if name not in sounds
     )
     reading.problems += only_text
     return reading
 
 
-def _read_table(path: Path, expected: str, reading: Reading) -> dict[str, tuple[str, str]]:
-    """Return name → (file and line, value); a name that comes twice becomes a problem."""
+def _read_table(path: Path, expected: str, reading: Reading) -> dict[str, tuple[int, str]]:
+    """Return name → (line, value); a name that comes twice becomes a problem."""
     table = {}
     for number, line in read_lines(path, expected):
         name, *value = line.split(maxsplit=1)
-        where = f"{path}:{number}"
         if name in table:
-            reading.problems.append(f"{where}: the utterance {shown(name)} stands in {table[name][0]} already")
+            problem = f"{path}:{number}: the utterance {shown(name)} stands in {path}:{table[name][0]} already"
+            reading.problems.append(problem)
         else:
-            table[name] = (where, value[0].strip() if value else "")
+            table[name] = (number, value[0].strip() if value else "")
     return table
 
 
@@ -56,25 +58,28 @@ def _read_seconds(path: Path, reading: Reading) -> dict[str, float]:
     """Return name → seconds; nothing where there is no such file."""
     seconds = {}
     table = _read_table(path, "lines of an utterance and its seconds", reading) if path.exists() else {}
-    for name, (where, value) in table.items():
+    for name, (line, value) in table.items():
         try:
             seconds[name] = to_seconds(value)
         except ValueError as error:
-            reading.problems.append(f"{where}: {error}")
+            reading.problems.append(f"{path}:{line}: {error}")
     return seconds
 
 
-def _add(reading: Reading, root: Path, where: str, name: str, source: str, texts: dict, seconds: dict) -> None:
+def _add(reading: Reading, line: int, name: str, source: str, texts: dict, seconds: dict) -> None:
     """Take an entry in.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: saying where and what is wrong with it.
     """
+    where, text_file = reading.where(line), reading.manifest.with_name("text")
     if not source:
-        raise ValueError(f"the path of {shown(name)} is missing")
+        raise ValueError(f"{where}: the path of {shown(name)} is missing")
     if source.endswith("|") or source.startswith("|"):
-        raise ValueError(f"{source[:60]!r} is a command; commands are not run, write its sound to a file")
+        raise ValueError(f"{where}: {source[:60]!r} is a command; commands are not run, write its sound to a file")
     if name not in texts:
-        raise ValueError(f"no text of {shown(name)} in {Path(where.rpartition(':')[0]).with_name('text')}")
-    text_where, text = texts[name]
-    reading.add(name, root / source, text, where if text else text_where, seconds.get(name))
+        raise ValueError(f"{where}: no text of {shown(name)} in {text_file}")
+    text_line, text = texts[name]
+    if not text:
+        raise ValueError(f"{text_file}:{text_line}: the text of {shown(name)} is empty")
+    reading.add(name, source, text, line, seconds.get(name))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from array import array
 from collections.abc import Iterator
 
 import grain
@@ -63,7 +64,7 @@ class TrainLoader:
         durations_u = dataset.durations_s()
         self.kept = select_lengths(durations_u, config.data)
         self._rows = _Rows(dataset, tokenizer, config, share)
-        lengths_u = np.array([len(self._rows.tokens_u[i]) for i in self.kept])
+        lengths_u = self._rows.lengths_u[self.kept]
         crowded = find_crowded(durations_u[self.kept], lengths_u, config.features)
         if len(crowded):
             log.warning(
@@ -135,7 +136,7 @@ class EvalLoader:
         self._rows, self._config = _Rows(dataset, tokenizer, config, share), config.data
         self.plan = BatchPlan(
             dataset.durations_s(),
-            np.array([len(tokens) for tokens in self._rows.tokens_u]),
+            self._rows.lengths_u,
             batch_seconds=config.training.batch_seconds,
             num_buckets=config.data.num_buckets,
             sample_rate_hz=config.features.sample_rate_hz,
@@ -215,7 +216,15 @@ class _Rows:
         self._dataset, self._rate_hz, self._share = dataset, config.features.sample_rate_hz, share
         self._durations_u = dataset.durations_s()
         end = [END_ID] if config.model.predictor.append_eos else []
-        self.tokens_u = [np.array(tokenizer.encode(text) + end, np.int32) for text in dataset.texts()]
+        tokens, ends = (
+            array("i"),
+            array("q", [0]),
+        )  # one row of all: an array for each utterance costs more than it holds
+        for text in dataset.texts():
+            tokens.extend(tokenizer.encode(text) + end)
+            ends.append(len(tokens))
+        self._tokens, self._ends = np.array(tokens, np.int32), np.array(ends)
+        self.lengths_u = np.diff(self._ends)
 
     def load(self, planned: PlannedBatch, kept: np.ndarray | None = None) -> Batch:
         """Return a batch; `kept` says which utterance of the data set each one of the plan is."""
@@ -233,11 +242,14 @@ class _Rows:
         first = number * num_rows
         for row in np.flatnonzero(real_b[first : first + num_rows]):
             index = int(index_b[first + row])
-            wave_n, tokens_u = self._read(index, float(planned.speed_b[first + row])), self.tokens_u[index]
+            wave_n, tokens_u = self._read(index, float(planned.speed_b[first + row])), self._tokens_of(index)
             batch["wave"][row, : len(wave_n)] = wave_n
             batch["tokens"][row, : len(tokens_u)] = tokens_u
             batch["wave_lengths"][row], batch["token_lengths"][row] = len(wave_n), len(tokens_u)
         return batch
+
+    def _tokens_of(self, index: int) -> np.ndarray:
+        return self._tokens[self._ends[index] : self._ends[index + 1]]
 
     def _read(self, index: int, speed: float) -> np.ndarray:
         utterance = self._dataset[index]

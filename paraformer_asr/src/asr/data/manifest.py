@@ -4,92 +4,128 @@ A reader goes through a whole manifest. What a line gets wrong becomes a problem
 not stop the reader, so that one look shows all of them.
 """
 
-import dataclasses
 import math
-import unicodedata
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from asr.data.entries import Entries, Entry
 from asr.errors import UserError
-from asr.files import decoded, read_bounded
+from asr.files import open_file
 from asr.untrusted import escaped, shown
 
-MAX_MANIFEST_BYTES = 1 << 32
+__all__ = ["Entry", "Reading", "contents", "read_lines", "to_seconds"]
+
+MAX_MANIFEST_BYTES, MAX_LINE_BYTES = 1 << 32, 1 << 24
 
 MAX_NAME_CHARACTERS = 1024
 """Of an utterance's name or path. Messages hold them; Linux has no path of more than 4,096 bytes."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One utterance of a manifest.
-
-    Attributes:
-        name: unique in its split.
-        path: sound file.
-        text: what is said, not empty.
-        where: file and line, for messages.
-        stated_s: length in seconds as the manifest says; None where it does not.
-    """
-
-    name: str
-    path: Path
-    text: str
-    where: str
-    stated_s: float | None = None
+_CONTROL = re.compile("[\x01-\x1f\x7f-\x9f]")
 
 
-@dataclasses.dataclass
 class Reading:
     """What was read so far.
 
     Attributes:
+        manifest: the file whose lines the entries are.
         entries: lines that can be used.
         problems: a message for each line that cannot.
     """
 
-    entries: list[Entry] = dataclasses.field(default_factory=list)
-    problems: list[str] = dataclasses.field(default_factory=list)
+    def __init__(self, manifest: Path, root: Path):
+        """Begin without a line; relative paths of sound files start from `root`."""
+        self.manifest, self._root = manifest, root
+        self.entries, self.problems = Entries(str(manifest)), []
+        self._lines: dict[str, int] = {}
+        self._paths: dict[str, int | str] = {}  # the place in `entries.paths`, or what is wrong with the path
 
-    def __post_init__(self):
-        self._lines: dict[str, str] = {}
+    def where(self, line: int) -> str:
+        """Return file and line, for messages."""
+        return f"{self.manifest}:{line}"
 
-    def add(self, name: str, path: Path, text: str, where: str, stated_s: float | None = None) -> None:
+    def add(self, name: str, path: str, text: str, line: int, stated_s: float | None = None) -> None:
         """Take an entry in, or note why it cannot be used: its name is empty or taken, its text empty."""
-        if "\0" in str(path) or not _is_unicode(f"{name}{path}{text}"):
-            self.problems.append(f"{where}: characters that no file name or text can have (NUL or half a character)")
-        elif bad := next((c for c in f"{name}{path}" if unicodedata.category(c) == "Cc"), None):
-            self.problems.append(f"{where}: the control character {bad!r} in a name or a path")
-        elif max(len(name), len(str(path))) > MAX_NAME_CHARACTERS:
-            self.problems.append(
-                f"{where}: a name or path that is too long, more than {MAX_NAME_CHARACTERS} characters"
-            )
-        elif not name:
-            self.problems.append(f"{where}: the name of the utterance is empty")
+        number = self._number_of(path)
+        if problem := _wrong_with(name, text) or (number if isinstance(number, str) else ""):
+            self.problems.append(f"{self.where(line)}: {problem}")
         elif name in self._lines:
-            self.problems.append(f"{where}: the utterance {shown(name)} stands in {self._lines[name]} already")
-        elif not text.strip():
-            self.problems.append(f"{where}: the text of {shown(name)} is empty")
+            earlier = self.where(self._lines[name])
+            self.problems.append(f"{self.where(line)}: the utterance {shown(name)} stands in {earlier} already")
         else:
-            self.entries.append(Entry(name, path, text, where, stated_s))
-        self._lines.setdefault(name, where)
+            self.entries.append(name, number, text, line, stated_s)
+        self._lines.setdefault(name, line)
+
+    def _number_of(self, path: str) -> int | str:
+        """Return the place of a path among those of the entries, or what is wrong with it; looked at once."""
+        if path not in self._paths:
+            whole = str(self._root / path)
+            number = _wrong_with_name(whole) or len(self.entries.paths)
+            if isinstance(number, int):
+                self.entries.paths.append(whole)
+            self._paths[path] = number
+        return self._paths[path]
 
 
-def read_lines(path: Path, expected: str) -> list[tuple[int, str]]:
-    """Return (line number, text) of the lines of a UTF-8 file that are not blank.
+def _wrong_with(name: str, text: str) -> str:
+    """Return what is wrong with the name of an utterance or its text, "" for nothing."""
+    if problem := _wrong_with_name(name):
+        return problem
+    if not _is_unicode(text):
+        return "characters that no file name or text can have (NUL or half a character)"
+    if not name:
+        return "the name of the utterance is empty"
+    return "" if text.strip() else f"the text of {shown(name)} is empty"
+
+
+def _wrong_with_name(name: str) -> str:
+    if "\0" in name or not _is_unicode(name):
+        return "characters that no file name or text can have (NUL or half a character)"
+    if bad := _CONTROL.search(name):
+        return f"the control character {bad[0]!r} in a name or a path"
+    if len(name) > MAX_NAME_CHARACTERS:
+        return f"a name or path that is too long, more than {MAX_NAME_CHARACTERS} characters"
+    return ""
+
+
+def read_lines(path: Path, expected: str) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the lines of a UTF-8 file that are not blank.
 
     Args:
         path: the file.
         expected: what it should be, for messages.
 
     Raises:
-        UserError: a file that is missing, is no UTF-8 text, or has more than MAX_MANIFEST_BYTES.
+        UserError: a file that is missing, is no UTF-8 text, has more than MAX_MANIFEST_BYTES, or a longer line than
+            MAX_LINE_BYTES.
     """
     try:
-        text = decoded(path, read_bounded(path, MAX_MANIFEST_BYTES), expected)
+        with open_file(path) as file:
+            yield from _lines_of(path, file, expected)
     except OSError as error:
         raise UserError(f"{path}: expected {expected} ({error.strerror}); {contents(path.parent)}") from None
-    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _lines_of(path: Path, file: Any, expected: str) -> Iterator[tuple[int, str]]:
+    number, num_bytes = 0, 0
+    while content := file.readline(MAX_LINE_BYTES + 1):
+        num_bytes += len(content)
+        if len(content) > MAX_LINE_BYTES or num_bytes > MAX_MANIFEST_BYTES:
+            raise UserError(
+                f"{path}:{number + 1}: expected at most {MAX_LINE_BYTES} bytes in a line and {MAX_MANIFEST_BYTES} in a "
+                "file, found more"
+            )
+        try:
+            text = content.decode("utf-8-sig" if num_bytes == len(content) else "utf-8")
+        except UnicodeDecodeError as error:
+            line = number + content[: error.start].count(b"\r") + 1
+            raise UserError(f"{path}:{line}: expected {expected} in UTF-8, found other bytes") from None
+        # A file of an old Mac has no other end of a line.
+        for line in text.removesuffix("\n").removesuffix("\r").split("\r"):
+            number += 1
+            if line.strip():
+                yield number, line
 
 
 def _is_unicode(text: str) -> bool:

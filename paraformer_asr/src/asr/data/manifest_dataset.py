@@ -1,7 +1,6 @@
 """A data set of sound files that a manifest lists."""
 
 import math
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,10 @@ import numpy as np
 from asr.config import DataConfig
 from asr.data.audio import DEFAULT_MAX_SECONDS, audio_duration_s, read_audio
 from asr.data.dataset import SpeechDataset, Utterance
+from asr.data.entries import Entries, Entry
 from asr.data.jsonl import read_jsonl
 from asr.data.kaldi import read_kaldi
-from asr.data.manifest import Entry, Reading
+from asr.data.manifest import Reading
 from asr.data.tsv import read_tsv
 from asr.errors import UserError
 
@@ -52,13 +52,13 @@ class ManifestDataset(SpeechDataset):
             )
         self._init(entries, durations_s, sample_rate_hz, config.channel)
 
-    def _init(self, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int, channel: int) -> None:
-        self.entries, self._durations_s = list(entries), durations_s
+    def _init(self, entries: Entries, durations_s: np.ndarray, sample_rate_hz: int, channel: int) -> None:
+        self.entries, self._durations_s = entries, durations_s
         self._sample_rate_hz, self._channel = sample_rate_hz, channel
 
     @classmethod
     def of_entries(
-        cls, entries: Sequence[Entry], durations_s: np.ndarray, sample_rate_hz: int, channel: int = 0
+        cls, entries: Entries, durations_s: np.ndarray, sample_rate_hz: int, channel: int = 0
     ) -> "ManifestDataset":
         """Return a data set of the given lines, whose lengths are known."""
         dataset = cls.__new__(cls)
@@ -83,23 +83,26 @@ class ManifestDataset(SpeechDataset):
 
     def texts(self) -> list[str]:
         """Return the text of each utterance, as it stands in the manifest."""
-        return [entry.text for entry in self.entries]
+        return self.entries.texts()
 
     def names(self) -> list[str]:
         """Return the name of each utterance."""
-        return [entry.name for entry in self.entries]
+        return self.entries.names()
 
     def where(self, index: int) -> str:
         """Return the manifest's file and line of utterance `index`."""
-        return self._entry(index).where
+        return self._checked(index).where(index)
 
     def _entry(self, index: int) -> Entry:
+        return self._checked(index)[index]
+
+    def _checked(self, index: int) -> Entries:
         if not 0 <= index < len(self.entries):
             raise IndexError(f"the data set has {len(self.entries)} utterances, asked for index {index}")
-        return self.entries[index]
+        return self.entries
 
 
-def open_split(config: DataConfig, split: Literal["train", "val", "test"]) -> tuple[list[Entry], np.ndarray, list[str]]:
+def open_split(config: DataConfig, split: Literal["train", "val", "test"]) -> tuple[Entries, np.ndarray, list[str]]:
     """Return the entries of a split whose files exist, float64[len] their lengths, and all other lines as problems.
 
     Raises:
@@ -109,15 +112,27 @@ def open_split(config: DataConfig, split: Literal["train", "val", "test"]) -> tu
     if not reading.entries and not reading.problems:
         name = getattr(config, f"{split}_split")
         raise UserError(f"data.{split}_split: {name!r} has no utterance (in {Path(config.root) / name})")
-    entries, durations_s, problems = [], [], list(reading.problems)
-    with ThreadPoolExecutor(max(config.num_threads, 1)) as pool:
-        for entry, (duration_s, problem) in zip(reading.entries, pool.map(_duration, reading.entries), strict=True):
-            if problem:
-                problems.append(problem)
-            else:
-                entries.append(entry)
-                durations_s.append(duration_s)
-    return entries, np.array(durations_s, np.float64), problems
+    entries = reading.entries
+    durations_s, wrong_by_path = _durations(entries, max(config.num_threads, 1))
+    wrong = [wrong_by_path[number] for number in entries.path_numbers()]
+    bad = np.array([bool(problem) for problem in wrong], bool)
+    problems = [f"{entries.where(int(i))}: {wrong[i]}" for i in np.flatnonzero(bad)]
+    return entries.select(np.flatnonzero(~bad)), durations_s[~bad], reading.problems + problems
+
+
+def _durations(entries: Entries, num_threads: int) -> tuple[np.ndarray, list[str]]:
+    """Return float64[len], the length of each entry, and what is wrong with each of `entries.paths`.
+
+    Each sound file is looked at once, however many entries have it.
+    """
+    stated_s, numbers = entries.stated_s(), entries.path_numbers()
+    unknown = np.zeros(len(entries.paths), bool)
+    unknown[numbers[np.isnan(stated_s)]] = True
+    with ThreadPoolExecutor(num_threads) as pool:
+        found = list(pool.map(_look_at, entries.paths, unknown))
+    header_s = np.array([seconds for seconds, _ in found], np.float64)
+    lengths_s = header_s[numbers] if len(found) else stated_s
+    return np.where(np.isnan(stated_s), lengths_s, stated_s), [problem for _, problem in found]
 
 
 def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) -> Reading:
@@ -141,16 +156,16 @@ def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) ->
     raise UserError(f"data.dataset: {config.dataset} has no manifest")
 
 
-def _duration(entry: Entry) -> tuple[float, str]:
-    """Return the length of an entry's sound in seconds, and what is wrong with the file."""
+def _look_at(path: str, length_wanted: bool) -> tuple[float, str]:
+    """Return the length of a sound file in seconds, 0 where it is not wanted, and what is wrong with the file."""
     try:
-        if entry.stated_s is not None and entry.path.is_file():
-            return entry.stated_s, ""
-        duration_s = audio_duration_s(entry.path)
+        if not length_wanted and Path(path).is_file():
+            return 0.0, ""
+        duration_s = audio_duration_s(Path(path))
         if math.isnan(duration_s):  # a header that does not say it
-            duration_s = len(read_audio(entry.path, COUNTING_RATE_HZ)) / COUNTING_RATE_HZ
+            duration_s = len(read_audio(Path(path), COUNTING_RATE_HZ)) / COUNTING_RATE_HZ
     except UserError as error:
-        return 0.0, f"{entry.where}: {error}"
+        return 0.0, str(error)
     except OSError as error:  # such as a name that is too long
-        return 0.0, f"{entry.where}: {error.strerror or error}"
+        return 0.0, str(error.strerror or error)
     return duration_s, ""

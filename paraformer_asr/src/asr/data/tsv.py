@@ -27,14 +27,15 @@ def read_tsv(path: Path, splits: str, root: Path) -> Reading:
         UserError: the file cannot be read, lacks a column, or has no line of a split.
     """
     lines = read_lines(path, "a table with the columns path, text and split")
-    columns = lines[0][1].split("\t") if lines else []
+    first = next(lines, None)
+    columns = first[1].split("\t") if first else []
     if missing := [column for column in NEEDED if column not in columns]:
         raise UserError(
             f"{path}:1: expected the columns {', '.join(NEEDED)} with tabs between them, "
             f"found no {missing[0]!r} among {', '.join(map(shown, columns[:MAX_COLUMNS_SHOWN])) or 'nothing'}"
         )
-    reading, wanted, found = Reading(), splits.split("+"), Counter()
-    for number, line in lines[1:]:
+    reading, wanted, found = Reading(path, root), splits.split("+"), Counter()
+    for number, line in lines:
         values = line.split("\t")
         if len(values) != len(columns):
             reading.problems.append(f"{path}:{number}: expected {len(columns)} columns, found {len(values)}")
@@ -42,7 +43,7 @@ def read_tsv(path: Path, splits: str, root: Path) -> Reading:
         row = dict(zip(columns, values, strict=True))
         found[row["split"]] += 1
         if row["split"] in wanted:
-            _add(reading, row, root, f"{path}:{number}")
+            _add(reading, row, number)
     for split in wanted:
         if not found[split]:
             known = ", ".join(f"{shown(name)} ({count})" for name, count in found.most_common(12))
@@ -50,13 +51,13 @@ def read_tsv(path: Path, splits: str, root: Path) -> Reading:
     return reading
 
 
-def _add(reading: Reading, row: dict[str, str], root: Path, where: str) -> None:
+def _add(reading: Reading, row: dict[str, str], line: int) -> None:
     if not row["path"]:
-        reading.problems.append(f"{where}: the path is empty")
+        reading.problems.append(f"{reading.where(line)}: the path is empty")
         return
     try:
         stated_s = to_seconds(row["seconds"]) if row.get("seconds") else None
     except ValueError as error:
-        reading.problems.append(f"{where}: {error}")
+        reading.problems.append(f"{reading.where(line)}: {error}")
         return
-    reading.add(row.get("utt", row["path"]), root / row["path"], row["text"], where, stated_s)
+    reading.add(row.get("utt", row["path"]), row["path"], row["text"], line, stated_s)
