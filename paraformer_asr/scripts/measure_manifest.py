@@ -50,7 +50,7 @@ def main() -> None:
         seconds, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
         megabytes = (resident_bytes() - before) / 1e6
     print(
-        f"{len(dataset):,} lines over {arguments.files} files: {seconds:.1f} s, {cpu_s:.1f} s of CPU, {megabytes:.0f} MB"
+        f"{len(dataset):,} lines over {arguments.files} files: {seconds:.1f} s, CPU {cpu_s:.1f} s, {megabytes:.0f} MB"
     )
 
 
