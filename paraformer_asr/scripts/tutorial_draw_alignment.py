@@ -96,8 +96,7 @@ def main() -> None:
 
     transcriber = load_transcriber(arguments.run, overrides=overrides)
     (aligned,) = align_waves(transcriber, [utterance.wave])
-    ids = map(transcriber.tokenizer.tokens.index, aligned.tokens)
-    said, understood = utterance.text or "(unknown)", transcriber.tokenizer.decode(ids)
+    said, understood = utterance.text or "(unknown)", transcriber.tokenizer.decode(aligned.ids)
     print(f"{utterance.name}, {utterance.duration_s:.2f} s\n  said:       {said}\n  understood: {understood}\n")
     if not aligned.tokens:
         raise UserError(
@@ -112,6 +111,7 @@ def main() -> None:
         arguments.out,
         f"{utterance.name}\nsaid: {said}",
         config.features.frame_shift_ms / 1000,
+        aligned.ids,
     )
     print(EXPLANATION.format(path=arguments.out))
 

@@ -13,7 +13,7 @@ import yaml
 from asr import check
 from asr.config import AugmentConfig, Config, DataConfig, FeaturesConfig, ToyConfig, TrainingConfig
 from asr.data import build_dataset
-from asr.data.inspection import find_duplicates, inspect_split, inspect_tokens
+from asr.data.inspection import count_reasons, find_duplicates, inspect_split, inspect_tokens
 from asr.data.loader import TrainLoader
 from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
@@ -150,6 +150,49 @@ def test_unknown_characters_are_a_problem_in_training_and_a_warning_elsewhere(fo
     assert row(output, "utterances whose text is in train") == ["4", "1", "1"]
 
 
+def test_texts_without_blanks_are_scored_by_characters(folder, monkeypatch, capsys):
+    for split, seconds in SECONDS.items():
+        lines = [{"audio_filepath": f"{split}{i}.wav", "text": "今天天气" + "一二三四"[i]} for i in range(len(seconds))]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = {"dataset": "jsonl"} | {f"{split}_split": f"{split}.jsonl" for split in SECONDS}
+    for select_by, said in (
+        ("auto", "auto chooses the best checkpoint by characters"),
+        ("wer", "cer"),
+        ("cer", "suits"),
+    ):
+        assert run(folder, monkeypatch, f"training.select_by={select_by}", **data) == EXIT_OK
+        output = capsys.readouterr().out
+        (line,) = [line for line in output.splitlines() if "a whole sentence is one word" in line]
+        assert line.startswith("warning: val: no blanks between the words") and said in line.split(";")[1]
+    assert "never in the training texts" not in output
+
+
+def test_odd_characters_are_warnings_of_their_split(folder, monkeypatch, capsys):
+    replace_line(folder / "manifest.tsv", 2, "train0.wav\tsay\u200b a\ttrain\t0.5")
+    replace_line(folder / "manifest.tsv", 6, "val0.wav\tsay ａ\tval\t0.6")
+    assert run(folder, monkeypatch) == EXIT_OK
+    output = capsys.readouterr().out
+    table = folder / "manifest.tsv"
+    assert f"warning: train: invisible: U+200B ZERO WIDTH SPACE (1 × in 1 text, first in {table}:2)" in output
+    assert "warning: val: never in the training texts: 'ａ' (U+FF41 FULLWIDTH LATIN SMALL LETTER A)" in output
+    assert f"first in {table}:6; write 'a')" in output
+
+
+def test_reasons_are_counted_without_what_differs():
+    problems = [
+        "a/b.jsonl:3: the text of 'x' is empty",
+        "a/b.jsonl:14: the text of 'y: 3' is empty",
+        "m.tsv:4: /d/x y.wav: no such file",
+        "m.tsv:5: /d/z.wav: no such file",
+        "m.tsv:6: d/z.wav: no such file",
+        "t.tsv:8: stated to be 0.30 s long, but the sound has 0.70 s",
+    ]
+    assert count_reasons(problems) == (
+        ": 3 × no such file, 2 × the text of … is empty, 1 × stated to be N s long, but the sound has N s"
+    )
+    assert count_reasons([]) == ""
+
+
 def test_lengths_that_are_suspicious_or_left_out_are_warnings(folder, monkeypatch, capsys):
     soundfile.write(folder / "val1.wav", np.zeros(RATE_HZ), RATE_HZ)
     replace_line(folder / "manifest.tsv", 8, "test0.wav\tsay a\ttest\t0.9")
@@ -213,7 +256,7 @@ def test_a_data_set_without_a_usable_line_is_reported(folder, monkeypatch, capsy
         file.unlink()
     assert run(folder, monkeypatch) == EXIT_USER_ERROR
     output = capsys.readouterr().out
-    assert output.count("no such file") == 7 and "training texts, but all are empty" in output
+    assert "no training utterance can be used: 4 × no such file" in output and "all are empty" not in output
 
 
 def test_the_command_answers_a_mistake_without_a_traceback(folder):

@@ -10,6 +10,7 @@ from asr.data.tokenizer import END_ID
 from asr.data.tokenizer_building import build_tokenizer
 from asr.training.evaluate import evaluate
 from asr.training.interruption import Interruption
+from asr.training.setup import with_selection
 from asr.training.supervision import Supervisor
 
 TOKENIZER = build_tokenizer(TokenizerConfig(text_case="lower"), ["a b c d"])
@@ -114,3 +115,19 @@ def test_what_the_tokenizer_does_not_know_counts_as_an_error(monkeypatch):
     found = scores(given)
     assert found.transcripts[0].hypothesis == "a"
     assert found.rates == {"wer": 1.0, "cer": 0.5, "ter": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("select_by", "texts", "chosen", "said"),
+    [
+        ("auto", ["a b", "c d"], "wer", "the best checkpoint is the one with the lowest WER"),
+        ("auto", ["今天天气", "你好"], "cer", "lowest CER: the validation texts have no blanks"),
+        ("wer", ["今天天气", "你好"], "wer", "wer tells checkpoints badly apart"),
+        ("ter", ["今天天气", "你好"], "ter", ""),
+    ],
+)
+def test_what_chooses_the_best_checkpoint_is_decided_and_said(select_by, texts, chosen, said, caplog):
+    with caplog.at_level("INFO", logger="asr"):
+        config = with_selection(Config(training=TrainingConfig(select_by=select_by)), TOKENIZER, texts)
+    assert config.training.select_by == chosen
+    assert said in caplog.text and bool(said) == bool(caplog.text)

@@ -24,7 +24,7 @@ GROUND = {
     "cli",
     "signals",
 }
-FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "decode": 2, "pictures": 2, "models": 3, "data": 3}
+FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "decode": 2, "fonts": 1, "pictures": 2, "models": 3, "data": 3}
 FLOORS |= {"checkpoints": 3, "run_dir": 3, "published": 4, "training": 5, "inference": 5}
 COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
 ON_ONE_FLOOR = {("run_dir", "data")}

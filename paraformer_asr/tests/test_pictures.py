@@ -98,3 +98,11 @@ def test_the_width_follows_the_sound_within_bounds(tmp_path):
         with Image.open(tmp_path / "a.png") as image:
             widths.append(image.width)
     assert widths == [100 * pictures.MIN_WIDTH, 100 * pictures.INCHES_PER_S * 9, 100 * pictures.MAX_WIDTH]
+
+
+def test_tokens_that_no_font_can_write_are_drawn_as_numbers(drawn, monkeypatch, tmp_path):
+    monkeypatch.setattr(pictures, "find_fonts", lambda texts: (["DejaVu Sans"], {"今"}))
+    for ids, names in (((5, 7), ["#5", "b"]), ((), ["#1", "b"])):
+        drawn["texts"].clear()
+        draw_alignment(np.zeros((4, 3)), overlap([0.5] * 4, 2), ["今", "b"], 1.0, tmp_path / "a.png", token_ids=ids)
+        assert [text for _, _, text in drawn["texts"]] == names

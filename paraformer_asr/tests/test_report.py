@@ -220,6 +220,15 @@ def test_the_curves_show_every_column(monkeypatch, tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
+def test_equal_rates_of_characters_and_tokens_both_show(tmp_path):
+    names = ("epoch", "train_loss", "val_loss", "wer", "cer", "ter", "quantity_error", "learning_rate")
+    draw_curves([dict.fromkeys(names, str(1 / e)) | {"epoch": str(e)} for e in (1, 2, 3)], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
+        pixels = np.asarray(image.convert("RGB"))[:, 400:800].astype(int)
+    for colour in ((255, 204, 159), (44, 160, 44)):  # the wide pale line and the thin dashed one above it
+        assert (np.abs(pixels - colour).max(-1) < 8).sum() > 200, colour
+
+
 # --- TensorBoard ---
 
 

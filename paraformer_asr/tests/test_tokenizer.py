@@ -132,6 +132,38 @@ def test_sentencepiece_is_silent(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+SENTENCES = [
+    f"the {a} {b} of {c}" for a in ("old", "new", "red") for b in ("house", "horse") for c in ("stone", "wood")
+]
+
+
+@pytest.mark.parametrize(
+    ("texts", "vocab_size", "instead"),
+    [
+        (["今天天气很好", "我们去公园散步吧", "你吃饭了吗"], 40, "tokenizer.kind=characters"),
+        (SENTENCES[:4], 120, "tokenizer.vocab_size=30"),
+    ],
+)
+def test_pieces_that_are_learned_by_heart_are_named_with_a_remedy(texts, vocab_size, instead, caplog):
+    with caplog.at_level(logging.WARNING, logger="asr"):
+        build_tokenizer(TokenizerConfig(kind="bpe", vocab_size=vocab_size), texts)
+    (record,) = caplog.records
+    assert f"pieces are too many for {len(texts)} training texts" in record.getMessage()
+    assert record.getMessage().endswith(f"take {instead}")
+    caplog.clear()
+    changes = dict([instead.removeprefix("tokenizer.").split("=")])
+    changes = {key: int(value) if value.isdigit() else value for key, value in changes.items()}
+    with caplog.at_level(logging.WARNING, logger="asr"):
+        build_tokenizer(TokenizerConfig(**{"kind": "bpe", "vocab_size": vocab_size} | changes), texts)
+    assert not caplog.records
+
+
+def test_pieces_that_occur_often_are_no_reason_for_a_warning(caplog):
+    with caplog.at_level(logging.WARNING, logger="asr"):
+        build_tokenizer(TokenizerConfig(kind="bpe", vocab_size=30), SENTENCES * 3)
+    assert not caplog.records
+
+
 def test_fewer_pieces_than_characters_are_refused():
     with pytest.raises(UserError, match=r"tokenizer.vocab_size: expected at least 10, .* found 8"):
         build_tokenizer(TokenizerConfig(kind="bpe", vocab_size=8), ["abc defghi"])

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from asr.cli import run_command
@@ -62,6 +63,17 @@ def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
         return None
 
 
+def warn_of_characters(dataset, tokenizer, training: Collection[str] | None) -> None:
+    """Name on stderr what of the references the model cannot write, which counts as errors, or was not trained on."""
+    from asr.data.odd_characters import find_odd_characters, find_unwritable
+
+    texts = [(dataset.where(i), text) for i, text in enumerate(dataset.texts())]
+    splits = {"references": texts} | ({"train": [("", text) for text in training]} if training else {})
+    messages = find_unwritable(texts, tokenizer) + find_odd_characters(splits, tokenizer)["references"]
+    for message in messages:
+        print(f"warning: references: {message}", file=sys.stderr)
+
+
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
@@ -105,6 +117,7 @@ def main() -> int:
         "seconds": round(seconds, 3),
     }
     select_by, references = config.training.select_by, [score.reference for score in scores]
+    warn_of_characters(dataset, transcriber.tokenizer, known)
     by_characters = select_by == "cer" or (select_by == "auto" and suit_characters(references))
     eval_report.write_tables(folder, scores, totals, intervals, facts, by_characters=by_characters)
     eval_report.draw_extremes(folder, transcriber, dataset, scoring.pick_extremes(scores, NUM_EXTREMES))

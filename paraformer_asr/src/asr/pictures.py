@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asr.files import replacing
+from asr.fonts import find_fonts, without
 
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#DDDDDD"
 """Told apart with any colour vision (Okabe and Ito, 2008); vermilion marks a firing in every panel."""
@@ -26,9 +26,6 @@ MAX_TOKENS_NAMED = 60
 SPACE, SHOWN_SPACE = "▁", "␣"
 """The tokenizer's sign for a space is a stroke below the line, which gets lost in a picture."""
 
-FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
-"""Searched for each character in this order, as far as they are installed."""
-
 
 def draw_alignment(
     mel_tm: np.ndarray,
@@ -38,6 +35,7 @@ def draw_alignment(
     path: Path,
     title: str = "",
     mel_shift_s: float | None = None,
+    token_ids: Sequence[int] = (),
 ) -> None:
     """Write one picture of three panels over a common time axis.
 
@@ -53,9 +51,13 @@ def draw_alignment(
         path: PNG file, replaced at once.
         title: written above.
         mel_shift_s: time from one row of `mel_tm` to the next; None: `frame_shift_s`.
+        token_ids: u numbers, drawn in place of tokens that no installed font can write; empty: their place, from 1 on.
     """
     mel_shift_s = frame_shift_s if mel_shift_s is None else mel_shift_s
     tokens = [token.replace(SPACE, SHOWN_SPACE) for token in tokens]
+    families, missing = find_fonts([*tokens, title])
+    numbers = token_ids or range(1, len(tokens) + 1)
+    tokens = [f"#{i}" if missing & set(token) else token for i, token in zip(numbers, tokens, strict=True)]
     num_tokens, num_frames = alignment_ut.shape
     duration_s = max(num_frames * frame_shift_s, mel_shift_s)
     width = np.clip(max(INCHES_PER_S * duration_s, INCHES_PER_TOKEN * num_tokens), MIN_WIDTH, MAX_WIDTH)
@@ -64,13 +66,13 @@ def draw_alignment(
     spectrogram, weights, matrix = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 2.4))
     fired_s = firing_times_s(alignment_ut, frame_shift_s)
     _draw_spectrogram(spectrogram, mel_tm, mel_shift_s)
-    _write_tokens(spectrogram, tokens, mean_times_s(alignment_ut, frame_shift_s), fired_s)
+    _write_tokens(spectrogram, tokens, mean_times_s(alignment_ut, frame_shift_s), fired_s, families)
     _draw_weights(weights, alignment_ut.sum(0), fired_s, frame_shift_s)
-    _draw_matrix(matrix, alignment_ut, tokens, frame_shift_s)
+    _draw_matrix(matrix, alignment_ut, tokens, frame_shift_s, families)
     for axes in (spectrogram, weights, matrix):
         axes.set_xlim(0, duration_s)
     matrix.set_xlabel("time in s")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False, family=_fonts())
+    figure.suptitle(without(title, missing), x=0.01, ha="left", fontsize=11, parse_math=False, family=families)
     with replacing(path) as aside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)  # drawn as a box
         figure.savefig(aside, format="png", dpi=100)
@@ -125,7 +127,9 @@ def _draw_spectrogram(axes: Axes, mel_tm: np.ndarray, mel_shift_s: float) -> Non
     )
 
 
-def _write_tokens(axes: Axes, tokens: Sequence[str], mean_s: np.ndarray, fired_s: np.ndarray) -> None:
+def _write_tokens(
+    axes: Axes, tokens: Sequence[str], mean_s: np.ndarray, fired_s: np.ndarray, families: list[str]
+) -> None:
     """Draw the firings, and write each token above the frames that it came from."""
     size = np.clip(14 - 0.08 * len(tokens), 7, 13)
     for token, time_s, end_s in zip(tokens, mean_s, fired_s, strict=True):
@@ -140,7 +144,7 @@ def _write_tokens(axes: Axes, tokens: Sequence[str], mean_s: np.ndarray, fired_s
             fontsize=size,
             rotation=90 if len(token) > 2 and len(tokens) > 12 else 0,
             parse_math=False,
-            family=_fonts(),
+            family=families,
         )
 
 
@@ -159,7 +163,9 @@ def _draw_weights(axes: Axes, weight_t: np.ndarray, fired_s: np.ndarray, frame_s
         axes.axvline(time_s, color=VERMILION, linewidth=0.7, alpha=0.6)
 
 
-def _draw_matrix(axes: Axes, alignment_ut: np.ndarray, tokens: Sequence[str], frame_shift_s: float) -> None:
+def _draw_matrix(
+    axes: Axes, alignment_ut: np.ndarray, tokens: Sequence[str], frame_shift_s: float, families: list[str]
+) -> None:
     num_tokens, num_frames = alignment_ut.shape
     axes.set_ylabel("token")
     if not num_tokens:
@@ -169,10 +175,5 @@ def _draw_matrix(axes: Axes, alignment_ut: np.ndarray, tokens: Sequence[str], fr
     axes.imshow(alignment_ut, aspect="auto", extent=extent, cmap="Blues", vmin=0, interpolation="none")
     if num_tokens <= MAX_TOKENS_NAMED:
         size = np.clip(150 / num_tokens, 4, 9)
-        axes.set_yticks(range(num_tokens), tokens, fontsize=size, parse_math=False, family=_fonts())
+        axes.set_yticks(range(num_tokens), tokens, fontsize=size, parse_math=False, family=families)
     axes.grid(axis="x", alpha=0.3)
-
-
-def _fonts() -> list[str]:
-    installed = set(font_manager.get_font_names())
-    return [name for name in FONTS if name in installed]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -10,9 +12,11 @@ import numpy as np
 
 from asr.config import Config, DataConfig
 from asr.data.bucketing import BatchPlan
+from asr.data.comparison import comparable, suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.loader import TOLERANCE_S, find_crowded, plan_training, select_lengths
 from asr.data.manifest_dataset import ManifestDataset, read_manifest
+from asr.data.odd_characters import find_odd_characters
 from asr.data.tokenizer import Tokenizer
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.data.toy_seq2seq import ToySeq2Seq
@@ -147,10 +151,16 @@ def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenRepo
         UserError: no tokenizer can be made, or no training utterance has an admitted length.
     """
     train = reports["train"]
+    if not train.texts:
+        raise UserError(f"no training utterance can be used{count_reasons(train.problems)}")
     tokenizer = choose_tokenizer(config, train.texts)
     for split, report in reports.items():
         unknown = find_unknown(report, tokenizer)
         (report.problems if split == "train" else report.warnings).extend(unknown)
+    texts = {split: list(zip(report.wheres, report.texts, strict=True)) for split, report in reports.items()}
+    for split, messages in find_odd_characters(texts, tokenizer).items():
+        reports[split].warnings += messages
+    warn_of_long_words(config, reports["val"], tokenizer)
     lengths = {
         split: np.array([len(tokenizer.encode(text)) for text in report.texts], np.int64)
         for split, report in reports.items()
@@ -162,6 +172,37 @@ def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenRepo
     train.warnings += find_left_out(train, config.data)
     kept = select_lengths(durations_u, config.data)
     return TokenReport(tokenizer, lengths, plan_training(durations_u[kept], with_end_u[kept], config))
+
+
+def count_reasons(problems: list[str]) -> str:
+    """Return how many lines are refused for which reason, most frequent first, to go on a sentence.
+
+    A reason is a message without its file and line, and without what differs: names, paths and numbers.
+    """
+    reasons = Counter(_reason(problem) for problem in problems)
+    return "".join(
+        f"{', ' if place else ': '}{n} × {reason}" for place, (reason, n) in enumerate(reasons.most_common())
+    )
+
+
+def _reason(problem: str) -> str:
+    without_where = re.sub(r"^.*?:\d+: ", "", problem)
+    without_path = re.sub(r"^(?:[^:\s]*/)[^:]*: ", "", without_where)
+    return re.sub(r"\d+(?:\.\d+)?", "N", re.sub(r"'[^']*'|\"[^\"]*\"|(?:[^\s:]*/)[^\s:,]+", "…", without_path))
+
+
+def warn_of_long_words(config: Config, report: SplitReport, tokenizer: Tokenizer) -> None:
+    """Warn if words cannot tell checkpoints apart, and say what chooses the best one."""
+    if suit_characters([comparable(tokenizer, text) for text in report.texts]):
+        select_by = config.training.select_by
+        chosen = {
+            "auto": "training.select_by: auto chooses the best checkpoint by characters",
+            "wer": "training.select_by: wer tells checkpoints badly apart, take training.select_by=cer",
+        }
+        report.warnings.append(
+            "no blanks between the words, so that a whole sentence is one word; "
+            + chosen.get(select_by, f"training.select_by: {select_by} suits such texts")
+        )
 
 
 def find_unknown(report: SplitReport, tokenizer: Tokenizer) -> list[str]:

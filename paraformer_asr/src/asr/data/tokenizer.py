@@ -20,7 +20,7 @@ from asr.data import funasr_text
 from asr.data.bpe import list_pieces, load_bpe
 from asr.data.letter_case import Case, find_only_case, in_case
 from asr.data.token_file import read_token_file
-from asr.data.word_pieces import CONTINUED, Spelled, fewest_pieces, is_ideograph
+from asr.data.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
 from asr.errors import UserError
 from asr.files import Reader, read_bounded
 from asr.untrusted import escaped, shown
@@ -30,7 +30,6 @@ BLANK_ID, START_ID, END_ID = 0, 1, 2
 FIRST_ID = 3
 """The first ordinary token."""
 
-SPACE = "▁"
 TOKENIZER_FILE, BPE_FILE, SEG_DICT_FILE = "tokenizer.json", "bpe.model", "seg_dict"
 FUNASR_TOKENS_FILE = "tokens.json"
 MAX_TOKENIZER_BYTES = 1 << 26
@@ -111,7 +110,7 @@ class Tokenizer:
         if not self._continued:
             return " ".join("".join(tokens).replace(SPACE, " ").split())
         text = ""
-        for token, starts in zip(tokens, self._starts(tokens), strict=True):
+        for token, starts in zip(tokens, word_starts(tokens, continued=True), strict=True):
             between_ideographs = text and is_ideograph(text[-1]) and is_ideograph(token[0])
             text += (" " if text and starts and not between_ideographs else "") + token.removesuffix(CONTINUED)
         return text
@@ -149,19 +148,7 @@ class Tokenizer:
         Words begin at the first token, at one that begins with `▁`, in a list with `@@` behind a token without it,
         and at and behind each ideograph.
         """
-        return self._starts([self.tokens[int(i)] for i in ids])
-
-    def _starts(self, tokens: Sequence[str]) -> list[bool]:
-        flags, previous = [], ""
-        for token in tokens:
-            if self._continued:
-                starts = not previous.endswith(CONTINUED)
-            else:
-                beside_ideograph = is_ideograph(token[0]) or is_ideograph(previous[-1:])
-                starts = token[0] == SPACE or (beside_ideograph and previous != SPACE)
-            flags.append(starts or not previous)
-            previous = token
-        return flags
+        return word_starts([self.tokens[int(i)] for i in ids], continued=self._continued)
 
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a number is that of an ordinary token, not of a special one."""

@@ -1,11 +1,14 @@
 """Words as rows of tokens: cut into those of a given list where no trained model says how, and what tokens spell."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 IDEOGRAPHS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters and Japanese syllables, as a range of a regular expression: written without spaces."""
+
+SPACE = "▁"
+"""Stands for a blank in a token."""
 
 CONTINUED = "@@"
 """End of a token that the next one is joined to."""
@@ -42,6 +45,25 @@ def is_ideograph(character: str) -> bool:
 def is_unspaced(character: str) -> bool:
     """Return whether a character is of a script without a blank between two words."""
     return bool(_unspaced.match(character))
+
+
+def word_starts(tokens: Sequence[str], *, continued: bool) -> list[bool]:
+    """Return for each token whether a word begins with it; see `asr.data.tokenizer.Tokenizer.word_starts`.
+
+    Args:
+        tokens: a row of ordinary ones.
+        continued: `@@` joins pieces to words; otherwise `▁` begins them.
+    """
+    flags, previous = [], ""
+    for token in tokens:
+        if continued:
+            starts = not previous.endswith(CONTINUED)
+        else:
+            beside_ideograph = is_ideograph(token[0]) or is_ideograph(previous[-1:])
+            starts = token[0] == SPACE or (beside_ideograph and previous != SPACE)
+        flags.append(starts or not previous)
+        previous = token
+    return flags
 
 
 def fewest_pieces(

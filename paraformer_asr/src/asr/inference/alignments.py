@@ -27,11 +27,13 @@ class Aligned:
         mel_tm: float32[t, m], log energies before stacking.
         alignment_ut: float32[u, t + 1], what each frame gave to each token; the last column is the tail's.
         tokens: u texts, special tokens included.
+        ids: their numbers.
     """
 
     mel_tm: np.ndarray
     alignment_ut: np.ndarray
     tokens: tuple[str, ...]
+    ids: tuple[int, ...]
 
 
 def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[Aligned]:
@@ -72,5 +74,5 @@ def _align_one(transcriber: Transcriber, align: Callable, wave: np.ndarray, long
     found = jax.device_get(align(wave_1n, np.array([len(wave)], np.int32)))
     mel_tm, alignment_ut, ids_u, num_mels, num_frames, num_tokens = (values[0] for values in found)
     names = transcriber.tokenizer.tokens
-    tokens = tuple(names[i] for i in ids_u[:num_tokens])
-    return Aligned(mel_tm[:num_mels], alignment_ut[:num_tokens, : num_frames + 1], tokens)
+    ids = tuple(ids_u[:num_tokens].tolist())
+    return Aligned(mel_tm[:num_mels], alignment_ut[:num_tokens, : num_frames + 1], tuple(names[i] for i in ids), ids)

@@ -83,6 +83,7 @@ def draw_extremes(
                 path,
                 title,
                 features.frame_shift_ms / 1000,
+                found.ids,
             )
 
 

@@ -9,6 +9,8 @@ from asr.files import replacing
 
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
 RATES = {"wer": "words (WER)", "cer": "characters (CER)", "ter": "tokens (TER)"}
+STYLES = {"cer": {"linewidth": 5, "alpha": 0.4}, "ter": {"linestyle": "--", "linewidth": 1.2}}
+"""Where tokens are characters, both rates are equal: the one shows on top of the other."""
 
 
 def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
@@ -34,7 +36,7 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     )
     for axes, columns, title in panels:
         for name, label in columns.items():
-            axes.plot(epochs, _column(rows, name), marker=".", label=label)
+            axes.plot(epochs, _column(rows, name), marker=".", label=label, **STYLES.get(name, {}))
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="epoch", xlim=(0, 1.03 * max(epochs)))
         axes.grid(alpha=0.3)

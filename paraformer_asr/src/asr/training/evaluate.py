@@ -41,12 +41,14 @@ class Aligned:
         mel_tm: float32[t, m], log energies.
         alignment_ut: float32[u, t + 1], the overlap matrix, tail included.
         tokens: u decoded tokens.
+        ids: their numbers.
     """
 
     transcribed: Transcribed
     mel_tm: np.ndarray
     alignment_ut: np.ndarray
     tokens: tuple[str, ...]
+    ids: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,4 +143,5 @@ def _align(setup: Setup, transcribed: Transcribed, results: dict, row: int) -> A
         mel_tm=np.asarray(results["mel_btm"])[row, : int(results["mel_lengths_b"][row])],
         alignment_ut=np.asarray(results["alignment_but"])[row, :num_tokens, : num_frames + 1],
         tokens=tuple(setup.tokenizer.tokens[i] for i in decoded_u),
+        ids=tuple(decoded_u.tolist()),
     )

@@ -159,6 +159,7 @@ class Report:
                 path,
                 title,
                 mel_shift_s=features.frame_shift_ms / 1000,
+                token_ids=aligned.ids,
             )
             self.tensorboard.picture(step, f"val/alignment_{number}", path)
 
