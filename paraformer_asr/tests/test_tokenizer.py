@@ -141,7 +141,7 @@ SENTENCES = [
     ("texts", "vocab_size", "instead"),
     [
         (["今天天气很好", "我们去公园散步吧", "你吃饭了吗"], 40, "tokenizer.kind=characters"),
-        (SENTENCES[:4], 120, "tokenizer.vocab_size=30"),
+        (SENTENCES[:4], 120, "tokenizer.vocab_size=15"),
     ],
 )
 def test_pieces_that_are_learned_by_heart_are_named_with_a_remedy(texts, vocab_size, instead, caplog):
