@@ -6,6 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from tqdm import tqdm
+
+from asr.cli import run_command
+from asr.errors import UserError
+from asr.untrusted import HARMFUL
 
 PRINTS_FOR_EVER = """
 import itertools
@@ -65,3 +70,35 @@ def test_a_second_sigterm_does_not_wait_for_the_tidying_up():
         command.send_signal(signal.SIGTERM)
         assert command.wait(timeout=30) == -signal.SIGTERM
         assert command.stderr.read() == "terminated\n"
+
+
+def run(main, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    return end.value.code, *capsys.readouterr()
+
+
+HOSTILE = "a\x1b[2Jb\x9b31mc\rd\u202ee\u2066" + os.fsdecode(b"f\xe9")
+
+
+def test_what_a_command_prints_steers_no_terminal(capsys):
+    def main():
+        print("\t1\n", HOSTILE)
+        print(HOSTILE, file=sys.stderr)
+        sys.stdout.writelines([HOSTILE])
+        raise UserError(f"{HOSTILE}: no such file\nerror: a lie\n  more")
+
+    code, out, err = run(main, capsys)
+    assert code == 2 and out.startswith("\t1\n") and not HARMFUL.search((out[3:] + err).replace("\n", ""))
+    assert out.count("a\\x1b[2Jb\\x9b31mc\\rd\\u202ee\\u2066f\\udce9") == 2
+    assert err.splitlines()[1].startswith("error: a\\x1b[2J") and err.splitlines()[2:] == ["  error: a lie", "  more"]
+    assert sys.stdout.write.__self__ is sys.stdout and not hasattr(sys.stdout, "_stream")
+
+
+def test_progress_bars_still_move(capsys):
+    def main():
+        for _ in tqdm(range(2), desc=HOSTILE, file=sys.stderr, position=1, mininterval=0):
+            tqdm.write(HOSTILE, file=sys.stderr)
+
+    code, _, err = run(main, capsys)
+    assert code == 0 and "\r" in err and "\x1b[A" in err and "2/2" in err and "\x1b[2J" not in err

@@ -1,7 +1,10 @@
 import dataclasses
 import json
+import os
+import shutil
 import struct
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +36,7 @@ from asr.inference.transcribe_files import Outcome, transcribe_files
 from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
 from asr.models import build_model
 from asr.run_dir import create_run_dir
+from asr.untrusted import HARMFUL
 
 RATE = 8000
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
@@ -284,6 +288,11 @@ def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, mon
     assert f"{tmp_path}/config.yaml" in capsys.readouterr().err
 
 
+def files(folder, hidden=True):
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if hidden or not path.name.startswith("."))
+
+
 def planned(inputs, out):
     return [(str(job.source), str(job.result.relative_to(out))) for job in plan_jobs(inputs, out, ".txt")]
 
@@ -439,3 +448,87 @@ def test_a_call_that_is_interrupted_counts_what_is_done(infer_with, tmp_path, mo
     assert infer_with("--skip-done", "--out", tmp_path / "out", tmp_path) == 0
     assert "1 file of 3 done already" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["a.txt", "b.txt", "c.txt"]
+
+
+NAMES = {
+    "..wav": "_.txt",
+    "...": "___.txt",
+    ".wav": "_wav.txt",
+    "..a.wav": "__a.txt",
+    "a\x1b[2J\nb.wav": "a_[2J_b.txt",
+    os.fsdecode(b"caf\xe9.wav"): "caf_.txt",
+    "\u202evaw.wav": "_vaw.txt",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_never_leads_out_of_the_folder_of_the_results(infer_with, tmp_path, capsys, name):
+    content = write_sound(tmp_path / "talk.wav", burst(1)).read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(content)
+    before = files(tmp_path / "in")
+    assert infer_with("--out", tmp_path / "in/out", tmp_path / "in" / name) == 0
+    assert files(tmp_path / "in/out", hidden=False) == [NAMES[name]]
+    assert [file for file in files(tmp_path / "in") if not file.startswith("out")] == before
+    printed = capsys.readouterr()
+    assert f"the result is called {NAMES[name]}, as its own name is taken or not safe" in printed.err
+    assert infer_with(tmp_path / "in" / name, tmp_path / "talk.wav") == 0
+    assert infer_with("--format", "json", "--out", tmp_path / "json", tmp_path / "in" / name) == 0
+    assert infer_with("--format", "json", tmp_path / "in" / name) == 0
+    assert not HARMFUL.search("".join(capsys.readouterr()).replace("\n", ""))
+    assert not HARMFUL.search((printed.out + printed.err).replace("\n", ""))
+
+
+def test_names_that_are_one_on_some_file_system_are_told_apart(tmp_path):
+    out = tmp_path / "out"
+    names = [name for _, name in planned([Path("\u00e4.wav"), Path("A\u0308.wav")], out)]
+    assert names == ["\u00e4.txt", "A\u0308_2.txt"]
+    for source in (tmp_path / "in/b.wav", tmp_path / "in/b.txt/c.wav"):
+        write_sound(source, burst(1))
+    names = [name for _, name in planned([tmp_path / "in"], out)]
+    assert sorted(names) == ["b.txt/c.txt", "b_2.txt"]  # b.txt is a folder of the results
+
+
+def test_one_file_that_cannot_be_written_does_not_stop_the_others(infer_with, tmp_path, capsys):
+    for name in ("x" * 251, "y", "z"):
+        write_sound(tmp_path / "in" / f"{name}.wav", burst(1))
+    (tmp_path / "out/y.json").mkdir(parents=True)
+    assert infer_with("--format", "json", "--out", tmp_path / "out", tmp_path / "in") == 2
+    assert files(tmp_path / "out", hidden=False) == ["z.json"]
+    printed = capsys.readouterr()
+    assert "File name too long" in printed.err and f"{tmp_path / 'out/y.json'}: expected a file" in printed.err
+    assert "2 of 3 files could not be read or written" in printed.err
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_full_disk_ends_the_command_at_once(infer_with, tmp_path, capsys, monkeypatch):
+    for name in "abc":
+        write_sound(tmp_path / "in" / f"{name}.wav", burst(1))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert infer_with("--out", tmp_path / "out", tmp_path / "in") == 2
+    assert capsys.readouterr().err.count("No space left on device") == 1
+    assert files(tmp_path / "out") == []
+
+
+def test_links_are_neither_searched_nor_followed_out_of_the_results(infer_with, tmp_path, capsys):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    write_sound(elsewhere / "secret.wav", burst(1))
+    write_sound(tmp_path / "in/sub/a.wav", burst(1))
+    (tmp_path / "in/link").symlink_to(elsewhere)
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (out / "sub").mkdir(parents=True)
+    for name in (".a.txt.part", "a.txt.part", "a.txt"):
+        (out / "sub" / name).symlink_to(elsewhere / "precious")
+    assert infer_with("--out", out, tmp_path / "in") == 0
+    assert not (elsewhere / "precious").exists() and not (out / "sub/a.txt").is_symlink()
+    told = capsys.readouterr().err
+    assert all(f"{tmp_path / 'in' / name}: a link to a folder is not searched" in told for name in ("link", "loop"))
+    shutil.rmtree(out / "sub")
+    (out / "sub").symlink_to(elsewhere)
+    assert infer_with("--out", out, tmp_path / "in") == 2
+    assert f"{out / 'sub'} leads out of it by a link" in capsys.readouterr().err
+    assert files(elsewhere) == ["secret.wav"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seg.errors import UserError
-from seg.files import appearing, decoded, open_log, read_bounded, replace_json, replace_text, writing_aside
+from seg.files import appearing, decoded, open_log, read_bounded, refuses_all, replace_json, replace_text, writing_aside
 
 
 def names(folder: Path) -> list[str]:
@@ -134,3 +134,10 @@ def test_the_old_folder_has_its_name_again_when_the_new_one_cannot_take_it(tmp_p
     with pytest.raises(UserError, match=f"{folder}: cannot be written"), appearing(folder) as partial:
         partial.rmdir()
     assert names(tmp_path) == ["model"] and names(folder) == ["old"]
+
+
+def test_what_refuses_one_file_is_told_from_a_full_disk(tmp_path):
+    for number, all_of_them in ((errno.ENAMETOOLONG, False), (errno.EACCES, False), (errno.ENOSPC, True)):
+        with pytest.raises(UserError) as refusal, writing_aside(tmp_path / "a"):
+            raise OSError(number, os.strerror(number))
+        assert refuses_all(refusal.value) is all_of_them

@@ -16,6 +16,7 @@ GROUND = {
     "errors",
     "untrusted",
     "files",
+    "file_names",
     "yaml_nodes",
     "classes",
     "config",

@@ -1,3 +1,5 @@
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from seg.inference.predictor import Predictor
 from seg.models import build_model
 from seg.pictures import draw_overlay
 from seg.run_dir import create_run_dir
+from seg.untrusted import HARMFUL
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 CONFIG = Config(
@@ -67,8 +70,9 @@ def read(path):
         return np.array(image)
 
 
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+def files(folder, hidden=True):
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if hidden or not path.name.startswith("."))
 
 
 def planned(inputs, out):
@@ -201,3 +205,83 @@ def test_an_unfinished_result_vanishes(tmp_path):
         raise KeyboardInterrupt
     assert [file.name for file in tmp_path.iterdir()] == ["p.npz"]
     assert Path(path).read_text() == "old"
+
+
+NAMES = {
+    "..png": "_.png",
+    "...": "___.png",
+    ".png": "_png.png",
+    "..a.png": "__a.png",
+    "a\x1b[2J\nb.png": "a_[2J_b.png",
+    os.fsdecode(b"caf\xe9.png"): "caf_.png",
+    "\u202egnp.png": "_gnp.png",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_never_leads_out_of_the_folder_of_the_results(infer_with, tmp_path, capsys, name):
+    content = write_image(tmp_path / "photo.png").read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(content)
+    before = files(tmp_path / "in")
+    assert infer_with("--no-overlay", "--out", tmp_path / "in/out", tmp_path / "in" / name) == 0
+    assert files(tmp_path / "in/out", hidden=False) == [NAMES[name]]
+    assert [file for file in files(tmp_path / "in") if not file.startswith("out")] == before
+    printed = capsys.readouterr()
+    assert f"the results are called {NAMES[name][:-4]}, as their own name is taken or not safe" in printed.out
+    assert not HARMFUL.search((printed.out + printed.err).replace("\n", ""))
+
+
+def test_names_that_are_one_on_some_file_system_are_told_apart(tmp_path):
+    out = tmp_path / "out"
+    names = [name for _, name in planned([Path("\u00e4.png"), Path("A\u0308.png")], out)]
+    assert names == ["\u00e4.png", "A\u0308_2.png"]
+    for source in (tmp_path / "in/b.jpg", tmp_path / "in/b.png/c.jpg"):
+        write_image(source)
+    names = [name for _, name in planned([tmp_path / "in"], out)]
+    assert sorted(names) == ["b.png/c.png", "b_2.png"]  # b.png is a folder of the results
+
+
+def test_one_file_that_cannot_be_written_does_not_stop_the_others(infer_with, tmp_path, capsys):
+    for name in ("x" * 251, "y", "z"):
+        write_image(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "out/y.png").mkdir(parents=True)
+    assert infer_with("--probabilities", "--out", tmp_path / "out", tmp_path / "in") == 2
+    assert {"z.png", "z_overlay.png", "z_probabilities.npz"} <= set(files(tmp_path / "out"))
+    printed = capsys.readouterr()
+    assert "File name too long" in printed.err and f"{tmp_path / 'out/y.png'}: expected a file" in printed.err
+    assert "2 of 3 files could not be read or written" in printed.out
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_full_disk_ends_the_command_at_once(infer_with, tmp_path, capsys, monkeypatch):
+    for name in "abc":
+        write_image(tmp_path / "in" / f"{name}.png")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert infer_with("--out", tmp_path / "out", tmp_path / "in") == 2
+    assert capsys.readouterr().err.count("No space left on device") == 1
+    assert files(tmp_path / "out") == []
+
+
+def test_links_are_neither_searched_nor_followed_out_of_the_results(infer_with, tmp_path, capsys):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    write_image(elsewhere / "secret.png")
+    write_image(tmp_path / "in/sub/a.png")
+    (tmp_path / "in/link").symlink_to(elsewhere)
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (out / "sub").mkdir(parents=True)
+    for name in (".a.png.part", "a.png.part", "a.png"):
+        (out / "sub" / name).symlink_to(elsewhere / "precious")
+    assert infer_with("--no-overlay", "--out", out, tmp_path / "in") == 0
+    assert not (elsewhere / "precious").exists() and not (out / "sub/a.png").is_symlink()
+    told = capsys.readouterr().err
+    assert all(f"{tmp_path / 'in' / name}: a link to a folder is not searched" in told for name in ("link", "loop"))
+    shutil.rmtree(out / "sub")
+    (out / "sub").symlink_to(elsewhere)
+    assert infer_with("--no-overlay", "--out", out, tmp_path / "in") == 2
+    assert f"{out / 'sub'} leads out of it by a link" in capsys.readouterr().err
+    assert files(elsewhere) == ["secret.png"]

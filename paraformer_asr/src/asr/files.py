@@ -5,6 +5,7 @@ somebody planted. A writer may be killed, and a disk may be full.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -19,6 +20,8 @@ from asr.untrusted import escaped
 
 ASIDE = ".part"
 """Suffix of what is being written; a process that is killed leaves it behind."""
+
+_REFUSES_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 # A pipe would make us wait until somebody opens its other end.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
@@ -127,7 +130,7 @@ def naming_the_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager
@@ -175,6 +178,11 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refuses_all(error: UserError) -> bool:
+    """Return whether the disk refuses any file, being full for example, and not the one that the error names."""
+    return getattr(error.__cause__, "errno", None) in _REFUSES_ALL
 
 
 def is_aside(path: Path) -> bool:

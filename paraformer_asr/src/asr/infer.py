@@ -8,6 +8,7 @@ from pathlib import Path
 from asr.cli import run_command
 from asr.config_reader import to_plain
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from asr.file_names import folder_links
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
 from asr.inference.transcript import Transcript
 from asr.published.funasr_config import read_settings
@@ -141,7 +142,12 @@ def main() -> int:
     for job in jobs:
         if job.is_renamed and (job.result or arguments.format == "ctm"):
             name = job.result.name if job.result else job.name
-            print(f"{escaped(str(job.source))}: the result is called {name}, its name is taken", file=sys.stderr)
+            print(
+                f"{escaped(str(job.source))}: the result is called {name}, as its own name is taken or not safe",
+                file=sys.stderr,
+            )
+    for link in [link for path in files for link in folder_links(path)]:
+        print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
     transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
     record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
@@ -158,7 +164,7 @@ def main() -> int:
     if waiting:
         print(summary(outcome), file=sys.stderr)
     if outcome.num_bad:
-        print(f"{outcome.num_bad} of {len(jobs)} files could not be read, see above", file=sys.stderr)
+        print(f"{outcome.num_bad} of {len(jobs)} files could not be read or written, see above", file=sys.stderr)
         return EXIT_USER_ERROR
     return EXIT_OK
 

@@ -4,11 +4,16 @@ The name of a file and a text in it may hold characters that command the termina
 a million digits.
 """
 
+import re
 import reprlib
 from typing import Any
 
 MAX_SHOWN = 120
 """Characters of a value, or of a text, in a message."""
+
+
+HARMFUL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""What commands a terminal, breaks a line, turns the direction of writing, or is half a character."""
 
 
 def shown(value: Any) -> str:
@@ -20,6 +25,11 @@ def escaped(text: str) -> str:
     """Return a text as it is, but cut off where it is long, and its control characters escaped."""
     kept = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in kept)
+
+
+def harmless(text: str, kept: str = "\n\t") -> str:
+    """Return a text of any length with the harmful characters escaped, but for those of `kept`."""
+    return HARMFUL.sub(lambda found: found[0] if found[0] in kept else repr(found[0])[1:-1], text)
 
 
 def printable(text: str) -> str:

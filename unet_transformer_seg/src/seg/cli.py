@@ -5,7 +5,8 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
 
 from seg.errors import (
     EXIT_INTERRUPTED,
@@ -19,9 +20,13 @@ from seg.errors import (
     UserError,
 )
 from seg.signals import exit_code_of, listen, restore_handlers
-from seg.untrusted import printable
+from seg.untrusted import harmless, printable
 
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
+
+
+UP = "\x1b[A"
+"""Moves the cursor up a line, as progress bars do."""
 
 
 def run_command(main: Callable[[], int | None]) -> None:
@@ -53,14 +58,25 @@ def run_training_command(main: Callable[[], int | None]) -> None:
 
 
 def _code_of(main: Callable[[], int | None]) -> int:
-    """Return the exit code of a command; print its mistake."""
+    """Return the exit code of a command; print its mistake. Nothing that it prints commands the terminal."""
+    with _harmless_output():
+        return _code_of_harmless(main)
+
+
+def _message(error: Exception) -> str:
+    """Return what an error says; a line that the name of a file begins anew cannot pass for one of ours."""
+    first, *others = printable(str(error)).split("\n")
+    return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in others)])
+
+
+def _code_of_harmless(main: Callable[[], int | None]) -> int:
     try:
         code = main() or EXIT_OK
     except BrokenPipeError:
         return _nobody_reads()
     except tuple(CODES) as error:
-        _tell(f"error: {printable(str(error))}")
-        return CODES[type(error)]
+        _tell(f"error: {_message(error)}")
+        return next(code for kind, code in CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt:
         _tell("interrupted")
         return EXIT_INTERRUPTED
@@ -119,3 +135,41 @@ def leave_at_once(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+class _HarmlessStream:
+    """A stream of text on which no name or text of a stranger commands the terminal.
+
+    A progress bar moves the cursor by return at the ends of what it writes, and by lines upwards alone.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # half characters, or a terminal that is not UTF-8
+
+    def write(self, text: str) -> int:
+        """Write a text with its harmful characters escaped."""
+        inner = text.strip("\r")
+        if inner.replace(UP, "").strip("\n"):
+            start = text.index(inner)
+            text = text[:start] + harmless(inner) + text[start + len(inner) :]
+        return self._stream.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _harmless_output() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _HarmlessStream(sys.stdout), _HarmlessStream(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

@@ -1,11 +1,13 @@
 """Segment images with a trained model: `python -m seg.infer --run RUN --out FOLDER IMAGES…`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from seg.cli import run_command
 from seg.config_reader import load_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from seg.file_names import folder_links
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,8 +54,10 @@ def main() -> int:
 
     jobs = plan_jobs(arguments.inputs, arguments.out)
     for job in jobs:
-        if job.stem.name != job.source.stem:
-            print(f"{job.source}: the results are called {job.stem.name}, as {job.source.stem} is taken")
+        if job.is_renamed:
+            print(f"{job.source}: the results are called {job.stem.name}, as their own name is taken or not safe")
+    for link in [link for path in arguments.inputs for link in folder_links(path)]:
+        print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)
     outcome = segment_files(predictor, jobs, overlay=not arguments.no_overlay, probabilities=arguments.probabilities)
     speed = outcome.num_done / outcome.seconds
@@ -62,7 +66,7 @@ def main() -> int:
         f"compilation); results in {arguments.out}"
     )
     if outcome.num_bad:
-        print(f"{outcome.num_bad} of {len(jobs)} files could not be read, see above")
+        print(f"{outcome.num_bad} of {len(jobs)} files could not be read or written, see above")
         return EXIT_USER_ERROR
     return EXIT_OK
 

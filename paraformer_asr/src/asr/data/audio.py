@@ -22,6 +22,7 @@ from asr.data.channels import Mixing, warn_of_cancelling
 from asr.data.sound_header import check_header, claimed_samples, describe_file, find_cut
 from asr.data.sound_kinds import advice
 from asr.errors import UserError
+from asr.files import open_file
 
 BLOCK_SAMPLES = 1 << 16
 """Samples, all channels counted, decoded at once; no header makes us allocate more."""
@@ -177,14 +178,13 @@ def _open(path: Path) -> _Sequential:
             raise UserError(f"{path}: a folder, expected a sound file")
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: expected a sound file, found a pipe or a device")
-        with open(path, "rb"):
-            pass
+        open_file(path).close()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
-        sound = _Sequential(os.fspath(path))
+        sound = _Sequential(os.fsencode(path) if os.name == "posix" else os.fspath(path))  # any bytes are a name
     except (soundfile.SoundFileError, TypeError):  # TypeError: a suffix of headerless sound, as .raw
         what = find_cut(path) or describe_file(path)
         raise UserError(f"{path}: {what}; expected a sound file (WAV, FLAC, OGG, MP3){advice(path)}") from None

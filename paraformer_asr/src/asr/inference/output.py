@@ -1,8 +1,8 @@
 """Which files are transcribed, what the results are called, and where they go.
 
 With a folder for the results, of `talk.wav` comes `talk.txt` (or `.json`, `.srt`, `.vtt`, `.ctm`). The sub-folders of a
-folder are kept. Where a name is taken by an earlier file, the later one becomes `talk_2`. A file appears when it is
-complete.
+folder are kept. Where a name is taken by an earlier file, the later one becomes `talk_2`, and a name that would lead
+out of the folder or steer a terminal becomes a safe one. A file appears when it is complete.
 
 In a folder a file is a sound if its first bytes or its suffix say so (`asr.data.sound_kinds`): also one of a kind that
 is not read, to be named. Other files, hidden ones (`._talk.wav`) and what lies in `__MACOSX` are passed over.
@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from asr.data.audio import WHOLE, Span
 from asr.data.sound_kinds import is_sound
 from asr.errors import UserError
+from asr.file_names import check_inside, name_key, safe_path
 from asr.files import writing_aside
 from asr.inference.sound_lists import is_list, read_list
 
@@ -33,7 +34,7 @@ class Job:
         name: what results call it, no two of them alike; the path of `result` in its folder, without the suffix.
         label: what messages and lines of text call it: the path, or for a line of a list the name.
         span: the part of the file.
-        is_renamed: its own name was taken.
+        is_renamed: its own name was taken, or would not be safe.
     """
 
     source: Path
@@ -59,22 +60,26 @@ def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job
         suffix: of the results, such as `.txt`.
 
     Raises:
-        UserError: no sound in a folder, a list that cannot be used, or a result would overwrite an input.
+        UserError: no sound in a folder, a list that cannot be used, or a result would overwrite an input or lie outside
+            of `out`.
     """
     wanted = [job for path in inputs for job in _find_sounds(path, out)]
     by_sound: dict[tuple, Job] = {}
     for job in wanted:  # a file given twice is transcribed once
         by_sound.setdefault((job.source.resolve(), job.span, "" if job.label else job.name), job)
     sources = {source for source, *_ in by_sound}
-    taken: set[str] = set()
+    safe_names = [safe_path(job.name) for job in by_sound.values()]
+    taken = {name_key(parent.as_posix()) for name in safe_names for parent in PurePosixPath(name).parents}
     jobs = []
-    for job in by_sound.values():
-        name = _free_name(job.name, taken)
+    for job, safe_name in zip(by_sound.values(), safe_names, strict=True):
+        name = _free_name(safe_name, suffix, taken)
         result = None if out is None else out / f"{name}{suffix}"
-        if result is not None and result.resolve() in sources:
-            raise UserError(
-                f"--out {out}: the result of {job.source} would overwrite the input {result}; choose another folder"
-            )
+        if result is not None:
+            check_inside(out, result)
+            if result.resolve() in sources:
+                raise UserError(
+                    f"--out {out}: the result of {job.source} would overwrite the input {result}; choose another folder"
+                )
         renamed = name != job.name
         jobs.append(dataclasses.replace(job, result=result, name=name, label=job.label or name, is_renamed=renamed))
     return jobs
@@ -87,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
         UserError: the disk refuses.
     """
     with writing_aside(path, parents=True) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
@@ -99,7 +104,7 @@ def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
         for file in _sounds_in(path, out):
             yield Job(file, None, (file.parent.relative_to(path) / "_").as_posix()[:-1] + file.stem, str(file))
     elif is_list(path):
-        yield from (Job(one.path, None, _safe(one.name), "", one.span) for one in read_list(path))
+        yield from (Job(one.path, None, _short(one.name), "", one.span) for one in read_list(path))
     else:
         yield Job(path, None, path.stem, str(path))
 
@@ -124,17 +129,16 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def _safe(name: str) -> str:
-    """Return the name that a list gives an utterance as a relative path that stays inside its folder."""
-    parts = [part[:MAX_NAME_CHARACTERS] for part in PurePosixPath(name).parts if part not in ("/", "//", "..")]
-    return "/".join(parts) or "_"
+def _short(name: str) -> str:
+    """Return the name that a list gives an utterance with parts that a file can have as a name."""
+    return "/".join(part[:MAX_NAME_CHARACTERS] for part in name.split("/"))
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    """Return the first of name, name_2, … that is free, and take it."""
+def _free_name(name: str, suffix: str, taken: set[str]) -> str:
+    """Return the first of name, name_2, … that is free with this suffix, and take it."""
     for number in itertools.count(1):
         free = name if number == 1 else f"{name}_{number}"
-        key = re.sub(r"\s", "_", free).casefold()  # a CTM has no blanks, and some file systems ignore the case
+        key = name_key(re.sub(r"\s", "_", free) + suffix)  # a CTM has no blanks
         if key not in taken:
             taken.add(key)
             return free

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from asr.data.audio import audio_duration_s, iterate_audio
 from asr.errors import UserError
+from asr.files import refuses_all
 from asr.inference.formats import join_words
 from asr.inference.output import Job
 from asr.inference.segmentation import longest_segment, split_at_silences
@@ -40,7 +41,7 @@ class Outcome:
 
     Attributes:
         num_done: files transcribed.
-        num_bad: files that are broken; each was named on stderr.
+        num_bad: files that are broken, or whose transcript cannot be written; each was named on stderr.
         sound_s: seconds of sound in those that were transcribed.
         seconds: from the first file read to the last result handed over, without the compilation.
         num_compiled: programs compiled before the first segment.
@@ -86,8 +87,11 @@ def transcribe_files(
     Args:
         transcriber: the model.
         jobs: what to read.
-        hand_over: called with each transcript.
+        hand_over: called with each transcript; a UserError of it is named on stderr, and the other files are done.
         outcome: counts the files, also up to an exception.
+
+    Raises:
+        UserError: the disk is full, or refuses every file for another reason.
     """
     start = time.perf_counter()
     items = _read_segments(transcriber, jobs)
@@ -101,11 +105,11 @@ def transcribe_files(
                 growing.add(place, recognition)
                 continue
             transcript, growing = growing.finish(place), _Growing(transcriber)
-            if place.error:
+            error = place.error or _refusal(hand_over, place.job, transcript)
+            if error:
                 outcome.num_bad += 1
-                bar.write(f"error: {place.error}", file=sys.stderr)
+                bar.write(f"error: {error}", file=sys.stderr)
             else:
-                hand_over(place.job, transcript)
                 if not transcript.text:
                     bar.write(f"{job_label(place.job)}: {place.heard.why_empty()}", file=sys.stderr)
                 outcome.num_done += 1
@@ -113,6 +117,17 @@ def transcribe_files(
             bar.update()
     outcome.seconds = time.perf_counter() - start - outcome.compile_s
     outcome.num_compiled_late = transcriber.compilations - compiled
+
+
+def _refusal(hand_over: Callable[[Job, Transcript], None], job: Job, transcript: Transcript) -> str:
+    """Hand a transcript over; return why this one cannot be written, its name being too long for example."""
+    try:
+        hand_over(job, transcript)
+    except UserError as error:
+        if refuses_all(error):
+            raise
+        return str(error)
+    return ""
 
 
 def _first_window(items: Iterator[tuple["_Place", np.ndarray]], size: int) -> Iterator[tuple["_Place", np.ndarray]]:

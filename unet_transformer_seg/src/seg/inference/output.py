@@ -2,16 +2,16 @@
 
 Of `photo.jpg` come `photo.png` (the mask: an indexed PNG, its values the classes, its palette their colours),
 `photo_overlay.png` and `photo_probabilities.npz`. The sub-folders of a folder are kept. Where a name is taken by an
-earlier image, the later one becomes `photo_2`, whatever its own suffix is. A file appears when it is complete.
+earlier image, the later one becomes `photo_2`, whatever its own suffix is, and a name that would lead out of the folder
+or steer a terminal becomes a safe one. A file appears when it is complete.
 """
 
 import contextlib
 import dataclasses
 import itertools
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from PIL import Image
 from seg.classes import IGNORE_LABEL, ClassTable
 from seg.data.image_file import SUFFIXES
 from seg.errors import UserError
+from seg.file_names import check_inside, name_key, safe_path
 from seg.files import writing_aside
 from seg.pictures import IGNORED_COLOUR, draw_overlay
 
@@ -32,10 +33,12 @@ class Job:
     Attributes:
         source: the image file.
         stem: path of the results, without what follows the stem.
+        is_renamed: their own name was taken, or would not be safe.
     """
 
     source: Path
     stem: Path
+    is_renamed: bool = False
 
     @property
     def mask(self) -> Path:
@@ -66,15 +69,18 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
         out: folder of the results; if it lies inside an input folder, it is not searched.
 
     Raises:
-        UserError: no image in a folder, or a result would overwrite an input.
+        UserError: no image in a folder, or a result would overwrite an input or lie outside of `out`.
     """
     found = [pair for path in inputs for pair in _find_images(path, out)]
     by_source: dict[Path, tuple[Path, Path]] = {}
     for source, parent in found:
         by_source.setdefault(source.resolve(), (source, parent))  # a file given twice is segmented once
-    taken: set[str] = set()
-    jobs = [_free_job(source, out / parent, taken) for source, parent in by_source.values()]
+    names = [(source, "/".join((*parent.parts, source.stem))) for source, parent in by_source.values()]
+    folders = {parent.as_posix() for _, name in names for parent in PurePosixPath(safe_path(name)).parents}
+    taken = {name_key(folder) for folder in folders}
+    jobs = [_free_job(source, out, name, taken) for source, name in names]
     for job in jobs:
+        check_inside(out, job.mask)
         for file in job.files:
             if file.resolve() in by_source:
                 raise UserError(
@@ -136,12 +142,13 @@ def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
     return found
 
 
-def _free_job(source: Path, folder: Path, taken: set[str]) -> Job:
+def _free_job(source: Path, out: Path, own_name: str, taken: set[str]) -> Job:
     """Return the job of an image under the first name that is free, and take its files."""
     for number in itertools.count(1):
-        job = Job(source, folder / (source.stem if number == 1 else f"{source.stem}_{number}"))
-        names = {os.path.normpath(file).casefold() for file in job.files}  # some file systems ignore the case
-        if not names & taken:
-            taken |= names
+        name = safe_path(own_name) if number == 1 else f"{safe_path(own_name)}_{number}"
+        job = Job(source, out / name, is_renamed=name != own_name)
+        keys = {name_key(file.relative_to(out).as_posix()) for file in job.files}
+        if not keys & taken:
+            taken |= keys
             return job
     raise AssertionError("unreachable")

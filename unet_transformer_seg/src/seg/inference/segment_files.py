@@ -1,5 +1,6 @@
-"""Segments image files one after the other: reads, predicts, writes, and goes on after a file that is no image."""
+"""Segments image files one after the other: reads, predicts, writes; a file that cannot be read or written is named."""
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from seg.data.image_file import read_image
 from seg.errors import UserError
+from seg.files import refuses_all
 from seg.inference.output import Job, probabilities_file, save_mask, save_overlay
 from seg.inference.predictor import Predictor
 
@@ -23,7 +25,7 @@ class Outcome:
 
     Attributes:
         num_done: images segmented.
-        num_bad: files that could not be read; each was named on stderr.
+        num_bad: files that could not be read, or whose results could not be written; each was named on stderr.
         seconds: from the first file read to the last result written, compilation included.
     """
 
@@ -42,17 +44,20 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, p
         probabilities: write the probabilities, too.
 
     Raises:
-        UserError: a result cannot be written.
+        UserError: the disk is full, or refuses every file for another reason.
     """
     outcome, start = Outcome(), time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:
         images = read_images(jobs, predictor.config.data.max_pixels, outcome, bar)
-        segmented = _with_probabilities(predictor, images) if probabilities else predictor.predict_many(images)
+        segmented = (
+            _with_probabilities(predictor, images, outcome, bar) if probabilities else predictor.predict_many(images)
+        )
         for job, image_hwc, mask_hw in segmented:
-            save_mask(job.mask, mask_hw, predictor.classes)
-            if overlay:
-                save_overlay(job.overlay, image_hwc, mask_hw, predictor.classes)
-            outcome.num_done += 1
+            with _reporting(outcome, bar):
+                save_mask(job.mask, mask_hw, predictor.classes)
+                if overlay:
+                    save_overlay(job.overlay, image_hwc, mask_hw, predictor.classes)
+                outcome.num_done += 1
             bar.update()
     outcome.seconds = time.perf_counter() - start
     return outcome
@@ -61,22 +66,42 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, p
 def read_images(jobs: Sequence[Job], max_pixels: int, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
     """Yield (job, image) for each file that can be read; the others are named on stderr and counted."""
     for job in jobs:
-        try:
+        image_hwc = None
+        with _reporting(outcome, bar):
             image_hwc = read_image(job.source, max_pixels)
-        except UserError as error:
-            outcome.num_bad += 1
-            bar.write(f"error: {error}", file=sys.stderr)
+        if image_hwc is None:
             bar.update()
         else:
             yield job, image_hwc
 
 
-def _with_probabilities(predictor: Predictor, images: Iterator[tuple[Job, np.ndarray]]) -> Segmented:
+@contextlib.contextmanager
+def _reporting(outcome: Outcome, bar: tqdm) -> Iterator[None]:
+    """Name a file that cannot be read or written on stderr, and count it; a disk that refuses all files is an error."""
+    try:
+        yield
+    except UserError as error:
+        if refuses_all(error):
+            raise
+        outcome.num_bad += 1
+        bar.write(f"error: {error}", file=sys.stderr)
+
+
+def _with_probabilities(
+    predictor: Predictor, images: Iterator[tuple[Job, np.ndarray]], outcome: Outcome, bar: tqdm
+) -> Segmented:
     """Write the probabilities of each image while they are computed, and yield it with its mask."""
     for job, image_hwc in images:
         shape, mask_hw = image_hwc.shape[:2], np.empty(image_hwc.shape[:2], np.uint8)
-        with probabilities_file(job.probabilities, (*shape, len(predictor.classes))) as append_rows:
+        num_bad = outcome.num_bad
+        with (
+            _reporting(outcome, bar),
+            probabilities_file(job.probabilities, (*shape, len(predictor.classes))) as append_rows,
+        ):
             for band in predictor.predict_bands(image_hwc):
                 mask_hw[band.rows] = band.probabilities.argmax(-1)
                 append_rows(band.probabilities)
-        yield job, image_hwc, mask_hw
+        if outcome.num_bad == num_bad:
+            yield job, image_hwc, mask_hw
+        else:
+            bar.update()
