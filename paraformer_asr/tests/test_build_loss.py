@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from asr.config import LossConfig
-from asr.losses import ctc_loss, masked_cross_entropy, mwer_loss, paraformer_loss, quantity_loss
+from asr.losses import ctc_loss, masked_cross_entropy, mwer_loss, paraformer_loss, quantity_loss, weigh
 
 PARTS = ["cross_entropy", "quantity", "ctc", "mwer"]
 FULL = LossConfig(label_smoothing=0.1, quantity_weight=0.5, ctc_weight=0.3, mwer_weight=0.2)
@@ -145,3 +145,20 @@ def test_a_missing_head_or_key_is_named():
         loss = partial(paraformer_loss, changed, tokens, lengths, FULL, append_eos=True)
         with pytest.raises(ValueError, match=missing):
             jax.eval_shape(lambda normalizer, loss=loss: loss(normalizer=normalizer), jnp.float32(12))
+
+
+def test_parts_may_be_divided_by_the_utterances():
+    outputs, tokens, lengths = make_batch()
+    by_tokens = run(FULL, normalizer=1.0)[1]
+    config = dataclasses.replace(FULL, ctc_normaliser="utterances")
+    with pytest.raises(ValueError, match="needs num_utterances"):
+        run(config)
+    settings = {"append_eos": True, "normalizer": jnp.float32(12), "num_utterances": jnp.float32(3)}
+    loss, parts = compiled(outputs, tokens, lengths, config, key=jax.random.key(0), **settings)
+    for name in PARTS:
+        assert parts[name] == pytest.approx(float(by_tokens[name]) / (3 if name == "ctc" else 12), rel=1e-5), name
+    assert loss == pytest.approx(float(weigh(parts, FULL)), rel=1e-6)
+    config = dataclasses.replace(config, normaliser="utterances", ctc_normaliser="tokens")
+    parts = compiled(outputs, tokens, lengths, config, key=jax.random.key(0), **settings)[1]
+    assert parts["quantity"] == pytest.approx(float(by_tokens["quantity"]) / 3, rel=1e-5)
+    assert parts["ctc"] == pytest.approx(float(by_tokens["ctc"]) / 12, rel=1e-5)

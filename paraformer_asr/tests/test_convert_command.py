@@ -164,7 +164,7 @@ def test_the_process_prints_one_message_and_no_traceback(tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 2
     lines = [line for line in found.stderr.splitlines() if not line.startswith("import time:")]
-    assert lines == [f"error: {tmp_path}: expected a model folder of FunASR, but it holds no model.pt"]
+    assert lines == [f"error: {tmp_path}: expected a model folder of FunASR, but it holds no config.yaml"]
     assert not [line for line in found.stderr.splitlines() if line.endswith((" jax", " numpy"))]
     assert not list(tmp_path.iterdir())
 

@@ -1,11 +1,12 @@
 """Scores of the validation split: what is counted, and what is handed on to be shown."""
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
-from asr.config import Config, TokenizerConfig, TrainingConfig
+from asr.config import Config, LossConfig, TokenizerConfig, TrainingConfig
 from asr.data.tokenizer import END_ID
 from asr.data.tokenizer_building import build_tokenizer
 from asr.training.evaluate import evaluate
@@ -35,13 +36,17 @@ def ids(text):
 
 def results_of(decoded, num_tokens, index_b):
     """Return what the evaluation step returns of one batch in which `decoded` was understood."""
+    index_b = np.asarray(index_b)
     tokens_bu = np.zeros((len(decoded), 9), np.int32)
     for row, understood in enumerate(decoded):
         tokens_bu[row, : len(understood)] = understood
-    index_b = np.asarray(index_b)
     return {
-        "sums": {"loss": np.float32(2.0 * num_tokens), "token_accuracy": np.float32(0.5 * num_tokens)},
-        "num_tokens": np.int32(num_tokens),
+        "sums": {
+            "cross_entropy": np.float32(2.0 * num_tokens),
+            "quantity": np.float32(0),
+            "token_accuracy": np.float32(0.5 * num_tokens),
+        },
+        "counts": {"tokens": np.int32(num_tokens), "utterances": np.int32((index_b >= 0).sum())},
         "quantity_error_b": np.where(index_b >= 0, 0.5 * (index_b + 1), 99).astype(np.float32),
         "tokens_bu": tokens_bu,
         "token_lengths_b": np.array([len(understood) for understood in decoded], np.int32),
@@ -52,11 +57,11 @@ def results_of(decoded, num_tokens, index_b):
     }
 
 
-def setup(batches, num_pictures=1):
+def setup(batches, num_pictures=1, loss=None):
     """Return a setup whose evaluation step gives canned results; batches are [(index_b, results)]."""
     answers = iter([results for _, results in batches])
     return types.SimpleNamespace(
-        config=Config(training=TrainingConfig(num_sample_pictures=num_pictures)),
+        config=Config(training=TrainingConfig(num_sample_pictures=num_pictures), loss=loss or LossConfig()),
         tokenizer=TOKENIZER,
         val_set=ValSet(),
         val_loader=types.SimpleNamespace(
@@ -93,6 +98,19 @@ def test_errors_are_counted_in_words_characters_and_tokens(found):
 def test_means_are_over_tokens_or_utterances_and_leave_filled_rows_out(found):
     assert found.loss == pytest.approx(2.0) and found.losses["token_accuracy"] == pytest.approx(0.5)
     assert found.quantity_error == pytest.approx((0.5 + 1.0 + 1.5) / 3)
+
+
+def test_each_part_of_the_loss_has_its_own_divisor():
+    """3 utterances with 13 tokens; the sums are those of training, over all batches."""
+    batches = [([1, 2], results_of([ids("a"), ids("b")], 6, [1, 2])), ([0, -1], results_of([[], []], 7, [0, -1]))]
+    for _, results in batches:
+        results["sums"]["ctc"] = np.float32(6)
+    loss = LossConfig(ctc_weight=0.25, ctc_normaliser="utterances")
+    losses = scores(setup(batches, loss=loss)).losses
+    assert losses["cross_entropy"] == pytest.approx(2.0) and losses["ctc"] == pytest.approx(12 / 3)
+    assert losses["loss"] == pytest.approx(0.75 * 2 + 0.25 * 4)
+    losses = scores(setup(batches, loss=dataclasses.replace(loss, normaliser="utterances"))).losses
+    assert losses["cross_entropy"] == pytest.approx(26 / 3) and losses["token_accuracy"] == pytest.approx(0.5)
 
 
 def test_the_first_utterances_are_shown_whatever_batch_they_are_in(found):

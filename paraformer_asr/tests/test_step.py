@@ -239,7 +239,7 @@ def test_evaluation_returns_sums_and_the_transcripts_of_the_decoding_path(key, b
     results = jax.jit(make_eval_step(model, cut, cut, CONFIG))({"params": params}, batch)
     right = (np.asarray(batch["tokens"]) == 5).sum()
     log_other, log_five = -np.log(np.exp(2) + VOCABULARY - 1), 2 - np.log(np.exp(2) + VOCABULARY - 1)
-    assert int(results["num_tokens"]) == 8
+    assert {name: int(number) for name, number in results["counts"].items()} == {"tokens": 8, "utterances": 3}
     assert float(results["sums"]["token_accuracy"]) == right
     cross_entropy = -(right * log_five + (8 - right) * log_other)
     assert float(results["sums"]["cross_entropy"]) == pytest.approx(cross_entropy, rel=1e-5)

@@ -79,7 +79,9 @@ class PredictorConfig:
     dropout: float = setting(0.1, "dropout rate after the convolution; depthwise only", 0, 0.9)
     smooth_factor: float = setting(1.0, "factor on the weights", 0.01, 10)
     noise_threshold: float = setting(0.0, "subtracted from the weights; what is left below 0 is 0", 0, 0.9)
-    tail_threshold: float = setting(0.45, "weight added behind the last frame when decoding", 0, 0.99)
+    tail_threshold: float = setting(
+        0.45, "weight added behind the last frame when decoding; 0: none, the count is rounded", 0, 0.99
+    )
     initial_bias: float = setting(0.0, "start of the bias before the sigmoid; −1.5: one token in 5 frames", -10, 10)
     keep_last_fire: bool = setting(
         True, "each token has its embedding in training; false: as FunASR's loop, some lose their last to rounding"
@@ -183,11 +185,17 @@ class TokenizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What training minimises; every term is a sum over the batch, divided by its number of tokens."""
+    """What training minimises; every term is a sum over the batch, divided by its number of tokens or of utterances."""
 
     label_smoothing: float = setting(0.1, "share of the target spread over the vocabulary", 0, 0.9)
     quantity_weight: float = setting(1.0, "weight of |token count − sum of the predictor's weights|", 0, 100)
     ctc_weight: float = setting(0.0, "weight w of the CTC loss; the cross entropy has 1 − w", 0, 1)
+    normaliser: Literal["tokens", "utterances"] = setting(
+        "tokens", "what the sums are divided by; FunASR: tokens with length_normalized_loss, else utterances"
+    )
+    ctc_normaliser: Literal["tokens", "utterances"] = setting(
+        "tokens", "what the sum of the CTC loss is divided by; utterances, as in FunASR, gives it more weight"
+    )
     mwer_weight: float = setting(0.0, "weight of the minimum word error rate loss, for fine-tuning", 0, 100)
     mwer_candidates: int = setting(4, "hypotheses of an utterance, drawn by masking its best tokens", 2, 64)
     mwer_mask_share: float = setting(0.2, "share of the tokens that a candidate replaces by the second best", 0, 1)

@@ -6,7 +6,8 @@ from pathlib import Path
 from asr.cli import run_command
 from asr.config_reader import override_config
 from asr.errors import EXIT_OK
-from asr.published.funasr_config import is_funasr_folder, make_funasr_config, read_funasr_config, read_settings
+from asr.published.funasr_config import make_funasr_config, read_funasr_config, read_settings
+from asr.published.funasr_folder import WEIGHTS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,7 +53,7 @@ def publish(folder: Path, arguments: argparse.Namespace) -> None:
     from asr.inference.transcriber import load_parts
     from asr.published.funasr import save_funasr
 
-    check_target(arguments.out, arguments.force, is_funasr_folder)
+    check_target(arguments.out, arguments.force, lambda folder: (folder / WEIGHTS).is_file())
     parts = load_parts(folder, arguments.checkpoint, arguments.overrides)
     with appearing(arguments.out) as partial:
         save_funasr(partial, *parts)

@@ -263,14 +263,22 @@ def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
     return tokenizer
 
 
-def load_funasr_tokenizer(folder: Path, text_case: Case = "keep") -> Tokenizer:
+def load_funasr_tokenizer(
+    folder: Path, text_case: Case = "keep", files: tuple[Path, Path | None] | None = None
+) -> Tokenizer:
     """Return the tokenizer of a folder with FunASR's `tokens.json` and, if it has one, `seg_dict`.
+
+    Args:
+        folder: with the two files.
+        text_case: what is done to a text first.
+        files: the list of tokens, and the words and their pieces or None, where the folder has other names for them.
 
     Raises:
         UserError: a file that is missing or damaged, or tokens that are not numbered as FunASR numbers them.
     """
-    path, seg_dict = folder / FUNASR_TOKENS_FILE, folder / SEG_DICT_FILE
-    words = funasr_text.read_seg_dict(seg_dict) if seg_dict.is_file() else {}
+    usual = folder / SEG_DICT_FILE
+    path, seg_dict = files or (folder / FUNASR_TOKENS_FILE, usual if usual.is_file() else None)
+    words = funasr_text.read_seg_dict(seg_dict) if seg_dict else {}
     try:
         return Tokenizer(tuple(read_token_file(path)), "funasr", text_case, seg_dict=words)
     except UserError as error:

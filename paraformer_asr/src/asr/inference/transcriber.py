@@ -30,7 +30,7 @@ from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
 from asr.inference.tuning import ready_weights
 from asr.published.funasr import load_funasr
-from asr.published.funasr_config import is_funasr_folder
+from asr.published.funasr_folder import is_funasr_folder
 
 Tag = TypeVar("Tag")
 
@@ -194,10 +194,10 @@ def load_parts(
     folder = Path(folder)
     if average < 1:
         raise UserError(f"--average: expected at least 1 checkpoint, found {average}")
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
     if is_funasr_folder(folder):
         return _load_published(folder, overrides, average)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
     files = CheckedFolder(folder) if is_model_folder(folder) else None
     read = files.read if files else read_bounded
     config = load_config(folder / "config.yaml", overrides, read)

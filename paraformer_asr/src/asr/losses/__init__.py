@@ -1,14 +1,15 @@
 """Losses: pure functions of the network's outputs and the true tokens, each a sum over the batch.
 
-`paraformer_loss` weighs them and divides by the number of tokens. To add one:
+`paraformer_loss` weighs them and divides by the number of tokens, or of utterances. To add one:
 
 1. write the function in a file of its own, summing over the real positions; cut off padding with a `where` before
    anything is computed from it (`seq_loss.valid_positions` gives the mask);
-2. add its weight to `LossConfig` in `config.py`, and its part to `paraformer_loss` below;
+2. add its weight to `LossConfig` in `config.py` and to `weigh` below, and its part to `paraformer_loss`;
 3. add its name to `PARTS` in `tests/test_build_loss.py`: the common rules are then tested for it.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import chex
 import jax
@@ -44,14 +45,15 @@ def paraformer_loss(
     *,
     append_eos: bool,
     normalizer: jax.Array,
+    num_utterances: jax.Array | None = None,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the loss that training minimises, and its parts.
 
         loss = (1 − w)·cross_entropy + w·ctc + quantity_weight·quantity + mwer_weight·mwer,    w = ctc_weight
-        each part = its sum over the batch / normalizer
+        each part = its sum over the batch / normalizer, or / num_utterances where the config says so
 
-    With the same normalizer for all parts of a split batch, their losses add up to that of the whole batch.
+    With the same divisors for all parts of a split batch, their losses add up to that of the whole batch.
 
     Args:
         outputs: of the network in training.
@@ -60,6 +62,8 @@ def paraformer_loss(
         config: the section `loss` of a config.
         append_eos: the last token of each row is the end of sentence. CTC leaves it out: no frame sounds like it.
         normalizer: float32 scalar > 0, tokens of the whole batch, usually.
+        num_utterances: float32 scalar > 0, utterances of the whole batch; needed where `loss.normaliser` or
+            `loss.ctc_normaliser` is "utterances".
         key: random key, for the hypotheses of the MWER loss; only they need it.
 
     Returns:
@@ -67,28 +71,41 @@ def paraformer_loss(
         "mwer", before weighting.
 
     Raises:
-        ValueError: a weight asks for CTC without a CTC head, or for MWER without a key.
+        ValueError: a weight asks for CTC without a CTC head, or for MWER without a key, or a part is divided by the
+            utterances and their number is missing.
     """
     chex.assert_rank([tokens_bu, token_lengths_b, normalizer], [2, 1, 0])
     sums = {
         "cross_entropy": masked_cross_entropy(outputs.logits_buv, tokens_bu, token_lengths_b, config.label_smoothing),
         "quantity": quantity_loss(outputs.token_count_b, token_lengths_b),
     }
-    weights = {"cross_entropy": 1 - config.ctc_weight, "quantity": config.quantity_weight}
     if config.ctc_weight:
         if outputs.ctc_logits_btv is None:
             raise ValueError("loss.ctc_weight is not 0, but the network has no CTC head (model.ctc_head)")
         spoken_lengths_b = jnp.maximum(token_lengths_b - int(append_eos), 0)
         sums["ctc"] = ctc_loss(outputs.ctc_logits_btv, outputs.frame_lengths_b, tokens_bu, spoken_lengths_b)
-        weights["ctc"] = config.ctc_weight
     if config.mwer_weight:
         if key is None:
             raise ValueError("loss.mwer_weight is not 0, so paraformer_loss needs a key")
         settings = {"num_candidates": config.mwer_candidates, "mask_share": config.mwer_mask_share}
         sums["mwer"] = mwer_loss(outputs.logits_buv, tokens_bu, token_lengths_b, key, **settings)
-        weights["mwer"] = config.mwer_weight
-    parts = {name: total / normalizer for name, total in sums.items()}
-    return sum(weights[name] * part for name, part in parts.items()), parts
+    if num_utterances is None and "utterances" in {divisor(name, config) for name in sums}:
+        raise ValueError("loss.normaliser or loss.ctc_normaliser is utterances: paraformer_loss needs num_utterances")
+    counts = {"tokens": normalizer, "utterances": num_utterances}
+    parts = {name: total / counts[divisor(name, config)] for name, total in sums.items()}
+    return weigh(parts, config), parts
+
+
+def divisor(name: str, config: LossConfig) -> str:
+    """Return what a part's sum over a batch is divided by: "tokens" or "utterances"."""
+    return config.ctc_normaliser if name == "ctc" else config.normaliser
+
+
+def weigh(parts: Mapping[str, Any], config: LossConfig) -> Any:
+    """Return the loss: its parts, each times its weight, added up."""
+    weights = {"cross_entropy": 1 - config.ctc_weight, "quantity": config.quantity_weight}
+    weights |= {"ctc": config.ctc_weight, "mwer": config.mwer_weight}
+    return sum(weights[name] * part for name, part in parts.items())
 
 
 __all__ = ["Outputs", "ctc_loss", "masked_cross_entropy", "mwer_loss", "paraformer_loss", "quantity_loss"]

@@ -50,7 +50,7 @@ class Acoustics:
         hidden_btd: encoder frames, 0 where padded.
         frame_lengths_b: int32, real encoder frames.
         alpha_bt: float32[b, t + 1], the predictor's weights and, behind the last frame, the tail.
-        token_count_b: int32, ⌊Σ alpha⌋ with the tail: the tokens that fire.
+        token_count_b: int32, ⌊Σ alpha⌋ with the tail: the tokens that fire. Without a tail, Σ alpha rounded.
         ctc_logits_btv: float32, or None without a CTC head.
     """
 
@@ -151,12 +151,16 @@ class Paraformer(nn.Module):
             feature_lengths_b: int32[b], real frames; 0 gives no token.
         """
         hidden_btd, _, alpha_bt = self._listen(features_bti, feature_lengths_b, train=False)
-        alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, self.config.predictor.tail_threshold)
+        tail = self.config.predictor.tail_threshold
+        alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, tail)
+        total_b = cif.cumulative(alpha_bt)[:, -1]
+        # Without a tail that completes it, a last token that has collected half of itself counts, as published.
+        count_b = jnp.floor(total_b) if tail else jnp.round(total_b)
         return Acoustics(
             hidden_btd=hidden_btd,
             frame_lengths_b=feature_lengths_b,
             alpha_bt=alpha_bt,
-            token_count_b=jnp.floor(cif.cumulative(alpha_bt)[:, -1]).astype(jnp.int32),
+            token_count_b=count_b.astype(jnp.int32),
             ctc_logits_btv=self.ctc(hidden_btd) if self.config.ctc_head else None,
         )
 
@@ -169,8 +173,12 @@ class Paraformer(nn.Module):
         """
         hidden_btd = acoustics.hidden_btd
         valid_bt = real(acoustics.frame_lengths_b, hidden_btd.shape[1])
-        alignment_but = cif.align(cif.cumulative(acoustics.alpha_bt), num_rows)
+        cumulative_bt = cif.cumulative(acoustics.alpha_bt)
+        alignment_but = cif.align(cumulative_bt, num_rows)
         acoustic_bud = cif.integrate(alignment_but[:, :, :-1], hidden_btd)  # the tail's frame holds no sound
+        if not self.config.predictor.tail_threshold:  # a last token that has not fired has no embedding, as published
+            fired_bu = real(jnp.floor(cumulative_bt[:, -1]).astype(jnp.int32), num_rows)
+            acoustic_bud = jnp.where(fired_bu[..., None], acoustic_bud, 0)
         token_lengths_b = jnp.minimum(acoustics.token_count_b, num_rows)
         token_valid_bu = real(token_lengths_b, num_rows)
         acoustic_bud = acoustic_bud.astype(hidden_btd.dtype)

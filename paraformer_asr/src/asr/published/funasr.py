@@ -12,6 +12,7 @@ Reference: FunASR, `funasr/models/paraformer` and `funasr/models/sanm`.
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,13 @@ from asr.data.funasr_text import write_seg_dict
 from asr.data.tokenizer import Tokenizer, load_funasr_tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, unstack_blocks
-from asr.published.funasr_config import (
-    CMVN,
-    CONFIG,
-    FILES,
-    SEG_DICT,
-    TOKENS,
-    WEIGHTS,
-    make_funasr_config,
-    read_funasr_config,
-)
+from asr.published.funasr_config import make_funasr_config, open_funasr_folder
+from asr.published.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair, give_back, take_over
-from asr.published.torch_file import read_torch_file
+from asr.published.torch_file import read_torch_file as read_weights
 from asr.published.torch_writer import write_torch_file
+
+log = logging.getLogger("asr")
 
 MAX_MISSING = 100
 """Tensors; of fewer each one is told with its shape."""
@@ -52,20 +47,21 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
         UserError: a file that is missing or damaged, a model of another kind, or tensors that are not those of the
             config, all of them listed.
     """
-    config, cmvn = read_funasr_config(folder), None
-    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case)
-    if config.features.cmvn == "file":
-        cmvn = load_cmvn(folder / CMVN)
-        if len(cmvn.shift) != config.features.input_dim:
-            expected = f"n_mels · lfr_m = {config.features.input_dim} values as {CONFIG} says"
-            raise UserError(f"{folder / CMVN}: expected {expected}, found {len(cmvn.shift)}")
-    tensors = read_torch_file(folder / WEIGHTS).tensors
-    _check_vocabulary(tensors, tokenizer, folder)
+    config, files = open_funasr_folder(folder)
+    for remark in files.remarks:
+        log.warning("%s", remark)
+    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, (files.tokens, files.seg_dict))
+    cmvn = load_cmvn(files.cmvn) if files.cmvn else None
+    if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
+        expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
+        raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
+    tensors = read_weights(files.weights).tensors
+    _check_vocabulary(tensors, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     pairs = funasr_pairs(config.model)
-    _check_names(tensors, [name for pair in pairs for name in pair.names], folder)
-    arrays = take_over(pairs, tensors, array_shapes(config.model), folder / WEIGHTS)
+    _check_names(tensors, [name for pair in pairs for name in pair.names], files)
+    arrays = take_over(pairs, tensors, array_shapes(config.model), files.weights)
     return config, tokenizer, cmvn, flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -187,21 +183,21 @@ def _pair(ours: str, theirs: str, layout: Layout = AS_IS) -> Pair:
     return Pair(f"params/{ours}", theirs, layout)
 
 
-def _check_names(tensors: dict[str, np.ndarray], names: list[str], folder: Path) -> None:
+def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: FunasrFiles) -> None:
     """Refuse a config of far more layers than there are, before the network is traced: that takes long."""
     missing = [name for name in names if name not in tensors]
     if len(missing) > MAX_MISSING:
         raise UserError(
-            f"{folder / WEIGHTS}: {len(missing)} of the {len(names)} tensors that {CONFIG} asks for are missing, "
-            f"such as {missing[0]}; the two do not belong together"
+            f"{files.weights}: {len(missing)} of the {len(names)} tensors that {files.config.name} asks for are "
+            f"missing, such as {missing[0]}; the two do not belong together"
         )
 
 
-def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, folder: Path) -> None:
+def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, files: FunasrFiles) -> None:
     """Refuse a list of tokens that is not as long as the network's output is wide."""
     output = tensors.get("decoder.output_layer.weight")
     if output is not None and output.ndim == 2 and len(output) != tokenizer.vocab_size:
         raise UserError(
-            f"{folder / TOKENS}: {tokenizer.vocab_size} tokens, but {WEIGHTS} was trained with {len(output)} "
+            f"{files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with {len(output)} "
             f"(decoder.output_layer.weight); the two do not belong together"
         )

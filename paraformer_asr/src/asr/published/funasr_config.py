@@ -15,32 +15,27 @@ from asr.config_reader import load_config, override_config
 from asr.config_rules import check_config
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
+from asr.published.funasr_folder import CONFIG, FunasrFiles, find_config, find_files, is_funasr_folder
 from asr.published.funasr_settings import (
-    ARITHMETIC_SECTIONS,
     FIXED,
+    NORMALISERS,
+    OTHER_MODELS,
+    PLAIN_MODEL,
     PREDICTORS,
+    READ_ELSEWHERE,
     SETTINGS,
     TAIL_DEFAULTS,
-    TRAINED_OTHERWISE,
     WINDOWS,
     WITHOUT_EFFECT,
 )
 from asr.untrusted import escaped, shown
 from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 
-WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
-SEG_DICT, CMVN = "seg_dict", "am.mvn"
-
 MAX_BITS = 63
 """Of a whole number."""
 
 WHOLE_UP_TO_S = 20.0
 """FunASR gives a file to the network as it is. Here longer ones are split, as the network was trained on utterances."""
-
-
-def is_funasr_folder(folder: Path) -> bool:
-    """Return whether `folder` looks like a model of FunASR."""
-    return (folder / WEIGHTS).is_file() or (folder / TOKENS).is_file()
 
 
 def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -62,37 +57,39 @@ def read_funasr_config(folder: Path) -> Config:
     """Return our settings for a model folder of FunASR; `model.vocab_size` and `model.input_dim` are left 0.
 
     Raises:
+        UserError: as `open_funasr_folder`.
+    """
+    return open_funasr_folder(folder)[0]
+
+
+def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
+    """Return our settings for a model folder of FunASR, and the paths of its files.
+
+    Raises:
         UserError: a file that is missing or cannot be read, or a model that is not the one of `asr.models`, naming
             section and key.
     """
-    for name in (WEIGHTS, CONFIG, TOKENS):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder}: expected a model folder of FunASR, but it holds no {name}")
-    if not (folder / CMVN).is_file() and CMVN in _names(folder / FILES):
-        raise UserError(f"{folder / CMVN}: missing, but {FILES} names it")
-    changes = _translate(folder / CONFIG)
+    path = find_config(folder)
+    content = _read_yaml(path)
+    files = find_files(folder, content)
+    changes = _translate(path, content)
     changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
-    case = "lower" if (folder / SEG_DICT).is_file() else "keep"  # FunASR lower-cases the words that it looks up there
+    case = "lower" if files.seg_dict else "keep"  # FunASR lower-cases the words that it looks up there
     changes |= {"tokenizer.kind": "funasr", "tokenizer.file": str(folder), "tokenizer.text_case": case}
     changes["inference.whole_up_to_s"] = WHOLE_UP_TO_S
-    if (folder / CMVN).is_file():
-        changes |= {"features.cmvn": "file", "features.cmvn_file": str(folder / CMVN)}
+    if files.cmvn:
+        changes |= {"features.cmvn": "file", "features.cmvn_file": str(files.cmvn)}
     config = _replaced(Config(), changes)
     try:
         check_config(config)
     except UserError as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from None
-    return config
+        raise UserError(f"{path}: {error}") from None
+    return config, files
 
 
-def _translate(path: Path) -> dict[str, Any]:
+def _translate(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     """Return what the file says, by the paths of our settings."""
-    found = _read_yaml(path)
-    for section, key, wanted in FIXED:
-        values = found if not section else found.get(section) or {}
-        value = values.get(key, None if not section else wanted)
-        if value != wanted and not (section and value is None) and key not in TRAINED_OTHERWISE:
-            raise UserError(f"{path}: {_dotted(section, key)}: expected {wanted!r}, found {shown(value)}")
+    _check_fixed(path, found)
     predictor = found.get("predictor")
     if not isinstance(predictor, str) or predictor not in PREDICTORS:
         raise UserError(f"{path}: predictor: expected {' or '.join(PREDICTORS)}, found {shown(predictor)}")
@@ -102,6 +99,8 @@ def _translate(path: Path) -> dict[str, Any]:
         default = TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
         value = (found.get(section) or {}).get(key, default)
         value = WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
+        if key == "length_normalized_loss":
+            value = NORMALISERS[_checked(path, _dotted(section, key), value, False)]
         changes[ours] = _checked(path, _dotted(section, key), value, _value(Config(), ours))
         _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
     num_blocks = (found.get("decoder_conf") or {}).get("num_blocks", 6)
@@ -109,7 +108,23 @@ def _translate(path: Path) -> dict[str, Any]:
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
     changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": PREDICTORS[predictor]}
     changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
+    changes["loss.ctc_normaliser"] = "utterances"
     return changes
+
+
+def _check_fixed(path: Path, found: dict[str, Any]) -> None:
+    """Refuse settings with which the answers or the loss would be others."""
+    model = found.get("model")
+    if isinstance(model, str) and model in OTHER_MODELS:
+        raise UserError(
+            f"{path}: model: {model} is {OTHER_MODELS[model]}, which is not read here, expected 'Paraformer'; the "
+            f"plain large model is {PLAIN_MODEL} on ModelScope"
+        )
+    for section, key, wanted in FIXED:
+        values = found if not section else found.get(section) or {}
+        value = values.get(key, None if not section else wanted)
+        if value != wanted and not (section and value is None):
+            raise UserError(f"{path}: {_dotted(section, key)}: expected {wanted!r}, found {shown(value)}")
 
 
 def make_funasr_config(config: Config) -> dict[str, Any]:
@@ -135,14 +150,14 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     for section, key, ours, _ in SETTINGS:
         value = _value(config, ours)
         value = {name: theirs for theirs, name in WINDOWS.items()}.get(value, value) if key == "window" else value
+        value = value == NORMALISERS[True] if key == "length_normalized_loss" else value
         content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
     content["predictor_conf"]["idim"] = model.encoder.width
     if model.predictor.kind == "conv":
         del content["predictor_conf"]["dropout"]
     content["decoder_conf"]["num_blocks"] = model.decoder.num_layers + model.decoder.num_memory_layers
-    content["frontend_conf"]["dither"] = features.dither
-    content["tokenizer_conf"] = {"unk_symbol": "<unk>", "split_with_space": True}
-    return content | {"ctc_conf": {"dropout_rate": 0.0, "ctc_type": "builtin", "reduce": True}, "normalize": None}
+    content["tokenizer_conf"]["split_with_space"] = True
+    return content
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -166,22 +181,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _names(path: Path) -> str:
-    """Return the file that names the others as a text, "" if there is none: the names are the usual ones."""
-    try:
-        return read_bounded(path, MAX_CONFIG_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
 def _refuse_unknown(path: Path, found: dict[str, Any]) -> None:
-    """Refuse keys of the network's sections that have no meaning here: they might change its answers."""
-    for section in ARITHMETIC_SECTIONS:
-        known = {s.key for s in SETTINGS if s.section == section} | WITHOUT_EFFECT[section]
-        known |= {key for of, key, _ in FIXED if of == section}
-        for key in (found.get(section) or {}).keys() - known:
-            if not str(key).startswith(("tf2torch_", "lora_", "interctc_", "positionwise_conv", "chunk_multiply")):
-                raise UserError(f"{path}: {section}.{escaped(str(key))}: not known here; it might change the network")
+    """Refuse keys that are neither followed nor known to be without effect: they might change the answers."""
+    for section, without_effect in WITHOUT_EFFECT.items():
+        known = {s.key for s in SETTINGS if s.section == section} | {key for of, key, _ in FIXED if of == section}
+        known |= {key for keys in without_effect.values() for key in keys} | {*READ_ELSEWHERE.get(section, ())}
+        values = (found.get(section) or {}) if section else {key: value for key, value in found.items() if value}
+        for key in values.keys() - known:
+            raise UserError(
+                f"{path}: {_dotted(section, escaped(str(key)))}: not known here; it might change what the model "
+                "answers. If FunASR gives the same texts without it, take the line out of the file"
+            )
 
 
 def _checked(path: Path, key: str, value: Any, like: Any) -> Any:

@@ -25,6 +25,7 @@ SETTINGS = (
     Setting("model_conf", "ctc_weight", "loss.ctc_weight", 0.5),
     Setting("model_conf", "lsm_weight", "loss.label_smoothing", 0.0),
     Setting("model_conf", "predictor_weight", "loss.quantity_weight", 0.0),
+    Setting("model_conf", "length_normalized_loss", "loss.normaliser", False),
     Setting("model_conf", "predictor_bias", "model.predictor.append_eos", 0),
     Setting("model_conf", "sampling_ratio", "model.sampling_ratio", 0.2),
     Setting("encoder_conf", "output_size", "model.encoder.width", 256),
@@ -51,6 +52,7 @@ SETTINGS = (
     Setting("frontend_conf", "window", "features.window", "hamming"),
     Setting("frontend_conf", "frame_length", "features.frame_length_ms", 25),
     Setting("frontend_conf", "frame_shift", "features.frame_shift_ms", 10),
+    Setting("frontend_conf", "dither", "features.dither", 1.0),
     Setting("frontend_conf", "lfr_m", "features.lfr_m", 1),
     Setting("frontend_conf", "lfr_n", "features.lfr_n", 1),
 )
@@ -58,6 +60,9 @@ SETTINGS = (
 
 WINDOWS = {"hanning": "hann"}
 """Analysis windows that have another name here."""
+
+NORMALISERS = {False: "utterances", True: "tokens"}
+"""What the losses are divided by, by `length_normalized_loss`."""
 
 TAIL_DEFAULTS = {"CifPredictorV2": 0.0, "CifPredictor": 0.45}
 
@@ -67,9 +72,10 @@ FIXED = (
     ("", "decoder", "ParaformerSANMDecoder"),
     ("", "frontend", "WavFrontend"),
     ("", "tokenizer", "CharTokenizer"),
+    ("", "normalize", None),
     ("model_conf", "share_embedding", False),
-    ("model_conf", "length_normalized_loss", True),
     ("model_conf", "use_1st_decoder_loss", False),
+    ("model_conf", "ignore_id", -1),
     ("model_conf", "blank_id", 0),
     ("model_conf", "sos", 1),
     ("model_conf", "eos", 2),
@@ -91,20 +97,82 @@ FIXED = (
     ("predictor_conf", "threshold", 1.0),
     ("frontend_conf", "snip_edges", True),
     ("frontend_conf", "upsacle_samples", True),
+    ("tokenizer_conf", "unk_symbol", "<unk>"),
+    ("tokenizer_conf", "non_linguistic_symbols", None),
+    ("ctc_conf", "ctc_type", "builtin"),
+    ("ctc_conf", "reduce", True),
+    ("ctc_conf", "extra_linear", True),
 )
-"""(section, key, value): with any other value the network or its features would be others. All but those of the
-section "" may be absent."""
+"""(section, key, value): with any other value the answers, the features or the loss would be others. All but the five
+classes may be absent."""
+
+UNUSED, OF_TRAINING, OF_PROGRAM = "unused", "training", "program"
 
 WITHOUT_EFFECT = {
-    "encoder_conf": {"positional_dropout_rate", "pos_enc_class"},
-    "decoder_conf": {"num_blocks", "positional_dropout_rate", "self_attention_dropout_rate", "pos_enc_class"},
-    "predictor_conf": {"idim", "tail_mask"},
-    "frontend_conf": {"cmvn_file", "dither"},
+    "": {
+        OF_TRAINING: (
+            *("specaug", "specaug_conf", "optim", "optim_conf", "scheduler", "scheduler_conf", "dataset"),
+            *("dataset_conf", "train_conf", "train_data_set_list", "valid_data_set_list", "freeze_param"),
+            *("lora_only", "lora_bias", "use_fsdp", "use_ddp", "use_deepspeed", "deepspeed_config", "debug"),
+        ),
+        OF_PROGRAM: (
+            *("output_dir", "device", "seed", "batch_size", "batch_type", "num_workers", "ncpu", "ngpu"),
+            *("log_level", "log_interval", "disable_log", "disable_pbar", "disable_update", "check_latest", "backend"),
+            *("hub", "model_path", "model_revision", "is_training", "trust_remote_code", "vocab_size", "input_size"),
+            *("cudnn_enabled", "cudnn_benchmark", "cudnn_deterministic", "enable_tf32", "framework", "task", "version"),
+        ),
+    },
+    "model_conf": {},
+    "encoder_conf": {
+        UNUSED: (
+            *("positional_dropout_rate", "pos_enc_class", "padding_idx", "positionwise_conv_kernel_size"),
+            *("interctc_use_conditioning", "lora_rank", "lora_alpha", "lora_dropout"),
+            *("tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
+        ),
+    },
+    "decoder_conf": {
+        UNUSED: (
+            *("positional_dropout_rate", "lora_rank", "lora_alpha", "lora_dropout"),
+            *("chunk_multiply_factor", "tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
+        ),
+        OF_TRAINING: ("self_attention_dropout_rate",),
+    },
+    "predictor_conf": {
+        UNUSED: ("tail_mask", "tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
+    },
+    "frontend_conf": {UNUSED: ("filter_length_min", "filter_length_max")},
+    "tokenizer_conf": {UNUSED: ("split_with_space", "space_symbol", "remove_non_linguistic_symbols")},
+    "ctc_conf": {OF_TRAINING: ("dropout_rate", "ignore_nan_grad")},
 }
-"""Keys that are read elsewhere, or that change no answer."""
+"""By section: keys without effect on the answers. "unused": FunASR does not use them in a model of these classes.
+"training": how it trained. "program": where and how its programs ran. docs/published_models.md gives the reasons."""
 
-TRAINED_OTHERWISE = {"length_normalized_loss"}
-"""Fixed settings that concern training alone: another value is no obstacle."""
+READ_ELSEWHERE = {
+    "": ("predictor", "init_param", "normalize_conf", *WITHOUT_EFFECT),
+    "decoder_conf": ("num_blocks",),
+    "predictor_conf": ("idim",),
+    "frontend_conf": ("cmvn_file",),
+    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file"),
+}
+"""By section: keys that are followed, or checked, outside of the table."""
 
-ARITHMETIC_SECTIONS = ("encoder_conf", "decoder_conf", "predictor_conf")
-"""Sections in which a key that is not known here might change the network."""
+OTHER_MODELS = {
+    "SeacoParaformer": "SeACo-Paraformer, with hot words and times",
+    "ContextualParaformer": "Contextual Paraformer, with hot words",
+    "BiCifParaformer": "BiCif-Paraformer, with times",
+    "ParaformerStreaming": "streaming Paraformer",
+    "EParaformer": "E-Paraformer",
+    "SenseVoiceSmall": "SenseVoice",
+    "Conformer": "Conformer, which writes token after token",
+    "Transformer": "Transformer, which writes token after token",
+    "UniASR": "UniASR",
+    "FsmnVADStreaming": "FSMN-VAD, which finds speech and writes no text",
+    "CTTransformer": "CT-Transformer, which adds punctuation to text",
+    "CTTransformerStreaming": "CT-Transformer, which adds punctuation to text",
+    "CAMPPlus": "CAM++, which tells speakers apart",
+    "MonotonicAligner": "an aligner of times",
+}
+"""FunASR's name of other models, and what they are called."""
+
+PLAIN_MODEL = "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch"
+"""ModelScope's name of the plain large model."""

@@ -41,10 +41,10 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     frontend = make_train_frontend(config.features, config.data, setup.cmvn)
     objective = make_objective(model, frontend, config)
     key = step_key(config, state.step)
-    num_tokens, parts, keys = split_into_parts(config.training.accumulate, rows, key)
+    counts, parts, keys = split_into_parts(config.training.accumulate, rows, key)
     for number, part_key in enumerate(keys):
         part = jax.tree.map(lambda x, number=number: x[number], parts)
-        if found := _look_at_part(objective, state, (part, num_tokens, part_key), names[number :: len(keys)]):
+        if found := _look_at_part(objective, state, (part, counts, part_key), names[number :: len(keys)]):
             return lines + found
     return [*lines, "made once more on its own, the step is finite: the fault lies in its execution, or in the update"]
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from asr.config import LossConfig
 from asr.data.comparison import compare
+from asr.losses import divisor, weigh
 from asr.metrics import ErrorCounts
 from asr.training.interruption import StopRequestedError
 from asr.training.setup import Setup
@@ -56,7 +58,7 @@ class Evaluation:
     """What one pass found.
 
     Attributes:
-        losses: "loss" and its parts, and "token_accuracy" of the training path; means over the tokens.
+        losses: "loss" and its parts, and "token_accuracy" of the training path; means over the tokens, or utterances.
         words: errors in words.
         characters: errors in characters.
         tokens: errors in tokens, special ones left out.
@@ -75,7 +77,7 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Validation loss, for each token."""
+        """Validation loss."""
         return self.losses["loss"]
 
     @property
@@ -96,7 +98,7 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
     Raises:
         StopRequestedError: the run is asked to stop, in this process or in another.
     """
-    sums, num_tokens, quantity_errors = Counter(), 0, 0.0
+    sums, counts, quantity_errors = Counter(), Counter(), 0.0
     words = characters = tokens = ErrorCounts()
     transcripts, alignments = {}, {}
     texts, names = setup.val_set.texts(), setup.val_set.names()
@@ -107,7 +109,7 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
         if int(results["stop"]):
             raise StopRequestedError
         sums.update({name: float(value) for name, value in results["sums"].items()})
-        num_tokens += int(results["num_tokens"])
+        counts.update({name: int(number) for name, number in results["counts"].items()})
         quantity_error_b = np.asarray(results["quantity_error_b"])
         decoded_bu, lengths_b = np.asarray(results["tokens_bu"]), np.asarray(results["token_lengths_b"])
         for row in np.flatnonzero(batch["index"] >= 0):
@@ -123,9 +125,8 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
             if index < setup.config.training.num_sample_pictures:
                 alignments[index] = _align(setup, transcribed, results, row)
         supervisor.beat()
-    means = {name: total / max(num_tokens, 1) for name, total in sums.items()}
     return Evaluation(
-        losses=means,
+        losses=_means(sums, counts, setup.config.loss),
         words=words,
         characters=characters,
         tokens=tokens,
@@ -133,6 +134,14 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
         transcripts=[transcripts[index] for index in sorted(transcripts)],
         alignments=[alignments[index] for index in sorted(alignments)],
     )
+
+
+def _means(sums: dict[str, float], counts: dict[str, int], config: LossConfig) -> dict[str, float]:
+    """Return the loss, its parts and the accuracy, each divided as in training, of the whole split."""
+    parts = {name: total / max(counts[divisor(name, config)], 1) for name, total in sums.items()}
+    accuracy = {"token_accuracy": sums["token_accuracy"] / max(counts["tokens"], 1)}
+    losses = {name: part for name, part in parts.items() if name not in accuracy}
+    return {"loss": weigh(losses, config)} | losses | accuracy
 
 
 def _align(setup: Setup, transcribed: Transcribed, results: dict, row: int) -> Aligned:

@@ -20,6 +20,9 @@ from asr.training.state import TrainState
 Batch = dict[str, jax.Array]
 """wave float32[b, n], wave_lengths int32[b], tokens int32[b, u], token_lengths int32[b]."""
 
+Counts = dict[str, jax.Array]
+"""Of a whole batch: tokens float32[], utterances float32[]."""
+
 Metrics = dict[str, jax.Array]
 
 ROWS_PER_TOKEN, SPARE_ROWS = 1.5, 4
@@ -61,15 +64,15 @@ def make_train_step(
 
 
 def make_objective(model: nn.Module, frontend: Callable, config: Config) -> Callable:
-    """Return `objective(params, part, num_tokens, key) → (loss, metrics)`; arguments as of `make_train_step`."""
+    """Return `objective(params, part, counts, key) → (loss, metrics)`; arguments as of `make_train_step`."""
 
-    def objective(params, part: Batch, num_tokens, key) -> tuple[jax.Array, Metrics]:
+    def objective(params, part: Batch, counts: Counts, key) -> tuple[jax.Array, Metrics]:
         augment_key, dropout_key, sampler_key, mwer_key = jax.random.split(key, 4)
         features_bti, lengths_b = frontend(augment_key, part["wave"], part["wave_lengths"])
         rngs = {"dropout": dropout_key, "sampler": sampler_key}
         targets = part["tokens"], part["token_lengths"]
         outputs = model.apply({"params": params}, features_bti, lengths_b, *targets, train=True, rngs=rngs)
-        return training_loss(outputs, *targets, config, num_tokens, mwer_key)
+        return training_loss(outputs, *targets, config, counts, mwer_key)
 
     return objective
 
@@ -79,47 +82,53 @@ def step_key(config: Config, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), step)
 
 
-def split_into_parts(parts: int, batch: Batch, key: jax.Array) -> tuple[jax.Array, Batch, jax.Array]:
-    """Return (number of tokens of the batch, its parts, their keys), the last two with a leading axis of parts.
+def count(batch: Batch) -> dict[str, jax.Array]:
+    """Return the numbers of tokens and of utterances in a batch, int32[]; rows that only fill it up are none."""
+    return {"tokens": jnp.sum(batch["token_lengths"]), "utterances": jnp.sum(batch["wave_lengths"] > 0)}
+
+
+def split_into_parts(parts: int, batch: Batch, key: jax.Array) -> tuple[Counts, Batch, jax.Array]:
+    """Return (what the batch counts, its parts, their keys), the last two with a leading axis of parts.
 
     Every parts-th row goes to the same part: a batch that is spread over devices stays spread. One part has the key
     itself.
     """
-    num_tokens = jnp.maximum(jnp.sum(batch["token_lengths"]), 1).astype(jnp.float32)
+    counts = {name: jnp.maximum(number, 1).astype(jnp.float32) for name, number in count(batch).items()}
     rows = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
-    return num_tokens, rows, key[None] if parts == 1 else jax.random.split(key, parts)
+    return counts, rows, key[None] if parts == 1 else jax.random.split(key, parts)
 
 
-def training_loss(outputs, tokens_bu, token_lengths_b, config: Config, num_tokens, key) -> tuple[jax.Array, Metrics]:
-    """Return the loss and, with it, what is reported of it: sums over the rows, divided by `num_tokens`.
+def training_loss(
+    outputs, tokens_bu, token_lengths_b, config: Config, counts: Counts, key
+) -> tuple[jax.Array, Metrics]:
+    """Return the loss and, with it, what is reported of it: sums over the rows, divided by the counts.
 
     As sums they can be added over the parts of a batch, however the tokens are spread over the parts.
     """
-    append_eos = config.model.predictor.append_eos
-    loss, terms = paraformer_loss(
-        outputs, tokens_bu, token_lengths_b, config.loss, append_eos=append_eos, normalizer=num_tokens, key=key
-    )
+    settings = {"append_eos": config.model.predictor.append_eos, "key": key}
+    settings |= {"normalizer": counts["tokens"], "num_utterances": counts["utterances"]}
+    loss, terms = paraformer_loss(outputs, tokens_bu, token_lengths_b, config.loss, **settings)
     real_bu = jnp.arange(tokens_bu.shape[1])[None, :] < token_lengths_b[:, None]
     hits = jnp.sum((jnp.argmax(outputs.logits_buv, axis=-1) == tokens_bu) & real_bu)
-    return loss, {"loss": loss, "token_accuracy": hits / num_tokens} | terms
+    return loss, {"loss": loss, "token_accuracy": hits / counts["tokens"]} | terms
 
 
 def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[Any, Metrics]:
     """Return (gradient, metrics), each added up over `parts` equal parts of the batch.
 
     The parts run one after the other under `lax.scan`, so the activations of one part at a time are alive. Every part
-    divides by the tokens of the whole batch, so that the sum is the gradient of the whole batch.
+    divides by the counts of the whole batch, so that the sum is the gradient of the whole batch.
     """
-    num_tokens, rows, keys = split_into_parts(parts, batch, key)
+    counts, rows, keys = split_into_parts(parts, batch, key)
     gradient = jax.grad(objective, has_aux=True)
     if parts == 1:
-        return gradient(params, batch, num_tokens, key)
+        return gradient(params, batch, counts, key)
 
     def add_part(total, inputs):
         part, part_key = inputs
-        return jax.tree.map(jnp.add, total, gradient(params, part, num_tokens, part_key)), None
+        return jax.tree.map(jnp.add, total, gradient(params, part, counts, part_key)), None
 
-    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], rows), num_tokens, key)
+    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], rows), counts, key)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add_part, nothing, (rows, keys))[0]
 
@@ -148,9 +157,9 @@ def make_eval_step(
     The loss is that of the training path, aligned by the true number of tokens, without dropout. The transcripts are
     those of the decoding path, which knows the sound alone.
 
-    The results: `sums`, the metrics of `training_loss` as plain sums; `num_tokens`; `quantity_error_b`, |N − Σ alpha|;
-    the decoded `tokens_bu` and `token_lengths_b`; and what a picture of an alignment needs: `mel_btm`,
-    `mel_lengths_b`, `feature_lengths_b` and `alignment_but`, tail included.
+    The results: `sums`, the terms of `training_loss` as plain sums; `counts`, what they are divided by;
+    `quantity_error_b`, |N − Σ alpha|; the decoded `tokens_bu` and `token_lengths_b`; and what a picture of an alignment
+    needs: `mel_btm`, `mel_lengths_b`, `feature_lengths_b` and `alignment_but`, tail included.
 
     Args:
         model: a Paraformer.
@@ -163,7 +172,9 @@ def make_eval_step(
         features_bti, lengths_b = frontend(batch["wave"], batch["wave_lengths"])
         targets = batch["tokens"], batch["token_lengths"]
         outputs = model.apply(variables, features_bti, lengths_b, *targets, train=False)
-        _, sums = training_loss(outputs, *targets, config, jnp.float32(1.0), jax.random.key(config.seed))
+        ones = {"tokens": jnp.float32(1), "utterances": jnp.float32(1)}
+        _, sums = training_loss(outputs, *targets, config, ones, jax.random.key(config.seed))
+        del sums["loss"]  # its parts may have different divisors
         acoustics = model.apply(variables, features_bti, lengths_b, method="encode")
         num_rows = num_decoding_rows(batch["tokens"].shape[1])
         hypotheses = model.apply(variables, acoustics, num_rows, method="decode")
@@ -171,7 +182,7 @@ def make_eval_step(
         mel_btm, mel_lengths_b = spectrogram(batch["wave"], batch["wave_lengths"])
         return {
             "sums": sums,
-            "num_tokens": jnp.sum(batch["token_lengths"]),
+            "counts": count(batch),
             "quantity_error_b": jnp.abs(batch["token_lengths"] - outputs.token_count_b),
             "tokens_bu": tokens_bu,
             "token_lengths_b": hypotheses.token_lengths_b,

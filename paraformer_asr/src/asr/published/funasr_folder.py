@@ -1,0 +1,232 @@
+"""The files of a FunASR model folder: under the names that it states, or the usual ones.
+
+`configuration.json` names them (`file_path_metas`). Without it FunASR takes the usual names that are there, then those
+that the config states. FunASR passes over a named file that is missing; a model without its normalisation answers with
+nonsense, so here such a folder is refused.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asr.errors import UserError
+from asr.files import decoded, read_bounded
+from asr.untrusted import escaped, shown
+from asr.yaml_text import MAX_CONFIG_BYTES
+
+WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
+SEG_DICT, CMVN = "seg_dict", "am.mvn"
+
+INIT_PARAM, CONFIG_KEY, TOKEN_LIST = "init_param", "config", "tokenizer_conf.token_list"
+SEG_DICT_KEY, CMVN_KEY = "tokenizer_conf.seg_dict", "frontend_conf.cmvn_file"
+
+USUAL = {
+    INIT_PARAM: (WEIGHTS,),
+    CONFIG_KEY: (CONFIG,),
+    TOKEN_LIST: (TOKENS, "tokens.txt"),
+    SEG_DICT_KEY: (SEG_DICT,),
+    CMVN_KEY: (CMVN,),
+}
+"""Keys that name a file, with the usual names."""
+
+SPELLINGS = {"tokenizer_conf.seg_dict_file": SEG_DICT_KEY}
+"""Other spellings of a key."""
+
+OTHER_FOLDERS = (
+    (("*.onnx",), "an ONNX export: take the folder with model.pt that it was exported from"),
+    (("*.torchscript",), "a TorchScript export: take the folder with model.pt that it was exported from"),
+    (("saved_model.pb", "*.ckpt*.index"), "a model of TensorFlow: take one that FunASR publishes with a model.pt"),
+    (
+        ("decoding.yaml", "finetune.yaml", "*.pb"),
+        "a folder of ModelScope from before FunASR 1.0: download the model again in revision v2.0.4 or later, "
+        "which has model.pt, config.yaml and tokens.json",
+    ),
+    (("pytorch_model*.bin", "preprocessor_config.json"), "a model of Hugging Face's transformers, not of FunASR"),
+    (("*.nemo",), "a model of NeMo, not of FunASR"),
+    (("*.zip", "*.tar", "*.tar.*", "*.tgz"), "an archive: unpack it and name the folder that comes out"),
+)
+"""Patterns of files in folders that lack what is needed here, and what such a folder is."""
+
+MAX_NAMES_SHOWN = 5
+
+
+class Named(NamedTuple):
+    """The name of a file, and who states it.
+
+    Attributes:
+        source: file that states it.
+        key: in that file.
+        name: as it stands there.
+    """
+
+    source: Path
+    key: str
+    name: Any
+
+
+class FunasrFiles(NamedTuple):
+    """Paths of a model's files.
+
+    Attributes:
+        config: network, front end and training.
+        weights: the state dict.
+        tokens: the vocabulary.
+        seg_dict: words and their pieces, or None.
+        cmvn: normalisation of the features, or None.
+        remarks: what the folder holds and nothing names, a sentence each.
+    """
+
+    config: Path
+    weights: Path
+    tokens: Path
+    seg_dict: Path | None
+    cmvn: Path | None
+    remarks: tuple[str, ...]
+
+
+def is_funasr_folder(folder: Path) -> bool:
+    """Return whether `folder` looks like a model of FunASR, whether or not it can be opened."""
+    names = (WEIGHTS, TOKENS, "tokens.txt", FILES)
+    return any((folder / name).is_file() for name in names) or bool(_matching(folder, f"{WEIGHTS}.*"))
+
+
+def find_config(folder: Path) -> Path:
+    """Return the config of a model folder. Errors as in `find_files`."""
+    if not folder.is_dir():
+        what = "a file: name the folder that it lies in" if folder.is_file() else "nothing there"
+        raise UserError(f"{folder}: expected a model folder of FunASR, found {what}")
+    path = _find(folder, CONFIG_KEY, _stated_names(folder), {})
+    return path or _missing(folder, CONFIG)
+
+
+def find_files(folder: Path, content: Mapping[str, Any]) -> FunasrFiles:
+    """Return the files of a model folder.
+
+    Args:
+        folder: of the model.
+        content: of its config, which may name files, too.
+
+    Raises:
+        UserError: a file that is named or needed and is not there, or a name that leads out of the folder.
+    """
+    stated, config = _stated_names(folder), find_config(folder)
+    of_config = dict(_names_within(config, content, known_only=True))
+    found = {key: _find(folder, key, stated, of_config) for key in USUAL}
+    return FunasrFiles(
+        config=config,
+        weights=found[INIT_PARAM] or _missing(folder, WEIGHTS),
+        tokens=found[TOKEN_LIST] or _missing(folder, TOKENS),
+        seg_dict=found[SEG_DICT_KEY],
+        cmvn=found[CMVN_KEY],
+        remarks=tuple(_remarks(folder, found, named=CMVN_KEY in (stated or {}))),
+    )
+
+
+def _stated_names(folder: Path) -> dict[str, Named] | None:
+    """Return the names that configuration.json states, by key, or None where it states none."""
+    path = folder / FILES
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(decoded(path, read_bounded(path, MAX_CONFIG_BYTES), "names of files"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({escaped(str(error))}); copy it again") from None
+    metas = content.get("file_path_metas") if isinstance(content, dict) else None
+    if metas is None:
+        return None
+    if not isinstance(metas, dict):
+        raise UserError(f"{path}: file_path_metas: expected names of files, found {shown(metas)}")
+    return dict(_names_within(path, metas, known_only=False))
+
+
+def _names_within(source: Path, content: Mapping[str, Any], *, known_only: bool) -> Iterator[tuple[str, Named]]:
+    """Yield (key, name) of the files that a mapping names, at most one level deep.
+
+    Args:
+        source: where the mapping stands.
+        content: the mapping.
+        known_only: pass over keys that name none of the files read here; else refuse them.
+    """
+    flat = {}
+    for key, value in content.items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {str(key): value}
+    for key, value in flat.items():
+        known = SPELLINGS.get(key, key)
+        if known in USUAL and value is not None:
+            yield known, Named(source, key, value)
+        elif known not in USUAL and not known_only:
+            raise UserError(f"{source}: {escaped(key)}: names {shown(value)}, a kind of file that is not read here")
+
+
+def _find(folder: Path, key: str, stated: dict[str, Named] | None, of_config: Mapping[str, Named]) -> Path | None:
+    """Return the file of a key, in the order that FunASR goes by, or None."""
+    usual = next((folder / name for name in USUAL[key] if (folder / name).is_file()), None)
+    if key in (stated or {}):
+        return _resolved(folder, stated[key])
+    if stated is None and usual:
+        return usual
+    if key in of_config:
+        return _resolved(folder, of_config[key])
+    return None if key in (SEG_DICT_KEY, CMVN_KEY) else usual
+
+
+def _resolved(folder: Path, named: Named) -> Path:
+    """Return the path of a named file within the folder."""
+    source, key, name = named
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{source}: {key}: expected the name of a file, found {shown(name)}")
+    inside, path = os.path.abspath(folder), os.path.abspath(folder / name)
+    if not path.startswith(inside + os.sep):
+        raise UserError(
+            f"{source}: {key}: names {shown(name)}, which is outside of the folder; copy that file into the folder and "
+            "write its name there"
+        )
+    path = folder / os.path.relpath(path, inside)
+    if not path.is_file():
+        raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){_what_else(folder)}")
+    return path
+
+
+def _missing(folder: Path, name: str) -> Path:
+    raise UserError(f"{folder}: expected a model folder of FunASR, but it holds no {name}{_what_else(folder)}")
+
+
+def _what_else(folder: Path) -> str:
+    """Return the end of a message about a missing file: what the folder is instead, and what to do."""
+    if (folder / WEIGHTS).is_file():
+        return ""
+    if checkpoints := _matching(folder, f"{WEIGHTS}.*"):
+        names = ", ".join(checkpoints[:MAX_NAMES_SHOWN])
+        return f"; it holds checkpoints of FunASR's training ({names}): copy the one that you want to {WEIGHTS}"
+    for patterns, what in OTHER_FOLDERS:
+        if files := [name for pattern in patterns for name in _matching(folder, pattern)]:
+            return f"; by its {files[0]} it is {what}"
+    return ""
+
+
+def _remarks(folder: Path, found: Mapping[str, Path | None], *, named: bool) -> Iterator[str]:
+    """Yield what the folder holds and nothing names."""
+    taken = found[CMVN_KEY]
+    others = [name for name in _matching(folder, "*.mvn", "*cmvn*") if folder / name != taken]
+    if others and not taken:
+        yield (
+            f"{folder}: {', '.join(others[:MAX_NAMES_SHOWN])} may be the normalisation of the features, but nothing "
+            f"names it, so it is not applied, as in FunASR; to apply it, set frontend_conf.cmvn_file: {others[0]} "
+            f"in {found[CONFIG_KEY]}"
+        )
+    elif others and not named:
+        yield f"{folder}: the normalisation is {taken.name}; {', '.join(others[:MAX_NAMES_SHOWN])} is not used"
+    if not found[SEG_DICT_KEY] and (folder / SEG_DICT).is_file():
+        yield (
+            f"{folder}: nothing names {SEG_DICT}, so it is not used, as in FunASR; to use it, set "
+            f"tokenizer_conf.seg_dict: {SEG_DICT} in {found[CONFIG_KEY]}"
+        )
+
+
+def _matching(folder: Path, *patterns: str) -> list[str]:
+    """Return the names of the folder's files that match a pattern, sorted."""
+    return sorted({escaped(path.name) for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
