@@ -311,6 +311,8 @@ def test_a_blank_parts_two_segments_but_not_within_chinese():
     assert needs_space("a", "b")
     assert needs_space("今", "b")
     assert not needs_space("今", "天")
+    assert not needs_space("今。", "天") and not needs_space("カ", "「メ") and not needs_space("人々", "今")
+    assert needs_space("안", "녕") and needs_space("ก", "ข") and needs_space("п", "今")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from asr.data.comparison import comparable, suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.loader import TOLERANCE_S, find_crowded, plan_training, select_lengths
 from asr.data.manifest_dataset import ManifestDataset, read_manifest
-from asr.data.odd_characters import find_odd_characters
+from asr.data.odd_characters import find_odd_characters, find_unwritable
 from asr.data.tokenizer import Tokenizer
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.data.toy_seq2seq import ToySeq2Seq
@@ -159,7 +159,7 @@ def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenRepo
         (report.problems if split == "train" else report.warnings).extend(unknown)
     texts = {split: list(zip(report.wheres, report.texts, strict=True)) for split, report in reports.items()}
     for split, messages in find_odd_characters(texts, tokenizer).items():
-        reports[split].warnings += messages
+        reports[split].warnings += messages + (find_unwritable(texts[split], tokenizer) if split == "train" else [])
     warn_of_long_words(config, reports["val"], tokenizer)
     lengths = {
         split: np.array([len(tokenizer.encode(text)) for text in report.texts], np.int64)

@@ -1,5 +1,6 @@
 """The tokenizer that a config asks for: made from the training texts, or read from files."""
 
+import dataclasses
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +32,8 @@ MIN_MEAN_USES = 5
 def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
     """Return the tokenizer of a new run: that of the model in `init`, or one that `build_tokenizer` makes.
 
+    A `text_case` beside `kind: init` comes before that of the model, "keep" does not.
+
     Args:
         config: `tokenizer` and `init` matter.
         texts: of the training split.
@@ -39,7 +42,8 @@ def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
         UserError: as `build_tokenizer` and `asr.data.tokenizer.load_tokenizer`.
     """
     if config.tokenizer.kind == "init":
-        return load_tokenizer(Path(config.init))
+        tokenizer, text_case = load_tokenizer(Path(config.init)), config.tokenizer.text_case
+        return tokenizer if text_case == "keep" else dataclasses.replace(tokenizer, text_case=text_case)
     return build_tokenizer(config.tokenizer, texts)
 
 

@@ -46,5 +46,12 @@ def make_words(tokenizer: Tokenizer, ids: Sequence[int], tokens: Sequence[Token]
 
 
 def needs_space(before: str, after: str) -> bool:
-    """Return whether a blank belongs between the texts of two segments: not between scripts that have none."""
-    return bool(before and after) and not (is_ideograph(before[-1]) and is_ideograph(after[0]))
+    """Return whether a blank belongs between the texts of two segments: not between Chinese or Japanese characters.
+
+    Their punctuation counts as such a character.
+    """
+    return bool(before and after) and not (_without_blank(before[-1]) and _without_blank(after[0]))
+
+
+def _without_blank(character: str) -> bool:
+    return is_ideograph(character) or "\u3000" <= character <= "\u303f" or "\uff00" <= character <= "\uff9f"

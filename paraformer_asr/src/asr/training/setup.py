@@ -30,14 +30,13 @@ from asr.training.optimizer import build_optimizer, build_schedule
 from asr.training.parameter_groups import check_groups, has_groups
 from asr.training.state import TrainState, init_state
 from asr.training.step import make_eval_step, make_train_step
+from asr.training.text_coverage import check_texts
 from asr.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 log = logging.getLogger("asr")
 
 ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")
 """The parts of a batch that the steps take."""
-
-MAX_LINES_SHOWN = 5
 
 WHY_CER = ": the validation texts have no blanks between their words, so that a whole sentence is one word"
 
@@ -111,7 +110,7 @@ def build_setup(
     train_set, val_set = build_dataset(config, "train"), build_dataset(config, "val")
     tokenizer = trained[0] if trained else choose_tokenizer(config, train_set.texts())
     config = with_widths(config, tokenizer)
-    check_texts(tokenizer, train_set, val_set)
+    check_texts(config, tokenizer, train_set, val_set)
     config = with_selection(config, tokenizer, val_set.texts())
     placement = build_placement(config.mesh)
     config = with_row_multiple(config, placement.num_devices)
@@ -230,39 +229,6 @@ def with_row_multiple(config: Config, num_devices: int) -> Config:
             f"training.row_multiple={math.lcm(multiple, num_devices)} can, but the batches are others from there on"
         )
     return dataclasses.replace(config, training=dataclasses.replace(config.training, row_multiple=multiple))
-
-
-def check_texts(tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechDataset) -> None:
-    """Refuse training texts that the tokenizer does not cover; of validation texts, warn.
-
-    What the model can never say counts as errors in validation, as it should; trained on, it would teach `<unk>`.
-
-    Raises:
-        UserError: naming the first utterances, by file and line, and their characters.
-    """
-    if found := _unknown(tokenizer, train_set):
-        raise UserError(
-            f"training utterances with characters that the tokenizer does not cover: {len(found)}\n"
-            f"{_first(found)}\nAdd the tokens to tokenizer.file, correct the texts, set tokenizer.text_case, or choose "
-            "another tokenizer.kind; python -m asr.check lists them all"
-        )
-    if found := _unknown(tokenizer, val_set):
-        log.warning(
-            "validation utterances with characters that the tokenizer does not cover, which count as errors: %d\n%s",
-            len(found),
-            _first(found),
-        )
-
-
-def _unknown(tokenizer: Tokenizer, dataset: SpeechDataset) -> list[str]:
-    """Return a line for each utterance that has unknown characters."""
-    found = ((i, tokenizer.unknown_characters(text)) for i, text in enumerate(dataset.texts()))
-    return [f"  {dataset.where(i)}: {', '.join(map(repr, sorted(unknown)))}" for i, unknown in found if unknown]
-
-
-def _first(lines: list[str]) -> str:
-    more = [f"  … and {len(lines) - MAX_LINES_SHOWN} more"] if len(lines) > MAX_LINES_SHOWN else []
-    return "\n".join(lines[:MAX_LINES_SHOWN] + more)
 
 
 def build_cmvn(config: Config, train_set: SpeechDataset) -> Cmvn | None:

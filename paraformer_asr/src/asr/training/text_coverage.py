@@ -1,0 +1,75 @@
+"""Refuses training texts that the vocabulary cannot write, and says what works instead."""
+
+import dataclasses
+import logging
+
+from asr.config import Config
+from asr.data.dataset import SpeechDataset
+from asr.data.odd_characters import find_unwritable
+from asr.data.tokenizer import CASES, Tokenizer
+from asr.errors import UserError
+
+log = logging.getLogger("asr")
+
+MAX_LINES_SHOWN = 5
+
+
+def check_texts(config: Config, tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechDataset) -> None:
+    """Refuse training texts that the tokenizer does not cover; of validation texts, warn.
+
+    What the model can never say counts as errors in validation, as it should; trained on, it would teach `<unk>`.
+
+    Raises:
+        UserError: naming the first utterances, by file and line, their characters, and what to do.
+    """
+    if uncovered := _uncovered(tokenizer, train_set):
+        raise UserError(
+            f"training utterances with characters that the tokenizer does not cover: {len(uncovered)}\n"
+            f"{_describe(uncovered, tokenizer)}\n{_remedy(config, tokenizer, uncovered)}; "
+            "python -m asr.check lists them all"
+        )
+    if uncovered := _uncovered(tokenizer, val_set):
+        log.warning(
+            "validation utterances with characters that the tokenizer does not cover, which count as errors: %d\n%s",
+            len(uncovered),
+            _describe(uncovered, tokenizer),
+        )
+
+
+def _uncovered(tokenizer: Tokenizer, dataset: SpeechDataset) -> list[tuple[str, str]]:
+    """Return (file and line, text) of each utterance that has unknown characters."""
+    unknown = ((i, text) for i, text in enumerate(dataset.texts()) if tokenizer.unknown_characters(text))
+    return [(dataset.where(i), text) for i, text in unknown]
+
+
+def _describe(uncovered: list[tuple[str, str]], tokenizer: Tokenizer) -> str:
+    lines = [
+        f"  {where}: {', '.join(map(repr, sorted(tokenizer.unknown_characters(text))))}"
+        for where, text in uncovered[:MAX_LINES_SHOWN]
+    ]
+    more = [f"  … and {len(uncovered) - MAX_LINES_SHOWN} more"] if len(uncovered) > MAX_LINES_SHOWN else []
+    return "\n".join([*lines, *more, *(f"  {message}" for message in find_unwritable(uncovered, tokenizer))])
+
+
+def _remedy(config: Config, tokenizer: Tokenizer, uncovered: list[tuple[str, str]]) -> str:
+    """Return what to do, in words that can be typed."""
+    kind = config.tokenizer.kind
+    if case := _better_case(tokenizer, uncovered):
+        return f"Set {'tokenizer.kind=init ' if kind == 'init' else ''}tokenizer.text_case={case}, or correct the texts"
+    if kind == "file":
+        return "Add the tokens to tokenizer.file, correct the texts, or choose another tokenizer.kind"
+    if kind in ("init", "funasr"):
+        return (
+            "The vocabulary is that of the published or initial model: correct the texts, or set "
+            "tokenizer.kind=characters, with which the output layer begins anew"
+        )
+    return "The vocabulary is that of the run: correct the texts, or begin another run"
+
+
+def _better_case(tokenizer: Tokenizer, uncovered: list[tuple[str, str]]) -> str:
+    """Return the case in which the most texts are covered, "" if none covers more than now."""
+    covered = {"": 0}
+    for case in CASES:
+        other = dataclasses.replace(tokenizer, text_case=case)
+        covered[case] = sum(not other.unknown_characters(text) for _, text in uncovered)
+    return max(covered, key=lambda case: covered[case])
