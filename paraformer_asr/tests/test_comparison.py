@@ -121,4 +121,10 @@ def test_a_list_of_words_that_grow_ends():
     ],
 )
 def test_texts_without_blanks_between_words_suit_characters(texts, expected):
-    assert suit_characters(texts) == expected
+    assert suit_characters(Tokenizer(with_special_tokens(""), "characters"), texts) == expected
+
+
+def test_words_that_a_model_joins_suit_characters():
+    letters = funasr(tuple("ABC"), {})
+    assert suit_characters(letters, ["a b c", "ab c"]) and not suit_characters(letters, ["ab", "c"])
+    assert not suit_characters(TOKENIZERS["pieces"], ["hello world am"])

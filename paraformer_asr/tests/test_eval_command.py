@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from asr.config import (
 )
 from asr.data import build_dataset
 from asr.data.cmvn import Cmvn
+from asr.data.tokenizer import Tokenizer, with_special_tokens
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.inference.model_folder import save_model_folder
 from asr.inference.scoring import UtteranceScore, pick_extremes
@@ -222,3 +224,19 @@ def test_best_and_worst_are_disjoint_and_the_longer_come_first():
     assert picked(2) == [("best", 2), ("best", 1), ("worst", 5), ("worst", 3)]
     assert picked(9) == [("best", 2), ("best", 1), ("best", 0), ("worst", 5), ("worst", 3)]
     assert pick_extremes(scores[4:5], 3) == []
+
+
+def test_what_the_model_cannot_write_or_was_not_trained_on_is_named(capsys):
+    texts = ["a’b", "ab\u200b", "a b"]
+    dataset = types.SimpleNamespace(texts=lambda: texts, where=lambda i: f"t:{i + 1}")
+    tokenizer = Tokenizer(with_special_tokens("ab'▁"), "characters")
+    eval_command.warn_of_characters(dataset, tokenizer, {"a b"})
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: references: no token for U+200B ZERO WIDTH SPACE (1 × in 1 text, first in t:2); "
+        "'’' (U+2019 RIGHT SINGLE QUOTATION MARK) (1 × in 1 text, first in t:1; write \"'\")",
+        "warning: references: invisible: U+200B ZERO WIDTH SPACE (1 × in 1 text, first in t:2); remove it",
+        "warning: references: never in the training texts: U+200B ZERO WIDTH SPACE (1 × in 1 text, first in t:2); "
+        "'’' (U+2019 RIGHT SINGLE QUOTATION MARK) (1 × in 1 text, first in t:1)",
+    ]
+    eval_command.warn_of_characters(types.SimpleNamespace(texts=lambda: ["ab a"], where=str), tokenizer, None)
+    assert capsys.readouterr().err == ""

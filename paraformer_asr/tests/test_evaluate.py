@@ -139,7 +139,12 @@ def test_what_the_tokenizer_does_not_know_counts_as_an_error(monkeypatch):
     ("select_by", "texts", "chosen", "said"),
     [
         ("auto", ["a b", "c d"], "wer", "the best checkpoint is the one with the lowest WER"),
-        ("auto", ["今天天气", "你好"], "cer", "lowest CER: the validation texts have no blanks"),
+        (
+            "auto",
+            ["今天天气", "你好"],
+            "cer",
+            "lowest CER: the validation texts, as the model writes them, have no blanks",
+        ),
         ("wer", ["今天天气", "你好"], "wer", "wer tells checkpoints badly apart"),
         ("ter", ["今天天气", "你好"], "ter", ""),
     ],

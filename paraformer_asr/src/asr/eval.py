@@ -65,10 +65,12 @@ def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
 
 def warn_of_characters(dataset, tokenizer, training: Collection[str] | None) -> None:
     """Name on stderr what of the references the model cannot write, which counts as errors, or was not trained on."""
+    from asr.data.comparison import comparable
     from asr.data.odd_characters import find_odd_characters, find_unwritable
 
     texts = [(dataset.where(i), text) for i, text in enumerate(dataset.texts())]
-    splits = {"references": texts} | ({"train": [("", text) for text in training]} if training else {})
+    splits = {"references": [(where, comparable(tokenizer, text)) for where, text in texts]}
+    splits |= {"train": [("", text) for text in training]} if training else {}
     messages = find_unwritable(texts, tokenizer) + find_odd_characters(splits, tokenizer)["references"]
     for message in messages:
         print(f"warning: references: {message}", file=sys.stderr)
@@ -116,9 +118,11 @@ def main() -> int:
         "sound_s": round(sound_s, 3),
         "seconds": round(seconds, 3),
     }
-    select_by, references = config.training.select_by, [score.reference for score in scores]
+    select_by = config.training.select_by
     warn_of_characters(dataset, transcriber.tokenizer, known)
-    by_characters = select_by == "cer" or (select_by == "auto" and suit_characters(references))
+    by_characters = select_by == "cer" or (
+        select_by == "auto" and suit_characters(transcriber.tokenizer, dataset.texts())
+    )
     eval_report.write_tables(folder, scores, totals, intervals, facts, by_characters=by_characters)
     eval_report.draw_extremes(folder, transcriber, dataset, scoring.pick_extremes(scores, NUM_EXTREMES))
     print(format_table(totals, intervals, comparison_case(transcriber.tokenizer)))

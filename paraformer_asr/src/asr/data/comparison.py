@@ -92,21 +92,24 @@ def comparison_case(tokenizer: Tokenizer) -> str:
     return {"lower": "in lower case", "upper": "in upper case", "keep": "case counts"}[case]
 
 
-def suit_characters(references: Sequence[str]) -> bool:
+def suit_characters(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
     """Return whether characters tell answers apart better than words do: texts without blanks between their words.
 
     That is so if most words have letters of a script without blanks and more than 1.5 characters on average, as Chinese
-    sentences, or if words have more than MAX_WORD_CHARACTERS characters in any script.
+    sentences; if words have more than MAX_WORD_CHARACTERS characters in any script; or if the model writes most words
+    without blanks between them, as one of FunASR's with single Latin letters does.
 
     Args:
-        references: in the form that is compared.
+        tokenizer: of the model.
+        texts: as the data set writes them.
     """
-    words = [word for text in references for word in text.split()]
+    words = [word for text in texts for word in comparable(tokenizer, text).split()]
     if not words:
         return False
     mean_length = sum(map(len, words)) / len(words)
     unspaced = 2 * sum(any(map(is_unspaced, word)) for word in words) > len(words)
-    return mean_length > MAX_WORD_CHARACTERS or (unspaced and mean_length > 1.5)
+    joined = 2 * len(words) <= sum(len(text.split()) for text in texts)
+    return mean_length > MAX_WORD_CHARACTERS or joined or (unspaced and mean_length > 1.5)
 
 
 def _is_listed(tokenizer: Tokenizer) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from asr.config import Config, DataConfig
 from asr.data.bucketing import BatchPlan
-from asr.data.comparison import comparable, suit_characters
+from asr.data.comparison import suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.loader import TOLERANCE_S, find_crowded, plan_training, select_lengths
 from asr.data.manifest_dataset import ManifestDataset, read_manifest
@@ -193,14 +193,14 @@ def _reason(problem: str) -> str:
 
 def warn_of_long_words(config: Config, report: SplitReport, tokenizer: Tokenizer) -> None:
     """Warn if words cannot tell checkpoints apart, and say what chooses the best one."""
-    if suit_characters([comparable(tokenizer, text) for text in report.texts]):
+    if suit_characters(tokenizer, report.texts):
         select_by = config.training.select_by
         chosen = {
             "auto": "training.select_by: auto chooses the best checkpoint by characters",
             "wer": "training.select_by: wer tells checkpoints badly apart, take training.select_by=cer",
         }
         report.warnings.append(
-            "no blanks between the words, so that a whole sentence is one word; "
+            "as the model writes, there are no blanks between words, so that a whole sentence is one word; "
             + chosen.get(select_by, f"training.select_by: {select_by} suits such texts")
         )
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import optax
 from asr.config import Config
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
-from asr.data.comparison import comparable, suit_characters
+from asr.data.comparison import suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend, make_train_frontend
 from asr.data.loader import EvalLoader, TrainLoader
@@ -38,7 +38,7 @@ log = logging.getLogger("asr")
 ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")
 """The parts of a batch that the steps take."""
 
-WHY_CER = ": the validation texts have no blanks between their words, so that a whole sentence is one word"
+WHY_CER = ": the validation texts, as the model writes them, have no blanks between words: a sentence is one word"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,10 +204,10 @@ def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **widths))
 
 
-def with_selection(config: Config, tokenizer: Tokenizer, val_texts: Iterable[str]) -> Config:
+def with_selection(config: Config, tokenizer: Tokenizer, val_texts: Sequence[str]) -> Config:
     """Return the config with the error rate that chooses the best checkpoint, `auto` resolved by the texts."""
     select_by = config.training.select_by
-    unspaced = suit_characters([comparable(tokenizer, text) for text in val_texts])
+    unspaced = suit_characters(tokenizer, val_texts)
     if select_by == "auto":
         select_by = "cer" if unspaced else "wer"
         log.info("the best checkpoint is the one with the lowest %s%s", select_by.upper(), WHY_CER if unspaced else "")
