@@ -116,6 +116,7 @@ def test_any_value_survives_the_file(tmp_path_factory, rate, seed, name):
         ('name: "\\ud800"\n', "name: expected at most 4096 printable characters"),
         ("data: {value_map: {0: 0, 0: 1}}\n", "config.yaml:1: data.value_map[0] appears twice"),
         ("? [a]\n: 1\n", "config.yaml:1: expected the name of a key, found a list"),
+        ("data.palette: []\n", "unknown key 'data.palette'; in a file, write it below its section: data: {palette: …}"),
         ("a" * 999 + ": 1\n", "unknown key '" + "a" * 80 + "'"),
         ("[" * 9999, "config.yaml:1: not valid YAML (values are nested more than 16 deep"),
         ("# " + "x" * (1 << 17), "expected at most 131072 bytes, found more"),

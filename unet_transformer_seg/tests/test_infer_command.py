@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 import sys
@@ -188,6 +189,33 @@ def test_a_mask_is_an_indexed_png_with_the_colours_of_the_classes(tmp_path):
         colours_hwc = np.array(picture.convert("RGB"))
     np.testing.assert_array_equal(colours_hwc[0], CLASSES.palette)
     np.testing.assert_array_equal(colours_hwc[1, 0], [255, 255, 255])
+
+
+@pytest.mark.parametrize(
+    ("values", "mode"), [((0, 255, 7), "L"), ((0, 65535, 300), "I;16"), (((1, 2, 3), (255, 0, 0), (0, 0, 0)), "RGB")]
+)
+def test_a_mask_in_other_values_holds_just_these(values, mode, tmp_path):
+    mask_hw = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    save_mask(tmp_path / "mask.png", mask_hw, CLASSES, values)
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert picture.mode == mode
+        np.testing.assert_array_equal(np.array(picture), np.array(values)[mask_hw])
+
+
+def test_masks_come_back_in_the_values_of_the_training_data(infer_with, predictor, tmp_path, monkeypatch):
+    source = write_image(tmp_path / "photo.png", (12, 16))
+    mask_hw = predictor.predict(read(source))
+    for values, expected in [("source", mask_hw), ("colours", np.array(CLASSES.palette)[mask_hw])]:
+        assert infer_with("--out", tmp_path / values, "--values", values, "--no-overlay", source) == 0
+        np.testing.assert_array_equal(read(tmp_path / values / "photo.png"), expected)
+    monkeypatch.setattr(predictor, "classes", dataclasses.replace(CLASSES, mask_values=(0, 255, 128)))
+    assert infer_with("--out", tmp_path / "stated", "--values", "source", source) == 0
+    np.testing.assert_array_equal(read(tmp_path / "stated/photo.png"), np.array([0, 255, 128])[mask_hw])
+    data = dataclasses.replace(predictor.config.data, value_map={0: 0, 9: 2, 8: 1, 7: 1})
+    monkeypatch.setattr(predictor, "classes", CLASSES)
+    monkeypatch.setattr(predictor, "config", dataclasses.replace(predictor.config, data=data))
+    assert infer_with("--out", tmp_path / "config", "--values", "source", source) == 0
+    np.testing.assert_array_equal(read(tmp_path / "config/photo.png"), np.array([0, 8, 9])[mask_hw])
 
 
 def test_an_overlay_of_many_rows_equals_the_whole(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from seg.classes import IGNORE_LABEL
 from seg.errors import UserError
-from seg.metrics import compute_metrics, confusion_matrix, format_table
+from seg.metrics import compute_metrics, confusion_matrix, format_table, warn_never_predicted
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "losses_and_metrics.md"
 NAMES = ("sky", "building", "pole", "bicyclist", "never")
@@ -214,3 +214,13 @@ def test_the_documented_example_is_a_metric():
     kappa = namespace["cohens_kappa"]
     assert kappa(np.array([[20, 5], [10, 15]], np.int64)) == pytest.approx(0.4)  # the textbook's table
     assert kappa(np.array([[3, 0], [0, 9]], np.int64)) == 1
+
+
+def test_a_class_that_is_never_predicted_is_named_with_its_share():
+    matrix_kk = np.array([[970, 0, 5, 0], [7, 0, 0, 0], [0, 0, 18, 0], [0, 0, 0, 0]], np.int64)
+    names = ("background", "lesion", "vessel", "absent")
+    (warning,) = warn_never_predicted(compute_metrics(matrix_kk), names)
+    assert "never predicted: lesion (0.70% of the pixels)." in warning
+    matrix_kk[0, 1] = 1
+    assert warn_never_predicted(compute_metrics(matrix_kk), names) == []
+    assert warn_never_predicted(compute_metrics(np.zeros((4, 4), np.int64)), names) == []

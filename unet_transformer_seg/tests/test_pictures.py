@@ -5,9 +5,18 @@ import pytest
 from PIL import ImageFont
 
 from seg import pictures
-from seg.classes import make_class_table
+from seg.classes import default_palette, make_class_table
 from seg.data.image_file import read_image
-from seg.pictures import colour_mask, draw_comparison, draw_errors, draw_overlay, fit_cell, place_legend, shorten
+from seg.pictures import (
+    colour_mask,
+    draw_comparison,
+    draw_errors,
+    draw_overlay,
+    error_colours,
+    fit_cell,
+    place_legend,
+    shorten,
+)
 
 CLASSES = make_class_table(("sky", "road", "tree"), ((10, 20, 30), (200, 0, 0), (0, 200, 0)))
 MASK = np.array([[0, 1], [2, 255]], np.uint8)
@@ -29,11 +38,19 @@ def test_an_overlay_mixes_and_leaves_ignored_pixels():
     assert overlay.dtype == np.uint8
 
 
-def test_errors_are_red_right_pixels_dark_ignored_ones_white():
-    errors = draw_errors(MASK, np.array([[0, 2], [2, 0]], np.uint8))
+def test_errors_and_right_pixels_have_their_colours_and_ignored_ones_are_white():
+    errors = draw_errors(MASK, np.array([[0, 2], [2, 0]], np.uint8), CLASSES)
     assert errors.dtype == np.uint8
-    expected = [[pictures.CORRECT_COLOUR, pictures.WRONG_COLOUR], [pictures.CORRECT_COLOUR, (255, 255, 255)]]
-    np.testing.assert_array_equal(errors, expected)
+    right, wrong = error_colours(CLASSES)
+    np.testing.assert_array_equal(errors, [[right, wrong], [right, (255, 255, 255)]])
+
+
+@pytest.mark.parametrize("palette", [default_palette(k) for k in (2, 3, 7, 12, 40)] + [((0, 0, 0), (255, 0, 255))])
+def test_the_colours_of_errors_are_no_class_colours(palette):
+    classes = make_class_table(tuple(f"c{i}" for i in range(len(palette))), palette)
+    colours = np.array([*palette, (255, 255, 255)], float)
+    for colour in error_colours(classes):
+        assert np.linalg.norm(colours - colour, axis=1).min() > (60 if len(palette) < 20 else 20)
 
 
 @pytest.fixture
@@ -57,8 +74,8 @@ def test_a_comparison_holds_every_picture(samples, tmp_path):
     draw_comparison(images, masks, predictions, CLASSES, tmp_path / "a.png", ["first", "second", "third"], cell=30)
     page = read_image(tmp_path / "a.png")
     for image, mask, predicted in zip(images, masks, predictions, strict=True):
-        parts = [image, colour_mask(mask, CLASSES), colour_mask(predicted, CLASSES), draw_errors(mask, predicted)]
-        for part in parts:
+        masks_hwc = [colour_mask(mask, CLASSES), colour_mask(predicted, CLASSES)]
+        for part in [image, *masks_hwc, draw_errors(mask, predicted, CLASSES)]:
             assert contains(page, np.asarray(fit_cell(part, 30)))
 
 

@@ -21,6 +21,9 @@ MAX_MASK_VALUE = (1 << 16) - 1
 Colour = tuple[int, int, int]
 """(red, green, blue), each 0…255."""
 
+MaskValues = tuple[int, ...] | tuple[Colour, ...]
+"""What stands for each class in masks: values, or colours."""
+
 MAX_JSON_BYTES = 1 << 20
 
 
@@ -37,7 +40,7 @@ class ClassTable:
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
-    mask_values: tuple[int, ...] | tuple[Colour, ...] = ()
+    mask_values: MaskValues = ()
 
     def __post_init__(self):
         if not 2 <= len(self.names) <= MAX_CLASSES:
@@ -68,7 +71,7 @@ class ClassTable:
 def make_class_table(
     names: tuple[str, ...],
     palette: tuple[Colour, ...] = (),
-    mask_values: tuple[int, ...] | tuple[Colour, ...] = (),
+    mask_values: MaskValues = (),
 ) -> ClassTable:
     """Return the table for `names`, with evenly spaced hues where no palette is given."""
     return ClassTable(tuple(names), tuple(tuple(c) for c in palette) or default_palette(len(names)), mask_values)

@@ -151,6 +151,12 @@ def _field(cls: type, key: str, prefix: str, where: str) -> dataclasses.Field:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     if key in fields:
         return fields[key]
+    section, dot, rest = key.partition(".")
+    if dot and section in fields and not where.startswith("override "):
+        lines = f"{section}: {{{rest}: …}}"
+        raise UserError(
+            f"{where}: unknown key '{prefix}{key:.80}'; in a file, write it below its section: {lines:.120}"
+        )
     close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
     hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known keys: {', '.join(fields)}"
     raise UserError(f"{where}: unknown key '{prefix}{key:.80}'; {hint}")

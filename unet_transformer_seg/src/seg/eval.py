@@ -58,7 +58,7 @@ def main() -> int:
     from seg.data import build_dataset
     from seg.inference import eval_report, scoring
     from seg.inference.predictor import load_predictor
-    from seg.metrics import compute_metrics, format_table
+    from seg.metrics import compute_metrics, format_table, warn_never_predicted
 
     dataset = build_dataset(config.data, arguments.split, config.seed)
     predictor = load_predictor(source, arguments.checkpoint, overrides)
@@ -87,6 +87,8 @@ def main() -> int:
     answers = scoring.predict_again(predictor, dataset, [score for _, score in extremes])
     eval_report.draw_extremes(extremes, answers, classes, folder / "extremes.png")
     print(format_table(metrics, classes.names))
+    for warning in warn_never_predicted(metrics, classes.names):
+        print(warning)
     print(f"{len(scores)} images in {seconds:.1f} s, {len(scores) / seconds:.2f} images/s with reading and compilation")
     print(f"the results are in {folder}")
     return EXIT_OK

@@ -25,6 +25,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
     parser.add_argument("--no-overlay", action="store_true", help="write the masks only")
     parser.add_argument("--probabilities", action="store_true", help="write float16[h, w, classes] (npz), too")
+    parser.add_argument(
+        "--values",
+        choices=("classes", "source", "colours"),
+        default="classes",
+        help="what masks hold: class numbers with a palette (default); the values or colours that stood for the "
+        "classes in the masks of the training data, such as 0 and 255; or the classes' colours, as RGB",
+    )
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
@@ -59,7 +66,10 @@ def main() -> int:
     for link in [link for path in arguments.inputs for link in folder_links(path)]:
         print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)
-    outcome = segment_files(predictor, jobs, overlay=not arguments.no_overlay, probabilities=arguments.probabilities)
+    values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
+    outcome = segment_files(
+        predictor, jobs, overlay=not arguments.no_overlay, probabilities=arguments.probabilities, values=values
+    )
     speed = outcome.num_done / outcome.seconds
     print(
         f"{outcome.num_done} images in {outcome.seconds:.1f} s ({speed:.2f} images/s with reading, writing and "

@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from seg.classes import IGNORE_LABEL, ClassTable
+from seg.classes import IGNORE_LABEL, ClassTable, Colour
 from seg.files import replacing
 
 IGNORED_COLOUR = (255, 255, 255)
-CORRECT_COLOUR, WRONG_COLOUR = (60, 60, 60), (230, 40, 40)
+RIGHT_COLOURS = ((60, 60, 60), (0, 0, 0), (120, 120, 120), (180, 180, 180))
+WRONG_COLOURS = ((230, 40, 40), (255, 0, 255), (255, 220, 0), (0, 230, 255), (120, 255, 0), (255, 130, 0))
+"""Colours of right and wrong pixels, of which those are taken that are no class's."""
+
+FAR = 90.0
+"""Distance of two colours, in values, at which they are told apart at a glance."""
+
 HEAT_COLOUR = np.array([185, 140, 20])
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 FONT_SIZE, MARGIN = 14, 8
@@ -34,9 +40,20 @@ def draw_overlay(image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable
     return np.where((mask_hw == IGNORE_LABEL)[..., None], image_hwc, mixed_hwc)
 
 
-def draw_errors(mask_hw: np.ndarray, prediction_hw: np.ndarray) -> np.ndarray:
-    """Return uint8[h, w, 3]: wrong pixels red, right ones dark, ignored ones white."""
-    colours_hwc = np.where((mask_hw == prediction_hw)[..., None], CORRECT_COLOUR, WRONG_COLOUR)
+def error_colours(classes: ClassTable) -> tuple[Colour, Colour]:
+    """Return the colours of right and of wrong pixels: the first that are far from all classes', or the farthest."""
+    taken = np.array([*classes.palette, IGNORED_COLOUR], float)
+
+    def distance(colour: Colour) -> float:
+        return min(float(np.linalg.norm(taken - colour, axis=1).min()), FAR)
+
+    return max(RIGHT_COLOURS, key=distance), max(WRONG_COLOURS, key=distance)
+
+
+def draw_errors(mask_hw: np.ndarray, prediction_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
+    """Return uint8[h, w, 3]: right and wrong pixels in their `error_colours`, ignored ones white."""
+    right, wrong = error_colours(classes)
+    colours_hwc = np.where((mask_hw == prediction_hw)[..., None], right, wrong)
     return np.where((mask_hw == IGNORE_LABEL)[..., None], IGNORED_COLOUR, colours_hwc).astype(np.uint8)
 
 
@@ -68,13 +85,13 @@ def draw_comparison(
     else:
         titles = ("image", "truth", "prediction", "errors")
         rows = [
-            (image, colour_mask(mask, classes), colour_mask(predicted, classes), draw_errors(mask, predicted))
+            (image, colour_mask(mask, classes), colour_mask(predicted, classes), draw_errors(mask, predicted, classes))
             for image, mask, predicted in zip(images, masks, predictions, strict=True)
         ]
-    has_ignored = any((mask == IGNORE_LABEL).any() for mask in masks)
-    save_picture(
-        draw_grid(rows, titles, list(names) or [""] * len(rows), legend_entries(classes, has_ignored), cell), path
-    )
+    legend = legend_entries(classes, has_ignored=any((mask == IGNORE_LABEL).any() for mask in masks))
+    if predictions is not None:
+        legend += zip(("errors: right", "errors: wrong"), error_colours(classes), strict=True)
+    save_picture(draw_grid(rows, titles, list(names) or [""] * len(rows), legend, cell), path)
 
 
 def draw_attention(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, Colour, make_class_table
+from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, MaskValues, make_class_table
 from seg.config import DataConfig
 from seg.data.classes_file import CLASSES_FILE, ClassesFile, read_classes_file
 from seg.data.label_map import LabelMap
@@ -55,7 +55,7 @@ def build_label_map(config: DataConfig) -> LabelMap:
     return LabelMap(classes, by_value, by_colour, names, colours if all_have_colours else (), config)
 
 
-def mask_values(config: DataConfig, num_classes: int) -> tuple[int, ...] | tuple[Colour, ...]:
+def mask_values(config: DataConfig, num_classes: int) -> MaskValues:
     """Return what stands for each class in the masks that these settings read; nothing where it is the class number.
 
     Of several values of one class, the first in `value_map` is taken; a class without any gets the lowest free one.

@@ -24,6 +24,7 @@ from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arr
 from seg.classes import ClassTable, read_json
 from seg.config import Config
 from seg.config_reader import save_config
+from seg.data.class_settings import mask_values
 from seg.errors import UserError
 from seg.files import appearing, read_bounded
 from seg.inference.checksums import CheckedFolder, write_checksums
@@ -202,4 +203,13 @@ To run it from any jax program (pip install jax flatbuffers safetensors numpy):
     probabilities = program.call(weights, images)
 
 Images of any size: python -m seg.infer --model THIS_FOLDER --out RESULTS IMAGES
-"""
+{_on_mask_values(config, classes)}"""
+
+
+def _on_mask_values(config: Config, classes: ClassTable) -> str:
+    """Return a line on masks in the values of the training data, where these are not the numbers of the classes."""
+    values = classes.mask_values or mask_values(config.data, len(classes))
+    if not values:
+        return ""
+    stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=True))
+    return f"With --values source, masks hold what those of the training data held: {stated}.\n"

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from seg.classes import IGNORE_LABEL, ClassTable
+from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
 from seg.data.image_file import SUFFIXES
 from seg.errors import UserError
 from seg.file_names import check_inside, name_key, safe_path
@@ -89,8 +89,22 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
     return jobs
 
 
-def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable) -> None:
-    """Write uint8[h, w] labels as a PNG whose values are the labels and whose palette is that of the classes."""
+def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:
+    """Write labels as a PNG.
+
+    Args:
+        path: the file.
+        mask_hw: uint8[h, w], 0 … k-1.
+        classes: their colours.
+        values: what is written for each class: k values make a grey PNG of 8 bits, or of 16 where one needs them,
+            k colours an RGB one. Without them it is an indexed PNG of the labels, its palette that of the classes.
+    """
+    if values:
+        wide = np.ndim(values) == 1 and max(values) > 255
+        picture = Image.fromarray(np.array(values, np.uint16 if wide else np.uint8)[mask_hw])
+        with writing_aside(path, parents=True) as aside:
+            picture.save(aside, format="PNG")
+        return
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = classes.palette
     palette[IGNORE_LABEL] = IGNORED_COLOUR

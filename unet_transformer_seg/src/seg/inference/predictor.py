@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from seg.checkpoints import restore_variables
-from seg.classes import ClassTable, load_class_table
+from seg.classes import ClassTable, MaskValues, load_class_table
 from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config_reader import load_config
+from seg.data.class_settings import mask_values
 from seg.errors import UserError
 from seg.files import read_bounded
 from seg.inference.checksums import CheckedFolder
@@ -48,6 +49,11 @@ class Predictor:
         self.variables = jax.device_put(variables)
         forward = make_forward(build_model(config.model), config)
         self._probabilities = jax.jit(forward, compiler_options=compiler_options())
+
+    @property
+    def mask_values(self) -> MaskValues:
+        """What stood for each class in the masks of the training data; empty where it was the class number."""
+        return self.classes.mask_values or mask_values(self.config.data, len(self.classes))
 
     def predict(self, image_hwc: np.ndarray) -> np.ndarray:
         """Return the class of each pixel.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from seg.classes import MaskValues
 from seg.data.image_file import read_image
 from seg.errors import UserError
 from seg.files import refuses_all
@@ -34,7 +35,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def segment_files(predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, probabilities: bool) -> Outcome:
+def segment_files(
+    predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, probabilities: bool, values: MaskValues = ()
+) -> Outcome:
     """Write the results of all jobs.
 
     Args:
@@ -42,6 +45,7 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, p
         jobs: what to read and where to write.
         overlay: write the overlays, too.
         probabilities: write the probabilities, too.
+        values: what the masks hold for each class; empty: its number.
 
     Raises:
         UserError: the disk is full, or refuses every file for another reason.
@@ -54,7 +58,7 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, p
         )
         for job, image_hwc, mask_hw in segmented:
             with _reporting(outcome, bar):
-                save_mask(job.mask, mask_hw, predictor.classes)
+                save_mask(job.mask, mask_hw, predictor.classes, values)
                 if overlay:
                     save_overlay(job.overlay, image_hwc, mask_hw, predictor.classes)
                 outcome.num_done += 1

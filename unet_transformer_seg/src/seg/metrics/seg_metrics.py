@@ -22,6 +22,9 @@ from seg.errors import UserError
 _NUM_COPIES = 32
 """Partial histograms that neighbouring pixels are spread over; see `confusion_matrix`."""
 
+MAX_NAMED = 5
+"""Classes that a warning names."""
+
 _IMPOSSIBLE = np.iinfo(np.int32).min
 
 
@@ -147,6 +150,20 @@ def compute_metrics(matrix_kk: np.ndarray) -> SegMetrics:
         frequency_weighted_iou=float(np.nansum(true_share_k * iou_k)) if num_pixels else math.nan,
         num_pixels=num_pixels,
     )
+
+
+def warn_never_predicted(metrics: SegMetrics, names: Sequence[str]) -> list[str]:
+    """Return one line for the classes that are in the truth and were never predicted; no line where there are none."""
+    chex.assert_shape(metrics.iou, (len(names),))
+    shares = zip(names, metrics.true_share, metrics.predicted_share, strict=True)
+    missed = [f"{name} ({true:.2%} of the pixels)" for name, true, predicted in shares if true > 0 and predicted == 0]
+    if not missed:
+        return []
+    more = f" and {len(missed) - MAX_NAMED} more" if len(missed) > MAX_NAMED else ""
+    return [
+        f"warning: never predicted: {', '.join(missed[:MAX_NAMED])}{more}. In training, "
+        "loss.class_weighting: median_frequency gives rare classes more weight"
+    ]
 
 
 def format_table(metrics: SegMetrics, names: Sequence[str]) -> str:

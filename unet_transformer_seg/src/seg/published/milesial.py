@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from seg.config import Config, DataConfig, ModelConfig
+from seg.data.class_settings import mask_values
 from seg.errors import UserError
 from seg.published.mapping import CONV1X1, CONV2D, UP_CONV, Layout, Pair
 
@@ -181,11 +182,8 @@ def _are_whole(values: Iterable, highest: int) -> bool:
 
 def make_mask_values(config: Config) -> list:
     """Return the masks' value, or colour, of each class: the inverse of `read_mask_values`."""
-    classes = range(config.model.num_classes)
-    if len(config.data.palette) == len(classes):
-        return [list(colour) for colour in config.data.palette]
-    values = {label: value for value, label in config.data.value_map.items()}
-    return [values.get(label, label) for label in classes]
+    values = mask_values(config.data, config.model.num_classes) or range(config.model.num_classes)
+    return [list(value) if isinstance(value, tuple) else value for value in values]
 
 
 def _double_conv(ours: str, theirs: str, config: ModelConfig) -> list[Pair]:

@@ -27,6 +27,7 @@ from seg.training.profile import StepTrace
 from seg.training.progress import ProgressLine
 from seg.training.report import Report
 from seg.training.reproducer import save_reproducer
+from seg.training.seen_classes import SeenClasses
 from seg.training.setup import Setup
 from seg.training.state import TrainState
 from seg.training.supervision import Supervisor
@@ -59,6 +60,8 @@ class Training:
         self.report = Report(run, setup.config, setup.classes) if is_main() else None
         self.trace = StepTrace(run.path / "profile", profile_steps)
         self.progress = Progress()
+        first_pass = setup.loader.steps_per_epoch if jax.process_count() == 1 else 0  # else no process reads all
+        self.seen_classes = SeenClasses(setup.classes.names, first_pass)
         self.evaluation_steps = settings.eval_every_epochs * setup.loader.steps_per_epoch
         self.stop_agreed, self.skipped_in_a_row = False, 0
         self.seconds_before, self.start = 0.0, time.monotonic()
@@ -100,6 +103,7 @@ class Training:
         while step < self.setup.num_steps and not self._stopped_early():
             try:
                 batch = self.supervisor.result_of(next, batches)
+                self.seen_classes.add(batch["label"])
                 self.trace.at_step(step + 1 - start_step, self.train_step.last)
                 flag = self.setup.flags[self.supervisor.requested()]
                 state, metrics, healthy = self.train_step(state, self.setup.put_batch(batch), healthy, flag)

@@ -15,6 +15,7 @@ from seg.classes import ClassTable
 from seg.config import Config
 from seg.errors import UserError
 from seg.files import replace_json, replacing
+from seg.metrics import warn_never_predicted
 from seg.pictures import draw_comparison
 from seg.run_dir import RunDir
 from seg.training.curves import draw_curves
@@ -86,6 +87,8 @@ class Report:
             metrics.pixel_accuracy,
             numbers["images_per_s"],
         )
+        for warning in warn_never_predicted(metrics, self.classes.names):
+            log.warning(warning)
 
     def drop_after(self, step: int) -> None:
         """Drop what was noted after `step`: a resumed run goes through those steps once more.
