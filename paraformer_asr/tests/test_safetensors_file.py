@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from asr.checkpoints import safetensors_file
+from asr.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from asr.errors import UserError
-from asr.inference import safetensors_file
-from asr.inference.safetensors_file import read_safetensors, write_safetensors
 
 library = pytest.importorskip("safetensors.numpy")
 

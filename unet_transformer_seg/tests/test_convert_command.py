@@ -168,7 +168,7 @@ def write_attack(path, marker):
 SPOILED = {
     "a pickle that runs something": (lambda path: write_attack(path, path.with_name("it ran")), "asks for os.mkdir"),
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "cut off or damaged"),
-    "no archive": (lambda path: path.write_text("weights"), "this is none"),
+    "no archive": (lambda path: path.write_text("weights"), "found a text ('weights' …)"),
     "not there": (Path.unlink, "No such file"),
     "a tensor too few": (
         lambda path: write_torch_file(path, without(tensors_of("milesial"), "up2.up.weight")),
@@ -242,7 +242,7 @@ def test_on_the_way_back_mistakes_are_answered_and_nothing_is_written(run, pth, 
         assert code == 2 and message.startswith("error: ") and said in message, message
     (tmp_path / "model/origin.json").write_text("{")
     code, message = run(convert, "--to", "milesial", tmp_path / "model", "--out", tmp_path / "back.pth")
-    assert code == 2 and "origin.json: expected what the model was made of" in message
+    assert code == 2 and "origin.json: is not as it was written" in message
     assert files(tmp_path) == before
 
 

@@ -18,7 +18,6 @@ from seg.published.mapping import (
     UP_CONV,
     Pair,
     give_back,
-    strip_prefix,
     take_over,
 )
 
@@ -114,11 +113,3 @@ def test_pairs_that_do_not_cover_the_model_are_a_mistake_of_ours():
     for shapes in ({}, {"x": (1,), "y": (1,)}):
         with pytest.raises(AssertionError, match="do not cover"):
             take_over([Pair("x", "w")], {"w": draw(1)}, shapes, SOURCE)
-
-
-def test_a_prefix_is_taken_off_only_if_all_names_have_it():
-    plain = {"inc.weight": draw(1), "outc.weight": draw(1)}
-    for prefix in ("module.", "model.", "module.model."):
-        assert strip_prefix({prefix + name: tensor for name, tensor in plain.items()}).keys() == plain.keys()
-    mixed = {"module.inc.weight": draw(1), "outc.weight": draw(1)}
-    assert strip_prefix(mixed).keys() == mixed.keys()

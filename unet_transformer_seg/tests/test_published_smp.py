@@ -6,6 +6,7 @@ logits of the first picture in inference, and the running statistics after one t
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import flax
@@ -13,11 +14,15 @@ import jax
 import numpy as np
 import pytest
 
+from seg.checkpoints.safetensors_file import write_safetensors
 from seg.config import ResNetUNetConfig
 from seg.errors import UserError
 from seg.models import build_model
-from seg.published.mapping import give_back, strip_prefix, take_over
+from seg.models.resnet_unet import double
+from seg.published.mapping import give_back, take_over
+from seg.published.opening import open_published
 from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs
+from seg.published.torch_writer import write_torch_file
 
 RECORDED = Path(__file__).parent / "recorded"
 SIZES = {
@@ -119,19 +124,91 @@ def test_a_head_of_two_logits_goes_back_to_one_class_by_their_difference():
     assert give_back(pairs, changed)["segmentation_head.0.bias"] == 2.5
 
 
-@pytest.mark.parametrize("prefix", ["model.", "module.", "module.model."])
-def test_a_prefix_of_all_names_is_taken_off(prefix):
-    tensors = tensors_of("basic")
-    long = {prefix + name: tensor for name, tensor in tensors.items()}
-    assert strip_prefix(long).keys() == tensors.keys()
-    assert strip_prefix(tensors) == tensors
-    assert strip_prefix({**long, "mean": np.zeros(3)}).keys() == {*long, "mean"}
-    assert strip_prefix({}) == {}
-
-
 def test_the_encoders_own_classifier_is_passed_over():
     assert is_ignored("encoder.fc.weight") and is_ignored("decoder.blocks.0.conv1.1.num_batches_tracked")
     assert not any(is_ignored(name) for name in tensors_of("basic") if "num_batches" not in name)
+
+
+# A folder that save_pretrained wrote, and what no tensor tells.
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """Return a function that writes such a folder with other settings."""
+
+    def write(**changes):
+        settings = {"_model_class": "Unet", "encoder_depth": 5, "decoder_interpolation": "nearest", "in_channels": 3}
+        settings |= {"decoder_attention_type": None, "aux_params": None, "activation": None, "classes": 1}
+        (tmp_path / "config.json").write_text(json.dumps(settings | changes))
+        tensors = {name: array for name, array in tensors_of("basic").items() if "num_batches" not in name}
+        write_safetensors(tmp_path / "model.safetensors", tensors)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_a_folder_says_how_its_decoder_enlarges(pretrained, interpolation):
+    found = open_published("smp", pretrained(decoder_interpolation=interpolation))
+    assert found.config.model.resnet_unet == dataclasses.replace(SIZES["basic"], interpolation=interpolation)
+    kernel = found.variables["params"]["encoder"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel, converted("basic")[1]["params/encoder/conv1/kernel"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("decoder_interpolation", "bicubic"),
+        ("_model_class", "UnetPlusPlus"),
+        ("encoder_depth", 4),
+        ("in_channels", 1),
+        ("decoder_attention_type", "scse"),
+    ],
+)
+def test_a_folder_of_another_model_is_refused_with_the_setting(pretrained, key, value):
+    folder = pretrained(**{key: value})
+    with pytest.raises(UserError) as error:
+        open_published("smp", folder)
+    assert str(error.value).startswith(f"{folder / 'config.json'}: {key}: expected ")
+    assert str(error.value).endswith(f"found {value!r}")
+
+
+def test_a_folder_without_weights_or_settings_is_refused(pretrained, tmp_path):
+    (pretrained() / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="expected model.safetensors or pytorch_model.bin beside config.json"):
+        open_published("smp", tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(UserError, match="this is a folder: name the file of weights in it, such as .*w.pth"):
+        open_published("smp", tmp_path)
+
+
+def test_of_a_state_dict_alone_it_is_a_setting_and_the_default_is_said(tmp_path, caplog):
+    write_torch_file(tmp_path / "w.pth", {f"model.{name}": array for name, array in tensors_of("basic").items()})
+    assert open_published("smp", tmp_path / "w.pth").config.model.resnet_unet.interpolation == "nearest"
+    assert "model.resnet_unet.interpolation=bilinear" in caplog.text
+
+
+def test_a_head_that_classifies_images_is_left_out_and_said(tmp_path, caplog):
+    head = {"classification_head.3.weight": np.zeros((2, 8), np.float32), "classification_head.3.bias": np.zeros(2)}
+    write_torch_file(tmp_path / "w.pth", {**tensors_of("basic"), **head})
+    open_published("smp", tmp_path / "w.pth")
+    assert "left out classification_head.3.weight, classification_head.3.bias, the head that classifies" in caplog.text
+
+
+def test_bilinear_doubling_is_that_of_torch():
+    """With the corners of the image, not of its pixels, put onto each other; the edge is repeated."""
+    x_bhwc = np.arange(12, dtype=np.float32).reshape(1, 2, 3, 2) ** 2
+    expected = np.zeros((1, 4, 6, 2), np.float32)
+    for row in range(4):
+        for column in range(6):
+            y, x = np.clip((row + 0.5) / 2 - 0.5, 0, 1), np.clip((column + 0.5) / 2 - 0.5, 0, 2)
+            for i in range(2):
+                for j in range(3):
+                    weight = max(1 - abs(y - i), 0) * max(1 - abs(x - j), 0)
+                    expected[0, row, column] += weight * x_bhwc[0, i, j]
+    np.testing.assert_allclose(double(x_bhwc, "bilinear"), expected, rtol=1e-5)
+    assert not np.allclose(double(x_bhwc, "nearest"), expected)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from seg.checkpoints import safetensors_file
+from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.errors import UserError
-from seg.inference import safetensors_file
-from seg.inference.safetensors_file import read_safetensors, write_safetensors
 
 library = pytest.importorskip("safetensors.numpy")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from asr.checkpoints import CheckpointStore
 from asr.checkpoints.manifest import DamagedCheckpointError, read_manifest, verify_files
+from asr.checkpoints.safetensors_file import write_safetensors
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig
 from asr.config_reader import save_config
 from asr.data.cmvn import save_cmvn
@@ -22,7 +23,6 @@ from asr.data.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.checksums import CheckedFolder
 from asr.inference.model_folder import load_weights
-from asr.inference.safetensors_file import write_safetensors
 from asr.inference.transcriber import load_parts
 from asr.models import abstract_variables
 from asr.published.funasr import load_funasr, save_funasr

@@ -19,12 +19,12 @@ from fuzzing.tree_changes import change_json, change_tree, change_yaml, to_json
 from seg.checkpoints import CheckpointStore, restore_variables
 from seg.checkpoints.arrays import named_arrays
 from seg.checkpoints.manifest import MANIFEST, Manifest, to_text
+from seg.checkpoints.safetensors_file import write_safetensors
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, ModelConfig, ResNetUNetConfig, TransUNetConfig
 from seg.config_reader import save_config
 from seg.inference.model_folder import load_origin
 from seg.inference.predictor import load_predictor
-from seg.inference.safetensors_file import write_safetensors
 from seg.published import milesial, smp, transunet
 from seg.published.mapping import give_back
 from seg.published.opening import array_shapes, open_published

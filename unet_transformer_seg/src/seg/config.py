@@ -63,6 +63,9 @@ class ResNetUNetConfig:
     decoder_widths: tuple[int, int, int, int, int] = setting(
         (256, 128, 64, 32, 16), "channels of the decoder's five blocks, the coarsest first", 1, 8192
     )
+    interpolation: Literal["nearest", "bilinear"] = setting(
+        "nearest", "how the decoder doubles the size of a map (decoder_interpolation of segmentation_models_pytorch)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from seg.models import build_model, count_parameters  # noqa: E402
-from seg.published.mapping import give_back, strip_prefix, take_over  # noqa: E402
+from seg.published.mapping import give_back, take_over  # noqa: E402
 from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs  # noqa: E402
 from seg.published.torch_file import read_torch_file  # noqa: E402
 
@@ -89,7 +89,7 @@ def published(encoder, classes):
 def converted(theirs, folder):
     """Return (our model, arrays, pairs) by way of a file."""
     torch.save(theirs.state_dict(), folder / "weights.pth")
-    tensors = strip_prefix(read_torch_file(folder / "weights.pth").tensors)
+    tensors = read_torch_file(folder / "weights.pth").tensors
     config = read_smp_config(tensors, folder / "weights.pth")
     model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))

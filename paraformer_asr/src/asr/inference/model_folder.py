@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from asr.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
+from asr.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from asr.config import Config
 from asr.config_reader import save_config
 from asr.data.cmvn import save_cmvn
@@ -29,7 +30,6 @@ from asr.errors import UserError
 from asr.files import appearing
 from asr.inference.checksums import CheckedFolder, write_checksums
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
-from asr.inference.safetensors_file import read_safetensors, write_safetensors
 from asr.models import abstract_variables
 
 WEIGHTS = "weights.safetensors"

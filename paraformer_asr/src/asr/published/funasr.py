@@ -31,10 +31,14 @@ from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
 from asr.published.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair, give_back, take_over
-from asr.published.torch_file import read_torch_file as read_weights
+from asr.published.state_dict import plain_names
+from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
 log = logging.getLogger("asr")
+
+ANCHOR = "encoder.after_norm.weight"
+"""Name of a tensor that every model has."""
 
 MAX_MISSING = 100
 """Tensors; of fewer each one is told with its shape."""
@@ -55,7 +59,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
         expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
         raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
-    tensors = read_weights(files.weights).tensors
+    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
     _check_vocabulary(tensors, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))

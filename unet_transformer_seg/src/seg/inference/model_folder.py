@@ -21,6 +21,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 
 from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
+from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
 from seg.config import Config
 from seg.config_reader import save_config
@@ -29,7 +30,6 @@ from seg.errors import UserError
 from seg.files import appearing, read_bounded
 from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.forward import make_forward, window_shape
-from seg.inference.safetensors_file import read_safetensors, write_safetensors
 from seg.models import abstract_variables, build_model
 
 WEIGHTS = "weights.safetensors"

@@ -12,8 +12,8 @@ Letters: b batch, h w rows and columns, c channels, k classes.
 
 A ResNet halves the resolution before its first unit, so there is no skip connection at the image's own resolution:
 the last block makes its details from those of half the resolution. The encoder is most of the network, and trained
-encoders are published for it; the decoder learns the new task. It repeats pixels (×2) where the U-Net of
-`seg.models.unet` learns how to, and puts the skip connection behind the channels, not in front.
+encoders are published for it; the decoder learns the new task. It repeats pixels (×2), or interpolates, where the U-Net
+of `seg.models.unet` learns how to, and puts the skip connection behind the channels, not in front.
 
 Reference: Ronneberger, Fischer and Brox, 2015, and He et al., 2015. The answers are those of `Unet` in
 segmentation_models_pytorch with the same weights, for the sizes that it takes: multiples of 32.
@@ -27,7 +27,7 @@ from seg.config import ModelConfig
 from seg.models.layers import Conv, DoubleConv
 from seg.models.resnet import ResNet
 from seg.models.unet import crop_to
-from seg.ops import conv
+from seg.ops import conv, resize
 
 COARSEST = 32
 """Pixels of the image a side of one pixel of the encoder's last map."""
@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         block = nn.remat(DoubleConv, static_argnums=(2,)) if self.config.remat else DoubleConv
         skips = [None, *skips]
         for number, width in enumerate(self.config.resnet_unet.decoder_widths):
-            x_bhwc, skip_bhwc = repeat_pixels(x_bhwc), skips.pop()
+            x_bhwc, skip_bhwc = double(x_bhwc, self.config.resnet_unet.interpolation), skips.pop()
             if skip_bhwc is not None:
                 x_bhwc = jnp.concatenate([x_bhwc, skip_bhwc], -1)
             x_bhwc = block(self.config, features=width, middle=width, name=f"block{number}")(x_bhwc, train)
@@ -91,6 +91,14 @@ def fill_up(image_bhwc):
     chex.assert_type(image_bhwc, float)
     rows, columns = (-n % COARSEST for n in image_bhwc.shape[1:3])
     return jnp.pad(image_bhwc, ((0, 0), (0, rows), (0, columns), (0, 0)))
+
+
+def double(x_bhwc, interpolation: str):
+    """Return float[b, 2h, 2w, c]: the map in double size, its pixels repeated ("nearest") or bilinear between them."""
+    if interpolation == "nearest":
+        return repeat_pixels(x_bhwc)
+    rows, columns = x_bhwc.shape[1:3]
+    return resize.resize_bilinear(x_bhwc, size=(2 * rows, 2 * columns))
 
 
 def repeat_pixels(x_bhwc):

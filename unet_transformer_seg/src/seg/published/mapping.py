@@ -13,7 +13,6 @@ from seg.checkpoints.arrays import check_finite
 from seg.errors import UserError
 
 MAX_LINES_SHOWN = 40
-PREFIXES = ("model.", "module.")
 
 
 class Layout(NamedTuple):
@@ -56,13 +55,6 @@ class Pair(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """The tensor's name, or all of them."""
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
-
-
-def strip_prefix(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the tensors without the `model.` or `module.` that a training program put before all of their names."""
-    while found := [prefix for prefix in PREFIXES if tensors and all(name.startswith(prefix) for name in tensors)]:
-        tensors = {name.removeprefix(found[0]): tensor for name, tensor in tensors.items()}
-    return dict(tensors)
 
 
 def take_over(

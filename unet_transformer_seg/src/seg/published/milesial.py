@@ -29,6 +29,8 @@ from seg.data.class_settings import mask_values
 from seg.errors import UserError
 from seg.published.mapping import CONV1X1, CONV2D, UP_CONV, Layout, Pair
 
+ANCHOR = "inc.double_conv.0.weight"
+
 CONVS, NORMS = ("0", "3"), ("1", "4")
 """Places in `double_conv` of the two convolutions and of the norms behind them."""
 

@@ -1,6 +1,7 @@
 """Opens a file of published weights: the settings, classes and variables of a model here."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,12 @@ from seg.config_rules import check_config, check_ranges
 from seg.errors import UserError
 from seg.models import abstract_variables
 from seg.published import milesial, r50_vit, smp, transunet
-from seg.published.mapping import Pair, give_back, strip_prefix, take_over
+from seg.published.mapping import Pair, give_back, take_over
+from seg.published.state_dict import plain_names
 from seg.published.torch_file import read_torch_file
 from seg.published.torch_writer import write_torch_file
+
+log = logging.getLogger("seg")
 
 WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
 WHOLE_UP_TO = 2_500_000
@@ -50,7 +54,7 @@ class Published(NamedTuple):
 def open_milesial(path: Path) -> Published:
     """Return the U-Net in a `.pth` of milesial/Pytorch-UNet. Errors as in `open_published`."""
     tensors, extras = read_torch_file(path)
-    tensors = strip_prefix(tensors)
+    tensors = plain_names(tensors, milesial.ANCHOR, path)
     model = _supported(milesial.read_milesial_config(tensors, path), path)
     pairs = milesial.milesial_pairs(model, milesial.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
@@ -64,7 +68,7 @@ def open_milesial(path: Path) -> Published:
 
 def open_transunet(path: Path, num_heads: int | None = None) -> Published:
     """Return the TransUNet in a `.pth` of its authors' program. Errors as in `open_published`."""
-    tensors = strip_prefix(read_torch_file(path).tensors)
+    tensors = plain_names(read_torch_file(path).tensors, transunet.ANCHOR, path)
     model = _supported(transunet.read_transunet_config(tensors, path, num_heads), path)
     variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
     rows, columns = model.transunet.position_grid
@@ -82,9 +86,22 @@ def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
 
 
 def open_smp(path: Path) -> Published:
-    """Return the `Unet` in a `.pth` of segmentation_models_pytorch. Errors as in `open_published`."""
-    tensors = strip_prefix(read_torch_file(path).tensors)
-    model = _supported(smp.read_smp_config(tensors, path), path)
+    """Return the `Unet` in a `.pth` of segmentation_models_pytorch, or in a folder that its `save_pretrained` wrote.
+
+    Errors as in `open_published`.
+    """
+    interpolation = smp.DEFAULT_INTERPOLATION
+    if path.is_dir():
+        path, interpolation = smp.find_pretrained(path)
+    else:
+        log.warning(
+            "%s: no tensor tells decoder_interpolation: taken as nearest, the default of segmentation_models_pytorch; "
+            "if the model was made with bilinear, add model.resnet_unet.interpolation=bilinear",
+            path,
+        )
+    tensors = plain_names(read_torch_file(path).tensors, smp.ANCHOR, path)
+    smp.say_what_is_left_out(tensors, path)
+    model = _supported(smp.read_smp_config(tensors, path, interpolation), path)
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, smp.is_ignored)
     data = DataConfig(size=WINDOW)  # the mean and deviation of ImageNet are the default

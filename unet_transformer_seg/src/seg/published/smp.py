@@ -8,21 +8,42 @@
     decoder.blocks.0.conv1.{0,1}.…                   …/decoder/block0/{conv1,norm1}/…
     segmentation_head.0.{weight,bias}                params/head/{kernel,bias}
 
+Its decoder enlarges maps by repeating pixels unless `decoder_interpolation` says otherwise, which no tensor tells: a
+folder that `save_pretrained` wrote says it in `config.json`, for a state dict alone it is the setting
+`model.resnet_unet.interpolation`. The head that classifies whole images (`aux_params`) is left out.
+
 A model of one class answers with one logit z and the probability sigmoid(z). Here background is a class too: the same
 model has the logits [0, z], and softmax([0, z]) is [1 − sigmoid(z), sigmoid(z)].
 """
 
+import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 
 from seg.config import ModelConfig, ResNetUNetConfig
 from seg.errors import UserError
+from seg.files import decoded, read_bounded
 from seg.models.resnet import KERNELS, plan_units
+from seg.published.file_kinds import describe_folder
 from seg.published.mapping import CONV2D, Layout, Pair
+from seg.untrusted import shown
 
+log = logging.getLogger("seg")
+
+ANCHOR = "encoder.conv1.weight"
 NUM_BLOCKS = 5
+
+SETTINGS, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
+"""Files of a folder that `save_pretrained` wrote."""
+
+MAX_SETTINGS_BYTES = 1 << 16
+DEFAULT_INTERPOLATION = "nearest"
+
+CLASSIFIER = "classification_head."
 
 SIGMOID_KERNEL = Layout(
     lambda w_1ihw: CONV2D.to_ours(np.concatenate([np.zeros_like(w_1ihw), w_1ihw])),
@@ -33,8 +54,44 @@ SIGMOID_BIAS = Layout(lambda b_1: np.concatenate([np.zeros_like(b_1), b_1]), lam
 
 
 def is_ignored(name: str) -> bool:
-    """Return whether a tensor has no part in the answers: a counter of batches, or the encoder's own classifier."""
-    return name.endswith(".num_batches_tracked") or name.startswith("encoder.fc.")
+    """Return whether a tensor has no part in the masks: a counter of batches, or of a classifier of whole images."""
+    return name.endswith(".num_batches_tracked") or name.startswith(("encoder.fc.", CLASSIFIER))
+
+
+def say_what_is_left_out(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Warn of a head that classifies whole images."""
+    if found := [name for name in tensors if name.startswith(CLASSIFIER)]:
+        log.warning("%s: left out %s, the head that classifies whole images (aux_params)", path, _some(found))
+
+
+def find_pretrained(folder: Path) -> tuple[Path, str]:
+    """Return (file of weights, decoder_interpolation) of a folder that `save_pretrained` wrote.
+
+    Raises:
+        UserError: not such a folder, or a model that is not read here, naming the setting.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise UserError(f"{folder}: {describe_folder(folder)}")
+    try:
+        settings = json.loads(decoded(path, read_bounded(path, MAX_SETTINGS_BYTES), "settings"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: not valid JSON; copy it again") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected settings as save_pretrained writes them, found {shown(settings)}")
+    interpolation = settings.get("decoder_interpolation", DEFAULT_INTERPOLATION)
+    known = get_args(get_type_hints(ResNetUNetConfig)["interpolation"])
+    wanted = {"_model_class": ("Unet",), "decoder_interpolation": known, "decoder_attention_type": (None,)}
+    wanted |= {"encoder_depth": (5,), "in_channels": (3,)}
+    for key, values in wanted.items():
+        if key in settings and settings[key] not in values:
+            raise UserError(f"{path}: {key}: expected {' or '.join(map(str, values))}, found {shown(settings[key])}")
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if not files:
+        raise UserError(f"{folder}: expected {' or '.join(WEIGHTS)} beside {SETTINGS}, found neither")
+    return files[0], interpolation
 
 
 def has_one_class(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -42,12 +99,15 @@ def has_one_class(tensors: Mapping[str, np.ndarray]) -> bool:
     return len(tensors["segmentation_head.0.weight"]) == 1
 
 
-def read_smp_config(tensors: Mapping[str, np.ndarray], path: Path) -> ModelConfig:
+def read_smp_config(
+    tensors: Mapping[str, np.ndarray], path: Path, interpolation: str = DEFAULT_INTERPOLATION
+) -> ModelConfig:
     """Return the model that the tensors belong to: kind and number of units, widths and classes from their shapes.
 
     Args:
         tensors: a state dict, its names without a common prefix.
         path: where it comes from, for the message.
+        interpolation: how its decoder enlarges maps, which no tensor tells.
 
     Raises:
         UserError: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
@@ -73,7 +133,9 @@ def read_smp_config(tensors: Mapping[str, np.ndarray], path: Path) -> ModelConfi
         raise _not_supported(path, f"a decoder with attention or a centre block, {_some(extra)}")
     decoder_widths = tuple(shape(f"decoder.blocks.{i}.conv1.0")[0] for i in range(NUM_BLOCKS))
     num_classes = max(shape("segmentation_head.0")[0], 2)
-    sizes = ResNetUNetConfig(block=block, units=units, encoder_width=width, decoder_widths=decoder_widths)
+    sizes = ResNetUNetConfig(
+        block=block, units=units, encoder_width=width, decoder_widths=decoder_widths, interpolation=interpolation
+    )
     return ModelConfig(name="resnet_unet", num_classes=num_classes, resnet_unet=sizes)
 
 

@@ -7,8 +7,9 @@ Such a file is a zip archive, nothing in it compressed:
     NAME/byteorder   "little"
     NAME/version
 
-A pickle is a program, and one from a stranger can do anything. The reader here knows five names: those that put a
-tensor together, and the ordered dictionary. A pickle that asks for any other is refused, and the name is told.
+A pickle is a program, and one from a stranger can do anything. The reader here knows the names that put a tensor
+together, and the ordered dictionary. Objects of other packages become placeholders (`pickled_names`): nothing of them
+is run. A pickle that asks for a program of Python's library is refused, and the name is told.
 """
 
 import collections
@@ -25,7 +26,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from seg.checkpoints.safetensors_file import read_safetensors
 from seg.errors import UserError
+from seg.published.file_kinds import describe_archive, describe_file, describe_folder
+from seg.published.pickled_names import Placeholder, is_of_a_program, placeholder_class
+from seg.published.state_dict import TorchFile, find_state_dict
+from seg.untrusted import escaped
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -39,9 +45,6 @@ STORAGES = {
 }
 """torch's name of a storage of each dtype."""
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training programs keep the state dict among other things."""
-
 MAX_PICKLE_BYTES = 1 << 26
 
 MAX_SHARING, SLACK_BYTES = 8, 1 << 20
@@ -52,18 +55,6 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 PICKLE_ERRORS = (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError)
 PICKLE_ERRORS += (RecursionError, TypeError, ValueError, struct.error)
 """What the interpreter of a damaged pickle may raise."""
-
-
-class TorchFile(NamedTuple):
-    """The contents of a file.
-
-    Attributes:
-        tensors: the state dict: arrays by name, views into the file.
-        extras: what else stands beside the tensors: numbers, texts, lists and dictionaries of them.
-    """
-
-    tensors: dict[str, np.ndarray]
-    extras: dict[str, Any]
 
 
 class Storage(NamedTuple):
@@ -85,34 +76,41 @@ class Name:
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Return the tensors of a file that `torch.save` wrote, and what stands beside them.
+    """Return the tensors of a file that `torch.save` wrote, or of safetensors, and what stands beside them.
 
     Args:
-        path: a `.pt` or `.pth` file with a state dict, or with one under the key `state_dict` or `model`.
+        path: a `.pt` or `.pth` file with a state dict, alone or among other things, or a `.safetensors` file.
 
     Raises:
-        UserError: not such a file, a damaged one, or one that wants more than tensors.
+        UserError: not such a file, a damaged one, or one that wants to run something.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: expected a file of weights, found a pipe or a device")
     try:
+        if path.is_dir():
+            raise UserError(f"{path}: {describe_folder(path)}")
+        if _is_safetensors(path):
+            return TorchFile(read_safetensors(path)[0], {})
         with zipfile.ZipFile(path) as archive:
             content = _Archive(path, archive).load()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error):
-        raise UserError(f"{path}: {_why_no_archive(path)}") from None
-    return _state_dict(path, content)
+        raise UserError(f"{path}: {describe_file(path)}") from None
+    file = find_state_dict(path, content)
+    if sum(tensor.nbytes for tensor in file.tensors.values()) > MAX_SHARING * path.stat().st_size + SLACK_BYTES:
+        raise UserError(
+            f"{path}: its {len(file.tensors)} tensors share their values; together they are far more than the file"
+        )
+    return file
 
 
-def _why_no_archive(path: Path) -> str:
-    """Return what a file that is no zip archive most likely is."""
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors does: the length of a header, and a brace."""
     with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
-        return "the file is cut off or damaged: it begins as torch.save writes it and does not end so; copy it again"
-    if start[:1] == pickle.PROTO:
-        return "expected the format of torch 1.6 or newer, found the older one: load it with torch and save it again"
-    return "expected weights as torch.save writes them, a zip archive; this is none"
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 class _Archive:
@@ -129,10 +127,7 @@ class _Archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         self.prefix = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
         if not self.prefix or f"{self.prefix}constants.pkl" in archive.namelist():
-            raise UserError(
-                f"{path}: expected weights as torch.save writes them, found another zip archive"
-                + (" (a TorchScript program); save the state_dict() of the model instead" if pickles else "")
-            )
+            raise UserError(f"{path}: {describe_archive(archive.namelist())}")
 
     def load(self) -> Any:
         """Return what the pickle describes, with arrays for tensors."""
@@ -146,7 +141,9 @@ class _Archive:
         except UserError:
             raise
         except PICKLE_ERRORS as error:
-            raise UserError(f"{self.path}: its pickle is damaged ({type(error).__name__}: {error!s:.200})") from None
+            raise UserError(
+                f"{self.path}: its pickle is damaged ({type(error).__name__}: {escaped(str(error))})"
+            ) from None
         if hasattr(mmap, "MADV_DONTNEED"):
             self.mapped.madvise(mmap.MADV_DONTNEED)  # read for the checksums; each part is read again when it is used
         return content
@@ -157,16 +154,18 @@ class _Archive:
             info = self.archive.getinfo(self.prefix + name)
         except KeyError:
             if default is None:
-                raise UserError(f"{self.path}: the entry {self.prefix}{name} is missing") from None
+                raise UserError(f"{self.path}: the entry {escaped(self.prefix + name)} is missing") from None
             return np.frombuffer(default, np.uint8)
         if info.compress_type != zipfile.ZIP_STORED:
-            raise UserError(f"{self.path}: the entry {info.filename} is compressed; torch.save compresses nothing")
+            raise UserError(
+                f"{self.path}: the entry {escaped(info.filename)} is compressed; torch.save compresses nothing"
+            )
         header = self.bytes[info.header_offset : info.header_offset + LOCAL_HEADER.size].tobytes()
         signature, name_length, extra_length = LOCAL_HEADER.unpack(header)
         start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
         found = self.bytes[start : start + info.file_size]
         if signature != b"PK\x03\x04" or len(found) != info.file_size or zlib.crc32(found) != info.CRC:
-            raise UserError(f"{self.path}: the entry {info.filename} is damaged (its checksum differs)")
+            raise UserError(f"{self.path}: the entry {escaped(info.filename)} is damaged (its checksum differs)")
         return found
 
     def storage(self, kind: str, key: str, size: int) -> Storage:
@@ -182,7 +181,7 @@ class _Archive:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Interprets a pickle that may ask for tensors and nothing else.
+    """Interprets a pickle that may ask for tensors; whatever else it asks for is a placeholder, or refused.
 
     The interpreter written in Python is taken on purpose: the one in C reserves as much memory as a hostile file says.
     """
@@ -194,29 +193,55 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name of the pickle, or refuse it."""
         match module, name:
-            case "torch._utils", "_rebuild_tensor_v2":
+            case "torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor":
                 return _rebuild_tensor
-            case "torch._utils", "_rebuild_parameter":
+            case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
                 return lambda tensor, *_: tensor
+            case "torch._tensor", "_rebuild_from_type_v2":
+                return _rebuild_from_type
             case "collections", "OrderedDict":
                 return collections.OrderedDict
+            case "collections", "defaultdict" | "Counter":
+                return lambda *_: {}  # its items follow
             case "torch", storage if storage in STORAGES:
                 return Name(module, name)
-        raise UserError(
-            f"{self.source.path}: refused, nothing of it was run: its pickle asks for {module:.80}.{name:.80}, and "
-            "weights need tensors only"
-        )
+        if is_of_a_program(module, name):
+            raise UserError(
+                f"{self.source.path}: refused, nothing of it was run: its pickle asks for "
+                f"{escaped(f'{module}.{name}')}, which weights do not need; do not load it with torch either, unless "
+                "you trust its author"
+            )
+        return placeholder_class(module, name)
 
-    def persistent_load(self, reference: Any) -> Storage:
-        """Return the storage that a tensor refers to."""
+    dispatch = pickle._Unpickler.dispatch.copy()
+
+    def load_build(self) -> None:
+        """Drop a state: torch keeps versions of modules there, and a stranger could change our own functions by it."""
+        self.stack.pop()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def persistent_load(self, reference: Any) -> Any:
+        """Return the storage that a tensor refers to, or a placeholder for one of values that are not read."""
         match reference:
             case ("storage", Name(module="torch", name=kind), str(key), str(), int(size)):
                 return self.source.storage(kind, key, size)
+            case ("storage", type() as kind, str(), str(), int()) if issubclass(kind, Placeholder):
+                return kind()
         raise pickle.UnpicklingError("a reference that is not to a storage")
 
 
-def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
+def _rebuild_from_type(rebuild: Any, _kind: Any, arguments: tuple, _state: Any) -> Any:
+    """Return a tensor that has attributes, without them."""
+    if rebuild is not _rebuild_tensor and not (isinstance(rebuild, type) and issubclass(rebuild, Placeholder)):
+        raise pickle.UnpicklingError("a tensor that is not rebuilt as one")
+    return rebuild(*arguments)
+
+
+def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Any:
     """Return the view of a storage that is a tensor, once it is known to stay within it."""
+    if isinstance(storage, Placeholder):
+        return storage
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise pickle.UnpicklingError("expected a storage and whole numbers for a tensor")
@@ -232,21 +257,3 @@ def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple,
         raise pickle.UnpicklingError(f"a tensor of shape {shape} repeats the values of a storage with {len(values)}")
     steps = tuple(stride * values.itemsize for stride in strides)
     return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
-
-
-def _state_dict(path: Path, content: Any) -> TorchFile:
-    """Return the tensors of what was read, looked for under the usual keys if they are not on top."""
-    if isinstance(content, dict) and not any(isinstance(value, np.ndarray) for value in content.values()):
-        wrapped = [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]
-        content = wrapped[0] if wrapped else content
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: expected a state dict (names → tensors), found {type(content).__name__}")
-    tensors = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
-    if sum(tensor.nbytes for tensor in tensors.values()) > MAX_SHARING * path.stat().st_size + SLACK_BYTES:
-        raise UserError(
-            f"{path}: its {len(tensors)} tensors share their values; together they are far more than the file"
-        )
-    if not tensors:
-        keys = f"{', '.join(list(content)[:10]):.500}" or "nothing"
-        raise UserError(f"{path}: expected a state dict (names → tensors), found no tensor but: {keys}")
-    return TorchFile(tensors, {name: value for name, value in content.items() if name not in tensors})

@@ -29,6 +29,7 @@ from seg.published.mapping import AS_IS, CONV1X1, CONV2D, LINEAR, Layout, Pair
 HEAD_WIDTH = 64
 NUM_BLOCKS = 4
 EMBEDDINGS = "transformer.embeddings"
+ANCHOR = f"{EMBEDDINGS}.position_embeddings"
 RESNET = f"{EMBEDDINGS}.hybrid_model"
 LAYER = "transformer.encoder.layer"
 BLOCKS = "params/tokens/transformer/blocks"

@@ -1,0 +1,97 @@
+"""What is said of a file that holds no weights of torch: one line, with what it is and what to do."""
+
+import gzip
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from seg.errors import UserError
+from seg.published.torch_file import read_torch_file
+
+
+def zipped(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def tarred():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("w.pth"))
+    return buffer.getvalue()
+
+
+def arrays():
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.ones(3))
+    return buffer.getvalue()
+
+
+ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.0" + bytes(range(128, 256))
+FILES = {
+    "w.pth": [
+        (b"", "the file is empty: copy or download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS: run git lfs pull"),
+        (b"\n <!DOCTYPE html><html>", "a web page in place of the file: download the file itself"),
+        (b"<HTML><body>", "a web page"),
+        (b"\xef\xbb\xbf<html>", "a web page"),
+        (b"404: Not Found", "found a text ('404: Not Found' …)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(9), "an HDF5 file, as Keras writes it: take the PyTorch weights"),
+        (ONNX, "an ONNX program"),
+        (gzip.compress(b"x"), "an archive (gzip): unpack it"),
+        (tarred(), "an archive (tar): unpack it"),
+        (b"7z\xbc\xaf\x27\x1c", "an archive (7z): unpack it"),
+        (b"\x80\x04\x95", "a pickle that torch.save did not write: load it with torch and save model.state_dict()"),
+        (arrays(), "an .npz of numpy"),
+        (
+            zipped("model/constants.pkl", "model/data.pkl", "model/code/x.py"),
+            "a TorchScript program: load it",
+        ),
+        (zipped("metadata.json", "config.json", "model.weights.h5"), "a model of Keras"),
+        (zipped("weights/best.pth", "readme.txt"), "a zip archive with weights/best.pth in it: unpack it"),
+        (zipped("a.txt"), "another zip archive (a.txt …): unpack it"),
+        (b"\xde\xad\xbe\xef" * 9, "found something else"),
+    ],
+    "w.onnx": [(b"\x0a\x01", "an ONNX program")],
+    "w.pb": [(b"\x0a\x05input\x12\x80", "a program of TensorFlow")],
+    "w.tflite": [(b"\x1c\0\0\0TFL3", "a program of TensorFlow Lite")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"), [(name, *case) for name, cases in FILES.items() for case in cases], ids=str
+)
+def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_torch_file(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["saved_model.pb"], "a SavedModel of TensorFlow"),
+        ([".metadata", "__0_0.distcp"], "a checkpoint in parts of torch.distributed"),
+        (["model.ckpt-3.index"], "a checkpoint of TensorFlow"),
+        (["model.onnx"], "a folder with an ONNX program"),
+        (["b.pth", "a.pth"], "a folder: name the file of weights in it, such as {}/a.pth"),
+        ([], "a folder without a file of weights"),
+    ],
+    ids=str,
+)
+def test_a_folder_is_called_by_what_is_in_it(tmp_path, names, said):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as error:
+        read_torch_file(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path}: this is {said.format(tmp_path)}")
