@@ -1,6 +1,7 @@
 """Look over a data set before training: `python -m asr.check --config CONFIG [key=value …]`."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from asr.cli import run_command
@@ -30,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Read, report; return the exit code."""
     arguments = parse_arguments()
+    logging.basicConfig(format="warning: %(message)s")
     config = load_start_config(arguments.config, arguments.overrides)
 
     from asr.data.inspection import find_duplicates, inspect_tokens  # imports jax: after the config was found good

@@ -1,6 +1,7 @@
 """Score a trained model on a split: `python -m asr.eval --run RUN [--split test] [key=value …]`."""
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Collection
@@ -79,6 +80,7 @@ def warn_of_characters(dataset, tokenizer, training: Collection[str] | None) -> 
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
+    logging.basicConfig(format="warning: %(message)s")
     decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
     overrides = [*arguments.overrides, *decoder]
     if arguments.model and not arguments.out:
