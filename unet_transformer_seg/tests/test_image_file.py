@@ -1,5 +1,6 @@
 """Image and mask files: what each kind is read as, and that nothing harmful or damaged gets further than a message."""
 
+import os
 import struct
 import zlib
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from seg.data.image_file import SUFFIXES, read_image, read_mask
 from seg.errors import UserError
@@ -26,7 +27,7 @@ def save(path, image, **options):
 
 
 def test_every_suffix_is_tried():
-    assert {suffix[1:] for suffix in SUFFIXES} == {*LOSSLESS, "jpg", "jpeg"}
+    assert {suffix[1:] for suffix in SUFFIXES} == {*LOSSLESS, "jpg", "jpeg", "gif", "npy", "npz"}
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)
@@ -123,7 +124,14 @@ BAD = {
     "empty": (b"", "an empty file"),
     "text": (b"hello, this is no image\n", "a text that begins with 'hello"),
     "bytes": (bytes(range(128, 255)), "not an image, its first bytes are 80 81"),
-    "gif": (b"GIF89a" + bytes(100), "not an image, its first bytes are 47 49 46"),
+    "gif": (b"GIF89a" + bytes(100), "a damaged GIF"),
+    "heic": (b"\0\0\0\x18ftypheic" + bytes(100), "a HEIC image; convert it to PNG or JPEG"),
+    "avif": (b"\0\0\0\x18ftypavif" + bytes(100), "an AVIF image; convert it"),
+    "mac": (b"\0\x05\x16\x07\0\2\0\0Mac OS X", "macOS keeps attributes of another one"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+    "page": (b"<!DOCTYPE html><html>", "a web page"),
+    "zeros": (bytes(1000), "a file of zero bytes"),
+    "dicom": (bytes(128) + b"DICM", "a DICOM file"),
 }
 
 
@@ -139,22 +147,62 @@ def test_what_is_no_image_is_named(name, tmp_path):
 
 
 def test_formats_outside_the_list_are_refused_even_where_pillow_knows_them(tmp_path):
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png", format="GIF")
-    with pytest.raises(UserError, match=r"a.png: not an image.* expected an image \(PNG, JPEG"):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png", format="PPM")
+    with pytest.raises(UserError, match=r"a.png: a PNM image.* expected an image \(PNG, JPEG"):
         read_image(tmp_path / "a.png")
 
 
-def test_missing_folder_and_32_bit_files_are_named(tmp_path):
-    with pytest.raises(UserError, match="none.png: no such file"):
-        read_image(tmp_path / "none.png")
+def test_a_gif_is_read_as_image_and_as_mask(tmp_path):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) % 2
+    indexed = Image.fromarray(values)
+    indexed.putpalette([0, 0, 0, 255, 255, 255])
+    indexed.save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.gif").values, values)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.gif")[..., 1], values * 255)
+
+
+def test_missing_files_folders_and_pipes_are_named(tmp_path):
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match="folder.png: cannot be read"):
-        read_image(tmp_path / "folder.png")
-    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(UserError, match=r"float.tif: .*mode F"):
-        read_image(tmp_path / "float.tif")
-    with pytest.raises(UserError, match=r"float.tif: .*whole numbers, found 0.5"):
-        read_mask(tmp_path / "float.tif")
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (read_image, read_mask):
+        with pytest.raises(UserError, match="none.png: no such file"):
+            read(tmp_path / "none.png")
+        for name in ("folder.png", "pipe.png"):
+            with pytest.raises(UserError, match=f"{name}: expected a file, found a"):
+                read(tmp_path / name)
+
+
+def remarks_of(path, read=read_image):
+    remarks = []
+    read(path, remark=lambda *remark: remarks.append(remark))
+    assert all(file == path for _, file, _ in remarks)
+    return [kind for kind, _, _ in remarks]
+
+
+def test_what_is_left_out_is_remarked(picture, tmp_path):
+    """Transparency where a pixel has it, and channels beyond the third."""
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    path = save(tmp_path / "opaque.png", np.dstack([picture, alpha]))
+    assert remarks_of(path) == []
+    alpha[0, 0] = 0
+    path = save(tmp_path / "holes.png", np.dstack([picture, alpha]))
+    assert remarks_of(path) == ["transparency"]
+    indexed = Image.fromarray(picture[..., 0] // 128)
+    indexed.putpalette([9, 9, 9, 80, 80, 80])
+    indexed.save(tmp_path / "indexed.png", transparency=1)
+    assert remarks_of(tmp_path / "indexed.png") == ["transparency"]
+    Image.frombytes("RGBX", (17, 12), np.dstack([picture, alpha]).tobytes()).save(tmp_path / "four.tif")
+    assert remarks_of(tmp_path / "four.tif") == remarks_of(tmp_path / "four.tif", read_mask) == ["channels"]
+    np.testing.assert_array_equal(read_image(tmp_path / "four.tif"), picture)
+
+
+def test_lab_is_converted_and_inverted_cmyk_is_not_a_negative(tmp_path):
+    colour = np.full((8, 8, 3), (200, 40, 60), np.uint8)
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    ImageCms.profileToProfile(Image.fromarray(colour), *profiles, outputMode="LAB").save(tmp_path / "a.tif")
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif"), colour, atol=3)
+    Image.fromarray(colour).convert("CMYK").save(tmp_path / "a.jpg", quality=100)  # inverted, as Adobe writes it
+    np.testing.assert_allclose(read_image(tmp_path / "a.jpg"), colour, atol=5)
 
 
 @pytest.mark.parametrize("suffix", [*LOSSLESS, "jpg"])

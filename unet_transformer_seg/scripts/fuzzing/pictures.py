@@ -20,7 +20,7 @@ from PIL import Image
 from seg.classes import load_class_table
 from seg.config import DataConfig
 from seg.data.class_settings import build_label_map
-from seg.data.image_file import read_image, read_mask
+from seg.data.image_file import SUFFIXES, read_image, read_mask
 from seg.data.image_folder import ImageFolder
 from seg.data.mask import Mask
 from seg.data.pairs import find_pairs
@@ -31,6 +31,7 @@ MAX_PIXELS = 1_000_000
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 NAMES = ("sky", "road", "tree")
 PALETTE = ((70, 130, 180), (128, 64, 128), (0, 128, 0))
+SEVERAL_PICTURES = ("animated.png", "animated.webp", "pages.tif")
 PATHS = (
     "../a.png",
     "/",
@@ -64,6 +65,13 @@ def save(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
+def save_array(write: Callable, array: np.ndarray) -> bytes:
+    """Return the file that numpy writes."""
+    file = io.BytesIO()
+    write(file, array)
+    return file.getvalue()
+
+
 @functools.cache
 def make_files() -> dict[str, bytes]:
     """Return image files by name, of every format that is read and most of its kinds."""
@@ -92,6 +100,12 @@ def make_files() -> dict[str, bytes]:
         "lossy.webp": save(modes["RGB"], "WEBP", exif=exif),
         "animated.webp": save(modes["RGB"], "WEBP", save_all=True, append_images=[modes["L"].convert("RGB")]),
         "pages.tif": save(modes["L"], "TIFF", save_all=True, append_images=[modes["RGB"]]),
+        "P.gif": save(modes["P"], "GIF"),
+        "grey32.tif": save(
+            Image.fromarray(np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, -1)), "TIFF"
+        ),
+        "colours.npy": save_array(np.save, np.asarray(colours)),
+        "grey16.npz": save_array(np.savez_compressed, np.asarray(colours)[..., 0].astype(np.uint16) << 4),
         "grey16.tif": save(Image.fromarray(np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)), "TIFF"),
     }
     for depth, colour_type, channels in ((8, 2, 3), (16, 0, 1), (16, 2, 3), (16, 6, 4), (4, 0, 1)):
@@ -111,17 +125,17 @@ def change_picture(rng: Random, content: bytes, others: list[bytes]) -> bytes:
 
 
 def make_images(folder: Path) -> list[Case]:
-    """Return a case for each file; a GIF is none, for it is refused as it is."""
-    return [Case({name: content}) for name, content in make_files().items()]
+    """Return a case for each file but those of several pictures, which are refused as they are."""
+    return [Case({name: content}) for name, content in make_files().items() if name not in SEVERAL_PICTURES]
 
 
 def change_image(rng: Random, samples: list[Case]) -> Case:
     """Return a case with a changed file, now and then under the suffix of another format."""
     ((name, content),) = rng.choice(samples).files.items()
     if rng.random() < 0.03:
-        content = save(Image.new("P", (WIDTH, HEIGHT)), "GIF")
+        content = make_files()[rng.choice(SEVERAL_PICTURES)]
     (other,) = rng.choice(samples).files.values()
-    name = name if rng.random() < 0.9 else f"{Path(name).stem}{rng.choice(('.png', '.jpg', '.tif', '.webp', '.bmp'))}"
+    name = name if rng.random() < 0.9 else f"{Path(name).stem}{rng.choice(SUFFIXES)}"
     return Case({name: change_picture(rng, content, [content, other])})
 
 
@@ -240,7 +254,8 @@ def change_list(rng: Random, samples: list[Case]) -> Case:
 def read_list(folder: Path, case: Case) -> None:
     """Find the pairs of a split; what is said of its lines names the file too."""
     root = folder / "root"
-    pairs, problems = find_pairs(DataConfig(dataset="image_folder", root=str(root)), case.arguments[0])
+    search = find_pairs(DataConfig(dataset="image_folder", root=str(root)), case.arguments[0])
+    pairs, problems = search.pairs, search.problems
     assert pairs or problems
     assert all(str(root) in problem for problem in problems)
     assert all(os.path.isfile(pair.image) and os.path.isfile(pair.mask) for pair in pairs)

@@ -66,14 +66,15 @@ def read_splits(config: Config) -> dict:
     from tqdm import tqdm
 
     from seg.data.inspection import inspect_split
+    from seg.data.range_estimate import settle_value_range
 
     def progress(findings, **labels):
         return tqdm(findings, unit="image", disable=None, **labels)
 
-    reports = {}
+    reports, data = {}, settle_value_range(config.data)
     for split in SPLITS:
         try:
-            reports[split] = inspect_split(config.data, split, config.seed, progress)
+            reports[split] = inspect_split(data, split, config.seed, progress)
         except UserError as error:
             if split != "test":
                 raise
@@ -94,7 +95,8 @@ def format_table(reports: dict) -> str:
     lines.append(f"{'ignored':<{width}}" + "".join(f" │ {n:>15,} {n / max(s, 1):>7.2%} {i:>7,}" for n, s, i in totals))
     for split, report in reports.items():
         common = ", ".join(f"{h}×{w} ({count})" for (h, w), count in report.sizes.most_common(3))
-        lines.append(f"{split}: {len(report.usable)} images; height×width: {common}")
+        notes = "".join(f"; {note}" for note in report.notes)
+        lines.append(f"{split}: {len(report.usable)} images{notes}; height×width: {common}")
     return "\n".join(lines)
 
 

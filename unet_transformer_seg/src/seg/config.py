@@ -134,6 +134,18 @@ class DataConfig:
     test_split: str = setting("test", "the same for the final test")
     images_dir: str = setting("images", "image_folder: sub-folder of the images")
     masks_dir: str = setting("labels", "image_folder: sub-folder of the masks")
+    image_prefix: str = setting("", "what images' names have before the part that they share with their masks' names")
+    image_suffix: str = setting("", "what they have behind it, before the dot: _leftImg8bit")
+    mask_prefix: str = setting("", "what masks' names have before that part")
+    mask_suffix: str = setting("", "what they have behind it, before the dot: _mask")
+    val_fraction: float = setting(0.0, "share of the images in train_split taken for validation; 0: val_split", 0, 0.9)
+    test_fraction: float = setting(0.0, "share of them taken for the final test; 0: test_split", 0, 0.9)
+    num_folds: int = setting(0, "parts of equal size, one of which is the validation; 0: no folds", 0, 1000)
+    fold: int = setting(0, "the part for validation, from 0 on", 0, 999)
+    group_pattern: str = setting(
+        "", "regular expression, searched in images' names; those with an equal group (…) stay on one side of a split"
+    )
+    split_seed: int = setting(0, "of the split by val_fraction or num_folds; `seed` does not change it", 0, 2**31 - 1)
     class_names: tuple[str, ...] = setting((), "empty: from classes.json in the root")
     palette: tuple[tuple[int, int, int], ...] = setting((), "colours of the classes, in masks and in pictures")
     read_masks_by: Literal["auto", "value", "colour"] = setting(
@@ -147,6 +159,9 @@ class DataConfig:
     )
     mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), "subtracted, per channel, 1 = white", 0, 1)
     std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), "divided by, per channel", 1e-3, 10)
+    value_range: tuple[float, float] = setting(
+        (0.0, 0.0), "black and white of images of more than 8 bits; [0, 0]: as they state, else guessed, with a warning"
+    )
     max_pixels: int = setting(200_000_000, "larger images are refused before they are decoded", 1)
     num_threads: int = setting(2, "threads that read and decode samples", 0, 256)
     prefetch: int = setting(4, "batches prepared ahead", 1, 256)

@@ -1,9 +1,10 @@
 """Which settings cannot go together; each by itself was found good by `seg.config_reader`."""
 
 import dataclasses
+import re
 from typing import Any
 
-from seg.config import Config, ModelConfig
+from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
 
 SETTINGS_OF_THE_UNETS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
@@ -37,6 +38,9 @@ def check_config(config: Config) -> None:
             )
     if (loss.class_weighting == "given") != bool(loss.class_weights):
         raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
+    _check_split(data)
+    if data.value_range[0] >= data.value_range[1] and data.value_range != (0, 0):
+        raise UserError(f"data.value_range: expected [black, white], black below white, found {list(data.value_range)}")
     if data.augment.scale[0] > data.augment.scale[1]:
         raise UserError(f"data.augment.scale: expected [low, high], found {list(data.augment.scale)}")
     if model.norm == "group" and model.base_width % model.norm_groups:
@@ -52,6 +56,29 @@ def check_config(config: Config) -> None:
         _check_no_setting_of_the_unets(model)
     if model.name == "transunet":
         _check_transunet(model)
+
+
+def _check_split(data: DataConfig) -> None:
+    """Refuse ways to divide a folder that exclude each other, and a pattern that is none."""
+    if data.num_folds == 1 or (data.fold and data.fold >= data.num_folds):
+        raise UserError(
+            f"data.fold {data.fold} of data.num_folds {data.num_folds}: expected 2 folds or more, and a fold below that"
+        )
+    if data.num_folds and data.val_fraction:
+        raise UserError("data.num_folds and data.val_fraction: expected one of them; a fold is the validation part")
+    divides = data.num_folds or data.val_fraction or data.test_fraction
+    if divides and data.dataset != "image_folder":
+        raise UserError(f"data.val_fraction, data.num_folds: {data.dataset} has splits of its own")
+    if not data.group_pattern:
+        return
+    if not divides:
+        raise UserError("data.group_pattern needs data.val_fraction, data.test_fraction or data.num_folds")
+    try:
+        groups = re.compile(data.group_pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: no regular expression ({error})") from None
+    if groups != 1:
+        raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: expected one group (…), found {groups}")
 
 
 def check_ranges(settings: Any, prefix: str) -> None:

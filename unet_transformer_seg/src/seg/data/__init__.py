@@ -26,4 +26,4 @@ def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], se
         case "toy_shapes":
             return ToyShapes(config, split, seed)
         case "image_folder":
-            return ImageFolder(config, getattr(config, f"{split}_split"))
+            return ImageFolder(config, split)

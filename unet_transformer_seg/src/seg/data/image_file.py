@@ -1,22 +1,35 @@
-"""Reads one image or mask file: bounded before it is decoded, and every failure names the file."""
+"""Reads one image or mask file: bounded before it is decoded, and every failure names the file.
+
+An image and its mask are read by one rule: turned as their own orientation tags say, and refused if they hold
+several pages. What differs is the last step: an image becomes 8-bit RGB, a mask keeps its values.
+"""
 
 import mmap
 import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from seg.data.mask import Mask, mask_of_image
+from seg.data import array_file
+from seg.data.file_kind import read_kind
+from seg.data.mask import Mask, mask_of_array, mask_of_image
+from seg.data.orientation import turn_upright
+from seg.data.pages import refuse_pages
+from seg.data.pixel_values import is_wide, remark_channels, rgb_values, to_rgb, wide_values
+from seg.data.remarks import Remark, log_remark
+from seg.data.value_range import AUTO, ValueRange, largest_value
 from seg.errors import UserError
+from seg.files import open_file
 
 Content = TypeVar("Content")
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", *array_file.SUFFIXES)
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What is tried, whatever the suffix says. Pillow knows many more formats, some of them rarely tested."""
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -31,44 +44,96 @@ START, END, SCAN = b"\xd8", b"\xd9", b"\xda"
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Return uint8[h, w, 3], the image as RGB, upright as its EXIF entry says.
+def read_image(
+    path: Path,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    value_range: ValueRange = AUTO,
+    remark: Remark = log_remark,
+) -> np.ndarray:
+    """Return uint8[h, w, 3], the image as RGB, upright as its orientation tag says.
 
-    Grey is repeated in the three colours, 16 bits keep their upper 8, palettes and CMYK are converted,
-    transparency is dropped. Of several frames or pages the first is taken.
+    Grey is repeated in the three colours, palettes, CMYK and LAB are converted, transparency and further channels
+    are left out, and more than 8 bits become 8 as `seg.data.value_range` says.
+
+    Args:
+        path: an image file, or an array of numpy.
+        max_pixels: refuses larger images.
+        value_range: values of black and white where there are more than 8 bits.
+        remark: told of what is left out, guessed or contradictory.
 
     Raises:
-        UserError: naming the file: missing, empty, no image, more than `max_pixels`, damaged, or 32-bit values.
+        UserError: naming the file: missing, empty, no image, more than `max_pixels`, several pages, damaged, or
+            values of which it is not clear which are black and white.
     """
-    return _read(path, max_pixels, _to_rgb)
+
+    def convert(image: Image.Image, file: BinaryIO) -> np.ndarray:
+        return to_rgb(image, file, path, value_range, remark)
+
+    return _read(path, max_pixels, convert, lambda array: rgb_values(array, path, value_range, remark))
 
 
-def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Mask:
-    """Return what a mask file holds, as it stands there.
+def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> float | None:
+    """Return the largest value of an image that has more than 8 bits and does not state how many; else None.
+
+    Of an image of 8 bits nothing is decoded.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+
+    def convert(image: Image.Image, file: BinaryIO) -> float | None:
+        if not is_wide(image):
+            return None
+        values, bits = wide_values(image, file, path, remark=lambda *_: None)
+        return None if bits else largest_value(values)
+
+    return _read(path, max_pixels, convert, largest_value)
+
+
+def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark = log_remark) -> Mask:
+    """Return what a mask file holds, as it stands there, upright as its orientation tag says.
 
     Raises:
         UserError: as `read_image`, and as `seg.data.mask.mask_of_image`.
     """
-    return _read(path, max_pixels, lambda image: mask_of_image(image, path))
+
+    def convert(image: Image.Image, file: BinaryIO) -> Mask:
+        turn_upright(image, path, remark)
+        remark_channels(image, path, remark)
+        return mask_of_image(image, path)
+
+    return _read(path, max_pixels, convert, lambda array: mask_of_array(array, path))
 
 
-def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], Content]) -> Content:
+def _read(
+    path: Path,
+    max_pixels: int,
+    convert: Callable[[Image.Image, BinaryIO], Content],
+    convert_array: Callable[[np.ndarray], Content],
+) -> Content:
     # Pillow warns and refuses by a global limit; it must not be stricter than the one that holds here.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")
-            if image.format in ("JPEG", "MPO") and _has_too_many_scans(path):
-                raise UserError(f"{path}: a JPEG of more than {MAX_SCANS} scans would take very long; save it anew")
-            return convert(image)
+        with open_file(path) as file:
+            if path.suffix.lower() in array_file.SUFFIXES:
+                return convert_array(array_file.read_array(path, file, max_pixels))
+            # Of a path, Pillow maps some files into memory, and then misreads TIFFs that a tag turns by a quarter.
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")
+                if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
+                    raise UserError(f"{path}: a JPEG of more than {MAX_SCANS} scans would take very long; save it anew")
+                refuse_pages(image, path)
+                return convert(image, file)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{path}: more pixels than data.max_pixels = {max_pixels}") from None
     except Image.UnidentifiedImageError:
-        raise UserError(f"{path}: {_what_it_is(path)}, expected an image ({', '.join(FORMATS)})") from None
+        raise UserError(f"{path}: {read_kind(path)}, expected an image ({', '.join(FORMATS)})") from None
+    except (zipfile.BadZipFile, EOFError):
+        raise UserError(f"{path}: damaged, or no array of numpy ({read_kind(path)})") from None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -77,34 +142,12 @@ def _read(path: Path, max_pixels: int, convert: Callable[[Image.Image], Content]
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
-def _has_too_many_scans(path: Path) -> bool:
+def _has_too_many_scans(file: BinaryIO) -> bool:
     """Return whether a JPEG has more than `MAX_SCANS` scans before its end."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         place, scans = 0, 0
         while scans <= MAX_SCANS and (marker := JPEG_MARKER.search(content, place)) and marker[1] != END:
             scans += marker[1] == SCAN
             size = int.from_bytes(content[marker.end() : marker.end() + 2], "big")
             place = marker.end() + (0 if marker[1] in (START, b"\x01") else max(size, 2))
         return scans > MAX_SCANS
-
-
-def _what_it_is(path: Path) -> str:
-    """Return what a file that is no image looks like."""
-    with open(path, "rb") as file:
-        start = file.read(64)
-    if not start:
-        return "an empty file"
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
-        return f"a text that begins with {start[:24].decode()!r}"
-    return f"not an image, its first bytes are {start[:8].hex(' ')}"
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"32-bit values (Pillow's mode {image.mode}); save the image with 8 or 16 bits")
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
-    return np.array(image.convert("RGB"))

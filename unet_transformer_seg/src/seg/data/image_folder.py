@@ -1,5 +1,6 @@
 """A data set of image and mask files."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,12 @@ from seg.data.dataset import Sample, SegmentationDataset
 from seg.data.image_file import read_image, read_mask
 from seg.data.label_map import LabelMap, Reading
 from seg.data.mask import Mask
-from seg.data.pairs import Pair, find_pairs
+from seg.data.pair import Pair
+from seg.data.remarks import Remark, Remarks
+from seg.data.splits import Split, find_split
 from seg.errors import UserError
+
+log = logging.getLogger("seg")
 
 MAX_LISTED = 5
 """Problems that an error message lists; the check command lists all."""
@@ -24,32 +29,34 @@ class ImageFolder(SegmentationDataset):
     the colours of the classes.
     """
 
-    def __init__(self, config: DataConfig, split: str):
+    def __init__(self, config: DataConfig, split: Split):
         """Find the files of a split; none is opened yet.
 
         Args:
             config: where the files are and what their values mean.
-            split: folder name, or list file below the root.
+            split: "train", "val" or "test".
 
         Raises:
             UserError: missing folders, lists, images or masks; stems that are not unique; no class names.
         """
-        pairs, problems = find_pairs(config, split)
-        if problems:
+        search = find_split(config, split)
+        if problems := search.problems:
             listed = "\n  ".join(problems[:MAX_LISTED])
             more = f"\n  … {len(problems)} in all; python -m seg.check lists them" if len(problems) > MAX_LISTED else ""
             raise UserError(f"data.root {config.root}, split {split!r}:\n  {listed}{more}")
-        self._init(pairs, build_label_map(config), config.max_pixels)
+        for text in search.remarks:
+            log.warning("warning: %s", text)
+        self._init(search.pairs, build_label_map(config), config, Remarks())
 
-    def _init(self, pairs: list[Pair], label_map: LabelMap, max_pixels: int) -> None:
-        self.pairs, self.label_map, self._max_pixels = pairs, label_map, max_pixels
+    def _init(self, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> None:
+        self.pairs, self.label_map, self._config, self._remark = pairs, label_map, config, remark
         self.classes = label_map.classes
 
     @classmethod
-    def of_pairs(cls, pairs: list[Pair], label_map: LabelMap, max_pixels: int) -> "ImageFolder":
-        """Return a data set of the given files."""
+    def of_pairs(cls, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> "ImageFolder":
+        """Return a data set of the given files; `remark` is told what is left out of them."""
         dataset = cls.__new__(cls)
-        dataset._init(pairs, label_map, max_pixels)
+        dataset._init(pairs, label_map, config, remark)
         return dataset
 
     def __len__(self) -> int:
@@ -61,7 +68,7 @@ class ImageFolder(SegmentationDataset):
     def read_sample(self, index: int) -> tuple[Sample, Mask, Reading]:
         """Return sample `index`, what its mask file holds, and how that was read."""
         pair = self._pair(index)
-        image_hwc = read_image(pair.image, self._max_pixels)
+        image_hwc = read_image(pair.image, self._config.max_pixels, self._config.value_range, self._remark)
         mask, reading = self._read_mask(index)
         check_sizes(image_hwc, reading.labels, pair.image, pair.mask)
         return Sample(image_hwc, reading.labels, pair.name), mask, reading
@@ -76,7 +83,7 @@ class ImageFolder(SegmentationDataset):
 
     def _read_mask(self, index: int) -> tuple[Mask, Reading]:
         path = self._pair(index).mask
-        mask = read_mask(path, self._max_pixels)
+        mask = read_mask(path, self._config.max_pixels, self._remark)
         return mask, self.label_map.read(mask, path)
 
     def _pair(self, index: int) -> Pair:
@@ -89,4 +96,8 @@ def check_sizes(image_hwc: np.ndarray, mask_hw: np.ndarray, image: Path, mask: P
     """Refuse a mask that is not as large as its image."""
     if image_hwc.shape[:2] != mask_hw.shape:
         sizes = ["×".join(str(n) for n in array.shape[:2]) for array in (image_hwc, mask_hw)]
-        raise UserError(f"{mask}: the mask has {sizes[1]} pixels (height×width), its image {image} has {sizes[0]}")
+        turned = mask_hw.shape == image_hwc.shape[1::-1]
+        reason = ": one of them lacks its orientation tag, or has a wrong one" if turned else ""
+        raise UserError(
+            f"{mask}: the mask has {sizes[1]} pixels (height×width), its image {image} has {sizes[0]}{reason}"
+        )

@@ -19,7 +19,7 @@ from seg.data.label_map import LabelMap, Reading
 from seg.data.mask import Mask
 from seg.data.mask_advice import UnknownValuesError
 from seg.data.mask_survey import MaskSurvey, describe_unknown, examples, find_differing_palettes
-from seg.data.pairs import find_pairs
+from seg.data.splits import find_split
 from seg.errors import UserError
 
 MAX_OF_A_KIND = 5
@@ -36,6 +36,9 @@ class SplitReport:
     Attributes:
         dataset: its usable pairs of files, or the generated samples.
         problems: one message for each sample that cannot be used, but for those whose masks hold unknown values.
+        search_remarks: what the search for the files leaves out.
+        file_remarks: (kind, file, text) of what is left out of a file, or guessed.
+        notes: how the split was made.
         masks: what the masks hold.
         usable: indices of the samples that could be read.
         pixels_k: int64[k], pixels of each class.
@@ -49,6 +52,9 @@ class SplitReport:
 
     dataset: SegmentationDataset
     problems: list[str]
+    search_remarks: list[str] = dataclasses.field(default_factory=list)
+    file_remarks: list[tuple[str, Path, str]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
     masks: MaskSurvey = dataclasses.field(default_factory=MaskSurvey)
     usable: list[int] = dataclasses.field(default_factory=list)
     pixels_k: np.ndarray = dataclasses.field(init=False)
@@ -111,8 +117,10 @@ def open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
     if config.dataset != "image_folder":
         return SplitReport(build_dataset(config, split, seed), [])
     label_map = build_label_map(config)
-    pairs, problems = find_pairs(config, getattr(config, f"{split}_split"))
-    return SplitReport(ImageFolder.of_pairs(pairs, label_map, config.max_pixels), problems)
+    search = find_split(config, split)
+    remarks: list[tuple[str, Path, str]] = []
+    dataset = ImageFolder.of_pairs(search.pairs, label_map, config, lambda *remark: remarks.append(remark))
+    return SplitReport(dataset, search.problems, search.remarks, remarks, search.notes)
 
 
 def _inspect(dataset: SegmentationDataset, index: int) -> _Finding:
@@ -189,6 +197,7 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
         warnings += [f"{split}: {line}" for line in _odd_classes(report)]
         if twice := [names for names in report.names.values() if len(names) > 1]:
             warnings.append(f"{split}: {len(twice)} images occur more than once, such as {' = '.join(twice[0])}")
+        warnings += [f"{split}: {text}" for text in (*report.search_remarks, *_summarise(report.file_remarks))]
     splits = list(reports)
     for i, one in enumerate(splits):
         for other in splits[i + 1 :]:
@@ -230,3 +239,16 @@ def _label_map(reports: dict[str, SplitReport]) -> LabelMap | None:
 def _kind(problem: str) -> str:
     """Return the message without what differs from file to file: names of files, numbers and quoted words."""
     return re.sub(r"\S*[/\\]\S*|'[^']*'|\d+", "…", problem)
+
+
+def _summarise(remarks: list[tuple[str, Path, str]]) -> list[str]:
+    """Return a line for each kind of remark, with the number of its files and the first of them."""
+    by_kind: dict[str, dict[Path, str]] = {}
+    for kind, path, text in sorted(remarks):
+        by_kind.setdefault(kind, {}).setdefault(path, text)
+    lines = []
+    for kind, texts in by_kind.items():
+        path, text = next(iter(texts.items()))
+        count = f"{len(texts)} files with a remark on their {kind}, such as " if len(texts) > 1 else ""
+        lines.append(f"{count}{path}: {text}")
+    return lines

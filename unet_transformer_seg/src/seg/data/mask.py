@@ -5,9 +5,10 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from seg.classes import MAX_MASK_VALUE
+from seg.data.stated_bits import is_inverted
 from seg.errors import UserError
 
 LOSSY_FORMATS = ("JPEG", "MPO")
@@ -64,14 +65,13 @@ class Mask:
 
 
 def mask_of_image(image: Image.Image, path: Path) -> Mask:
-    """Return the mask that a picture holds, upright as its EXIF entry says.
+    """Return the mask that a picture holds, which is upright already.
 
     Raises:
         UserError: naming the file: transparency that differs within a colour, or values that are no whole numbers.
         ValueError: a kind of picture that no mask has.
     """
     is_lossy = image.format in LOSSY_FORMATS
-    image = ImageOps.exif_transpose(image)
     match image.mode:
         case "1":
             return Mask(np.asarray(image).astype(np.uint8), is_bits=True)
@@ -82,7 +82,8 @@ def mask_of_image(image: Image.Image, path: Path) -> Mask:
         case "LA" | "RGB" | "RGBA":
             mask = mask_of_array(_without_alpha(np.asarray(image), path), path)
         case mode if mode.startswith("I;16"):
-            mask = mask_of_array(np.asarray(image), path)
+            array = np.asarray(image)
+            mask = mask_of_array(65535 - array if is_inverted(image) else array, path)
         case mode:
             raise ValueError(f"Pillow's mode {mode}; save the mask as a grey, palette or RGB image")
     return dataclasses.replace(mask, is_lossy=is_lossy)

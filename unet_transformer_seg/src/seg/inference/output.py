@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
-from seg.data.image_file import SUFFIXES
+from seg.data.image_names import describe_folder, find_images
 from seg.errors import UserError
 from seg.file_names import check_inside, name_key, safe_path
 from seg.files import writing_aside
@@ -148,11 +148,11 @@ def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
     """Return (file, its folder relative to `path`) of each image below a folder, or of the one file."""
     if not path.is_dir():
         return [(path, Path())]
-    files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = find_images(path)
     inside = out.resolve() if path.resolve() in out.resolve().parents else None
     found = [(f, f.parent.relative_to(path)) for f in files if not inside or not f.resolve().is_relative_to(inside)]
     if not found:
-        raise UserError(f"{path}: no image is in this folder (looked for {', '.join(SUFFIXES)})")
+        raise UserError(f"{path}: no image is in this folder; {describe_folder(path)}")
     return found
 
 

@@ -10,11 +10,16 @@ import numpy as np
 from tqdm import tqdm
 
 from seg.classes import MaskValues
+from seg.config import DataConfig
 from seg.data.image_file import read_image
+from seg.data.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all
 from seg.inference.output import Job, probabilities_file, save_mask, save_overlay
 from seg.inference.predictor import Predictor
+
+TOLD_PER_KIND = 20
+"""Files named in the remarks of each kind."""
 
 Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray]]
 """(job, image uint8[h, w, 3], mask uint8[h, w])."""
@@ -52,7 +57,7 @@ def segment_files(
     """
     outcome, start = Outcome(), time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:
-        images = read_images(jobs, predictor.config.data.max_pixels, outcome, bar)
+        images = read_images(jobs, predictor.config.data, outcome, bar)
         segmented = (
             _with_probabilities(predictor, images, outcome, bar) if probabilities else predictor.predict_many(images)
         )
@@ -67,12 +72,13 @@ def segment_files(
     return outcome
 
 
-def read_images(jobs: Sequence[Job], max_pixels: int, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
+def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
     """Yield (job, image) for each file that can be read; the others are named on stderr and counted."""
+    remark = Remarks(lambda text: bar.write(text, file=sys.stderr), TOLD_PER_KIND)
     for job in jobs:
         image_hwc = None
         with _reporting(outcome, bar):
-            image_hwc = read_image(job.source, max_pixels)
+            image_hwc = read_image(job.source, data.max_pixels, data.value_range, remark)
         if image_hwc is None:
             bar.update()
         else:

@@ -13,6 +13,7 @@ from seg.classes import ClassTable
 from seg.config import Config
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.loader import Share, TrainLoader
+from seg.data.range_estimate import settle_value_range
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
 from seg.models import abstract_variables, build_model
@@ -92,6 +93,7 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
         UserError: data that cannot be found, classes that do not match, a batch that cannot be spread, parameters that
             are not there, an initial model of another architecture.
     """
+    config = dataclasses.replace(config, data=settle_value_range(config.data))
     train_set = build_dataset(config.data, "train", config.seed)
     val_set = build_dataset(config.data, "val", config.seed)
     config = with_classes(config, train_set.classes)

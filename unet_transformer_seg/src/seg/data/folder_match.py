@@ -1,0 +1,132 @@
+"""Matches the images of one folder with the masks of another one by what their names share."""
+
+import difflib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg.data.image_file import SUFFIXES
+from seg.data.image_names import composed, describe_folder, find_images, find_unreadable
+from seg.data.list_file import Line
+from seg.data.name_affixes import Affixes, key_of
+from seg.data.pair import Layout, Pair, Search
+from seg.data.pair_advice import advise_masks_folder, describe_no_images, describe_no_match
+from seg.errors import UserError
+from seg.untrusted import escaped, shown
+
+MAX_LOOKED_UP = 5
+"""Images without a mask for which the nearest name is looked up, among at most `MAX_NAMES`."""
+MAX_NAMES = 5000
+MAX_NAMED = 3
+
+
+def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Search:
+    """Return the pairs of two folders.
+
+    Args:
+        layout: the folders.
+        affixes: what the names have before and behind the part that they share.
+        lines: of the list that restricts and orders the images; of no effect where the layout has no list.
+
+    Raises:
+        UserError: a folder is missing or holds no image, or no image has a mask.
+    """
+    search = Search()
+    image_files, mask_files = _list_files(layout, affixes)
+    images = _by_key(image_files, layout.images, affixes.image, search)
+    masks = _by_key(mask_files, layout.masks, affixes.mask, search)
+    if not images:
+        raise UserError(describe_no_images(layout, affixes))
+    keys = _listed_keys(layout, lines, images, search) if layout.stem_list else list(images)
+    if keys and not masks.keys() & set(keys):
+        raise UserError(describe_no_match(layout, [images[key] for key in keys], mask_files))
+    for key in keys:
+        if key in masks:
+            name = images[key].relative_to(layout.images).with_suffix("").as_posix()
+            search.pairs.append(Pair(layout.prefix + name, images[key], masks[key], key))
+    _add_images_without_masks(
+        layout, affixes, {key: images[key] for key in keys if key not in masks}, mask_files, search
+    )
+    if not layout.stem_list:
+        _remark_spare_files(layout, [file for key, file in masks.items() if key not in images], search)
+    return search
+
+
+def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
+    """Return the files of both folders; where one lies in the other, each file is listed once."""
+    for folder in (layout.images, layout.masks):
+        if not os.path.isdir(folder):
+            raise UserError(
+                f"expected a folder {folder}; {describe_folder(folder.parent)}{advise_masks_folder(layout)}"
+            )
+    images, masks = find_images(layout.images), find_images(layout.masks)
+    if os.path.samefile(layout.images, layout.masks):
+        is_mask = {file: affixes.mask != ("", "") and bool(key_of(Path(file.name), affixes.mask)) for file in images}
+        return [file for file in images if not is_mask[file]], [file for file in images if is_mask[file]]
+    images = [file for file in images if layout.masks not in file.parents or layout.masks in layout.images.parents]
+    return images, [
+        file for file in masks if layout.images not in file.parents or layout.images in layout.masks.parents
+    ]
+
+
+def _by_key(files: list[Path], folder: Path, affixes: tuple[str, str], search: Search) -> dict[str, Path]:
+    """Return the files by what images and masks share of their names; a name that occurs twice is a problem."""
+    grouped = defaultdict(list)
+    for file in files:
+        if (key := key_of(file.relative_to(folder), affixes)) is not None:
+            grouped[key].append(file)
+    for key, same in grouped.items():
+        if len(same) > 1:
+            names = ", ".join(escaped(file.name) for file in same)
+            search.problems.append(f"{folder}: {len(same)} files of the stem {shown(key)}: {names}")
+    return {key: same[0] for key, same in grouped.items()}
+
+
+def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path], search: Search) -> list[str]:
+    """Return the keys of the images that a list names; a line that names none is a problem."""
+    by_stem = {composed(f.relative_to(layout.images).with_suffix("").as_posix()): key for key, f in images.items()}
+    by_stem |= {key: key for key in images if key not in by_stem}
+    keys, seen = [], {}
+    for number, line in lines:
+        stem = _stem_of_line(line)
+        key = by_stem.get(stem) or by_stem.get(stem.removeprefix(f"{layout.images.name}/"))
+        if stem in seen:
+            search.problems.append(f"{layout.stem_list}:{number}: {shown(stem)} stands in line {seen[stem]} already")
+        elif key is None:
+            search.problems.append(f"{layout.stem_list}:{number}: no image {layout.images / escaped(stem)}.*")
+        else:
+            keys.append(key)
+        seen.setdefault(stem, number)
+    return keys
+
+
+def _stem_of_line(line: str) -> str:
+    name = composed(line.replace("\\", "/").removeprefix("./"))
+    suffix = os.path.splitext(name)[1]
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
+
+
+def _add_images_without_masks(
+    layout: Layout, affixes: Affixes, without: dict[str, Path], mask_files: list[Path], search: Search
+) -> None:
+    """Add a problem for each image without a mask, with the nearest name for the first ones."""
+    files = [file.relative_to(layout.masks) for file in mask_files[:MAX_NAMES]] if without else []
+    names = {composed(file.with_suffix("").as_posix()): file.as_posix() for file in files}
+    before, behind = affixes.mask
+    for place, (key, image) in enumerate(without.items()):
+        folder, _, stem = key.rpartition("/")
+        mask = layout.masks / folder / f"{before}{stem}{behind}.*"
+        near = difflib.get_close_matches(key, names, n=1) if place < MAX_LOOKED_UP else []
+        hint = f"; the nearest name there is {escaped(names[near[0]])}" if near else ""
+        search.problems.append(f"{image}: no mask {mask} beside it{hint}")
+
+
+def _remark_spare_files(layout: Layout, masks: list[Path], search: Search) -> None:
+    """Tell of masks without an image, and of files that are images of a kind that is not read."""
+    if masks:
+        names = ", ".join(escaped(file.relative_to(layout.masks).as_posix()) for file in masks[:MAX_NAMED])
+        search.remarks.append(
+            f"{layout.masks}: {len(masks)} masks have no image: {names}{', …' * (len(masks) > MAX_NAMED)}"
+        )
+    search.remarks += find_unreadable(layout.images)

@@ -1,0 +1,88 @@
+"""Reads lists of samples as people's editors write them, and finds the files that they name."""
+
+import os
+from pathlib import Path
+
+from seg.data.image_names import composed, describe_folder
+from seg.errors import UserError
+from seg.files import decoded, read_bounded
+from seg.untrusted import escaped, shown
+
+MAX_LIST_BYTES = 1 << 26
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+BYTE_ORDER_MARK = "\ufeff"
+
+Line = tuple[int, str]
+"""(number, text)."""
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the lines of a list that are neither empty nor a comment (#), without blanks around them.
+
+    UTF-8, with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        UserError: naming the file: missing, too large, or other bytes.
+    """
+    try:
+        content = read_bounded(path, MAX_LIST_BYTES)
+    except OSError as error:
+        reason = f"expected a list of samples ({error.strerror or error}); {describe_folder(path.parent)}"
+        raise UserError(f"{escaped(str(path))}: {reason}") from None
+    if content.startswith(UTF_16_MARKS):
+        try:
+            text = content.decode("utf-16").replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: expected a list of samples in UTF-8 or UTF-16, found other bytes") from None
+    else:
+        text = decoded(path, content, "a list of samples")
+    if "\0" in text:
+        raise UserError(f"{path}: expected a list of samples in UTF-8, found zero bytes; save it as UTF-8")
+    lines = ((number, line.strip().strip(BYTE_ORDER_MARK).strip()) for number, line in enumerate(text.split("\n"), 1))
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]
+
+
+def split_line(line: str) -> list[str]:
+    """Return the paths of a line: a tab or comma is between them, or blanks."""
+    separator = next((s for s in ("\t", ",") if s in line), None)
+    return [part.strip().strip('"') for part in line.split(separator)]
+
+
+class NameFinder:
+    """Finds files below a folder by the names that a list gives, which may be spelled as on another system."""
+
+    def __init__(self, root: Path):
+        """Look nothing up yet."""
+        self._root = root
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> Path | None:
+        r"""Return the file of a name, or None: as it stands, with / for \, or in another form of Unicode."""
+        if os.path.isfile(file := self._root / name):
+            return file
+        file = Path("/") if name.startswith("/") else self._root
+        for part in name.replace("\\", "/").split("/"):
+            if part in ("", "."):
+                continue
+            below = file / part
+            if not os.path.lexists(below):
+                below = file / self._listed(file).get(composed(part), part)
+            file = below
+        return file if os.path.isfile(file) else None
+
+    def _listed(self, folder: Path) -> dict[str, str]:
+        """Return composed name → name of what lies in a folder."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = {composed(name): name for name in os.listdir(folder)}
+            except (OSError, ValueError):
+                self._names[folder] = {}
+        return self._names[folder]
+
+
+def expected_pair(path: Path, number: int, line: str) -> UserError:
+    """Return the error of a line that is no pair of paths."""
+    return UserError(
+        f"{path}:{number}: expected an image and a mask path (a tab or comma between them if they have spaces), "
+        f"found {shown(line)}"
+    )

@@ -1,0 +1,64 @@
+"""Counts the pictures in one file: the pages of a TIFF, the frames of an animation."""
+
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from seg.errors import UserError
+
+SUBFILE_TYPE, BITS_PER_SAMPLE, IMAGE_DESCRIPTION = 254, 258, 270
+SMALLER_OR_TRANSPARENCY = 1 | 4
+"""Flags of a TIFF page that is another one in fewer pixels, or that page's transparency."""
+MAX_COUNTED = 1000
+
+
+def refuse_pages(image: Image.Image, path: Path) -> None:
+    """Refuse a file of several pictures, for none of them is the one.
+
+    The further pictures of a JPEG (a preview, a depth map) and the smaller copies in a TIFF belong to its first one;
+    every viewer shows that, and it is read.
+
+    Raises:
+        UserError: naming the number of pages or frames and their sizes.
+    """
+    if image.format in ("JPEG", "MPO") or getattr(image, "n_frames", 1) == 1 and not _imagej_pages(image):
+        return
+    sizes = _tiff_sizes(image) if image.format == "TIFF" else [image.size] * image.n_frames
+    if len(sizes) == 1:
+        return
+    kind = "pages" if image.format == "TIFF" else "frames of an animation"
+    count = f"at least {len(sizes)}" if len(sizes) >= MAX_COUNTED else str(len(sizes))
+    shown = ", ".join(f"{h}×{w}" for w, h in list(dict.fromkeys(sizes))[:5])
+    raise UserError(
+        f"{path}: {count} {kind} (height×width {shown}) where one image was expected; "
+        f"save each of them, 1 to {len(sizes)}, as a file of its own"
+    )
+
+
+def _tiff_sizes(image: Image.Image) -> list[tuple[int, int]]:
+    """Return (width, height) of the pages of their own."""
+    if pages := _imagej_pages(image):
+        return [image.size] * min(pages, MAX_COUNTED)
+    sizes = []
+    for page in range(min(image.n_frames, MAX_COUNTED)):
+        image.seek(page)
+        if page == 0 or not image.tag_v2.get(SUBFILE_TYPE, 0) & SMALLER_OR_TRANSPARENCY:
+            sizes.append(image.size)
+    image.seek(0)
+    return sizes
+
+
+def _imagej_pages(image: Image.Image) -> int:
+    """Return the pages that ImageJ wrote behind the only one that the directory of a TIFF names, or 0."""
+    description = str(image.tag_v2.get(IMAGE_DESCRIPTION, ""))[:1000] if image.format == "TIFF" else ""
+    if not description.startswith("ImageJ="):
+        return 0
+    lines = (line.partition("=") for line in description.splitlines())
+    pages = next((value for name, _, value in lines if name == "images"), "1")
+    if not (pages.isdecimal() and len(pages) < 8 and int(pages) > 1):
+        return 0
+    num_bytes = int(pages) * image.width * image.height * sum(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) // 8
+    place, end = image.fp.tell(), image.fp.seek(0, os.SEEK_END)
+    image.fp.seek(place)
+    return int(pages) if num_bytes <= end else 0  # one page cut out of a stack keeps the text, not the bytes

@@ -1,0 +1,100 @@
+"""Says what lies in a data set that was laid out otherwise than expected, and which setting would read it."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg.config import DataConfig
+from seg.data.image_names import describe_folder, find_images, find_unreadable, is_junk
+from seg.data.name_affixes import Affixes, quoted, suggest_affixes
+from seg.data.pair import Layout
+from seg.errors import UserError
+from seg.untrusted import escaped, shown
+
+MASK_WORD = re.compile("mask|label|annot|truth|target|^gt|_gt|seg", re.IGNORECASE)
+
+MAX_TRIED = 2000
+"""Images whose names are compared for an advice."""
+
+
+def describe_no_match(layout: Layout, images: Sequence[Path], masks: Sequence[Path]) -> str:
+    """Return the message of two folders in which no image has a mask."""
+    first = escaped(images[0].relative_to(layout.images).as_posix())
+    start = f"{layout.masks}: none of {len(images)} images, such as {first}, has a mask there"
+    if not masks and layout.images == layout.masks:
+        masks = find_images(layout.masks)
+    if not masks:
+        unreadable = "".join(f"; {text}" for text in find_unreadable(layout.masks))
+        return f"{start}; {describe_folder(layout.masks)}{unreadable}"
+    image_names = [file.relative_to(layout.images) for file in images[:MAX_TRIED]]
+    mask_names = [file.relative_to(layout.masks) for file in masks]
+    suggestion = suggest_affixes(image_names, mask_names)
+    if suggestion is None:
+        return (
+            f"{start}; of its {len(masks)} files the first is {escaped(mask_names[0].as_posix())}. "
+            "Give an image and its mask the same name, or list the pairs in a file (data.train_split=train.txt)"
+        )
+    affixes, count = suggestion
+    return f"{start} by its name. Set {affixes.settings()}, and {count} of {len(image_names)} images have one"
+
+
+def describe_no_images(layout: Layout, affixes: Affixes) -> str:
+    """Return the message of a folder without images."""
+    stated = f" whose name begins with {shown(affixes.image[0])} and ends with {shown(affixes.image[1])}"
+    unreadable = "".join(f"; {text}" for text in find_unreadable(layout.images))
+    wanted = stated if affixes.image != ("", "") else ""
+    split = f"the split {layout.prefix.rstrip('/')!r} is empty" if layout.prefix else "the folder is empty"
+    return f"{layout.images}: {split}: no image{wanted} is there; {describe_folder(layout.images)}{unreadable}"
+
+
+def advise_masks_folder(layout: Layout) -> str:
+    """Return which setting names the folder of the masks, if only one can be it."""
+    if os.path.isdir(layout.masks):
+        return ""
+    parent = layout.masks.parent
+    others = [folder for folder in _folders(parent) if folder != layout.images and _holds_images(folder)]
+    if len(others) != 1 or layout.masks.name == others[0].name:
+        return ""
+    return f". Set data.masks_dir={quoted(others[0].name)}"
+
+
+def describe_no_layout(config: DataConfig, root: Path, split: str) -> UserError:
+    """Return the error of a split that is not there."""
+    images = root / config.images_dir
+    if os.path.isdir(images):
+        return UserError(
+            f"{root}: nothing says which files of {config.images_dir} are the split {shown(split)}. "
+            f"Set data.val_fraction=0.2, or list them in {escaped(split)}.txt"
+        )
+    base = root / split if os.path.isdir(root / split) else root
+    there = describe_folder(root) if base == root else f"{describe_folder(root)}; {describe_folder(base)}"
+    return UserError(
+        f"{root}: the split {shown(split)} was not found. Looked for the folders "
+        f"{escaped(split)}/{config.images_dir} and {config.images_dir}/{escaped(split)}, and for {config.images_dir} "
+        f"with the list {escaped(split)}.txt; {there}. Set {_suggest_folders(config, base)}"
+    )
+
+
+def _suggest_folders(config: DataConfig, base: Path) -> str:
+    """Return the settings that name the folders of images and masks, with their values if those are plain."""
+    folders = [folder.name for folder in _folders(base) if _holds_images(folder)]
+    masks = [name for name in folders if name == config.masks_dir or MASK_WORD.search(name)]
+    if len(folders) == 2 and len(masks) == 1:
+        images = folders[1 - folders.index(masks[0])]
+        return f"data.images_dir={quoted(images)} data.masks_dir={quoted(masks[0])}"
+    return "data.images_dir, data.masks_dir and data.train_split, data.val_split, data.test_split."
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return sorted(e for e in parent.iterdir() if e.is_dir() and not is_junk(e.name)) if parent.is_dir() else []
+    except OSError:
+        return []
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        return bool(find_images(folder))
+    except UserError:
+        return False

@@ -1,0 +1,46 @@
+"""Settles one range of values for a whole data set, so that a dark image of it stays dark."""
+
+import dataclasses
+import logging
+
+from seg.config import DataConfig
+from seg.data.image_file import read_largest_value
+from seg.data.splits import find_split
+from seg.data.value_range import AUTO, choose_bits
+from seg.errors import UserError
+
+log = logging.getLogger("seg")
+
+MAX_IMAGES = 64
+"""Training images that are looked at, evenly spread."""
+
+
+def settle_value_range(config: DataConfig) -> DataConfig:
+    """Return the config with the range of values of its training images, where they do not state it themselves.
+
+    File by file the range would be guessed anew, and a dark image would come out as bright as the others. The
+    run keeps the range, and so the model is given later images as it was given these.
+    """
+    if config.dataset != "image_folder" or config.value_range != AUTO:
+        return config
+    pairs = find_split(config, "train").pairs
+    images = [pair.image for pair in pairs[:: max(1, len(pairs) // MAX_IMAGES)]][:MAX_IMAGES]
+    largest = []
+    for image in images:
+        try:
+            largest.append(read_largest_value(image, config.max_pixels))
+        except UserError:
+            continue  # told when the image is read
+    wide = [value for value in largest if value is not None]
+    if not wide:
+        return config
+    white = float((1 << choose_bits(max(wide))) - 1)
+    log.warning(
+        "warning: data.value_range: the values of %d of %d training images reach %g and state no range; "
+        "[0, %g] is used, 0 being black. State another one if that is wrong",
+        len(wide),
+        len(images),
+        max(wide),
+        white,
+    )
+    return dataclasses.replace(config, value_range=(0.0, white))

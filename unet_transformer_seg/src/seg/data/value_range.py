@@ -1,0 +1,119 @@
+"""From values of more than 8 bits to the 8 bits that a model sees: which value is black, and which one is white.
+
+A 16-bit file often holds the 10, 12 or 14 bits of a sensor, and seldom says so. The rules, in their order:
+  1. `data.value_range` = [black, white] counts, and what lies beyond is clipped.
+  2. The number of bits that the file states counts, if its values fit in there.
+  3. Whole numbers have the fewest of 8, 10, 12, 14 and 16 bits that hold the largest one. Fewer than 16 are a guess,
+     and a remark names the value.
+  4. Floats have the range 0 … 1 if they lie in it; from 16 on they are taken as whole numbers are.
+  5. Anything else is refused, with the setting that makes it readable.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from seg.data.remarks import Remark
+from seg.errors import UserError
+
+ValueRange = tuple[float, float]
+"""(black, white); `AUTO` leaves it to the file."""
+
+AUTO: ValueRange = (0.0, 0.0)
+DEPTHS = (8, 10, 12, 14, 16)
+SMALLEST_WHITE = 16
+"""Floats above 1 whose largest value is below this are neither 0 … 1 nor whole numbers in disguise."""
+
+
+def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path: Path, remark: Remark) -> np.ndarray:
+    """Return uint8 of the same shape, 0 = black, 255 = white.
+
+    Args:
+        values: bool, whole numbers or floats.
+        value_range: the setting, or `AUTO`.
+        stated_bits: that the file says its values have; 0: it says nothing.
+        path: for messages.
+        remark: told of a guess, of two statements that differ, and of clipped values.
+
+    Raises:
+        UserError: values that are not finite, or a range that no rule covers.
+    """
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * 255
+    if values.dtype == np.uint8:
+        return values
+    low, high = _extent(values, path)
+    if value_range != AUTO:
+        return _by_range(values, value_range, low, high, stated_bits, path, remark)
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.rint(values * values.dtype.type(255)).astype(np.uint8)
+    if low < 0 or high > 65535 or (values.dtype.kind == "f" and high < SMALLEST_WHITE):
+        raise UserError(
+            f"{path}: {values.dtype} values from {low:g} to {high:g}; which ones are black and white? "
+            f"For all of them set data.value_range: [{low:g}, {high:g}]"
+        )
+    bits = choose_bits(high, stated_bits)
+    if stated_bits and bits != stated_bits:
+        remark(
+            "bit depth", path, f"it states {stated_bits} bits, but its largest value is {high:g}; read as {bits} bits"
+        )
+    elif not stated_bits and bits < 16:
+        remark("bit depth", path, _describe_guess(values.dtype, high, bits))
+    return shift_down(values, bits)
+
+
+def largest_value(values: np.ndarray) -> float | None:
+    """Return the largest value if the number of bits is to be chosen by it (see the rules above), else None."""
+    if values.dtype in (np.bool_, np.uint8):
+        return None
+    low, high = values.min().item(), values.max().item()
+    smallest = SMALLEST_WHITE if values.dtype.kind == "f" else 0
+    return high if low >= 0 and smallest <= high <= 65535 else None
+
+
+def choose_bits(largest: float, stated_bits: int = 0) -> int:
+    """Return the number of bits of values up to `largest`: as stated, or the fewest usual ones."""
+    if largest < 1 << stated_bits and stated_bits >= 8:
+        return stated_bits
+    return next(bits for bits in DEPTHS if largest < 1 << bits)
+
+
+def shift_down(values: np.ndarray, bits: int) -> np.ndarray:
+    """Return the upper 8 of `bits` bits."""
+    if values.dtype.kind != "f":
+        return (values >> (bits - 8)).astype(np.uint8)
+    scaled = values / (1 << (bits - 8))
+    return np.minimum(np.rint(scaled) if bits == 8 else scaled, 255).astype(np.uint8)
+
+
+def _describe_guess(dtype: np.dtype, largest: float, bits: int) -> str:
+    return (
+        f"its largest value is {largest:g}, so its {dtype} values are read as {bits} bits, {(1 << bits) - 1} = white; "
+        "data.value_range: [black, white] states another range"
+    )
+
+
+def _extent(values: np.ndarray, path: Path) -> tuple[float, float]:
+    low, high = values.min().item(), values.max().item()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = np.count_nonzero(~np.isfinite(values))
+        raise UserError(f"{path}: {count} of {values.size} values are NaN or infinite; replace them by numbers")
+    return low, high
+
+
+def _by_range(
+    values: np.ndarray, value_range: ValueRange, low: float, high: float, stated_bits: int, path: Path, remark: Remark
+) -> np.ndarray:
+    """Return the values between black and white in 256 steps."""
+    black, white = value_range
+    setting = f"[{black:g}, {white:g}]"
+    if low < black or high > white:
+        remark("value range", path, f"its values {low:g} … {high:g} are clipped to data.value_range {setting}")
+    elif (high - black) * 256 < white - black:
+        remark("value range", path, f"its values {low:g} … {high:g} are all black in data.value_range {setting}")
+    elif stated_bits and white != (1 << stated_bits) - 1:
+        remark("value range", path, f"it states {stated_bits} bits; data.value_range {setting} is followed")
+    clipped = np.clip(values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64), black, white)
+    if values.dtype.kind != "f" and white - black >= 255:  # as many steps as `shift_down`
+        return ((clipped - black) * (256 / (white - black + 1))).astype(np.uint8)
+    return np.rint((clipped - black) * (255 / (white - black))).astype(np.uint8)
