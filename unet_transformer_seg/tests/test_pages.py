@@ -39,7 +39,9 @@ def test_smaller_copies_and_the_previews_of_a_jpeg_are_no_pages(pictures, tmp_pa
     pictures[2].save(tmp_path / "a.tif", save_all=True, append_images=[small])
     assert (read_image(tmp_path / "a.tif") == 100).all()
     pictures[2].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[small])
-    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - 100).max() < 3
+    remarks = []
+    found = read_image(tmp_path / "a.jpg", remark=lambda kind, *_: remarks.append(kind))
+    assert np.abs(found.astype(int) - 100).max() < 3 and remarks == ["pictures"]
 
 
 def test_the_pages_that_imagej_hides_behind_one_are_counted(tmp_path):

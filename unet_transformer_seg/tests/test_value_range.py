@@ -61,7 +61,7 @@ def test_a_guess_names_the_largest_value_and_the_setting(picture, tmp_path, capl
     picture[0, 0] = 255
     Image.fromarray(picture.astype(np.uint16) * 2).save(tmp_path / "dark.tif")
     read_image(tmp_path / "dark.tif")
-    assert "dark.tif: its largest value is 510" in caplog.text and "data.value_range: [black, white]" in caplog.text
+    assert "dark.tif: its largest value is 510" in caplog.text and "set data.value_range=[0,65535]" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
@@ -171,10 +171,10 @@ def test_32_bit_tiffs(picture, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.array([[-1000, 400]], np.int16), r"int16 values from -1000 to 400; .* data.value_range: \[-1000, 400\]"),
-        (np.array([[-0.5, 0.5]], np.float32), r"data.value_range: \[-0.5, 0.5\]"),
-        (np.array([[0, 1.02]], np.float32), r"data.value_range: \[0, 1.02\]"),
-        (np.array([[0, 70_000]], np.int32), r"data.value_range: \[0, 70000\]"),
+        (np.array([[-1000, 400]], np.int16), r"int16 values from -1000 to 400; .* data.value_range=\[-1000,400\]"),
+        (np.array([[-0.5, 0.5]], np.float32), r"data.value_range=\[-0.5,0.5\]"),
+        (np.array([[0, 1.02]], np.float32), r"data.value_range=\[0,1.02\]"),
+        (np.array([[0, 70_000]], np.int32), r"data.value_range=\[0,70000\]"),
     ],
 )
 def test_a_range_that_no_rule_covers_is_refused_and_the_advice_works(values, message, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from seg.data import array_file
-from seg.data.file_kind import read_kind
+from seg.data.image_kind import read_kind
 from seg.data.mask import Mask, mask_of_array, mask_of_image
 from seg.data.orientation import turn_upright
 from seg.data.pages import refuse_pages
@@ -69,7 +69,7 @@ def read_image(
     def convert(image: Image.Image, file: BinaryIO) -> np.ndarray:
         return to_rgb(image, file, path, value_range, remark)
 
-    return _read(path, max_pixels, convert, lambda array: rgb_values(array, path, value_range, remark))
+    return _read(path, max_pixels, remark, convert, lambda array: rgb_values(array, path, value_range, remark))
 
 
 def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> float | None:
@@ -84,10 +84,10 @@ def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> floa
     def convert(image: Image.Image, file: BinaryIO) -> float | None:
         if not is_wide(image):
             return None
-        values, bits = wide_values(image, file, path, remark=lambda *_: None)
-        return None if bits else largest_value(values)
+        values, bits = wide_values(image, file, path, _say_nothing)
+        return None if bits else largest_value(values, path)
 
-    return _read(path, max_pixels, convert, largest_value)
+    return _read(path, max_pixels, _say_nothing, convert, lambda array: largest_value(array, path))
 
 
 def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark = log_remark) -> Mask:
@@ -102,12 +102,13 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
         remark_channels(image, path, remark)
         return mask_of_image(image, path)
 
-    return _read(path, max_pixels, convert, lambda array: mask_of_array(array, path))
+    return _read(path, max_pixels, remark, convert, lambda array: mask_of_array(array, path))
 
 
 def _read(
     path: Path,
     max_pixels: int,
+    remark: Remark,
     convert: Callable[[Image.Image, BinaryIO], Content],
     convert_array: Callable[[np.ndarray], Content],
 ) -> Content:
@@ -124,7 +125,7 @@ def _read(
                     raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")
                 if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
                     raise UserError(f"{path}: a JPEG of more than {MAX_SCANS} scans would take very long; save it anew")
-                refuse_pages(image, path)
+                refuse_pages(image, path, remark)
                 return convert(image, file)
     except UserError:
         raise
@@ -140,6 +141,10 @@ def _read(
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # decoders answer damage with nearly any exception
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def _say_nothing(kind: str, path: Path, text: str) -> None:
+    """Take a remark of a file that will be read again."""
 
 
 def _has_too_many_scans(file: BinaryIO) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from seg.data.remarks import Remark
 from seg.errors import UserError
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, IMAGE_DESCRIPTION = 254, 258, 270
@@ -13,16 +14,20 @@ SMALLER_OR_TRANSPARENCY = 1 | 4
 MAX_COUNTED = 1000
 
 
-def refuse_pages(image: Image.Image, path: Path) -> None:
+def refuse_pages(image: Image.Image, path: Path, remark: Remark) -> None:
     """Refuse a file of several pictures, for none of them is the one.
 
-    The further pictures of a JPEG (a preview, a depth map) and the smaller copies in a TIFF belong to its first one;
-    every viewer shows that, and it is read.
+    The smaller copies in a TIFF, and the further pictures of a JPEG (a preview, a depth map), belong to the first one;
+    every viewer shows that, and it is read. A remark tells of those of a JPEG.
 
     Raises:
         UserError: naming the number of pages or frames and their sizes.
     """
-    if image.format in ("JPEG", "MPO") or getattr(image, "n_frames", 1) == 1 and not _imagej_pages(image):
+    if image.format in ("JPEG", "MPO"):
+        if getattr(image, "n_frames", 1) > 1:
+            remark("pictures", path, f"it holds {image.n_frames} pictures; the first is read, as viewers show it")
+        return
+    if getattr(image, "n_frames", 1) == 1 and not _imagej_pages(image):
         return
     sizes = _tiff_sizes(image) if image.format == "TIFF" else [image.size] * image.n_frames
     if len(sizes) == 1:

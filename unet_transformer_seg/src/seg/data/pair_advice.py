@@ -63,9 +63,10 @@ def describe_no_layout(config: DataConfig, root: Path, split: str) -> UserError:
     """Return the error of a split that is not there."""
     images = root / config.images_dir
     if os.path.isdir(images):
+        fraction = "test_fraction" if split == config.test_split else "val_fraction"
         return UserError(
             f"{root}: nothing says which files of {config.images_dir} are the split {shown(split)}. "
-            f"Set data.val_fraction=0.2, or list them in {escaped(split)}.txt"
+            f"Set data.{fraction}=0.2, or list them in {escaped(split)}.txt"
         )
     base = root / split if os.path.isdir(root / split) else root
     there = describe_folder(root) if base == root else f"{describe_folder(root)}; {describe_folder(base)}"

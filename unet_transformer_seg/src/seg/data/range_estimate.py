@@ -25,19 +25,17 @@ def settle_value_range(config: DataConfig) -> DataConfig:
         return config
     pairs = find_split(config, "train").pairs
     images = [pair.image for pair in pairs[:: max(1, len(pairs) // MAX_IMAGES)]][:MAX_IMAGES]
-    largest = []
-    for image in images:
-        try:
-            largest.append(read_largest_value(image, config.max_pixels))
-        except UserError:
-            continue  # told when the image is read
+    try:
+        largest = [read_largest_value(image, config.max_pixels) for image in images]
+    except UserError:  # told when the image is read
+        return config
     wide = [value for value in largest if value is not None]
     if not wide:
         return config
     white = float((1 << choose_bits(max(wide))) - 1)
     log.warning(
         "warning: data.value_range: the values of %d of %d training images reach %g and state no range; "
-        "[0, %g] is used, 0 being black. State another one if that is wrong",
+        "[0, %g] is used. If white is another value, 65535 for example, set data.value_range=[0,65535]",
         len(wide),
         len(images),
         max(wide),

@@ -35,7 +35,7 @@ def find_split(config: DataConfig, split: Split) -> Search:
     chosen = {group for group in groups if parts[group] == split}
     grouped = f", {len(chosen)} of {len(parts)} groups" if config.group_pattern else ""
     notes = [f"{len(pairs)} of {len(pool.pairs)} images{grouped}"]
-    return Search(pairs, pool.problems, pool.remarks, notes)
+    return Search(pairs, pool.problems, pool.remarks if split == "train" else [], notes)
 
 
 def divide(groups: Sequence[str], config: DataConfig) -> dict[str, Split]:

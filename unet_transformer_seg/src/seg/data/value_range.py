@@ -47,11 +47,7 @@ def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path
         return _by_range(values, value_range, low, high, stated_bits, path, remark)
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(values * values.dtype.type(255)).astype(np.uint8)
-    if low < 0 or high > 65535 or (values.dtype.kind == "f" and high < SMALLEST_WHITE):
-        raise UserError(
-            f"{path}: {values.dtype} values from {low:g} to {high:g}; which ones are black and white? "
-            f"For all of them set data.value_range: [{low:g}, {high:g}]"
-        )
+    _check_covered(values.dtype, low, high, path)
     bits = choose_bits(high, stated_bits)
     if stated_bits and bits != stated_bits:
         remark(
@@ -62,13 +58,19 @@ def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path
     return shift_down(values, bits)
 
 
-def largest_value(values: np.ndarray) -> float | None:
-    """Return the largest value if the number of bits is to be chosen by it (see the rules above), else None."""
+def largest_value(values: np.ndarray, path: Path) -> float | None:
+    """Return the largest value if the number of bits is to be chosen by it (see the rules above), else None.
+
+    Raises:
+        UserError: as `to_bytes`.
+    """
     if values.dtype in (np.bool_, np.uint8):
         return None
-    low, high = values.min().item(), values.max().item()
-    smallest = SMALLEST_WHITE if values.dtype.kind == "f" else 0
-    return high if low >= 0 and smallest <= high <= 65535 else None
+    low, high = _extent(values, path)
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        return None
+    _check_covered(values.dtype, low, high, path)
+    return high
 
 
 def choose_bits(largest: float, stated_bits: int = 0) -> int:
@@ -88,9 +90,18 @@ def shift_down(values: np.ndarray, bits: int) -> np.ndarray:
 
 def _describe_guess(dtype: np.dtype, largest: float, bits: int) -> str:
     return (
-        f"its largest value is {largest:g}, so its {dtype} values are read as {bits} bits, {(1 << bits) - 1} = white; "
-        "data.value_range: [black, white] states another range"
+        f"its largest value is {largest:g}, so its {dtype} values are read as {bits} bits, {(1 << bits) - 1} being "
+        "white. If white is another value, 65535 for example, set data.value_range=[0,65535]"
     )
+
+
+def _check_covered(dtype: np.dtype, low: float, high: float, path: Path) -> None:
+    """Refuse a range that no rule covers."""
+    if low < 0 or high > 65535 or (dtype.kind == "f" and high < SMALLEST_WHITE):
+        raise UserError(
+            f"{path}: {dtype} values from {low:g} to {high:g}; which ones are black and white? "
+            f"To show all of them set data.value_range=[{low:g},{high:g}]"
+        )
 
 
 def _extent(values: np.ndarray, path: Path) -> tuple[float, float]:
@@ -106,7 +117,7 @@ def _by_range(
 ) -> np.ndarray:
     """Return the values between black and white in 256 steps."""
     black, white = value_range
-    setting = f"[{black:g}, {white:g}]"
+    setting = f"= [{black:g}, {white:g}]"
     if low < black or high > white:
         remark("value range", path, f"its values {low:g} … {high:g} are clipped to data.value_range {setting}")
     elif (high - black) * 256 < white - black:
