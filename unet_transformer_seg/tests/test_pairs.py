@@ -184,6 +184,32 @@ def test_a_root_of_two_folders_advises_a_fraction_and_the_advice_works(tmp_path)
     assert len(names(config)) == 8 and len(names(config, "val")) == 2
 
 
+def test_the_advice_leads_from_a_competitions_folders_to_a_training(tmp_path):
+    """One message after the other, each followed: `train` and `train_masks`, a suffix, and no validation."""
+    for number in range(10):
+        write(tmp_path / f"train/{number:02}.jpg")
+        write(tmp_path / f"train_masks/{number:02}_mask.gif")
+    config, messages = config_of(tmp_path), []
+    while not messages or messages[-1]:
+        messages.append("")
+        try:
+            assert len(names(config)) == 8 and len(names(config, "val")) == 2
+        except UserError as error:
+            messages[-1] = str(error)
+            config = follow(messages[-1], config)
+    assert ["train_masks" in messages[0], "val_fraction" in messages[1], "_mask" in messages[2]] == [True] * 3
+
+
+def test_lists_of_stems_in_a_folder_of_their_own(tmp_path):
+    for stem in ("2007_1", "2007_2"):
+        write(tmp_path / f"JPEGImages/{stem}.jpg")
+        write(tmp_path / f"SegmentationClass/{stem}.png")
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / "ImageSets/train.txt").write_text("2007_2\n")
+    settings = {"images_dir": "JPEGImages", "masks_dir": "SegmentationClass", "train_split": "ImageSets/train.txt"}
+    assert names(config_of(tmp_path, **settings)) == ["2007_2"]
+
+
 def test_an_empty_split_says_what_is_there(tmp_path):
     for folder in ("images", "labels"):
         (tmp_path / "train" / folder).mkdir(parents=True)

@@ -147,4 +147,4 @@ def test_check_prints_the_sizes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["check", "--config", str(tmp_path / "c.yaml")])
     assert check.main() == EXIT_OK
     output = capsys.readouterr().out
-    assert "of 20 images, " in output and "of 6 groups; height" in output and "warning" not in output
+    assert "images; drawn from 20, " in output and "of 6 groups; height" in output and "warning" not in output

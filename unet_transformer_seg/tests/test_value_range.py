@@ -1,5 +1,6 @@
 """The same picture of 8, 12, 14 and 16 bits is the same image; what is guessed, clipped or contradictory is told."""
 
+import re
 import struct
 import zlib
 
@@ -61,7 +62,11 @@ def test_a_guess_names_the_largest_value_and_the_setting(picture, tmp_path, capl
     picture[0, 0] = 255
     Image.fromarray(picture.astype(np.uint16) * 2).save(tmp_path / "dark.tif")
     read_image(tmp_path / "dark.tif")
-    assert "dark.tif: its largest value is 510" in caplog.text and "set data.value_range=[0,65535]" in caplog.text
+    assert "dark.tif: its largest value is 510" in caplog.text
+    black, white = re.search(r"set data.value_range=\[(\d+),(\d+)\]", caplog.text).groups()
+    found, remarks = read(tmp_path / "dark.tif", (float(black), float(white)))  # followed
+    np.testing.assert_array_equal(found, picture.astype(np.uint16) * 2 >> 8)
+    assert not remarks
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

@@ -68,7 +68,7 @@ def describe_no_layout(config: DataConfig, root: Path, split: str) -> UserError:
             f"{root}: nothing says which files of {config.images_dir} are the split {shown(split)}. "
             f"Set data.{fraction}=0.2, or list them in {escaped(split)}.txt"
         )
-    base = root / split if os.path.isdir(root / split) else root
+    base = root / split if _folders(root / split) else root
     there = describe_folder(root) if base == root else f"{describe_folder(root)}; {describe_folder(base)}"
     return UserError(
         f"{root}: the split {shown(split)} was not found. Looked for the folders "

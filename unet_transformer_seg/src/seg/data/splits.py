@@ -34,7 +34,7 @@ def find_split(config: DataConfig, split: Split) -> Search:
     pairs = [pair for pair, group in zip(pool.pairs, groups, strict=True) if parts[group] == split]
     chosen = {group for group in groups if parts[group] == split}
     grouped = f", {len(chosen)} of {len(parts)} groups" if config.group_pattern else ""
-    notes = [f"{len(pairs)} of {len(pool.pairs)} images{grouped}"]
+    notes = [f"drawn from {len(pool.pairs)}{grouped}"]
     return Search(pairs, pool.problems, pool.remarks if split == "train" else [], notes)
 
 
