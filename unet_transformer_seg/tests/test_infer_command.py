@@ -1,5 +1,7 @@
+import copy
 import dataclasses
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from seg.checkpoints import CheckpointStore
 from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.config_reader import override_config
 from seg.inference.output import plan_jobs, probabilities_file, save_mask, save_overlay
 from seg.inference.predictor import Predictor
 from seg.models import build_model
@@ -313,3 +316,35 @@ def test_links_are_neither_searched_nor_followed_out_of_the_results(infer_with, 
     assert infer_with("--no-overlay", "--out", out, tmp_path / "in") == 2
     assert f"{out / 'sub'} leads out of it by a link" in capsys.readouterr().err
     assert files(elsewhere) == ["secret.png"]
+
+
+# Settings as arguments
+
+
+def test_a_setting_that_a_message_advises_is_taken_as_an_argument(predictor, infer_with, tmp_path, monkeypatch, capsys):
+    """And a file whose name has a '=' stays a file."""
+
+    def load(_folder, _checkpoint, overrides):
+        with_settings = copy.copy(predictor)
+        with_settings.config = override_config(predictor.config, overrides)
+        return with_settings
+
+    dark = np.random.default_rng(0).integers(0, 3000, (16, 24), dtype=np.uint16)
+    source = tmp_path / "a=b.tif"
+    Image.fromarray(dark).save(source)
+    assert infer_with("--out", tmp_path / "first", source) == 0
+    advised = re.search(r"(data.value_range=\S+)", capsys.readouterr().err)[1]
+    monkeypatch.setattr("seg.inference.predictor.load_predictor", load)
+    monkeypatch.setattr(sys, "argv", ["infer", "--run", str(next((tmp_path / "runs").iterdir())), "--out"])
+    sys.argv += [str(tmp_path / "second"), str(source), advised]
+    assert infer.main() == 0
+    assert "warning" not in capsys.readouterr().err
+    expected = predictor.predict(np.repeat((dark >> 8).astype(np.uint8)[..., None], 3, axis=2))
+    np.testing.assert_array_equal(read(tmp_path / "second/a=b.png"), expected)
+
+
+def test_settings_without_an_image_and_wrong_settings_are_refused(infer_with, tmp_path, capsys):
+    assert infer_with("--out", tmp_path / "out", "data.max_pixels=5") == 2
+    assert "settings alone: data.max_pixels=5" in capsys.readouterr().err
+    assert infer_with("--out", tmp_path / "out", write_image(tmp_path / "a.png"), "data.max_pixel=5") == 2
+    assert "did you mean 'data.max_pixels'" in capsys.readouterr().err

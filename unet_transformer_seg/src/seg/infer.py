@@ -35,8 +35,19 @@ def parse_arguments() -> argparse.Namespace:
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="IMAGE", help="files, and folders with images")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders with images, and settings as key=value, for example data.value_range=[0,4095]",
+    )
     return parser.parse_intermixed_args()
+
+
+def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
+    settings = [text for text in inputs if "=" in text and not Path(text).exists()]
+    return [Path(text) for text in inputs if text not in settings], settings
 
 
 def list_overrides(arguments: argparse.Namespace) -> list[str]:
@@ -50,8 +61,11 @@ def list_overrides(arguments: argparse.Namespace) -> list[str]:
 def main() -> int:
     """Segment all images that can be read; return the exit code."""
     arguments = parse_arguments()
-    folder, overrides = arguments.run or arguments.model, list_overrides(arguments)
+    inputs, settings = part_inputs(arguments.inputs)
+    folder, overrides = arguments.run or arguments.model, [*settings, *list_overrides(arguments)]
     load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+    if not inputs:
+        raise UserError(f"expected images or folders, found settings alone: {', '.join(settings)}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
@@ -59,11 +73,11 @@ def main() -> int:
     from seg.inference.predictor import load_predictor
     from seg.inference.segment_files import segment_files
 
-    jobs = plan_jobs(arguments.inputs, arguments.out)
+    jobs = plan_jobs(inputs, arguments.out)
     for job in jobs:
         if job.is_renamed:
             print(f"{job.source}: the results are called {job.stem.name}, as their own name is taken or not safe")
-    for link in [link for path in arguments.inputs for link in folder_links(path)]:
+    for link in [link for path in inputs for link in folder_links(path)]:
         print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
