@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from seg.data import array_file
+from seg.data.deep_colours import has_deep_colours, read_deep_colours
 from seg.data.image_kind import read_kind
 from seg.data.mask import Mask, mask_of_array, mask_of_image
 from seg.data.orientation import turn_upright
@@ -98,6 +99,8 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
     """
 
     def convert(image: Image.Image, file: BinaryIO) -> Mask:
+        if has_deep_colours(image):
+            return mask_of_array(read_deep_colours(image, file, path, remark, exact=True), path)
         turn_upright(image, path, remark)
         remark_channels(image, path, remark)
         return mask_of_image(image, path)
