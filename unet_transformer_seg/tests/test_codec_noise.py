@@ -8,9 +8,12 @@ import sys
 import threading
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from seg.data.codec_noise import codecs_silenced
+from seg.data.image_file import read_image
+from seg.errors import UserError
 
 
 def damaged_tiff():
@@ -67,3 +70,10 @@ def test_it_is_silent_until_the_last_thread_is_done(capfd):
     thread.join()
     print_in_c(b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+def test_a_damaged_image_is_named_by_us_alone(tmp_path, capfd):
+    (tmp_path / "a.tif").write_bytes(damaged_tiff())
+    with pytest.raises(UserError, match=f"{tmp_path / 'a.tif'}: "):
+        read_image(tmp_path / "a.tif")
+    assert capfd.readouterr().err == ""
