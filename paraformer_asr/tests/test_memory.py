@@ -80,7 +80,10 @@ def test_out_of_memory_says_what_was_asked_for_and_what_would_need_less(monkeypa
     lines = memory.explain_out_of_memory(setup, program(3 * 10**9, 0, 0, 0)).splitlines()
     assert "training.batch_seconds 10 in 1 part(s), the largest batches 9 × 1 s, on 2 device(s)" in lines[0]
     assert lines[0].endswith("the step needs 3.00 GB on each device")
-    assert lines[1] == "  with model.remat=true: 1.00 MB" and lines[-1] == "  or with a smaller training.batch_seconds"
+    assert (
+        lines[1] == "  with model.remat=true: 1.00 MB"
+        and lines[-1] == "  or, in a new run, with a smaller training.batch_seconds"
+    )
 
 
 def test_the_signs_of_memory_running_out():

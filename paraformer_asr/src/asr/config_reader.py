@@ -14,7 +14,7 @@ import yaml
 from asr.config import Config, TokenizerConfig
 from asr.config_rules import check_config
 from asr.errors import UserError
-from asr.files import Reader, read_bounded
+from asr.files import Reader, read_bounded, replace_text
 from asr.untrusted import escaped, shown
 from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, compose
 
@@ -103,9 +103,24 @@ def override_config(config: Config, overrides: list[str] | tuple[str, ...]) -> C
     return config
 
 
+def read_config_text(text: str, where: str) -> Config:
+    """Return the config that a text holds, as `load_config` does of a file.
+
+    Args:
+        text: YAML.
+        where: it stands, for messages.
+    """
+    return _checked(_build(Config, compose(text.encode(), where), "", where), (), where)
+
+
 def save_config(config: Config, path: Path) -> None:
-    """Write `config` so that `load_config` returns an equal one."""
-    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110))
+    """Write `config` so that `load_config` returns an equal one; after a power failure the file is there, whole."""
+    replace_text(path, config_text(config))
+
+
+def config_text(config: Config) -> str:
+    """Return `config` as YAML."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110)
 
 
 def to_plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
     config.yaml        all settings, resolved; loads back equal
     tokenizer.json     the tokens; with subwords bpe.model besides
     cmvn.txt           mean and variance of the features, unless features.cmvn is none
+    record.json        what the run was made of and what was changed since, see `asr.training.run_record`
     environment.json   versions, devices, flags, commit, command
     train.log          what the terminal showed, and each logged step
     results.csv        one row for each evaluation
@@ -14,6 +15,7 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
     checkpoints/       states to resume from and to predict with
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -25,6 +27,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -99,8 +102,16 @@ class RunDir:
         return self.path / "samples"
 
 
-def create_run_dir(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None) -> RunDir:
+def create_run_dir(
+    config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, write_more: Callable[[RunDir], None] = lambda run: None
+) -> RunDir:
     """Make the directory of a new run, and write down what it starts from.
+
+    Args:
+        config: the resolved settings.
+        tokenizer: of the run.
+        cmvn: normalisation of the features, or None.
+        write_more: writes what else belongs to a complete beginning; `environment.json` is the last file.
 
     Raises:
         UserError: a name that is no file name, or a place that cannot be written to.
@@ -119,6 +130,7 @@ def create_run_dir(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None) -> R
         tokenizer.save(run.path)
         if cmvn is not None:
             save_cmvn(run.cmvn_file, cmvn)
+        write_more(run)
         run.environment_file.write_text(json.dumps(describe_environment(), indent=1) + "\n")
     except OSError as error:
         if run is not None:
@@ -152,16 +164,27 @@ def load_run(path: Path) -> tuple[Config, Tokenizer, Cmvn | None]:
         UserError: not a run directory, or a file of it that cannot be read.
     """
     run = open_run_dir(path)
-    config = load_config(run.config_file)
+    with _own_file():
+        config, tokenizer = load_config(run.config_file), load_tokenizer(run.path)
     if config.features.cmvn == "none":
-        return config, load_tokenizer(run.path), None
+        return config, tokenizer, None
     _check_there(run.cmvn_file)
-    return config, load_tokenizer(run.path), load_cmvn(run.cmvn_file)
+    with _own_file():
+        return config, tokenizer, load_cmvn(run.cmvn_file)
 
 
 def _check_there(file: Path) -> None:
     if not file.is_file():
-        raise UserError(f"{file.parent}: not a complete run directory, {file.name} is missing")
+        raise UserError(f"{file.parent}: not a complete run directory, {file} is missing; put it back")
+
+
+@contextlib.contextmanager
+def _own_file() -> Iterator[None]:
+    """Say of a file that cannot be read that it is the run's own."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}. It is a file of the run: put it back") from None
 
 
 def describe_environment() -> dict:

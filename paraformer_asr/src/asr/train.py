@@ -1,17 +1,18 @@
 """Train a model: `python -m asr.train --config CONFIG [key=value …]`."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from asr.cli import run_training_command
 from asr.config import Config
-from asr.config_reader import load_config, load_start_config, to_plain
+from asr.config_reader import load_start_config, override_config, to_plain
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
 from asr.signals import EXIT_CODES
 from asr.training.guardian import run_guarded
+from asr.training.record_file import ALLOWED_NAMES, load_own_config
+from asr.training.resume_rules import keep_decided
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,6 +30,14 @@ def parse_arguments() -> argparse.Namespace:
         "--init", metavar="FOLDER", help="begin with the weights of this model folder or run (setting: init)"
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this run directory")
+    parser.add_argument(
+        "--allow-changed",
+        metavar="NAMES",
+        default="",
+        help="with --resume: go on although this is not what the run was made of, separated by commas: "
+        "data (utterances, texts or sounds), tokenizer and normalisation (these files of the run directory), "
+        "config (a config.yaml edited by hand)",
+    )
     parser.add_argument("--max-minutes", type=float, help="save and stop after so many minutes, to be resumed")
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps for Perfetto")
     parser.add_argument(
@@ -54,10 +63,13 @@ def read_config(arguments: argparse.Namespace) -> Config:
         return load_start_config(arguments.config, [*arguments.overrides, *init])
     if arguments.init is not None or any(override.startswith("init=") for override in arguments.overrides):
         raise UserError("--init begins a new run: give it with --config. A resumed run goes on with its own weights")
-    config = load_config(arguments.resume / "config.yaml", arguments.overrides)
+    if not arguments.resume.is_dir():
+        raise UserError(f"--resume: expected a run directory, such as runs/20250131_120000_name, at {arguments.resume}")
+    own = load_own_config(arguments.resume)
+    config = keep_decided(own, override_config(own, arguments.overrides))
     if arguments.config is not None:
         given = load_start_config(arguments.config, arguments.overrides)
-        given = _as_resolved(given, config)
+        given = keep_decided(config, given)
         if differing := _differences(to_plain(given), to_plain(config)):
             raise UserError(
                 f"{arguments.resume} was started with other settings than {arguments.config}: "
@@ -66,12 +78,18 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return config
 
 
-def _as_resolved(given: Config, resolved: Config) -> Config:
-    """Return the config with those values of the resolved one that it leaves to the data and the devices."""
-    widths = {name: getattr(given.model, name) or getattr(resolved.model, name) for name in ("vocab_size", "input_dim")}
-    rows = given.training.row_multiple or resolved.training.row_multiple
-    training = dataclasses.replace(given.training, row_multiple=rows)
-    return dataclasses.replace(given, model=dataclasses.replace(given.model, **widths), training=training)
+def allowed_names(arguments: argparse.Namespace) -> list[str]:
+    """Return what may be other than the run was made of.
+
+    Raises:
+        UserError: an unknown name, or no run to resume.
+    """
+    names = [name.strip() for name in arguments.allow_changed.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in ALLOWED_NAMES]:
+        raise UserError(f"--allow-changed: expected some of {', '.join(ALLOWED_NAMES)}, found {unknown[0]!r:.80}")
+    if names and arguments.resume is None:
+        raise UserError("--allow-changed goes with --resume: a new run has nothing to be compared with")
+    return names
 
 
 def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
@@ -88,6 +106,7 @@ def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
 def main() -> int:
     """Start or resume a run; return the exit code."""
     arguments = parse_arguments()
+    allowed_names(arguments)
     config = read_config(arguments)
     check_distributed(arguments)
     if arguments.distributed:
@@ -118,6 +137,7 @@ def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable
     return train(
         config,
         resume=arguments.resume,
+        allow_changed=allowed_names(arguments),
         load_initial=load_initial,
         max_minutes=arguments.max_minutes,
         profile_steps=arguments.profile,

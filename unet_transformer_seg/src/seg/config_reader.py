@@ -15,7 +15,7 @@ from seg.classes import is_printable
 from seg.config import Config, DataConfig
 from seg.config_rules import check_config
 from seg.errors import UserError
-from seg.files import Reader, read_bounded
+from seg.files import Reader, read_bounded, replace_text
 from seg.yaml_nodes import compose_file, compose_text
 
 MAX_TEXT = 4096
@@ -95,9 +95,24 @@ def override_config(config: Config, overrides: list[str] | tuple[str, ...]) -> C
     return config
 
 
+def read_config_text(text: str, where: str) -> Config:
+    """Return the config that a text holds, as `load_config` does of a file.
+
+    Args:
+        text: YAML.
+        where: it stands, for messages.
+    """
+    return _checked(_build(Config, compose_text(text, where), "", where), (), where)
+
+
 def save_config(config: Config, path: Path) -> None:
-    """Write `config` so that `load_config` returns an equal one."""
-    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110))
+    """Write `config` so that `load_config` returns an equal one; after a power failure the file is there, whole."""
+    replace_text(path, config_text(config))
+
+
+def config_text(config: Config) -> str:
+    """Return `config` as YAML."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=110)
 
 
 def to_plain(value: Any) -> Any:

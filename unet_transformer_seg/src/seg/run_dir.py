@@ -4,6 +4,7 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
 
     config.yaml        all settings, resolved; loads back equal
     classes.json       names and colours
+    record.json        what the run was made of and what was changed since, see `seg.training.run_record`
     environment.json   versions, devices, flags and compiler options, commit, command
     train.log          what the terminal showed, and each logged step
     results.csv        one row for each evaluation
@@ -13,6 +14,7 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
     checkpoints/       states to resume from and to predict with
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -24,6 +26,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -91,8 +94,15 @@ class RunDir:
         return self.path / "samples"
 
 
-def create_run_dir(config: Config, classes: ClassTable) -> RunDir:
+def create_run_dir(
+    config: Config, classes: ClassTable, write_more: Callable[[RunDir], None] = lambda run: None
+) -> RunDir:
     """Make the directory of a new run, and write down what it starts from.
+
+    Args:
+        config: the resolved settings.
+        classes: of the data set.
+        write_more: writes what else belongs to a complete beginning; `environment.json` is the last file.
 
     Raises:
         UserError: a name that is no file name, or a place that cannot be written to.
@@ -109,6 +119,7 @@ def create_run_dir(config: Config, classes: ClassTable) -> RunDir:
         run.samples.mkdir()
         save_config(config, run.config_file)
         classes.save(run.classes_file)
+        write_more(run)
         run.environment_file.write_text(json.dumps(describe_environment(), indent=1) + "\n")
     except OSError as error:
         if run is not None:
@@ -131,8 +142,7 @@ def open_run_dir(path: Path) -> RunDir:
     if not run.path.is_dir():
         raise UserError(f"{path}: expected a run directory such as runs/20250131_120000_name, but there is none")
     for file in (run.config_file, run.classes_file):
-        if not file.is_file():
-            raise UserError(f"{path}: not a complete run directory, {file.name} is missing")
+        _check_there(file)
     return run
 
 
@@ -143,7 +153,22 @@ def load_run(path: Path) -> tuple[Config, ClassTable]:
         UserError: not a run directory, or a file of it that cannot be read.
     """
     run = open_run_dir(path)
-    return load_config(run.config_file), load_class_table(run.classes_file)
+    with _own_file():
+        return load_config(run.config_file), load_class_table(run.classes_file)
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise UserError(f"{file.parent}: not a complete run directory, {file} is missing; put it back")
+
+
+@contextlib.contextmanager
+def _own_file() -> Iterator[None]:
+    """Say of a file that cannot be read that it is the run's own."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}. It is a file of the run: put it back") from None
 
 
 def describe_environment() -> dict:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,14 @@ class SpeechDataset(abc.ABC):
     @abc.abstractmethod
     def names(self) -> list[str]:
         """Return the name of each utterance."""
+
+    def sound_files(self) -> list[str]:
+        """Return the path of the sound file of each utterance; generated data have none."""
+        raise NotImplementedError
+
+    def generated_from(self) -> dict[str, Any]:
+        """Return the settings that decide what generated utterances are, in JSON values; of files, nothing."""
+        return {}
 
     def where(self, index: int) -> str:
         """Return where utterance `index` comes from, for a message: its name, or the line of a manifest."""

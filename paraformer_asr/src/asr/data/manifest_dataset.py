@@ -89,6 +89,10 @@ class ManifestDataset(SpeechDataset):
         """Return the name of each utterance."""
         return self.entries.names()
 
+    def sound_files(self) -> list[str]:
+        """Return the path of each utterance's sound file."""
+        return [self.entries.paths[number] for number in self.entries.path_numbers()]
+
     def where(self, index: int) -> str:
         """Return the manifest's file and line of utterance `index`."""
         return self._checked(index).where(index)

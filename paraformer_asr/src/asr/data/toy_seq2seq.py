@@ -14,6 +14,7 @@ import functools
 import itertools
 import math
 import string
+from typing import Any
 
 import jax
 import numpy as np
@@ -105,6 +106,12 @@ class ToySeq2Seq(SpeechDataset):
     def names(self) -> list[str]:
         """Return the name of each utterance."""
         return [f"{self._split}_{index:05d}" for index in range(self._length)]
+
+    def generated_from(self) -> dict[str, Any]:
+        """Return what decides the utterances."""
+        toy = {name: getattr(self._toy, name) for name in ("num_letters", "max_words", "max_word_letters", "noise")}
+        rate_hz = self._features.sample_rate_hz
+        return {"utterances": self._length, "sample_rate_hz": rate_hz, "seed": self._seed, **toy}
 
     def letter_times(self, index: int) -> np.ndarray:
         """Return float64[c, 2], start and end of each character of the text in seconds; a space is its pause.

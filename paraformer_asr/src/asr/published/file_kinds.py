@@ -4,7 +4,6 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 
-from asr.files import open_file
 from asr.published.pickled_names import REMEDY
 from asr.untrusted import escaped
 
@@ -70,7 +69,7 @@ def describe_file(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with open_file(path) as file:
+    with path.open("rb") as file:
         start = file.read(START_BYTES)
     if not start:
         return "the file is empty: copy or download it again"

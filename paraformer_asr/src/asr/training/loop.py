@@ -24,10 +24,12 @@ from asr.training.interruption import StopRequestedError
 from asr.training.memory import explain_out_of_memory, is_out_of_memory
 from asr.training.mesh import describe_devices
 from asr.training.parameter_groups import describe_groups, has_groups
+from asr.training.past_evaluations import check_begun_only
 from asr.training.profile import StepTrace
 from asr.training.progress import ProgressLine
 from asr.training.report import Report
 from asr.training.reproducer import save_reproducer
+from asr.training.resumption import Resumption
 from asr.training.setup import Setup
 from asr.training.state import TrainState
 from asr.training.supervision import Supervisor
@@ -65,11 +67,14 @@ class Training:
         self.stop_agreed, self.skipped_in_a_row = False, 0
         self.seconds_before, self.start = 0.0, time.monotonic()
 
-    def run_to_end(self, resuming: bool) -> int:
+    def run_to_end(self, resumption: Resumption | None = None) -> int:
         """Do the steps that remain; return the exit code."""
         with self.supervisor.nothing_to_save():
-            state = self._restore() if resuming else self._begin()
+            state = self._restore() if resumption else self._begin()
             start_step = int(state.step)
+            if resumption:
+                resumption.begin(start_step, self._why_finished(start_step))
+                self._drop_after(start_step)
             self._log_start(state, start_step)
         with self.trace, ProgressLine(self.setup.num_steps, start_step, is_main()) as line:
             try:
@@ -216,19 +221,35 @@ class Training:
         return warm_start.apply(state) if warm_start else state
 
     def _restore(self) -> TrainState:
-        """Return the newest good state of the run, and drop what was recorded after it.
-
-        A run that was killed before its first checkpoint begins anew.
-        """
+        """Return the newest good state of the run; one that was killed before its first checkpoint begins anew."""
         if not has_checkpoint(self.run):
+            if self.report:
+                check_begun_only(self.store.directory, self.report.evaluated_steps())
             log.info("no checkpoint was saved before the run ended: it begins anew")
-            state = self._begin()
-        else:
-            state, progress = self.store.restore(self.setup.abstract_state, "last")
-            self.progress = read_progress(progress, self.run.path)
-        if self.report:
-            self.report.drop_after(int(state.step))
+            return self._begin()
+        state, progress = self.store.restore(self.setup.abstract_state, "last")
+        self.progress = read_progress(progress, self.run.path)
         return state
+
+    def _drop_after(self, step: int) -> None:
+        """Drop what was recorded after the restored state: those steps come once more."""
+        if self.report:
+            self.report.drop_after(step, evaluated=self.progress.best_score is not None)
+
+    def _why_finished(self, step: int) -> str:
+        """Return why nothing is left to train after `step` and what to type to train on, or an empty text."""
+        setup = self.setup
+        if self.progress.evaluation_due or step < setup.num_steps and not self._stopped_early():
+            return ""
+        done, way_on = f"{step} steps are done, and the run has {setup.num_steps}", "training.early_stop=0"
+        if step >= setup.num_steps:
+            way_on = (
+                f"training.num_epochs={2 * max(self.settings.num_epochs, -(-step // setup.loader.steps_per_epoch))}"
+            )
+        if self._stopped_early():
+            done += f", and the run stopped early (training.early_stop={self.settings.early_stop})"
+        way_on += " training.early_stop=0" if self._stopped_early() and step >= setup.num_steps else ""
+        return f"{done}. To train on: python -m asr.train --resume {self.run.path} {way_on}"
 
     def _explain(self, error: Exception) -> Exception:
         """Return the error to raise instead of one that jax raised."""

@@ -125,7 +125,7 @@ def explain_out_of_memory(setup: Setup, program: Any) -> str:
         + (f"; the step needs {format_bytes(need.peak)} on each device" if need else "")
     ]
     lines += [f"  with {line}" for line in describe_savings(config, compile_for)]
-    lines.append("  or with a smaller training.batch_seconds")
+    lines.append("  or, in a new run, with a smaller training.batch_seconds")
     return "\n".join(lines)
 
 

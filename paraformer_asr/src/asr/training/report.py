@@ -2,11 +2,9 @@
 
 import contextlib
 import csv
-import dataclasses
 import json
 import logging
 import logging.handlers
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,9 @@ from asr.pictures import draw_alignment
 from asr.run_dir import RunDir
 from asr.training.curves import draw_curves
 from asr.training.distributed import is_main
-from asr.training.evaluate import Evaluation, Transcribed
+from asr.training.evaluate import Evaluation
+from asr.training.evaluation_record import describe, format_transcript
+from asr.training.past_evaluations import say_what_is_missing
 from asr.training.progress import write_above_line
 from asr.training.tensorboard import open_tensorboard
 
@@ -41,6 +41,8 @@ COLUMNS = (
     "audio_s_per_s",
     "seconds",
 )
+
+KEYS = COLUMNS[:4]
 
 
 class Report:
@@ -105,13 +107,31 @@ class Report:
             numbers["audio_s_per_s"],
         )
 
-    def drop_after(self, step: int) -> None:
+    def evaluated_steps(self) -> dict[Path, set[int]]:
+        """Return, by file, the steps after which it has an evaluation.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        rows = read_rows(self.results_file) if self.results_file.exists() else []
+        return {
+            self.results_file: {int(row["step"]) for row in rows},
+            self.metrics_file: {detail["step"] for detail in self._details()},
+        }
+
+    def drop_after(self, step: int, evaluated: bool = False) -> None:
         """Drop what was noted after `step`: a resumed run goes through those steps once more.
+
+        Args:
+            step: of the restored state.
+            evaluated: whether the run was evaluated up to there; what is missing then is said.
 
         Raises:
             UserError: a file cannot be read or written.
         """
         with self._naming_the_run():
+            known = self.evaluated_steps()
+            say_what_is_missing({path: {s for s in steps if s <= step} for path, steps in known.items()}, evaluated)
             if self.results_file.exists():
                 rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
                 with replacing(self.results_file) as aside:
@@ -124,8 +144,9 @@ class Report:
         try:
             yield
         except OSError as error:
+            where = error.filename or self.run.path
             raise UserError(
-                f"{self.run.path}: the record of the run cannot be written ({error.strerror or error}); its "
+                f"{where}: the record of the run cannot be written ({error.strerror or error}); its "
                 "checkpoints are intact, so that it can be resumed once the disk is in order"
             ) from error
 
@@ -164,25 +185,6 @@ class Report:
             self.tensorboard.picture(step, f"val/alignment_{number}", path)
 
 
-def describe(evaluation: Evaluation, numbers: dict[str, float]) -> dict:
-    """Return what metrics.json holds of one evaluation, NaN and infinities as null.
-
-    Args:
-        evaluation: what it found.
-        numbers: its columns of results.csv that are not scores.
-    """
-    counts = {"words": evaluation.words, "characters": evaluation.characters, "tokens": evaluation.tokens}
-    scores = evaluation.rates | {"quantity_error": evaluation.quantity_error}
-    finite = {name: _json_number(value) for name, value in (numbers | scores).items()}
-    losses = {name: _json_number(value) for name, value in evaluation.losses.items()}
-    return finite | {"losses": losses} | {name: dataclasses.asdict(count) for name, count in counts.items()}
-
-
-def format_transcript(transcribed: Transcribed) -> str:
-    """Return name, reference and hypothesis as three lines."""
-    return f"{transcribed.name}\n  REF: {transcribed.reference}\n  HYP: {transcribed.hypothesis}\n"
-
-
 def append_row(path: Path, row: dict) -> None:
     """Append one row to the table, with the header where it is the first, on disk before this returns."""
     write_rows(path, [row], "a")
@@ -219,11 +221,20 @@ def read_record(path: Path) -> bytes:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Return the rows of a results table; a last line that was cut off and lines that are no row are left out."""
+    """Return the rows of a results table; a last line that was cut off and lines that are no row are left out.
+
+    Raises:
+        UserError: it is no results table.
+    """
     text = read_record(path).decode("utf-8", errors="replace")
     whole_lines = text[: text.rfind("\n") + 1]
     lines = [line for line in whole_lines.splitlines() if 0 < len(line) <= MAX_ROW]
     heads, *rows = [next(csv.reader([line])) for line in lines] or [[]]  # one by one: an open quote ends with its line
+    if lines and heads[: len(KEYS)] != list(KEYS):
+        raise UserError(
+            f"{path}: expected a table that begins with the columns {', '.join(KEYS)}, found {lines[0]!r:.80}; move it "
+            "away to begin a new one"
+        )
     named = [dict(zip(heads, row, strict=True)) for row in rows if len(row) == len(heads)]
     return [row for row in named if _is_row(row)]
 
@@ -235,11 +246,6 @@ def _is_row(row: dict) -> bool:
     except (KeyError, TypeError, ValueError):
         return False
     return row.keys() == set(COLUMNS)
-
-
-def _json_number(value: float) -> float | None:
-    """Return `value`, or None for what JSON has no number for."""
-    return value if math.isfinite(value) else None
 
 
 class _AboveProgressLine(logging.Handler):

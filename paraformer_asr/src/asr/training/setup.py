@@ -87,6 +87,10 @@ class Setup:
         """Updates in the whole run."""
         return self.loader.num_steps
 
+    def steps_in(self, num_epochs: int) -> int:
+        """Return the updates in so many passes over the training data."""
+        return int(self.loader.plan.epoch_starts(num_epochs)[-1])
+
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Return the batch on the devices, made of the shares of all processes."""
         return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})

@@ -98,8 +98,8 @@ class CheckpointStore:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise UserError(
                 f"{final}: the checkpoint cannot be written ({error.strerror or error}). It needs "
-                f"{_megabytes(space_needed(arrays))} of free disk space: free some, or set runs_dir to another disk; "
-                f"{EARLIER_ARE_INTACT}"
+                f"{_megabytes(space_needed(arrays))} of free disk space: free some, or move the run directory to "
+                f"another disk; {EARLIER_ARE_INTACT}"
             ) from error
         _wait_for_all(f"checkpoint {step} saved")
         return final
@@ -168,9 +168,7 @@ class CheckpointStore:
     def _prepare(self, arrays: dict) -> None:
         """Remove what killed processes left, then make sure that there is room."""
         if jax.process_index() == 0:
-            if not self.directory.parent.is_dir():
-                raise UserError(f"{self.directory.parent}: the folder is gone, nothing can be saved; start again")
-            self.directory.mkdir(exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished()
         _wait_for_all("leftovers removed")
         needed = space_needed(arrays)
@@ -178,7 +176,7 @@ class CheckpointStore:
         if free < needed:
             raise UserError(
                 f"{self.directory}: a checkpoint needs {_megabytes(needed)} of free disk space (twice the state and "
-                f"1 MB), found {_megabytes(free)}. Free some space, or set runs_dir to another disk; "
+                f"1 MB), found {_megabytes(free)}. Free some space, or move the run directory to another disk; "
                 f"{EARLIER_ARE_INTACT}"
             )
 

@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +44,6 @@ class SegmentationDataset(abc.ABC):
             UserError: a file that cannot be read, naming it.
         """
 
-    @property
-    def notes(self) -> list[str]:
-        """What the settings leave out of the classes, a line each."""
-        return []
-
     def name(self, index: int) -> str:
         """Return what a message calls sample `index`; cheaper than the sample where samples are files."""
         return self[index].name
@@ -54,6 +51,14 @@ class SegmentationDataset(abc.ABC):
     def read_mask(self, index: int) -> np.ndarray:
         """Return uint8[h, w], the mask of sample `index`; cheaper than the sample where masks are files."""
         return self[index].mask
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        """Return the files of the image and of the mask of sample `index`; generated data have none."""
+        raise NotImplementedError
+
+    def generated_from(self) -> dict[str, Any]:
+        """Return the settings that decide what generated samples are, in JSON values; of files, nothing."""
+        return {}
 
     def count_pixels(self, num_threads: int = 4) -> tuple[np.ndarray, np.ndarray]:
         """Read all masks and return the two counts that median-frequency class weights are made of.

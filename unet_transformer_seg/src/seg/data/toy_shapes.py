@@ -11,6 +11,7 @@ import colorsys
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,11 @@ class ToyShapes(SegmentationDataset):
         image_hwc, mask_hw = self._draw(index)
         image_hwc = np.round(image_hwc * 255).astype(np.uint8)
         return Sample(image_hwc, mask_hw, f"{self._split}_{index:05d}")
+
+    def generated_from(self) -> dict[str, Any]:
+        """Return what decides the samples."""
+        toy = {"max_shapes": self._toy.max_shapes, "noise": self._toy.noise}
+        return {"samples": self._length, "size": list(self._size), "seed": self._seed, **toy}
 
     def generate_sample(self, index: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return (image: float32[3, h, w] in 0…1, mask: uint8[h, w]), channels first.

@@ -23,10 +23,12 @@ from seg.training.interruption import StopRequestedError
 from seg.training.memory import explain_out_of_memory, is_out_of_memory
 from seg.training.mesh import describe_devices
 from seg.training.parameter_groups import describe_groups, has_groups
+from seg.training.past_evaluations import check_begun_only
 from seg.training.profile import StepTrace
 from seg.training.progress import ProgressLine
 from seg.training.report import Report
 from seg.training.reproducer import save_reproducer
+from seg.training.resumption import Resumption
 from seg.training.seen_classes import SeenClasses
 from seg.training.setup import Setup
 from seg.training.state import TrainState
@@ -66,11 +68,14 @@ class Training:
         self.stop_agreed, self.skipped_in_a_row = False, 0
         self.seconds_before, self.start = 0.0, time.monotonic()
 
-    def run_to_end(self, resuming: bool) -> int:
+    def run_to_end(self, resumption: Resumption | None = None) -> int:
         """Do the steps that remain; return the exit code."""
         with self.supervisor.nothing_to_save():
-            state = self._restore() if resuming else self._begin()
+            state = self._restore() if resumption else self._begin()
             start_step = int(state.step)
+            if resumption:
+                resumption.begin(start_step, self._why_finished(start_step))
+                self._drop_after(start_step)
             self._log_start(state, start_step)
         with self.trace, ProgressLine(self.setup.num_steps, start_step, self.settings.batch_size, is_main()) as line:
             try:
@@ -213,19 +218,35 @@ class Training:
         return warm_start.apply(state) if warm_start else state
 
     def _restore(self) -> TrainState:
-        """Return the newest good state of the run, and drop what was recorded after it.
-
-        A run that was killed before its first checkpoint begins anew.
-        """
+        """Return the newest good state of the run; one that was killed before its first checkpoint begins anew."""
         if not has_checkpoint(self.run):
+            if self.report:
+                check_begun_only(self.store.directory, self.report.evaluated_steps())
             log.info("no checkpoint was saved before the run ended: it begins anew")
-            state = self._begin()
-        else:
-            state, progress = self.store.restore(self.setup.abstract_state, "last")
-            self.progress = read_progress(progress, self.run.path)
-        if self.report:
-            self.report.drop_after(int(state.step))
+            return self._begin()
+        state, progress = self.store.restore(self.setup.abstract_state, "last")
+        self.progress = read_progress(progress, self.run.path)
         return state
+
+    def _drop_after(self, step: int) -> None:
+        """Drop what was recorded after the restored state: those steps come once more."""
+        if self.report:
+            self.report.drop_after(step, evaluated=self.progress.best_iou >= 0)
+
+    def _why_finished(self, step: int) -> str:
+        """Return why nothing is left to train after `step` and what to type to train on, or an empty text."""
+        setup = self.setup
+        if self.progress.evaluation_due or step < setup.num_steps and not self._stopped_early():
+            return ""
+        done, way_on = f"{step} steps are done, and the run has {setup.num_steps}", "training.early_stop=0"
+        if step >= setup.num_steps:
+            way_on = (
+                f"training.num_epochs={2 * max(self.settings.num_epochs, -(-step // setup.loader.steps_per_epoch))}"
+            )
+        if self._stopped_early():
+            done += f", and the run stopped early (training.early_stop={self.settings.early_stop})"
+        way_on += " training.early_stop=0" if self._stopped_early() and step >= setup.num_steps else ""
+        return f"{done}. To train on: python -m seg.train --resume {self.run.path} {way_on}"
 
     def _explain(self, error: Exception) -> Exception:
         """Return the error to raise instead of one that jax raised."""
@@ -258,8 +279,6 @@ class Training:
             setup.loader.steps_per_epoch,
             describe_devices(setup.placement),
         )
-        for note in setup.train_set.notes:
-            log.warning("warning: %s", note)
         for line in setup.warm_start.lines if setup.warm_start else ():
             log.info("%s", line)
         if has_groups(setup.config.optimizer):

@@ -20,6 +20,7 @@ from seg.pictures import draw_comparison
 from seg.run_dir import RunDir
 from seg.training.curves import draw_curves
 from seg.training.evaluate import Evaluation
+from seg.training.past_evaluations import say_what_is_missing
 from seg.training.progress import write_above_line
 from seg.training.tensorboard import open_tensorboard
 
@@ -39,6 +40,8 @@ COLUMNS = (
     "images_per_s",
     "seconds",
 )
+
+KEYS = COLUMNS[:4]
 
 
 class Report:
@@ -90,13 +93,31 @@ class Report:
         for warning in warn_never_predicted(metrics, self.classes.names):
             log.warning(warning)
 
-    def drop_after(self, step: int) -> None:
+    def evaluated_steps(self) -> dict[Path, set[int]]:
+        """Return, by file, the steps after which it has an evaluation.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        rows = read_rows(self.results_file) if self.results_file.exists() else []
+        return {
+            self.results_file: {int(row["step"]) for row in rows},
+            self.metrics_file: {detail["step"] for detail in self._details()},
+        }
+
+    def drop_after(self, step: int, evaluated: bool = False) -> None:
         """Drop what was noted after `step`: a resumed run goes through those steps once more.
+
+        Args:
+            step: of the restored state.
+            evaluated: whether the run was evaluated up to there; what is missing then is said.
 
         Raises:
             UserError: a file cannot be read or written.
         """
         with self._naming_the_run():
+            known = self.evaluated_steps()
+            say_what_is_missing({path: {s for s in steps if s <= step} for path, steps in known.items()}, evaluated)
             if self.results_file.exists():
                 rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
                 with replacing(self.results_file) as aside:
@@ -109,8 +130,9 @@ class Report:
         try:
             yield
         except OSError as error:
+            where = error.filename or self.run.path
             raise UserError(
-                f"{self.run.path}: the record of the run cannot be written ({error.strerror or error}); its "
+                f"{where}: the record of the run cannot be written ({error.strerror or error}); its "
                 "checkpoints are intact, so that it can be resumed once the disk is in order"
             ) from error
 
@@ -172,11 +194,20 @@ def read_record(path: Path) -> bytes:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Return the rows of a results table; a last line that was cut off and lines that are no row are left out."""
+    """Return the rows of a results table; a last line that was cut off and lines that are no row are left out.
+
+    Raises:
+        UserError: it is no results table.
+    """
     text = read_record(path).decode("utf-8", errors="replace")
     whole_lines = text[: text.rfind("\n") + 1]
     lines = [line for line in whole_lines.splitlines() if 0 < len(line) <= MAX_ROW]
     heads, *rows = [next(csv.reader([line])) for line in lines] or [[]]  # one by one: an open quote ends with its line
+    if lines and heads[: len(KEYS)] != list(KEYS):
+        raise UserError(
+            f"{path}: expected a table that begins with the columns {', '.join(KEYS)}, found {lines[0]!r:.80}; move it "
+            "away to begin a new one"
+        )
     named = [dict(zip(heads, row, strict=True)) for row in rows if len(row) == len(heads)]
     return [row for row in named if _is_row(row)]
 

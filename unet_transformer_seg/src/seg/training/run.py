@@ -1,7 +1,9 @@
 """A training run: its directory, its pieces, and the watch over it."""
 
 import contextlib
-from collections.abc import Callable
+import functools
+import logging
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -14,17 +16,22 @@ from seg.training.distributed import check_agreement, from_main, is_main
 from seg.training.interruption import Interruption
 from seg.training.loop import Training
 from seg.training.report import close_logging, setup_logging
+from seg.training.resumption import Resumption, record_start
+from seg.training.run_files import check_run_files
 from seg.training.run_lock import only_process
 from seg.training.setup import Setup, build_setup
 from seg.training.supervision import Supervisor
 from seg.training.tensorboard import require_tensorboard
 from seg.training.warm_start import InitialModel
 
+log = logging.getLogger("seg")
+
 
 def train(
     config: Config,
     *,
     resume: Path | None = None,
+    allow_changed: Collection[str] = (),
     load_initial: Callable[[str], InitialModel] | None = None,
     max_minutes: float | None = None,
     profile_steps: int = 0,
@@ -35,6 +42,7 @@ def train(
     Args:
         config: the settings, or those of the run to be resumed.
         resume: directory of the run to go on with; without it a new one is made.
+        allow_changed: names of what may be other than the run was made of, see `seg.training.run_record`.
         load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
         max_minutes: save and stop after so many minutes.
         profile_steps: number of steps to trace with the jax profiler.
@@ -52,12 +60,12 @@ def train(
             with contextlib.ExitStack() as stack:
                 stack.callback(close_logging)
                 with supervisor.nothing_to_save():
-                    run, setup = open_run(config, resume, load_initial, stack)
+                    run, setup, resumption = open_run(config, resume, allow_changed, load_initial, stack)
                     supervisor.run_path = run.path
                     if tell_run_path:
                         tell_run_path(str(run.path))
                     training = Training(setup, run, supervisor, profile_steps)
-                return training.run_to_end(resuming=resume is not None)
+                return training.run_to_end(resumption)
 
         return supervisor.run(work)
 
@@ -65,30 +73,38 @@ def train(
 def open_run(
     config: Config,
     resume: Path | None,
+    allow_changed: Collection[str],
     load_initial: Callable[[str], InitialModel] | None,
     stack: contextlib.ExitStack,
-) -> tuple[RunDir, Setup]:
-    """Return the run's directory, held by this process until `stack` is closed, and its pieces.
+) -> tuple[RunDir, Setup, Resumption | None]:
+    """Return the run's directory, held by this process until `stack` is closed, its pieces, and what a resume changes.
 
     Arguments as of `train`.
     """
     run = open_run_dir(resume) if resume else None
     if run and is_main():
         stack.enter_context(only_process(run.path))
+    warnings = check_run_files(run) if run and is_main() else []
+    resumption = Resumption(run, config, allow_changed) if run else None
     begins = run is None or not has_checkpoint(run)
     setup = build_setup(config, load_initial(config.init) if config.init and begins else None)
+    if resumption:
+        resumption.compare(setup)
     require_tensorboard(config.training.tensorboard)
     agreed = {"the config": to_plain(setup.config), "the number of samples": len(setup.train_set)}
     check_agreement(agreed | {"the folder of checkpoints": list_checkpoints(run)})
     if run is None:
-        made = create_run_dir(setup.config, setup.classes) if is_main() else None
+        write_record = functools.partial(record_start, setup=setup)
+        made = create_run_dir(setup.config, setup.classes, write_record) if is_main() else None
         if made:
             stack.enter_context(only_process(made.path))
         run = RunDir(Path(from_main(str(made.path) if made else None)))
     setup_logging(run.log_file if is_main() else None)
+    for warning in warnings:
+        log.warning("%s", warning)
     if config.training.compile_cache:
         use_compile_cache(run)
-    return run, setup
+    return run, setup, resumption
 
 
 def use_compile_cache(run: RunDir) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,17 @@ def only_process(run_path: Path) -> Iterator[None]:
         UserError: another process holds it, naming that one.
     """
     path = run_path / LOCK_NAME
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}), but training writes there") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}), but training writes there; move it away, or "
+            "make the run directory writable"
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: expected a file of the run, found a pipe or a device; move it away")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

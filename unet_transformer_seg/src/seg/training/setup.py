@@ -70,7 +70,11 @@ class Setup:
     @property
     def num_steps(self) -> int:
         """Updates in the whole run."""
-        return self.config.training.num_epochs * self.loader.steps_per_epoch
+        return self.steps_in(self.config.training.num_epochs)
+
+    def steps_in(self, num_epochs: int) -> int:
+        """Return the updates in so many passes over the training data."""
+        return num_epochs * self.loader.steps_per_epoch
 
     @property
     def share(self) -> Share:

@@ -1,0 +1,65 @@
+"""Which settings may change when a run is resumed: every field has its rule, and messages say what and why."""
+
+import dataclasses
+
+import pytest
+
+from seg.config import Config
+from seg.config_reader import override_config
+from seg.errors import UserError
+from seg.training.resume_rules import (
+    FREE,
+    LEFT_TO_THE_DATA,
+    LENGTH,
+    REFUSED,
+    check_changes,
+    flatten,
+    keep_decided,
+    list_changes,
+    reason_against,
+)
+
+
+def test_every_field_has_exactly_one_rule():
+    """A new field of `seg.config` is added to one of the three tables of `seg.training.resume_rules`."""
+    rules = [*FREE, *LENGTH, *REFUSED]
+    assert sorted(rules) == sorted(flatten(Config()))
+
+
+def test_a_field_without_a_rule_cannot_change():
+    assert reason_against("data.something_new")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["seed", "model.num_classes", "data.class_names", "model.depth", "data.mean", "data.size", "training.batch_size"]
+    + ["optimizer.schedule", "optimizer.warmup_fraction", "optimizer.freeze", "training.ema_decay"],
+)
+def test_what_would_make_the_checkpoint_mean_something_else_is_refused(key):
+    assert reason_against(key)
+
+
+@pytest.mark.parametrize("key", ["data.root", "model.remat", "training.accumulate", "mesh.fsdp", "optimizer.clip_norm"])
+def test_what_messages_and_other_machines_ask_for_is_free(key):
+    assert key in FREE and not reason_against(key)
+
+
+def test_refused_changes_are_named_with_value_and_reason(tmp_path):
+    before, after = Config(), override_config(Config(), ["seed=3", "training.num_epochs=7", "data.mean=[0, 0, 0]"])
+    changes = list_changes(before, after)
+    assert [str(change) for change in changes if change.key in LENGTH] == ["training.num_epochs 20 → 7"]
+    with pytest.raises(UserError) as error:
+        check_changes(changes, tmp_path)
+    text = str(error.value)
+    assert "seed 0 → 3: the order of the data" in text and "data.mean [0.485, 0.456, 0.406] → [0.0, 0.0, 0.0]:" in text
+    assert "num_epochs" not in text and f"--init {tmp_path}" in text
+    check_changes([change for change in changes if change.key in LENGTH], tmp_path)
+
+
+@pytest.mark.parametrize("key", LEFT_TO_THE_DATA)
+def test_what_is_left_to_the_data_stays_as_they_decided(key):
+    section, name = key.split(".")
+    decided = Config(**{section: dataclasses.replace(getattr(Config(), section), **{name: 5})})
+    assert list_changes(decided, Config()) == []
+    assert keep_decided(decided, Config()) == decided
+    assert [change.key for change in list_changes(decided, override_config(decided, [f"{key}=7"]))] == [key]
