@@ -194,7 +194,7 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
         warnings += find_differing_palettes([report.masks for report in reports.values()], label_map)
     for split, report in reports.items():
         warnings += [f"{split}: {examples(paths)}: {remark}" for remark, paths in report.masks.remarks.items()]
-        warnings += [f"{split}: {line}" for line in _odd_classes(report)]
+        warnings += [f"{split}: {line}" for line in _odd_classes(report, is_trained=split == "train")]
         if twice := [names for names in report.names.values() if len(names) > 1]:
             warnings.append(f"{split}: {len(twice)} images occur more than once, such as {' = '.join(twice[0])}")
         warnings += [f"{split}: {text}" for text in (*report.search_remarks, *_summarise(report.file_remarks))]
@@ -207,8 +207,8 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
     return warnings
 
 
-def _odd_classes(report: SplitReport) -> list[str]:
-    """Return which classes are absent or rare in a split, or that there is a single one."""
+def _odd_classes(report: SplitReport, is_trained: bool) -> list[str]:
+    """Return which classes are absent in a split, or rare in one that is trained on, or that there is a single one."""
     names, counts_k, total = report.dataset.classes.names, report.pixels_k, report.pixels_k.sum()
     if not report.usable:
         return []
@@ -223,7 +223,7 @@ def _odd_classes(report: SplitReport) -> list[str]:
         lines.append(f"no pixel of {', '.join(absent)}")
     shares = {name: count / total for name, count in zip(names, counts_k, strict=True) if count}
     rare = [f"{name} ({share:.2%} of the pixels)" for name, share in shares.items() if share < RARE]
-    if rare:
+    if rare and is_trained:
         lines.append(
             f"rare: {', '.join(rare)}. A model may never predict such a class; loss.class_weighting: median_frequency "
             "gives it more weight"
