@@ -443,3 +443,10 @@ def test_sigkill_at_any_moment_leaves_a_good_checkpoint(tmp_path, caplog):
     CheckpointStore(tmp_path).save(saved + 2, {"params": {"a": jnp.zeros(1)}}, {})
     assert not list(tmp_path.glob("unfinished_*"))
     assert json.loads((tmp_path / "step_00000003" / MANIFEST).read_text())["details"]["score"] == [0.0]
+
+
+def test_a_run_directory_that_vanished_is_not_made_anew(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=f"{run}: the folder is gone"):
+        CheckpointStore(run / "checkpoints").save(1, {"a": jax.numpy.zeros(2)}, {}, score=(1.0,))
+    assert not run.exists()

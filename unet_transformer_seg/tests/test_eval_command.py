@@ -90,6 +90,7 @@ def count_slowly(predictor, samples):
 
 def test_the_numbers_are_those_of_one_matrix_at_native_resolution(evaluated, monkeypatch, capsys):
     run, predictor, samples = evaluated
+    monkeypatch.setattr("seg.metrics.warn_never_predicted", lambda _, names: [f"never predicted: {names[0]}"])
     assert run_eval(monkeypatch, "--run", run, "--split", "test") == 0
     folder = run / "eval_test"
     assert {f.name for f in folder.iterdir()} == {
@@ -114,7 +115,7 @@ def test_the_numbers_are_those_of_one_matrix_at_native_resolution(evaluated, mon
     expected = [compute_metrics(count_slowly(predictor, [s])).pixel_accuracy for s in samples["test"]]
     np.testing.assert_allclose(accuracies, expected, atol=1e-6)
     output = capsys.readouterr().out
-    assert "mean IoU" in output
+    assert "mean IoU" in output and f"never predicted: {CLASSES.names[0]}" in output
     assert str(folder) in output
 
 

@@ -1,6 +1,8 @@
 """How masks of every kind become labels: by values, greys or stated colours, and what is refused."""
 
 import dataclasses
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mask_folders import config_for, drawn, follow, suggested, with_palette, wri
 from seg.classes import load_class_table
 from seg.data import build_dataset
 from seg.data.class_settings import build_label_map, mask_values, notes_on_classes
+from seg.data.image_file import read_mask
 from seg.data.mask import mask_of_array
 from seg.errors import UserError
 
@@ -129,6 +132,26 @@ def test_values_of_16_bits(tmp_path):
     assert build_label_map(config).by_value == {0: 0, 1: 1, 65535: 255}
 
 
+def write_png16(path, array, colour_type):
+    """Write uint16[h, w, c] as a PNG of 16 bits a channel, which Pillow cannot write."""
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_channels_of_16_bits_keep_their_lower_bits(tmp_path):
+    path = tmp_path / "m.png"
+    write_png16(path, np.repeat(LABELS[..., None].astype(np.uint16), 3, axis=2), 2)
+    np.testing.assert_array_equal(read_mask(path).values, LABELS)
+    write_png16(path, np.stack([LABELS.astype(np.uint16) * 300, np.full((8, 10), 65535)], axis=2), 4)
+    np.testing.assert_array_equal(read_mask(path).values, LABELS.astype(np.uint16) * 300)
+    colours = drawn(LABELS, BLACK, RED, GREEN)
+    write_png16(path, colours.astype(np.uint16) * 257, 2)
+    np.testing.assert_array_equal(read_mask(path).values, colours)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_whole_numbers_of_32_bits_are_values(dtype, tmp_path):
     np.testing.assert_array_equal(read(tmp_path, (Image.fromarray(LABELS.astype(dtype)), "tif", {})), LABELS)
@@ -188,6 +211,8 @@ def test_a_class_lost_to_the_ignored_value_is_said(tmp_path):
     config = config_for(tmp_path, THREE_NAMES, ignore_value=0)
     (note,) = notes_on_classes(config, build_label_map(config))
     assert "background, which is left out" in note and "car, tree" in note
+    write_masks(tmp_path, a=LABELS)
+    assert build_dataset(config, "train").notes == [note]
     kept = follow(config, suggested(note)[0])
     label_map = build_label_map(kept)
     assert label_map.classes.names == THREE_NAMES and not notes_on_classes(kept, label_map)

@@ -183,6 +183,9 @@ def test_what_was_read_and_yet_is_odd_is_named(tmp_path):
     write_masks(tmp_path, a=BITS, b=TWO * 255)
     (warning,) = warnings_of(config_for(tmp_path, **settings))
     assert "labels/a.png: 1 bit, of which 1 is read as 255" in warning
+    write_masks(tmp_path, a=with_palette(TWO, BLACK, (255,) * 3), b=with_palette(1 - TWO, (255,) * 3, BLACK))
+    (warning,) = warnings_of(config_for(tmp_path, **settings))
+    assert "labels/b.png: a palette of greys that do not rise" in warning
     write_masks(tmp_path, a=TWO * 0, b=TWO * 0)
     one, absent = warnings_of(config_for(tmp_path, **settings))
     assert "all 2 masks hold one class alone, background" in one and "no pixel of car" in absent

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -16,7 +17,7 @@ from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TransformerConfig
 from seg.errors import UserError
-from seg.inference.model_folder import save_model_folder
+from seg.inference.model_folder import _readme, save_model_folder
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
 from seg.run_dir import create_run_dir
@@ -84,6 +85,12 @@ images = numpy.load("images.npy")
 assert not [name for name in sys.modules if name.split(".")[0] in ("seg", "flax")]
 numpy.save("probabilities.npy", numpy.asarray(probabilities))
 """
+
+
+def test_the_readme_names_the_values_of_masks_that_are_no_class_numbers():
+    classes = dataclasses.replace(CLASSES, mask_values=tuple(range(0, 10 * len(CLASSES), 10)))
+    stated = ", ".join(f"{name} {10 * label}" for label, name in enumerate(CLASSES.names))
+    assert stated in _readme(CONFIG, classes) and "--values" not in _readme(CONFIG, CLASSES)
 
 
 def test_the_lines_of_the_readme_run_in_a_plain_jax_program(model_folder, tmp_path):

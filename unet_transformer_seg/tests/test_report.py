@@ -61,6 +61,16 @@ def note(report, *steps, **changed):
         report.evaluation(epoch=step / 10, step=step, evaluation=found, **numbers | changed)
 
 
+def test_a_class_that_is_never_predicted_is_warned_of(report, caplog):
+    with caplog.at_level(logging.INFO, "seg"):
+        note(report, 1)
+        assert "never predicted" not in caplog.text
+        note(report, 2, evaluation=evaluation(matrix=np.array([[50, 5, 0], [10, 32, 0], [3, 0, 0]], np.int64)))
+    assert [r.levelname for r in caplog.records if "never predicted: star (3.00% of the pixels)" in r.message] == [
+        "WARNING"
+    ]
+
+
 def refuse_constants(text):
     raise AssertionError(f"{text} is no JSON")
 

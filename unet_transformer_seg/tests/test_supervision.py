@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from seg.errors import EXIT_HANG, EXIT_INTERRUPTED, EXIT_PEER_LOST, EXIT_TERMINATED, UserError
+from seg.errors import EXIT_HANG, EXIT_INTERRUPTED, EXIT_PEER_LOST, EXIT_TERMINATED, EXIT_USER_ERROR, UserError
 from seg.training.interruption import Interruption, StopRequestedError, Waiting
 from seg.training.run_lock import LOCK_NAME, only_process
 from seg.training.supervision import STACKS_NAME, Supervisor
@@ -97,6 +97,16 @@ def test_a_run_that_hangs_is_ended_with_its_stacks(tmp_path):
     assert code == EXIT_HANG
     stacks = (tmp_path / STACKS_NAME).read_text()
     assert "in work" in stacks and "in run" in stacks
+
+
+@pytest.mark.parametrize("change", ["shutil.rmtree(run)", "run.rename(run.with_name('other'))"])
+def test_a_run_directory_that_vanishes_ends_the_run_at_once_with_a_word(tmp_path, change):
+    run = tmp_path / "run"
+    run.mkdir()
+    start = time.monotonic()
+    code, output = watched(run, f"import shutil; run = supervisor.run_path; {change}; time.sleep(60)")
+    assert code == EXIT_USER_ERROR and time.monotonic() - start < 30
+    assert output == f"error: the run directory {run} is gone, so that nothing can be saved; start again\n"
 
 
 def test_beats_keep_a_slow_run_alive(tmp_path):

@@ -6,7 +6,6 @@ all; MFU is their rate over the dense bfloat16 peak of the devices, and not give
 
 import argparse
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from asr.cli import run_command
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from asr.config_reader import load_start_config, override_config
 from asr.errors import EXIT_OK, UserError
+from asr.files import replace_json
 
 AISHELL_TOKENS = 4233
 WARM_UP_STEPS = 3
@@ -162,7 +162,7 @@ def main() -> int:
     print(format_summary(numbers))
     if arguments.json:
         try:
-            arguments.json.write_text(json.dumps(numbers | {"environment": describe_environment()}, indent=1) + "\n")
+            replace_json(arguments.json, numbers | {"environment": describe_environment()})
         except OSError as error:
             raise UserError(f"--json {arguments.json}: cannot be written ({error.strerror})") from None
     return EXIT_OK

@@ -2,13 +2,13 @@
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 from seg.cli import run_command
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
 from seg.config_reader import load_start_config, override_config
 from seg.errors import EXIT_OK, UserError
+from seg.files import replace_json
 
 PUBLISHED_UNET = Config(
     name="bench",
@@ -113,7 +113,7 @@ def main() -> int:
     print(format_summary(numbers))
     if arguments.json:
         try:
-            arguments.json.write_text(json.dumps(numbers | {"environment": describe_environment()}, indent=1) + "\n")
+            replace_json(arguments.json, numbers | {"environment": describe_environment()})
         except OSError as error:
             raise UserError(f"--json {arguments.json}: cannot be written ({error.strerror})") from None
     return EXIT_OK

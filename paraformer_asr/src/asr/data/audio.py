@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from asr.data.channels import Mixing, warn_of_cancelling
+from asr.data.codec_noise import codecs_silenced
 from asr.data.sound_header import check_header, claimed_samples, describe_file, find_cut
 from asr.data.sound_kinds import advice
 from asr.errors import UserError
@@ -170,6 +171,10 @@ class _Sequential(soundfile.SoundFile):
     def seekable(self) -> bool:
         return False
 
+    def read(self, *args, **kwargs) -> np.ndarray:
+        with codecs_silenced():
+            return super().read(*args, **kwargs)
+
 
 def _open(path: Path) -> _Sequential:
     """Return an opened sound file whose header has been checked."""
@@ -184,7 +189,8 @@ def _open(path: Path) -> _Sequential:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
-        sound = _Sequential(os.fsencode(path) if os.name == "posix" else os.fspath(path))  # any bytes are a name
+        with codecs_silenced():
+            sound = _Sequential(os.fsencode(path) if os.name == "posix" else os.fspath(path))  # any bytes are a name
     except (soundfile.SoundFileError, TypeError):  # TypeError: a suffix of headerless sound, as .raw
         what = find_cut(path) or describe_file(path)
         raise UserError(f"{path}: {what}; expected a sound file (WAV, FLAC, OGG, MP3){advice(path)}") from None

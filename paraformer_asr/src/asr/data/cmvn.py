@@ -26,7 +26,7 @@ from asr.config import FeaturesConfig
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend
 from asr.errors import UserError
-from asr.files import Reader, read_bounded
+from asr.files import Reader, read_bounded, replace_text
 from asr.untrusted import escaped, shown
 
 MAX_UTTERANCES = 10_000
@@ -121,7 +121,7 @@ def save_cmvn(path: Path, cmvn: Cmvn) -> None:
         f"<LearnRateCoef> 0 [ {scale} ]",
         "</Nnet>",
     )
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    replace_text(Path(path), "\n".join(lines) + "\n")
 
 
 def load_cmvn(path: Path, read: Reader = read_bounded) -> Cmvn:

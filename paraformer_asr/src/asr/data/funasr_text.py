@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asr.data.word_pieces import CONTINUED, Spelled
 from asr.errors import UserError
-from asr.files import Reader, decoded, read_bounded
+from asr.files import Reader, decoded, read_bounded, replace_text
 from asr.untrusted import shown
 
 SegDict = Mapping[str, tuple[str, ...]]
@@ -51,7 +51,7 @@ def read_seg_dict(path: Path, read: Reader = read_bounded) -> dict[str, tuple[st
 
 def write_seg_dict(path: Path, seg_dict: SegDict) -> None:
     """Write words and their pieces, to be read by `read_seg_dict`."""
-    path.write_text("".join(f"{word} {' '.join(pieces)}\n" for word, pieces in seg_dict.items()), encoding="utf-8")
+    replace_text(path, "".join(f"{word} {' '.join(pieces)}\n" for word, pieces in seg_dict.items()))
 
 
 def cut(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[tuple[str, str | None]]:

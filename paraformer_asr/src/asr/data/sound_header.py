@@ -10,6 +10,7 @@ import soundfile
 
 from asr.data.sound_kinds import READABLE, advice, is_text, read_start, sound_kind
 from asr.errors import UserError
+from asr.files import open_file
 
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 """What is read, whatever the suffix says. The decoder knows many more formats, some of them rarely tested."""
@@ -74,7 +75,7 @@ def describe_file(path: Path) -> str:
 
 def find_cut(path: Path) -> str:
     """Return how a WAV or Ogg file is seen to be cut off, "" where nothing shows it (or it is of another kind)."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         start = file.read(12)
         magic, kind = start[:4], start[8:]
         size = file.seek(0, 2)

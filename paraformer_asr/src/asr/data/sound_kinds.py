@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+from asr.files import open_file
 from asr.untrusted import escaped
 
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3")
@@ -64,7 +65,7 @@ def sound_kind(path: Path) -> str:
 
 def read_start(path: Path) -> bytes:
     """Return the first bytes of a file."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return file.read(64)
 
 

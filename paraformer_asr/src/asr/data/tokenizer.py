@@ -22,7 +22,7 @@ from asr.data.letter_case import Case, find_only_case, in_case
 from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
 from asr.errors import UserError
-from asr.files import Reader, read_bounded
+from asr.files import Reader, read_bounded, replace_text
 from asr.untrusted import escaped, shown
 
 BLANK, START, END, UNKNOWN = "<blank>", "<s>", "</s>", "<unk>"
@@ -164,7 +164,7 @@ class Tokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, and `bpe.model` or `seg_dict` where there is one, to be read by `load_tokenizer`."""
         content = {"kind": self.kind, "text_case": self.text_case, "tokens": self.tokens}
-        (folder / TOKENIZER_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", "utf-8")
+        replace_text(folder / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
         if self.kind == "bpe":
             (folder / BPE_FILE).write_bytes(self.bpe_model)
         if self.kind == "funasr":

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from asr.errors import UserError
+from asr.files import open_file
 from asr.untrusted import escaped
 
 START, END = "<s>", "</s>"
@@ -104,9 +105,7 @@ def read_arpa(path: Path) -> NgramModel:
         UserError: the file cannot be read, is malformed (with its line), or holds more than `MAX_NGRAMS` n-grams.
     """
     try:
-        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
-            raise UserError(f"{path}: expected a language model, found a pipe or a device")
-        with open(path, "rb") as file:
+        with open_file(Path(path)) as file:
             return _Reader(path, file).read()
     except OSError as error:
         raise UserError(f"{path}: cannot read the language model: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 
+from asr.files import open_file
 from asr.published.pickled_names import REMEDY
 from asr.untrusted import escaped
 
@@ -69,7 +70,7 @@ def describe_file(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(START_BYTES)
     if not start:
         return "the file is empty: copy or download it again"

@@ -1,12 +1,13 @@
 """A jax profiler trace of a few training steps."""
 
-import json
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from asr.files import replace_json
 
 log = logging.getLogger("asr")
 
@@ -57,7 +58,7 @@ class StepTrace:
             jax.profiler.stop_trace()
             self.running = False
             if jax.process_index() == 0:
-                (self.directory / OPERATIONS_NAME).write_text(json.dumps(name_operations(self._programs), indent=1))
+                replace_json(self.directory / OPERATIONS_NAME, name_operations(self._programs))
             log.info("profiler trace in %s: open perfetto_trace.json.gz at https://ui.perfetto.dev", self.directory)
 
 

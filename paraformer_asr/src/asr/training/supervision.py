@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from asr.cli import leave_at_once
-from asr.errors import EXIT_HANG, EXIT_PEER_LOST, UserError
+from asr.errors import EXIT_HANG, EXIT_PEER_LOST, EXIT_USER_ERROR, UserError
 from asr.files import writing_aside
 from asr.training.interruption import POLL_S, Interruption, Waiting
 
@@ -116,6 +116,9 @@ class Supervisor:
             self._exit(self.interruption.exit_code, f"stopped before the first step of this start; {self._way_on()}")
         if self._parent is not None and os.getppid() != self._parent:
             self._exit(EXIT_PEER_LOST, "the process that started this one is gone")
+        if self.run_path is not None and _is_gone(self.run_path):
+            message = f"error: the run directory {self.run_path} is gone, so that nothing can be saved; start again"
+            self._exit(EXIT_USER_ERROR, message)
         now = time.monotonic()
         if self._limit_s and now - self._last_beat > self._limit_s:
             stacks = self._write_stacks()
@@ -150,3 +153,14 @@ class Supervisor:
             if not log.handlers:
                 print(message, file=sys.stderr)
         leave_at_once(code)
+
+
+def _is_gone(folder: Path) -> bool:
+    """Return whether a folder was removed or renamed; a disk that does not answer just now has not lost it."""
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

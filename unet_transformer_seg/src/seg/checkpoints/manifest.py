@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.errors import UserError
-from seg.files import is_aside, read_bounded, replace_text, sync_directory
+from seg.files import is_aside, open_file, read_bounded, replace_text, sync_directory
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 26
@@ -102,7 +102,7 @@ def verify_files(folder: Path, manifest: Manifest) -> list[str]:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -122,7 +122,7 @@ def _fault(path: Path, entry: dict[str, Any]) -> str:
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         os.fsync(file.fileno())
     return {"size": path.stat().st_size, "sha256": sha256(path)}
 

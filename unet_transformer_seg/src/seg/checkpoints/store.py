@@ -168,7 +168,9 @@ class CheckpointStore:
     def _prepare(self, arrays: dict) -> None:
         """Remove what killed processes left, then make sure that there is room."""
         if jax.process_index() == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            if not self.directory.parent.is_dir():
+                raise UserError(f"{self.directory.parent}: the folder is gone, nothing can be saved; start again")
+            self.directory.mkdir(exist_ok=True)
             self._remove_unfinished()
         _wait_for_all("leftovers removed")
         needed = space_needed(arrays)

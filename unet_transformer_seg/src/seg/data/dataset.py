@@ -44,6 +44,11 @@ class SegmentationDataset(abc.ABC):
             UserError: a file that cannot be read, naming it.
         """
 
+    @property
+    def notes(self) -> list[str]:
+        """What the settings leave out of the classes, a line each."""
+        return []
+
     def name(self, index: int) -> str:
         """Return what a message calls sample `index`; cheaper than the sample where samples are files."""
         return self[index].name

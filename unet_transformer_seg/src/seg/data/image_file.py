@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from seg.data import array_file
+from seg.data.codec_noise import codecs_silenced
+from seg.data.deep_colours import has_deep_colours, read_deep_colours
 from seg.data.image_kind import read_kind
 from seg.data.mask import Mask, mask_of_array, mask_of_image
 from seg.data.orientation import turn_upright
@@ -98,6 +100,8 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
     """
 
     def convert(image: Image.Image, file: BinaryIO) -> Mask:
+        if has_deep_colours(image):
+            return mask_of_array(read_deep_colours(image, file, path, remark, exact=True), path)
         turn_upright(image, path, remark)
         remark_channels(image, path, remark)
         return mask_of_image(image, path)
@@ -119,7 +123,7 @@ def _read(
             if path.suffix.lower() in array_file.SUFFIXES:
                 return convert_array(array_file.read_array(path, file, max_pixels))
             # Of a path, Pillow maps some files into memory, and then misreads TIFFs that a tag turns by a quarter.
-            with Image.open(file, formats=FORMATS) as image:
+            with codecs_silenced(), Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")

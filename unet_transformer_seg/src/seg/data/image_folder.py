@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from seg.config import DataConfig
-from seg.data.class_settings import build_label_map
+from seg.data.class_settings import build_label_map, notes_on_classes
 from seg.data.dataset import Sample, SegmentationDataset
 from seg.data.image_file import read_image, read_mask
 from seg.data.label_map import LabelMap, Reading
@@ -72,6 +72,11 @@ class ImageFolder(SegmentationDataset):
         mask, reading = self._read_mask(index)
         check_sizes(image_hwc, reading.labels, pair.image, pair.mask)
         return Sample(image_hwc, reading.labels, pair.name), mask, reading
+
+    @property
+    def notes(self) -> list[str]:
+        """What the settings leave out of the classes, a line each."""
+        return notes_on_classes(self.label_map.settings, self.label_map)
 
     def name(self, index: int) -> str:
         """Return what a message calls sample `index`."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data import build_dataset
-from seg.data.class_settings import build_label_map, notes_on_classes
+from seg.data.class_settings import build_label_map
 from seg.data.dataset import Sample, SegmentationDataset, count_classes
 from seg.data.image_folder import ImageFolder
 from seg.data.label_map import LabelMap, Reading
@@ -188,9 +188,8 @@ def describe_problems(reports: dict[str, SplitReport], list_all: bool = False) -
 
 def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
     """Return what is usable and yet suspicious: settings, masks, classes, and equal images across or within splits."""
-    warnings = []
+    warnings = list(next(iter(reports.values())).dataset.notes)
     if label_map := _label_map(reports):
-        warnings += notes_on_classes(label_map.settings, label_map)
         warnings += find_differing_palettes([report.masks for report in reports.values()], label_map)
     for split, report in reports.items():
         warnings += [f"{split}: {examples(paths)}: {remark}" for remark, paths in report.masks.remarks.items()]

@@ -107,6 +107,8 @@ def mask_of_array(array: np.ndarray, path: Path) -> Mask:
         return Mask(array)
     if is_grey(array):
         return Mask(np.ascontiguousarray(array[..., 0]))
+    if array.dtype == np.uint16 and not (array % 257).any():
+        array = (array // 257).astype(np.uint8)  # 65535 is the full red of 16 bits, as 255 is of 8
     if array.dtype != np.uint8:
         raise UserError(f"{path}: expected colours of 0 to 255, found up to {array.max()}")
     return Mask(array)

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from seg.classes import IGNORE_LABEL, Colour
 from seg.data.label_map import LabelMap, Reading
 from seg.data.mask import Mask
@@ -109,8 +111,8 @@ def _remarks(mask: Mask, reading: Reading) -> Iterable[str]:
     """Yield what is worth to be said of a mask that was read, without its subject."""
     if mask.is_bits and reading.by == "grey":
         yield "1 bit, of which 1 is read as 255"
-    if mask.palette is not None and reading.by == "grey":
-        yield "a palette of greys, read as the greys that it shows"
+    if mask.palette is not None and reading.by == "grey" and (np.diff(mask.shown_greys) < 0).any():
+        yield "a palette of greys that do not rise with the positions, read as the greys that it shows"
     if reading.differs:
         yield "a palette in another order than data.palette, read by its colours"
     if mask.is_lossy:

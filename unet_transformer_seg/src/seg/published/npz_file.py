@@ -7,6 +7,7 @@ for all memory. Here what an entry says of its size is compared with the header 
 
 import lzma
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from seg.errors import UserError
+from seg.files import open_file
 
 MAX_UNPACKED = 16
 """Times the size of the file; trained weights are hardly compressible."""
@@ -33,8 +35,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         UserError: no such file, not an `.npz` of numbers, or one that unpacks to far more than it is.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_size(archive, path)
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            _check_size(archive, path, os.fstat(file.fileno()).st_size)
             entries = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             return {info.filename.removesuffix(".npy"): _read_array(archive, info) for info in entries}
     except UserError:
@@ -45,8 +47,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _check_size(archive: zipfile.ZipFile, path: Path) -> None:
-    unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+def _check_size(archive: zipfile.ZipFile, path: Path, size: int) -> None:
+    unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > MAX_UNPACKED * size + SLACK_BYTES:
         raise UserError(f"{path}: its arrays have {unpacked} bytes, the file {size}; weights do not shrink like that")
 

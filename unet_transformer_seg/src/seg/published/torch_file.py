@@ -28,6 +28,7 @@ import numpy as np
 
 from seg.checkpoints.safetensors_file import read_safetensors
 from seg.errors import UserError
+from seg.files import open_file
 from seg.published.file_kinds import describe_archive, describe_file, describe_folder
 from seg.published.pickled_names import Placeholder, is_of_a_program, placeholder_class
 from seg.published.state_dict import TorchFile, find_state_dict
@@ -85,14 +86,12 @@ def read_torch_file(path: Path) -> TorchFile:
         UserError: not such a file, a damaged one, or one that wants to run something.
     """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path}: expected a file of weights, found a pipe or a device")
     try:
         if path.is_dir():
             raise UserError(f"{path}: {describe_folder(path)}")
         if _is_safetensors(path):
             return TorchFile(read_safetensors(path)[0], {})
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             content = _Archive(path, archive).load()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -108,7 +107,7 @@ def read_torch_file(path: Path) -> TorchFile:
 
 def _is_safetensors(path: Path) -> bool:
     """Return whether a file begins as safetensors does: the length of a header, and a brace."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
@@ -118,8 +117,7 @@ class _Archive:
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self.path, self.archive, self.storages = path, archive, {}
-        with path.open("rb") as file:
-            self.mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.mapped = mmap.mmap(archive.fp.fileno(), 0, access=mmap.ACCESS_READ)
         self.bytes = np.frombuffer(self.mapped, np.uint8)
         plain = (info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
         if sum(plain) > len(self.bytes):

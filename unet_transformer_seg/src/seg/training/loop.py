@@ -279,6 +279,8 @@ class Training:
             setup.loader.steps_per_epoch,
             describe_devices(setup.placement),
         )
+        for note in setup.train_set.notes:
+            log.warning("warning: %s", note)
         for line in setup.warm_start.lines if setup.warm_start else ():
             log.info("%s", line)
         if has_groups(setup.config.optimizer):
