@@ -17,7 +17,9 @@ from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.config_reader import override_config
-from seg.inference.output import plan_jobs, probabilities_file, save_mask, save_overlay
+from seg.errors import UserError
+from seg.inference.done_record import RECORD
+from seg.inference.output import plan_jobs, probabilities_file, save_mask, save_overlay, writing_together
 from seg.inference.predictor import Predictor
 from seg.models import build_model
 from seg.pictures import draw_overlay
@@ -75,7 +77,7 @@ def read(path):
 
 
 def files(folder, hidden=True):
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     return sorted(str(path) for path in found if hidden or not path.name.startswith("."))
 
 
@@ -97,7 +99,7 @@ def test_mask_overlay_and_probabilities_are_those_of_the_predictor(infer_with, p
     expected_hwk = np.concatenate([band.probabilities for band in predictor.predict_bands(read(source))])
     assert probabilities_hwk.dtype == np.float16
     np.testing.assert_allclose(probabilities_hwk, expected_hwk, atol=1e-3)
-    assert "1 images in" in capsys.readouterr().out
+    assert "1 image in" in capsys.readouterr().out
 
 
 def test_one_bad_file_does_not_stop_the_others(infer_with, predictor, tmp_path, capsys):
@@ -348,3 +350,54 @@ def test_settings_without_an_image_and_wrong_settings_are_refused(infer_with, tm
     assert "settings alone: data.max_pixels=5" in capsys.readouterr().err
     assert infer_with("--out", tmp_path / "out", write_image(tmp_path / "a.png"), "data.max_pixel=5") == 2
     assert "did you mean 'data.max_pixels'" in capsys.readouterr().err
+
+
+def test_skip_done_leaves_out_what_is_complete(infer_with, tmp_path, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for number, name in enumerate("abc"):
+        write_image(photos / f"{name}.png", seed=number)
+    assert infer_with("--out", out, photos / "a.png") == 0
+    made = (out / "a.png").read_bytes()
+    (out / "a.png").write_bytes(made[::-1])  # of the same size: shows whether it is made again
+    (photos / "c.png").write_text("no image")
+    assert infer_with("--skip-done", "--out", out, photos) == 2
+    assert "1 image of 3 done already" in capsys.readouterr().out
+    assert (out / "a.png").read_bytes() == made[::-1]
+    assert files(out) == ["a.png", "a_overlay.png", "b.png", "b_overlay.png"]
+    assert infer_with("--skip-done", "--out", out, photos / "a.png", photos / "b.png") == 0
+    assert "2 images of 2 done already" in capsys.readouterr().out
+    assert infer_with("--skip-done", "--out", out, "--probabilities", photos / "a.png") == 0
+    assert "done already" not in capsys.readouterr().out
+    assert (out / "a.png").read_bytes() == made
+
+
+def test_a_call_that_is_interrupted_counts_what_is_done_and_leaves_no_half_result(
+    infer_with, tmp_path, monkeypatch, capsys
+):
+    for number, name in enumerate("abc"):
+        write_image(tmp_path / f"{name}.png", seed=number)
+    seen = []
+
+    def interrupt_at_the_second(*arguments):
+        seen.append(arguments)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        save_overlay(*arguments)
+
+    monkeypatch.setattr("seg.inference.segment_files.save_overlay", interrupt_at_the_second)
+    assert infer_with("--out", tmp_path / "out", tmp_path) == 130
+    stopped = "stopped: 1 of 3 images segmented; the same command with --skip-done does the rest"
+    assert stopped in capsys.readouterr().err
+    assert files(tmp_path / "out") == ["a.png", "a_overlay.png"]
+    assert infer_with("--skip-done", "--out", tmp_path / "out", tmp_path) == 0
+    assert "1 image of 3 done already" in capsys.readouterr().out
+    assert len(files(tmp_path / "out")) == 6
+
+
+def test_results_that_cannot_all_take_their_names_take_none(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(UserError, match="a: cannot be written"), writing_together(paths) as asides:
+        for aside in asides:
+            aside.write_text("content")
+        paths[0].mkdir()
+    assert files(tmp_path) == []

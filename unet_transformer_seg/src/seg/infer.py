@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from seg.cli import run_command
-from seg.config_reader import load_config
+from seg.config_reader import load_config, to_plain
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.file_names import folder_links
 
@@ -23,6 +23,12 @@ def parse_arguments() -> argparse.Namespace:
     model.add_argument("--model", type=Path, metavar="FOLDER", help="exported or converted model")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
+    parser.add_argument(
+        "--skip-done",
+        action="store_true",
+        help="leave out images that have complete results in --out, made by the same model with the same settings: "
+        "continues a call that was stopped",
+    )
     parser.add_argument("--no-overlay", action="store_true", help="write the masks only")
     parser.add_argument("--probabilities", action="store_true", help="write float16[h, w, classes] (npz), too")
     parser.add_argument(
@@ -58,6 +64,20 @@ def list_overrides(arguments: argparse.Namespace) -> list[str]:
     return overrides
 
 
+def digest_predictor(predictor, options) -> str:
+    """Return the SHA-256 of all that decides what a result holds: the model, its settings, the options."""
+    from seg.inference.done_record import digest_model
+
+    settings = {name: to_plain(getattr(predictor.config, name)) for name in ("model", "data", "inference")}
+    settings |= {"classes": to_plain(predictor.classes), "options": to_plain(options)}
+    return digest_model(predictor.variables, settings)
+
+
+def count(number: int, noun: str) -> str:
+    """Return the number with its noun, as in "1 image" and "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def main() -> int:
     """Segment all images that can be read; return the exit code."""
     arguments = parse_arguments()
@@ -69,9 +89,10 @@ def main() -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
+    from seg.inference.done_record import DoneRecord
     from seg.inference.output import plan_jobs
     from seg.inference.predictor import load_predictor
-    from seg.inference.segment_files import segment_files
+    from seg.inference.segment_files import Options, Outcome, segment_files
 
     jobs = plan_jobs(inputs, arguments.out)
     for job in jobs:
@@ -81,14 +102,24 @@ def main() -> int:
         print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
-    outcome = segment_files(
-        predictor, jobs, overlay=not arguments.no_overlay, probabilities=arguments.probabilities, values=values
-    )
-    speed = outcome.num_done / outcome.seconds
-    print(
-        f"{outcome.num_done} images in {outcome.seconds:.1f} s ({speed:.2f} images/s with reading, writing and "
-        f"compilation); results in {arguments.out}"
-    )
+    options = Options(not arguments.no_overlay, arguments.probabilities, values)
+    record = DoneRecord(arguments.out, digest_predictor(predictor, options))
+    waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, options.results(job)))]
+    if len(waiting) < len(jobs):
+        print(f"{count(len(jobs) - len(waiting), 'image')} of {len(jobs)} done already")
+    outcome = Outcome()
+    try:
+        if waiting:
+            segment_files(predictor, waiting, options, record, outcome)
+    except (KeyboardInterrupt, SystemExit, UserError):
+        hint = "the same command with --skip-done does the rest"
+        print(f"stopped: {outcome.num_done} of {count(len(waiting), 'image')} segmented; {hint}", file=sys.stderr)
+        raise
+    if waiting:
+        print(
+            f"{count(outcome.num_done, 'image')} in {outcome.seconds:.1f} s ({outcome.num_done / outcome.seconds:.2f} "
+            f"images/s with reading, writing and compilation); results in {arguments.out}"
+        )
     if outcome.num_bad:
         print(f"{outcome.num_bad} of {len(jobs)} files could not be read or written, see above")
         return EXIT_USER_ERROR

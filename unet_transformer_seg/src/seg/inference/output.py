@@ -89,6 +89,27 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
     return jobs
 
 
+@contextlib.contextmanager
+def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give a new, empty file for each path; after the body all of them take their names, or none does.
+
+    Raises:
+        UserError: naming a path: the disk refuses.
+    """
+    complete: list[tuple[Path, int]] = []
+    try:
+        with contextlib.ExitStack() as stack:
+            asides = [stack.enter_context(writing_aside(path, parents=True)) for path in paths]
+            yield asides
+            complete += [(path, aside.stat().st_ino) for path, aside in zip(paths, asides, strict=True)]
+    except BaseException:
+        for path, inode in complete:
+            with contextlib.suppress(OSError):  # it never took its name
+                if path.stat().st_ino == inode:
+                    path.unlink()
+        raise
+
+
 def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:
     """Write labels as a PNG.
 

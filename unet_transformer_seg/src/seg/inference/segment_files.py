@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -15,14 +16,31 @@ from seg.data.image_file import read_image
 from seg.data.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all
-from seg.inference.output import Job, probabilities_file, save_mask, save_overlay
+from seg.inference.done_record import DoneRecord
+from seg.inference.output import Job, probabilities_file, save_mask, save_overlay, writing_together
 from seg.inference.predictor import Predictor
 
 TOLD_PER_KIND = 20
 """Files named in the remarks of each kind."""
 
-Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray]]
-"""(job, image uint8[h, w, 3], mask uint8[h, w])."""
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is written for each image, besides its mask.
+
+    Attributes:
+        overlay: the image with the colours of its classes laid over it.
+        probabilities: float16[h, w, k].
+        values: what the mask holds for each class; empty: its number.
+    """
+
+    overlay: bool = True
+    probabilities: bool = False
+    values: MaskValues = ()
+
+    def results(self, job: Job) -> list[Path]:
+        """Return the files that are written for a job, the mask first and the probabilities last."""
+        return [job.mask, *[job.overlay] * self.overlay, *[job.probabilities] * self.probabilities]
 
 
 @dataclasses.dataclass
@@ -41,35 +59,54 @@ class Outcome:
 
 
 def segment_files(
-    predictor: Predictor, jobs: Sequence[Job], *, overlay: bool, probabilities: bool, values: MaskValues = ()
-) -> Outcome:
-    """Write the results of all jobs.
+    predictor: Predictor, jobs: Sequence[Job], options: Options, record: DoneRecord, outcome: Outcome
+) -> None:
+    """Write the results of all jobs; those of one image appear together.
 
     Args:
         predictor: the model.
         jobs: what to read and where to write.
-        overlay: write the overlays, too.
-        probabilities: write the probabilities, too.
-        values: what the masks hold for each class; empty: its number.
+        options: what to write.
+        record: gets each job whose results are complete.
+        outcome: counts the files, also up to an exception.
 
     Raises:
         UserError: the disk is full, or refuses every file for another reason.
     """
-    outcome, start = Outcome(), time.perf_counter()
+    start = time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:
         images = read_images(jobs, predictor.config.data, outcome, bar)
-        segmented = (
-            _with_probabilities(predictor, images, outcome, bar) if probabilities else predictor.predict_many(images)
-        )
-        for job, image_hwc, mask_hw in segmented:
+        streamed = ((job, image_hwc, None) for job, image_hwc in images)
+        for job, image_hwc, mask_hw in streamed if options.probabilities else predictor.predict_many(images):
             with _reporting(outcome, bar):
-                save_mask(job.mask, mask_hw, predictor.classes, values)
-                if overlay:
-                    save_overlay(job.overlay, image_hwc, mask_hw, predictor.classes)
+                paths = options.results(job)
+                with writing_together(paths) as asides:
+                    _write(predictor, image_hwc, mask_hw, options, asides)
+                record.add(job.source, paths)
                 outcome.num_done += 1
             bar.update()
     outcome.seconds = time.perf_counter() - start
-    return outcome
+
+
+def _write(
+    predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options, paths: Sequence[Path]
+) -> None:
+    """Write the results of one image; the mask is made of the probabilities where those are written."""
+    if mask_hw is None:
+        mask_hw = _write_probabilities(predictor, image_hwc, paths[-1])
+    save_mask(paths[0], mask_hw, predictor.classes, options.values)
+    if options.overlay:
+        save_overlay(paths[1], image_hwc, mask_hw, predictor.classes)
+
+
+def _write_probabilities(predictor: Predictor, image_hwc: np.ndarray, path: Path) -> np.ndarray:
+    """Write the probabilities while they are computed; return the mask, uint8[h, w]."""
+    shape, mask_hw = image_hwc.shape[:2], np.empty(image_hwc.shape[:2], np.uint8)
+    with probabilities_file(path, (*shape, len(predictor.classes))) as append_rows:
+        for band in predictor.predict_bands(image_hwc):
+            mask_hw[band.rows] = band.probabilities.argmax(-1)
+            append_rows(band.probabilities)
+    return mask_hw
 
 
 def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
@@ -95,23 +132,3 @@ def _reporting(outcome: Outcome, bar: tqdm) -> Iterator[None]:
             raise
         outcome.num_bad += 1
         bar.write(f"error: {error}", file=sys.stderr)
-
-
-def _with_probabilities(
-    predictor: Predictor, images: Iterator[tuple[Job, np.ndarray]], outcome: Outcome, bar: tqdm
-) -> Segmented:
-    """Write the probabilities of each image while they are computed, and yield it with its mask."""
-    for job, image_hwc in images:
-        shape, mask_hw = image_hwc.shape[:2], np.empty(image_hwc.shape[:2], np.uint8)
-        num_bad = outcome.num_bad
-        with (
-            _reporting(outcome, bar),
-            probabilities_file(job.probabilities, (*shape, len(predictor.classes))) as append_rows,
-        ):
-            for band in predictor.predict_bands(image_hwc):
-                mask_hw[band.rows] = band.probabilities.argmax(-1)
-                append_rows(band.probabilities)
-        if outcome.num_bad == num_bad:
-            yield job, image_hwc, mask_hw
-        else:
-            bar.update()
