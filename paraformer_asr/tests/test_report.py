@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 import time
 
@@ -366,3 +367,23 @@ def test_an_evaluation_of_empty_texts_is_noted(report, draws):
     note(report, 10, evaluation=evaluation(words=(0, 0, 0, 0)))
     assert details(report)[0]["words"]["reference_length"] == 0
     assert steps(report) == [10]
+
+
+def test_a_log_holds_nothing_that_steers_a_terminal_and_goes_to_no_pipe_or_link(tmp_path):
+    outside, path = tmp_path / "outside", tmp_path / "train.log"
+    outside.write_text("precious")
+    for plant in (lambda: os.mkfifo(path), lambda: path.symlink_to(outside), path.mkdir):
+        plant()
+        with pytest.raises(UserError, match=str(path)):
+            setup_logging()
+            open_log_file(path)
+        close_logging()
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert outside.read_text() == "precious"
+    try:
+        setup_logging()
+        open_log_file(path)
+        LOG.info("%s", "a\x1b[2J" + os.fsdecode(b"\xe9"))
+    finally:
+        close_logging()
+    assert "a\\x1b[2J\\udce9\n" in path.read_text()

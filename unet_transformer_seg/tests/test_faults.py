@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from seg.checkpoints import CheckpointStore
-from seg.checkpoints.manifest import replace_json
-from seg.training.report import COLUMNS, write_rows
+from seg.files import replace_json
+from seg.training.report import COLUMNS, append_rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PARTS = ("comparison", "damage", "disk", "held_train", "kills", "mistakes", "outcome", "signals", "tiny_run")
@@ -185,10 +185,11 @@ def make_run(tmp_path):
 
     def make(name, weight=1.0, loss="1.0", seconds="5", progress=1):
         run = tmp_path / name
+        run.mkdir(exist_ok=True)
         state = {"params": {"w": np.float32([weight, np.nan])}, "opt": {"count": np.int32(3)}}
         CheckpointStore(run / "checkpoints").save(3, state, {"loss_sum": progress, "seconds": float(seconds)}, True)
         row = dict.fromkeys(COLUMNS, "1") | {"run_id": name, "train_loss": loss, "seconds": seconds}
-        write_rows(run / "results.csv", [row], "w")
+        append_rows(run / "results.csv", [row])
         replace_json(run / "metrics.json", [{"step": 3, "seconds": float(seconds)}])
         return run
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 import time
 
@@ -322,3 +323,21 @@ def test_on_a_terminal_there_is_a_live_bar_and_no_plain_line(clock, capsys, monk
 def test_an_evaluation_without_a_counted_pixel_is_noted(report, draws):
     note(report, 10, evaluation=evaluation(matrix=np.zeros((3, 3), np.int64)))
     assert details(report)[0]["mean_iou"] is None
+
+
+def test_a_log_holds_nothing_that_steers_a_terminal_and_goes_to_no_pipe_or_link(tmp_path):
+    outside, path = tmp_path / "outside", tmp_path / "train.log"
+    outside.write_text("precious")
+    for plant in (lambda: os.mkfifo(path), lambda: path.symlink_to(outside), path.mkdir):
+        plant()
+        with pytest.raises(UserError, match=str(path)):
+            setup_logging(path)
+        close_logging()
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert outside.read_text() == "precious"
+    try:
+        setup_logging(path)
+        LOG.info("%s", "a\x1b[2J" + os.fsdecode(b"\xe9"))
+    finally:
+        close_logging()
+    assert "a\\x1b[2J\\udce9\n" in path.read_text()

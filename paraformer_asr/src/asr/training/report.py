@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import logging.handlers
@@ -13,13 +14,14 @@ import jax
 
 from asr.config import Config
 from asr.errors import UserError
-from asr.files import replace_json, replacing
+from asr.files import open_log, read_bounded, replace_json, replace_text, replacing
 from asr.pictures import draw_alignment
 from asr.run_dir import RunDir
 from asr.training.curves import draw_curves
 from asr.training.distributed import is_main
 from asr.training.evaluate import Evaluation
 from asr.training.evaluation_record import describe, format_transcript
+from asr.training.log_file import HarmlessFormatter, LogFile
 from asr.training.past_evaluations import say_what_is_missing
 from asr.training.progress import write_above_line
 from asr.training.tensorboard import open_tensorboard
@@ -90,7 +92,7 @@ class Report:
         numbers = {"epoch": epoch, "step": step, "val_loss": evaluation.loss} | numbers
         row = {"run_id": self.run.run_id, "model_type": self.config.model.name} | numbers | scores
         with self._naming_the_run():
-            append_row(self.results_file, row)
+            append_rows(self.results_file, [row])
             replace_json(self.metrics_file, self._details() + [describe(evaluation, numbers)])
             draw_curves(read_rows(self.results_file), self.run.path / "curves.png")
             self._show_samples(evaluation, step)
@@ -135,7 +137,7 @@ class Report:
             if self.results_file.exists():
                 rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
                 with replacing(self.results_file) as aside:
-                    write_rows(aside, rows, "w")
+                    append_rows(aside, rows)
             if self.metrics_file.exists():
                 replace_json(self.metrics_file, [detail for detail in self._details() if detail["step"] <= step])
 
@@ -168,7 +170,7 @@ class Report:
         name, features = f"step_{step:08d}", self.config.features
         if evaluation.transcripts:
             text = "\n".join(map(format_transcript, evaluation.transcripts))
-            (self.run.samples / f"{name}.txt").write_text(text, encoding="utf-8")
+            replace_text(self.run.samples / f"{name}.txt", text)
         for number, aligned in enumerate(evaluation.alignments, 1):
             path = self.run.samples / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
             title = f"{aligned.transcribed.name}\nsaid: {aligned.transcribed.reference}"
@@ -185,14 +187,9 @@ class Report:
             self.tensorboard.picture(step, f"val/alignment_{number}", path)
 
 
-def append_row(path: Path, row: dict) -> None:
-    """Append one row to the table, with the header where it is the first, on disk before this returns."""
-    write_rows(path, [row], "a")
-
-
-def write_rows(path: Path, rows: list[dict], mode: str) -> None:
-    """Write rows of COLUMNS to a CSV file opened in `mode`."""
-    with path.open(mode, newline="") as file:
+def append_rows(path: Path, rows: list[dict]) -> None:
+    """Append rows of COLUMNS to a table, with the header where they are the first, on disk before this returns."""
+    with io.TextIOWrapper(open_log(path), encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
@@ -211,13 +208,10 @@ def read_record(path: Path) -> bytes:
     Raises:
         UserError: it is no file, or larger than any record.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: expected a file of the run's record, found a pipe or a device; move it away")
-    with path.open("rb") as file:
-        content = file.read(MAX_RECORD_BYTES + 1)
-    if len(content) > MAX_RECORD_BYTES:
-        raise UserError(f"{path}: expected at most {MAX_RECORD_BYTES} bytes, found more; move it away")
-    return content
+    try:
+        return read_bounded(path, MAX_RECORD_BYTES)
+    except UserError as error:
+        raise UserError(f"{error}; move it away") from None
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -253,21 +247,6 @@ class _AboveProgressLine(logging.Handler):
         write_above_line(self.format(record))
 
 
-class _LogFile(logging.FileHandler):
-    """A file that no run breaks off for: what cannot be written is missing there, and the terminal says so once."""
-
-    def handleError(self, record):  # noqa: N802
-        """Say once that lines are missing."""
-        if not self.__dict__.setdefault("told", False):
-            self.told = True
-            write_above_line(f"warning: {self.baseFilename} cannot be written; lines will be missing there")
-
-    def close(self):
-        """Close the file, with what it still takes."""
-        with contextlib.suppress(OSError):
-            super().close()
-
-
 def setup_logging() -> None:
     """Send the messages of `asr` to the terminal, and keep them for the log file until there is one.
 
@@ -277,7 +256,7 @@ def setup_logging() -> None:
     terminal, waiting = _AboveProgressLine(), logging.handlers.MemoryHandler(capacity=10_000, flushLevel=1000)
     terminal.setLevel(logging.INFO if is_main() else logging.WARNING)
     who = "" if is_main() else f"process {jax.process_index()}: "
-    terminal.setFormatter(logging.Formatter(f"{who}%(message)s"))
+    terminal.setFormatter(HarmlessFormatter(f"{who}%(message)s"))
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(terminal)
@@ -286,8 +265,8 @@ def setup_logging() -> None:
 
 def open_log_file(log_file: Path) -> None:
     """Write to `log_file` what waits for it, and from now on all messages and the details of each step."""
-    file = _LogFile(log_file, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file = LogFile(log_file)
+    file.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s"))
     for waiting in [h for h in log.handlers if isinstance(h, logging.handlers.MemoryHandler)]:
         waiting.setTarget(file)
         log.removeHandler(waiting)

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from asr.checkpoints.arrays import describe_arrays, named_arrays, read_arrays, write_arrays
 from asr.checkpoints.manifest import DamagedCheckpointError, read_manifest, verify_files, write_manifest
 from asr.errors import UserError
+from asr.files import open_file
 from asr.run_dir import RunDir
 from asr.training.distributed import is_main
 from asr.training.setup import Setup
@@ -53,5 +54,5 @@ def load_reproducer(folder: Path, setup: Setup) -> tuple[TrainState, dict[str, n
     state = jax.tree.unflatten(
         jax.tree.structure(setup.abstract_state), [restored[name] for name in describe_arrays(setup.abstract_state)]
     )
-    with np.load(folder / BATCH_NAME, allow_pickle=False) as arrays:
+    with open_file(folder / BATCH_NAME) as file, np.load(file, allow_pickle=False) as arrays:
         return state, {name: arrays[name] for name in arrays.files}

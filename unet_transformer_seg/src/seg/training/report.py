@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import math
@@ -14,12 +15,13 @@ import jax
 from seg.classes import ClassTable
 from seg.config import Config
 from seg.errors import UserError
-from seg.files import replace_json, replacing
+from seg.files import open_log, read_bounded, replace_json, replacing
 from seg.metrics import warn_never_predicted
 from seg.pictures import draw_comparison
 from seg.run_dir import RunDir
 from seg.training.curves import draw_curves
 from seg.training.evaluate import Evaluation
+from seg.training.log_file import HarmlessFormatter, LogFile
 from seg.training.past_evaluations import say_what_is_missing
 from seg.training.progress import write_above_line
 from seg.training.tensorboard import open_tensorboard
@@ -75,7 +77,7 @@ class Report:
         row = {"run_id": self.run.run_id, "model_type": self.config.model.name} | numbers | scores
         detail = {name: _json_number(v) for name, v in numbers.items()} | metrics.to_dict(self.classes.names)
         with self._naming_the_run():
-            append_row(self.results_file, row)
+            append_rows(self.results_file, [row])
             replace_json(self.metrics_file, self._details() + [detail])
             draw_curves(read_rows(self.results_file), self.run.path / "curves.png")
             self._draw_samples(evaluation, step)
@@ -121,7 +123,7 @@ class Report:
             if self.results_file.exists():
                 rows = [row for row in read_rows(self.results_file) if int(row["step"]) <= step]
                 with replacing(self.results_file) as aside:
-                    write_rows(aside, rows, "w")
+                    append_rows(aside, rows)
             if self.metrics_file.exists():
                 replace_json(self.metrics_file, [detail for detail in self._details() if detail["step"] <= step])
 
@@ -158,14 +160,9 @@ class Report:
         self.tensorboard.picture(step, "val/samples", path)
 
 
-def append_row(path: Path, row: dict) -> None:
-    """Append one row to the table, with the header where it is the first, on disk before this returns."""
-    write_rows(path, [row], "a")
-
-
-def write_rows(path: Path, rows: list[dict], mode: str) -> None:
-    """Write rows of COLUMNS to a CSV file opened in `mode`."""
-    with path.open(mode, newline="") as file:
+def append_rows(path: Path, rows: list[dict]) -> None:
+    """Append rows of COLUMNS to a table, with the header where they are the first, on disk before this returns."""
+    with io.TextIOWrapper(open_log(path), encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
@@ -184,13 +181,10 @@ def read_record(path: Path) -> bytes:
     Raises:
         UserError: it is no file, or larger than any record.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: expected a file of the run's record, found a pipe or a device; move it away")
-    with path.open("rb") as file:
-        content = file.read(MAX_RECORD_BYTES + 1)
-    if len(content) > MAX_RECORD_BYTES:
-        raise UserError(f"{path}: expected at most {MAX_RECORD_BYTES} bytes, found more; move it away")
-    return content
+    try:
+        return read_bounded(path, MAX_RECORD_BYTES)
+    except UserError as error:
+        raise UserError(f"{error}; move it away") from None
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -231,21 +225,6 @@ class _AboveProgressLine(logging.Handler):
         write_above_line(self.format(record))
 
 
-class _LogFile(logging.FileHandler):
-    """A file that no run breaks off for: what cannot be written is missing there, and the terminal says so once."""
-
-    def handleError(self, record):  # noqa: N802
-        """Say once that lines are missing."""
-        if not self.__dict__.setdefault("told", False):
-            self.told = True
-            write_above_line(f"warning: {self.baseFilename} cannot be written; lines will be missing there")
-
-    def close(self):
-        """Close the file, with what it still takes."""
-        with contextlib.suppress(OSError):
-            super().close()
-
-
 def setup_logging(log_file: Path | None) -> None:
     """Send the messages of `seg` to the terminal, and those and the details of each step to `log_file`.
 
@@ -256,14 +235,14 @@ def setup_logging(log_file: Path | None) -> None:
     terminal = _AboveProgressLine()
     terminal.setLevel(logging.INFO if log_file else logging.WARNING)
     terminal.setFormatter(
-        logging.Formatter("%(message)s" if log_file else f"process {jax.process_index()}: %(message)s")
+        HarmlessFormatter("%(message)s" if log_file else f"process {jax.process_index()}: %(message)s")
     )
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(terminal)
     if log_file:
-        file = _LogFile(log_file, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file = LogFile(log_file)
+        file.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
 
 

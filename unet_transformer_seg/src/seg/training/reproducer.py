@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from seg.checkpoints.arrays import describe_arrays, named_arrays, read_arrays, write_arrays
 from seg.checkpoints.manifest import DamagedCheckpointError, read_manifest, verify_files, write_manifest
 from seg.errors import UserError
+from seg.files import open_file
 from seg.run_dir import RunDir
 from seg.training.distributed import is_main
 from seg.training.setup import Setup
@@ -53,5 +54,5 @@ def load_reproducer(folder: Path, setup: Setup) -> tuple[TrainState, dict[str, n
     state = jax.tree.unflatten(
         jax.tree.structure(setup.abstract_state), [restored[name] for name in describe_arrays(setup.abstract_state)]
     )
-    with np.load(folder / BATCH_NAME, allow_pickle=False) as arrays:
+    with open_file(folder / BATCH_NAME) as file, np.load(file, allow_pickle=False) as arrays:
         return state, {name: arrays[name] for name in arrays.files}
