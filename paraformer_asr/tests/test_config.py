@@ -141,7 +141,11 @@ def test_an_encoder_that_maps_its_input_first_may_have_an_odd_one(tmp_path):
         ),
         ("model: {input_dim: 80}\n", "features.num_mels · features.lfr_m = 560"),
         ("features: {num_mels: 41, lfr_m: 1}\n", "needs an even input width, num_mels · lfr_m = 41"),
-        ("loss: {ctc_weight: 0.3}\n", "model.ctc_head and loss.ctc_weight go together"),
+        (
+            "loss: {ctc_weight: 0.3}\n",
+            "loss.ctc_weight is 0.3, but the model has no CTC head",
+        ),
+        ("model: {ctc_head: true}\n", "nothing trains the head while loss.ctc_weight is 0: set loss.ctc_weight"),
         ("inference: {decoder: ctc}\n", "inference.decoder: ctc needs a model trained with model.ctc_head"),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_stage_is_frozen_and_nothing_else():
         ({"freeze": ("encodr",)}, r"optimizer.freeze: no parameter is called 'encodr'; did you mean encoder"),
         ({"freeze": ("encoder/stage",)}, r"did you mean encoder/stage1 or encoder/stage0"),
         ({"freeze": ("zzz",)}, r"names begin with bottleneck, decoder, encoder, heads"),
-        ({"rate_factors": {"head": 2.0}}, r"optimizer.rate_factors: no parameter is called 'head'"),
+        ({"rate_factors": {"tail": 2.0}}, r"optimizer.rate_factors: no parameter is called 'tail'"),
         ({"freeze": ("*",)}, r"optimizer.freeze: \* leaves no parameter to be trained"),
         ({"freeze": ("bottleneck/transformer/block1",)}, r"holds 2 layers in one array, of which only 1"),
     ],

@@ -45,8 +45,9 @@ def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] =
     """Return the config of a new run, which may begin with the weights of another model.
 
     As `load_config`; but if `init` names a model, then what neither the file nor an override states of its
-    architecture and features is taken from that model's own config. Its tokenizer is used where the section `tokenizer`
-    is left out altogether, and its normalisation where `features.cmvn` is.
+    architecture, features and loss is taken from that model's own config. Its tokenizer is used where the section
+    `tokenizer` is left out altogether, and its normalisation where `features.cmvn` is. Of `model.ctc_head` and
+    `loss.ctc_weight` the one that is stated decides: a CTC head is trained, or it is left out.
 
     Args:
         path: a YAML file.
@@ -59,9 +60,8 @@ def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] =
     stated = _build(Config, node, "", str(path))
     for override in overrides:
         stated = _override(stated, override)
-    keys = {str(key.value) for key, value in node.value if value.value} | {o.split("=")[0] for o in overrides}
-    own_tokenizer = any(key.split(".")[0] == "tokenizer" for key in keys)
-    base = _settings_of_model(stated.init, own_tokenizer) if stated.init else Config()
+    keys = _stated_keys(node) | {override.split("=")[0] for override in overrides}
+    base = _with_ctc(_settings_of_model(stated.init, keys), stated, keys) if stated.init else Config()
     return _checked(_build(Config, node, "", str(path), base), overrides, path)
 
 
@@ -72,8 +72,31 @@ def _checked(config: Config, overrides: list[str] | tuple[str, ...], path: str |
         raise UserError(str(error) if str(error).startswith("override ") else f"{path}: {error}") from None
 
 
-def _settings_of_model(folder: str, own_tokenizer: bool) -> Config:
-    """Return the defaults with the architecture, features and tokenizer of the model in `folder`.
+def _stated_keys(node: yaml.Node, prefix: str = "") -> set[str]:
+    """Return the settings that a file states, `section.key`, without those that it leaves empty."""
+    keys: set[str] = set()
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode):
+            keys |= _stated_keys(value, f"{name}.")
+        elif value.value:
+            keys.add(name)
+    return keys
+
+
+def _with_ctc(base: Config, stated: Config, keys: set[str]) -> Config:
+    """Return what a run takes over with the CTC head, or its weight, following the one that the run states."""
+    head, weight = "model.ctc_head" in keys, "loss.ctc_weight" in keys
+    if weight and not head:
+        has_head = stated.loss.ctc_weight > 0
+        return dataclasses.replace(base, model=dataclasses.replace(base.model, ctc_head=has_head))
+    if head and not weight and not stated.model.ctc_head:
+        return dataclasses.replace(base, loss=dataclasses.replace(base.loss, ctc_weight=0.0))
+    return base
+
+
+def _settings_of_model(folder: str, keys: set[str]) -> Config:
+    """Return the defaults with the architecture, features, loss and tokenizer of the model in `folder`.
 
     The widths that the tokenizer and the features decide are left to them.
     """
@@ -81,12 +104,17 @@ def _settings_of_model(folder: str, own_tokenizer: bool) -> Config:
     try:
         found = load_config(file)
     except UserError as error:
-        expected = "a run directory, or a folder that asr.export or asr.convert wrote"
+        expected = (
+            "a run directory, or a folder that asr.export or asr.convert wrote (for a folder of FunASR: "
+            "python -m asr.convert --from funasr FOLDER --out MODEL_FOLDER)"
+        )
         raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
     cmvn = "none" if found.features.cmvn == "none" else "init"
+    own_tokenizer = any(key.split(".")[0] == "tokenizer" for key in keys)
     return Config(
         model=dataclasses.replace(found.model, vocab_size=0, input_dim=0),
         features=dataclasses.replace(found.features, cmvn=cmvn, cmvn_file=""),
+        loss=found.loss,
         tokenizer=TokenizerConfig() if own_tokenizer else TokenizerConfig(kind="init"),
     )
 

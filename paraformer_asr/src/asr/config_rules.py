@@ -24,8 +24,16 @@ def check_config(config: Config) -> None:
     if (config.tokenizer.kind in ("file", "funasr")) != bool(config.tokenizer.file):
         raise UserError("tokenizer.file is needed with, and only with, tokenizer.kind: file or funasr")
     _check_init(config)
-    if (config.loss.ctc_weight > 0) != config.model.ctc_head:
-        raise UserError("model.ctc_head and loss.ctc_weight go together: set both, or neither")
+    if config.loss.ctc_weight and not config.model.ctc_head:
+        raise UserError(
+            f"loss.ctc_weight is {config.loss.ctc_weight:g}, but the model has no CTC head: set model.ctc_head: true, "
+            "or loss.ctc_weight: 0"
+        )
+    if config.model.ctc_head and not config.loss.ctc_weight:
+        raise UserError(
+            "model.ctc_head: nothing trains the head while loss.ctc_weight is 0: set loss.ctc_weight (0.3 is usual), "
+            "or model.ctc_head: false"
+        )
     if config.inference.decoder != "cif" and not config.model.ctc_head:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
 

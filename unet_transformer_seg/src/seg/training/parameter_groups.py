@@ -2,8 +2,9 @@
 
 A name is a path below `params`, such as `encoder/stage0/conv1/kernel`. A pattern is the beginning of a path, in whole
 parts: `encoder/stage1` means all arrays of that stage and none of `encoder/stage10`. Within a part `*` stands for any
-characters: `encoder/*/norm1`. Stacked layers (one array for all blocks of a transformer) are called by either name,
-`blocks` for all of them or `block0`, `block1`, … for each.
+characters: `encoder/*/norm1`. `encoder` and `heads` alone mean those parts of every model, whatever it calls them.
+Stacked layers (one array for all blocks of a transformer) are called by either name, `blocks` for all of them or
+`block0`, `block1`, … for each.
 """
 
 import difflib
@@ -23,6 +24,9 @@ from seg.models import count_parameters
 STACK = "blocks"
 """Name of the module whose arrays have a leading axis of layers."""
 
+PARTS = {"encoder": ("encoder", "resnet", "tokens"), "heads": ("heads", "head"), "head": ("heads", "head")}
+"""What the models call a part; the encoder of a TransUNet is a ResNet and the transformer of its tokens."""
+
 STAGE = re.compile(r"(?:encoder/stage|encoder/layer|resnet/block)(\d+)")
 BLOCK = re.compile(r"(?:bottleneck|tokens)/transformer/block(\d+)/")
 
@@ -30,6 +34,8 @@ BLOCK = re.compile(r"(?:bottleneck|tokens)/transformer/block(\d+)/")
 def matches(pattern: str, name: str) -> bool:
     """Return whether a name begins with the pattern's parts."""
     patterns, parts = pattern.split("/"), name.split("/")
+    if pattern in PARTS:
+        return parts[0] in PARTS[pattern]
     return len(patterns) <= len(parts) and all(map(fnmatch.fnmatchcase, parts, patterns))
 
 
