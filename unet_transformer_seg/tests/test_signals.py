@@ -79,12 +79,17 @@ def test_handlers_are_restored():
 
 
 COMMAND = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from seg.cli import run_command, run_training_command
 from seg.training.interruption import Interruption
 from seg.training.progress import write_above_line
 from seg.training.supervision import Supervisor
+
+for number in (signal.SIGHUP, signal.SIGUSR2):  # whatever the test itself was started with
+    signal.signal(number, signal.SIG_DFL)
+if os.isatty(0):
+    os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first terminal that a session opens is its own
 
 def train():
     with Interruption() as interruption:
@@ -122,13 +127,8 @@ def test_a_closed_terminal_lets_the_run_save(tmp_path):
     """The kernel sends SIGHUP, and from then on nothing can be printed."""
     ours, theirs = pty.openpty()
 
-    def take_terminal():
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.setsid()
-        os.close(os.open(os.ttyname(theirs), os.O_RDWR))  # the first terminal that a session opens is its own
-
     terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = started(tmp_path, "run_training_command(train)", preexec_fn=take_terminal, **terminal)
+    process = started(tmp_path, "run_training_command(train)", start_new_session=True, **terminal)
     os.close(theirs)
     os.close(ours)
     assert process.wait(60) == 129
@@ -138,9 +138,7 @@ def test_a_closed_terminal_lets_the_run_save(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP], ids=lambda n: n.name)
 def test_other_commands_tidy_up(tmp_path, number):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = started(
-        tmp_path, "run_command(write)", preexec_fn=lambda: signal.signal(number, signal.SIG_DFL), **options
-    )
+    process = started(tmp_path, "run_command(write)", **options)
     process.send_signal(number)
     assert process.communicate(timeout=60)[0] == f"ended by {number.name}\n"
     assert process.returncode == exit_code_of(number) and (tmp_path / "out").read_text() == "tidied up"
