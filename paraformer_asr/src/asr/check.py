@@ -8,6 +8,7 @@ from asr.cli import run_command
 from asr.config import Config
 from asr.config_reader import load_start_config
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from asr.untrusted import indented
 
 SPLITS = ("train", "val", "test")
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
@@ -47,13 +48,13 @@ def main() -> int:
     print(format_histogram(reports))
     warnings = [f"{split}: {warning}" for split, report in reports.items() for warning in report.warnings]
     for warning in warnings + find_duplicates(reports):
-        print(f"warning: {warning}")
+        print(indented(f"warning: {warning}"))
     problems = [f"{split}: {problem}" for split, report in reports.items() for problem in report.problems] + problems
     if not problems:
         print("all lines are usable")
         return EXIT_OK
     print(f"\nproblems: {len(problems)}")
-    print("\n".join(problems))
+    print("\n".join(map(indented, problems)))
     return EXIT_USER_ERROR
 
 
@@ -73,7 +74,7 @@ def read_splits(config: Config) -> dict:
         except UserError as error:
             if split != "test":
                 raise
-            print(f"no test split: {error}")
+            print(indented(f"no test split: {error}"))
     return reports
 
 

@@ -12,7 +12,7 @@ from asr.file_names import folder_links
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
 from asr.inference.transcript import Transcript
 from asr.published.funasr_config import read_settings
-from asr.untrusted import escaped
+from asr.untrusted import escaped, indented
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -147,7 +147,7 @@ def main() -> int:
                 file=sys.stderr,
             )
     for link in [link for path in files for link in folder_links(path)]:
-        print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
+        print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
     record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]

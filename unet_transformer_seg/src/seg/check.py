@@ -8,6 +8,7 @@ from seg.config import Config
 from seg.config_reader import load_start_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.files import naming_the_file
+from seg.untrusted import indented
 
 SPLITS = ("train", "val", "test")
 SAMPLES_PER_SPLIT = 3
@@ -41,7 +42,7 @@ def main() -> int:
     print(format_table(reports))
     print_weights(reports)
     for warning in find_warnings(reports):
-        print(f"warning: {warning}")
+        print(indented(f"warning: {warning}"))
     if arguments.out:
         draw_samples(reports, arguments.out)
     num_bad = sum(report.num_bad for report in reports.values())
@@ -49,7 +50,7 @@ def main() -> int:
         print("all samples are usable")
         return EXIT_OK
     print(f"\n{num_bad:,} samples cannot be used:")
-    print("\n".join(describe_problems(reports, arguments.all)))
+    print("\n".join(map(indented, describe_problems(reports, arguments.all))))
     return EXIT_USER_ERROR
 
 
@@ -78,7 +79,7 @@ def read_splits(config: Config) -> dict:
         except UserError as error:
             if split != "test":
                 raise
-            print(f"no test split: {error}")
+            print(indented(f"no test split: {error}"))
     return reports
 
 

@@ -20,7 +20,7 @@ from seg.errors import (
     UserError,
 )
 from seg.signals import exit_code_of, listen, restore_handlers
-from seg.untrusted import harmless, printable
+from seg.untrusted import harmless, indented, printable
 
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
 
@@ -63,19 +63,13 @@ def _code_of(main: Callable[[], int | None]) -> int:
         return _code_of_harmless(main)
 
 
-def _message(error: Exception) -> str:
-    """Return what an error says; a line that the name of a file begins anew cannot pass for one of ours."""
-    first, *others = printable(str(error)).split("\n")
-    return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in others)])
-
-
 def _code_of_harmless(main: Callable[[], int | None]) -> int:
     try:
         code = main() or EXIT_OK
     except BrokenPipeError:
         return _nobody_reads()
     except tuple(CODES) as error:
-        _tell(f"error: {_message(error)}")
+        _tell(f"error: {indented(printable(str(error)))}")
         return next(code for kind, code in CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt:
         _tell("interrupted")

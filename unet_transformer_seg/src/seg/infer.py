@@ -8,6 +8,7 @@ from seg.cli import run_command
 from seg.config_reader import load_config, to_plain
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.file_names import folder_links
+from seg.untrusted import indented
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,9 +98,10 @@ def main() -> int:
     jobs = plan_jobs(inputs, arguments.out)
     for job in jobs:
         if job.is_renamed:
-            print(f"{job.source}: the results are called {job.stem.name}, as their own name is taken or not safe")
+            told = f"{job.source}: the results are called {job.stem.name}, as their own name is taken or not safe"
+            print(indented(told))
     for link in [link for path in inputs for link in folder_links(path)]:
-        print(f"{link}: a link to a folder is not searched; name it as an input to have it searched", file=sys.stderr)
+        print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
     options = Options(not arguments.no_overlay, arguments.probabilities, values)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from seg.classes import IGNORE_LABEL, ClassTable, Colour
 from seg.files import replacing
+from seg.untrusted import harmless
 
 IGNORED_COLOUR = (255, 255, 255)
 RIGHT_COLOURS = ((60, 60, 60), (0, 0, 0), (120, 120, 120), (180, 180, 180))
@@ -235,7 +236,7 @@ def place_legend(
 
 def shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """Return the text, its beginning replaced by … where it is wider than `width` pixels."""
-    text = text.replace("\n", " ")
+    text = harmless(text.replace("\n", " "))
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("…" + text) > width:

@@ -32,6 +32,12 @@ def harmless(text: str, kept: str = "\n\t") -> str:
     return HARMFUL.sub(lambda found: found[0] if found[0] in kept else repr(found[0])[1:-1], text)
 
 
+def indented(text: str) -> str:
+    """Return a message whose further lines are set in: a line that a file's name begins cannot pass for one of ours."""
+    first, *others = text.split("\n")
+    return "\n".join([first, *(line if line.startswith("  ") else f"  {line}" for line in others)])
+
+
 def printable(text: str) -> str:
     """Return the text with what would steer a terminal written out, as a name of a file may hold it."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -15,6 +15,7 @@ from asr.inference.scoring import UtteranceScore
 from asr.inference.transcriber import Transcriber
 from asr.metrics import ErrorCounts, format_report
 from asr.pictures import draw_alignment
+from asr.untrusted import harmless
 
 COLUMNS = (
     "name",
@@ -51,9 +52,9 @@ def write_tables(
     parts = {name.replace(", ", "_").replace(" ", "_"): _as_json(c, intervals[name]) for name, c in totals.items()}
     write_text(folder / "metrics.json", json.dumps({**facts, **parts}, indent=1) + "\n")
     write_text(folder / "utterances.csv", _csv(scores))
-    aligned = [(score.name, score.align(by_characters=by_characters)) for score in scores]
+    aligned = [(harmless(score.name, kept=""), score.align(by_characters=by_characters)) for score in scores]
     aligned.sort(key=lambda pair: -pair[1].counts.errors)
-    write_text(folder / "errors.txt", format_report(aligned))
+    write_text(folder / "errors.txt", harmless(format_report(aligned)))
 
 
 def draw_extremes(
@@ -71,7 +72,8 @@ def draw_extremes(
     features, numbers = transcriber.config.features, {"best": 0, "worst": 0}
     for (kind, score), found in zip(extremes, align_waves(transcriber, waves), strict=True):
         numbers[kind] += 1
-        title = f"{kind}: {score.name}, {score.tokens.errors} errors in {score.tokens.reference_length} tokens\n"
+        name, tokens = harmless(score.name, kept=""), score.tokens
+        title = f"{kind}: {name}, {tokens.errors} errors in {tokens.reference_length} tokens\n"
         title += f"reference: {score.reference}\nhypothesis: {score.hypothesis}"
         path = folder / f"alignment_{kind}_{numbers[kind]}.png"
         with naming_the_file(path):
@@ -110,5 +112,6 @@ def _csv(scores: Sequence[UtteranceScore]) -> str:
         c = score.words
         counts = c.substitutions, c.deletions, c.insertions, c.reference_length
         seconds, in_training = f"{score.duration_s:.3f}", int(score.in_training)
-        writer.writerow([score.name, seconds, score.reference, score.hypothesis, *counts, in_training])
-    return text.getvalue()
+        name = harmless(score.name, kept="")
+        writer.writerow([name, seconds, score.reference, score.hypothesis, *counts, in_training])
+    return harmless(text.getvalue())

@@ -30,7 +30,7 @@ from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Recognition, Transcriber
 from asr.inference.transcript import SegmentText, Token, Transcript, Word
 from asr.inference.words import make_tokens, make_words, needs_space
-from asr.untrusted import escaped
+from asr.untrusted import escaped, indented
 
 NO_SOUND = np.zeros(0, np.float32)
 
@@ -108,7 +108,7 @@ def transcribe_files(
             error = place.error or _refusal(hand_over, place.job, transcript)
             if error:
                 outcome.num_bad += 1
-                bar.write(f"error: {error}", file=sys.stderr)
+                bar.write(indented(f"error: {error}"), file=sys.stderr)
             else:
                 if not transcript.text:
                     bar.write(f"{job_label(place.job)}: {place.heard.why_empty()}", file=sys.stderr)

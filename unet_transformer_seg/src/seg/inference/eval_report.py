@@ -16,6 +16,7 @@ from seg.files import naming_the_file, writing_aside
 from seg.inference.scoring import SampleScore
 from seg.metrics import SegMetrics
 from seg.pictures import draw_comparison
+from seg.untrusted import harmless
 
 PER_CLASS = ("iou", "dice", "precision", "recall", "true_share", "predicted_share")
 MAX_NUMBERED = 25
@@ -41,7 +42,7 @@ def write_tables(
         [name, *(_shown(getattr(metrics, column)[i]) for column in PER_CLASS)] for i, name in enumerate(classes.names)
     ]
     _write_csv(folder / "results.csv", ["class", *PER_CLASS], rows)
-    rows = [[score.name, _shown(score.mean_iou), _shown(score.pixel_accuracy)] for score in scores]
+    rows = [[harmless(score.name, kept=""), _shown(score.mean_iou), _shown(score.pixel_accuracy)] for score in scores]
     _write_csv(folder / "samples.csv", ["sample", "mean_iou", "pixel_accuracy"], rows)
 
 

@@ -19,6 +19,7 @@ from seg.files import refuses_all
 from seg.inference.done_record import DoneRecord
 from seg.inference.output import Job, probabilities_file, save_mask, save_overlay, writing_together
 from seg.inference.predictor import Predictor
+from seg.untrusted import indented
 
 TOLD_PER_KIND = 20
 """Files named in the remarks of each kind."""
@@ -111,7 +112,7 @@ def _write_probabilities(predictor: Predictor, image_hwc: np.ndarray, path: Path
 
 def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
     """Yield (job, image) for each file that can be read; the others are named on stderr and counted."""
-    remark = Remarks(lambda text: bar.write(text, file=sys.stderr), TOLD_PER_KIND)
+    remark = Remarks(lambda text: bar.write(indented(text), file=sys.stderr), TOLD_PER_KIND)
     for job in jobs:
         image_hwc = None
         with _reporting(outcome, bar):
@@ -131,4 +132,4 @@ def _reporting(outcome: Outcome, bar: tqdm) -> Iterator[None]:
         if refuses_all(error):
             raise
         outcome.num_bad += 1
-        bar.write(f"error: {error}", file=sys.stderr)
+        bar.write(indented(f"error: {error}"), file=sys.stderr)
