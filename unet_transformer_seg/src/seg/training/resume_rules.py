@@ -78,7 +78,7 @@ REASONS = {
 
 REFUSED = {key: reason for reason, keys in REASONS.items() for key in _keys(keys)}
 
-LEFT_TO_THE_DATA = {"model.num_classes": 0}
+LEFT_TO_THE_DATA = {"model.num_classes": 0, "data.value_range": (0.0, 0.0)}
 """Settings with the value that leaves them to the data; the run's config holds what these decided."""
 
 BESIDES_TRAINING = (
