@@ -65,7 +65,8 @@ FILES = {
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"), [(name, *case) for name, cases in FILES.items() for case in cases], ids=str
+    ("name", "content", "said"),
+    [pytest.param(name, *case, id=f"{name}: {case[1]}") for name, cases in FILES.items() for case in cases],
 )
 def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, said):
     path = tmp_path / name
