@@ -30,12 +30,12 @@ from pathlib import Path
 from random import Random
 from typing import TextIO
 
-from fuzzing import models, pictures, settings
+from fuzzing import models, pictures, settings, strangers
 from fuzzing.case import Case, Kind
 
 from seg.training.process_memory import forget_peak, peak_bytes, resident_bytes
 
-KINDS = {kind.name: kind for kind in (*pictures.KINDS, *settings.KINDS, *models.KINDS)}
+KINDS = {kind.name: kind for kind in (*pictures.KINDS, *settings.KINDS, *models.KINDS, *strangers.KINDS)}
 
 TIME_LIMIT_S = 10
 MEMORY_LIMIT_MB = 192

@@ -42,6 +42,9 @@ CASES = {
     "torch file": 40,
     "published": 4,
     "npz": 10,
+    "names": 15,
+    "places": 30,
+    "header": 25,
 }
 """How many of each kind; some take longer than others."""
 
@@ -70,7 +73,7 @@ def test_a_damaged_input_is_accepted_or_refused_by_name(name):
     tally = fuzz_inputs.fuzz(KINDS[name], range(CASES[name]), seed=1)
     assert not tally.failures
     assert tally.tried == CASES[name] == tally.accepted + tally.refused
-    assert tally.refused
+    assert tally.refused or name == "names"  # any name can be made a safe one
 
 
 @pytest.mark.parametrize("line", tree_changes.LINES, ids=range(len(tree_changes.LINES)))

@@ -267,6 +267,8 @@ def _refused(action: Callable[[], object]) -> UserError:
     raise AssertionError("two damaged checkpoints, and no error")
 
 
+FOLDERS = {"model": _exported_samples, "run": _run_samples, "funasr": _funasr_samples}
+
 KINDS = (
     Kind("funasr", 6, _funasr_samples, _write_funasr, _read_funasr),
     Kind("model_folder", 6, _exported_samples, _write_exported, _read_exported),
