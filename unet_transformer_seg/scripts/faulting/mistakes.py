@@ -82,7 +82,7 @@ def make_mistakes(folder: Path, run: Path, place: Path) -> list[Mistake]:
             "an empty, a truncated, a text file and a header of 50,000 × 50,000 pixels, all named .png",
             f"infer --run {{}}/run --out {{}}/{WRITTEN} {{}}/images",
             bad_images,
-            left=("good.png", "good_overlay.png"),
+            left=(".seg_done.jsonl", "good.png", "good_overlay.png"),
         ),
         Mistake("flipped byte, previous checkpoint good", "train --resume {}/damaged", (flipped[0],), code=0),
         Mistake(
