@@ -5,6 +5,7 @@
     python scripts/faults.py checkpoints          each file of a checkpoint damaged in each way
     python scripts/faults.py disk                 a full disk, and two processes in one run (a tmpfs: needs root)
     python scripts/faults.py mistakes             what users get wrong, given to the commands
+    python scripts/faults.py strangers            hostile names, links, pipes and headers, given to the commands
 
 All runs are of one tiny config on the CPU, and each must end in the bits and the tables of a run that nobody
 interrupted. Prints a table; exit code 1 if something differs, a resume fails, or a traceback is printed; 2 if the
@@ -24,7 +25,7 @@ from pathlib import Path
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description="Do to real runs what accidents do.")
-    parser.add_argument("command", choices=("kills", "signals", "checkpoints", "disk", "mistakes"))
+    parser.add_argument("command", choices=("kills", "signals", "checkpoints", "disk", "mistakes", "strangers"))
     parser.add_argument("--times", type=int, default=20, help="kills (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and places")
     parser.add_argument("--folder", type=Path, help="for the runs; kept, and kills are continued in it")
@@ -50,6 +51,10 @@ def run(arguments: argparse.Namespace, folder: Path):
         from faulting.mistakes import try_mistakes
 
         return try_mistakes(folder)
+    if arguments.command == "strangers":
+        from faulting.strangers import try_strangers
+
+        return try_strangers(folder)
     from faulting.disk import try_disk
 
     return try_disk(folder)
