@@ -186,7 +186,7 @@ def _resolved(folder: Path, named: Named) -> Path:
             "write its name there"
         )
     path = folder / os.path.relpath(path, inside)
-    if not path.is_file():
+    if not path.exists():  # whoever reads it says what else it may be
         raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){_what_else(folder)}")
     return path
 
