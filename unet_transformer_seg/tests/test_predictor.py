@@ -15,10 +15,10 @@ from seg.models import build_model
 CLASSES = make_class_table(("sky", "road", "tree"))
 
 
-def tiny_config(**inference):
+def tiny_config(fit="crop", **inference):
     return Config(
         model=ModelConfig(name="unet", num_classes=3, base_width=8, depth=2),
-        data=DataConfig(size=(32, 24)),
+        data=DataConfig(size=(32, 24), fit=fit),
         inference=InferenceConfig(batch_size=3, **inference),
     )
 
@@ -40,9 +40,9 @@ apply = jax.jit(lambda variables, x: build_model(tiny_config().model).apply(vari
 
 
 @functools.cache
-def make_predictor(**inference):
+def make_predictor(**settings):
     """Compiled once for all tests with these settings."""
-    return Predictor(tiny_config(**inference), CLASSES, VARIABLES)
+    return Predictor(tiny_config(**settings), CLASSES, VARIABLES)
 
 
 def random_image(height, width, seed=0):
@@ -100,13 +100,14 @@ def test_mirror_averages_the_probabilities_of_both_sides():
     np.testing.assert_array_equal(predictor.predict(image_hwc[:, ::-1]), predictor.predict(image_hwc)[:, ::-1])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (31, 24), (9, 70)])
-def test_any_size(size):
+@pytest.mark.parametrize("fit", ["crop", "resize"])
+@pytest.mark.parametrize("size", [(1, 1), (31, 24), (9, 70), (100, 47)])
+def test_any_size(size, fit):
     image_hwc = random_image(*size)
-    mask_hw = make_predictor().predict(image_hwc)
+    mask_hw = make_predictor(fit=fit).predict(image_hwc)
     assert mask_hw.shape == size
-    if size == (31, 24):
-        filled_hwc = np.concatenate([image_hwc, image_hwc[-1:]])
+    if size == (31, 24):  # in training the last row is black
+        filled_hwc = np.concatenate([image_hwc, np.zeros((1, 24, 3), np.uint8)])
         np.testing.assert_array_equal(mask_hw, model_probabilities(filled_hwc)[:31].argmax(-1))
 
 

@@ -127,7 +127,8 @@ class DataConfig:
     root: str = setting("", "image_folder: the folder of the data set")
     size: tuple[int, int] = setting((64, 64), "height and width that samples are brought to", 8, 16384)
     fit: Literal["resize", "crop"] = setting(
-        "resize", "resize: keep the aspect, fill up with ignored pixels; crop: a window at native resolution"
+        "resize",
+        "resize: keep the aspect, fill up with ignored pixels; crop: windows at native resolution; in prediction, too",
     )
     train_split: str = setting("train", "folder name, or list file, of the training samples")
     val_split: str = setting("val", "the same for validation")
@@ -242,9 +243,18 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InferenceConfig:
-    """How images of any size are segmented."""
+    """How images of any size are segmented. A mask always has the size of its image."""
 
-    tile: tuple[int, int] = setting((0, 0), "height and width of the window; 0 is the data size", 0, 8192)
+    scale: Literal["trained", "native"] | float = setting(
+        "trained",
+        "size at which images are segmented; trained: as in training (data.fit: resize fits them into data.size, crop "
+        "leaves them as they are); native: as they are; a number: magnified by it, 0.5 halves both sides",
+        0.01,
+        100,
+    )
+    tile: tuple[int, int] = setting(
+        (0, 0), "height and width of the window; 0 is the data size, the most where images are resized to it", 0, 8192
+    )
     whole_up_to: int = setting(0, "images of at most so many pixels are computed whole, compiled once a size", 0)
     overlap: float = setting(0.5, "share of a window that its neighbour covers too", 0, 0.9)
     batch_size: int = setting(4, "windows computed at once", 1, 1024)

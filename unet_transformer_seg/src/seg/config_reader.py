@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from seg.classes import is_printable
-from seg.config import Config, DataConfig
+from seg.config import Config, DataConfig, InferenceConfig
 from seg.config_rules import check_config
 from seg.errors import UserError
 from seg.files import Reader, read_bounded, replace_text
@@ -21,6 +21,9 @@ from seg.yaml_nodes import compose_file, compose_text
 MAX_TEXT = 4096
 MAX_INT = 2**31 - 1
 """Counts are 32 bits wide on a device; no setting needs more."""
+
+ORIGIN = "origin.json"
+"""File of a converted model that says what it was made of."""
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -37,7 +40,13 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = (), r
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or settings that
             contradict each other.
     """
-    return _checked(_build(Config, compose_file(Path(path), read), "", str(path)), overrides, path)
+    return _checked(_build(Config, compose_file(Path(path), read), "", str(path), _defaults(path)), overrides, path)
+
+
+def _defaults(path: str | Path) -> Config:
+    """Return what a config leaves out. A converted model from before `inference.scale` takes images as they are."""
+    converted = Path(path).with_name(ORIGIN).is_file()
+    return Config(inference=InferenceConfig(scale="native")) if converted else Config()
 
 
 def load_start_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -194,10 +203,15 @@ def _convert(
     if origin is dict:
         return _dict(args, node, key, file)
     value = _scalar(node, key, file)
-    if origin is Literal:
-        if value not in args:
-            found = f"{_quoted(value)}{_near(value, args)}"
-            raise UserError(f"{_at(file, node)}: {key}: expected one of {', '.join(args)}; found {found}")
+    is_union = origin in (typing.Union, types.UnionType)  # some words, or a number
+    if is_union and (not isinstance(value, str) or _EXPONENT.fullmatch(value)):
+        return _convert(float, node, key, file, metadata)
+    if is_union or origin is Literal:
+        words = typing.get_args(args[0]) if is_union else args
+        if value not in words:
+            expected = f"{', '.join(words)}{' or a number' if is_union else ''}"
+            found = f"{_quoted(value)}{_near(value, words)}"
+            raise UserError(f"{_at(file, node)}: {key}: expected one of {expected}; found {found}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = _as_float(value)

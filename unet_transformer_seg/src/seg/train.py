@@ -131,10 +131,12 @@ def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable
 
         print(describe_run(config))
         return EXIT_OK
-    from seg.training.run import train  # imports jax: after the config was found good
+    from seg.inference.predictor import Predictor  # imports jax: after the config was found good
+    from seg.training.run import train
 
     return train(
         config,
+        build_predictor=Predictor,
         resume=arguments.resume,
         allow_changed=allowed_names(arguments),
         load_initial=load_initial,

@@ -12,7 +12,8 @@ from seg.data.dataset import SegmentationDataset
 from seg.data.fit import fit_sample
 
 Batch = dict[str, np.ndarray]
-"""image: uint8[b, h, w, 3]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = filled up."""
+"""image: uint8[b, h, w, 3]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = filled up. In an evaluation
+also shape: int32[b, 2], rows and columns of the sample as it came."""
 
 Share = tuple[int, int]
 """(i, n): the rows of a batch that process i of n reads, the i-th part of n equal ones. All of them: (0, 1)."""
@@ -75,7 +76,7 @@ def iterate_eval(
     """
 
     def load_or_fill(index: int) -> Batch:
-        return load(dataset, config, int(index), None) if index < len(dataset) else filler(config)
+        return load_for_eval(dataset, config, int(index)) if index < len(dataset) else filler(config)
 
     filled_up = -(-len(dataset) // batch_size) * batch_size
     return read_ahead(take_share(grain.MapDataset.range(filled_up).map(load_or_fill), batch_size, share), config, 0)
@@ -94,15 +95,24 @@ def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.r
     return {"image": sample.image, "label": sample.mask, "index": np.int32(index)}
 
 
+def load_for_eval(dataset: SegmentationDataset, config: DataConfig, index: int) -> Batch:
+    """Return one sample at the data size, as a batch without its first axis, with the shape that it came in."""
+    sample = dataset[index]
+    fitted = fit_sample(sample, config)
+    shape = np.array(sample.mask.shape, np.int32)
+    return {"image": fitted.image, "label": fitted.mask, "index": np.int32(index), "shape": shape}
+
+
 def stack(samples: list[Batch]) -> Batch:
     """Return the samples as one batch."""
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def filler(config: DataConfig) -> Batch:
-    """Return a black, ignored sample of index -1."""
+    """Return a black, ignored sample of index -1 and shape 0 × 0."""
     image = np.zeros((*config.size, 3), np.uint8)
-    return {"image": image, "label": np.full(config.size, IGNORE_LABEL, np.uint8), "index": np.int32(-1)}
+    label = np.full(config.size, IGNORE_LABEL, np.uint8)
+    return {"image": image, "label": label, "index": np.int32(-1), "shape": np.zeros(2, np.int32)}
 
 
 def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:

@@ -46,8 +46,3 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
 def mirror(x_bhwc: jax.Array) -> jax.Array:
     """Return the array with left and right exchanged."""
     return x_bhwc[:, :, ::-1]
-
-
-def window_shape(config: Config) -> tuple[int, int]:
-    """Return rows and columns of the window: `inference.tile`, where 0 stands for the data size."""
-    return tuple(side or size for side, size in zip(config.inference.tile, config.data.size, strict=True))

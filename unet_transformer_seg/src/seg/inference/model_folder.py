@@ -24,17 +24,17 @@ from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arr
 from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
 from seg.config import Config
-from seg.config_reader import save_config
+from seg.config_reader import ORIGIN, save_config
 from seg.data.class_settings import mask_values
+from seg.data.fit import window_shape
 from seg.errors import UserError
 from seg.files import appearing, read_bounded
 from seg.inference.checksums import CheckedFolder, write_checksums
-from seg.inference.forward import make_forward, window_shape
+from seg.inference.forward import make_forward
 from seg.models import abstract_variables, build_model
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
-ORIGIN = "origin.json"
 COUNTERS = "num_batches_tracked"
 PLATFORMS = ("cpu", "cuda")
 

@@ -3,9 +3,9 @@
 Letters: b windows, h w rows and columns of a window or an image, k classes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -18,37 +18,63 @@ from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config_reader import load_config
 from seg.data.class_settings import mask_values
+from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
+from seg.data.fit import most_probable as most_probable_on_host
 from seg.errors import UserError
 from seg.files import read_bounded
+from seg.inference import tiling
 from seg.inference.checksums import CheckedFolder
-from seg.inference.forward import make_forward, window_shape
+from seg.inference.forward import make_forward
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
-from seg.inference.tiling import Band, blend_windows, fill_up, one_behind
+from seg.inference.tiling import Band, blend_windows, one_behind
 from seg.models import build_model
 
 Tag = TypeVar("Tag")
 
+Windows = Callable[[np.ndarray], jax.Array | np.ndarray]
+"""windows uint8[b, h, w, 3] → probabilities float32[b, h, w, k]."""
+
 
 class Predictor:
-    """A trained model, ready to segment.
+    """A trained model, ready to segment: images are brought to it as in training, and the masks have their own size.
 
     Every call of the network has `inference.batch_size` windows of the shape `tile`, or a single one, so it is
     compiled twice at most, whatever sizes the images have. Only images that are computed whole
     (`inference.whole_up_to`) need a compilation for each size, and give what the network says of the image as it is.
 
     Attributes:
-        config: settings of the run, of which `model`, `data.mean`, `data.std` and `inference` matter here.
+        config: settings of the run, of which `model`, `data.mean`, `data.std`, `data.fit`, `data.size` and `inference`
+            matter here.
         classes: names and colours.
         tile: rows and columns of the window.
         variables: the weights, on the device.
     """
 
-    def __init__(self, config: Config, classes: ClassTable, variables: Any):
+    def __init__(self, config: Config, classes: ClassTable, variables: Any, windows_forward: Windows | None = None):
+        """Take a model over.
+
+        Args:
+            config: its settings.
+            classes: names and colours.
+            variables: the weights.
+            windows_forward: what answers windows in place of a program compiled here; then `variables` may be None.
+        """
         self.config, self.classes = config, classes
         self.tile = window_shape(config)
         self.variables = jax.device_put(variables)
-        forward = make_forward(build_model(config.model), config)
-        self._probabilities = jax.jit(forward, compiler_options=compiler_options())
+        self._fill = fill_up if config.inference.scale == "trained" else tiling.fill_up  # training fills with black
+        self._probabilities = windows_forward or self._compiled_forward()
+
+    def _compiled_forward(self) -> Windows:
+        forward = make_forward(build_model(self.config.model), self.config)
+        compiled = jax.jit(forward, compiler_options=compiler_options())
+        return lambda windows_bhwc: compiled(self.variables, windows_bhwc)
+
+    def bring(self, image_hwc: np.ndarray) -> np.ndarray:
+        """Return uint8[h, w, 3], the image at the size at which it is segmented (`inference.scale`)."""
+        chex.assert_shape(image_hwc, (None, None, 3))
+        chex.assert_type(image_hwc, np.uint8)
+        return resize_image(image_hwc, predicted_shape(image_hwc.shape[:2], self.config))
 
     @property
     def mask_values(self) -> MaskValues:
@@ -73,14 +99,16 @@ class Predictor:
         Neighbours that fit into one window are computed in one batch; the next batch is read and started while the
         last one is used.
         """
-        groups = ((group, self._start(group)) for group in self._groups(items))
-        for group, labels_bhw in one_behind(groups):
-            if labels_bhw is None:
-                ((tag, image_hwc),) = group
-                yield tag, image_hwc, self._predict_large(image_hwc)
+        brought = (_Item(tag, image_hwc, self.bring(image_hwc)) for tag, image_hwc in items)
+        groups = ((group, self._start(group)) for group in self._groups(brought))
+        for group, answers in one_behind(groups):
+            if answers is None:
+                ((tag, image_hwc, _),) = group
+                yield tag, image_hwc, np.concatenate(list(self.predict_rows(image_hwc)))
                 continue
-            for (tag, image_hwc), label_hw in zip(group, np.asarray(labels_bhw), strict=False):
-                yield tag, image_hwc, label_hw[: image_hwc.shape[0], : image_hwc.shape[1]].copy()
+            for (tag, image_hwc, brought_hwc), answer in zip(group, np.asarray(answers), strict=False):
+                answer = answer[: brought_hwc.shape[0], : brought_hwc.shape[1]]
+                yield tag, image_hwc, answer.copy() if answer.ndim == 2 else labels_at(answer, image_hwc.shape[:2])
 
     def predict_bands(self, image_hwc: np.ndarray) -> Iterator[Band]:
         """Yield the class probabilities of an image from top to bottom, so that they need not be held at once.
@@ -89,35 +117,54 @@ class Predictor:
             image_hwc: uint8[h, w, 3], RGB, any size.
 
         Yields:
-            bands of finished rows, see `seg.inference.tiling.Band`.
+            bands of finished rows of the image, see `seg.inference.tiling.Band`.
         """
+        brought_hwc = self.bring(image_hwc)
+        if brought_hwc is image_hwc:
+            yield from self._blend(image_hwc)
+            return
+        start = 0
+        for band_khw in self._resized_bands(brought_hwc, image_hwc.shape[:2]):
+            yield Band(start, np.ascontiguousarray(np.moveaxis(band_khw, 0, -1)))
+            start += band_khw.shape[1]
+
+    def predict_rows(self, image_hwc: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the mask of an image from top to bottom: uint8[rows, w] each."""
+        brought_hwc = self.bring(image_hwc)
+        if brought_hwc is image_hwc:
+            yield from (band.probabilities.argmax(-1).astype(np.uint8) for band in self._blend(image_hwc))
+        else:
+            yield from map(most_probable_on_host, self._resized_bands(brought_hwc, image_hwc.shape[:2]))
+
+    def _resized_bands(self, brought_hwc: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+        bands = (band.probabilities for band in self._blend(brought_hwc))
+        return resize_bands(bands, brought_hwc.shape[:2], shape)
+
+    def _blend(self, brought_hwc: np.ndarray) -> Iterator[Band]:
         settings = self.config.inference
         return blend_windows(
-            image_hwc,
+            brought_hwc,
             self._weighted,
-            tile=self._window(image_hwc),
+            tile=self._window(brought_hwc),
             overlap=settings.overlap,
-            batch_size=1 if self._fits(image_hwc) else settings.batch_size,
+            batch_size=1 if self._fits(brought_hwc) else settings.batch_size,
+            fill=self._fill,
         )
 
     def _weighted(self, windows_bhwc: np.ndarray, weights_bh: np.ndarray, weights_bw: np.ndarray) -> jax.Array:
-        return weigh(self._probabilities(self.variables, windows_bhwc), weights_bh, weights_bw)
+        return weigh(self._probabilities(windows_bhwc), weights_bh, weights_bw)
 
-    def _window(self, image_hwc: np.ndarray) -> tuple[int, int]:
-        """Return rows and columns of the window for an image: its own if it is to be computed whole."""
-        chex.assert_shape(image_hwc, (None, None, 3))
-        chex.assert_type(image_hwc, np.uint8)
-        height, width, _ = image_hwc.shape
-        return (height, width) if height * width <= self.config.inference.whole_up_to else self.tile
+    def _window(self, brought_hwc: np.ndarray) -> tuple[int, int]:
+        return window_for(brought_hwc.shape[:2], self.config)
 
-    def _fits(self, image_hwc: np.ndarray) -> bool:
-        return all(size <= side for size, side in zip(image_hwc.shape[:2], self._window(image_hwc), strict=True))
+    def _fits(self, brought_hwc: np.ndarray) -> bool:
+        return all(size <= side for size, side in zip(brought_hwc.shape[:2], self._window(brought_hwc), strict=True))
 
-    def _groups(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
+    def _groups(self, items: Iterable["_Item"]) -> Iterator[list["_Item"]]:
         """Yield the items in order: a full batch of small images, what small ones are left, or one image alone."""
         small = []
         for item in items:
-            shared = self._fits(item[1]) and self._window(item[1]) == self.tile
+            shared = self._fits(item.brought_hwc) and self._window(item.brought_hwc) == self.tile
             if small and (not shared or len(small) == self.config.inference.batch_size):
                 yield small
                 small = []
@@ -128,21 +175,34 @@ class Predictor:
         if small:
             yield small
 
-    def _start(self, group: list[tuple[Tag, np.ndarray]]) -> jax.Array | None:
-        """Return the labels of a group that shares a window, still being computed; None for a large image."""
-        first_hwc = group[0][1]
+    def _start(self, group: list["_Item"]) -> jax.Array | None:
+        """Return the answers of a group that shares a window, still being computed; None for a large image.
+
+        They are labels, or probabilities where an image was resized.
+        """
+        first_hwc = group[0].brought_hwc
         if not self._fits(first_hwc):
             return None
-        windows = [fill_up(image_hwc, self._window(first_hwc)) for _, image_hwc in group]
+        windows = [self._fill(item.brought_hwc, self._window(first_hwc)) for item in group]
         if len(group) > 1:
             windows += windows[-1:] * (self.config.inference.batch_size - len(group))
-        return most_probable(self._probabilities(self.variables, np.stack(windows)))
+        probabilities_bhwk = self._probabilities(np.stack(windows))
+        resized = any(item.brought_hwc is not item.image_hwc for item in group)
+        return probabilities_bhwk if resized else most_probable(probabilities_bhwk)
 
-    def _predict_large(self, image_hwc: np.ndarray) -> np.ndarray:
-        mask_hw = np.empty(image_hwc.shape[:2], np.uint8)
-        for band in self.predict_bands(image_hwc):
-            mask_hw[band.rows] = band.probabilities.argmax(-1)
-        return mask_hw
+
+class _Item(NamedTuple):
+    """An image on its way.
+
+    Attributes:
+        tag: of the caller.
+        image_hwc: as it came.
+        brought_hwc: at the size at which it is segmented.
+    """
+
+    tag: Any
+    image_hwc: np.ndarray
+    brought_hwc: np.ndarray
 
 
 @jax.jit

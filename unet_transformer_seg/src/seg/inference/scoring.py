@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from seg.classes import IGNORE_LABEL, ClassTable
+from seg.classes import ClassTable
 from seg.data import Sample, SegmentationDataset
 from seg.errors import UserError
 from seg.inference.predictor import Predictor
-from seg.metrics import compute_metrics
+from seg.metrics import compute_metrics, count_pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,30 +43,6 @@ def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterato
         confusion_kk = count_pairs(sample.mask, prediction_hw, len(predictor.classes))
         metrics = compute_metrics(confusion_kk)
         yield SampleScore(index, sample.name, confusion_kk, metrics.mean_iou, metrics.pixel_accuracy)
-
-
-def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many pixels of each true class were given to each class.
-
-    On the host, where `seg.metrics.confusion_matrix` would be compiled for every new size.
-
-    Args:
-        mask_hw: uint8[h, w], the truth; 255 counts nowhere.
-        prediction_hw: uint8[h, w].
-        num_classes: k.
-
-    Returns:
-        confusion_kk: int64[k, k], [true, predicted].
-
-    Raises:
-        UserError: a label that is neither a class nor 255.
-    """
-    counted_hw = mask_hw != IGNORE_LABEL
-    true_n, predicted_n = mask_hw[counted_hw].astype(np.int64), prediction_hw[counted_hw]
-    if true_n.size and true_n.max() >= num_classes:
-        raise UserError(f"the mask has the label {true_n.max()}, the model knows 0 to {num_classes - 1}")
-    counts = np.bincount(true_n * num_classes + predicted_n, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
 
 
 def check_classes(dataset: ClassTable, model: ClassTable) -> None:

@@ -97,8 +97,22 @@ def place_axis(length: int, side: int, overlap: float) -> Axis:
     return Axis(starts, weights.astype(np.float32))
 
 
+def fill_up(image_hwc: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    """Return the image with its last row and column repeated, so that a window fits into it."""
+    missing = [max(side - length, 0) for side, length in zip(tile, image_hwc.shape[:2], strict=True)]
+    if not any(missing):
+        return image_hwc
+    return np.pad(image_hwc, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+
+
 def blend_windows(
-    image_hwc: np.ndarray, forward: Forward, *, tile: tuple[int, int], overlap: float, batch_size: int
+    image_hwc: np.ndarray,
+    forward: Forward,
+    *,
+    tile: tuple[int, int],
+    overlap: float,
+    batch_size: int,
+    fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray] = fill_up,
 ) -> Iterator[Band]:
     """Yield the class probabilities of an image from top to bottom, each row once, as soon as it is finished.
 
@@ -106,11 +120,12 @@ def blend_windows(
     float32; 10,000 × 8,000 pixels with 11 classes and a window of 512² are 0.4 GB.
 
     Args:
-        image_hwc: uint8[H, W, 3]. A side shorter than the window is filled up with its last row or column.
+        image_hwc: uint8[H, W, 3].
         forward: see `Forward`; it is called with one shape only.
         tile: rows and columns (h, w) of a window.
         overlap: smallest share of a window that its neighbour covers too, 0…1 (1 excluded).
         batch_size: windows per call; the last call is filled up with copies that count nowhere.
+        fill: makes an image with a side shorter than the window as large as one, at the bottom and right.
 
     Yields:
         bands of finished rows; the caller may keep or change them.
@@ -118,7 +133,7 @@ def blend_windows(
     chex.assert_rank(image_hwc, 3)
     chex.assert_type(image_hwc, np.uint8)
     height, width, _ = image_hwc.shape
-    padded_hwc = fill_up(image_hwc, tile)
+    padded_hwc = fill(image_hwc, tile)
     rows = place_axis(padded_hwc.shape[0], tile[0], overlap)
     columns = place_axis(padded_hwc.shape[1], tile[1], overlap)
     answers = _answers(padded_hwc, forward, rows, columns, batch_size)
@@ -164,14 +179,6 @@ def one_behind(items: Iterator[Item]) -> Iterator[Item]:
 
 def _cut(image_hwc: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
     return image_hwc[top : top + size[0], left : left + size[1]]
-
-
-def fill_up(image_hwc: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Return the image with its last row and column repeated, so that a window fits into it."""
-    missing = [max(side - length, 0) for side, length in zip(tile, image_hwc.shape[:2], strict=True)]
-    if not any(missing):
-        return image_hwc
-    return np.pad(image_hwc, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
 
 def _move_down(open_hwk: np.ndarray, num_rows: int) -> np.ndarray:

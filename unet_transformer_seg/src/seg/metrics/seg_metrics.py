@@ -67,6 +67,30 @@ def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classe
     return jnp.where(jnp.any(counted_n & ~in_range_n), _IMPOSSIBLE, matrix_kk)
 
 
+def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return how many pixels of each true class were given to each class.
+
+    On the host, where `confusion_matrix` would be compiled for every new size.
+
+    Args:
+        mask_hw: uint8[h, w], the truth; 255 counts nowhere.
+        prediction_hw: uint8[h, w].
+        num_classes: k.
+
+    Returns:
+        confusion_kk: int64[k, k], [true, predicted].
+
+    Raises:
+        UserError: a label that is neither a class nor 255.
+    """
+    counted_hw = mask_hw != IGNORE_LABEL
+    true_n, predicted_n = mask_hw[counted_hw].astype(np.int64), prediction_hw[counted_hw]
+    if true_n.size and true_n.max() >= num_classes:
+        raise UserError(f"the mask has the label {true_n.max()}, the model knows 0 to {num_classes - 1}")
+    counts = np.bincount(true_n * num_classes + predicted_n, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegMetrics:
     """What one summed confusion matrix says. A ratio is NaN where its denominator is 0.

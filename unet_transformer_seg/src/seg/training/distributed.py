@@ -94,6 +94,14 @@ def check_agreement(what: dict[str, Any]) -> None:
             )
 
 
+def sum_over_processes(counts: np.ndarray) -> np.ndarray:
+    """Return int64, the sum of the int64 arrays that each process gives."""
+    if jax.process_count() == 1:
+        return counts
+    as_bytes = np.ascontiguousarray(counts, np.int64).view(np.uint8)  # jax would make int32 of them
+    return multihost_utils.process_allgather(as_bytes).view(np.int64).sum(0)
+
+
 def explain_lost_peer(error: Exception) -> PeerLostError | None:
     """Return the error to raise instead when a collective failed because another process is gone; otherwise None."""
     text = str(error)

@@ -1,17 +1,32 @@
-"""One pass over the validation split during training."""
+"""One pass over the validation split during training: the score is that of the masks that users get.
+
+A batch of samples at the data size goes through the evaluation step, which gives the loss and the probabilities. Where
+prediction would look at the same window and no more, they are its answer: counted on the device if the sample has the
+data size, else brought to the sample's own size and counted here. Other samples (a window is cut from a larger one, or
+`inference` asks for another tile or scale) are left to the predictor, which is given the same step.
+"""
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import jax
 import numpy as np
 
-from seg.data.loader import iterate_eval, load
-from seg.metrics import SegMetrics, compute_metrics
-from seg.training.distributed import is_main
+from seg.classes import IGNORE_LABEL
+from seg.data.fit import fitted_shape, is_answered_in_training, is_fitted, labels_at, window_for
+from seg.data.loader import Batch, iterate_eval
+from seg.metrics import SegMetrics, compute_metrics, count_pairs
+from seg.training.distributed import is_main, sum_over_processes
 from seg.training.interruption import StopRequestedError
-from seg.training.setup import Setup
+from seg.training.setup import ON_DEVICE, Setup
 from seg.training.state import TrainState
+from seg.training.step import COUNTED, FILLER, PREDICTED
 from seg.training.supervision import Supervisor
+
+MAX_PICTURE_SIDE = 1024
+"""Longest side of a sample that is kept for a picture, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +34,9 @@ class Evaluation:
     """What one pass found.
 
     Attributes:
-        loss: mean of the batches' losses, weighted by their number of samples.
-        metrics: from one confusion matrix, summed over the whole split.
-        samples: the first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]).
+        loss: mean of the batches' losses at the data size, weighted by their number of samples.
+        metrics: from one confusion matrix, summed over the whole split, each sample at its own size.
+        samples: the first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]), large ones thinned out.
     """
 
     loss: float
@@ -29,33 +44,198 @@ class Evaluation:
     samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step: Callable) -> Evaluation:
-    """Return the scores of the state's predicting weights on the validation split, at the data size.
+def evaluate(
+    setup: Setup, state: TrainState, supervisor: Supervisor, eval_step: Callable, build_predictor: Callable
+) -> Evaluation:
+    """Return the scores of the state's predicting weights on the validation split.
 
     Args:
         setup: of the run.
         state: of the run.
         supervisor: waits for the data, and says when to stop.
         eval_step: that of the setup, compiled.
+        build_predictor: `(config, classes, variables, windows_forward) → Predictor` of `seg.inference`.
 
     Raises:
         StopRequestedError: the run is asked to stop, in this process or in another.
     """
-    num_classes, data, batch_size = len(setup.classes), setup.config.data, setup.config.training.batch_size
-    confusion_kk, loss_sum = np.zeros((num_classes, num_classes), np.int64), 0.0
-    wanted = min(setup.config.training.num_sample_pictures, len(setup.val_set)) if is_main() else 0
-    predictions = []
-    batches = iterate_eval(setup.val_set, data, batch_size, setup.share)
-    for start in range(0, len(setup.val_set), batch_size):
-        batch = supervisor.result_of(next, batches)
-        results = eval_step(state.variables, setup.put_batch(batch), setup.flags[supervisor.urgent()])
-        if int(results["stop"]):
+    step = StoppableStep(setup, state.variables, supervisor, eval_step)
+    tally = _Tally(setup)
+    loss = _score_windows(setup, supervisor, step, tally)
+    if tally.left or (jax.process_count() > 1 and not _answers_all(setup)):
+        _score_rest(setup, supervisor, step, tally, build_predictor)
+    metrics = compute_metrics(tally.on_device_kk + sum_over_processes(tally.here_kk))
+    return Evaluation(loss, metrics, tally.samples())
+
+
+class StoppableStep:
+    """Calls the evaluation step, in all processes equally often, until one of them is asked to stop."""
+
+    def __init__(self, setup: Setup, variables: Any, supervisor: Supervisor, eval_step: Callable):
+        self._setup, self._variables, self._supervisor, self._step = setup, variables, supervisor, eval_step
+        self._last = None
+
+    def __call__(self, batch: Batch) -> dict[str, jax.Array]:
+        """Return the results, which may still be under way.
+
+        Raises:
+            StopRequestedError: at the call before, a process was asked to stop.
+        """
+        self.check()
+        flag = self._setup.flags[self._supervisor.urgent()]
+        on_device = self._setup.put_batch(batch, (*ON_DEVICE, "role"))
+        self._last = self._step(self._variables, on_device, flag)
+        return self._last
+
+    def check(self) -> None:
+        """Wait for the last call; raise StopRequestedError if a process was asked to stop at it."""
+        if self._last is not None and int(self._last["stop"]):
             raise StopRequestedError
-        confusion_kk += np.asarray(results["confusion_kk"], np.int64)
-        loss_sum += float(results["loss"]) * min(batch_size, len(setup.val_set) - start)
-        if len(predictions) < wanted:
-            predictions += list(np.asarray(results["predicted_bhw"]))
-        supervisor.beat()
-    samples = [load(setup.val_set, data, index, None) for index in range(wanted)]
-    shown = [(s["image"], s["label"], predicted_hw) for s, predicted_hw in zip(samples, predictions, strict=False)]
-    return Evaluation(loss_sum / len(setup.val_set), compute_metrics(confusion_kk), shown)
+        self._supervisor.beat()
+
+    def answer(self, windows_bhwc: np.ndarray) -> jax.Array | np.ndarray:
+        """Return the probabilities float32[b, h, w, k] of windows, at most as many as this process has rows."""
+        number, rows = len(windows_bhwc), self._setup.rows
+        filled_bhwc = np.concatenate([windows_bhwc, np.repeat(windows_bhwc[-1:], rows - number, axis=0)])
+        probabilities_bhwk = self(_unlabelled(filled_bhwc, number))["probabilities_bhwk"]
+        if jax.process_count() == 1 and number == rows:
+            return probabilities_bhwk  # still being computed
+        return self._setup.placement.local_rows(probabilities_bhwk)[:number]
+
+    def finish(self) -> None:
+        """Take part in the calls of the other processes until none of them has a window left."""
+        if jax.process_count() > 1:
+            config = self._setup.config
+            window = window_for(config.data.size, config)  # with several processes there is one shape
+            filler = _unlabelled(np.zeros((self._setup.rows, *window, 3), np.uint8), 0)
+            while int(self(filler)["busy"]):
+                pass
+        self.check()
+
+
+def _unlabelled(windows_bhwc: np.ndarray, number: int) -> Batch:
+    """Return windows, of which the first few are to be predicted, as a batch without labels."""
+    label_bhw = np.full(windows_bhwc.shape[:3], IGNORE_LABEL, np.uint8)
+    role_b = np.where(np.arange(len(windows_bhwc)) < number, PREDICTED, FILLER).astype(np.int32)
+    return {"image": windows_bhwc, "label": label_bhw, "role": role_b}
+
+
+class _Tally:
+    """What is counted and kept in a pass.
+
+    Attributes:
+        on_device_kk: int64[k, k], counted by the step, over all processes.
+        here_kk: int64[k, k], counted in this process, of its own samples.
+        left: samples of this process that the predictor must see to.
+    """
+
+    def __init__(self, setup: Setup):
+        k = len(setup.classes)
+        self.on_device_kk, self.here_kk, self.left = *np.zeros((2, k, k), np.int64), []
+        self._dataset, self._predictions = setup.val_set, {}
+        rows, wanted = setup.rows, setup.config.training.num_sample_pictures if is_main() else 0
+        own = (i for i in range(len(setup.val_set)) if i % setup.config.training.batch_size // rows == setup.share[0])
+        self._shown = [index for index, _ in zip(own, range(wanted), strict=False)]
+
+    def count(self, index: int, prediction_hw: np.ndarray) -> np.ndarray:
+        """Return the confusion matrix of a sample of this process."""
+        self.keep(index, prediction_hw)
+        return count_pairs(self._dataset.read_mask(index), prediction_hw, len(self.here_kk))
+
+    def keep(self, index: int, prediction_hw: np.ndarray) -> None:
+        """Keep a prediction if a picture of it is wanted."""
+        if index in self._shown:
+            self._predictions[index] = _thin(prediction_hw).copy()
+
+    def wants(self, index: int) -> bool:
+        """Return whether a picture of the sample is wanted."""
+        return index in self._shown
+
+    def samples(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Return image, mask and prediction of the samples that pictures are wanted of."""
+        samples = ((self._dataset[index], self._predictions[index]) for index in self._shown)
+        return [(_thin(sample.image), _thin(sample.mask), prediction_hw) for sample, prediction_hw in samples]
+
+
+def _thin(array: np.ndarray) -> np.ndarray:
+    """Return every n-th row and column of a picture that is too large to be kept."""
+    stride = -(-max(array.shape[:2]) // MAX_PICTURE_SIDE)
+    return array[::stride, ::stride]
+
+
+def _score_windows(setup: Setup, supervisor: Supervisor, step: StoppableStep, tally: _Tally) -> float:
+    """Score the samples at the data size; return their mean loss. The last batch is used while the next is computed."""
+    config, num_samples = setup.config, len(setup.val_set)
+    batch_size = config.training.batch_size
+    batches, loss_sum, pending = iterate_eval(setup.val_set, config.data, batch_size, setup.share), 0.0, []
+    with ThreadPoolExecutor(max(1, config.data.num_threads)) as pool:
+        for start in range(0, num_samples, batch_size):
+            batch = supervisor.result_of(next, batches)
+            batch["role"] = np.array([_role(setup, shape) for shape in _shapes(batch)], np.int32)
+            pending.append((batch, step(batch), min(batch_size, num_samples - start)))
+            if len(pending) == 2:
+                loss_sum += _settle(setup, supervisor, pool, tally, *pending.pop(0))
+        loss_sum += _settle(setup, supervisor, pool, tally, *pending.pop())
+    step.check()
+    return loss_sum / num_samples
+
+
+def _answers_all(setup: Setup) -> bool:
+    """Return whether the windows of training are all that prediction looks at, whatever sizes the samples have."""
+    config = setup.config
+    return is_fitted(config) and window_for(config.data.size, config) == config.data.size
+
+
+def _shapes(batch: Batch) -> list[tuple[int, int]]:
+    return [tuple(shape) for shape in batch["shape"].tolist()]
+
+
+def _role(setup: Setup, shape: tuple[int, int]) -> int:
+    """Return the role of a sample of this shape; `COUNTED` if its own pixels are those of its window."""
+    if shape == (0, 0):
+        return FILLER
+    counted = fitted_shape(shape, setup.config.data) == shape and is_answered_in_training(shape, setup.config)
+    return COUNTED if counted else PREDICTED
+
+
+def _settle(
+    setup: Setup,
+    supervisor: Supervisor,
+    pool: ThreadPoolExecutor,
+    tally: _Tally,
+    batch: Batch,
+    results: dict[str, jax.Array],
+    number: int,
+) -> float:
+    """Take note of a batch of `number` samples; return the sum of their losses."""
+    tally.on_device_kk += np.asarray(results["confusion_kk"], np.int64)
+    scaled = []
+    for row, (index, shape) in enumerate(zip(batch["index"].tolist(), _shapes(batch), strict=True)):
+        if batch["role"][row] == COUNTED and tally.wants(index):
+            tally.keep(index, setup.placement.local_rows(results["predicted_bhw"])[row, : shape[0], : shape[1]])
+        elif batch["role"][row] == PREDICTED and is_answered_in_training(shape, setup.config):
+            scaled.append((row, index, shape))
+        elif batch["role"][row] == PREDICTED:
+            tally.left.append(index)
+    if scaled:
+        probabilities_bhwk = setup.placement.local_rows(results["probabilities_bhwk"])
+
+        def count(row: int, index: int, shape: tuple[int, int]) -> np.ndarray:
+            height, width = fitted_shape(shape, setup.config.data)
+            return tally.count(index, labels_at(probabilities_bhwk[row, :height, :width], shape))
+
+        tally.here_kk += sum(supervisor.result_of(list, pool.map(count, *zip(*scaled, strict=True))))
+    return float(results["loss"]) * number
+
+
+def _score_rest(
+    setup: Setup, supervisor: Supervisor, step: StoppableStep, tally: _Tally, build_predictor: Callable
+) -> None:
+    """Score the samples that are left, as `seg.eval` does."""
+    inference = dataclasses.replace(setup.config.inference, batch_size=setup.rows)
+    config = dataclasses.replace(setup.config, inference=inference)
+    predictor = build_predictor(config, setup.classes, None, step.answer)
+    images = ((index, supervisor.result_of(setup.val_set.__getitem__, index).image) for index in tally.left)
+    for index, _, prediction_hw in predictor.predict_many(images):
+        tally.here_kk += tally.count(index, prediction_hw)
+    step.finish()

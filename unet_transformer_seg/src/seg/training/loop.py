@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,9 +54,17 @@ class Pending(NamedTuple):
 class Training:
     """One run, from its first or its restored state to its end."""
 
-    def __init__(self, setup: Setup, run: RunDir, supervisor: Supervisor, profile_steps: int = 0):
+    def __init__(
+        self,
+        setup: Setup,
+        run: RunDir,
+        supervisor: Supervisor,
+        build_predictor: Callable,
+        profile_steps: int = 0,
+    ):
         settings = setup.config.training
         self.setup, self.run, self.supervisor, self.settings = setup, run, supervisor, settings
+        self.build_predictor = build_predictor
         self.train_step = CompiledStep(setup.train_step, supervisor)
         self.eval_step = CompiledStep(setup.eval_step, supervisor)
         self.store = CheckpointStore(run.checkpoints, settings.keep_checkpoints)
@@ -192,7 +201,7 @@ class Training:
 
     def _evaluate(self, step: int, state: TrainState, line: ProgressLine) -> bool:
         """Score the state on the validation split and report it; return whether it is the best so far."""
-        evaluation: Evaluation = evaluate(self.setup, state, self.supervisor, self.eval_step)
+        evaluation: Evaluation = evaluate(self.setup, state, self.supervisor, self.eval_step, self.build_predictor)
         progress = self.progress
         train_loss = progress.loss_sum / max(progress.loss_count, 1)
         progress.loss_sum, progress.loss_count = 0.0, 0

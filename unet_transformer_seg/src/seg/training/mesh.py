@@ -68,6 +68,13 @@ class Placement:
             return jax.device_put(arrays, self.over_devices)
         return {k: jax.make_array_from_process_local_data(self.over_devices, v) for k, v in arrays.items()}
 
+    def local_rows(self, array: jax.Array) -> np.ndarray:
+        """Return the rows of an array, spread `over_devices`, that lie on the devices of this process."""
+        if jax.process_count() == 1:
+            return np.asarray(array)
+        shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+
     def put_flag(self, flag: bool) -> jax.Array:
         """Return int32[devices], on each device of this process the flag."""
         local = np.full(len(self.mesh.local_devices), flag, np.int32)

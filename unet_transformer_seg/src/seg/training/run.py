@@ -30,6 +30,7 @@ log = logging.getLogger("seg")
 def train(
     config: Config,
     *,
+    build_predictor: Callable,
     resume: Path | None = None,
     allow_changed: Collection[str] = (),
     load_initial: Callable[[str], InitialModel] | None = None,
@@ -41,6 +42,7 @@ def train(
 
     Args:
         config: the settings, or those of the run to be resumed.
+        build_predictor: makes the predictor of `seg.inference` that validates, see `seg.training.evaluate`.
         resume: directory of the run to go on with; without it a new one is made.
         allow_changed: names of what may be other than the run was made of, see `seg.training.run_record`.
         load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
@@ -64,7 +66,7 @@ def train(
                     supervisor.run_path = run.path
                     if tell_run_path:
                         tell_run_path(str(run.path))
-                    training = Training(setup, run, supervisor, profile_steps)
+                    training = Training(setup, run, supervisor, build_predictor, profile_steps)
                 return training.run_to_end(resumption)
 
         return supervisor.run(work)

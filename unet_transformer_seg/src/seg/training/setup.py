@@ -1,7 +1,7 @@
 """Builds the pieces of a run from its config: data, model, optimizer, jitted steps, placement on devices."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import optax
 from seg.classes import ClassTable
 from seg.config import Config
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
+from seg.data.fit import is_fitted
 from seg.data.loader import Share, TrainLoader
 from seg.data.range_estimate import settle_value_range
 from seg.errors import UserError
@@ -81,9 +82,14 @@ class Setup:
         """Which rows of a batch this process reads."""
         return jax.process_index(), jax.process_count()
 
-    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Return the batch on the devices, made of the shares of all processes."""
-        return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
+    @property
+    def rows(self) -> int:
+        """Rows of a batch that this process reads."""
+        return self.config.training.batch_size // jax.process_count()
+
+    def put_batch(self, batch: dict[str, np.ndarray], names: Sequence[str] = ON_DEVICE) -> dict[str, jax.Array]:
+        """Return these parts of the batch on the devices, made of the shares of all processes."""
+        return self.placement.put_batch({name: batch[name] for name in names})
 
 
 def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
@@ -104,6 +110,7 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
     training = config.training
     placement = build_placement(config.mesh)
     check_batch_size(training.batch_size, training.accumulate, placement.num_devices)
+    check_windows(config)
     loader = TrainLoader(
         train_set, config.data, training.batch_size, config.seed, (jax.process_index(), jax.process_count())
     )
@@ -153,7 +160,9 @@ def jit_steps(
         accumulate=training.accumulate,
         ema_decay=training.ema_decay,
     )
-    eval_step = make_eval_step(applied, loss, make_preprocess(config.data), config.model.num_classes)
+    eval_step = make_eval_step(
+        applied, loss, make_preprocess(config.data), config.model.num_classes, mirror=config.inference.mirror
+    )
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)
@@ -172,7 +181,8 @@ def jit_steps(
         "eval_step": jax.jit(
             make_stoppable_eval(eval_step),
             in_shardings=(of_state.variables, batch, batch),
-            out_shardings=everywhere,
+            out_shardings={name: everywhere for name in ("loss", "confusion_kk", "busy", "stop")}
+            | {name: batch for name in ("predicted_bhw", "probabilities_bhwk")},
         ),
         "abstract_state": jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, of_state
@@ -196,4 +206,13 @@ def check_batch_size(batch_size: int, accumulate: int, num_devices: int) -> None
         raise UserError(
             f"training.batch_size / training.accumulate = {batch_size // accumulate} samples "
             f"cannot be spread evenly over {num_devices} devices"
+        )
+
+
+def check_windows(config: Config) -> None:
+    """Refuse images that are computed whole, each with a program of its own, where several processes validate."""
+    if jax.process_count() > 1 and config.inference.whole_up_to and not is_fitted(config):
+        raise UserError(
+            "inference.whole_up_to cannot be used while several processes train, as they validate with one program; "
+            "set inference.whole_up_to=0 here, and what you like in seg.eval and seg.infer"
         )

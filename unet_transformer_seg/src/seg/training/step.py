@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from seg.classes import IGNORE_LABEL
 from seg.losses import deep_supervision_loss
 from seg.metrics import confusion_matrix
 from seg.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+FILLER, PREDICTED, COUNTED = 0, 1, 2
+"""Roles of a sample in an evaluation: fills the batch up; is predicted; is also compared with its labels, as it is."""
 
 
 def make_train_step(
@@ -128,18 +132,36 @@ def moving_average(average: Any, value: Any, decay: float, step: jax.Array) -> A
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, preprocess: Callable, num_classes: int
+    model: nn.Module, loss: Loss, preprocess: Callable, num_classes: int, *, mirror: bool = False
 ) -> Callable[[dict[str, Any], Batch], dict[str, jax.Array]]:
-    """Return `eval_step(variables, batch) → {"loss", "confusion_kk", "predicted_bhw"}`."""
+    """Return `eval_step(variables, batch) → {"loss", "confusion_kk", "predicted_bhw", "probabilities_bhwk", "busy"}`.
+
+    "busy" is the number of samples whose role is not `FILLER`. A batch without roles is all `COUNTED`.
+
+    Args:
+        model: `apply(variables, image_bhwc, train) → logits_bhwk`.
+        loss: `(logits_bhwk, labels_bhw) → float32[]`, of the images as they are.
+        preprocess: `(image_bhwc uint8, labels_bhw) → (image_bhwc float32, labels_bhw)`.
+        num_classes: k.
+        mirror: average the probabilities with those of the mirrored images, as prediction is told to.
+    """
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
         image_bhwc, labels_bhw = preprocess(batch["image"], batch["label"])
         logits_bhwk = model.apply(variables, image_bhwc, train=False)
-        predicted_bhw = jnp.argmax(logits_bhwk, axis=-1).astype(jnp.int32)
+        probabilities_bhwk = jax.nn.softmax(logits_bhwk, axis=-1)
+        if mirror:
+            mirrored_bhwk = jax.nn.softmax(model.apply(variables, image_bhwc[:, :, ::-1], train=False), axis=-1)
+            probabilities_bhwk = (probabilities_bhwk + mirrored_bhwk[:, :, ::-1]) / 2
+        predicted_bhw = jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.int32)
+        role_b = batch.get("role", jnp.full(len(labels_bhw), COUNTED))
+        counted_bhw = jnp.where((role_b == COUNTED)[:, None, None], labels_bhw, IGNORE_LABEL)
         return {
             "loss": loss(logits_bhwk, labels_bhw),
-            "confusion_kk": confusion_matrix(predicted_bhw, labels_bhw, num_classes),
+            "confusion_kk": confusion_matrix(predicted_bhw, counted_bhw, num_classes),
             "predicted_bhw": predicted_bhw.astype(jnp.uint8),
+            "probabilities_bhwk": probabilities_bhwk,
+            "busy": jnp.sum(role_b != FILLER),
         }
 
     return eval_step
