@@ -29,6 +29,14 @@ UP = "\x1b[A"
 """Moves the cursor up a line, as progress bars do."""
 
 
+SCALES = "{trained,native,FACTOR}"
+SCALE_HELP = (
+    "size at which images are segmented; trained: as in training (data.fit: resize fits them into data.size, crop "
+    "leaves them as they are); native: as they are; a number: magnified by it, 0.5 halves both sides. A mask always "
+    "has the size of its image"
+)
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its code; a mistake is printed as one message, without a traceback.
 

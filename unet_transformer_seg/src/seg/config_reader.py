@@ -16,7 +16,7 @@ from seg.config import Config, DataConfig, InferenceConfig
 from seg.config_rules import check_config
 from seg.errors import UserError
 from seg.files import Reader, read_bounded, replace_text
-from seg.yaml_nodes import compose_file, compose_text
+from seg.yaml_nodes import at, compose_file, compose_text, shown
 
 MAX_TEXT = 4096
 MAX_INT = 2**31 - 1
@@ -157,15 +157,15 @@ def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: 
 def _build(cls: type, node: yaml.Node, prefix: str, file: str, base: Any = None) -> Any:
     """Return the dataclass `cls` filled from a YAML mapping; what it leaves out is that of `base`, or the default."""
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{_at(file, node)}: expected keys of {prefix.rstrip('.') or 'a config'}, found {_shown(node)}")
+        raise UserError(f"{at(file, node)}: expected keys of {prefix.rstrip('.') or 'a config'}, found {shown(node)}")
     base = cls() if base is None else base
     hints, values = typing.get_type_hints(cls), {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            raise UserError(f"{_at(file, key_node)}: expected the name of a key, found {_shown(key_node)}")
-        field = _field(cls, key_node.value, prefix, _at(file, key_node))
+            raise UserError(f"{at(file, key_node)}: expected the name of a key, found {shown(key_node)}")
+        field = _field(cls, key_node.value, prefix, at(file, key_node))
         if field.name in values:
-            raise UserError(f"{_at(file, key_node)}: key '{prefix}{field.name}' appears twice")
+            raise UserError(f"{at(file, key_node)}: key '{prefix}{field.name}' appears twice")
         key, default = f"{prefix}{field.name}", getattr(base, field.name)
         values[field.name] = _convert(hints[field.name], value_node, key, file, field.metadata, default)
     return dataclasses.replace(base, **values)
@@ -211,7 +211,7 @@ def _convert(
         if value not in words:
             expected = f"{', '.join(words)}{' or a number' if is_union else ''}"
             found = f"{_quoted(value)}{_near(value, words)}"
-            raise UserError(f"{_at(file, node)}: {key}: expected one of {expected}; found {found}")
+            raise UserError(f"{at(file, node)}: {key}: expected one of {expected}; found {found}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = _as_float(value)
@@ -219,9 +219,9 @@ def _convert(
         value = float(value)  # YAML 1.1 reads 1e-3 (without a point) as a text
     if type(value) is not hint:
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {_quoted(value)}")
+        raise UserError(f"{at(file, node)}: {key}: expected {expected}, found {_quoted(value)}")
     if expected := _violated(value, metadata):
-        raise UserError(f"{_at(file, node)}: {key}: expected {expected}, found {_quoted(value)}")
+        raise UserError(f"{at(file, node)}: {key}: expected {expected}, found {_quoted(value)}")
     return value
 
 
@@ -254,21 +254,21 @@ def _quoted(value: Any) -> str:
 
 def _scalar(node: yaml.Node, key: str, file: str) -> Any:
     if not isinstance(node, yaml.ScalarNode):
-        raise UserError(f"{_at(file, node)}: {key}: expected a single value, found {_shown(node)}")
+        raise UserError(f"{at(file, node)}: {key}: expected a single value, found {shown(node)}")
     try:
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, ValueError) as error:
         reason = f"{getattr(error, 'problem', None) or error!s:.200}"  # what is wrong for its tag, such as !!int x
-        raise UserError(f"{_at(file, node)}: {key}: cannot read {node.value!r:.80} ({reason})") from None
+        raise UserError(f"{at(file, node)}: {key}: cannot read {node.value!r:.80} ({reason})") from None
     return value
 
 
 def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.Mapping) -> tuple:
     if not isinstance(node, yaml.SequenceNode):
-        raise UserError(f"{_at(file, node)}: {key}: expected a list, found {_shown(node)}")
+        raise UserError(f"{at(file, node)}: {key}: expected a list, found {shown(node)}")
     variable = len(args) == 2 and args[1] is Ellipsis
     if not variable and len(node.value) != len(args):
-        raise UserError(f"{_at(file, node)}: {key}: expected a list of {len(args)} values, found {len(node.value)}")
+        raise UserError(f"{at(file, node)}: {key}: expected a list of {len(args)} values, found {len(node.value)}")
     hints = [args[0]] * len(node.value) if variable else args
     return tuple(
         _convert(hint, item, f"{key}[{i}]", file, metadata)
@@ -279,12 +279,12 @@ def _tuple(args: tuple, node: yaml.Node, key: str, file: str, metadata: typing.M
 def _dict(args: tuple, node: yaml.Node, key: str, file: str) -> dict:
     if not isinstance(node, yaml.MappingNode):
         example = "{0: 0, 255: 1}" if args[0] is int else "{encoder: 0.1}"
-        raise UserError(f"{_at(file, node)}: {key}: expected a mapping such as {example}, found {_shown(node)}")
+        raise UserError(f"{at(file, node)}: {key}: expected a mapping such as {example}, found {shown(node)}")
     found = {}
     for key_node, value_node in node.value:
         name = _convert(args[0], key_node, key, file)
         if name in found:
-            raise UserError(f"{_at(file, key_node)}: {key}[{name!s:.80}] appears twice")
+            raise UserError(f"{at(file, key_node)}: {key}[{name!s:.80}] appears twice")
         found[name] = _convert(args[1], value_node, f"{key}[{name!s:.80}]", file)
     return found
 
@@ -292,17 +292,3 @@ def _dict(args: tuple, node: yaml.Node, key: str, file: str) -> dict:
 def _near(value: Any, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(value[:80] if isinstance(value, str) else "", known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _at(file: str, node: yaml.Node) -> str:
-    return file if file.startswith("override ") else f"{file}:{node.start_mark.line + 1}"
-
-
-def _shown(node: yaml.Node) -> str:
-    match node:
-        case yaml.MappingNode():
-            return "a mapping"
-        case yaml.SequenceNode():
-            return "a list"
-        case _:
-            return f"{node.value!r:.80}" if node.value else "nothing"

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from seg.cli import run_command
+from seg.cli import SCALE_HELP, SCALES, run_command
+from seg.config import Config
 from seg.config_reader import load_config
 from seg.errors import EXIT_OK, UserError
 from seg.files import naming_the_file
@@ -29,11 +30,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--classes", metavar="A,B,…", default="", help="names of the classes, the background first")
     parser.add_argument("--num-classes", type=int, default=2, help="r50-vit: that it shall learn (default: 2)")
     parser.add_argument("--num-heads", type=int, help="transunet: attention heads (default: one for 64 channels)")
+    default = "default: native; transunet: trained; milesial: the factor that the file's name has, as in scale0.5"
+    parser.add_argument("--scale", metavar=SCALES, help=f"--from: {SCALE_HELP} ({default})")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
     parser.add_argument("--force", action="store_true", help="replace what an earlier call wrote")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.size=[640,960]")
     arguments = parser.parse_intermixed_args()
     kind, known = (arguments.source or arguments.target)[0], SOURCES if arguments.source else ("milesial",)
+    if arguments.scale and arguments.target:
+        parser.error("--scale goes with --from; of a file that --to writes, milesial's predict.py is told the scale")
     if kind not in known:
         parser.error(f"expected {', '.join(known)}; found {kind!r}")
     return arguments
@@ -49,13 +54,30 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     sizes = {"num_heads": arguments.num_heads, "num_classes": arguments.num_classes}
     found, *parts = open_published(kind, path, names=names, **sizes)
-    config = override_config(found, arguments.overrides)
+    scale = [f"inference.scale={arguments.scale}"] if arguments.scale else []
+    config = override_config(found, [*arguments.overrides, *scale])
     if array_shapes(config.model) != array_shapes(found.model):
         raise UserError(
             f"{path}: its tensors are not those of the model that {' '.join(arguments.overrides)} asks for; leave out "
             "what changes widths, depths or the number of classes"
         )
     save_model_folder(arguments.out, config, *parts, force=arguments.force)
+    print(describe_scale(config))
+    if kind == "milesial" and config.inference.scale == "native" and not arguments.scale:
+        print("milesial's train.py halves images by default: if yours did, convert again with --scale 0.5 --force")
+
+
+def describe_scale(config: Config) -> str:
+    """Return what a model does with the size of an image, in words."""
+    match config.inference.scale, config.data.fit:
+        case "trained", "resize":
+            height, width = config.data.size
+            how = f"resized to fit into {height} × {width}"
+        case (("trained" | "native"), _):
+            how = "taken at their own size"
+        case factor, _:
+            how = f"magnified by {factor:g}"
+    return f"images are {how} (inference.scale; --scale changes it), and masks come in the size of the image"
 
 
 def write_file(folder: Path, arguments: argparse.Namespace) -> None:

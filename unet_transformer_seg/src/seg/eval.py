@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from seg.cli import run_command
+from seg.cli import SCALE_HELP, SCALES, run_command
 from seg.config_reader import load_config
 from seg.errors import EXIT_OK, UserError
 
@@ -27,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
+    parser.add_argument("--scale", metavar=SCALES, help=f"{SCALE_HELP} (default: as the config says)")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
     )
@@ -47,7 +48,8 @@ def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
     mirror = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
-    overrides = [*arguments.overrides, *mirror]
+    scale = [f"inference.scale={arguments.scale}"] if arguments.scale else []
+    overrides = [*arguments.overrides, *mirror, *scale]
     if arguments.model and not arguments.out:
         raise UserError("--out FOLDER is needed with --model: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
@@ -75,6 +77,7 @@ def main() -> int:
         "run": str(source),
         "split": arguments.split,
         "checkpoint": arguments.checkpoint,
+        "scale": config.inference.scale,
         "mirror": config.inference.mirror,
         "tile": predictor.tile,
         "overlap": config.inference.overlap,

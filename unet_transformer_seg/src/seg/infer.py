@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from seg.cli import run_command
+from seg.cli import SCALE_HELP, SCALES, run_command
 from seg.config_reader import load_config, to_plain
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.file_names import folder_links
@@ -42,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
+    parser.add_argument("--scale", metavar=SCALES, help=f"{SCALE_HELP} (default: as the config says)")
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -62,6 +63,8 @@ def list_overrides(arguments: argparse.Namespace) -> list[str]:
     overrides = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
     if arguments.tile:
         overrides.append(f"inference.tile={arguments.tile}")
+    if arguments.scale:
+        overrides.append(f"inference.scale={arguments.scale}")
     return overrides
 
 

@@ -73,3 +73,19 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+
+def at(file: str, node: yaml.Node) -> str:
+    """Return where a node stands, as file:line; of an override, the override."""
+    return file if file.startswith("override ") else f"{file}:{node.start_mark.line + 1}"
+
+
+def shown(node: yaml.Node) -> str:
+    """Return what a node is, for a message."""
+    match node:
+        case yaml.MappingNode():
+            return "a mapping"
+        case yaml.SequenceNode():
+            return "a list"
+        case _:
+            return f"{node.value!r:.80}" if node.value else "nothing"

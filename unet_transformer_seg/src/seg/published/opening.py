@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ log = logging.getLogger("seg")
 WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
 WHOLE_UP_TO = 2_500_000
 """Published programs give an image to the network as it is; so do we, up to this size."""
+
+SCALE_IN_NAME = re.compile(r"scale[_-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 COUNTERS = "num_batches_tracked"
 
@@ -135,10 +138,23 @@ def open_published(
             found = open_smp(path)
         case _:
             raise UserError(f"expected milesial, transunet, r50-vit or smp, found {kind!r}")
-    inference = dataclasses.replace(found.config.inference, whole_up_to=WHOLE_UP_TO)
+    inference = dataclasses.replace(found.config.inference, whole_up_to=WHOLE_UP_TO, scale=_scale(kind, path))
     config = dataclasses.replace(found.config, name=path.stem, inference=inference)
     found = found._replace(config=config, origin={"kind": kind, "file": path.name, **found.origin})
     return _named(found, names, path) if names else found
+
+
+def _scale(kind: str, path: Path) -> str | float:
+    """Return the `inference.scale` of a published model, as far as its program or its name tells.
+
+    TransUNet's program resizes every image to the size that it trains with. milesial's magnifies by its option
+    --scale, which its published files have in their names (`unet_carvana_scale0.5_epoch2.pth`). smp has no program.
+    """
+    if kind in ("transunet", "r50-vit"):
+        return "trained"
+    stated = SCALE_IN_NAME.search(path.name) if kind == "milesial" else None
+    scale = float(stated[1]) if stated else 1.0
+    return scale if scale != 1 and 0.01 <= scale <= 100 else "native"
 
 
 def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[str, Any] | None = None) -> None:
