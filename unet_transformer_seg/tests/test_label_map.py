@@ -161,7 +161,7 @@ def test_whole_numbers_of_32_bits_are_values(dtype, tmp_path):
 def test_arrays_of_whole_numbers_are_values(dtype, tmp_path):
     mask = mask_of_array(TWO.astype(dtype)[..., None], tmp_path)
     np.testing.assert_array_equal(mask.values, TWO)
-    assert mask.values.dtype == np.uint8 and mask.is_bits == (dtype is bool)
+    assert mask.values.dtype == np.uint8 and mask.depth == (1 if dtype is bool else 8)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_arrays_of_whole_numbers_are_values(dtype, tmp_path):
     [
         (np.array([[0, 0.5]]), "whole numbers, found 0.5"),
         (np.array([[0, -1]]), "found -1 to 0.*data.ignore_value"),
-        (np.array([[0, np.nan]]), "found nan"),
+        (np.array([[0, np.nan]]), "found NaN or infinity in 1 of 2"),
         (np.array([[0, 70_000]]), "found 0 to 70000"),
         (np.zeros((2, 3, 4)), "found 2×3×4"),
         (np.zeros((2, 3), complex), "complex"),

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
+from seg.classes import MAX_CLASSES
 from seg.errors import UserError
 
 SUFFIXES = (".npy", ".npz")
@@ -15,25 +16,27 @@ CHANNELS = (1, 3, 4)
 MAX_HEADER_BYTES = 10_000
 
 
-def read_array(path: Path, file: BinaryIO, max_pixels: int) -> np.ndarray:
+def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = False) -> np.ndarray:
     """Return the array [h, w] or [h, w, c] of a file, c being 3 or 4.
 
-    Colours may come first or last; where both fit, last. An .npz holds one array, or one called image or mask.
+    Colours may come first or last; where both fit, last. Axes of length 1 before those are left out.
+    An .npz holds one array, or one called image or mask.
 
     Args:
         path: for messages, and for its suffix.
         file: open for reading.
         max_pixels: refuses more before anything is read.
+        has_layers: c may be any number of classes; the shorter one of the outer axes is taken for it.
 
     Raises:
         UserError: another shape or kind of values, more pixels, or a damaged file.
     """
     if path.suffix.lower() == ".npy":
-        return _channels_last(_read(path, file, os.fstat(file.fileno()).st_size, max_pixels))
+        return _read(path, file, os.fstat(file.fileno()).st_size, max_pixels, has_layers)
     with zipfile.ZipFile(file) as archive:
         member = _choose_member(archive, path)
         with archive.open(member) as stream:
-            return _channels_last(_read(path, stream, member.file_size, max_pixels))
+            return _read(path, stream, member.file_size, max_pixels, has_layers)
 
 
 def _choose_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
@@ -46,14 +49,16 @@ def _choose_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     return choice[0]
 
 
-def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int) -> np.ndarray:
+def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.ndarray:
     """Return the array of a stream of `size` bytes; its header is compared with that before memory is taken."""
     version = npy.read_magic(stream)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, is_fortran, dtype = read_header(stream, max_header_size=MAX_HEADER_BYTES)
     if dtype.hasobject or dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise UserError(f"{path}: an array of {dtype}; expected whole numbers or floats of at most 64 bits")
-    pixels = _count_pixels(shape, path)
+    inner = _without_outer_ones(shape)
+    axis = _channel_axis(inner, path, has_layers)
+    pixels = int(np.prod(inner, dtype=object)) // (1 if axis is None else inner[axis] or 1)
     if pixels > max_pixels:
         raise UserError(f"{path}: an array {list(shape)}, more pixels than data.max_pixels = {max_pixels}")
     num_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -65,24 +70,29 @@ def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int) -> np.ndarra
             f"{path}: an array {list(shape)} of {dtype} has {num_bytes} bytes, the file fewer; it is damaged"
         )
     order = "F" if is_fortran else "C"
-    return np.frombuffer(content, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
+    array = np.frombuffer(content, dtype).reshape(shape, order=order).reshape(inner)
+    array = array.astype(dtype.newbyteorder("="), copy=False)
+    array = array if axis is None else np.moveaxis(array, axis, -1)
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _count_pixels(shape: tuple[int, ...], path: Path) -> int:
-    """Return the pixels of one page."""
+def _without_outer_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape without axes of length 1 before three others, such as that of a batch of one image."""
+    while len(shape) > 3 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _channel_axis(shape: tuple[int, ...], path: Path, has_layers: bool) -> int | None:
+    """Return the axis of the channels, or None of [h, w]."""
     if len(shape) == 2:
-        return shape[0] * shape[1]
-    if len(shape) == 3 and shape[2] in CHANNELS:
-        return shape[0] * shape[1]
-    if len(shape) == 3 and shape[0] in CHANNELS:
-        return shape[1] * shape[2]
+        return None
+    if len(shape) == 3:
+        if fitting := [axis for axis in (2, 0) if shape[axis] in CHANNELS]:
+            return fitting[0]
+        if has_layers and min(shape[0], shape[2]) <= MAX_CLASSES:
+            return 0 if shape[0] < shape[2] else 2
     pages = "; save each page as a file of its own" if len(shape) in (3, 4) else ""
     raise UserError(
         f"{path}: an array {list(shape)}; expected [h, w], or [h, w, c] or [c, h, w] with 1, 3 or 4 channels{pages}"
     )
-
-
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 3 and array.shape[2] not in CHANNELS:
-        array = np.moveaxis(array, 0, -1)
-    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array

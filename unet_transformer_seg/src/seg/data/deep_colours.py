@@ -9,6 +9,7 @@ from PIL import Image
 
 from seg.data.orientation import turn_upright
 from seg.data.remarks import Remark
+from seg.data.stated_bits import raw_mode
 from seg.errors import UserError
 
 GREY_AND_ALPHA = "LA;16B"
@@ -20,7 +21,7 @@ BITS_PER_SAMPLE, PLANES = 258, 284
 
 def has_deep_colours(image: Image.Image) -> bool:
     """Return whether an image, open and not decoded yet, has 16 bits in each of several channels."""
-    return image.format in ("PNG", "TIFF") and (_raw_mode(image)[:-1] in DEEP_MODES or _has_planes(image))
+    return image.format in ("PNG", "TIFF") and (raw_mode(image)[:-1] in DEEP_MODES or _has_planes(image))
 
 
 def read_deep_colours(
@@ -36,9 +37,9 @@ def read_deep_colours(
     """
     if _has_planes(image):
         raise UserError(f"{path}: its 16-bit channels lie one behind the other; save it with interleaved channels")
-    raw_mode = _raw_mode(image)
+    stored = raw_mode(image)
     turn_upright(image, path, remark)
-    is_grey = raw_mode == GREY_AND_ALPHA
+    is_grey = stored == GREY_AND_ALPHA
     channels = 0 if is_grey else slice(3)
     upper = np.asarray(image)[..., channels].astype(np.uint16) << 8
     if not exact and upper.max() >> 14:
@@ -46,19 +47,14 @@ def read_deep_colours(
     file.seek(0)
     with Image.open(file, formats=(image.format,)) as again:
         # Grey with alpha has no other order; its four bytes are read as four channels.
-        other = "RGBA" if is_grey else raw_mode[:-1] + OTHER_BYTE[raw_mode[-1]]
+        other = "RGBA" if is_grey else stored[:-1] + OTHER_BYTE[stored[-1]]
         again.tile = [tile._replace(args=_with_raw_mode(tile.args, other)) for tile in again.tile]
         turn_upright(again, path, remark)
         return upper | np.asarray(again)[..., 1 if is_grey else channels]
 
 
-def _raw_mode(image: Image.Image) -> str:
-    args = image.tile[0].args if image.tile else ""
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
-def _with_raw_mode(args: str | tuple, raw_mode: str) -> str | tuple:
-    return raw_mode if isinstance(args, str) else (raw_mode, *args[1:])
+def _with_raw_mode(args: str | tuple, other: str) -> str | tuple:
+    return other if isinstance(args, str) else (other, *args[1:])
 
 
 def _has_planes(image: Image.Image) -> bool:

@@ -19,11 +19,13 @@ from seg.data import array_file
 from seg.data.codec_noise import codecs_silenced
 from seg.data.deep_colours import has_deep_colours, read_deep_colours
 from seg.data.image_kind import read_kind
+from seg.data.lossy import is_lossy
 from seg.data.mask import Mask, mask_of_array, mask_of_image
 from seg.data.orientation import turn_upright
 from seg.data.pages import refuse_pages
 from seg.data.pixel_values import is_wide, remark_channels, rgb_values, to_rgb, wide_values
 from seg.data.remarks import Remark, log_remark
+from seg.data.stated_bits import grey_depth
 from seg.data.value_range import AUTO, ValueRange, largest_value
 from seg.errors import UserError
 from seg.files import open_file
@@ -102,11 +104,12 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
     def convert(image: Image.Image, file: BinaryIO) -> Mask:
         if has_deep_colours(image):
             return mask_of_array(read_deep_colours(image, file, path, remark, exact=True), path)
+        depth, has_loss = grey_depth(image), is_lossy(image, file)
         turn_upright(image, path, remark)
         remark_channels(image, path, remark)
-        return mask_of_image(image, path)
+        return mask_of_image(image, path, depth, has_loss)
 
-    return _read(path, max_pixels, remark, convert, lambda array: mask_of_array(array, path))
+    return _read(path, max_pixels, remark, convert, lambda array: mask_of_array(array, path), has_layers=True)
 
 
 def _read(
@@ -115,13 +118,14 @@ def _read(
     remark: Remark,
     convert: Callable[[Image.Image, BinaryIO], Content],
     convert_array: Callable[[np.ndarray], Content],
+    has_layers: bool = False,
 ) -> Content:
     # Pillow warns and refuses by a global limit; it must not be stricter than the one that holds here.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     try:
         with open_file(path) as file:
             if path.suffix.lower() in array_file.SUFFIXES:
-                return convert_array(array_file.read_array(path, file, max_pixels))
+                return convert_array(array_file.read_array(path, file, max_pixels, has_layers))
             # Of a path, Pillow maps some files into memory, and then misreads TIFFs that a tag turns by a quarter.
             with codecs_silenced(), Image.open(file, formats=FORMATS) as image:
                 width, height = image.size

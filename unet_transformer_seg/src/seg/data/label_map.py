@@ -93,9 +93,12 @@ class LabelMap:
         if how == "colour":
             return by.get("colour", np.full(len(mask.used), UNKNOWN, np.int16)), "colour", False
         if how == "auto" and mask.palette is not None and "colour" in by:
-            ignored = (by["colour"] == UNKNOWN) & (by["value"] == IGNORE_LABEL)  # often an entry without a colour
-            by["colour"][ignored] = IGNORE_LABEL
-            return by["colour"], "colour", bool((by["colour"] != by["value"]).any())
+            # Often an entry without a colour of its own, black as the padding of palettes.
+            is_free = (by["colour"] == UNKNOWN) | self._is_in_order(mask.palette)
+            by["colour"][(by["value"] == IGNORE_LABEL) & is_free] = IGNORE_LABEL
+            self._check_shared_colours(mask, by["value"], path)
+            differs = (by["colour"] != by["value"]) & (by["value"] != UNKNOWN)
+            return by["colour"], "colour", bool(differs.any())
         complete = [name for name, labels_u in by.items() if not (labels_u == UNKNOWN).any()]
         if how == "value":
             complete = [name for name in complete if name != "colour"]
@@ -103,6 +106,26 @@ class LabelMap:
         if "colour" in complete and (by[first] != by["colour"]).any():
             raise self._two_things(mask, by[first], by["colour"], path)
         return by[first], first, False
+
+    def _is_in_order(self, palette: np.ndarray) -> bool:
+        """Return whether the positions of all classes have their stated colours."""
+        positions = [value for value, label in self.by_value.items() if label != IGNORE_LABEL]
+        if not positions or max(positions) >= len(palette):
+            return False
+        return bool((self._labels_of_colours(palette[positions]) == self._labels_of(np.array(positions))).all())
+
+    def _check_shared_colours(self, mask: Mask, by_value_u: np.ndarray, path: Path) -> None:
+        """Refuse a palette in which positions of different classes share a colour: reading it would merge them."""
+        first: dict[Colour, int] = {}
+        for place in np.flatnonzero((by_value_u != UNKNOWN) & (by_value_u != IGNORE_LABEL)).tolist():
+            colour = tuple(mask.shown_colours[place].tolist())
+            other = first.setdefault(colour, place)
+            if by_value_u[place] != by_value_u[other]:
+                raise UserError(
+                    f"{path}: positions {mask.used[other]} and {mask.used[place]} of its palette are different "
+                    f"classes, and share the colour {colour}. If the positions decide, set data.read_masks_by: value. "
+                    "If the colours of data.palette decide, set data.read_masks_by: colour"
+                )
 
     def _by_threshold(self, mask: Mask) -> tuple[np.ndarray, Literal["value", "grey"], bool]:
         greys_u = mask.used if mask.shown_greys is None else mask.shown_greys

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seg.classes import MAX_MASK_VALUE
-from seg.data.stated_bits import is_inverted
+from seg.classes import MAX_CLASSES, MAX_MASK_VALUE
+from seg.data.stated_bits import has_signed_bytes, is_inverted, is_white_zero
 from seg.errors import UserError
 
-LOSSY_FORMATS = ("JPEG", "MPO")
+NEARLY_GREY = 8
+"""Largest difference between red, green and blue that compression with loss may make of a grey."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,14 +23,17 @@ class Mask:
         values: uint8 or uint16 [h, w], grey values or positions in a palette; or uint8[h, w, 3], colours. Colours
             that are all grey are values.
         palette: uint8[n, 3], the colour of each position; None where `values` are grey values or colours.
-        is_bits: a picture of 1 bit, or an array of truth values: 0 and 1, which a viewer shows as 0 and 255.
-        is_lossy: JPEG, which changes values.
+        depth: bits of a grey value; fewer than 8 (1 also of truth values) are stored as 0, 1, …, and a viewer shows the
+            largest of them as 255.
+        is_lossy: compressed with loss, which changes values.
+        is_inverted: 0 is white in the file; `values` are as a viewer shows them.
     """
 
     values: np.ndarray
     palette: np.ndarray | None = None
-    is_bits: bool = False
+    depth: int = 8
     is_lossy: bool = False
+    is_inverted: bool = False
 
     @property
     def has_colours(self) -> bool:
@@ -49,8 +53,8 @@ class Mask:
     @functools.cached_property
     def shown_greys(self) -> np.ndarray | None:
         """int64[u], the grey that a viewer shows for each of `used`; None where it shows colours or the values."""
-        if self.is_bits:
-            return self.used * 255
+        if self.depth < 8:
+            return self.used * (255 // ((1 << self.depth) - 1))
         if self.palette is None or not is_grey(self.palette[self.used]):
             return None
         return self.palette[self.used, 0].astype(np.int64)
@@ -64,17 +68,28 @@ class Mask:
         return None if greys.size and greys[-1] > 255 else np.repeat(greys[:, None], 3, axis=1).astype(np.uint8)
 
 
-def mask_of_image(image: Image.Image, path: Path) -> Mask:
+def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool = False) -> Mask:
     """Return the mask that a picture holds, which is upright already.
+
+    Args:
+        image: decoded.
+        path: for messages.
+        depth: bits of its grey values, see `seg.data.stated_bits.grey_depth`.
+        is_lossy: it was compressed with loss.
 
     Raises:
         UserError: naming the file: transparency that differs within a colour, or values that are no whole numbers.
         ValueError: a kind of picture that no mask has.
     """
-    is_lossy = image.format in LOSSY_FORMATS
+    if is_lossy and image.mode == "RGB" and _is_nearly_grey(image):
+        image = image.convert("L")
     match image.mode:
         case "1":
-            return Mask(np.asarray(image).astype(np.uint8), is_bits=True)
+            mask = Mask(np.asarray(image).astype(np.uint8), depth=1)
+        case "L" if has_signed_bytes(image):
+            mask = mask_of_array(np.asarray(image).view(np.int8), path)
+        case "L" if depth < 8:
+            mask = Mask(np.asarray(image) // np.uint8(255 // ((1 << depth) - 1)), depth=depth)
         case "L" | "I" | "F":
             mask = mask_of_array(np.asarray(image), path)
         case "P" | "PA":
@@ -86,22 +101,32 @@ def mask_of_image(image: Image.Image, path: Path) -> Mask:
             mask = mask_of_array(65535 - array if is_inverted(image) else array, path)
         case mode:
             raise ValueError(f"Pillow's mode {mode}; save the mask as a grey, palette or RGB image")
-    return dataclasses.replace(mask, is_lossy=is_lossy)
+    return dataclasses.replace(mask, is_lossy=is_lossy, is_inverted=is_white_zero(image))
 
 
 def mask_of_array(array: np.ndarray, path: Path) -> Mask:
-    """Return the mask of an array [h, w], [h, w, 1] or [h, w, 3] of truth values or whole numbers of any type.
+    """Return the mask of an array of truth values or whole numbers of any type.
+
+    Args:
+        array: [h, w] or [h, w, 1], values; [h, w, 3], colours; or [h, w, k], a layer for each class, which is 1 there
+            and 0 elsewhere.
+        path: for messages.
 
     Raises:
         UserError: naming the file: another shape, or numbers that are no values of a mask.
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
+    if array.ndim == 3 and _are_layers(array):
+        return Mask(array.argmax(axis=2).astype(np.uint8))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or array.dtype.kind not in "biuf":
         shape = "×".join(map(str, array.shape))
-        raise UserError(f"{path}: expected a mask of height×width numbers, found {shape} of the type {array.dtype}")
+        raise UserError(
+            f"{path}: expected a mask of height×width numbers, found {shape} of the type {array.dtype}; if these are "
+            "layers of scores, save np.argmax over the layers"
+        )
     if array.dtype == bool:
-        return Mask(array.astype(np.uint8), is_bits=True)
+        return Mask(array.astype(np.uint8), depth=1)
     array = _whole(array, path)
     if array.ndim == 2:
         return Mask(array)
@@ -119,12 +144,31 @@ def is_grey(colours: np.ndarray) -> bool:
     return bool((colours[..., 0] == colours[..., 1]).all() and (colours[..., 1] == colours[..., 2]).all())
 
 
+def _are_layers(array: np.ndarray) -> bool:
+    """Return whether one of the last axis' values [h, w, k] is 1, and all others 0, in each pixel."""
+    if array.dtype.kind not in "biuf" or array.shape[2] > MAX_CLASSES:
+        return False
+    ones, zeros = np.count_nonzero(array == 1, axis=2), np.count_nonzero(array == 0, axis=2)
+    return bool((ones == 1).all() and (zeros == array.shape[2] - 1).all())
+
+
+def _is_nearly_grey(image: Image.Image) -> bool:
+    colours = np.asarray(image)
+    return bool((colours.max(axis=2) - colours.min(axis=2)).max(initial=0) <= NEARLY_GREY)
+
+
 def _whole(array: np.ndarray, path: Path) -> np.ndarray:
     """Return the numbers as uint8 where they fit, else as uint16."""
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8)
     low, high = array.min().item(), array.max().item()
-    if not (low >= 0 and high <= MAX_MASK_VALUE):  # true of NaN, too
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = np.count_nonzero(~np.isfinite(array))
+        raise UserError(
+            f"{path}: mask values are whole numbers, found NaN or infinity in {count:,} of {array.size:,}; write "
+            "another value for those, such as 255, and set data.ignore_value to it"
+        )
+    if low < 0 or high > MAX_MASK_VALUE:
         advice = "write another value for those, such as 255, and set data.ignore_value to it"
         raise UserError(f"{path}: mask values are 0…{MAX_MASK_VALUE}, found {low} to {high}; {advice}")
     whole = array.astype(np.uint8 if high <= 255 else np.uint16)
@@ -145,6 +189,12 @@ def _of_palette(image: Image.Image) -> Mask:
     return Mask(values_hw) if plain else mask
 
 
+_ADVICE_ON_ALPHA = (
+    "if the colours are the classes, save the mask without transparency, Image.open(…).convert('RGB'); if the "
+    "transparency is, save that alone, Image.open(…).getchannel('A')"
+)
+
+
 def _without_alpha(array: np.ndarray, path: Path) -> np.ndarray:
     """Return grey [h, w] or colours [h, w, 3]; the transparency may not say more than these do."""
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -158,6 +208,6 @@ def _without_alpha(array: np.ndarray, path: Path) -> np.ndarray:
         if len(np.unique(codes << 8 | alpha)) > len(np.unique(codes)):
             raise UserError(
                 f"{path}: its pixels of one colour differ in transparency (alpha {alpha.min()} to {alpha.max()}), so "
-                "colour and transparency say two things; save the mask without transparency"
+                f"colour and transparency say two things; {_ADVICE_ON_ALPHA}"
             )
     return colours[..., 0] if channels == 2 else colours

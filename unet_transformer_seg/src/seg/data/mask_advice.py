@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from seg.classes import IGNORE_LABEL, MAX_CLASSES, ClassTable, Colour, default_palette
+from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, ClassTable, Colour, default_palette
 from seg.config import DataConfig
 from seg.data.mask_census import MANY, Census
 from seg.errors import UserError
@@ -101,7 +101,8 @@ def advise(census: Census, expected: Expected) -> str:
     listed = ", ".join(f"{item} ({count:,} pixels)" for item, count in list(unknown.items())[:shown])
     more = f" and {len(unknown) - shown:,} more" if len(unknown) > shown else ""
     expectation = f"expected {known}" if known else "no colours are stated"
-    return f"{kind} that are no class: {listed}{more}; {expectation}. {advice}"
+    inverted = "0 is white in the file, so values are inverted, as viewers show them. " if census.num_inverted else ""
+    return f"{kind} that are no class: {listed}{more}; {expectation}. {inverted}{advice}"
 
 
 def _advise_on_values(census: Census, expected: Expected, unknown: list[int]) -> str:
@@ -109,6 +110,11 @@ def _advise_on_values(census: Census, expected: Expected, unknown: list[int]) ->
         return _advise_on_many_values(census, expected)
     suggestions = _values_to_ignore(census, expected, unknown)
     suggestions = _one_foreground(census, expected) or _as_classes(census, expected, unknown) + suggestions
+    low, high = min(census.values), max(census.values)
+    are_soft = high in (255, MAX_MASK_VALUE) and any(high < 4 * value < 3 * high for value in census.values)
+    if are_soft and len(expected.classes.names) == 2 and _has_two_peaks(census, low, high):
+        when = "If the values between are soft edges of two classes, "
+        suggestions.append(_threshold(expected, when, (low + high + 1) // 2))
     if _number_objects(census):
         suggestions.append(_threshold(expected, "If each mask numbers its objects, ", 1))
     return _joined(suggestions)
@@ -116,7 +122,7 @@ def _advise_on_values(census: Census, expected: Expected, unknown: list[int]) ->
 
 def _advise_on_many_values(census: Census, expected: Expected) -> str:
     cause = (
-        "The masks were saved with loss (JPEG), which changes values"
+        "The masks were compressed with loss (JPEG, or a lossy WebP), which changes values"
         if census.num_lossy
         else "So many come from a photo, or from a mask that was saved with loss (JPEG) or resized smoothly"
     )
@@ -195,7 +201,7 @@ def _as_classes(census: Census, expected: Expected, unknown: list[int]) -> list[
     if number > MAX_CLASSES:
         return []
     settings = _more_names(expected.classes.names, (), number, expected) if number > len(names) else {}
-    if value_map != {label: label for label in range(number)}:
+    if expected.settings.value_map or value_map != {label: label for label in range(number)}:
         settings["value_map"] = value_map
     if number == len(names) == len(used):
         return [Suggestion("", settings)]
@@ -205,14 +211,18 @@ def _as_classes(census: Census, expected: Expected, unknown: list[int]) -> list[
 
 def _advise_on_colours(census: Census, expected: Expected, unknown: list[Colour]) -> str:
     settings, number = expected.settings, len(census.colours)
-    if number > min(MAX_CLASSES, max(MANY, 2 * len(expected.stated_names))):
-        cause = "were saved with loss (JPEG)" if census.num_lossy else "have soft edges, or were resized smoothly"
+    if census.num_lossy or number > min(MAX_CLASSES, max(MANY, 2 * len(expected.stated_names))):
+        cause = (
+            "were compressed with loss (JPEG, or a lossy WebP)"
+            if census.num_lossy
+            else "have soft edges, or were resized smoothly"
+        )
         name_all = (
             f"; if each is a class, name all {number} in data.class_names"
             if number <= MAX_CLASSES and not census.num_lossy
             else ""
         )
-        return f"So many colours come from masks that {cause}. Save them anew as PNG, one colour a class{name_all}"
+        return f"{number:,} colours come from masks that {cause}. Save them anew as PNG, one colour a class{name_all}"
     base = {"threshold": 0} if settings.threshold else {}
     base |= {"read_masks_by": "auto"} if settings.read_masks_by == "value" else {}
     if not expected.by_colour:

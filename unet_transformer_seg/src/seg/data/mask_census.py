@@ -25,8 +25,8 @@ class Census:
         sets: the values of one mask → masks that have just these.
         colours: colour → pixels, of the others.
         num_masks: masks counted.
-        num_bits: of these, masks of 1 bit.
-        num_lossy: masks saved as JPEG.
+        num_inverted: of these, masks in whose files 0 is white.
+        num_lossy: masks compressed with loss.
         num_changes: pixels whose left neighbour has another value, in masks of more values than `MANY`.
         num_palettes: masks with a palette that were read by its colours, although their positions are known values.
     """
@@ -36,7 +36,7 @@ class Census:
     sets: Counter[frozenset[int]] = dataclasses.field(default_factory=Counter)
     colours: Counter[Colour] = dataclasses.field(default_factory=Counter)
     num_masks: int = 0
-    num_bits: int = 0
+    num_inverted: int = 0
     num_lossy: int = 0
     num_changes: int = 0
     num_palettes: int = 0
@@ -59,7 +59,7 @@ def take_census(mask: Mask, by_colour: bool = False, known_positions: bool = Fal
         by_colour: its palette's colours count, not the positions in it.
         known_positions: the positions are values that stand for classes.
     """
-    census = Census(num_masks=1, num_bits=int(mask.is_bits), num_lossy=int(mask.is_lossy))
+    census = Census(num_masks=1, num_inverted=int(mask.is_inverted), num_lossy=int(mask.is_lossy))
     if mask.has_colours:
         codes, counts = np.unique(pack(mask.values), return_counts=True)
         order = np.argsort(-counts, kind="stable")[:MAX_KEPT]

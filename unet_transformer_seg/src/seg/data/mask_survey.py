@@ -109,14 +109,15 @@ def examples(paths: Sequence[Path]) -> str:
 
 def _remarks(mask: Mask, reading: Reading) -> Iterable[str]:
     """Yield what is worth to be said of a mask that was read, without its subject."""
-    if mask.is_bits and reading.by == "grey":
-        yield "1 bit, of which 1 is read as 255"
+    if mask.depth < 8 and reading.by == "grey":
+        largest = (1 << mask.depth) - 1
+        yield f"{mask.depth} bit{'s' * (mask.depth > 1)}, of which {largest} is read as 255"
     if mask.palette is not None and reading.by == "grey" and (np.diff(mask.shown_greys) < 0).any():
         yield "a palette of greys that do not rise with the positions, read as the greys that it shows"
     if reading.differs:
         yield "a palette in another order than data.palette, read by its colours"
     if mask.is_lossy:
-        yield "saved as JPEG, which changes values; PNG keeps them"
+        yield "compressed with loss (JPEG, or a lossy WebP), which changes values; PNG keeps them"
 
 
 def _table(census: Census, label_map: LabelMap) -> str:

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from seg.data.deep_colours import has_deep_colours, read_deep_colours
 from seg.data.orientation import turn_upright
 from seg.data.remarks import Remark
-from seg.data.stated_bits import SAMPLES_PER_PIXEL, WIDE_MODES, is_inverted, read_stated_bits
+from seg.data.stated_bits import SAMPLES_PER_PIXEL, WIDE_MODES, has_signed_bytes, is_inverted, read_stated_bits
 from seg.data.value_range import AUTO, ValueRange, to_bytes
 
 
@@ -38,17 +38,20 @@ def to_rgb(image: Image.Image, file: BinaryIO, path: Path, value_range: ValueRan
 
 
 def is_wide(image: Image.Image) -> bool:
-    """Return whether an image, open and not decoded yet, has more than 8 bits a channel."""
-    return image.mode in WIDE_MODES or has_deep_colours(image)
+    """Return whether an image, open and not decoded yet, has other values than whole numbers from 0 to 255."""
+    return image.mode in WIDE_MODES or has_signed_bytes(image) or has_deep_colours(image)
 
 
 def wide_values(
     image: Image.Image, file: BinaryIO, path: Path, remark: Remark, exact: bool = False
 ) -> tuple[np.ndarray, int]:
-    """Return the values [h, w] or [h, w, 3] of an image of more than 8 bits, and the bits that its file states.
+    """Return the values [h, w] or [h, w, 3] of an image that `is_wide`, and the bits that its file states.
 
     The bits are 0 where it states none. `exact` as of `read_deep_colours`.
     """
+    if has_signed_bytes(image):
+        turn_upright(image, path, remark)
+        return np.asarray(image).view(np.int8), 0
     bits = read_stated_bits(image, file)
     if image.mode in WIDE_MODES:
         turn_upright(image, path, remark)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 
 from seg.config import DataConfig
 from seg.data.image_file import read_largest_value
@@ -33,6 +34,12 @@ def settle_value_range(config: DataConfig) -> DataConfig:
     if not wide:
         return config
     white = float((1 << choose_bits(max(wide))) - 1)
+    if white < 65535:  # otherwise it is no guess
+        _warn(wide, images, white)
+    return dataclasses.replace(config, value_range=(0.0, white))
+
+
+def _warn(wide: list[float], images: list[Path], white: float) -> None:
     log.warning(
         "warning: data.value_range: the values of %d of %d training images reach %g and state no range; "
         "[0, %g] is used. If white is another value, 65535 for example, set data.value_range=[0,65535]",
@@ -41,4 +48,3 @@ def settle_value_range(config: DataConfig) -> DataConfig:
         max(wide),
         white,
     )
-    return dataclasses.replace(config, value_range=(0.0, white))
