@@ -11,6 +11,7 @@ from PIL import Image
 
 from seg.config_reader import load_config, override_config
 from seg.data import build_dataset
+from seg.data.image_file import read_mask
 from seg.data.image_names import find_images
 from seg.data.pairs import find_pairs
 from seg.errors import UserError
@@ -216,7 +217,7 @@ def test_an_empty_split_says_what_is_there(tmp_path):
     for number in range(20):
         (tmp_path / f"train/images/{number}.heic").write_bytes(b"x")
     message = refusal(config_of(tmp_path))
-    assert "'train' is empty" in message and "20 files of .heic are not read; convert them" in message
+    assert "'train' is empty" in message and "20 files of .heic are not read; convert to PNG" in message
     write(tmp_path / "train/images/a.png")
     assert "none of 1 images, such as a.png, has a mask there; " in refusal(config_of(tmp_path))
 
@@ -232,7 +233,7 @@ def test_what_has_no_partner_is_counted_and_named(tmp_path, caplog):
     assert [re.search(r"(\w+.png): no mask", problem)[1] for problem in search.problems] == ["b1.png", "c1.png"]
     assert "the nearest name there is b1_.png" in search.problems[0]
     assert any("5 masks have no image: b1_.png, d.png, e.png, …" in remark for remark in search.remarks)
-    assert any("1 files of .dng are not read" in remark for remark in search.remarks)
+    assert any("1 file of .dng is not read" in remark for remark in search.remarks)
     for stem in "bc":
         (tmp_path / f"train/images/{stem}1.png").unlink()
     names(config_of(tmp_path))
@@ -245,3 +246,92 @@ def test_a_mask_turned_by_a_quarter_is_said_to_lack_its_tag(tmp_path):
     Image.fromarray(np.zeros((5, 4), np.uint8)).save(tmp_path / "train/labels/a.png")
     with pytest.raises(UserError, match=r"5×4 .* 4×5: one of them lacks its orientation tag"):
         build_dataset(config_of(tmp_path).data, "train")[0]
+
+
+def test_links_are_told_of_if_they_lead_nowhere_or_to_a_folder(tmp_path):
+    for name in "ab":
+        write(tmp_path / f"images/{name}.png")
+        write(tmp_path / f"labels/{name}.png")
+    write(tmp_path / "elsewhere/z.png")
+    (tmp_path / "images/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/c.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "labels/b.png").unlink()
+    (tmp_path / "labels/b.png").symlink_to(tmp_path / "gone.png")
+    search = find_pairs(config_of(tmp_path).data, "train", is_pool=True)
+    assert any(f"{tmp_path}/images/c.png: no mask" in problem for problem in search.problems)
+    assert any(f"{tmp_path}/images/more: a link to a folder" in remark for remark in search.remarks)
+    with pytest.raises(UserError, match=r"labels/b.png: a link to a file that is not there"):
+        read_mask(search.pairs[1].mask)
+
+
+@pytest.mark.parametrize("line", ["{0},", '"{0}"', "{1}/images/{0}.png", "images/{0}.png,labels/{0}.png,"])
+def test_lists_with_quotes_separators_at_ends_and_whole_paths(line, tmp_path):
+    write(tmp_path / "images/a.png")
+    write(tmp_path / "labels/a.png")
+    (tmp_path / "train.txt").write_text(line.format("a", tmp_path) + "\n")
+    assert [name[-1] for name in names(config_of(tmp_path))] == ["a"]
+
+
+def test_pairs_of_another_computer_are_named_and_semicolons_separate(tmp_path):
+    write(tmp_path / "images/a.png")
+    write(tmp_path / "labels/a.png")
+    (tmp_path / "train.txt").write_text("C:\\x\\a.png C:\\y\\a.png\n")
+    assert "train.txt:1: no such file" in refusal(config_of(tmp_path))
+    (tmp_path / "train.txt").write_text("images/a.png;labels/a.png\n")
+    assert names(config_of(tmp_path)) == ["images/a"]
+
+
+def test_an_image_that_a_list_names_twice_is_told(tmp_path):
+    for name in "ab":
+        write(tmp_path / f"images/{name}.png")
+        write(tmp_path / f"labels/{name}.png")
+    (tmp_path / "train.txt").write_text("images/a.png labels/a.png\n./images/a.png labels/a.png\n")
+    search = find_pairs(config_of(tmp_path).data, "train")
+    assert len(search.pairs) == 2 and "train.txt:2: ./images/a.png stands in line 1 already" in search.remarks[0]
+    (tmp_path / "train.txt").write_text("images/a.png labels/a.png\nimages/a.png labels/b.png\n")
+    assert "train.txt:2: images/a.png stands in line 1 already, with the mask" in refusal(config_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "setting"),
+    [
+        (["train/{}/a", "valid/{}/b"], "val", {"val_split": "valid"}),
+        (["train/{}/a", "train/{}/b"], "val", {"val_fraction": 0.2}),
+        (["{}/training/a", "{}/validation/a"], "train", {"train_split": "training"}),
+        (["{}/training/a", "{}/validation/a"], "val", {"val_split": "validation"}),
+    ],
+)
+def test_a_split_of_another_name_is_named_and_the_advice_works(files, split, setting, tmp_path):
+    for folder in ("images", "labels"):
+        for file in files:
+            write(tmp_path / f"{file.format(folder)}.png")
+    config = config_of(tmp_path)
+    changed = follow(refusal(config, split), config)
+    assert {key: getattr(changed.data, key) for key in setting} == setting
+    if "val_fraction" not in setting:
+        assert len(names(changed, split)) == 1
+
+
+def test_masks_of_splits_below_a_folder_of_another_name_and_files_in_one_folder(tmp_path):
+    for folder in ("images", "masks"):
+        write(tmp_path / f"one/{folder}/train/a.png")
+    config = config_of(tmp_path / "one")
+    changed = follow(refusal(config), config)
+    assert changed.data.masks_dir == "masks" and len(names(changed)) == 1
+    for name in ("a.png", "a_mask.png", "b.png", "b_mask.png"):
+        write(tmp_path / "two/data" / name)
+    config = override_config(config_of(tmp_path / "two"), ["data.val_fraction=0.5"])
+    for _ in range(2):
+        config = follow(refusal(config), config)
+    assert len(names(config)) == 1
+    for name in ("a.png", "a.jpg"):
+        write(tmp_path / "three/data" / name)
+    config = config_of(tmp_path / "three", images_dir="data", masks_dir="data", val_fraction=0.5)
+    assert "nothing in the names tells images from masks" in refusal(config)
+
+
+def test_affixes_of_class_numbers_come_before_those_of_colours(tmp_path):
+    for kind in ("labelIds", "color", "instanceIds"):
+        write(tmp_path / f"train/labels/a_gtFine_{kind}.png")
+    write(tmp_path / "train/images/a_leftImg8bit.png")
+    assert "gtFine_labelIds" in refusal(config_of(tmp_path))

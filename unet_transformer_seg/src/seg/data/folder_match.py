@@ -13,6 +13,7 @@ from seg.data.name_affixes import Affixes, key_of
 from seg.data.pair import Layout, Pair, Search
 from seg.data.pair_advice import advise_masks_folder, describe_no_images, describe_no_match
 from seg.errors import UserError
+from seg.file_names import folder_links
 from seg.untrusted import escaped, shown
 
 MAX_LOOKED_UP = 5
@@ -89,7 +90,7 @@ def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path],
     by_stem |= {key: key for key in images if key not in by_stem}
     keys, seen = [], {}
     for number, line in lines:
-        stem = _stem_of_line(line)
+        stem = _stem_of_line(line).removeprefix(f"{layout.images.as_posix()}/")
         key = by_stem.get(stem) or by_stem.get(stem.removeprefix(f"{layout.images.name}/"))
         if stem in seen:
             search.problems.append(f"{layout.stem_list}:{number}: {shown(stem)} stands in line {seen[stem]} already")
@@ -102,7 +103,7 @@ def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path],
 
 
 def _stem_of_line(line: str) -> str:
-    name = composed(line.replace("\\", "/").removeprefix("./"))
+    name = composed(line.strip('"').replace("\\", "/").removeprefix("./"))
     suffix = os.path.splitext(name)[1]
     return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
@@ -130,3 +131,5 @@ def _remark_spare_files(layout: Layout, masks: list[Path], search: Search) -> No
             f"{layout.masks}: {len(masks)} masks have no image: {names}{', …' * (len(masks) > MAX_NAMED)}"
         )
     search.remarks += find_unreadable(layout.images)
+    for link in (link for folder in (layout.images, layout.masks) for link in folder_links(folder)):
+        search.remarks.append(f"{escaped(str(link))}: a link to a folder is not searched; copy the folder itself there")

@@ -144,7 +144,8 @@ def _read(
     except (zipfile.BadZipFile, EOFError):
         raise UserError(f"{path}: damaged, or no array of numpy ({read_kind(path)})") from None
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        reason = "a link to a file that is not there" if path.is_symlink() else "no such file"
+        raise UserError(f"{path}: {reason}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # decoders answer damage with nearly any exception

@@ -35,7 +35,9 @@ def find_unreadable(folder: Path) -> list[str]:
     counts = Counter(file.suffix.lower() for file in _walk(folder))
     if not (others := {suffix: count for suffix, count in counts.items() if suffix in UNREADABLE}):
         return []
-    return [f"{folder}: {_in_words(others)} are not read; convert them to PNG, JPEG or TIFF"]
+    return [
+        f"{folder}: {_in_words(others)} {'are' if sum(others.values()) > 1 else 'is'} not read; convert to PNG, JPEG or TIFF"
+    ]
 
 
 def is_junk(name: str) -> bool:
@@ -69,6 +71,8 @@ def describe_folder(folder: Path) -> str:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
+    """Return files, and links that lead nowhere: whoever opens one of those says so."""
+
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
 
@@ -76,10 +80,11 @@ def _walk(folder: Path) -> Iterable[Path]:
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not is_junk(name)]
         files += [Path(parent, name) for name in names if not is_junk(name)]
-    return sorted(file for file in files if os.path.isfile(file))
+    return sorted(file for file in files if os.path.isfile(file) or os.path.islink(file))
 
 
 def _in_words(counts: dict[str, int]) -> str:
-    """Return "20 files of .heic and 3 of .txt"."""
+    """Return "20 files of .heic, 3 files of .txt and 1 file of no suffix"."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SHOWN]
-    return " and ".join(f"{n} files of {escaped(s) or 'no suffix'}" for s, n in ordered)
+    words = [f"{n} file{'s' * (n > 1)} of {escaped(s) or 'no suffix'}" for s, n in ordered]
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + words[-1:])

@@ -17,7 +17,7 @@ Line = tuple[int, str]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines of a list that are neither empty nor a comment (#), without blanks around them.
+    """Return the lines of a list that are neither empty nor a comment (#), without blanks and separators at their ends.
 
     UTF-8, with or without a byte order mark, or UTF-16 with one.
 
@@ -39,12 +39,13 @@ def read_lines(path: Path) -> list[Line]:
     if "\0" in text:
         raise UserError(f"{path}: expected a list of samples in UTF-8, found zero bytes; save it as UTF-8")
     lines = ((number, line.strip().strip(BYTE_ORDER_MARK).strip()) for number, line in enumerate(text.split("\n"), 1))
+    lines = ((number, line.rstrip(",; \t")) for number, line in lines)
     return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
 
 def split_line(line: str) -> list[str]:
-    """Return the paths of a line: a tab or comma is between them, or blanks."""
-    separator = next((s for s in ("\t", ",") if s in line), None)
+    """Return the paths of a line: a tab, comma or semicolon is between them, or blanks."""
+    separator = next((s for s in ("\t", ",", ";") if s in line), None)
     return [part.strip().strip('"') for part in line.split(separator)]
 
 

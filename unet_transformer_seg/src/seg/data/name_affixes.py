@@ -15,6 +15,8 @@ MAX_TRIED = 5
 """Images for which affixes are tried, against at most `MAX_MASKS` masks each."""
 MAX_MASKS = 500
 MAX_COUNTED = 20
+UNLIKELY = re.compile("colou?r|instance|overlay|preview", re.IGNORECASE)
+"""In names of files that show masks, beside those that hold class numbers: a_gtFine_color.png."""
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
@@ -70,7 +72,7 @@ def suggest_affixes(images: Sequence[PurePath], masks: Sequence[PurePath]) -> tu
     counted = [(_count_pairs(images, masks, affixes), affixes) for affixes, _ in tried.most_common(MAX_COUNTED)]
     if not counted:
         return None
-    count, best = max(counted, key=lambda item: (item[0], -_length(item[1]), item[1].settings()))
+    count, best = max(counted, key=lambda item: (item[0], _rank(item[1])))
     return (best, count) if 2 * count >= len(images) else None
 
 
@@ -99,5 +101,7 @@ def _without_format(suffix: str) -> str:
     return composed(suffix.removesuffix(ending) if ending.lower() in SUFFIXES else suffix)
 
 
-def _length(affixes: Affixes) -> int:
-    return sum(map(len, (*affixes.image, *affixes.mask)))
+def _rank(affixes: Affixes) -> tuple[bool, int, str]:
+    """Return what is higher for affixes that are more likely to be meant: those of class numbers, short ones."""
+    length = sum(map(len, (*affixes.image, *affixes.mask)))
+    return not UNLIKELY.search("".join(affixes.mask)), -length, affixes.settings()

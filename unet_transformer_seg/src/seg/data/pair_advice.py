@@ -14,6 +14,9 @@ from seg.untrusted import escaped, shown
 
 MASK_WORD = re.compile("mask|label|annot|truth|target|^gt|_gt|seg", re.IGNORECASE)
 
+SPLIT_WORDS = {key: re.compile(key, re.IGNORECASE) for key in ("train", "val", "test")}
+"""Key of the settings → what the names of its folders have in them: valid, validation, Train."""
+
 MAX_TRIED = 2000
 """Images whose names are compared for an advice."""
 
@@ -30,6 +33,11 @@ def describe_no_match(layout: Layout, images: Sequence[Path], masks: Sequence[Pa
     image_names = [file.relative_to(layout.images) for file in images[:MAX_TRIED]]
     mask_names = [file.relative_to(layout.masks) for file in masks]
     suggestion = suggest_affixes(image_names, mask_names)
+    if suggestion is None and layout.images == layout.masks:
+        return (
+            f"{start}, and nothing in the names tells images from masks. Move the masks to a folder of their own, name "
+            "them x_mask.png and set data.mask_suffix=_mask, or list the pairs in a file (data.train_split=train.txt)"
+        )
     if suggestion is None:
         return (
             f"{start}; of its {len(masks)} files the first is {escaped(mask_names[0].as_posix())}. "
@@ -52,9 +60,11 @@ def advise_masks_folder(layout: Layout) -> str:
     """Return which setting names the folder of the masks, if only one can be it."""
     if os.path.isdir(layout.masks):
         return ""
-    parent = layout.masks.parent
-    others = [folder for folder in _folders(parent) if folder != layout.images and _holds_images(folder)]
-    if len(others) != 1 or layout.masks.name == others[0].name:
+    masks, images = layout.masks, layout.images
+    if layout.prefix and masks.parent != images.parent:  # <masks_dir>/<split>
+        masks, images = masks.parent, images.parent
+    others = [folder for folder in _folders(masks.parent) if folder != images and _holds_images(folder)]
+    if len(others) != 1 or masks.name == others[0].name:
         return ""
     return f". Set data.masks_dir={quoted(others[0].name)}"
 
@@ -62,7 +72,8 @@ def advise_masks_folder(layout: Layout) -> str:
 def describe_no_layout(config: DataConfig, root: Path, split: str) -> UserError:
     """Return the error of a split that is not there."""
     images = root / config.images_dir
-    if os.path.isdir(images):
+    advice = _advise_other_split(config, root, split)
+    if os.path.isdir(images) and not advice:
         fraction = "test_fraction" if split == config.test_split else "val_fraction"
         return UserError(
             f"{root}: nothing says which files of {config.images_dir} are the split {shown(split)}. "
@@ -73,8 +84,21 @@ def describe_no_layout(config: DataConfig, root: Path, split: str) -> UserError:
     return UserError(
         f"{root}: the split {shown(split)} was not found. Looked for the folders "
         f"{escaped(split)}/{config.images_dir} and {config.images_dir}/{escaped(split)}, and for {config.images_dir} "
-        f"with the list {escaped(split)}.txt; {there}. Set {_suggest_folders(config, base)}"
+        f"with the list {escaped(split)}.txt; {there}. Set {advice or _suggest_folders(config, base)}"
     )
+
+
+def _advise_other_split(config: DataConfig, root: Path, split: str) -> str:
+    """Return the setting for a split that is missing beside others: its folder's own name, or a fraction."""
+    key = next((key for key in SPLIT_WORDS if getattr(config, f"{key}_split") == split), "train")
+    stated = {config.train_split, config.val_split, config.test_split}
+    below = [folder.name for folder in _folders(root / config.images_dir) if _holds_images(folder)]
+    beside = [folder.name for folder in _folders(root) if os.path.isdir(folder / config.images_dir)]
+    names = beside or below
+    likely = [name for name in names if name not in stated and SPLIT_WORDS[key].search(name)]
+    if len(likely) == 1:
+        return f"data.{key}_split={quoted(likely[0])}"
+    return f"data.{key}_fraction=0.2" if key != "train" and config.train_split in names else ""
 
 
 def _suggest_folders(config: DataConfig, base: Path) -> str:
@@ -84,6 +108,9 @@ def _suggest_folders(config: DataConfig, base: Path) -> str:
     if len(folders) == 2 and len(masks) == 1:
         images = folders[1 - folders.index(masks[0])]
         return f"data.images_dir={quoted(images)} data.masks_dir={quoted(masks[0])}"
+    if len(folders) == 1 or (not folders and _holds_images(base)):
+        together = quoted(folders[0]) if folders else "."
+        return f"data.images_dir={together} data.masks_dir={together}, if images and masks lie together"
     return "data.images_dir, data.masks_dir and data.train_split, data.val_split, data.test_split."
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from seg.config import DataConfig
 from seg.data.folder_match import match_folders
+from seg.data.image_file import SUFFIXES
 from seg.data.image_names import composed
 from seg.data.list_file import Line, NameFinder, expected_pair, read_lines, split_line
 from seg.data.name_affixes import Affixes
@@ -53,12 +54,17 @@ def _holds_pairs(root: Path, lines: list[Line]) -> bool:
     """Return whether a list names pairs of files; only its first lines are looked at."""
     finder = NameFinder(root)
     parts = [split_line(line) for _, line in lines[:10]]
-    return any(len(part) == 2 and finder.find(part[0]) for part in parts)
+    return any(len(part) == 2 and (finder.find(part[0]) or all(map(_is_image, part))) for part in parts)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _listed_pairs(root: Path, list_file: Path, lines: list[Line]) -> Search:
     """Return the pairs of paths of a list."""
     search, finder = Search(), NameFinder(root)
+    seen: dict[str, tuple[int, Path]] = {}
     for number, line in lines:
         parts = split_line(line)
         if len(parts) != 2:
@@ -67,9 +73,16 @@ def _listed_pairs(root: Path, list_file: Path, lines: list[Line]) -> Search:
         if image is None or mask is None:
             missing = [str(root / part) for part, file in zip(parts, (image, mask), strict=True) if file is None]
             search.problems.append(f"{list_file}:{number}: no such file: {', '.join(map(escaped, missing))}")
-        else:
-            name = str(Path(parts[0].replace("\\", "/")).with_suffix(""))
-            search.pairs.append(Pair(name, image, mask, composed(name)))
+            continue
+        line_before, mask_before = seen.setdefault(os.path.realpath(image), (number, mask))
+        if line_before != number:
+            text = f"{list_file}:{number}: {escaped(parts[0])} stands in line {line_before} already"
+            if not os.path.samefile(mask, mask_before):
+                search.problems.append(f"{text}, with the mask {escaped(str(mask_before))}")
+                continue
+            search.remarks.append(f"{text}, and counts twice")
+        name = str(Path(parts[0].replace("\\", "/")).with_suffix(""))
+        search.pairs.append(Pair(name, image, mask, composed(name)))
     return search
 
 

@@ -74,6 +74,8 @@ def _take(order: list[str], sizes: Counter, fraction: float, total: int, key: st
     if not fraction:
         return []
     wanted = fraction * total
+    if round(wanted) < 1 and total == 1:
+        raise UserError(f"{key} {fraction:g}: 1 image cannot be divided; add images")
     if round(wanted) < 1:
         raise UserError(
             f"{key} {fraction:g} of {total} images is not even one; set {key}={_round_up(1 / total)} or more"
