@@ -81,6 +81,15 @@ def test_a_folder_for_training_is_divided_and_one_for_the_test_stays(tmp_path):
     assert {p.name for p in find_split(config, "val").pairs} == {f"train/{n}" for n, s in direct.items() if s == "val"}
 
 
+def test_a_split_with_files_of_its_own_that_is_drawn_nevertheless_is_named(tmp_path):
+    write_images(tmp_path, "abcd", "train")
+    assert not find_split(config_of(tmp_path, val_fraction=0.25), "train").remarks
+    write_images(tmp_path, "ef", "val")
+    remark = find_split(config_of(tmp_path, val_fraction=0.25), "train").remarks
+    assert len(remark) == 1 and f"{tmp_path / 'val/images'} is not used" in remark[0]
+    assert remark[0].endswith("set data.val_fraction=0") and len(find_split(config_of(tmp_path), "val").pairs) == 2
+
+
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [

@@ -35,9 +35,8 @@ def find_unreadable(folder: Path) -> list[str]:
     counts = Counter(file.suffix.lower() for file in _walk(folder))
     if not (others := {suffix: count for suffix, count in counts.items() if suffix in UNREADABLE}):
         return []
-    return [
-        f"{folder}: {_in_words(others)} {'are' if sum(others.values()) > 1 else 'is'} not read; convert to PNG, JPEG or TIFF"
-    ]
+    are = "are" if sum(others.values()) > 1 else "is"
+    return [f"{folder}: {_in_words(others)} {are} not read; convert to PNG, JPEG or TIFF"]
 
 
 def is_junk(name: str) -> bool:

@@ -7,6 +7,7 @@ order of the files, nor on the file system, nor on the seed of the training.
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from seg.config import DataConfig
@@ -15,6 +16,7 @@ from seg.data.image_names import composed
 from seg.data.pair import Search
 from seg.data.pairs import find_pairs
 from seg.errors import UserError
+from seg.untrusted import escaped, shown
 
 Split = Literal["train", "val", "test"]
 
@@ -35,7 +37,24 @@ def find_split(config: DataConfig, split: Split) -> Search:
     chosen = {group for group in groups if parts[group] == split}
     grouped = f", {len(chosen)} of {len(parts)} groups" if config.group_pattern else ""
     notes = [f"drawn from {len(pool.pairs)}{grouped}"]
-    return Search(pairs, pool.problems, pool.remarks if split == "train" else [], notes)
+    remarks = [*pool.remarks, *_unused_splits(config, own)] if split == "train" else []
+    return Search(pairs, pool.problems, remarks, notes)
+
+
+def _unused_splits(config: DataConfig, own: dict[str, float]) -> list[str]:
+    """Return a remark for each split that has files of its own, and is drawn from the training images nevertheless."""
+    root, remarks = Path(config.root), []
+    for split in [split for split, share in own.items() if share]:
+        name = getattr(config, f"{split}_split")
+        places = root / name / config.images_dir, root / config.images_dir / name, root / f"{name}.txt"
+        used = [place for place in places if place.exists()]
+        if used and name != config.train_split:
+            setting = "num_folds" if split == "val" and config.num_folds else f"{split}_fraction"
+            remarks.append(
+                f"{escaped(str(used[0]))} is not used, because data.{setting} draws the split {split!r} from the images "
+                f"of {shown(config.train_split)}. To use it, set data.{setting}=0"
+            )
+    return remarks
 
 
 def divide(groups: Sequence[str], config: DataConfig) -> dict[str, Split]:
