@@ -51,8 +51,8 @@ def _unused_splits(config: DataConfig, own: dict[str, float]) -> list[str]:
         if used and name != config.train_split:
             setting = "num_folds" if split == "val" and config.num_folds else f"{split}_fraction"
             remarks.append(
-                f"{escaped(str(used[0]))} is not used, because data.{setting} draws the split {split!r} from the images "
-                f"of {shown(config.train_split)}. To use it, set data.{setting}=0"
+                f"{escaped(str(used[0]))} is not used, because data.{setting} draws the split {split!r} from the "
+                f"images of {shown(config.train_split)}. To use it, set data.{setting}=0"
             )
     return remarks
 
