@@ -118,3 +118,12 @@ def test_requirements_agree_with_pyproject():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     lines = (PROJECT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"]
+
+
+def test_files_are_written_in_one_place():
+    """`files.py` writes aside and renames; others write what it gave them, or into a folder that only they know."""
+    writes = re.compile(r"(\w+)(?: / [^)]*\))?\.(?:write_(?:text|bytes)\(|open\(\"[wa])")
+    given = {"aside", "partial", "archive", "CLEAR"}  # CLEAR is a switch of the system
+    found = {(path.name, name) for path in SOURCES for name in writes.findall(path.read_text())}
+    assert {(path, name) for path, name in found if name not in given} == set()
+    assert found  # else the pattern finds nothing at all

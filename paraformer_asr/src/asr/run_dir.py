@@ -20,7 +20,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import itertools
-import json
 import os
 import platform
 import re
@@ -37,6 +36,7 @@ from asr.config_reader import load_config, save_config
 from asr.data.cmvn import Cmvn, load_cmvn, save_cmvn
 from asr.data.tokenizer import Tokenizer, load_tokenizer
 from asr.errors import UserError
+from asr.files import replace_json
 
 PACKAGES = (
     "paraformer-asr",
@@ -131,7 +131,7 @@ def create_run_dir(
         if cmvn is not None:
             save_cmvn(run.cmvn_file, cmvn)
         write_more(run)
-        run.environment_file.write_text(json.dumps(describe_environment(), indent=1) + "\n")
+        replace_json(run.environment_file, describe_environment())
     except OSError as error:
         if run is not None:
             shutil.rmtree(run.path, ignore_errors=True)

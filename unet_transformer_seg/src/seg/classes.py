@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg.errors import UserError
-from seg.files import Reader, read_bounded
+from seg.files import Reader, read_bounded, replace_json
 
 IGNORE_LABEL = 255
 """Label of pixels that count nowhere: not in the loss, not in a metric. Files may use another value for
@@ -65,7 +65,7 @@ class ClassTable:
         content = {"names": self.names, "palette": self.palette}
         if self.mask_values:
             content["mask_values"] = self.mask_values
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        replace_json(path, content)
 
 
 def make_class_table(

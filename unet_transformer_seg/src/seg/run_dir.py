@@ -19,7 +19,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import itertools
-import json
 import os
 import platform
 import re
@@ -36,6 +35,7 @@ from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config_reader import load_config, save_config
 from seg.errors import UserError
+from seg.files import replace_json
 
 PACKAGES = (
     "unet-transformer-seg",
@@ -120,7 +120,7 @@ def create_run_dir(
         save_config(config, run.config_file)
         classes.save(run.classes_file)
         write_more(run)
-        run.environment_file.write_text(json.dumps(describe_environment(), indent=1) + "\n")
+        replace_json(run.environment_file, describe_environment())
     except OSError as error:
         if run is not None:
             shutil.rmtree(run.path, ignore_errors=True)

@@ -22,7 +22,7 @@ from asr.data.letter_case import Case, find_only_case, in_case
 from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
 from asr.errors import UserError
-from asr.files import Reader, read_bounded, replace_text
+from asr.files import Reader, read_bounded, replace_text, replacing
 from asr.untrusted import escaped, shown
 
 BLANK, START, END, UNKNOWN = "<blank>", "<s>", "</s>", "<unk>"
@@ -166,7 +166,8 @@ class Tokenizer:
         content = {"kind": self.kind, "text_case": self.text_case, "tokens": self.tokens}
         replace_text(folder / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
         if self.kind == "bpe":
-            (folder / BPE_FILE).write_bytes(self.bpe_model)
+            with replacing(folder / BPE_FILE) as aside:
+                aside.write_bytes(self.bpe_model)
         if self.kind == "funasr":
             funasr_text.write_seg_dict(folder / SEG_DICT_FILE, self.seg_dict)
 

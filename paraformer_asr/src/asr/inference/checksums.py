@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from asr.errors import UserError
-from asr.files import decoded, open_file, read_bounded
+from asr.files import decoded, open_file, read_bounded, replace_text
 from asr.untrusted import shown
 
 CHECKSUMS = "checksums.txt"
@@ -23,7 +23,7 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\0]+)")
 def write_checksums(folder: Path) -> None:
     """Write the checksums of all files of a folder into it."""
     lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    replace_text(folder / CHECKSUMS, "".join(lines))
 
 
 class CheckedFolder:

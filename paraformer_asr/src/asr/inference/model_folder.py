@@ -27,7 +27,7 @@ from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer
 from asr.errors import UserError
-from asr.files import appearing
+from asr.files import appearing, replace_text
 from asr.inference.checksums import CheckedFolder, write_checksums
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
 from asr.models import abstract_variables
@@ -68,7 +68,7 @@ def save_model_folder(
         tokenizer.save(partial)
         if cmvn is not None:
             save_cmvn(partial / CMVN, cmvn)
-        (partial / "README.txt").write_text(_readme(config, tokenizer), encoding="utf-8")
+        replace_text(partial / "README.txt", _readme(config, tokenizer))
         write_checksums(partial)
 
 

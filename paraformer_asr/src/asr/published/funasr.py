@@ -27,6 +27,7 @@ from asr.data.frontend import Cmvn
 from asr.data.funasr_text import write_seg_dict
 from asr.data.tokenizer import Tokenizer, load_funasr_tokenizer
 from asr.errors import UserError
+from asr.files import replace_text
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
 from asr.published.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
@@ -87,9 +88,9 @@ def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn |
     arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}
     write_torch_file(folder / WEIGHTS, give_back(funasr_pairs(config.model), arrays))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    replace_text(folder / CONFIG, text)
     tokens = json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0)
-    (folder / TOKENS).write_text(tokens + "\n", encoding="utf-8")
+    replace_text(folder / TOKENS, tokens + "\n")
     places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG, "tokenizer_conf": {"token_list": TOKENS}}
     if tokenizer.seg_dict:
         write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
@@ -99,7 +100,7 @@ def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn |
         places["frontend_conf"] = {"cmvn_file": CMVN}
     files = {"framework": "pytorch", "task": "auto-speech-recognition", "model": {"type": "funasr"}}
     files |= {"pipeline": {"type": "funasr-pipeline"}, "file_path_metas": places}
-    (folder / FILES).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+    replace_text(folder / FILES, json.dumps(files, indent=2) + "\n")
 
 
 def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

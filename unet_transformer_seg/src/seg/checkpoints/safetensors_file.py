@@ -36,7 +36,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file that `safetensors` reads.
 
     Args:
-        path: of the new file.
+        path: of the new file; nothing may have this name.
         arrays: by name, of a dtype in `DTYPES`; need not be contiguous, and may lie on a device.
 
     Raises:
@@ -49,7 +49,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         header[name] = place
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in arrays.values():
             for part in _parts(np.atleast_1d(np.asarray(array))):

@@ -13,7 +13,6 @@ The weights are an argument of the program: they stand on the disk once, and can
 
 import dataclasses
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from seg.config_reader import ORIGIN, save_config
 from seg.data.class_settings import mask_values
 from seg.data.fit import window_shape
 from seg.errors import UserError
-from seg.files import appearing, read_bounded
+from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.forward import make_forward
 from seg.models import abstract_variables, build_model
@@ -75,8 +74,8 @@ def save_model_folder(
         save_config(config, partial / "config.yaml")
         classes.save(partial / "classes.json")
         if origin:
-            (partial / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-        (partial / "README.txt").write_text(_readme(config, classes))
+            replace_json(partial / ORIGIN, origin)
+        replace_text(partial / "README.txt", _readme(config, classes))
         write_checksums(partial)
 
 
