@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import sys
 
@@ -12,6 +13,7 @@ from seg.checkpoints import CheckpointStore
 from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.data import build_dataset
 from seg.inference.eval_report import draw_confusion
 from seg.inference.predictor import Predictor
 from seg.inference.scoring import SampleScore, count_pairs, pick_extremes
@@ -184,3 +186,14 @@ def test_the_confusion_matrix_can_be_drawn(num_classes, tmp_path):
     draw_confusion(matrix_kk, make_class_table(tuple(f"class {i}" for i in range(num_classes))), tmp_path / "c.png")
     with Image.open(tmp_path / "c.png") as picture:
         assert min(picture.size) > 250
+
+
+def test_images_that_the_run_was_trained_on_are_told(tmp_path, capsys):
+    write_split(tmp_path, "train", 0)
+    settings = {"dataset": "image_folder", "root": str(tmp_path), "class_names": CLASSES.names, "ignore_value": 255}
+    trained = DataConfig(**settings, val_fraction=0.25)
+    eval_command.warn_of_trained_images(build_dataset(trained, "val"), trained)
+    assert capsys.readouterr().out == ""
+    more = build_dataset(dataclasses.replace(trained, val_fraction=0.5), "val")
+    eval_command.warn_of_trained_images(more, trained)
+    assert "warning: the run was trained on 1 of these 2 images" in capsys.readouterr().out

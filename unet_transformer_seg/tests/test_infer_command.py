@@ -300,18 +300,20 @@ def test_a_full_disk_ends_the_command_at_once(infer_with, tmp_path, capsys, monk
     assert files(tmp_path / "out") == []
 
 
-def test_links_are_neither_searched_nor_followed_out_of_the_results(infer_with, tmp_path, capsys):
+def test_links_are_neither_searched_nor_followed_and_other_files_are_named(infer_with, tmp_path, capsys):
     elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
     write_image(elsewhere / "secret.png")
     write_image(tmp_path / "in/sub/a.png")
     (tmp_path / "in/link").symlink_to(elsewhere)
     (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/b.heic").write_bytes(b"x")
     (out / "sub").mkdir(parents=True)
     for name in (".a.png.part", "a.png.part", "a.png"):
         (out / "sub" / name).symlink_to(elsewhere / "precious")
     assert infer_with("--no-overlay", "--out", out, tmp_path / "in") == 0
     assert not (elsewhere / "precious").exists() and not (out / "sub/a.png").is_symlink()
     told = capsys.readouterr().err
+    assert f"{tmp_path / 'in'}: 1 file of .heic is not read" in told
     assert all(f"{tmp_path / 'in' / name}: a link to a folder is not searched" in told for name in ("link", "loop"))
     shutil.rmtree(out / "sub")
     (out / "sub").symlink_to(elsewhere)

@@ -174,3 +174,16 @@ def test_few_values_between_0_and_255_may_be_soft_edges(tmp_path):
         build_dataset(config, "train")[0]
     labels = build_dataset(follow(config, suggested(str(error.value))[-1]), "train")[0].mask
     np.testing.assert_array_equal(labels, soft >= 128)
+
+
+def test_training_tells_of_palettes_that_differ_and_check_tells_once(tmp_path, caplog):
+    write_masks(tmp_path, a=with_palette(TWO, BLACK, RED), b=with_palette(TWO, BLACK, GREEN))
+    config = config_for(tmp_path, NAMES[:2])
+    dataset = build_dataset(config, "train")
+    for index in (0, 1, 1):
+        dataset[index]
+    (message,) = caplog.messages
+    assert f"b.png: position 1 of its palette is {GREEN}, and {RED} in {tmp_path}/train/labels/a.png" in message
+    caplog.clear()
+    report = inspect_split(config, "train", 0, lambda findings, **_: findings)
+    assert sum("position 1" in line for line in find_warnings({"train": report})) == 1 and not caplog.messages

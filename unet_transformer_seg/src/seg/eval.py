@@ -4,10 +4,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg.cli import SCALE_HELP, SCALES, run_command
+from seg.config import DataConfig
 from seg.config_reader import load_config
 from seg.errors import EXIT_OK, UserError
+
+if TYPE_CHECKING:
+    from seg.data import SegmentationDataset
 
 NUM_EXTREMES = 4
 
@@ -44,6 +49,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) -> None:
+    """Print a warning if images of the split are those that the run was trained on, as other settings can make it."""
+    from seg.data.image_folder import ImageFolder
+    from seg.data.splits import find_split
+
+    if not isinstance(dataset, ImageFolder) or trained.dataset != "image_folder":
+        return
+    try:
+        images = {pair.image.resolve() for pair in find_split(trained, "train").pairs}
+    except UserError:  # the training images are not here
+        return
+    if count := sum(pair.image.resolve() in images for pair in dataset.pairs):
+        print(f"warning: the run was trained on {count} of these {len(dataset)} images, so the scores are too high")
+
+
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
@@ -63,6 +83,8 @@ def main() -> int:
     from seg.metrics import compute_metrics, format_table, warn_never_predicted
 
     dataset = build_dataset(config.data, arguments.split, config.seed)
+    if arguments.run and arguments.split != "train" and arguments.overrides:
+        warn_of_trained_images(dataset, load_config(source / "config.yaml").data)
     predictor = load_predictor(source, arguments.checkpoint, overrides)
     classes = predictor.classes
     scoring.check_classes(dataset.classes, classes)

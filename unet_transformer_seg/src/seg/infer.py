@@ -93,6 +93,7 @@ def main() -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
+    from seg.data.image_names import find_unreadable
     from seg.inference.done_record import DoneRecord
     from seg.inference.output import plan_jobs
     from seg.inference.predictor import load_predictor
@@ -103,6 +104,8 @@ def main() -> int:
         if job.is_renamed:
             told = f"{job.source}: the results are called {job.stem.name}, as their own name is taken or not safe"
             print(indented(told))
+    for text in [text for path in inputs if path.is_dir() for text in find_unreadable(path)]:
+        print(text, file=sys.stderr)
     for link in [link for path in inputs for link in folder_links(path)]:
         print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)

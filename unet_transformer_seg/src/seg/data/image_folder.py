@@ -50,7 +50,7 @@ class ImageFolder(SegmentationDataset):
 
     def _init(self, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> None:
         self.pairs, self.label_map, self._config, self._remark = pairs, label_map, config, remark
-        self.classes = label_map.classes
+        self.classes, self._colours = label_map.classes, {}
 
     @classmethod
     def of_pairs(cls, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> "ImageFolder":
@@ -94,7 +94,19 @@ class ImageFolder(SegmentationDataset):
     def _read_mask(self, index: int) -> tuple[Mask, Reading]:
         path = self._pair(index).mask
         mask = read_mask(path, self._config.max_pixels, self._remark)
-        return mask, self.label_map.read(mask, path)
+        reading = self.label_map.read(mask, path)
+        if mask.palette is not None and reading.by == "value" and self._config.read_masks_by == "auto":
+            self._compare_palette(mask, path)
+        return mask, reading
+
+    def _compare_palette(self, mask: Mask, path: Path) -> None:
+        """Remark on a position that has another colour in a mask that was read before; no colours are stated."""
+        for position, colour in zip(mask.used.tolist(), map(tuple, mask.shown_colours.tolist()), strict=True):
+            before, file = self._colours.setdefault(position, (colour, path))
+            if before != colour:
+                text = f"position {position} of its palette is {colour}, and {before} in {file}; it is read by position"
+                self._remark("palette", path, f"{text}. python -m seg.check says what to set")
+                return
 
     def _pair(self, index: int) -> Pair:
         if not 0 <= index < len(self.pairs):

@@ -119,7 +119,12 @@ def open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
     label_map = build_label_map(config)
     search = find_split(config, split)
     remarks: list[tuple[str, Path, str]] = []
-    dataset = ImageFolder.of_pairs(search.pairs, label_map, config, lambda *remark: remarks.append(remark))
+
+    def remark(kind: str, path: Path, text: str) -> None:
+        if kind != "palette":  # `find_differing_palettes` compares those of all splits
+            remarks.append((kind, path, text))
+
+    dataset = ImageFolder.of_pairs(search.pairs, label_map, config, remark)
     return SplitReport(dataset, search.problems, search.remarks, remarks, search.notes)
 
 
