@@ -136,3 +136,12 @@ def test_a_table_that_does_not_cover_the_model_is_a_mistake_of_ours():
         take_over(PAIRS[:-1], {}, SHAPES, SOURCE)
     with pytest.raises(AssertionError, match="params/c has 3 layers, 2 names"):
         take_over(PAIRS, {}, SHAPES | {"params/c": (3, 3, 2, 4)}, SOURCE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_tensors_that_are_not_finite_are_refused_by_their_names_there(dtype, value):
+    pairs = [Pair("one", "theirs.one", AS_IS), Pair("two", "theirs.two", AS_IS)]
+    tensors = {"theirs.one": np.ones((2, 3), dtype), "theirs.two": np.array([[1, 2], [3, value]], dtype)}
+    with pytest.raises(UserError, match=r"weights that are not finite, in theirs\.two;"):
+        take_over(pairs, tensors, {"one": (2, 3), "two": (2, 2)}, SOURCE)

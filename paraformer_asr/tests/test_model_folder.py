@@ -355,3 +355,15 @@ def test_the_missing_extra_is_named_with_the_command_that_installs_it(tmp_path, 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "flatbuffers" else find_spec(name))
     with pytest.raises(UserError, match=r"flatbuffers.*pip install 'paraformer-asr\[export\]'"):
         save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
+
+
+def test_a_run_whose_weights_are_not_finite_does_not_predict(tmp_path):
+    run, variables = (
+        create_run_dir(dataclasses.replace(CONFIG, runs_dir=str(tmp_path)), TOKENIZER, CMVN),
+        random_variables(1),
+    )
+    leaves, structure = jax.tree.flatten(variables)
+    leaves[0] = np.full_like(leaves[0], np.nan)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(structure.unflatten(leaves)), {}, score=(1.0,))
+    with pytest.raises(UserError, match=f"{run.path}: weights that are not finite, in "):
+        load_transcriber(run.path)

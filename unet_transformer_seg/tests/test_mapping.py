@@ -113,3 +113,12 @@ def test_pairs_that_do_not_cover_the_model_are_a_mistake_of_ours():
     for shapes in ({}, {"x": (1,), "y": (1,)}):
         with pytest.raises(AssertionError, match="do not cover"):
             take_over([Pair("x", "w")], {"w": draw(1)}, shapes, SOURCE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_tensors_that_are_not_finite_are_refused_by_their_names_there(dtype, value):
+    pairs = [Pair("one", "theirs.one", AS_IS), Pair("two", "theirs.two", AS_IS)]
+    tensors = {"theirs.one": np.ones((2, 3), dtype), "theirs.two": np.array([[1, 2], [3, value]], dtype)}
+    with pytest.raises(UserError, match=r"weights that are not finite, in theirs\.two;"):
+        take_over(pairs, tensors, {"one": (2, 3), "two": (2, 2)}, SOURCE)

@@ -304,3 +304,12 @@ def test_the_missing_extra_is_named_with_the_command_that_installs_it(tmp_path, 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "flatbuffers" else find_spec(name))
     with pytest.raises(UserError, match=r"flatbuffers.*pip install 'unet-transformer-seg\[export\]'"):
         save_model_folder(tmp_path / "model", CONFIG, CLASSES, VARIABLES)
+
+
+def test_a_run_whose_weights_are_not_finite_does_not_predict(tmp_path):
+    run, variables = create_run_dir(Config(**{**vars(CONFIG), "runs_dir": str(tmp_path)}), CLASSES), random_variables(1)
+    leaves, structure = jax.tree.flatten(variables)
+    leaves[0] = np.full_like(leaves[0], np.nan)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(structure.unflatten(leaves)), {}, best=True)
+    with pytest.raises(UserError, match=f"{run.path}: weights that are not finite, in "):
+        load_predictor(run.path)
