@@ -187,3 +187,19 @@ def test_training_tells_of_palettes_that_differ_and_check_tells_once(tmp_path, c
     caplog.clear()
     report = inspect_split(config, "train", 0, lambda findings, **_: findings)
     assert sum("position 1" in line for line in find_warnings({"train": report})) == 1 and not caplog.messages
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_masks_in_colours_other_than_rgb_are_named_and_not_called_damaged(tmp_path, mode):
+    Image.new(mode, (4, 3)).save(tmp_path / "a.tif")
+    with pytest.raises(
+        UserError, match=f"a.tif: a mask has no colours in {mode}; save it as a grey, palette or RGB image"
+    ):
+        read_mask(tmp_path / "a.tif")
+
+
+def test_classes_of_one_name_are_named(tmp_path):
+    write_masks(tmp_path, a=LABELS)
+    assert build_dataset(config_for(tmp_path, ("a", "a", "b")), "train").notes == [
+        "several classes are called a: tables and metrics name them alike"
+    ]

@@ -86,6 +86,8 @@ def notes_on_classes(config: DataConfig, label_map: LabelMap) -> list[str]:
     without = [name for label, name in enumerate(kept) if label not in values]
     if without and not label_map.by_colour and not config.threshold:
         notes.append(f"no value in data.value_map stands for {', '.join(without)}: no mask can have that class")
+    if twice := sorted({name for name in kept if kept.count(name) > 1}):
+        notes.append(f"several classes are called {', '.join(twice)}: tables and metrics name them alike")
     palette = label_map.classes.palette
     if label_map.stated_colours and len(set(palette)) < len(palette):
         twice = next(colour for colour in palette if palette.count(colour) > 1)

@@ -78,8 +78,8 @@ def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool
         is_lossy: it was compressed with loss.
 
     Raises:
-        UserError: naming the file: transparency that differs within a colour, or values that are no whole numbers.
-        ValueError: a kind of picture that no mask has.
+        UserError: naming the file: transparency that differs within a colour, values that are no whole numbers, or
+            other colours than RGB.
     """
     if is_lossy and image.mode == "RGB" and _is_nearly_grey(image):
         image = image.convert("L")
@@ -100,7 +100,9 @@ def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool
             array = np.asarray(image)
             mask = mask_of_array(65535 - array if is_inverted(image) else array, path)
         case mode:
-            raise ValueError(f"Pillow's mode {mode}; save the mask as a grey, palette or RGB image")
+            raise UserError(
+                f"{path}: colours in {mode}, which no mask is read from; save it as a grey, palette or RGB image"
+            )
     return dataclasses.replace(mask, is_lossy=is_lossy, is_inverted=is_white_zero(image))
 
 
