@@ -100,9 +100,7 @@ def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool
             array = np.asarray(image)
             mask = mask_of_array(65535 - array if is_inverted(image) else array, path)
         case mode:
-            raise UserError(
-                f"{path}: colours in {mode}, which no mask is read from; save it as a grey, palette or RGB image"
-            )
+            raise UserError(f"{path}: a mask has no colours in {mode}; save it as a grey, palette or RGB image")
     return dataclasses.replace(mask, is_lossy=is_lossy, is_inverted=is_white_zero(image))
 
 
