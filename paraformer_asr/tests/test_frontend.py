@@ -16,7 +16,7 @@ from asr.ops.fbank import log_mel_filterbank
 FEATURES = FeaturesConfig(sample_rate_hz=8000, num_mels=12, lfr_m=3, lfr_n=2)
 WIDTH = FEATURES.input_dim
 CMVN = Cmvn(np.linspace(-9, -5, WIDTH, dtype=np.float32), np.linspace(0.2, 0.5, WIDTH, dtype=np.float32))
-MASKS = AugmentConfig(num_mel_masks=1, max_mel_width=6, num_time_masks=1, max_time_width=20, max_time_share=1.0)
+MASKS = AugmentConfig(gain_db=0.0, num_mel_masks=1, max_mel_width=6, num_time_masks=1, max_time_width=20, max_time_share=1.0)
 
 
 def make_batch(*lengths, padding=0.0):
@@ -28,7 +28,8 @@ def make_batch(*lengths, padding=0.0):
 
 
 def data_config(**augment):
-    return DataConfig(augment=AugmentConfig(**augment))
+    """Settings without any random change but those given."""
+    return DataConfig(augment=AugmentConfig(**{"gain_db": 0.0} | augment))
 
 
 def test_features_are_filterbank_stacking_and_normalisation():
@@ -89,7 +90,7 @@ def test_the_number_of_frames_is_known_beforehand(features):
 
 def test_a_cmvn_of_another_width_and_too_many_filters_are_refused_at_once():
     wrong = Cmvn(np.zeros(7, np.float32), np.ones(7, np.float32))
-    for make in (make_frontend, lambda features, cmvn: make_train_frontend(features, DataConfig(), cmvn)):
+    for make in (make_frontend, lambda features, cmvn: make_train_frontend(features, data_config(), cmvn)):
         with pytest.raises(UserError, match=r"expected 36 values .*num_mels 12 · features.lfr_m 3.*found 7 shifts"):
             make(FEATURES, wrong)
         with pytest.raises(UserError, match="num_mels 200"):
@@ -98,7 +99,7 @@ def test_a_cmvn_of_another_width_and_too_many_filters_are_refused_at_once():
 
 def test_training_without_changes_is_the_same_function(key):
     batch = make_batch(3000, 1000)
-    frontend = make_train_frontend(FEATURES, DataConfig(), CMVN)
+    frontend = make_train_frontend(FEATURES, data_config(), CMVN)
     expected = make_frontend(FEATURES, CMVN)(*batch)
     jax.tree.map(np.testing.assert_array_equal, frontend(key, *batch), expected)
     traced = str(jax.make_jaxpr(frontend)(key, *batch))
@@ -161,7 +162,7 @@ def test_noise_has_the_ratio_drawn_and_stays_within_the_utterance(key):
 
 
 def test_dither_is_in_units_of_a_16_bit_step(key):
-    augment_wave, _ = make_augment(DataConfig(), dataclasses.replace(FEATURES, dither=2.0))
+    augment_wave, _ = make_augment(data_config(), dataclasses.replace(FEATURES, dither=2.0))
     noise_bn = np.asarray(augment_wave(key, jnp.zeros((2, 20_000)), jnp.array([20_000, 5000], jnp.int32)))
     np.testing.assert_allclose(noise_bn[0].std() * 32768, 2.0, rtol=0.03)
     assert noise_bn[1, :5000].any() and not noise_bn[1, 5000:].any()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from asr.config import InferenceConfig
-from asr.inference.segmentation import frame_levels, longest_segment, split_at_silences
+from asr.inference.segmentation import frame_levels, longest_segment, segment_lengths_s, split_at_silences
 
 RATE = 8000
 FRAME = RATE // 100
@@ -171,6 +171,49 @@ def test_sound_up_to_a_length_stays_whole():
         assert spans(split(wave, 900, **settings)) == parts
     assert split(silence(3), whole_up_to_s=20) == []
     assert split(silence(0), whole_up_to_s=20) == []
+
+
+TRAINED_S = (2.5, 5.0, 6.0)
+
+
+def test_pieces_share_a_segment_up_to_the_median_of_the_training_utterances():
+    pause = silence(0.4)
+    wave = sound(tone(1), pause, tone(1), pause, tone(1), pause, tone(3), pause, tone(0.5), silence(0.1), tone(0.5))
+    assert spans(split(wave, trained_s=TRAINED_S)) == [(0, 2.6), (2.6, 4.0), (4.0, 7.4), (7.4, 8.7)]
+    assert len(split(wave, trained_s=TRAINED_S, min_silence_s=0.5)) == 2  # then it is longer than 5 s, no more
+    assert spans(split(wave, trained_s=TRAINED_S, max_segment_s=20)) == spans(split(wave)) == [(0, 8.7)]
+
+
+def test_context_reaches_the_middle_of_a_short_pause_and_no_farther_than_0_2_s_into_a_longer_one():
+    wave = sound(tone(2), silence(0.32), tone(2), silence(0.7), tone(2))
+    assert spans(split(wave, trained_s=TRAINED_S)) == [(0, 2.16), (2.16, 4.52), (4.82, 7.02)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest_s", "joined_s"),
+    [
+        ({}, 20, 20),
+        ({"trained_s": TRAINED_S}, 5, 2.5),
+        ({"trained_s": TRAINED_S, "max_segment_s": 12}, 12, 12),
+        ({"trained_s": (0.3, 0.5, 0.6)}, 1, 0.3),
+        ({"trained_s": (100.0, 500.0, 900.0)}, 120, 100),
+    ],
+)
+def test_lengths_of_segments_are_those_of_the_training_unless_stated(settings, longest_s, joined_s):
+    settings = InferenceConfig(**settings)
+    assert segment_lengths_s(settings) == (longest_s, joined_s)
+    assert longest_segment(RATE, settings) == longest_s * RATE
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_bursts_are_covered_with_known_lengths_too(seed):
+    rng = np.random.default_rng(seed)
+    wave = sound(*(piece for _ in range(20) for piece in (tone(rng.uniform(0.02, 4)), silence(rng.uniform(0.02, 1.3)))))
+    settings = {"trained_s": (rng.uniform(0.5, 3), rng.uniform(3, 6), 9.0)}
+    segments = split(wave, block=int(rng.integers(1, 20_000)), **settings)
+    check_cover(wave, segments, longest_segment(RATE, InferenceConfig(**settings)))
+    assert spans(segments) == spans(split(wave, block=len(wave), **settings))
+    assert len(segments) > len(split(wave, max_segment_s=settings["trained_s"][1]))
 
 
 def test_an_hour_of_silence_with_one_word_is_quick_and_small():

@@ -124,7 +124,7 @@ class AugmentConfig:
     """Random changes of a training utterance. 0, or a single value, switches a change off."""
 
     speeds: tuple[float, ...] = setting((1.0,), "playing speeds, one is drawn for each utterance and epoch", 0.5, 2)
-    gain_db: float = setting(0.0, "largest change of the level to either side", 0, 40)
+    gain_db: float = setting(20.0, "largest change of the level to either side", 0, 40)
     noise_probability: float = setting(0.0, "probability of added white noise", 0, 1)
     noise_snr_db: tuple[float, float] = setting((15.0, 40.0), "range of the signal-to-noise ratio", -20, 100)
     num_mel_masks: int = setting(0, "SpecAugment: bands of mel filters set to the mean", 0, 10)
@@ -264,7 +264,14 @@ class InferenceConfig:
 
     decoder: Literal["cif", "ctc", "ctc_beam"] = setting("cif", "parallel decoder, or the CTC head: greedy or beam")
     batch_size: int = setting(8, "segments computed at once", 1, 1024)
-    max_segment_s: float = setting(20.0, "longer sound is split at its silences, at the latest here", 1, 120)
+    max_segment_s: float | None = setting(
+        None, "longer sound is split at its silences, at the latest here; null: as trained_s says", 1, 120
+    )
+    trained_s: tuple[float, float, float] = setting(
+        (0.0, 0.0, 0.0),
+        "lengths of the training utterances, as training saw them: median, 95 %, longest; 0: unknown",
+        0,
+    )
     whole_up_to_s: float = setting(0.0, "sound up to this length is neither split nor trimmed", 0, 120)
     min_silence_s: float = setting(0.3, "shortest silence that may split", 0.05, 10)
     silence_db: float = setting(40.0, "so far below the loudest frames of its surroundings is silence", 5, 100)

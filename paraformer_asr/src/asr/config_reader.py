@@ -23,6 +23,8 @@ MAX_OVERRIDE_CHARACTERS = 1 << 12
 MAX_NUMBER = 1 << 1023
 """Whole numbers beyond it have no counterpart with a point."""
 
+NULL = "tag:yaml.org,2002:null"
+
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -230,6 +232,10 @@ def _convert(
     if dataclasses.is_dataclass(hint):
         return _build(hint, node, f"{key}.", file, base)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:  # a value, or null
+        if isinstance(node, yaml.ScalarNode) and node.tag == NULL:
+            return None
+        hint, origin, args = next(arg for arg in args if arg is not types.NoneType), None, ()
     if origin is tuple:
         return _tuple(args, node, key, file, metadata)
     if origin is dict:

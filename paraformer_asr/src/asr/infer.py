@@ -114,6 +114,19 @@ def summary(outcome) -> str:
     )
 
 
+def note_on_lengths(settings, longest_s: float) -> str:
+    """Return what to say where long sound was cut without knowing how the model was trained, else an empty text."""
+    from asr.inference.segmentation import UNTRAINED_SEGMENT_S
+
+    default = settings.max_segment_s in (None, UNTRAINED_SEGMENT_S) and not settings.trained_s[1]
+    if not default or longest_s <= UNTRAINED_SEGMENT_S:
+        return ""
+    return (
+        "the model does not say how long its training utterances were: sound was cut into segments of at most "
+        f"{UNTRAINED_SEGMENT_S:g} s; if they were shorter, inference.max_segment_s=6 may lose fewer words\n"
+    )
+
+
 def main() -> int:
     """Transcribe all files that can be read; return the exit code."""
     arguments = parse_arguments()
@@ -163,6 +176,7 @@ def main() -> int:
         raise
     if waiting:
         print(summary(outcome), file=sys.stderr)
+        print(note_on_lengths(transcriber.config.inference, outcome.longest_s), end="", file=sys.stderr)
     if outcome.num_bad:
         print(f"{outcome.num_bad} of {len(jobs)} files could not be read or written, see above", file=sys.stderr)
         return EXIT_USER_ERROR

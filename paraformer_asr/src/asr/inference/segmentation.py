@@ -9,8 +9,12 @@ where `loud_db` is the level of the loudest frames within 30 s before and after.
 stands for it, so that a click of 20 ms does not make the speech around it silent. Then
 
 - silence of a second and more (or of `min_silence_s`, if that is longer) ends a segment and is left out;
-- sound that is longer than `max_segment_s` without such a silence is cut before the limit: in the middle of the longest
-  silence of at least `min_silence_s`, and where there is none at the quietest point. Such a cut may part a word;
+- silence of at least `min_silence_s` ends a segment, too, if with the sound up to the next such silence it would be
+  longer than half of the training utterances: a model that was trained on single utterances loses words where it hears
+  two in one segment. Without known lengths, or with a stated `max_segment_s`, this rule is left out;
+- sound that is longer than `max_segment_s`, or than 95 % of the training utterances, without such a silence is cut
+  before the limit: in the middle of the longest silence of at least `min_silence_s`, and where there is none at the
+  quietest point. Such a cut may part a word;
 - a segment has 0.2 s of context on either side, where the sound has that much.
 
 No frame of sound is left out, and no two segments overlap. Limits, which come of looking at levels alone: steady noise
@@ -32,12 +36,16 @@ FRAMES_PER_SECOND = 100
 SURROUNDINGS_S = 30
 FLOOR_DB = -70.0
 """Below it all is silence: the noise of a good microphone, 20 dB above the last bit of 16."""
+UNTRAINED_SEGMENT_S = 20.0
+"""Longest segment for a model that does not say how long its training utterances were."""
+SHORTEST_LIMIT_S, LONGEST_LIMIT_S = 1.0, 120.0
+"""Between them lies the longest segment, as in the config, however the model was trained."""
 LONG_SILENCE_S = 1.0
 PADDING_S = 0.2
 CLICK_FRAMES = 2
 SMOOTHED_FRAMES = 11
 NEAR_LIMIT = 3
-"""Sound that is too long is cut within the last third of `max_segment_s`, and what is left is a third at least."""
+"""Sound that is too long is cut within the last third of the longest segment, and what is left is a third at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +66,7 @@ class _Limits:
     """The settings in frames."""
 
     longest: int
+    joined: int
     min_silence: int
     long_silence: int
     padding: int = round(PADDING_S * FRAMES_PER_SECOND)
@@ -68,16 +77,16 @@ def split_at_silences(
 ) -> Iterator[Segment]:
     """Yield the segments of a sound, in order.
 
-    About 30 s + 4/3 · `max_segment_s` of the sound are held at a time. Sound of up to `whole_up_to_s` is one segment
-    from its first to its last sample, if it is not silence altogether.
+    About 30 s and 4/3 of the longest segment are held at a time. Sound of up to `whole_up_to_s` is one segment from its
+    first to its last sample, if it is not silence altogether.
 
     Args:
         blocks: float32[n] pieces of the sound, one after the other, of any lengths.
         sample_rate_hz: of the sound.
-        settings: `silence_db`, `min_silence_s`, `max_segment_s` and `whole_up_to_s` are used.
+        settings: `silence_db`, `min_silence_s`, `max_segment_s`, `trained_s` and `whole_up_to_s` are used.
     """
     blocks = iter(blocks)
-    whole = round(min(settings.whole_up_to_s, settings.max_segment_s) * sample_rate_hz)
+    whole = round(min(settings.whole_up_to_s, segment_lengths_s(settings)[0]) * sample_rate_hz)
     first = _read_more_than(blocks, whole)
     found = _split(itertools.chain(first, blocks), sample_rate_hz, settings)
     if sum(map(len, first)) > whole:
@@ -107,6 +116,19 @@ def _split(blocks: Iterable[np.ndarray], sample_rate_hz: int, settings: Inferenc
 def longest_segment(sample_rate_hz: int, settings: InferenceConfig) -> int:
     """Return how many samples a segment has at most."""
     return _limits(settings).longest * _frame_samples(sample_rate_hz)
+
+
+def segment_lengths_s(settings: InferenceConfig) -> tuple[float, float]:
+    """Return the longest segment, and the longest of several pieces of sound with pauses between them, in seconds.
+
+    The first is `max_segment_s`, or else longer than 95 % of the training utterances; the second is their median.
+    """
+    median_s, p95_s, _ = settings.trained_s
+    if settings.max_segment_s is not None or not p95_s:
+        longest_s = UNTRAINED_SEGMENT_S if settings.max_segment_s is None else settings.max_segment_s
+        return longest_s, longest_s
+    longest_s = min(max(p95_s, SHORTEST_LIMIT_S), LONGEST_LIMIT_S)
+    return longest_s, min(median_s, longest_s)
 
 
 def frame_levels(wave: np.ndarray, frame_samples: int) -> np.ndarray:
@@ -170,18 +192,39 @@ def _find_segment(
     if not sounding.size:
         return None, len(sound_t) if final else max(len(sound_t) - limits.padding, 0)
     start = max(int(sounding[0]) - limits.padding, 0)
-    pauses = np.flatnonzero(np.diff(sounding) > limits.long_silence)
-    end = int(sounding[pauses[0] if pauses.size else -1]) + 1
-    closed = final or pauses.size > 0 or len(sound_t) - end >= limits.long_silence
+    last = _last_of_first(sounding, start, limits)
+    end, pause = int(sounding[last]) + 1, 2 * limits.padding
+    if last + 1 < len(sounding):
+        pause = int(sounding[last + 1]) - end
+    closed = final or last + 1 < len(sounding) or len(sound_t) - end >= limits.long_silence
     room = limits.longest // NEAR_LIMIT
     if end - start > limits.longest and (closed or end - start >= limits.longest + room):
         high = start + min(limits.longest, end - start - room)
         stop = _quietest_point(level_t, sound_t, high - room, high, limits.min_silence)
         return (start, stop), stop
     if closed:
-        stop = min(end + limits.padding, start + limits.longest, len(sound_t))
+        stop = min(end + min(limits.padding, pause // 2), start + limits.longest, len(sound_t))
         return (start, stop), stop
     return None, start
+
+
+def _last_of_first(sounding: np.ndarray, start: int, limits: _Limits) -> int:
+    """Return the place in `sounding` of the last frame of sound that belongs to the first segment.
+
+    Args:
+        sounding: numbers of the frames of sound.
+        start: of the segment.
+        limits: of segments.
+    """
+    silence = np.diff(sounding)
+    long_pauses = np.flatnonzero(silence > limits.long_silence)
+    last = int(long_pauses[0]) if long_pauses.size else len(sounding) - 1
+    if limits.joined >= limits.longest:
+        return last
+    pauses = np.flatnonzero(silence[:last] > limits.min_silence)
+    ends = np.append(pauses, last)
+    joined = np.flatnonzero(sounding[ends] + 1 - start <= limits.joined)
+    return int(ends[joined[-1] if joined.size else 0])
 
 
 def _quietest_point(level_t: np.ndarray, sound_t: np.ndarray, low: int, high: int, min_silence: int) -> int:
@@ -242,8 +285,10 @@ def _frame_samples(sample_rate_hz: int) -> int:
 
 def _limits(settings: InferenceConfig) -> _Limits:
     min_silence = round(settings.min_silence_s * FRAMES_PER_SECOND)
+    longest_s, joined_s = segment_lengths_s(settings)
     return _Limits(
-        longest=round(settings.max_segment_s * FRAMES_PER_SECOND),
+        longest=round(longest_s * FRAMES_PER_SECOND),
+        joined=round(joined_s * FRAMES_PER_SECOND),
         min_silence=min_silence,
         long_silence=max(min_silence, round(LONG_SILENCE_S * FRAMES_PER_SECOND)),
     )

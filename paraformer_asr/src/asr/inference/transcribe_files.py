@@ -47,6 +47,7 @@ class Outcome:
         num_compiled: programs compiled before the first segment.
         compile_s: that this took.
         num_compiled_late: programs compiled afterwards.
+        longest_s: seconds of the longest file that was transcribed.
     """
 
     num_done: int = 0
@@ -56,6 +57,7 @@ class Outcome:
     num_compiled: int = 0
     compile_s: float = 0.0
     num_compiled_late: int = 0
+    longest_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,7 @@ def transcribe_files(
                     bar.write(f"{job_label(place.job)}: {place.heard.why_empty()}", file=sys.stderr)
                 outcome.num_done += 1
                 outcome.sound_s += transcript.duration_s
+                outcome.longest_s = max(outcome.longest_s, transcript.duration_s)
             bar.update()
     outcome.seconds = time.perf_counter() - start - outcome.compile_s
     outcome.num_compiled_late = transcriber.compilations - compiled

@@ -108,7 +108,7 @@ class Transcriber:
         """Return the tokens of one segment.
 
         Args:
-            wave: float32[n] in −1…1. For speed and memory it should not be longer than `max_segment_s`.
+            wave: float32[n] in −1…1. For speed and memory it should not be longer than `longest_segment`.
         """
         ((_, recognition),) = self.recognise_many([(None, wave)])
         return recognition

@@ -38,7 +38,7 @@ FREE = _keys(
     mesh.data mesh.fsdp
     inference.decoder inference.batch_size inference.max_segment_s inference.whole_up_to_s inference.min_silence_s
     inference.silence_db inference.beam_size inference.language_model inference.language_model_weight
-    inference.length_bonus
+    inference.length_bonus inference.trained_s
     """
 )
 
@@ -86,6 +86,7 @@ LEFT_TO_THE_DATA = {
     "model.input_dim": 0,
     "training.row_multiple": 0,
     "training.select_by": "auto",
+    "inference.trained_s": (0.0, 0.0, 0.0),
 }
 """Settings with the value that leaves them to the data; the run's config holds what these decided."""
 

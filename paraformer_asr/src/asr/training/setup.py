@@ -120,6 +120,7 @@ def build_setup(
     config = with_row_multiple(config, placement.num_devices)
     share = jax.process_index(), jax.process_count()
     loader = TrainLoader(train_set, tokenizer, config, placement.num_devices, share)
+    config = with_lengths(config, train_set.durations_s()[loader.kept])
     val_loader = EvalLoader(val_set, tokenizer, config, placement.num_devices, share)
     cmvn = trained[1] if trained else build_cmvn(config, train_set)
     model = build_model(config.model)
@@ -218,6 +219,12 @@ def with_selection(config: Config, tokenizer: Tokenizer, val_texts: Sequence[str
     elif select_by == "wer" and unspaced:
         log.warning("training.select_by: wer tells checkpoints badly apart%s; take training.select_by=cer", WHY_CER)
     return dataclasses.replace(config, training=dataclasses.replace(config.training, select_by=select_by))
+
+
+def with_lengths(config: Config, durations_u: np.ndarray) -> Config:
+    """Return the config with the lengths of the training utterances, by which `asr.infer` cuts long sound."""
+    trained_s = tuple(round(float(seconds), 2) for seconds in np.quantile(durations_u, [0.5, 0.95, 1.0]))
+    return dataclasses.replace(config, inference=dataclasses.replace(config.inference, trained_s=trained_s))
 
 
 def with_row_multiple(config: Config, num_devices: int) -> Config:
