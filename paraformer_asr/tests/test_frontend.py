@@ -16,7 +16,9 @@ from asr.ops.fbank import log_mel_filterbank
 FEATURES = FeaturesConfig(sample_rate_hz=8000, num_mels=12, lfr_m=3, lfr_n=2)
 WIDTH = FEATURES.input_dim
 CMVN = Cmvn(np.linspace(-9, -5, WIDTH, dtype=np.float32), np.linspace(0.2, 0.5, WIDTH, dtype=np.float32))
-MASKS = AugmentConfig(gain_db=0.0, num_mel_masks=1, max_mel_width=6, num_time_masks=1, max_time_width=20, max_time_share=1.0)
+MASKS = AugmentConfig(
+    gain_db=0.0, num_mel_masks=1, max_mel_width=6, num_time_masks=1, max_time_width=20, max_time_share=1.0
+)
 
 
 def make_batch(*lengths, padding=0.0):
