@@ -33,9 +33,10 @@ def test_jsonl_gives_parts_of_files(tmp_path):
         {"audio_filepath": "a.wav", "offset": 1.5, "duration": 2},
         {"audio_filepath": "a.wav", "offset": 2.5},
         {"key": "utt", "source": "sub/b.wav", "source_len": 100},
+        {"source": "/abs/sub/c.wav"},
     )
     assert [(one.name, one.span) for one in read_list(path)] == [
-        ("a", WHOLE), ("a", Span(1.5, 2.0)), ("a", Span(2.5)), ("utt", WHOLE)
+        ("a", WHOLE), ("a", Span(1.5, 2.0)), ("a", Span(2.5)), ("utt", WHOLE), ("c", WHOLE)
     ]  # fmt: skip
     assert read_list(path)[3].path == tmp_path / "sub/b.wav"
 

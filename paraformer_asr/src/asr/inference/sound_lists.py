@@ -30,7 +30,7 @@ class Listed:
     """One line of a list.
 
     Attributes:
-        name: of the utterance, or its path without the suffix.
+        name: of the utterance, or its path without the suffix, of an absolute path the last part.
         path: sound file.
         span: the part of it.
     """
@@ -105,7 +105,12 @@ def _parse_json(line: str, find: Callable[[str], Path]) -> Listed:
     duration_s = _seconds(content, "duration") if start_s or "offset" in content else None
     if duration_s == 0.0:
         raise ValueError("duration: expected seconds above 0, found 0")
-    return Listed(name or str(PurePosixPath(source).with_suffix("")), find(source), Span(start_s, duration_s))
+    return Listed(name or _name_of(PurePosixPath(source)), find(source), Span(start_s, duration_s))
+
+
+def _name_of(path: PurePosixPath) -> str:
+    """Return what a sound without a name is called: its path from the folder of the list, or its own name."""
+    return path.stem if path.is_absolute() else str(path.with_suffix(""))
 
 
 def _seconds(content: dict, key: str) -> float | None:
