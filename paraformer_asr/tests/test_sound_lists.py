@@ -77,7 +77,7 @@ def test_names_stay_in_the_folder_of_the_results_and_are_told_apart(tmp_path):
     path = write(tmp_path / "x.jsonl", *({"key": name, "source": "a.wav"} for name in names))
     jobs = plan_jobs([path], tmp_path / "out", ".txt")
     assert [str(job.result.relative_to(tmp_path / "out")) for job in jobs] == [
-        "etc/x.txt", "abs.txt", "_.txt", "a/b.txt", "same.txt", "Same_2.txt", "a_b.txt", "x" * 200 + ".txt"
+        "__/__/etc/x.txt", "abs.txt", "__.txt", "a/__/b.txt", "same.txt", "Same_2.txt", "a_b.txt", "x" * 200 + ".txt"
     ]  # fmt: skip
     assert [job.label for job in jobs] == [job.name for job in jobs]
 
