@@ -102,3 +102,11 @@ def test_progress_bars_still_move(capsys):
 
     code, _, err = run(main, capsys)
     assert code == 0 and "\r" in err and "\x1b[A" in err and "2/2" in err and "\x1b[2J" not in err
+
+
+def test_a_name_that_no_file_can_have_is_told(capsys, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: (tmp_path / ("n" * 300)).stat().st_size)
+    assert end.value.code == 2
+    assert "nnn" in (said := capsys.readouterr().err)
+    assert said.startswith("error: ") and said.endswith(": a name that is too long for this file system\n")

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
+from asr.config import TokenizerConfig
+from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import UserError
+from asr.funasr_folder import is_funasr_folder
 from asr.inference.transcriber import load_parts
 from asr.published.funasr import load_funasr
-from asr.published.funasr_config import open_funasr_folder
-from asr.published.funasr_folder import is_funasr_folder
+from asr.published.funasr_config import open_funasr_folder, read_settings
 
 RECORDED = Path(__file__).parent / "recorded" / "funasr_tiny"
 NAMES = {"model.pt": "weights/best.pt", "config.yaml": "conf/net.yaml", "tokens.json": "lang/list.txt"}
@@ -251,6 +253,42 @@ def test_another_model_of_the_family_is_called_by_its_name(copy, name, said):
 
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "model.zip").touch()
-    for path, said in ((tmp_path / "model.zip", "found a file: name the folder"), (tmp_path / "x", "nothing there")):
+    for path, said in (
+        (tmp_path / "model.zip", "found a file: name the folder"),
+        (tmp_path / "x", "no such folder; models are not downloaded here"),
+    ):
         with pytest.raises(UserError, match=said):
             open_funasr_folder(path)
+
+
+@pytest.mark.parametrize("read", [open_funasr_folder, read_settings])
+def test_what_is_no_model_is_told_what_one_is(tmp_path, read):
+    (tmp_path / "model_quant.onnx").touch()
+    with pytest.raises(UserError, match=r"no config.yaml; by its model_quant.onnx it is an ONNX export"):
+        read(tmp_path)
+    with pytest.raises(UserError, match="paraformer-zh: no such folder; models are not downloaded here"):
+        read(tmp_path / "paraformer-zh")
+
+
+def test_a_tokenizer_is_read_from_a_folder_with_other_names(copy):
+    expected = load_parts(copy)[1]
+    (copy / "lang").mkdir()
+    (copy / "tokens.json").rename(copy / "lang" / "list.json")
+    (copy / "seg_dict").rename(copy / "lang" / "words")
+    edit_metas(copy, lambda m: m.update(tokenizer_conf={"token_list": "lang/list.json", "seg_dict_file": "lang/words"}))
+    config = TokenizerConfig(kind="funasr", file=str(copy), text_case=expected.text_case)
+    assert build_tokenizer(config, []) == expected
+    (copy / "configuration.json").unlink()
+    edit_config(copy, "tokenizer_conf", token_list="lang/list.json", seg_dict="lang/words")
+    assert build_tokenizer(config, []) == expected
+
+
+def test_words_that_nothing_names_are_told_whatever_they_are_called(copy, caplog):
+    (copy / "seg_dict").rename(copy / "seg_dict.txt")
+    edit_metas(copy, lambda metas: metas["tokenizer_conf"].pop("seg_dict_file"))
+    config = TokenizerConfig(kind="funasr", file=str(copy), text_case="lower")
+    assert not build_tokenizer(config, []).seg_dict
+    assert caplog.messages == list(open_funasr_folder(copy)[1].remarks)
+    assert "set tokenizer_conf.seg_dict: seg_dict.txt in" in caplog.text
+    edit_config(copy, "tokenizer_conf", seg_dict="seg_dict.txt")
+    assert build_tokenizer(config, []) == load_parts(RECORDED)[1]

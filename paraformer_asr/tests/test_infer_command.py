@@ -285,7 +285,7 @@ def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, mon
     monkeypatch.setattr(sys, "argv", ["infer", "--run", str(tmp_path), str(path)])
     with pytest.raises(SystemExit, match="2"):
         run_command(infer.main)
-    assert f"{tmp_path}/config.yaml" in capsys.readouterr().err
+    assert f"{tmp_path}: expected a run of asr.train" in capsys.readouterr().err
 
 
 def files(folder, hidden=True):
@@ -360,16 +360,32 @@ def test_lists_are_transcribed_under_their_names(infer_with, transcriber, tmp_pa
     assert infer_with("--format", "json", tmp_path / "wav.scp") == 2
     captured = capsys.readouterr()
     assert json.loads(captured.out)["file"] == "one"
-    assert f"error: {tmp_path}/gone.wav: no such file" in captured.err
+    assert f"error: {tmp_path}/gone.wav: no such file ({tmp_path}/wav.scp:2)\n" in captured.err
+    (tmp_path / "wav.scp").write_text("one a.wav\none b.wav\n")
+    write_sound(tmp_path / "b.wav", wave[:RATE])
+    assert infer_with(tmp_path / "wav.scp") == 0
+    captured = capsys.readouterr()
+    assert [line.split(":")[0] for line in captured.out.splitlines()] == ["one", "one_2"]
+    assert f"{tmp_path}/b.wav: the result is called one_2" in captured.err
+
+
+def test_a_line_end_in_a_name_begins_no_line_of_the_results(infer_with, tmp_path, capsys):
+    for name in ("a.wav", "b\nc.wav"):
+        write_sound(tmp_path / name, burst(1))
+    assert infer_with(tmp_path) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{tmp_path}/a.wav: ") and second.startswith(f"{tmp_path}/b\\nc.wav: ")
 
 
 def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, transcriber, tmp_path, capsys, monkeypatch):
     write_sound(tmp_path / "zero.wav", silence(1))
+    write_sound(tmp_path / "constant.wav", silence(1) + 0.25)
     write_sound(tmp_path / "hiss.wav", np.tile([1e-4, -1e-4], RATE), subtype="FLOAT")
     write_sound(tmp_path / "speech.wav", 0.1 * burst(1.5), subtype="FLOAT")
     assert infer_with(tmp_path) == 0
     said = capsys.readouterr().err
     assert f"{tmp_path}/zero.wav: no speech: silent, every sample is 0\n" in said
+    assert f"{tmp_path}/constant.wav: no speech: silent, every sample is 0.25\n" in said
     assert f"{tmp_path}/hiss.wav: no speech: silent, its peak is -80 dBFS\n" in said
     assert "speech.wav" not in said
     nothing = NOTHING

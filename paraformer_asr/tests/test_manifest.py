@@ -164,6 +164,8 @@ def test_a_bad_json_line_is_named(line, message, root):
 
 BAD_KALDI = [
     ("wav.scp", "b flac -c -d b.flac |", r"wav\.scp:2: 'flac .*' is a command; commands are not run"),
+    ("wav.scp", "b data.ark:12", r"wav\.scp:2: 'data.ark:12' is a place in a Kaldi archive"),
+    ("wav.scp", "b https://x.org/b.wav", r"wav\.scp:2: 'https://x.org/b.wav' is an address"),
     ("wav.scp", "b", r"wav\.scp:2: the path of 'b' is missing"),
     ("wav.scp", "a wav/b.wav", r"wav\.scp:2: the utterance 'a' stands in .*wav\.scp:1 already"),
     ("wav.scp", "x wav/b.wav", r"wav\.scp:2: no text of 'x' in .*text"),

@@ -30,12 +30,12 @@ from asr.config import (
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
+from asr.funasr_folder import is_funasr_folder
 from asr.losses import paraformer_loss
 from asr.models import build_model, stack_blocks
 from asr.ops import cif
 from asr.published.funasr import array_shapes, funasr_pairs, load_funasr, save_funasr
 from asr.published.funasr_config import FIXED, read_settings
-from asr.published.funasr_folder import is_funasr_folder
 from asr.published.mapping import give_back
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
@@ -319,7 +319,9 @@ def test_another_network_is_refused_with_section_and_key(copy, section, key, val
     with pytest.raises(UserError) as error:
         read_settings(copy)
     dotted = f"{section}.{key}" if section else key
-    assert str(error.value) == f"{copy / 'config.yaml'}: {dotted}: expected {value!r}, found {other!r}"
+    wanted, found = (json.dumps(v) if v is None or isinstance(v, bool) else repr(v) for v in (value, other))
+    said = f"expected {wanted}, the only value that is read here, found {found}"
+    assert str(error.value) == f"{copy / 'config.yaml'}: {dotted}: {said}"
 
 
 @pytest.mark.parametrize(
@@ -356,7 +358,7 @@ def test_a_setting_that_cannot_be_used_is_named(copy, section, key, value, said)
     [
         (b"a: [", ":1: not valid YAML"),
         (b"\xff\xfe", ":1: expected the settings of a FunASR model in UTF-8"),
-        (b"- a", ": expected the settings of a FunASR model, found list"),
+        (b"- a", ": expected the settings of a FunASR model, found ['a']"),
         (b"a: 2001-99-99", ": not valid YAML (month must be in 1..12"),
         (b"a: &a {b: 1}\nc: {<<: [*a, *a]}", ":2: keys that merge others (<<) are not admitted"),
         (b"a: " + b"[" * 17, ":1: lists and mappings within each other, more than 16 deep"),
@@ -450,7 +452,10 @@ def test_a_missing_file_is_named(copy, name):
 
 def test_a_normalisation_that_is_named_must_be_there(copy):
     (copy / "am.mvn").unlink()
-    assert refusal(copy) == f"{copy / 'am.mvn'}: missing, but configuration.json names it (frontend_conf.cmvn_file)"
+    assert refusal(copy) == (
+        f"{copy / 'am.mvn'}: missing, but configuration.json names it (frontend_conf.cmvn_file); copy it there from "
+        "where the model is, or mend its name in configuration.json"
+    )
     (copy / "configuration.json").unlink()
     assert load_funasr(copy)[2] is None
 
@@ -474,3 +479,18 @@ def test_a_model_that_funasr_cannot_hold_is_not_written(tmp_path, change, said):
     with pytest.raises(UserError, match=said):
         save_funasr(tmp_path, replaced(tiny_config(), change), TOKENIZER, None, {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("model", "weight"), [({"ctc_head": True}, 0.0), ({"ctc_head": False}, 0.3)])
+def test_the_advice_about_a_ctc_head_that_only_config_or_weights_have_works(tmp_path, model, weight):
+    config = tiny_config()
+    loss = LossConfig(ctc_weight=0.3 if model["ctc_head"] else 0.0)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model), loss=loss)
+    copy = saved(tmp_path / "copy", config)
+    edit(copy, lambda content: content["model_conf"].update(ctc_weight=weight))
+    message = refusal(copy)
+    assert message.startswith(f"{copy / 'model.pt'}: holds {'no' if weight else 'a'} CTC head")
+    advised = 0.0 if weight else 0.3
+    assert f"model_conf.ctc_weight is {weight:g} in config.yaml" in message and f"{advised}" in message
+    edit(copy, lambda content: content["model_conf"].update(ctc_weight=advised))
+    assert load_funasr(copy)[0].model.ctc_head == model["ctc_head"]

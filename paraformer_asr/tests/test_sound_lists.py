@@ -65,6 +65,20 @@ def test_all_bad_lines_are_named_at_once(name, tmp_path):
         assert f"{path}:{number}: " in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("sox a.wav -t wav - |", "is a command"),
+        ("data.ark:123", "Kaldi archive"),
+        ("https://x.org/a.wav", "is an address"),
+    ],
+)
+def test_a_source_that_is_no_path_is_called_what_it_is(source, said, tmp_path):
+    for name, line in (("l.scp", f"a {source}"), ("l.jsonl", json.dumps({"audio_filepath": source}))):
+        with pytest.raises(UserError, match=rf"{name}:1: .*{said}"):
+            read_list(write(tmp_path / name, line))
+
+
 def test_no_lines_and_no_file_are_named(tmp_path):
     with pytest.raises(UserError, match="found an empty file"):
         read_list(write(tmp_path / "x.scp", ""))

@@ -179,7 +179,7 @@ class TokenizerConfig:
     vocab_size: int = setting(
         200, "bpe: pieces to learn from the training texts, special tokens not counted", 8, 100_000
     )
-    file: str = setting("", "for kind: file, the list of tokens; for funasr, the folder with tokens.json and seg_dict")
+    file: str = setting("", "for kind: file, the list of tokens; for funasr, the folder of the published model")
     text_case: Literal["keep", "lower", "upper"] = setting("keep", "what is done to the texts first")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from asr.cli import run_command
 from asr.config_reader import override_config
 from asr.errors import EXIT_OK
+from asr.funasr_folder import WEIGHTS
 from asr.published.funasr_config import make_funasr_config, read_funasr_config, read_settings
-from asr.published.funasr_folder import WEIGHTS
 
 
 def parse_arguments() -> argparse.Namespace:

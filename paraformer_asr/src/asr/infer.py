@@ -12,7 +12,7 @@ from asr.file_names import folder_links
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
 from asr.inference.transcript import Transcript
 from asr.published.funasr_config import read_settings
-from asr.untrusted import escaped, indented
+from asr.untrusted import escaped, harmless, indented
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,7 +79,8 @@ def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcrip
             write_text(job.result, content)
             record.add(job.source, [job.result], job.part)
             return
-        sys.stdout.write(f"{transcript.file}: {content}" if name == "text" and num_jobs > 1 else content)
+        label = harmless(transcript.file, kept="")  # a line end would begin a line that looks like another result
+        sys.stdout.write(f"{label}: {content}" if name == "text" and num_jobs > 1 else content)
         sys.stdout.flush()
 
     return write
@@ -153,7 +154,7 @@ def main() -> int:
     if arguments.format in SUBTITLES and len(jobs) > 1 and not arguments.out:
         raise UserError(f"--format {arguments.format}: the subtitles of {len(jobs)} files need --out FOLDER")
     for job in jobs:
-        if job.is_renamed and (job.result or arguments.format == "ctm"):
+        if job.is_renamed and (job.result or arguments.format == "ctm" or job.label == job.name):
             name = job.result.name if job.result else job.name
             print(
                 f"{escaped(str(job.source))}: the result is called {name}, as its own name is taken or not safe",

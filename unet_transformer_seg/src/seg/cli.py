@@ -20,7 +20,7 @@ from seg.errors import (
     UserError,
 )
 from seg.signals import exit_code_of, listen, restore_handlers
-from seg.untrusted import harmless, indented, printable
+from seg.untrusted import escaped, harmless, indented, printable
 
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
 
@@ -82,6 +82,11 @@ def _code_of_harmless(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         _tell("interrupted")
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _tell(f"error: {escaped(str(error.filename))}: a name that is too long for this file system")
+        return EXIT_USER_ERROR
     return _flushed(code)
 
 

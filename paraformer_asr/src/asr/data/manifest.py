@@ -24,6 +24,9 @@ MAX_NAME_CHARACTERS = 1024
 
 _CONTROL = re.compile("[\x01-\x1f\x7f-\x9f]")
 
+_IN_ARCHIVE = re.compile(r"\.ark:\d+(\[.*\])?$")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 class Reading:
     """What was read so far.
@@ -61,11 +64,22 @@ class Reading:
         """Return the place of a path among those of the entries, or what is wrong with it; looked at once."""
         if path not in self._paths:
             whole = str(self._root / path)
-            number = _wrong_with_name(whole) or len(self.entries.paths)
+            number = _wrong_with_name(whole) or explain_no_path(path) or len(self.entries.paths)
             if isinstance(number, int):
                 self.entries.paths.append(whole)
             self._paths[path] = number
         return self._paths[path]
+
+
+def explain_no_path(source: str) -> str:
+    """Return why what a manifest names as the sound is no path of a file, "" where it is one."""
+    if source.endswith("|") or source.startswith("|"):
+        return f"{shown(source)} is a command; commands are not run, write its sound to a file"
+    if _IN_ARCHIVE.search(source):
+        return f"{shown(source)} is a place in a Kaldi archive, which is not read; write its sound to a file (wav-copy)"
+    if _ADDRESS.match(source):
+        return f"{shown(source)} is an address; nothing is downloaded, save its sound in a file"
+    return ""
 
 
 def _wrong_with(name: str, text: str) -> str:

@@ -19,7 +19,6 @@ import sentencepiece
 from asr.data import funasr_text
 from asr.data.bpe import list_pieces, load_bpe
 from asr.data.letter_case import Case, find_only_case, in_case
-from asr.data.token_file import read_token_file
 from asr.data.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
 from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text, replacing
@@ -31,7 +30,6 @@ FIRST_ID = 3
 """The first ordinary token."""
 
 TOKENIZER_FILE, BPE_FILE, SEG_DICT_FILE = "tokenizer.json", "bpe.model", "seg_dict"
-FUNASR_TOKENS_FILE = "tokens.json"
 MAX_TOKENIZER_BYTES = 1 << 26
 KINDS, CASES = ("characters", "bpe", "file", "funasr"), ("keep", "lower", "upper")
 
@@ -262,28 +260,6 @@ def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
         case "funasr":
             return dataclasses.replace(tokenizer, seg_dict=funasr_text.read_seg_dict(folder / SEG_DICT_FILE, read))
     return tokenizer
-
-
-def load_funasr_tokenizer(
-    folder: Path, text_case: Case = "keep", files: tuple[Path, Path | None] | None = None
-) -> Tokenizer:
-    """Return the tokenizer of a folder with FunASR's `tokens.json` and, if it has one, `seg_dict`.
-
-    Args:
-        folder: with the two files.
-        text_case: what is done to a text first.
-        files: the list of tokens, and the words and their pieces or None, where the folder has other names for them.
-
-    Raises:
-        UserError: a file that is missing or damaged, or tokens that are not numbered as FunASR numbers them.
-    """
-    usual = folder / SEG_DICT_FILE
-    path, seg_dict = files or (folder / FUNASR_TOKENS_FILE, usual if usual.is_file() else None)
-    words = funasr_text.read_seg_dict(seg_dict) if seg_dict else {}
-    try:
-        return Tokenizer(tuple(read_token_file(path)), "funasr", text_case, seg_dict=words)
-    except UserError as error:
-        raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
 def _with_bpe_model(tokenizer: Tokenizer, path: Path, read: Reader) -> Tokenizer:

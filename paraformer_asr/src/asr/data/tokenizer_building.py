@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asr.config import Config, TokenizerConfig
+from asr.data import funasr_text
 from asr.data.bpe import list_pieces, train_bpe
 from asr.data.letter_case import Case
 from asr.data.token_file import read_token_file
@@ -17,11 +18,11 @@ from asr.data.tokenizer import (
     START,
     UNKNOWN,
     Tokenizer,
-    load_funasr_tokenizer,
     load_tokenizer,
     with_special_tokens,
 )
 from asr.errors import UserError
+from asr.funasr_folder import find_text_files
 
 log = logging.getLogger("asr")
 
@@ -45,6 +46,31 @@ def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
         tokenizer, text_case = load_tokenizer(Path(config.init)), config.tokenizer.text_case
         return tokenizer if text_case == "keep" else dataclasses.replace(tokenizer, text_case=text_case)
     return build_tokenizer(config.tokenizer, texts)
+
+
+def load_funasr_tokenizer(
+    folder: Path, text_case: Case = "keep", files: tuple[Path, Path | None] | None = None
+) -> Tokenizer:
+    """Return the tokenizer of a folder with FunASR's list of tokens and, if it has one, words and their pieces.
+
+    Args:
+        folder: with the two files, under their usual names (`tokens.json`, `seg_dict`) or those that it states.
+        text_case: what is done to a text first.
+        files: the two files, the second one or None, where they are known already.
+
+    Raises:
+        UserError: a file that is missing or damaged, or tokens that are not numbered as FunASR numbers them.
+    """
+    if files is None:
+        *files, remarks = find_text_files(folder)
+        for remark in remarks:
+            log.warning("%s", remark)
+    path, seg_dict = files
+    words = funasr_text.read_seg_dict(seg_dict) if seg_dict else {}
+    try:
+        return Tokenizer(tuple(read_token_file(path)), "funasr", text_case, seg_dict=words)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
 
 def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:

@@ -35,6 +35,7 @@ class Job:
         label: what messages and lines of text call it: the path, or for a line of a list the name.
         span: the part of the file.
         is_renamed: its own name was taken, or would not be safe.
+        where: list and line that name it.
     """
 
     source: Path
@@ -43,6 +44,7 @@ class Job:
     label: str = ""
     span: Span = WHOLE
     is_renamed: bool = False
+    where: str = dataclasses.field(default="", compare=False)
 
     @property
     def part(self) -> str:
@@ -104,7 +106,7 @@ def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
         for file in _sounds_in(path, out):
             yield Job(file, None, (file.parent.relative_to(path) / "_").as_posix()[:-1] + file.stem, str(file))
     elif is_list(path):
-        yield from (Job(one.path, None, _short(one.name), "", one.span) for one in read_list(path))
+        yield from (Job(one.path, None, _short(one.name), "", one.span, where=one.where) for one in read_list(path))
     else:
         yield Job(path, None, path.stem, str(path))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from asr.data.audio import WHOLE, Span
-from asr.data.manifest import read_lines
+from asr.data.manifest import explain_no_path, read_lines
 from asr.errors import UserError
 from asr.untrusted import shown
 
@@ -33,11 +33,13 @@ class Listed:
         name: of the utterance, or its path without the suffix, of an absolute path the last part.
         path: sound file.
         span: the part of it.
+        where: list and line.
     """
 
     name: str
     path: Path
     span: Span = WHOLE
+    where: str = dataclasses.field(default="", compare=False)
 
 
 def is_list(path: Path) -> bool:
@@ -57,7 +59,8 @@ def read_list(path: Path) -> list[Listed]:
     found, problems = [], []
     for number, line in lines:
         try:
-            found.append(_checked(parse(line, _finder(path.parent))))
+            listed = _checked(parse(line, _finder(path.parent)))
+            found.append(dataclasses.replace(listed, where=f"{path}:{number}"))
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
@@ -82,8 +85,6 @@ def _parse_kaldi(line: str, find: Callable[[str], Path]) -> Listed:
     source = rest[0].strip() if rest else ""
     if not source:
         raise ValueError(f"expected a name and a path, found {shown(line.strip())}")
-    if source.endswith("|") or source.startswith("|"):
-        raise ValueError(f"{shown(source)} is a command; commands are not run, write its sound to a file")
     return Listed(name, find(source))
 
 
@@ -127,6 +128,8 @@ def _finder(folder: Path) -> Callable[[str], Path]:
     """Return the function that gives the file that a path in a list of this folder names."""
 
     def find(source: str) -> Path:
+        if problem := explain_no_path(source):
+            raise ValueError(problem)
         beside, here = folder / source, Path(source)
         return here if "\0" not in source and os.path.exists(here) and not os.path.exists(beside) else beside
 

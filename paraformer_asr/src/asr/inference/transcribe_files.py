@@ -110,7 +110,8 @@ def transcribe_files(
             error = place.error or _refusal(hand_over, place.job, transcript)
             if error:
                 outcome.num_bad += 1
-                bar.write(indented(f"error: {error}"), file=sys.stderr)
+                where = f" ({place.job.where})" if place.job.where else ""
+                bar.write(indented(f"error: {error}{where}"), file=sys.stderr)
             else:
                 if not transcript.text:
                     bar.write(f"{job_label(place.job)}: {place.heard.why_empty()}", file=sys.stderr)
@@ -188,13 +189,14 @@ class _Heard:
 
     def __init__(self, blocks: Iterator[np.ndarray], rate_hz: int):
         self.blocks, self.rate_hz = blocks, rate_hz
-        self.num_samples, self._peak = 0, 0.0
+        self.num_samples, self._low, self._high = 0, math.inf, -math.inf
         self._in_segments, self._energy = 0, 0.0
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for block in self.blocks:
             self.num_samples += len(block)
-            self._peak = max(self._peak, float(np.abs(block).max(initial=0.0)))
+            self._low = min(self._low, float(block.min(initial=math.inf)))
+            self._high = max(self._high, float(block.max(initial=-math.inf)))
             yield block
 
     def add(self, wave: np.ndarray) -> None:
@@ -205,8 +207,10 @@ class _Heard:
     def why_empty(self) -> str:
         """Return why the transcript of the file is empty: silence, or a model that found no word in the sound."""
         if not self._in_segments:
-            peak = f"its peak is {_decibels(self._peak):.0f} dBFS" if self._peak else "every sample is 0"
-            return f"no speech: silent, {peak}"
+            if self._low == self._high:
+                return f"no speech: silent, every sample is {self._low or 0:.3g}"
+            peak = max(abs(self._low), abs(self._high))
+            return f"no speech: silent, its peak is {_decibels(peak):.0f} dBFS"
         level_db = _decibels(math.sqrt(self._energy / self._in_segments))
         sound_s = self._in_segments / self.rate_hz
         return f"no text: the model wrote nothing for {sound_s:.1f} s of sound at {level_db:.0f} dBFS"

@@ -21,6 +21,7 @@ from asr.data.frontend import Cmvn, num_feature_frames
 from asr.data.tokenizer import Tokenizer, load_tokenizer
 from asr.errors import UserError
 from asr.files import read_bounded
+from asr.funasr_folder import is_funasr_folder
 from asr.inference.checksums import CheckedFolder
 from asr.inference.compilations import CompilationCounter
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
@@ -30,7 +31,6 @@ from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
 from asr.inference.tuning import ready_weights
 from asr.published.funasr import load_funasr
-from asr.published.funasr_folder import is_funasr_folder
 
 Tag = TypeVar("Tag")
 

@@ -25,12 +25,13 @@ from asr.config import Config, ModelConfig
 from asr.data.cmvn import load_cmvn, save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.funasr_text import write_seg_dict
-from asr.data.tokenizer import Tokenizer, load_funasr_tokenizer
+from asr.data.tokenizer import Tokenizer
+from asr.data.tokenizer_building import load_funasr_tokenizer
 from asr.errors import UserError
 from asr.files import replace_text
+from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
-from asr.published.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair, give_back, take_over
 from asr.published.state_dict import plain_names
 from asr.published.torch_file import read_torch_file
@@ -40,6 +41,9 @@ log = logging.getLogger("asr")
 
 ANCHOR = "encoder.after_norm.weight"
 """Name of a tensor that every model has."""
+
+CTC_HEAD = "ctc.ctc_lo"
+"""Beginning of the names of its tensors."""
 
 MAX_MISSING = 100
 """Tensors; of fewer each one is told with its shape."""
@@ -64,6 +68,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     _check_vocabulary(tensors, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    _check_ctc_head(tensors, config, files)
     pairs = funasr_pairs(config.model)
     _check_names(tensors, [name for pair in pairs for name in pair.names], files)
     arrays = take_over(pairs, tensors, array_shapes(config.model), files.weights)
@@ -125,7 +130,7 @@ def funasr_pairs(config: ModelConfig) -> list[Pair]:
         ours, theirs = f"decoder/ffn_block{number}", f"decoder.decoders3.{number}"
         pairs += _norm(f"{ours}/norm1", f"{theirs}.norm1") + _decoder_ffn(ours, theirs)
     pairs += _norm("decoder/norm", "decoder.after_norm") + _dense("decoder/output", "decoder.output_layer")
-    return pairs + (_dense("ctc", "ctc.ctc_lo") if config.ctc_head else [])
+    return pairs + (_dense("ctc", CTC_HEAD) if config.ctc_head else [])
 
 
 def _encoder_block(ours: str, theirs: str) -> list[Pair]:
@@ -206,3 +211,14 @@ def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, file
             f"{files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with {len(output)} "
             f"(decoder.output_layer.weight); the two do not belong together"
         )
+
+
+def _check_ctc_head(tensors: dict[str, np.ndarray], config: Config, files: FunasrFiles) -> None:
+    """Refuse a CTC head that only one of config and weights has."""
+    head, weight = f"{CTC_HEAD}.weight" in tensors, config.loss.ctc_weight
+    if head == config.model.ctc_head:
+        return
+    there = "holds no CTC head" if weight else f"holds a CTC head ({CTC_HEAD})"
+    advice = "model_conf.ctc_weight: 0.0" if weight else "the weight that the head was trained with, such as 0.3"
+    stated = f"model_conf.ctc_weight is {weight:g} in {files.config.name}"
+    raise UserError(f"{files.weights}: {there}, but {stated}; write {advice} there")

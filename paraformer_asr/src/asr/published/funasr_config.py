@@ -4,18 +4,24 @@ Neither jax nor numpy is imported here, so that a mistake is answered in well un
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
-
-import yaml
 
 from asr.config import Config
 from asr.config_reader import load_config, override_config
 from asr.config_rules import check_config
 from asr.errors import UserError
-from asr.files import decoded, read_bounded
-from asr.published.funasr_folder import CONFIG, FunasrFiles, find_config, find_files, is_funasr_folder
+from asr.funasr_folder import (
+    CONFIG,
+    FunasrFiles,
+    explain_folder,
+    find_config,
+    find_files,
+    is_funasr_folder,
+    read_config_file,
+)
 from asr.published.funasr_settings import (
     FIXED,
     NORMALISERS,
@@ -29,7 +35,6 @@ from asr.published.funasr_settings import (
     WITHOUT_EFFECT,
 )
 from asr.untrusted import escaped, shown
-from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 
 MAX_BITS = 63
 """Of a whole number."""
@@ -50,6 +55,8 @@ def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """
     if is_funasr_folder(folder):
         return override_config(read_funasr_config(folder), overrides)
+    if not (folder / CONFIG).is_file():
+        raise UserError(explain_folder(folder))
     return load_config(folder / CONFIG, overrides)
 
 
@@ -70,7 +77,7 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
             section and key.
     """
     path = find_config(folder)
-    content = _read_yaml(path)
+    content = read_config_file(path)
     files = find_files(folder, content)
     changes = _translate(path, content)
     changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
@@ -123,8 +130,16 @@ def _check_fixed(path: Path, found: dict[str, Any]) -> None:
     for section, key, wanted in FIXED:
         values = found if not section else found.get(section) or {}
         value = values.get(key, None if not section else wanted)
-        if value != wanted and not (section and value is None):
-            raise UserError(f"{path}: {_dotted(section, key)}: expected {wanted!r}, found {shown(value)}")
+        if value != wanted and not (section and value in (None, [], "")):
+            raise UserError(
+                f"{path}: {_dotted(section, key)}: expected {_in_yaml(wanted)}, the only value that is read here, "
+                f"found {_in_yaml(value)}"
+            )
+
+
+def _in_yaml(value: Any) -> str:
+    """Return a value as a message shows it, nothing and truth values as YAML writes them."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)
 
 
 def make_funasr_config(config: Config) -> dict[str, Any]:
@@ -157,27 +172,6 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
         del content["predictor_conf"]["dropout"]
     content["decoder_conf"]["num_blocks"] = model.decoder.num_layers + model.decoder.num_memory_layers
     content["tokenizer_conf"]["split_with_space"] = True
-    return content
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = decoded(path, read_bounded(path, MAX_CONFIG_BYTES), "the settings of a FunASR model")
-        check_bounds(text, str(path), aliases=True)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UserError:
-        raise
-    except yaml.YAMLError as error:
-        fail(error, str(path))
-    except CANNOT_BE_READ as error:
-        raise UserError(f"{path}: not valid YAML ({escaped(str(error))})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected the settings of a FunASR model, found {type(content).__name__}")
-    for key, value in content.items():
-        if str(key).endswith("_conf") and not isinstance(value, dict | None):
-            raise UserError(f"{path}: {key}: expected a section, found {shown(value)}")
     return content
 
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
 from asr.untrusted import escaped, shown
-from asr.yaml_text import MAX_CONFIG_BYTES
+from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 
 WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
 SEG_DICT, CMVN = "seg_dict", "am.mvn"
@@ -92,13 +94,49 @@ def is_funasr_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in names) or bool(_matching(folder, f"{WEIGHTS}.*"))
 
 
+def explain_folder(folder: Path) -> str:
+    """Return the message about a place that is none of the models that are read here."""
+    name = escaped(str(folder))
+    if folder.is_file():
+        return f"{name}: expected the folder of a model, found a file: name the folder that it lies in"
+    if not folder.is_dir():
+        return f"{name}: no such folder; models are not downloaded here: name a folder on this machine"
+    what = "a run of asr.train, a model of asr.export or asr.convert, or one of FunASR"
+    return f"{name}: expected {what}, but it holds no {CONFIG}{_what_else(folder)}"
+
+
 def find_config(folder: Path) -> Path:
     """Return the config of a model folder. Errors as in `find_files`."""
     if not folder.is_dir():
-        what = "a file: name the folder that it lies in" if folder.is_file() else "nothing there"
-        raise UserError(f"{folder}: expected a model folder of FunASR, found {what}")
+        raise UserError(explain_folder(folder))
     path = _find(folder, CONFIG_KEY, _stated_names(folder), {})
     return path or _missing(folder, CONFIG)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return the content of a model's config.
+
+    Raises:
+        UserError: a file that cannot be read, or is no mapping with sections.
+    """
+    try:
+        text = decoded(path, read_bounded(path, MAX_CONFIG_BYTES), "the settings of a FunASR model")
+        check_bounds(text, str(path), aliases=True)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UserError:
+        raise
+    except yaml.YAMLError as error:
+        fail(error, str(path))
+    except CANNOT_BE_READ as error:
+        raise UserError(f"{path}: not valid YAML ({escaped(str(error))})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected the settings of a FunASR model, found {shown(content)}")
+    for key, value in content.items():
+        if str(key).endswith("_conf") and not isinstance(value, dict | None):
+            raise UserError(f"{path}: {key}: expected a section, found {shown(value)}")
+    return content
 
 
 def find_files(folder: Path, content: Mapping[str, Any]) -> FunasrFiles:
@@ -112,8 +150,7 @@ def find_files(folder: Path, content: Mapping[str, Any]) -> FunasrFiles:
         UserError: a file that is named or needed and is not there, or a name that leads out of the folder.
     """
     stated, config = _stated_names(folder), find_config(folder)
-    of_config = dict(_names_within(config, content, known_only=True))
-    found = {key: _find(folder, key, stated, of_config) for key in USUAL}
+    found = _find_all(folder, stated, config, content)
     return FunasrFiles(
         config=config,
         weights=found[INIT_PARAM] or _missing(folder, WEIGHTS),
@@ -122,6 +159,17 @@ def find_files(folder: Path, content: Mapping[str, Any]) -> FunasrFiles:
         cmvn=found[CMVN_KEY],
         remarks=tuple(_remarks(folder, found, named=CMVN_KEY in (stated or {}))),
     )
+
+
+def find_text_files(folder: Path) -> tuple[Path, Path | None, list[str]]:
+    """Return (tokens, seg_dict or None, remarks) of a folder that may hold nothing else. Errors as in `find_files`."""
+    if not folder.is_dir():
+        raise UserError(explain_folder(folder))
+    stated, config = _stated_names(folder), folder / CONFIG
+    if CONFIG_KEY in (stated or {}):
+        config = _resolved(folder, stated[CONFIG_KEY])
+    found = _find_all(folder, stated, config, read_config_file(config) if config.is_file() else {})
+    return found[TOKEN_LIST] or _missing(folder, TOKENS), found[SEG_DICT_KEY], [*_remarks_on_words(folder, found)]
 
 
 def _stated_names(folder: Path) -> dict[str, Named] | None:
@@ -162,6 +210,14 @@ def _names_within(source: Path, content: Mapping[str, Any], *, known_only: bool)
             raise UserError(f"{source}: {escaped(key)}: names {shown(value)}, a kind of file that is not read here")
 
 
+def _find_all(
+    folder: Path, stated: dict[str, Named] | None, config: Path, content: Mapping[str, Any]
+) -> dict[str, Path | None]:
+    """Return the file of each key, or None where there is none."""
+    of_config = dict(_names_within(config, content, known_only=True))
+    return {key: _find(folder, key, stated, of_config) for key in USUAL}
+
+
 def _find(folder: Path, key: str, stated: dict[str, Named] | None, of_config: Mapping[str, Named]) -> Path | None:
     """Return the file of a key, in the order that FunASR goes by, or None."""
     usual = next((folder / name for name in USUAL[key] if (folder / name).is_file()), None)
@@ -187,7 +243,8 @@ def _resolved(folder: Path, named: Named) -> Path:
         )
     path = folder / os.path.relpath(path, inside)
     if not path.exists():  # whoever reads it says what else it may be
-        raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){_what_else(folder)}")
+        what = _what_else(folder) or f"; copy it there from where the model is, or mend its name in {source.name}"
+        raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){what}")
     return path
 
 
@@ -220,10 +277,16 @@ def _remarks(folder: Path, found: Mapping[str, Path | None], *, named: bool) -> 
         )
     elif others and not named:
         yield f"{folder}: the normalisation is {taken.name}; {', '.join(others[:MAX_NAMES_SHOWN])} is not used"
-    if not found[SEG_DICT_KEY] and (folder / SEG_DICT).is_file():
+    yield from _remarks_on_words(folder, found)
+
+
+def _remarks_on_words(folder: Path, found: Mapping[str, Path | None]) -> Iterator[str]:
+    """Yield a sentence about words and their pieces that nothing names."""
+    others = [] if found[SEG_DICT_KEY] else _matching(folder, f"*{SEG_DICT}*")
+    if others:
         yield (
-            f"{folder}: nothing names {SEG_DICT}, so it is not used, as in FunASR; to use it, set "
-            f"tokenizer_conf.seg_dict: {SEG_DICT} in {found[CONFIG_KEY]}"
+            f"{folder}: nothing names {others[0]}, so it is not used, as in FunASR; to use it, set "
+            f"tokenizer_conf.seg_dict: {others[0]} in {found[CONFIG_KEY] or folder / CONFIG}"
         )
 
 
