@@ -201,7 +201,7 @@ def test_a_folder_may_be_replaced_by_its_own_model(published, tmp_path, run_conv
         (["--out", "y"], "one of the arguments --from --to is required"),
         (["--from", "funasr", "x"], "--out"),
         (["--from", "funasr", RECORDED, "--out", "y", "inference.batch=1"], "did you mean 'inference.batch_size'"),
-        (["--to", "funasr", "none", "--out", "y"], "none/config.yaml"),
+        (["--to", "funasr", "none", "--out", "y"], "none: no such folder"),
         (["--to", "funasr", RECORDED, "--out", "y", "features.preemphasis=0.9"], "features.preemphasis: FunASR's"),
     ],
     ids=range(7),

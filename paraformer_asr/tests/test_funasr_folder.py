@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from asr.config import TokenizerConfig
-from asr.data.tokenizer_building import build_tokenizer
+from asr.config import Config, TokenizerConfig
+from asr.data.tokenizer_building import build_tokenizer, choose_tokenizer
 from asr.errors import UserError
 from asr.funasr_folder import is_funasr_folder
 from asr.inference.transcriber import load_parts
@@ -292,3 +292,13 @@ def test_words_that_nothing_names_are_told_whatever_they_are_called(copy, caplog
     assert "set tokenizer_conf.seg_dict: seg_dict.txt in" in caplog.text
     edit_config(copy, "tokenizer_conf", seg_dict="seg_dict.txt")
     assert build_tokenizer(config, []) == load_parts(RECORDED)[1]
+
+
+def test_a_tokenizer_of_a_converted_model_is_taken_by_beginning_with_it(tmp_path):
+    tokenizer = load_parts(RECORDED)[1]
+    tokenizer.save(tmp_path)
+    with pytest.raises(
+        UserError, match=r"no tokens.json; by its tokenizer.json it is .*: begin with it \(--init FOLDER\)"
+    ):
+        build_tokenizer(TokenizerConfig(kind="funasr", file=str(tmp_path)), [])
+    assert choose_tokenizer(Config(init=str(tmp_path), tokenizer=TokenizerConfig(kind="init")), []) == tokenizer

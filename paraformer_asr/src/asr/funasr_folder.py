@@ -47,6 +47,10 @@ OTHER_FOLDERS = (
     ),
     (("pytorch_model*.bin", "preprocessor_config.json"), "a model of Hugging Face's transformers, not of FunASR"),
     (("*.nemo",), "a model of NeMo, not of FunASR"),
+    (
+        ("tokenizer.json",),
+        "a run or a model of this package: begin with it (--init FOLDER), which takes its tokenizer, too",
+    ),
     (("*.zip", "*.tar", "*.tar.*", "*.tgz"), "an archive: unpack it and name the folder that comes out"),
 )
 """Patterns of files in folders that lack what is needed here, and what such a folder is."""
