@@ -19,7 +19,7 @@ from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.config_reader import override_config
 from seg.errors import UserError
 from seg.inference.done_record import RECORD
-from seg.inference.output import plan_jobs, probabilities_file, save_mask, save_overlay, writing_together
+from seg.inference.output import overlay_file, plan_jobs, probabilities_file, save_mask, save_overlay, writing_together
 from seg.inference.predictor import Predictor
 from seg.models import build_model
 from seg.pictures import draw_overlay
@@ -294,7 +294,7 @@ def test_a_full_disk_ends_the_command_at_once(infer_with, tmp_path, capsys, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("seg.inference.png_rows.PngRows.append", full)
     assert infer_with("--out", tmp_path / "out", tmp_path / "in") == 2
     assert capsys.readouterr().err.count("No space left on device") == 1
     assert files(tmp_path / "out") == []
@@ -384,9 +384,9 @@ def test_a_call_that_is_interrupted_counts_what_is_done_and_leaves_no_half_resul
         seen.append(arguments)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        save_overlay(*arguments)
+        return overlay_file(*arguments)
 
-    monkeypatch.setattr("seg.inference.segment_files.save_overlay", interrupt_at_the_second)
+    monkeypatch.setattr("seg.inference.segment_files.overlay_file", interrupt_at_the_second)
     assert infer_with("--out", tmp_path / "out", tmp_path) == 130
     stopped = "stopped: 1 of 3 images segmented; the same command with --skip-done does the rest"
     assert stopped in capsys.readouterr().err
@@ -394,6 +394,42 @@ def test_a_call_that_is_interrupted_counts_what_is_done_and_leaves_no_half_resul
     assert infer_with("--skip-done", "--out", tmp_path / "out", tmp_path) == 0
     assert "1 image of 3 done already" in capsys.readouterr().out
     assert len(files(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize("values", [(), (0, 255, 128), (7, 1000, 65535), ((1, 2, 3), (255, 0, 0), (0, 0, 9))], ids=str)
+def test_a_mask_written_by_rows_is_the_mask_written_whole(infer_with, predictor, tmp_path, monkeypatch, values):
+    monkeypatch.setattr(predictor, "classes", dataclasses.replace(CLASSES, mask_values=values))
+    source = write_image(tmp_path / "photo.png", (70, 50))
+    for held, name in ((0, "rows"), (10_000, "whole")):
+        monkeypatch.setattr("seg.inference.segment_files.MAX_HELD_PIXELS", held)
+        assert infer_with("--out", tmp_path / name, "--values", "source" if values else "classes", source) == 0
+    mask_hw = predictor.predict(read(source))
+    table = np.array(values) if values else np.arange(3)
+    for name in ("rows", "whole"):
+        np.testing.assert_array_equal(read(tmp_path / name / "photo.png"), table[mask_hw])
+        expected_hwc = draw_overlay(read(source), mask_hw, CLASSES)
+        np.testing.assert_array_equal(read(tmp_path / name / "photo_overlay.png"), expected_hwc)
+
+
+def test_a_mask_of_a_large_image_is_never_held(infer_with, predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr("seg.inference.segment_files.MAX_HELD_PIXELS", 70 * 50 - 1)
+    monkeypatch.setattr(type(predictor), "predict_many", lambda *_: pytest.fail("the whole mask was asked for"))
+    assert infer_with("--out", tmp_path / "out", write_image(tmp_path / "photo.png", (70, 50))) == 0
+    assert files(tmp_path / "out") == ["photo.png", "photo_overlay.png"]
+
+
+def test_an_image_above_the_limit_is_segmented_as_the_message_says(tmp_path, monkeypatch, capsys):
+    run = create_run_dir(Config(**{**vars(CONFIG), "runs_dir": str(tmp_path / "runs")}), CLASSES)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables()), {}, best=True)
+    source = write_image(tmp_path / "large.png", (120, 100))
+    arguments = ["infer", "--run", str(run.path), "--out", str(tmp_path / "out"), str(source)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert infer.main() == 2
+    said = capsys.readouterr().err
+    (setting,) = re.findall(r"add (data\.max_pixels=\d+) to the command", said)
+    monkeypatch.setattr(sys, "argv", [*arguments, setting])
+    assert infer.main() == 0
+    assert read(tmp_path / "out/large.png").shape == (120, 100)
 
 
 def test_results_that_cannot_all_take_their_names_take_none(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from seg.classes import MAX_CLASSES
+from seg.data.pixel_limit import check_pixels
 from seg.errors import UserError
 
 SUFFIXES = (".npy", ".npz")
@@ -59,8 +60,7 @@ def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int, has_layers: 
     inner = _without_outer_ones(shape)
     axis = _channel_axis(inner, path, has_layers)
     pixels = int(np.prod(inner, dtype=object)) // (1 if axis is None else inner[axis] or 1)
-    if pixels > max_pixels:
-        raise UserError(f"{path}: an array {list(shape)}, more pixels than data.max_pixels = {max_pixels}")
+    check_pixels(path, f"an array {list(shape)}, more pixels", pixels, max_pixels)
     num_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
     content = stream.read(num_bytes if num_bytes <= size else 0)
     if not num_bytes:

@@ -23,6 +23,7 @@ from seg.data.lossy import is_lossy
 from seg.data.mask import Mask, mask_of_array, mask_of_image
 from seg.data.orientation import turn_upright
 from seg.data.pages import refuse_pages
+from seg.data.pixel_limit import check_pixels
 from seg.data.pixel_values import is_wide, remark_channels, rgb_values, to_rgb, wide_values
 from seg.data.remarks import Remark, log_remark
 from seg.data.stated_bits import grey_depth
@@ -120,8 +121,7 @@ def _read(
     convert_array: Callable[[np.ndarray], Content],
     has_layers: bool = False,
 ) -> Content:
-    # Pillow warns and refuses by a global limit; it must not be stricter than the one that holds here.
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; the one that holds here is checked as soon as a file is open
     try:
         with open_file(path) as file:
             if path.suffix.lower() in array_file.SUFFIXES:
@@ -129,16 +129,13 @@ def _read(
             # Of a path, Pillow maps some files into memory, and then misreads TIFFs that a tag turns by a quarter.
             with codecs_silenced(), Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > max_pixels:
-                    raise UserError(f"{path}: {height}×{width} pixels are more than data.max_pixels = {max_pixels}")
+                check_pixels(path, f"{height}×{width} pixels are more", width * height, max_pixels)
                 if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
                     raise UserError(f"{path}: a JPEG of more than {MAX_SCANS} scans would take very long; save it anew")
                 refuse_pages(image, path, remark)
                 return convert(image, file)
     except UserError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{path}: more pixels than data.max_pixels = {max_pixels}") from None
     except Image.UnidentifiedImageError:
         raise UserError(f"{path}: {read_kind(path)}, expected an image ({', '.join(FORMATS)})") from None
     except (zipfile.BadZipFile, EOFError):

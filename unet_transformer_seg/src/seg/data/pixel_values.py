@@ -12,6 +12,8 @@ from seg.data.remarks import Remark
 from seg.data.stated_bits import SAMPLES_PER_PIXEL, WIDE_MODES, has_signed_bytes, is_inverted, read_stated_bits
 from seg.data.value_range import AUTO, ValueRange, to_bytes
 
+ROWS_AT_ONCE = 1024
+
 
 def to_rgb(image: Image.Image, file: BinaryIO, path: Path, value_range: ValueRange, remark: Remark) -> np.ndarray:
     """Return uint8[h, w, 3] of an image that is open and not decoded yet.
@@ -72,12 +74,22 @@ def rgb_values(array: np.ndarray, path: Path, value_range: ValueRange, remark: R
 
 
 def _eight_bits_to_rgb(image: Image.Image) -> np.ndarray:
+    """Return the colours, converted some rows at a time: of a large image every copy counts."""
+    image.load()
+    rgb_hwc = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, ROWS_AT_ONCE):
+        end = min(top + ROWS_AT_ONCE, image.height)
+        rgb_hwc[top:end] = _colours(image.crop((0, top, image.width, end)))
+    return rgb_hwc
+
+
+def _colours(image: Image.Image) -> np.ndarray:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _three_channels(values: np.ndarray) -> np.ndarray:

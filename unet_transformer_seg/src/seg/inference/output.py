@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
 from seg.data.image_names import describe_folder, find_images
 from seg.errors import UserError
 from seg.file_names import check_inside, name_key, safe_path
 from seg.files import writing_aside
+from seg.inference.png_rows import GREY, INDEXED, RGB, PngRows
 from seg.pictures import IGNORED_COLOUR, draw_overlay
 
 ROWS_AT_ONCE = 256
@@ -110,39 +110,58 @@ def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
         raise
 
 
-def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:
-    """Write labels as a PNG.
+@contextlib.contextmanager
+def mask_file(
+    path: Path, shape: tuple[int, int], classes: ClassTable, values: MaskValues = ()
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Give a function that appends rows of labels, uint8[rows, w], to a PNG, so that the whole is never in memory.
 
     Args:
         path: the file.
-        mask_hw: uint8[h, w], 0 … k-1.
+        shape: (h, w) of the whole.
         classes: their colours.
         values: what is written for each class: k values make a grey PNG of 8 bits, or of 16 where one needs them,
             k colours an RGB one. Without them it is an indexed PNG of the labels, its palette that of the classes.
     """
-    if values:
-        wide = np.ndim(values) == 1 and max(values) > 255
-        picture = Image.fromarray(np.array(values, np.uint16 if wide else np.uint8)[mask_hw])
-        with writing_aside(path, parents=True) as aside:
-            picture.save(aside, format="PNG")
-        return
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = classes.palette
     palette[IGNORE_LABEL] = IGNORED_COLOUR
-    picture = Image.fromarray(mask_hw)
-    picture.putpalette(palette.tobytes())
-    with writing_aside(path, parents=True) as aside:
-        picture.save(aside, format="PNG")
+    wide = np.ndim(values) == 1 and max(values, default=0) > 255
+    table = np.array(values, np.uint16 if wide else np.uint8)
+    colour = INDEXED if not values else RGB if np.ndim(values) == 2 else GREY
+    with writing_aside(path, parents=True) as aside, aside.open("wb") as file:
+        png = PngRows(file, shape, colour, 16 if wide else 8, b"" if values else palette.tobytes())
+        yield lambda labels_hw: png.append(table[labels_hw] if values else labels_hw)
+        png.close()
+
+
+@contextlib.contextmanager
+def overlay_file(
+    path: Path, shape: tuple[int, int], classes: ClassTable
+) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """Give a function that appends rows, of the image and of its labels, to a PNG with the colours laid over it."""
+    with writing_aside(path, parents=True) as aside, aside.open("wb") as file:
+        png = PngRows(file, shape, RGB, level=1)
+
+        def append(image_hwc: np.ndarray, labels_hw: np.ndarray) -> None:
+            for top in range(0, len(image_hwc), ROWS_AT_ONCE):
+                rows = slice(top, top + ROWS_AT_ONCE)
+                png.append(draw_overlay(image_hwc[rows], labels_hw[rows], classes))
+
+        yield append
+        png.close()
+
+
+def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:
+    """Write all labels of an image, uint8[h, w], as `mask_file` does."""
+    with mask_file(path, mask_hw.shape, classes, values) as append_rows:
+        append_rows(mask_hw)
 
 
 def save_overlay(path: Path, image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable) -> None:
-    """Write the image with the colours of its classes laid over it; some rows at a time, to spare memory."""
-    overlay_hwc = np.empty_like(image_hwc)
-    for top in range(0, len(image_hwc), ROWS_AT_ONCE):
-        rows = slice(top, top + ROWS_AT_ONCE)
-        overlay_hwc[rows] = draw_overlay(image_hwc[rows], mask_hw[rows], classes)
-    with writing_aside(path, parents=True) as aside:
-        Image.fromarray(overlay_hwc).save(aside, format="PNG", compress_level=1)
+    """Write the image with the colours of its classes laid over it."""
+    with overlay_file(path, mask_hw.shape, classes) as append_rows:
+        append_rows(image_hwc, mask_hw)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,15 @@ from seg.data.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all
 from seg.inference.done_record import DoneRecord
-from seg.inference.output import Job, probabilities_file, save_mask, save_overlay, writing_together
+from seg.inference.output import Job, mask_file, overlay_file, probabilities_file, writing_together
 from seg.inference.predictor import Predictor
 from seg.untrusted import indented
+
+Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]
+"""(job, image uint8[h, w, 3], mask uint8[h, w])."""
+
+MAX_HELD_PIXELS = 1 << 25
+"""Of larger images no mask is held in memory."""
 
 TOLD_PER_KIND = 20
 """Files named in the remarks of each kind."""
@@ -77,8 +84,7 @@ def segment_files(
     start = time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:
         images = read_images(jobs, predictor.config.data, outcome, bar)
-        streamed = ((job, image_hwc, None) for job, image_hwc in images)
-        for job, image_hwc, mask_hw in streamed if options.probabilities else predictor.predict_many(images):
+        for job, image_hwc, mask_hw in _segmented(predictor, images, options):
             with _reporting(outcome, bar):
                 paths = options.results(job)
                 with writing_together(paths) as asides:
@@ -89,25 +95,45 @@ def segment_files(
     outcome.seconds = time.perf_counter() - start
 
 
+def _segmented(predictor: Predictor, images: Iterable[tuple[Job, np.ndarray]], options: Options) -> Segmented:
+    """Yield each image with its mask, or with None where the mask is to be written while it is computed."""
+    by_rows = itertools.groupby(images, lambda item: options.probabilities or item[1][..., 0].size > MAX_HELD_PIXELS)
+    for is_by_rows, group in by_rows:
+        yield from ((job, image_hwc, None) for job, image_hwc in group) if is_by_rows else predictor.predict_many(group)
+
+
 def _write(
     predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options, paths: Sequence[Path]
 ) -> None:
-    """Write the results of one image; the mask is made of the probabilities where those are written."""
-    if mask_hw is None:
-        mask_hw = _write_probabilities(predictor, image_hwc, paths[-1])
-    save_mask(paths[0], mask_hw, predictor.classes, options.values)
-    if options.overlay:
-        save_overlay(paths[1], image_hwc, mask_hw, predictor.classes)
+    """Write the results of one image; without a mask, its rows as they are computed."""
+    shape, classes = image_hwc.shape[:2], predictor.classes
+    with contextlib.ExitStack() as stack:
+        append_mask = stack.enter_context(mask_file(paths[0], shape, classes, options.values))
+        append_overlay = stack.enter_context(overlay_file(paths[1], shape, classes)) if options.overlay else None
+        append_probabilities = None
+        if options.probabilities:
+            file = probabilities_file(paths[-1], (*shape, len(classes)))
+            append_probabilities = stack.enter_context(file)
+        top = 0
+        for labels_hw, probabilities_hwk in _rows(predictor, image_hwc, mask_hw, options):
+            append_mask(labels_hw)
+            if append_overlay:
+                append_overlay(image_hwc[top : top + len(labels_hw)], labels_hw)
+            if append_probabilities:
+                append_probabilities(probabilities_hwk)
+            top += len(labels_hw)
 
 
-def _write_probabilities(predictor: Predictor, image_hwc: np.ndarray, path: Path) -> np.ndarray:
-    """Write the probabilities while they are computed; return the mask, uint8[h, w]."""
-    shape, mask_hw = image_hwc.shape[:2], np.empty(image_hwc.shape[:2], np.uint8)
-    with probabilities_file(path, (*shape, len(predictor.classes))) as append_rows:
+def _rows(
+    predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield labels and, if they are wanted, probabilities of an image from top to bottom."""
+    if options.probabilities:
         for band in predictor.predict_bands(image_hwc):
-            mask_hw[band.rows] = band.probabilities.argmax(-1)
-            append_rows(band.probabilities)
-    return mask_hw
+            yield band.probabilities.argmax(-1).astype(np.uint8), band.probabilities
+    else:
+        for labels_hw in [mask_hw] if mask_hw is not None else predictor.predict_rows(image_hwc):
+            yield labels_hw, None
 
 
 def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
