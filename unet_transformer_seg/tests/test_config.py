@@ -1,6 +1,7 @@
 """Configs: what is read equals what was written, and mistakes are named."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg.config import Config, DataConfig, ModelConfig
-from seg.config_reader import load_config, save_config
+from seg.config_reader import load_config, override_config, save_config
 from seg.config_rules import bottleneck_width
 from seg.errors import UserError
 
@@ -179,3 +180,27 @@ def test_a_misspelt_key_on_the_command_line_exits_with_2(write):
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: override") and "num_epochs" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("native", "native"),
+        ("0.5", 0.5),
+        ("2", 2.0),
+        ("1e-1", 0.1),
+        ("nativ", "expected one of trained, native or a number; found 'nativ'; did you mean 'native'"),
+        ("0", "expected 0.01 to 100"),
+        ("true", "expected a number, found True"),
+        ("[1]", "expected a single value"),
+    ],
+)
+def test_a_setting_can_be_a_word_or_a_number(text, found, tmp_path):
+    if isinstance(found, str) and " " in found:
+        with pytest.raises(UserError, match=re.escape(found)):
+            override_config(Config(), [f"inference.scale={text}"])
+        return
+    config = override_config(Config(), [f"inference.scale={text}"])
+    assert config.inference.scale == found
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config

@@ -14,8 +14,10 @@ from PIL import Image
 from seg import convert, infer
 from seg.cli import run_command
 from seg.config import ModelConfig, ResNetUNetConfig, TransUNetConfig
+from seg.config_reader import load_config
 from seg.inference.predictor import load_predictor
 from seg.models import build_model
+from seg.published import opening
 from seg.published.mapping import give_back
 from seg.published.milesial import milesial_pairs, with_counters
 from seg.published.opening import WHOLE_UP_TO, array_shapes
@@ -137,6 +139,44 @@ def test_other_kinds_become_a_model_folder(run, tmp_path, kind):
     assert found.keys() == arrays_of(kind).keys()
     for name, array in arrays_of(kind).items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "scale", "said"),
+    [
+        ("checkpoint_epoch5.pth", [], "native", "convert again with --scale 0.5"),
+        ("unet_carvana_scale0.5_epoch2.pth", [], 0.5, "magnified by 0.5"),
+        ("unet_carvana_scale1.0_epoch2.pth", [], "native", "taken at their own size"),
+        ("unet_carvana_scale0.5_epoch2.pth", ["--scale", "native"], "native", "taken at their own size"),
+        ("checkpoint_epoch5.pth", ["--scale", "0.25"], 0.25, "magnified by 0.25"),
+        ("checkpoint_epoch5.pth", ["--scale", "trained"], "trained", "resized to fit into 512 × 512"),
+    ],
+    ids=str,
+)
+def test_the_scale_of_a_milesial_is_its_names_or_the_options(
+    run, pth, tmp_path, no_program, monkeypatch, name, options, scale, said
+):
+    monkeypatch.setattr("seg.convert.print", lambda *text: told.extend(text), raising=False)
+    told, path = [], pth.rename(tmp_path / name)
+    assert run(convert, "--from", "milesial", path, "--out", tmp_path / "model", *options)[0] == 0
+    assert load_config(tmp_path / "model/config.yaml").inference.scale == scale
+    assert said in " ".join(told)
+
+
+def test_a_transunet_resizes_as_its_program_does_and_an_smp_does_not():
+    assert opening._scale("transunet", Path("x_scale0.5.pth")) == "trained"
+    assert opening._scale("smp", Path("x_scale0.5.pth")) == "native"
+
+
+def test_a_folder_that_was_converted_before_scales_takes_images_as_they_are(run, pth, tmp_path, no_program):
+    folder = tmp_path / "model"
+    assert run(convert, "--from", "milesial", pth, "--out", folder, "--scale", "0.5")[0] == 0
+    config = (folder / "config.yaml").read_text()
+    assert config.count("scale: 0.5") == 1
+    (folder / "config.yaml").write_text(config.replace("scale: 0.5, ", "").replace("  scale: 0.5\n", ""))
+    assert load_config(folder / "config.yaml").inference.scale == "native"
+    (folder / "origin.json").unlink()
+    assert load_config(folder / "config.yaml").inference.scale == "trained"
 
 
 def test_a_transunet_starts_from_an_npz(run, tmp_path, monkeypatch, no_program):

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from seg import export
@@ -17,7 +19,8 @@ from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TransformerConfig
 from seg.errors import UserError
-from seg.inference.model_folder import _readme, save_model_folder
+from seg.inference.folder_readme import describe_model
+from seg.inference.model_folder import save_model_folder
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
 from seg.run_dir import create_run_dir
@@ -90,7 +93,7 @@ numpy.save("probabilities.npy", numpy.asarray(probabilities))
 def test_the_readme_names_the_values_of_masks_that_are_no_class_numbers():
     classes = dataclasses.replace(CLASSES, mask_values=tuple(range(0, 10 * len(CLASSES), 10)))
     stated = ", ".join(f"{name} {10 * label}" for label, name in enumerate(CLASSES.names))
-    assert stated in _readme(CONFIG, classes) and "--values" not in _readme(CONFIG, CLASSES)
+    assert stated in describe_model(CONFIG, classes) and "--values" not in describe_model(CONFIG, CLASSES)
 
 
 def test_the_lines_of_the_readme_run_in_a_plain_jax_program(model_folder, tmp_path):
@@ -106,6 +109,45 @@ def test_the_lines_of_the_readme_run_in_a_plain_jax_program(model_folder, tmp_pa
     expected_bhwk = probabilities(Predictor(CONFIG, CLASSES, VARIABLES))
     np.testing.assert_allclose(np.load(folder / "probabilities.npy"), expected_bhwk, atol=1e-5)
     assert expected_bhwk.std() > 0.05  # else the comparison says little
+
+
+PICTURE_SCRIPT = """
+import jax.export, numpy, sys
+weights, program = None, jax.export.deserialize(bytearray(open("program", "rb").read()))
+{lines}
+assert not [name for name in sys.modules if name.split(".")[0] in ("seg", "flax")]
+numpy.save("mask.npy", mask)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fit", "inference"),
+    [("resize", {}), ("crop", {}), ("resize", {"scale": "native"}), ("resize", {"scale": 0.5})],
+    ids=str,
+)
+def test_the_readme_brings_a_picture_to_the_program_as_the_predictor_does(tmp_path, fit, inference):
+    """With a program that answers each pixel for itself, windows without overlap say what blended ones say."""
+    data = dataclasses.replace(CONFIG.data, fit=fit)
+    config = dataclasses.replace(CONFIG, data=data, inference=InferenceConfig(batch_size=1, **inference))
+
+    def probabilities_of(weights, windows_bhwc):
+        scores_bhwc = windows_bhwc.astype("float32") + 1
+        return scores_bhwc / scores_bhwc.sum(-1, keepdims=True)
+
+    shape = jax.ShapeDtypeStruct((1, 16, 24, 3), np.uint8)
+    program = jax.export.export(jax.jit(probabilities_of))(None, shape)
+    (tmp_path / "program").write_bytes(program.serialize())
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8))
+    picture = coarse.resize((70, 41), Image.Resampling.BILINEAR)
+    picture.save(tmp_path / "photo.png")
+    lines = [line[2:] for line in describe_model(config, CLASSES).splitlines() if line[:2] == "  " and line[2] != " "]
+    script = PICTURE_SCRIPT.format(lines="\n".join(lines))
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    predictor = Predictor(config, CLASSES, None, jax.jit(lambda windows: probabilities_of(None, windows)))
+    expected_hw = predictor.predict(np.array(picture))
+    found_hw = np.load(tmp_path / "mask.npy")
+    assert found_hw.shape == expected_hw.shape == (41, 70) and len(np.unique(expected_hw)) == 3
+    assert (found_hw != expected_hw).mean() < 0.005  # ties
 
 
 def test_a_changed_byte_is_found(model_folder, tmp_path):

@@ -24,18 +24,17 @@ from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
 from seg.config import Config
 from seg.config_reader import ORIGIN, save_config
-from seg.data.class_settings import mask_values
 from seg.data.fit import window_shape
 from seg.errors import UserError
 from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
+from seg.inference.folder_readme import PLATFORMS, describe_model
 from seg.inference.forward import make_forward
 from seg.models import abstract_variables, build_model
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
 COUNTERS = "num_batches_tracked"
-PLATFORMS = ("cpu", "cuda")
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -75,7 +74,7 @@ def save_model_folder(
         classes.save(partial / "classes.json")
         if origin:
             replace_json(partial / ORIGIN, origin)
-        replace_text(partial / "README.txt", _readme(config, classes))
+        replace_text(partial / "README.txt", describe_model(config, classes))
         write_checksums(partial)
 
 
@@ -181,34 +180,3 @@ def _need(*packages: str) -> None:
             f"an exported model needs {' and '.join(missing)}, not installed here: "
             "pip install 'unet-transformer-seg[export]'"
         )
-
-
-def _readme(config: Config, classes: ClassTable) -> str:
-    height, width = window_shape(config)
-    return f"""\
-A segmentation model with {len(classes)} classes: {", ".join(classes.names)}.
-
-model.stablehlo is a program of two arguments, written for {" and ".join(PLATFORMS)}:
-    weights  the arrays of weights.safetensors, by name
-    images   uint8[b, {height}, {width}, 3], RGB, any batch size b
-It returns float32[b, {height}, {width}, {len(classes)}], the probability of each class in each pixel.
-
-To run it from any jax program (pip install jax flatbuffers safetensors numpy):
-
-    import jax.export, numpy, safetensors.numpy
-    program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
-    weights = safetensors.numpy.load_file("weights.safetensors")
-    images = numpy.zeros((1, {height}, {width}, 3), numpy.uint8)
-    probabilities = program.call(weights, images)
-
-Images of any size: python -m seg.infer --model THIS_FOLDER --out RESULTS IMAGES
-{_on_mask_values(config, classes)}"""
-
-
-def _on_mask_values(config: Config, classes: ClassTable) -> str:
-    """Return a line on masks in the values of the training data, where these are not the numbers of the classes."""
-    values = classes.mask_values or mask_values(config.data, len(classes))
-    if not values:
-        return ""
-    stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=True))
-    return f"With --values source, masks hold what those of the training data held: {stated}.\n"
