@@ -18,7 +18,6 @@ from faulting.tiny_run import finish_whole
 from PIL import Image
 
 from seg.config import ModelConfig
-from seg.inference.done_record import RECORD
 from seg.published.mapping import give_back
 from seg.published.milesial import milesial_pairs
 from seg.published.opening import array_shapes
@@ -208,8 +207,7 @@ def try_mistake(place: Path, mistake: Mistake) -> tuple[dict, list[str]]:
     if mistake.code:  # what goes on may write
         faults += [f"changed or gone: {name}" for name in before if after.get(name) != before[name]]
         faults += [f"written: {name}" for name in after.keys() - before.keys()]
-    written = (path for path in (place / WRITTEN).rglob("*") if path.is_file() and path.name != RECORD)
-    found = sorted(path.name for path in written)
+    found = sorted(path.name for path in (place / WRITTEN).rglob("*") if path.is_file())
     faults += [f"written: {found}, expected {sorted(mistake.left)}"] if found != sorted(mistake.left) else []
     said = [line for line in done.stderr.splitlines() if line.strip()]
     return {"what": mistake.what, "code": done.returncode, "seconds": round(seconds, 2), "said": said}, faults

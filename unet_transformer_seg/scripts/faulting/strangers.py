@@ -18,6 +18,7 @@ from faulting.outcome import Outcome
 from faulting.tiny_run import Start, finish_whole, run_of
 from PIL import Image
 
+from seg.inference.done_record import RECORD
 from seg.untrusted import HARMFUL
 
 SETTINGS = ("training.num_epochs=1",)
@@ -45,15 +46,15 @@ def make_strangers() -> list[Stranger]:
     of_run, of_model = f"{INFER} --run {{}}/run {{}}/in", f"{INFER} --model {{}}/model {{}}/in"
     convert = f"convert --out {{}}/{WRITTEN} --from smp {{}}/w.pth"
     strangers = [
-        Stranger(Mistake("names that steer", of_run, ("not safe",), 0, SAFE[3:]), names),
-        Stranger(Mistake("one name too long", of_run, ("too long", "1 of 3"), 2, ("a.png", LONG)), too_long),
-        Stranger(Mistake("planted links", of_run, (), 0, (*PLANTED, "a.png")), links),
+        Stranger(Mistake("names that steer", of_run, ("not safe",), 0, (RECORD, *SAFE[3:])), names),
+        Stranger(Mistake("one name too long", of_run, ("too long", "1 of 3"), 2, (RECORD, "a.png", LONG)), too_long),
+        Stranger(Mistake("planted links", of_run, (), 0, (RECORD, *PLANTED, "a.png")), links),
         Stranger(Mistake("a link out of the results", of_run, ("leads out",)), folder_link),
         Stranger(Mistake("a pipe as an image", f"{of_run}/pipe.png", ("pipe or a device",)), pipe("in/pipe.png")),
         Stranger(Mistake("a pipe as weights", convert, ("pipe or a device",)), pipe("w.pth")),
     ]
     for name, safe in zip(NAMES[:3], SAFE[:3], strict=True):
-        mistake = Mistake(f"the name {name}", f"{of_run}/{name}", ("not safe",), 0, (safe,))
+        mistake = Mistake(f"the name {name}", f"{of_run}/{name}", ("not safe",), 0, (RECORD, safe))
         strangers.append(Stranger(mistake, named(name)))
     for name in ("config.yaml", "classes.json", "checksums.txt"):
         strangers.append(Stranger(Mistake(f"a pipe as {name}", of_model, (name,)), pipe(f"model/{name}")))
