@@ -179,6 +179,16 @@ def test_samples_that_are_no_numbers_are_named_with_their_place(value, shown, tm
     refused(path, rf"expected samples in −1…1, found {shown} at 5.000 s")
 
 
+def test_floats_in_the_scale_of_16_bits_are_refused_and_a_loud_mix_is_not(tmp_path):
+    path, wave = tmp_path / "a.wav", np.sin(np.arange(1600, dtype=np.float32))
+    soundfile.write(path, wave * 20_000, 16_000, subtype="FLOAT")
+    refused(path, "divide them by 32768")
+    soundfile.write(path, soundfile.read(path)[0] / 32768, 16_000, subtype="FLOAT")
+    assert np.abs(read_audio(path, 16_000)).max() < 1
+    soundfile.write(path, wave * 4, 16_000, subtype="FLOAT")
+    assert np.abs(read_audio(path, 16_000)).max() > 3
+
+
 @pytest.mark.parametrize("suffix", ["wav", "rf64", "flac", "ogg", "opus", "mp3"])
 def test_a_truncated_file_is_named(suffix, tmp_path):
     options = {"opus": {"format": "OGG", "subtype": "OPUS"}, "rf64": {"format": "RF64", "subtype": "PCM_16"}}

@@ -32,8 +32,8 @@ MAX_SAMPLES = 1 << 30
 """Decoded for one array, all channels counted, and as many in the array: an hour of six channels at 48 kHz. Silence is
 packed a thousandfold, so that neither the size of a file nor its seconds bound the work."""
 
-MAX_PEAK = 1e6
-"""Floating-point samples beyond it would overflow in the filterbank; full scale is 1, and 32,768 by mistake."""
+MAX_PEAK = 64.0
+"""Largest magnitude of a floating-point sample. Full scale is 1; a mix may pass it, but not by 36 dB."""
 
 MP3_FRAME = 1152
 """Samples by which the length in the header of an MP3 file may be wrong."""
@@ -262,12 +262,16 @@ def _beyond(path: Path, place_s: float, end_s: float) -> UserError:
 
 
 def _check_samples(path: Path, block_nc: np.ndarray, start_s: float, rate_hz: int) -> None:
-    """Refuse samples that would make every later number NaN."""
+    """Refuse samples that are no numbers, or of another scale than −1…1."""
     bad_n = ~(np.abs(block_nc) <= MAX_PEAK).all(axis=1)
     if bad_n.any():
         place = int(bad_n.argmax())
         value = next(v for v in block_nc[place] if not abs(v) <= MAX_PEAK)
-        raise UserError(f"{path}: expected samples in −1…1, found {value:g} at {start_s + place / rate_hz:.3f} s")
+        scale = "; if they are 16-bit numbers written as floats, divide them by 32768"
+        raise UserError(
+            f"{path}: expected samples in −1…1, found {value:g} at {start_s + place / rate_hz:.3f} s"
+            f"{scale if abs(value) <= 32768 else ''}"
+        )
 
 
 def _choose_mixing(path: Path, channel: int, span: Span) -> Mixing:
