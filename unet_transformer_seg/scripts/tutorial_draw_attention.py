@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from seg.cli import run_command
 from seg.data import build_dataset
@@ -67,7 +68,7 @@ def choose_image(predictor: Predictor, files: list[str], index: int) -> tuple[st
         if not 0 <= index < len(dataset):
             raise UserError(f"--index: expected 0 to {len(dataset) - 1}, found {index}")
         name, image_hwc = dataset[index].name, dataset[index].image
-    _, (rows, columns) = token_grid(predictor.config.model, image_hwc.shape[:2])
+    _, (rows, columns) = token_grid(predictor.config.model, predictor.bring(image_hwc).shape[:2])
     if rows * columns > MAX_TOKENS:
         raise UserError(f"{name}: {rows} × {columns} tokens are more than {MAX_TOKENS}; take a smaller image")
     return name, image_hwc
@@ -106,7 +107,11 @@ def main() -> None:
     files = [text for text in arguments.inputs if text not in overrides]
     predictor = load_predictor(arguments.run or arguments.model, overrides=overrides)
     name, image_hwc = choose_image(predictor, files, arguments.index)
-    mask_hw = predictor.predict(image_hwc)
+    mask_hw, image_hwc = predictor.predict(image_hwc), predictor.bring(image_hwc)
+    if mask_hw.shape != image_hwc.shape[:2]:
+        print(f"{name}: segmented and drawn at {image_hwc.shape[0]} × {image_hwc.shape[1]}; pixels are counted there")
+        mask = Image.fromarray(mask_hw).resize(image_hwc.shape[1::-1], Image.Resampling.NEAREST)
+        mask_hw = np.asarray(mask)
     pixels = [tuple(pixel) for pixel in arguments.at or choose_pixels(mask_hw)]
     maps_plahw = attention_maps(predictor, image_hwc, pixels)
     stride, (rows, columns) = token_grid(predictor.config.model, image_hwc.shape[:2])
