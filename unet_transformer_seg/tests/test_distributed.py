@@ -4,13 +4,17 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seg import train
+from seg.config import Config
 from seg.errors import PeerLostError, UserError
 from seg.training import distributed
-from seg.training.distributed import check_agreement, explain_lost_peer, from_main, is_main
+from seg.training.distributed import check_agreement, explain_lost_peer, from_main, is_main, sum_over_processes
+from seg.training.evaluate import StoppableStep
+from seg.training.step import FILLER
 
 
 def test_one_process_is_the_first_and_agrees_with_itself():
@@ -70,3 +74,41 @@ def test_the_coordinator_listens_at_its_own_address(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "0:4000")
     distributed.initialize("10.1.2.3:4000", 2, 0)
     assert given["coordinator_bind_address"] == "0:4000"
+
+
+def test_counts_of_processes_are_added_up_in_64_bits(monkeypatch):
+    counts_kk = np.array([[2**40, 1], [0, 7]])
+    assert sum_over_processes(counts_kk) is counts_kk
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", lambda x: np.asarray(jnp.stack([x, x])))
+    np.testing.assert_array_equal(sum_over_processes(counts_kk), 2 * counts_kk)
+
+
+class FakeSetup(types.SimpleNamespace):
+    config, rows, flags = Config(), 2, {False: 0}
+
+    def put_batch(self, batch, _names):
+        return batch
+
+
+@pytest.mark.parametrize("own_windows", [0, 2])
+def test_a_process_takes_part_in_evaluation_until_no_other_has_a_window_left(monkeypatch, own_windows):
+    """The other process has three calls to make; the step tells all how many samples are no filler."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    others, seen = iter([1, 1, 1, 0, 0]), []
+
+    def eval_step(_variables, batch, _flag):
+        seen.append(batch["image"].shape)
+        return {
+            "stop": 0,
+            "busy": next(others) + int((batch["role"] != FILLER).sum()),
+            "probabilities_bhwk": batch["image"],
+        }
+
+    supervisor = types.SimpleNamespace(urgent=lambda: False, beat=lambda: None)
+    setup = FakeSetup(placement=types.SimpleNamespace(local_rows=lambda array: array))
+    step = StoppableStep(setup, None, supervisor, eval_step)
+    for _ in range(own_windows):
+        assert len(step.answer(np.zeros((1, 64, 64, 3), np.uint8))) == 1
+    step.finish()
+    assert seen == [(2, 64, 64, 3)] * 4

@@ -19,8 +19,8 @@ from seg.models.resnet_v2 import DOWNSAMPLING
 def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
     """Return what the tokens that hold the pixels attend to, block by block and head by head.
 
-    The image is computed whole, as it is; `Predictor.bring` brings it to the size at which it is segmented. Memory grows
-    with the square of the number of tokens.
+    The image is computed whole, as it is; `Predictor.bring` brings it to the size at which it is segmented. Memory
+    grows with the square of the number of tokens.
 
     Args:
         predictor: a model with a transformer.
