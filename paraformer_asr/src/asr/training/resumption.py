@@ -63,8 +63,8 @@ class Resumption:
         self._differences = file_differences(run, self.record) if self.record else {}
         if edits := list_changes(before, on_disk):
             self._differences["config"] = [f"{run.config_file} was edited: {edit}" for edit in edits]
+        self._refuse_differences()  # first: a file that was cut short is damage, not a wish for other settings
         check_changes(self.changes, run.path)
-        self._refuse_differences()
 
     def compare(self, setup: Setup) -> None:
         """Compare the data.

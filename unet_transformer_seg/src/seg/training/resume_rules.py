@@ -38,7 +38,7 @@ FREE = _keys(
     training.keep_checkpoints training.num_sample_pictures training.on_non_finite training.watchdog_minutes
     training.compile_cache training.tensorboard
     mesh.data mesh.fsdp
-    inference.tile inference.whole_up_to inference.overlap inference.batch_size inference.mirror
+    inference.scale inference.tile inference.whole_up_to inference.overlap inference.batch_size inference.mirror
     """
 )
 
