@@ -101,7 +101,7 @@ def _file_kind(name: str, samples: list[bytes], read: Callable[[Path], object], 
 
     def write(rng: random.Random, samples: list[bytes], folder: Path) -> list[str]:
         write_changed(rng, folder / name, change_text(rng, rng.choice(samples), WORDS[name], samples))
-        return [str(folder / name)]
+        return [str(folder / name), f"holds no {name}"]
 
     return Kind(name, share, lambda folder: samples, write, lambda folder: read(folder / name))
 
