@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
+from seg.config_reader import load_config, save_config
 from seg.data.fit import fit_sample, fitted_shape, labels_at, most_probable, predicted_shape, resize_bands
-from seg.inference.predictor import Predictor
+from seg.inference.predictor import Predictor, explain_old_scale
 from seg.inference.scoring import score_samples
 from seg.training.compiled import CompiledStep
 from seg.training.evaluate import evaluate
@@ -155,3 +156,14 @@ def test_probabilities_in_bands_are_those_resized_in_one_piece(target, monkeypat
 def test_of_equal_probabilities_the_first_class_is_taken():
     probabilities_khw = np.array([[[0.2, 0.4, 0.3]], [[0.4, 0.4, 0.3]], [[0.4, 0.2, 0.4]]], np.float32)
     assert most_probable(probabilities_khw).tolist() == [[1, 0, 2]]
+
+
+def test_a_model_from_before_the_setting_says_how_it_is_read_now(tmp_path):
+    file = tmp_path / "config.yaml"
+    save_config(Config(data=DataConfig(size=(48, 64))), file)
+    assert explain_old_scale(tmp_path, load_config(file)) == ""
+    file.write_text(file.read_text().replace("  scale: trained\n", ""))
+    line = explain_old_scale(tmp_path, load_config(file))
+    assert "resized into 48×64" in line and "inference.scale=native" in line
+    assert explain_old_scale(tmp_path, load_config(file, ["inference.scale=native"])) == ""
+    assert explain_old_scale(tmp_path, load_config(file, ["data.fit=crop"])) == ""

@@ -79,13 +79,15 @@ def main() -> int:
 
     from seg.data import build_dataset
     from seg.inference import eval_report, scoring
-    from seg.inference.predictor import load_predictor
+    from seg.inference.predictor import explain_old_scale, load_predictor
     from seg.metrics import compute_metrics, format_table, warn_never_predicted
 
     dataset = build_dataset(config.data, arguments.split, config.seed)
     if arguments.run and arguments.split != "train" and arguments.overrides:
         warn_of_trained_images(dataset, load_config(source / "config.yaml").data)
     predictor = load_predictor(source, arguments.checkpoint, overrides)
+    if line := explain_old_scale(source, predictor.config):
+        print(line, file=sys.stderr)
     classes = predictor.classes
     scoring.check_classes(dataset.classes, classes)
     folder, start = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}"), time.perf_counter()

@@ -96,7 +96,7 @@ def main() -> int:
     from seg.data.image_names import find_unreadable
     from seg.inference.done_record import DoneRecord
     from seg.inference.output import plan_jobs
-    from seg.inference.predictor import load_predictor
+    from seg.inference.predictor import explain_old_scale, load_predictor
     from seg.inference.segment_files import Options, Outcome, segment_files
 
     jobs = plan_jobs(inputs, arguments.out)
@@ -109,6 +109,8 @@ def main() -> int:
     for link in [link for path in inputs for link in folder_links(path)]:
         print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     predictor = load_predictor(folder, arguments.checkpoint, overrides)
+    if line := explain_old_scale(folder, predictor.config):
+        print(line, file=sys.stderr)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
     options = Options(not arguments.no_overlay, arguments.probabilities, values)
     record = DoneRecord(arguments.out, digest_predictor(predictor, options))

@@ -31,6 +31,8 @@ from seg.models import build_model
 
 Tag = TypeVar("Tag")
 
+MAX_CONFIG_BYTES = 1 << 20
+
 Windows = Callable[[np.ndarray], jax.Array | np.ndarray]
 """windows uint8[b, h, w, 3] → probabilities float32[b, h, w, k]."""
 
@@ -246,3 +248,15 @@ def load_predictor(folder: str | Path, which: str = "best", overrides: Sequence[
     variables = restore_variables(folder / "checkpoints", which)
     check_variables(variables, config, folder)
     return Predictor(config, classes, variables)
+
+
+def explain_old_scale(folder: Path, config: Config) -> str:
+    """Return how a model from before `inference.scale` is read now, where that is not as it was read then; else ""."""
+    text = read_bounded(folder / "config.yaml", MAX_CONFIG_BYTES).decode("utf-8", "replace")
+    if config.data.fit != "resize" or config.inference.scale != "trained" or "scale: trained" in text:
+        return ""
+    height, width = config.data.size
+    return (
+        f"{folder}: made by an earlier version; images are now resized into {height}×{width}, as in its training, and "
+        "masks brought back to their size (inference.scale=native takes images as they are, as that version did)"
+    )
