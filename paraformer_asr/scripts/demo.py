@@ -30,7 +30,7 @@ def run(module: str, *arguments: str | Path) -> None:
 def write_new_sounds(folder: Path) -> None:
     """Write generated utterances of a seed that no split uses, and what they say."""
     from asr.config import Config
-    from asr.config_reader import load_config
+    from asr.config.reader import load_config
     from asr.data.toy_seq2seq import ToySeq2Seq
 
     folder.mkdir(parents=True, exist_ok=True)

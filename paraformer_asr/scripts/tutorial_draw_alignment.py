@@ -15,7 +15,7 @@ import numpy as np
 
 from asr.cli import run_command
 from asr.config import Config
-from asr.config_reader import load_config
+from asr.config.reader import load_config
 from asr.data import Utterance, build_dataset
 from asr.data.audio import read_audio
 from asr.errors import UserError

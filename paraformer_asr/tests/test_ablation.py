@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asr.cli import run_command
-from asr.config_reader import load_config
+from asr.config.reader import load_config
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu" / "ablate_an4.py"
 

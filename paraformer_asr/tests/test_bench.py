@@ -19,13 +19,13 @@ from asr.data.frontend import make_frontend, num_feature_frames
 from asr.data.loader import TrainLoader
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
-from asr.inference import untrained
 from asr.inference.shapes import Shape
-from asr.training import measure as measuring
-from asr.training import measurement as measured
-from asr.training.flops import count_flops
-from asr.training.measurement import BatchSize, Measurement
-from asr.training.mesh import build_placement
+from asr.profiling import benchmark as measuring
+from asr.profiling import measurement as measured
+from asr.profiling import random_model as untrained
+from asr.profiling.flops import count_flops
+from asr.profiling.measurement import BatchSize, Measurement
+from asr.training.sharding import build_placement
 
 SMALL = Config(
     features=FeaturesConfig(num_mels=8, lfr_m=1, lfr_n=2),
@@ -40,7 +40,7 @@ SIZE = BatchSize(utterances=2, seconds=1.0, tokens=10)
 
 
 def load_peer():
-    path = Path(__file__).parents[1] / "scripts" / "bench_peer.py"
+    path = Path(__file__).parent / "stress" / "bench_peer.py"
     spec = importlib.util.spec_from_file_location("bench_peer", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

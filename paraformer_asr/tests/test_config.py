@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.config import AugmentConfig, Config, DataConfig, EncoderConfig, FeaturesConfig, ModelConfig
-from asr.config_reader import load_config, save_config
+from asr.config.reader import load_config, save_config
 from asr.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

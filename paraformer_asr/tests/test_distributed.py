@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from asr import train
+from asr import distributed, train
+from asr.distributed import check_agreement, explain_lost_peer, from_main, is_main
 from asr.errors import PeerLostError, UserError
-from asr.training import distributed
-from asr.training.distributed import check_agreement, explain_lost_peer, from_main, is_main
 
 
 def test_one_process_is_the_first_and_agrees_with_itself():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from asr.config import Config
-from asr.config_reader import load_config
+from asr.config.reader import load_config
 from asr.models import build_model, count_parameters
 
 PROJECT = Path(__file__).parents[1]

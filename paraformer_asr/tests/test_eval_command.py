@@ -37,7 +37,7 @@ from asr.inference.shapes import Shape
 from asr.inference.transcriber import Transcriber, load_parts
 from asr.metrics import ErrorCounts, bootstrap_interval, character_errors, count_errors, sum_counts, word_errors
 from asr.models import build_model
-from asr.run_dir import create_run_dir
+from asr.record.run_dir import create_run_dir
 
 BASE = Config(
     features=FeaturesConfig(num_mels=10, sample_rate_hz=8000),

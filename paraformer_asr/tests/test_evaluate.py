@@ -10,9 +10,9 @@ from asr.config import Config, LossConfig, TokenizerConfig, TrainingConfig
 from asr.data.tokenizer import END_ID
 from asr.data.tokenizer_building import build_tokenizer
 from asr.training.evaluate import evaluate
-from asr.training.interruption import Interruption
 from asr.training.setup import with_selection
-from asr.training.supervision import Supervisor
+from asr.watch.interruption import Interruption
+from asr.watch.supervisor import Supervisor
 
 TOKENIZER = build_tokenizer(TokenizerConfig(text_case="lower"), ["a b c d"])
 TEXTS = ["AB  cd", "a", "b b"]

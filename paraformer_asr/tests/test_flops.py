@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from asr.training.flops import count_flops
+from asr.profiling.flops import count_flops
 
 
 def test_a_product_of_matrices():

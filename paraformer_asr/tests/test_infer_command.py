@@ -35,7 +35,7 @@ from asr.inference.shapes import Shape
 from asr.inference.transcribe_files import Outcome, transcribe_files
 from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
 from asr.models import build_model
-from asr.run_dir import create_run_dir
+from asr.record.run_dir import create_run_dir
 from asr.untrusted import HARMFUL
 
 RATE = 8000

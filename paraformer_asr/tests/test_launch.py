@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from asr.config_reader import load_config
+from asr.config.reader import load_config
 from asr.errors import EXIT_HANG, EXIT_NON_FINITE, EXIT_PEER_LOST, EXIT_TERMINATED, EXIT_UNFINISHED, EXIT_USER_ERROR
 from asr.models import build_model, count_parameters
 from asr.train import check_distributed, parse_arguments, read_config

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asr.compiler import MemoryNeed, give_back_freed, plan_memory
 from asr.config import (
     Config,
     DataConfig,
@@ -18,9 +19,9 @@ from asr.config import (
     TrainingConfig,
 )
 from asr.data.bucketing import BatchShape
-from asr.training import dry_run, memory
-from asr.training.memory import MemoryNeed, describe_savings, format_bytes, is_out_of_memory, plan_memory, savings
-from asr.training.process_memory import give_back_freed, resident_bytes
+from asr.profiling import dry_run, memory
+from asr.profiling.memory import describe_savings, format_bytes, is_out_of_memory, savings
+from asr.profiling.process_memory import resident_bytes
 
 SIZES = {"num_heads": 2, "ffn_width": 16}
 CONFIG = Config(

@@ -33,7 +33,7 @@ from asr.inference.model_folder import load_weights, save_model_folder
 from asr.inference.shapes import Shape
 from asr.inference.transcriber import Transcriber, load_transcriber
 from asr.models import build_model
-from asr.run_dir import create_run_dir
+from asr.record.run_dir import create_run_dir
 
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, LossConfig, ModelConfig, PredictorConfig
-from asr.config_reader import load_start_config
+from asr.config.reader import load_start_config
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError

@@ -14,13 +14,13 @@ from PIL import Image
 from asr.config import Config, TrainingConfig
 from asr.errors import UserError
 from asr.metrics import ErrorCounts
-from asr.run_dir import RunDir
-from asr.training import progress as progress_module
-from asr.training import report as report_module
-from asr.training.curves import draw_curves
-from asr.training.evaluate import Aligned, Evaluation, Transcribed
-from asr.training.progress import ProgressLine
-from asr.training.report import COLUMNS, Report, close_logging, open_log_file, read_rows, setup_logging
+from asr.record import progress_bar as progress_module
+from asr.record import report as report_module
+from asr.record.curves import draw_curves
+from asr.record.evaluation import Aligned, Evaluation, Transcribed
+from asr.record.progress_bar import ProgressLine
+from asr.record.report import COLUMNS, Report, close_logging, open_log_file, read_rows, setup_logging
+from asr.record.run_dir import RunDir
 
 LOG = logging.getLogger("asr")
 STEP = {"loss": 0.5, "quantity": 0.1, "grad_norm": 2.0}

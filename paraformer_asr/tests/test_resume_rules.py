@@ -3,9 +3,9 @@
 import pytest
 
 from asr.config import Config
-from asr.config_reader import override_config
+from asr.config.reader import override_config
 from asr.errors import UserError
-from asr.training.resume_rules import (
+from asr.record.resume_rules import (
     FREE,
     LENGTH,
     REFUSED,
@@ -18,7 +18,7 @@ from asr.training.resume_rules import (
 
 
 def test_every_field_has_exactly_one_rule():
-    """A new field of `asr.config` is added to one of the three tables of `asr.training.resume_rules`."""
+    """A new field of `asr.config` is added to one of the three tables of `asr.record.resume_rules`."""
     rules = [*FREE, *LENGTH, *REFUSED]
     assert sorted(rules) == sorted(flatten(Config()))
 

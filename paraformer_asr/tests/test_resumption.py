@@ -9,13 +9,13 @@ import pytest
 import soundfile
 
 from asr import train as command
-from asr.config_reader import load_config, override_config
+from asr.config.reader import load_config, override_config
 from asr.data.fingerprint import describe_differences, print_of, take_fingerprint
 from asr.data.manifest_dataset import ManifestDataset
 from asr.errors import UserError
-from asr.run_dir import RunDir
+from asr.record.record_file import load_own_config, read_record_file
+from asr.record.run_dir import RunDir
 from asr.training import resumption as resumption_module
-from asr.training.record_file import load_own_config, read_record_file
 
 CONFIG = """
 name: small

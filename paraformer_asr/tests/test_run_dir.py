@@ -11,11 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-from asr import run_dir
 from asr.config import Config, DataConfig, FeaturesConfig, ModelConfig, TokenizerConfig
 from asr.data.cmvn import Cmvn
 from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import UserError
+from asr.record import run_dir
 
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["die Straße", "中文"])
 CMVN = Cmvn(np.linspace(-3, 1 / 3, 4, dtype=np.float32), np.array([0.1, 1 / 7, 3e-9, 2.5e8], np.float32))

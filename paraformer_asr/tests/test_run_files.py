@@ -8,8 +8,8 @@ import pytest
 
 from asr import train as command
 from asr.errors import UserError
-from asr.training.report import read_rows
-from asr.training.run_files import APPENDED, FOLDERS, READ_OR_REPLACED
+from asr.record.report import read_rows
+from asr.record.run_files import APPENDED, FOLDERS, READ_OR_REPLACED
 
 CONFIG = """
 name: small

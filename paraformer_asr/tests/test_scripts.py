@@ -18,7 +18,7 @@ from asr.checkpoints import CheckpointStore
 from asr.config import Config, DataConfig, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig, ToyConfig
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.models import build_model
-from asr.run_dir import create_run_dir
+from asr.record.run_dir import create_run_dir
 
 PROJECT = Path(__file__).parents[1]
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from asr.signals import ENDING, EXIT_CODES, exit_code_of, listen, restore_handlers
-from asr.training import interruption as interruption_module
-from asr.training.interruption import Interruption
-from asr.training.supervision import Supervisor
+from asr.watch import interruption as interruption_module
+from asr.watch.interruption import Interruption
+from asr.watch.supervisor import Supervisor
 
 
 def send(number):
@@ -82,9 +82,9 @@ COMMAND = """
 import os, signal, sys, time
 from pathlib import Path
 from asr.cli import run_command, run_training_command
-from asr.training.interruption import Interruption
-from asr.training.progress import write_above_line
-from asr.training.supervision import Supervisor
+from asr.watch.interruption import Interruption
+from asr.record.progress_bar import write_above_line
+from asr.watch.supervisor import Supervisor
 
 for number in (signal.SIGHUP, signal.SIGUSR2):  # whatever the test itself was started with
     signal.signal(number, signal.SIG_DFL)

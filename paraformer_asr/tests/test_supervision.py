@@ -11,9 +11,9 @@ import time
 import pytest
 
 from asr.errors import EXIT_HANG, EXIT_INTERRUPTED, EXIT_PEER_LOST, EXIT_TERMINATED, EXIT_USER_ERROR, UserError
-from asr.training.interruption import Interruption, StopRequestedError, Waiting
-from asr.training.run_lock import LOCK_NAME, only_process
-from asr.training.supervision import STACKS_NAME, Supervisor
+from asr.watch.interruption import Interruption, StopRequestedError, Waiting
+from asr.watch.run_lock import LOCK_NAME, only_process
+from asr.watch.supervisor import STACKS_NAME, Supervisor
 
 
 def test_waiting_gives_the_result_or_the_error():
@@ -63,8 +63,8 @@ def test_the_error_of_the_run_is_raised_in_the_main_thread():
 WATCHED = """
 import sys, time
 from pathlib import Path
-from asr.training.interruption import Interruption
-from asr.training.supervision import Supervisor
+from asr.watch.interruption import Interruption
+from asr.watch.supervisor import Supervisor
 
 def work():
     supervisor.run_path = Path(sys.argv[1])
@@ -164,7 +164,7 @@ def test_a_run_directory_that_cannot_be_written_to_is_named(tmp_path):
 
 GUARDED = """
 import os, signal, sys, time
-from asr.training.guardian import run_guarded
+from asr.watch.parent_process import run_guarded
 
 def work(tell_run_path):
     tell_run_path("runs/one")

@@ -7,11 +7,11 @@ import types
 import pytest
 
 from asr.config import Config, TokenizerConfig
-from asr.config_reader import override_config
+from asr.config.reader import override_config
 from asr.data.tokenizer import Tokenizer, with_special_tokens
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
-from asr.training.text_coverage import check_texts
+from asr.record.text_coverage import check_texts
 
 UPPER = with_special_tokens("ABCDEHLO▁")
 

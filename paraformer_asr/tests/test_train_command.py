@@ -17,9 +17,9 @@ import pytest
 import soundfile
 
 from asr.checkpoints import restore_variables
-from asr.config_reader import load_config, override_config
+from asr.config.reader import load_config, override_config
 from asr.errors import UserError
-from asr.run_dir import load_run
+from asr.record.run_dir import load_run
 from asr.training import run as training_run
 from asr.training.setup import build_setup
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from asr.config import Config, InferenceConfig
-from asr.config_reader import load_config, override_config, save_config
+from asr.config.reader import load_config, override_config, save_config
 from asr.data.frontend import make_augment
 from asr.errors import UserError
 from asr.infer import note_on_lengths

@@ -28,7 +28,7 @@ from asr.inference.shapes import Shape, make_ladder, plan_shapes, row_counts
 from asr.inference.transcriber import WINDOW_BATCHES, Transcriber, load_transcriber
 from asr.inference.words import make_tokens, make_words, needs_space
 from asr.models import build_model
-from asr.run_dir import create_run_dir
+from asr.record.run_dir import create_run_dir
 
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(

@@ -13,14 +13,14 @@ import yaml
 from asr.checkpoints import CheckpointStore
 from asr.checkpoints.arrays import named_arrays
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig, TokenizerConfig, ToyConfig
-from asr.config_reader import load_config, load_start_config, save_config
+from asr.config.reader import load_config, load_start_config, save_config
 from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer_building import build_tokenizer
 from asr.errors import UserError
 from asr.inference.model_folder import save_model_folder
 from asr.models import build_model
-from asr.run_dir import create_run_dir
+from asr.record.run_dir import create_run_dir
 from asr.train import load_initial, read_config
 from asr.training.setup import build_setup
 from asr.training.state import TrainState, init_state

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from seg.config import Config, DataConfig
-from seg.config_reader import override_config
+from seg.config.reader import override_config
 
 SETTING = r"data\.(\w+): (\[\]|\{\}|\[.*?\](?!\s*[,\]])|\{.*?\}|[-\w]+)"
 SUGGESTION = re.compile(rf"\b[Ss]et ({SETTING}(?: and {SETTING})*)")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from seg.cli import run_command
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu" / "ablate_camvid.py"
 

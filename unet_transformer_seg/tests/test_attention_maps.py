@@ -21,7 +21,7 @@ from seg.models import build_model
 from seg.models.unet import Encoder, prepare_image
 from seg.models.unet_transformer import Positions, map_to_tokens
 from seg.pictures import lay_heat, mark_pixel
-from seg.run_dir import create_run_dir
+from seg.record.run_dir import create_run_dir
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "tutorial_draw_attention.py"
 TRANSFORMER = TransformerConfig(num_layers=2, num_heads=2, dropout=0.0)

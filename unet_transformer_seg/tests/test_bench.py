@@ -13,8 +13,8 @@ import pytest
 from seg import bench
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, ToyConfig, TrainingConfig
 from seg.errors import UserError
-from seg.training import measure as measuring
-from seg.training.measurement import PEAK_FLOPS, Measurement
+from seg.profiling import benchmark as measuring
+from seg.profiling.measurement import PEAK_FLOPS, Measurement
 
 SMALL = Config(
     model=ModelConfig(name="unet", num_classes=3, base_width=8, depth=1),
@@ -25,7 +25,7 @@ SMALL = Config(
 
 
 def load_peer():
-    path = Path(__file__).parents[1] / "scripts" / "bench_peer.py"
+    path = Path(__file__).parent / "stress" / "bench_peer.py"
     spec = importlib.util.spec_from_file_location("bench_peer", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

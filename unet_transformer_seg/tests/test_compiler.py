@@ -7,7 +7,6 @@ import pytest
 from seg import compiler
 from seg.compiler import CONVOLUTIONS_BY_EIGEN, compiler_options
 from seg.ops.conv import conv2d
-from seg.training import compiled
 
 
 @pytest.fixture
@@ -54,9 +53,9 @@ def test_other_devices_than_a_cpu_are_given_nothing(cpu_info, monkeypatch):
 
 
 def test_programs_of_training_are_compiled_with_the_options(monkeypatch):
-    monkeypatch.setattr(compiled, "compiler_options", lambda: {"xla_cpu_has_no_such_option": "1"})
+    monkeypatch.setattr(compiler, "compiler_options", lambda: {"xla_cpu_has_no_such_option": "1"})
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_has_no_such_option"):
-        compiled.compile_program(jax.jit(lambda x: x + 1), 1.0)
+        compiler.compile_program(jax.jit(lambda x: x + 1), 1.0)
 
 
 def test_an_option_that_no_compiler_has_is_recognised():

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg.config import Config, DataConfig, ModelConfig
-from seg.config_reader import load_config, override_config, save_config
-from seg.config_rules import bottleneck_width
+from seg.config.reader import load_config, override_config, save_config
+from seg.config.rules import bottleneck_width
 from seg.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -14,7 +14,7 @@ from PIL import Image
 from seg import convert, infer
 from seg.cli import run_command
 from seg.config import ModelConfig, ResNetUNetConfig, TransUNetConfig
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.inference.predictor import load_predictor
 from seg.models import build_model
 from seg.published import opening

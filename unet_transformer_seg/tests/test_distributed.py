@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg import train
+from seg import distributed, train
 from seg.config import Config
+from seg.distributed import check_agreement, explain_lost_peer, from_main, is_main, sum_over_processes
 from seg.errors import PeerLostError, UserError
-from seg.training import distributed
-from seg.training.distributed import check_agreement, explain_lost_peer, from_main, is_main, sum_over_processes
 from seg.training.evaluate import StoppableStep
 from seg.training.step import FILLER
 

@@ -19,7 +19,7 @@ from seg.inference.predictor import Predictor
 from seg.inference.scoring import SampleScore, count_pairs, pick_extremes
 from seg.metrics import compute_metrics, confusion_matrix
 from seg.models import build_model
-from seg.run_dir import create_run_dir
+from seg.record.run_dir import create_run_dir
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 SIZES = [(16, 24), (10, 24), (16, 24), (40, 30)]

@@ -16,14 +16,14 @@ from seg.checkpoints import CheckpointStore
 from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
-from seg.config_reader import override_config
+from seg.config.reader import override_config
 from seg.errors import UserError
 from seg.inference.done_record import RECORD
 from seg.inference.output import overlay_file, plan_jobs, probabilities_file, save_mask, save_overlay, writing_together
 from seg.inference.predictor import Predictor
 from seg.models import build_model
 from seg.pictures import draw_overlay
-from seg.run_dir import create_run_dir
+from seg.record.run_dir import create_run_dir
 from seg.untrusted import HARMFUL
 
 CLASSES = make_class_table(("sky", "road", "tree"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.errors import EXIT_HANG, EXIT_NON_FINITE, EXIT_PEER_LOST, EXIT_TERMINATED, EXIT_UNFINISHED, EXIT_USER_ERROR
 from seg.models import abstract_variables, count_parameters
 from seg.train import check_distributed, parse_arguments, read_config

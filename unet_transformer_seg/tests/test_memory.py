@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seg.compiler import MemoryNeed, give_back_freed, plan_memory
 from seg.config import Config, DataConfig, ModelConfig, ToyConfig, TrainingConfig
-from seg.training import dry_run, memory
-from seg.training.memory import MemoryNeed, describe_savings, format_bytes, is_out_of_memory, plan_memory, savings
-from seg.training.process_memory import give_back_freed, resident_bytes
+from seg.profiling import dry_run, memory
+from seg.profiling.memory import describe_savings, format_bytes, is_out_of_memory, savings
+from seg.profiling.process_memory import resident_bytes
 
 CONFIG = Config(
     model=ModelConfig(name="unet", base_width=4, depth=1),

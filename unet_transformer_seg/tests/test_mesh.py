@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from seg.config import MeshConfig
 from seg.errors import UserError
-from seg.training.mesh import Placement, build_placement, describe_devices
+from seg.training.sharding import Placement, build_placement, describe_devices
 
 
 def spec(shape, fsdp):
@@ -47,7 +47,7 @@ def test_one_device_is_named_by_its_kind():
 EIGHT = """
 import jax, numpy as np
 from seg.config import MeshConfig
-from seg.training.mesh import build_placement, describe_devices
+from seg.training.sharding import build_placement, describe_devices
 placement = build_placement(MeshConfig(fsdp=4))
 assert describe_devices(placement) == "8 × cpu in 1 process(es), data 2 × fsdp 4"
 whole = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)

@@ -23,7 +23,7 @@ from seg.inference.folder_readme import describe_model
 from seg.inference.model_folder import save_model_folder
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
-from seg.run_dir import create_run_dir
+from seg.record.run_dir import create_run_dir
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 CONFIG = Config(

@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
-from seg.config_reader import load_config, save_config
+from seg.config.reader import load_config, save_config
 from seg.data.fit import fit_sample, fitted_shape, labels_at, most_probable, predicted_shape, resize_bands
 from seg.inference.predictor import Predictor, explain_old_scale
 from seg.inference.scoring import score_samples
 from seg.training.compiled import CompiledStep
 from seg.training.evaluate import evaluate
-from seg.training.interruption import Interruption
 from seg.training.setup import build_setup
-from seg.training.supervision import Supervisor
+from seg.watch.interruption import Interruption
+from seg.watch.supervisor import Supervisor
 
 SIZE = (16, 24)
 SHAPES = [(16, 24), (48, 72), (40, 40), (9, 7), (16, 10), (30, 24), (16, 24)]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from seg.config_reader import load_config, override_config
+from seg.config.reader import load_config, override_config
 from seg.data import build_dataset
 from seg.data.image_file import read_mask
 from seg.data.image_names import find_images

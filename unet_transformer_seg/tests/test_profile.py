@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from seg.training.profile import OPERATIONS_NAME, WARM_UP_STEPS, StepTrace
+from seg.profiling.trace import OPERATIONS_NAME, WARM_UP_STEPS, StepTrace
 
 
 class Head(nn.Module):

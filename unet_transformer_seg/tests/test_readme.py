@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.models import abstract_variables
 
 README = Path(__file__).parents[1] / "README.md"

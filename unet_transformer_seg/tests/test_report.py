@@ -15,13 +15,13 @@ from seg.classes import make_class_table
 from seg.config import Config, TrainingConfig
 from seg.errors import UserError
 from seg.metrics import compute_metrics
-from seg.run_dir import RunDir
-from seg.training import progress as progress_module
-from seg.training import report as report_module
-from seg.training.curves import draw_curves
-from seg.training.evaluate import Evaluation
-from seg.training.progress import ProgressLine
-from seg.training.report import COLUMNS, Report, close_logging, read_rows, setup_logging
+from seg.record import progress_bar as progress_module
+from seg.record import report as report_module
+from seg.record.curves import draw_curves
+from seg.record.evaluation import Evaluation
+from seg.record.progress_bar import ProgressLine
+from seg.record.report import COLUMNS, Report, close_logging, read_rows, setup_logging
+from seg.record.run_dir import RunDir
 
 CLASSES = make_class_table(("background", "circle", "star"))
 MATRIX = np.array([[50, 5, 0], [10, 35, 0], [0, 0, 0]], np.int64)  # no star: its scores are NaN

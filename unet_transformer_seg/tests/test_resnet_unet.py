@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seg.config import Config, ModelConfig, ResNetUNetConfig
-from seg.config_rules import check_config
+from seg.config.rules import check_config
 from seg.errors import UserError
 from seg.models import ResNetUNet, build_model, count_parameters
 from seg.models.layers import Conv

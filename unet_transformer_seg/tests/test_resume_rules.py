@@ -3,9 +3,9 @@
 import pytest
 
 from seg.config import Config
-from seg.config_reader import override_config
+from seg.config.reader import override_config
 from seg.errors import UserError
-from seg.training.resume_rules import (
+from seg.record.resume_rules import (
     FREE,
     LENGTH,
     REFUSED,
@@ -18,7 +18,7 @@ from seg.training.resume_rules import (
 
 
 def test_every_field_has_exactly_one_rule():
-    """A new field of `seg.config` is added to one of the three tables of `seg.training.resume_rules`."""
+    """A new field of `seg.config` is added to one of the three tables of `seg.record.resume_rules`."""
     rules = [*FREE, *LENGTH, *REFUSED]
     assert sorted(rules) == sorted(flatten(Config()))
 

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from seg import train as command
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.data.fingerprint import describe_differences, print_of, take_fingerprint
 from seg.data.image_folder import ImageFolder
 from seg.errors import UserError
-from seg.run_dir import RunDir
+from seg.record.record_file import load_own_config, read_record_file
+from seg.record.run_dir import RunDir
 from seg.training import resumption as resumption_module
-from seg.training.record_file import load_own_config, read_record_file
 
 CONFIG = """
 name: small

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from seg import run_dir
 from seg.classes import make_class_table
 from seg.compiler import compiler_options
 from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
+from seg.record import run_dir
 
 CLASSES = make_class_table(("background", "circle", "Straße"))
 

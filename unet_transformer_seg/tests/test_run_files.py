@@ -8,8 +8,8 @@ import pytest
 
 from seg import train as command
 from seg.errors import UserError
-from seg.training.report import read_rows
-from seg.training.run_files import APPENDED, FOLDERS, READ_OR_REPLACED
+from seg.record.report import read_rows
+from seg.record.run_files import APPENDED, FOLDERS, READ_OR_REPLACED
 
 CONFIG = """
 name: small

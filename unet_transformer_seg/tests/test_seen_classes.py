@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from seg.training import seen_classes
-from seg.training.seen_classes import SeenClasses
+from seg.record import seen_classes
+from seg.record.seen_classes import SeenClasses
 
 NAMES = ("sky", "road", "tree", "car")
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from seg.signals import ENDING, EXIT_CODES, exit_code_of, listen, restore_handlers
-from seg.training import interruption as interruption_module
-from seg.training.interruption import Interruption
-from seg.training.supervision import Supervisor
+from seg.watch import interruption as interruption_module
+from seg.watch.interruption import Interruption
+from seg.watch.supervisor import Supervisor
 
 
 def send(number):
@@ -82,9 +82,9 @@ COMMAND = """
 import os, signal, sys, time
 from pathlib import Path
 from seg.cli import run_command, run_training_command
-from seg.training.interruption import Interruption
-from seg.training.progress import write_above_line
-from seg.training.supervision import Supervisor
+from seg.watch.interruption import Interruption
+from seg.record.progress_bar import write_above_line
+from seg.watch.supervisor import Supervisor
 
 for number in (signal.SIGHUP, signal.SIGUSR2):  # whatever the test itself was started with
     signal.signal(number, signal.SIG_DFL)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seg import check
 from seg.config import DataConfig
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.data import group_pattern
 from seg.data.group_pattern import find_groups
 from seg.data.splits import divide, find_split

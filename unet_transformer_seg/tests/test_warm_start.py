@@ -14,11 +14,11 @@ from seg.checkpoints import CheckpointStore
 from seg.checkpoints.arrays import named_arrays
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, ModelConfig, TransformerConfig
-from seg.config_reader import load_config, load_start_config, save_config
+from seg.config.reader import load_config, load_start_config, save_config
 from seg.errors import UserError
 from seg.inference.model_folder import save_model_folder
 from seg.models import build_model
-from seg.run_dir import create_run_dir
+from seg.record.run_dir import create_run_dir
 from seg.train import load_initial, read_config
 from seg.training.state import TrainState, init_state
 from seg.training.warm_start import InitialModel, plan_warm_start

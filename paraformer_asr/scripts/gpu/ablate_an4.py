@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from asr.cli import run_command
-from asr.config_reader import load_config
+from asr.config.reader import load_config
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
 
 PROJECT = Path(__file__).resolve().parents[2]

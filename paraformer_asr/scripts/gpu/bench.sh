@@ -64,13 +64,13 @@ measure_all() {
     bench train_small --batch "$train_batch" --dtype bfloat16 $small
     bench frontend --mode frontend --batch "$train_batch"
 
-    do_once sounds "${LIMIT_S:-230}" python scripts/generated_sounds.py "$out/sounds" --num $num_sounds --seconds $seconds
+    do_once sounds "${LIMIT_S:-230}" python tests/stress/generated_sounds.py "$out/sounds" --num $num_sounds --seconds $seconds
     read="$large $data training.batch_seconds=$((train_batch * seconds))"
     bench input --mode input $read
     bench train_with_input --with-input $read
     bench train_with_input_no_speeds --with-input $read data.augment.speeds=[1.0]
     batch=${batches##* }
-    do_once growth "${LIMIT_S:-400}" python scripts/measure_growth.py --json "$out/growth.json" --max-minutes 4 \
+    do_once growth "${LIMIT_S:-400}" python tests/stress/measure_growth.py --json "$out/growth.json" --max-minutes 4 \
         --batch "$batch" --seconds $lengths --batches $batches --batch-seconds "${lengths%% *}" $large
 
     if ! "$peer_python" -c "import torch, funasr" >/dev/null 2>&1; then
@@ -91,7 +91,7 @@ measure_all() {
 peer() {
     name=$1
     shift
-    do_once "$name" "${LIMIT_S:-450}" python scripts/bench_peer.py --json "$out/$name.json" "$@"
+    do_once "$name" "${LIMIT_S:-450}" python tests/stress/bench_peer.py --json "$out/$name.json" "$@"
 }
 
 measure_all

@@ -24,7 +24,7 @@ else
 fi
 
 # The trace begins with the eleventh step: by then all is compiled (one bucket: one shape) and the input read ahead.
-do_once sounds "${LIMIT_S:-230}" python scripts/generated_sounds.py "$out/sounds" --num $num_sounds --seconds $seconds
+do_once sounds "${LIMIT_S:-230}" python tests/stress/generated_sounds.py "$out/sounds" --num $num_sounds --seconds $seconds
 # shellcheck disable=SC2086  # a list of settings, none of which has a blank
 for dtype in float32 bfloat16; do
     do_once "$dtype" "${LIMIT_S:-400}" python -m asr.train --config configs/paraformer_large.yaml --profile $traced \

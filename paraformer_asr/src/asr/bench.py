@@ -11,7 +11,7 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
-from asr.config_reader import load_start_config, override_config
+from asr.config.reader import load_start_config, override_config
 from asr.errors import EXIT_OK, UserError
 from asr.files import replace_json
 
@@ -117,10 +117,10 @@ def measure_transcriber(config: Config, size, num_steps: int):
     import numpy as np
 
     from asr.inference.shapes import Shape
-    from asr.inference.untrained import build_untrained_transcriber
     from asr.models import count_parameters
-    from asr.training.measurement import Measurement, memory_in_use
-    from asr.training.process_memory import forget_peak
+    from asr.profiling.measurement import Measurement, memory_in_use
+    from asr.profiling.process_memory import forget_peak
+    from asr.profiling.random_model import build_untrained_transcriber
 
     inference = dataclasses.replace(config.inference, batch_size=size.utterances)
     transcriber = build_untrained_transcriber(dataclasses.replace(config, inference=inference))
@@ -151,8 +151,8 @@ def main() -> int:
     arguments = parse_arguments()
     config = read_config(arguments)
 
-    from asr.run_dir import describe_environment  # imports jax: after the config was found good
-    from asr.training.measure import BatchSize, measure
+    from asr.profiling.benchmark import BatchSize, measure
+    from asr.record.run_dir import describe_environment  # imports jax: after the config was found good
 
     size = BatchSize(arguments.batch, arguments.seconds, arguments.tokens)
     if arguments.mode == "transcribe":

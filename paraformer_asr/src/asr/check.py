@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.config import Config
-from asr.config_reader import load_start_config
+from asr.config.reader import load_start_config
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.untrusted import indented
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from asr.cli import run_command
-from asr.config_reader import override_config
+from asr.config.reader import override_config
 from asr.errors import EXIT_OK
 from asr.funasr_folder import WEIGHTS
 from asr.published.funasr_config import make_funasr_config, read_funasr_config, read_settings

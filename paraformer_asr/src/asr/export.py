@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from asr.cli import run_command
-from asr.config_reader import load_config
+from asr.config.reader import load_config
 from asr.errors import EXIT_OK
 
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from asr.config.safe_yaml import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
 from asr.untrusted import escaped, shown
-from asr.yaml_text import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 
 WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
 SEG_DICT, CMVN = "seg_dict", "am.mvn"

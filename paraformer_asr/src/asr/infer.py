@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr.cli import run_command
-from asr.config_reader import to_plain
+from asr.config.reader import to_plain
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.file_names import folder_links
 from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES

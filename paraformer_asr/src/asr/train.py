@@ -7,12 +7,12 @@ from pathlib import Path
 
 from asr.cli import run_training_command
 from asr.config import Config
-from asr.config_reader import load_start_config, override_config, to_plain
+from asr.config.reader import load_start_config, override_config, to_plain
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from asr.record.record_file import ALLOWED_NAMES, load_own_config
+from asr.record.resume_rules import keep_decided
 from asr.signals import EXIT_CODES
-from asr.training.guardian import run_guarded
-from asr.training.record_file import ALLOWED_NAMES, load_own_config
-from asr.training.resume_rules import keep_decided
+from asr.watch.parent_process import run_guarded
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -124,11 +124,11 @@ def check_distributed(arguments: argparse.Namespace) -> None:
 def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable[[str], None] | None = None) -> int:
     """Train, or tell what training would need, in this process; return the exit code."""
     if arguments.distributed:
-        from asr.training.distributed import initialize
+        from asr.distributed import initialize
 
         initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     if arguments.dry_run:
-        from asr.training.dry_run import describe_run
+        from asr.profiling.dry_run import describe_run
 
         print(describe_run(config))
         return EXIT_OK

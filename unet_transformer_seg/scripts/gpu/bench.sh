@@ -34,7 +34,7 @@ bench() {
 # beside NAME MODE: the U-Net of 31 million parameters here and in PyTorch (channels last, bfloat16, compiled).
 beside() {
     if python -c "import torch" 2> /dev/null; then
-        piece "$1" python scripts/bench_peer.py --mode "$2" --batch "$few" --size "$side" "$side" --dtype bfloat16 \
+        piece "$1" python tests/stress/bench_peer.py --mode "$2" --batch "$few" --size "$side" "$side" --dtype bfloat16 \
             $compile --steps "$steps" --pairs 2 --json "$out/$1.json"
     else
         echo "$1 is left out: torch is not installed"
@@ -45,7 +45,7 @@ beside() {
 growth() {
     name=$1 kind=$2
     shift 2
-    piece "$name" sh -c "python scripts/measure_growth.py --kinds $kind $* --window $side --windows $few --seconds $seconds \
+    piece "$name" sh -c "python tests/stress/measure_growth.py --kinds $kind $* --window $side --windows $few --seconds $seconds \
         --steps $steps --dtype bfloat16 --json '$out/$name.points' --picture '$out/$name.png' $unet &&
         mv '$out/$name.points' '$out/$name.json'"
 }

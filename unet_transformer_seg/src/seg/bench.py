@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seg.cli import run_command
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
-from seg.config_reader import load_start_config, override_config
+from seg.config.reader import load_start_config, override_config
 from seg.errors import EXIT_OK, UserError
 from seg.files import replace_json
 
@@ -106,8 +106,8 @@ def main() -> int:
     arguments = parse_arguments()
     config = read_config(arguments)
 
-    from seg.run_dir import describe_environment  # imports jax: after the config was found good
-    from seg.training.measure import measure
+    from seg.profiling.benchmark import measure
+    from seg.record.run_dir import describe_environment  # imports jax: after the config was found good
 
     numbers = measure(config, arguments.mode, arguments.steps, arguments.with_input).summary()
     print(format_summary(numbers))

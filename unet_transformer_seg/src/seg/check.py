@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seg.cli import run_command
 from seg.config import Config
-from seg.config_reader import load_start_config
+from seg.config.reader import load_start_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.files import naming_the_file
 from seg.untrusted import indented

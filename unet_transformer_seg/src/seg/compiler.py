@@ -1,7 +1,11 @@
 """What the compiler is told beyond the program; it changes no answer beyond rounding."""
 
+import contextlib
+import ctypes
+import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,3 +50,52 @@ def _knows(options: dict[str, str]) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
+    """Return the jitted function compiled for these arguments (arrays or their shapes), and keep nothing else.
+
+    The compiler frees hundreds of megabytes when it is done, which would stay with the process for its whole life:
+    380 of the 820 MB that it has after compiling the step of the U-Net with 31 million parameters.
+    """
+    compiled = function.lower(*arguments).compile(compiler_options=compiler_options())
+    give_back_freed()
+    return compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes on each device, as the compiler plans them.
+
+    Attributes:
+        arguments: state and batch.
+        workspace: activations, gradients and whatever else lives during the step only.
+        results: the new state; where it takes the place of the old one it is not counted.
+    """
+
+    arguments: int
+    workspace: int
+    results: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.arguments + self.workspace + self.results
+
+
+def plan_memory(program: Any) -> MemoryNeed | None:
+    """Return what a compiled program needs, or None where the compiler does not tell."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    return MemoryNeed(
+        arguments=analysis.argument_size_in_bytes,
+        workspace=analysis.temp_size_in_bytes,
+        results=max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0),
+    )
+
+
+def give_back_freed() -> None:
+    """Return freed memory to the system, see malloc_trim(3); without effect where the C library has no such call."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no handle, no such function, no handle on Windows
+        ctypes.CDLL(None).malloc_trim(0)

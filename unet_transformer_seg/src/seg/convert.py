@@ -5,7 +5,7 @@ from pathlib import Path
 
 from seg.cli import SCALE_HELP, SCALES, run_command
 from seg.config import Config
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.errors import EXIT_OK, UserError
 from seg.files import naming_the_file
 
@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     """Write the model folder of published weights."""
-    from seg.config_reader import override_config
+    from seg.config.reader import override_config
     from seg.inference.model_folder import check_target, save_model_folder
     from seg.published.opening import array_shapes, open_published
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg.cli import run_command
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.errors import EXIT_OK, UserError
 
 

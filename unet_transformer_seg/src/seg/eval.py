@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from seg.cli import SCALE_HELP, SCALES, run_command
 from seg.config import DataConfig
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from seg.cli import SCALE_HELP, SCALES, run_command
-from seg.config_reader import load_config, to_plain
+from seg.config.reader import load_config, to_plain
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.file_names import folder_links
 from seg.untrusted import indented

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from seg.cli import run_training_command
 from seg.config import Config
-from seg.config_reader import load_start_config, override_config, to_plain
+from seg.config.reader import load_start_config, override_config, to_plain
 from seg.errors import EXIT_OK, EXIT_UNFINISHED, UserError
+from seg.record.record_file import ALLOWED_NAMES, load_own_config
+from seg.record.resume_rules import keep_decided
 from seg.signals import EXIT_CODES
-from seg.training.guardian import run_guarded
-from seg.training.record_file import ALLOWED_NAMES, load_own_config
-from seg.training.resume_rules import keep_decided
+from seg.watch.parent_process import run_guarded
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -123,11 +123,11 @@ def check_distributed(arguments: argparse.Namespace) -> None:
 def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable[[str], None] | None = None) -> int:
     """Train, or tell what training would need, in this process; return the exit code."""
     if arguments.distributed:
-        from seg.training.distributed import initialize
+        from seg.distributed import initialize
 
         initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
     if arguments.dry_run:
-        from seg.training.dry_run import describe_run
+        from seg.profiling.dry_run import describe_run
 
         print(describe_run(config))
         return EXIT_OK

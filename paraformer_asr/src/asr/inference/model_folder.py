@@ -22,7 +22,7 @@ import jax
 from asr.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from asr.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from asr.config import Config
-from asr.config_reader import save_config
+from asr.config.reader import save_config
 from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.tokenizer import Tokenizer

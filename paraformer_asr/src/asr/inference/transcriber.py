@@ -15,7 +15,7 @@ import numpy as np
 
 from asr.checkpoints import restore_variables
 from asr.config import Config, ModelConfig
-from asr.config_reader import load_config, override_config
+from asr.config.reader import load_config, override_config
 from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn, num_feature_frames
 from asr.data.tokenizer import Tokenizer, load_tokenizer

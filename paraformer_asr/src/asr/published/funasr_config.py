@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from asr.config import Config
-from asr.config_reader import load_config, override_config
-from asr.config_rules import check_config
+from asr.config.reader import load_config, override_config
+from asr.config.rules import check_config
 from asr.errors import UserError
 from asr.funasr_folder import (
     CONFIG,
@@ -51,7 +51,7 @@ def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
         overrides: changes as `key=value`.
 
     Raises:
-        UserError: as `asr.config_reader.load_config` and `read_funasr_config`.
+        UserError: as `asr.config.reader.load_config` and `read_funasr_config`.
     """
     if is_funasr_folder(folder):
         return override_config(read_funasr_config(folder), overrides)

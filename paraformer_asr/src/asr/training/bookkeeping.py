@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from asr.errors import UserError
-from asr.run_dir import RunDir
+from asr.record.run_dir import RunDir
 
 
 @dataclasses.dataclass

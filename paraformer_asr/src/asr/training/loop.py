@@ -12,27 +12,28 @@ import jax
 import numpy as np
 
 from asr.checkpoints import CheckpointStore
+from asr.distributed import explain_lost_peer, is_main
 from asr.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, UserError
 from asr.models import count_parameters
-from asr.run_dir import RunDir, describe_environment
+from asr.profiling.memory import explain_out_of_memory, is_out_of_memory
+from asr.profiling.trace import StepTrace
+from asr.record.evaluation import Evaluation
+from asr.record.past_evaluations import check_begun_only
+from asr.record.progress_bar import ProgressLine
+from asr.record.report import Report
+from asr.record.run_dir import RunDir, describe_environment
 from asr.training.bookkeeping import Progress, has_checkpoint, read_progress
 from asr.training.compiled import CompiledStep
 from asr.training.diagnosis import diagnose, name_items
-from asr.training.distributed import explain_lost_peer, is_main
-from asr.training.evaluate import Evaluation, evaluate
-from asr.training.interruption import StopRequestedError
-from asr.training.memory import explain_out_of_memory, is_out_of_memory
-from asr.training.mesh import describe_devices
+from asr.training.evaluate import evaluate
 from asr.training.parameter_groups import describe_groups, has_groups
-from asr.training.past_evaluations import check_begun_only
-from asr.training.profile import StepTrace
-from asr.training.progress import ProgressLine
-from asr.training.report import Report
 from asr.training.reproducer import save_reproducer
 from asr.training.resumption import Resumption
 from asr.training.setup import Setup
+from asr.training.sharding import describe_devices
 from asr.training.state import TrainState
-from asr.training.supervision import Supervisor
+from asr.watch.interruption import StopRequestedError
+from asr.watch.supervisor import Supervisor
 
 log = logging.getLogger("asr")
 

@@ -9,10 +9,10 @@ from jax.experimental import multihost_utils
 
 from asr.checkpoints.arrays import describe_arrays, named_arrays, read_arrays, write_arrays
 from asr.checkpoints.manifest import DamagedCheckpointError, read_manifest, verify_files, write_manifest
+from asr.distributed import is_main
 from asr.errors import UserError
 from asr.files import open_file
-from asr.run_dir import RunDir
-from asr.training.distributed import is_main
+from asr.record.run_dir import RunDir
 from asr.training.setup import Setup
 from asr.training.state import TrainState
 

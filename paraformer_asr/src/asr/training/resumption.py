@@ -6,15 +6,14 @@ import time
 from collections.abc import Collection
 
 from asr.config import Config
-from asr.config_reader import config_text, read_config_text, save_config, to_plain
+from asr.config.reader import config_text, read_config_text, save_config, to_plain
 from asr.data.fingerprint import take_fingerprint
+from asr.distributed import is_main
 from asr.errors import UserError
-from asr.run_dir import RunDir, load_run
-from asr.training.distributed import is_main
-from asr.training.optimizer import build_schedule
-from asr.training.record_file import RECORD_NAME, read_config_file
-from asr.training.resume_rules import BESIDES_TRAINING, LENGTH, check_changes, list_changes
-from asr.training.run_record import (
+from asr.record.record_file import RECORD_NAME, read_config_file
+from asr.record.resume_rules import BESIDES_TRAINING, LENGTH, check_changes, list_changes
+from asr.record.run_dir import RunDir, load_run
+from asr.record.run_record import (
     RunRecord,
     data_differences,
     file_differences,
@@ -22,6 +21,7 @@ from asr.training.run_record import (
     make_record,
     save_record,
 )
+from asr.training.optimizer import build_schedule
 from asr.training.setup import Setup
 
 log = logging.getLogger("asr")

@@ -9,20 +9,20 @@ from pathlib import Path
 import jax
 
 from asr.config import Config
-from asr.config_reader import to_plain
-from asr.run_dir import RunDir, create_run_dir, load_run, open_run_dir
+from asr.config.reader import to_plain
+from asr.distributed import check_agreement, from_main, is_main
+from asr.record.report import close_logging, open_log_file, setup_logging
+from asr.record.run_dir import RunDir, create_run_dir, load_run, open_run_dir
+from asr.record.run_files import check_run_files
+from asr.record.tensorboard import require_tensorboard
 from asr.training.bookkeeping import has_checkpoint, list_checkpoints
-from asr.training.distributed import check_agreement, from_main, is_main
-from asr.training.interruption import Interruption
 from asr.training.loop import Training
-from asr.training.report import close_logging, open_log_file, setup_logging
 from asr.training.resumption import Resumption, record_start
-from asr.training.run_files import check_run_files
-from asr.training.run_lock import only_process
 from asr.training.setup import Setup, build_setup
-from asr.training.supervision import Supervisor
-from asr.training.tensorboard import require_tensorboard
 from asr.training.warm_start import InitialModel
+from asr.watch.interruption import Interruption
+from asr.watch.run_lock import only_process
+from asr.watch.supervisor import Supervisor
 
 log = logging.getLogger("asr")
 
@@ -42,7 +42,7 @@ def train(
     Args:
         config: the settings, or those of the run to be resumed.
         resume: directory of the run to go on with; without it a new one is made.
-        allow_changed: names of what may be other than the run was made of, see `asr.training.run_record`.
+        allow_changed: names of what may be other than the run was made of, see `asr.record.run_record`.
         load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
         max_minutes: save and stop after so many minutes.
         profile_steps: number of steps to trace with the jax profiler.

@@ -23,14 +23,14 @@ from asr.data.tokenizer import Tokenizer
 from asr.data.tokenizer_building import choose_tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, build_model
+from asr.record.text_coverage import check_texts
 from asr.training.frozen import FrozenParts
 from asr.training.guard import make_guarded_step, make_stoppable_eval
-from asr.training.mesh import GatheredParameters, Placement, build_placement
 from asr.training.optimizer import build_optimizer, build_schedule
 from asr.training.parameter_groups import check_groups, has_groups
+from asr.training.sharding import GatheredParameters, Placement, build_placement
 from asr.training.state import TrainState, init_state
 from asr.training.step import make_eval_step, make_train_step
-from asr.training.text_coverage import check_texts
 from asr.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 log = logging.getLogger("asr")

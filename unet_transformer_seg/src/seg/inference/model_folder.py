@@ -23,7 +23,7 @@ from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arr
 from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
 from seg.config import Config
-from seg.config_reader import ORIGIN, save_config
+from seg.config.reader import ORIGIN, save_config
 from seg.data.fit import window_shape
 from seg.errors import UserError
 from seg.files import appearing, read_bounded, replace_json, replace_text

@@ -16,7 +16,7 @@ from seg.checkpoints import restore_variables
 from seg.classes import ClassTable, MaskValues, load_class_table
 from seg.compiler import compiler_options
 from seg.config import Config
-from seg.config_reader import load_config
+from seg.config.reader import load_config
 from seg.data.class_settings import mask_values
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
 from seg.data.fit import most_probable as most_probable_on_host

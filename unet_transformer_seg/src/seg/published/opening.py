@@ -14,7 +14,7 @@ import numpy as np
 from seg.checkpoints.arrays import describe_arrays, named_arrays
 from seg.classes import ClassTable, make_class_table
 from seg.config import Config, DataConfig, ModelConfig
-from seg.config_rules import check_config, check_ranges
+from seg.config.rules import check_config, check_ranges
 from seg.errors import UserError
 from seg.models import abstract_variables
 from seg.published import milesial, r50_vit, smp, transunet

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from seg.errors import UserError
-from seg.run_dir import RunDir
+from seg.record.run_dir import RunDir
 
 
 @dataclasses.dataclass

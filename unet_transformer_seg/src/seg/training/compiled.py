@@ -5,20 +5,8 @@ from typing import Any
 
 import jax
 
-from seg.compiler import compiler_options
-from seg.training.process_memory import give_back_freed
-from seg.training.supervision import Supervisor
-
-
-def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
-    """Return the jitted function compiled for these arguments (arrays or their shapes), and keep nothing else.
-
-    The compiler frees hundreds of megabytes when it is done, which would stay with the process for its whole life:
-    380 of the 820 MB that it has after compiling the step of the U-Net with 31 million parameters.
-    """
-    compiled = function.lower(*arguments).compile(compiler_options=compiler_options())
-    give_back_freed()
-    return compiled
+from seg.compiler import compile_program
+from seg.watch.supervisor import Supervisor
 
 
 class CompiledStep:

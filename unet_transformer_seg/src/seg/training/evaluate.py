@@ -17,31 +17,17 @@ import numpy as np
 from seg.classes import IGNORE_LABEL
 from seg.data.fit import fitted_shape, is_answered_in_training, is_fitted, labels_at, window_for
 from seg.data.loader import Batch, iterate_eval
-from seg.metrics import SegMetrics, compute_metrics, count_pairs
-from seg.training.distributed import is_main, sum_over_processes
-from seg.training.interruption import StopRequestedError
+from seg.distributed import is_main, sum_over_processes
+from seg.metrics import compute_metrics, count_pairs
+from seg.record.evaluation import Evaluation
 from seg.training.setup import ON_DEVICE, Setup
 from seg.training.state import TrainState
 from seg.training.step import COUNTED, FILLER, PREDICTED
-from seg.training.supervision import Supervisor
+from seg.watch.interruption import StopRequestedError
+from seg.watch.supervisor import Supervisor
 
 MAX_PICTURE_SIDE = 1024
 """Longest side of a sample that is kept for a picture, in pixels."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What one pass found.
-
-    Attributes:
-        loss: mean of the batches' losses at the data size, weighted by their number of samples.
-        metrics: from one confusion matrix, summed over the whole split, each sample at its own size.
-        samples: the first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]), large ones thinned out.
-    """
-
-    loss: float
-    metrics: SegMetrics
-    samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def evaluate(

@@ -12,28 +12,29 @@ import jax
 import numpy as np
 
 from seg.checkpoints import CheckpointStore
+from seg.distributed import explain_lost_peer, is_main
 from seg.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, UserError
 from seg.models import count_parameters
-from seg.run_dir import RunDir, describe_environment
+from seg.profiling.memory import explain_out_of_memory, is_out_of_memory
+from seg.profiling.trace import StepTrace
+from seg.record.evaluation import Evaluation
+from seg.record.past_evaluations import check_begun_only
+from seg.record.progress_bar import ProgressLine
+from seg.record.report import Report
+from seg.record.run_dir import RunDir, describe_environment
+from seg.record.seen_classes import SeenClasses
 from seg.training.bookkeeping import Progress, has_checkpoint, read_progress
 from seg.training.compiled import CompiledStep
 from seg.training.diagnosis import diagnose
-from seg.training.distributed import explain_lost_peer, is_main
-from seg.training.evaluate import Evaluation, evaluate
-from seg.training.interruption import StopRequestedError
-from seg.training.memory import explain_out_of_memory, is_out_of_memory
-from seg.training.mesh import describe_devices
+from seg.training.evaluate import evaluate
 from seg.training.parameter_groups import describe_groups, has_groups
-from seg.training.past_evaluations import check_begun_only
-from seg.training.profile import StepTrace
-from seg.training.progress import ProgressLine
-from seg.training.report import Report
 from seg.training.reproducer import save_reproducer
 from seg.training.resumption import Resumption
-from seg.training.seen_classes import SeenClasses
 from seg.training.setup import Setup
+from seg.training.sharding import describe_devices
 from seg.training.state import TrainState
-from seg.training.supervision import Supervisor
+from seg.watch.interruption import StopRequestedError
+from seg.watch.supervisor import Supervisor
 
 log = logging.getLogger("seg")
 

@@ -9,10 +9,10 @@ from jax.experimental import multihost_utils
 
 from seg.checkpoints.arrays import describe_arrays, named_arrays, read_arrays, write_arrays
 from seg.checkpoints.manifest import DamagedCheckpointError, read_manifest, verify_files, write_manifest
+from seg.distributed import is_main
 from seg.errors import UserError
 from seg.files import open_file
-from seg.run_dir import RunDir
-from seg.training.distributed import is_main
+from seg.record.run_dir import RunDir
 from seg.training.setup import Setup
 from seg.training.state import TrainState
 

@@ -6,15 +6,14 @@ import time
 from collections.abc import Collection
 
 from seg.config import Config
-from seg.config_reader import config_text, read_config_text, save_config, to_plain
+from seg.config.reader import config_text, read_config_text, save_config, to_plain
 from seg.data.fingerprint import take_fingerprint
+from seg.distributed import is_main
 from seg.errors import UserError
-from seg.run_dir import RunDir, load_run
-from seg.training.distributed import is_main
-from seg.training.optimizer import build_schedule
-from seg.training.record_file import RECORD_NAME, read_config_file
-from seg.training.resume_rules import BESIDES_TRAINING, LENGTH, check_changes, list_changes
-from seg.training.run_record import (
+from seg.record.record_file import RECORD_NAME, read_config_file
+from seg.record.resume_rules import BESIDES_TRAINING, LENGTH, check_changes, list_changes
+from seg.record.run_dir import RunDir, load_run
+from seg.record.run_record import (
     RunRecord,
     data_differences,
     file_differences,
@@ -22,6 +21,7 @@ from seg.training.run_record import (
     make_record,
     save_record,
 )
+from seg.training.optimizer import build_schedule
 from seg.training.setup import Setup
 
 log = logging.getLogger("seg")

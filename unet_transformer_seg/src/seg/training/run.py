@@ -9,20 +9,20 @@ from pathlib import Path
 import jax
 
 from seg.config import Config
-from seg.config_reader import to_plain
-from seg.run_dir import RunDir, create_run_dir, open_run_dir
+from seg.config.reader import to_plain
+from seg.distributed import check_agreement, from_main, is_main
+from seg.record.report import close_logging, setup_logging
+from seg.record.run_dir import RunDir, create_run_dir, open_run_dir
+from seg.record.run_files import check_run_files
+from seg.record.tensorboard import require_tensorboard
 from seg.training.bookkeeping import has_checkpoint, list_checkpoints
-from seg.training.distributed import check_agreement, from_main, is_main
-from seg.training.interruption import Interruption
 from seg.training.loop import Training
-from seg.training.report import close_logging, setup_logging
 from seg.training.resumption import Resumption, record_start
-from seg.training.run_files import check_run_files
-from seg.training.run_lock import only_process
 from seg.training.setup import Setup, build_setup
-from seg.training.supervision import Supervisor
-from seg.training.tensorboard import require_tensorboard
 from seg.training.warm_start import InitialModel
+from seg.watch.interruption import Interruption
+from seg.watch.run_lock import only_process
+from seg.watch.supervisor import Supervisor
 
 log = logging.getLogger("seg")
 
@@ -44,7 +44,7 @@ def train(
         config: the settings, or those of the run to be resumed.
         build_predictor: makes the predictor of `seg.inference` that validates, see `seg.training.evaluate`.
         resume: directory of the run to go on with; without it a new one is made.
-        allow_changed: names of what may be other than the run was made of, see `seg.training.run_record`.
+        allow_changed: names of what may be other than the run was made of, see `seg.record.run_record`.
         load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
         max_minutes: save and stop after so many minutes.
         profile_steps: number of steps to trace with the jax profiler.

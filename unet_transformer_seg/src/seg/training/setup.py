@@ -20,9 +20,9 @@ from seg.losses import build_class_weights, build_loss
 from seg.models import abstract_variables, build_model
 from seg.training.frozen import FrozenParts
 from seg.training.guard import make_guarded_step, make_stoppable_eval
-from seg.training.mesh import GatheredParameters, Placement, build_placement
 from seg.training.optimizer import build_optimizer, build_schedule
 from seg.training.parameter_groups import check_groups, has_groups
+from seg.training.sharding import GatheredParameters, Placement, build_placement
 from seg.training.state import TrainState, init_state
 from seg.training.step import Loss, make_eval_step, make_train_step
 from seg.training.warm_start import InitialModel, WarmStart, plan_warm_start

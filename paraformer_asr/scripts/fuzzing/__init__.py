@@ -1,1 +1,0 @@
-"""Damaged and hostile inputs for every reader of the package: what `scripts/fuzz_inputs.py` tries."""

@@ -1,0 +1,57 @@
+"""Compiles programs, and plans the memory that they need."""
+
+import contextlib
+import ctypes
+import dataclasses
+from typing import Any
+
+import jax
+
+
+def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
+    """Return the jitted function compiled for these arguments (arrays or their shapes), and keep nothing else.
+
+    The compiler frees hundreds of megabytes when it is done, which would stay with the process for its whole life:
+    350 of the 2480 MB in use while SAN-M 12 × 256 with 6 decoder layers trains on batches of 64 s.
+    """
+    compiled = function.lower(*arguments).compile()
+    give_back_freed()
+    return compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes on each device, as the compiler plans them.
+
+    Attributes:
+        arguments: state and batch.
+        workspace: activations, gradients and whatever else lives during the step only.
+        results: the new state; where it takes the place of the old one it is not counted.
+    """
+
+    arguments: int
+    workspace: int
+    results: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.arguments + self.workspace + self.results
+
+
+def plan_memory(program: Any) -> MemoryNeed | None:
+    """Return what a compiled program needs, or None where the compiler does not tell."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    return MemoryNeed(
+        arguments=analysis.argument_size_in_bytes,
+        workspace=analysis.temp_size_in_bytes,
+        results=max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0),
+    )
+
+
+def give_back_freed() -> None:
+    """Return freed memory to the system, see malloc_trim(3); without effect where the C library has no such call."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no handle, no such function, no handle on Windows
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,88 @@
+"""Which settings cannot go together; each by itself was found good by `asr.config.reader`."""
+
+from asr.config import Config, FeaturesConfig, ModelConfig
+from asr.errors import UserError
+
+
+def check_config(config: Config) -> None:
+    """Refuse combinations of settings that cannot work.
+
+    Raises:
+        UserError: naming the keys involved.
+    """
+    _check_features(config.features)
+    _check_model(config.model, config.features)
+    data = config.data
+    if data.dataset != "toy_seq2seq" and not data.root:
+        raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
+    if data.min_seconds > data.max_seconds:
+        raise UserError(f"data.min_seconds {data.min_seconds} is above data.max_seconds {data.max_seconds}")
+    if not data.augment.speeds:
+        raise UserError("data.augment.speeds: expected at least one speed; [1.0] changes nothing")
+    if data.augment.noise_snr_db[0] > data.augment.noise_snr_db[1]:
+        raise UserError(f"data.augment.noise_snr_db: expected [low, high], found {list(data.augment.noise_snr_db)}")
+    if (config.tokenizer.kind in ("file", "funasr")) != bool(config.tokenizer.file):
+        raise UserError("tokenizer.file is needed with, and only with, tokenizer.kind: file or funasr")
+    _check_init(config)
+    if config.loss.ctc_weight and not config.model.ctc_head:
+        raise UserError(
+            f"loss.ctc_weight is {config.loss.ctc_weight:g}, but the model has no CTC head: set model.ctc_head: true, "
+            "or loss.ctc_weight: 0"
+        )
+    if config.model.ctc_head and not config.loss.ctc_weight:
+        raise UserError(
+            "model.ctc_head: nothing trains the head while loss.ctc_weight is 0: set loss.ctc_weight (0.3 is usual), "
+            "or model.ctc_head: false"
+        )
+    if config.inference.decoder != "cif" and not config.model.ctc_head:
+        raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
+
+
+def _check_features(features: FeaturesConfig) -> None:
+    nyquist_hz = features.sample_rate_hz / 2
+    high_hz = features.high_frequency_hz or nyquist_hz
+    if not features.low_frequency_hz < high_hz <= nyquist_hz:
+        raise UserError(
+            f"features: expected low_frequency_hz < high_frequency_hz ≤ {nyquist_hz:g} (half of sample_rate_hz), "
+            f"found {features.low_frequency_hz:g} and {high_hz:g}"
+        )
+    if (features.cmvn == "file") != bool(features.cmvn_file):
+        raise UserError("features.cmvn_file is needed with, and only with, features.cmvn: file")
+
+
+def _check_init(config: Config) -> None:
+    for key, value in (("tokenizer.kind", config.tokenizer.kind), ("features.cmvn", config.features.cmvn)):
+        if value == "init" and not config.init:
+            raise UserError(f"{key}: init is that of the model that the run begins with; name it by init=FOLDER")
+    for pattern, factor in config.optimizer.rate_factors.items():
+        if not 0 < factor <= 1000:
+            raise UserError(
+                f"optimizer.rate_factors[{pattern}]: expected a factor above 0, at most 1000, found {factor:g}; "
+                "optimizer.freeze keeps parameters as they are"
+            )
+
+
+def _check_model(model: ModelConfig, features: FeaturesConfig) -> None:
+    encoder, decoder = model.encoder, model.decoder
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        if encoder.width % part.num_heads:
+            raise UserError(
+                f"model.{name}.num_heads {part.num_heads} does not divide model.encoder.width {encoder.width}"
+            )
+        if part.kernel_size % 2 == 0:
+            raise UserError(f"model.{name}.kernel_size: expected an odd number, found {part.kernel_size}")
+        if part.attention_dropout and encoder.attention != "explicit":
+            raise UserError(f"model.{name}.attention_dropout needs model.encoder.attention: explicit")
+    if decoder.num_layers + decoder.num_memory_layers + decoder.num_ffn_layers == 0:
+        raise UserError("model.decoder: expected at least one layer of any kind")
+    if model.input_dim not in (0, features.input_dim):
+        raise UserError(
+            f"model.input_dim is {model.input_dim}, but features.num_mels · features.lfr_m = {features.input_dim}"
+        )
+    # The SAN-M encoder adds the positions to its input as it is, the others to the model width.
+    if encoder.position == "sincos" and encoder.kind == "sanm" and features.input_dim % 2:
+        raise UserError(
+            f"model.encoder.position: sincos needs an even input width, num_mels · lfr_m = {features.input_dim}"
+        )
+    if encoder.position == "sincos" and encoder.kind != "sanm" and encoder.width % 2:
+        raise UserError(f"model.encoder.position: sincos needs an even model.encoder.width, found {encoder.width}")

@@ -1,0 +1,105 @@
+"""What a step needs of memory and arithmetic, known without making it: for `--dry-run`, and when memory runs out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from asr.compiler import compile_program, plan_memory
+from asr.config import Config
+from asr.data.bucketing import BatchShape
+from asr.profiling.flops import count_flops
+from asr.training.setup import Setup, build_setup
+
+
+def largest_shape(setup: Setup) -> BatchShape:
+    """Return the shape of the batches with the most samples, padding counted."""
+    return max(setup.loader.shapes, key=lambda shape: (shape.batch_size * shape.num_samples, shape.num_samples))
+
+
+def compile_train_step(setup: Setup) -> Any:
+    """Return the train step, compiled for the largest batches of the run; no array is made."""
+    return compile_program(setup.train_step, *abstract_arguments(setup, largest_shape(setup)))
+
+
+def abstract_arguments(setup: Setup, shape: BatchShape) -> tuple:
+    """Return what the train step is called with, as shapes with their placement."""
+    over, everywhere = setup.placement.over_devices, setup.placement.replicated
+    rows = shape.batch_size
+    batch = {
+        "wave": jax.ShapeDtypeStruct((rows, shape.num_samples), "float32", sharding=over),
+        "wave_lengths": jax.ShapeDtypeStruct((rows,), "int32", sharding=over),
+        "tokens": jax.ShapeDtypeStruct((rows, shape.num_tokens), "int32", sharding=over),
+        "token_lengths": jax.ShapeDtypeStruct((rows,), "int32", sharding=over),
+    }
+    healthy = jax.ShapeDtypeStruct((), "bool", sharding=everywhere)
+    stop_d = jax.ShapeDtypeStruct((setup.placement.num_devices,), "int32", sharding=over)
+    return setup.abstract_state, batch, healthy, stop_d
+
+
+def step_flops(setup: Setup, shape: BatchShape) -> float:
+    """Return the floating-point operations of the products and convolutions of one step."""
+    return count_flops(setup.train_step, *abstract_arguments(setup, shape))
+
+
+def savings(config: Config) -> dict[str, Config]:
+    """Return, by what is changed, the configs that need less memory for the same batch."""
+    model, training = config.model, config.training
+    with_remat = dataclasses.replace(config, model=dataclasses.replace(model, remat=True))
+    found = {} if model.remat else {"model.remat=true": with_remat}
+    parts = 2 * training.accumulate
+    halved = dataclasses.replace(training, accumulate=parts)
+    found[f"training.accumulate={parts}"] = dataclasses.replace(config, training=halved)
+    if not model.remat:
+        found[f"model.remat=true training.accumulate={parts}"] = dataclasses.replace(with_remat, training=halved)
+    return found
+
+
+def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> list[str]:
+    """Return a line for each change that would save memory, with what the step would need then."""
+    lines = []
+    for change, changed in savings(config).items():
+        need = plan_memory(compile_step(changed))
+        if need:
+            lines.append(f"{change}: {format_bytes(need.peak)}")
+    return lines
+
+
+def compile_for(config: Config) -> Any:
+    """Return the compiled train step of another config."""
+    return compile_train_step(build_setup(config))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory was refused."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
+
+
+def explain_out_of_memory(setup: Setup, program: Any) -> str:
+    """Return what was asked for, and what would need less.
+
+    Args:
+        setup: of the run.
+        program: the compiled step that ran out of memory, or None when it was not compiled yet.
+    """
+    config, need = setup.config, plan_memory(program) if program else None
+    shape, rate_hz = largest_shape(setup), config.features.sample_rate_hz
+    lines = [
+        f"out of memory: training.batch_seconds {config.training.batch_seconds:g} in {config.training.accumulate} "
+        f"part(s), the largest batches {shape.batch_size} × {shape.num_samples / rate_hz:g} s, on "
+        f"{setup.placement.num_devices} device(s)"
+        + (f"; the step needs {format_bytes(need.peak)} on each device" if need else "")
+    ]
+    lines += [f"  with {line}" for line in describe_savings(config, compile_for)]
+    lines.append("  or, in a new run, with a smaller training.batch_seconds")
+    return "\n".join(lines)
+
+
+def format_bytes(size: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.2f} {unit}"
+    return f"{size / 1e3:.1f} kB"

@@ -1,0 +1,123 @@
+"""Which settings cannot go together; each by itself was found good by `seg.config.reader`."""
+
+import dataclasses
+import re
+from typing import Any
+
+from seg.config import Config, DataConfig, ModelConfig
+from seg.errors import UserError
+
+SETTINGS_OF_THE_UNETS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
+SETTINGS_OF_THE_UNETS += ("dropout", "deep_supervision")
+"""Those that the published architectures have not."""
+
+
+def check_config(config: Config) -> None:
+    """Refuse combinations of settings that cannot work.
+
+    Raises:
+        UserError: naming the keys involved.
+    """
+    model, data, loss = config.model, config.data, config.loss
+    if data.dataset == "image_folder" and not data.root:
+        raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
+    if model.stem_stride not in (1, 2, 4):
+        raise UserError(f"model.stem_stride: expected 1, 2 or 4, found {model.stem_stride}")
+    if model.deep_supervision and model.depth == 1:
+        raise UserError("model.deep_supervision needs model.depth of 2 or more: there is no coarser decoder stage")
+    if config.training.batch_size % config.training.accumulate:
+        raise UserError(
+            f"training.batch_size {config.training.batch_size} cannot be split into "
+            f"training.accumulate {config.training.accumulate} equal parts"
+        )
+    for pattern, factor in config.optimizer.rate_factors.items():
+        if not 0 < factor <= 1000:
+            raise UserError(
+                f"optimizer.rate_factors[{pattern}]: expected a factor above 0, at most 1000, found {factor:g}; "
+                "optimizer.freeze keeps parameters as they are"
+            )
+    if (loss.class_weighting == "given") != bool(loss.class_weights):
+        raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
+    _check_split(data)
+    if data.value_range[0] >= data.value_range[1] and data.value_range != (0, 0):
+        raise UserError(f"data.value_range: expected [black, white], black below white, found {list(data.value_range)}")
+    if data.augment.scale[0] > data.augment.scale[1]:
+        raise UserError(f"data.augment.scale: expected [low, high], found {list(data.augment.scale)}")
+    if model.norm == "group" and model.base_width % model.norm_groups:
+        raise UserError(f"model.norm_groups {model.norm_groups} does not divide model.base_width {model.base_width}")
+    width = bottleneck_width(model)
+    if model.name == "unet_transformer" and width % model.transformer.num_heads:
+        raise UserError(
+            f"model.transformer.num_heads {model.transformer.num_heads} does not divide the bottleneck's width {width}"
+        )
+    if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
+        raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
+    if model.name in ("transunet", "resnet_unet"):
+        _check_no_setting_of_the_unets(model)
+    if model.name == "transunet":
+        _check_transunet(model)
+
+
+def _check_split(data: DataConfig) -> None:
+    """Refuse ways to divide a folder that exclude each other, and a pattern that is none."""
+    if data.num_folds == 1 or (data.fold and data.fold >= data.num_folds):
+        raise UserError(
+            f"data.fold {data.fold} of data.num_folds {data.num_folds}: expected 2 folds or more, and a fold below that"
+        )
+    if data.num_folds and data.val_fraction:
+        raise UserError("data.num_folds and data.val_fraction: expected one of them; a fold is the validation part")
+    divides = data.num_folds or data.val_fraction or data.test_fraction
+    if divides and data.dataset != "image_folder":
+        raise UserError(f"data.val_fraction, data.num_folds: {data.dataset} has splits of its own")
+    if not data.group_pattern:
+        return
+    if not divides:
+        raise UserError("data.group_pattern needs data.val_fraction, data.test_fraction or data.num_folds")
+    try:
+        groups = re.compile(data.group_pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: no regular expression ({error})") from None
+    if groups != 1:
+        raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: expected one group (…), found {groups}")
+
+
+def check_ranges(settings: Any, prefix: str) -> None:
+    """Refuse numbers outside the ranges that `seg.config` states, where they come from elsewhere than a config.
+
+    Args:
+        settings: a section.
+        prefix: its name with a dot, for the message.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for field in dataclasses.fields(settings):
+        value, low, high = getattr(settings, field.name), field.metadata.get("low"), field.metadata.get("high")
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{prefix}{field.name}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if (low is not None and number < low) or (high is not None and number > high):
+                raise UserError(f"{prefix}{field.name}: expected {low} to {high}, found {number}")
+
+
+def _check_no_setting_of_the_unets(model: ModelConfig) -> None:
+    """Refuse them, rather than pass over them."""
+    for key in SETTINGS_OF_THE_UNETS:
+        found, default = getattr(model, key), getattr(ModelConfig, key)
+        if found != default:
+            raise UserError(
+                f"model.{key}: {model.name} has no such setting, expected the default {default}, found {found}; "
+                f"its widths, depths and rates are set in model.{model.name}"
+            )
+
+
+def _check_transunet(model: ModelConfig) -> None:
+    """Refuse heads that do not fit."""
+    heads, width = model.transunet.num_heads, model.transunet.hidden_width
+    if width % heads:
+        raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
+
+
+def bottleneck_width(model: ModelConfig) -> int:
+    """Return the number of channels at the bottom of the U; bilinear up-sampling halves it, as published."""
+    return model.base_width * 2**model.depth // (2 if model.upsample == "bilinear" else 1)

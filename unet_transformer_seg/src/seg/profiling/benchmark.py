@@ -1,0 +1,225 @@
+"""Measures how fast a model trains and predicts, and how fast samples are read.
+
+Two ways of timing a step are in here. Without the input pipeline each step is waited for before the next one starts:
+what one step takes. With it the loop is that of a run: the numbers of a step are read when the next one is under way,
+so that the device never waits for the host unless it has to; the same loop on one batch that lies on the device already
+is what it is compared with.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seg.compiler import compile_program, plan_memory
+from seg.config import Config, ModelConfig
+from seg.data import build_dataset
+from seg.data.loader import TrainLoader
+from seg.losses import build_loss
+from seg.models import build_model, count_parameters
+from seg.profiling.flops import count_flops
+from seg.profiling.measurement import Measurement
+from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
+from seg.training.optimizer import build_optimizer
+from seg.training.setup import ON_DEVICE, check_batch_size, jit_steps, with_classes
+from seg.training.sharding import Placement, build_placement
+
+WARM_UP_STEPS = 3
+
+
+def measure(config: Config, mode: str, num_steps: int, with_input: bool = False) -> Measurement:
+    """Return the times of `num_steps` steps at the config's batch size and data size.
+
+    Args:
+        config: `model.num_classes` set; with the input pipeline it may be 0.
+        mode: "train" (the step of a run, on one batch again and again), "infer" (logits of a batch) or "input"
+            (the loader alone).
+        num_steps: steps that count, after the warm-up.
+        with_input: of "train": time the loop of a run, once with one batch again and again and once with the loader.
+
+    Raises:
+        UserError: data that cannot be found, a batch that cannot be spread over the devices.
+    """
+    match mode:
+        case "train":
+            return _measure_fed(config, num_steps) if with_input else _measure_train(config, num_steps)
+        case "infer":
+            return _measure_infer(config, num_steps)
+        case _:
+            return _measure_input(config, num_steps)
+
+
+class _Trainer:
+    """The compiled train step of a config, and the state that it changes.
+
+    Attributes:
+        placement: of state and batches on the devices.
+        batch: of noise, on the devices.
+        compile_s: seconds that tracing and compiling took.
+        bare_bytes: see `Measurement`.
+        program: the compiled step.
+        state: the newest one.
+    """
+
+    def __init__(self, config: Config):
+        self.placement = _build_placement(config)
+        steps = _jit(config, self.placement)
+        shapes = steps["abstract_state"]
+        self.batch = self.put_batch(_random_batch(config))
+        self._healthy = jax.device_put(np.bool_(True), self.placement.replicated)
+        self._flag = self.placement.put_flag(False)
+        start = time.perf_counter()
+        self.program = compile_program(steps["train_step"], shapes, self.batch, self._healthy, self._flag)
+        self.compile_s = time.perf_counter() - start
+        init = compile_program(steps["init"])
+        self.bare_bytes = resident_bytes()
+        self.state = init()
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Return the batch on the devices."""
+        return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
+
+    def step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Take one step; return its metrics, which may still be under way."""
+        self.state, metrics, self._healthy = self.program(self.state, batch, self._healthy, self._flag)
+        return metrics
+
+    def steps_waited_for(self) -> Iterator[None]:
+        """Take steps with the batch of noise, each to its end."""
+        while True:
+            jax.block_until_ready((self.step(self.batch), self.state))
+            yield
+
+    def steps_read_late(self, batches: Iterator[dict[str, jax.Array]]) -> Iterator[None]:
+        """Take steps as a run does: the metrics of one are read when the next one is under way."""
+        pending = None
+        for batch in batches:
+            metrics = self.step(batch)
+            if pending is not None:
+                jax.device_get(pending)
+            pending = metrics
+            yield
+
+
+def _measure_train(config: Config, num_steps: int) -> Measurement:
+    trainer = _Trainer(config)
+    return _finish_train(config, trainer, _time(trainer.steps_waited_for(), num_steps), None)
+
+
+def _measure_fed(config: Config, num_steps: int) -> Measurement:
+    dataset = build_dataset(config.data, "train", config.seed)
+    config = with_classes(config, dataset.classes)
+    trainer = _Trainer(config)
+    step_s = _time(trainer.steps_read_late(itertools.repeat(trainer.batch)), num_steps)
+    jax.block_until_ready(trainer.state)
+    batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate()
+    # What was read ahead while nobody took it must not count: a slow loader would look faster than it is.
+    warm_up = WARM_UP_STEPS + config.data.prefetch + config.data.num_threads
+    fed_s = _time(trainer.steps_read_late(map(trainer.put_batch, batches)), num_steps, warm_up)
+    jax.block_until_ready(trainer.state)
+    return _finish_train(config, trainer, step_s, fed_s)
+
+
+def _finish_train(config: Config, trainer: _Trainer, step_s: list[float], fed_s: list[float] | None) -> Measurement:
+    parameters, placement = count_parameters(trainer.state.params), trainer.placement
+    flops = count_train_flops(config, placement)
+    times = {"compile_s": trainer.compile_s, "step_s": step_s, "fed_s": fed_s, "bare_bytes": trainer.bare_bytes}
+    return _finish(config, "train", times, flops, parameters, trainer.program, placement.num_devices)
+
+
+def count_train_flops(config: Config, placement: Placement) -> float:
+    """Return the operations of the model in one training step, see `Measurement.flops`."""
+    steps = _jit(dataclasses.replace(config, model=plain_model(config.model)), placement)
+    batch = jax.eval_shape(lambda: _random_batch(config))
+    flags = jax.ShapeDtypeStruct((), jnp.bool_), jax.ShapeDtypeStruct((placement.num_devices,), jnp.int32)
+    return count_flops(steps["train_step"], steps["abstract_state"], batch, *flags)
+
+
+def plain_model(config: ModelConfig) -> ModelConfig:
+    """Return the same model as it is counted: nothing recomputed, no fused kernel that hides its products."""
+    sections = {name: getattr(config, name) for name in ("transformer", "transunet")}
+    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
+    return dataclasses.replace(config, remat=False, **explicit)
+
+
+def _jit(config: Config, placement: Placement) -> dict[str, Any]:
+    optimizer = build_optimizer(config.optimizer, 1000)
+    return jit_steps(config, build_model(config.model), optimizer, build_loss(config.loss, None), placement)
+
+
+def _measure_infer(config: Config, num_steps: int) -> Measurement:
+    model, placement = build_model(config.model), _build_placement(config)
+    noise_bhwc = _random_batch(config)["image"].astype(np.float32) / 255
+    image_bhwc = jax.device_put(noise_bhwc, placement.over_devices)
+    init = jax.jit(lambda: model.init(jax.random.key(0), noise_bhwc[:1], train=False))
+    variables = jax.device_put(init(), placement.replicated)
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False), out_shardings=placement.over_devices)
+    start = time.perf_counter()
+    program = compile_program(apply, variables, image_bhwc)
+    compile_s = time.perf_counter() - start
+
+    def steps() -> Iterator[None]:
+        while True:
+            jax.block_until_ready(program(variables, image_bhwc))
+            yield
+
+    counted = build_model(plain_model(config.model))
+    flops = count_flops(lambda v, x: counted.apply(v, x, train=False), variables, image_bhwc)
+    times = {"compile_s": compile_s, "step_s": _time(steps(), num_steps)}
+    parameters = count_parameters(variables["params"])
+    return _finish(config, "infer", times, flops, parameters, program, placement.num_devices)
+
+
+def _measure_input(config: Config, num_steps: int) -> Measurement:
+    dataset = build_dataset(config.data, "train", config.seed)
+    batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate(0)
+    return _finish(config, "input", {"compile_s": 0.0, "step_s": _time(batches, num_steps)}, None, 0, None, 1)
+
+
+def _build_placement(config: Config) -> Placement:
+    placement = build_placement(config.mesh)
+    check_batch_size(config.training.batch_size, config.training.accumulate, placement.num_devices)
+    return placement
+
+
+def _random_batch(config: Config) -> dict[str, np.ndarray]:
+    """Return a batch of noise; zeros would be too easy for some hardware."""
+    rng = np.random.default_rng(0)
+    shape = (config.training.batch_size, *config.data.size)
+    image = rng.integers(0, 256, (*shape, 3), np.uint8)
+    return {"image": image, "label": rng.integers(0, config.model.num_classes, shape, np.uint8)}
+
+
+def _time(steps: Iterator[Any], num_steps: int, warm_up: int = WARM_UP_STEPS) -> list[float]:
+    """Return the seconds that each of `num_steps` steps takes, after a warm-up."""
+    for _ in range(warm_up):
+        next(steps)
+    forget_peak()
+    marks = [time.perf_counter()]
+    for _ in range(num_steps):
+        next(steps)
+        marks.append(time.perf_counter())
+    return np.diff(marks).tolist()
+
+
+def _finish(
+    config: Config, mode: str, times: dict, flops: float | None, parameters: int, program: Any, devices: int
+) -> Measurement:
+    need = plan_memory(program) if program else None
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    return Measurement(
+        mode=mode,
+        batch=config.training.batch_size,
+        flops=flops,
+        parameters=parameters,
+        device_bytes=max(filter(None, peaks), default=None),
+        process_bytes=peak_bytes(),
+        planned_bytes=need.peak if need else None,
+        devices=devices,
+        **times,
+    )

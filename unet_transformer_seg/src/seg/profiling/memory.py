@@ -1,0 +1,96 @@
+"""What a step needs of memory and arithmetic, known without making it: for `--dry-run`, and when memory runs out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from seg.compiler import compile_program, plan_memory
+from seg.config import Config
+from seg.profiling.flops import count_flops
+from seg.training.setup import Setup, build_setup
+
+
+def compile_train_step(setup: Setup) -> Any:
+    """Return the compiled train step for the shapes of the run; no array is made."""
+    return compile_program(setup.train_step, *abstract_arguments(setup))
+
+
+def abstract_arguments(setup: Setup) -> tuple:
+    """Return what the train step is called with, as shapes with their placement."""
+    size, config = setup.config.data.size, setup.config.training
+    over, everywhere = setup.placement.over_devices, setup.placement.replicated
+    batch = {
+        "image": jax.ShapeDtypeStruct((config.batch_size, *size, 3), "uint8", sharding=over),
+        "label": jax.ShapeDtypeStruct((config.batch_size, *size), "uint8", sharding=over),
+    }
+    healthy = jax.ShapeDtypeStruct((), "bool", sharding=everywhere)
+    stop_d = jax.ShapeDtypeStruct((setup.placement.num_devices,), "int32", sharding=over)
+    return setup.abstract_state, batch, healthy, stop_d
+
+
+def step_flops(setup: Setup) -> float:
+    """Return the floating-point operations of the products and convolutions of one step."""
+    return count_flops(setup.train_step, *abstract_arguments(setup))
+
+
+def savings(config: Config) -> dict[str, Config]:
+    """Return, by what is changed, the configs that need less memory for the same batch."""
+    model, training = config.model, config.training
+    with_remat = dataclasses.replace(config, model=dataclasses.replace(model, remat=True))
+    found = {} if model.remat else {"model.remat=true": with_remat}
+    if training.batch_size % (2 * training.accumulate) == 0:
+        parts = 2 * training.accumulate
+        halved = dataclasses.replace(training, accumulate=parts)
+        found[f"training.accumulate={parts}"] = dataclasses.replace(config, training=halved)
+        if not model.remat:
+            found[f"model.remat=true training.accumulate={parts}"] = dataclasses.replace(with_remat, training=halved)
+    return found
+
+
+def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> list[str]:
+    """Return a line for each change that would save memory, with what the step would need then."""
+    lines = []
+    for change, changed in savings(config).items():
+        need = plan_memory(compile_step(changed))
+        if need:
+            lines.append(f"{change}: {format_bytes(need.peak)}")
+    return lines
+
+
+def compile_for(config: Config) -> Any:
+    """Return the compiled train step of another config."""
+    return compile_train_step(build_setup(config))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory was refused."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
+
+
+def explain_out_of_memory(setup: Setup, program: Any) -> str:
+    """Return what was asked for, and what would need less.
+
+    Args:
+        setup: of the run.
+        program: the compiled step that ran out of memory, or None when it was not compiled yet.
+    """
+    config, need = setup.config, plan_memory(program) if program else None
+    lines = [
+        f"out of memory: training.batch_size {config.training.batch_size} in {config.training.accumulate} part(s) of "
+        f"{config.data.size[0]} × {config.data.size[1]} pixels on {setup.placement.num_devices} device(s)"
+        + (f"; the step needs {format_bytes(need.peak)} on each device" if need else "")
+    ]
+    lines += [f"  with {line}" for line in describe_savings(config, compile_for)]
+    lines.append("  or, in a new run, with a smaller training.batch_size")
+    return "\n".join(lines)
+
+
+def format_bytes(size: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.2f} {unit}"
+    return f"{size / 1e3:.1f} kB"

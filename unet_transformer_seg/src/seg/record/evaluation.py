@@ -1,0 +1,22 @@
+"""What one pass over the validation split measured."""
+
+import dataclasses
+
+import numpy as np
+
+from seg.metrics import SegMetrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one pass found.
+
+    Attributes:
+        loss: mean of the batches' losses at the data size, weighted by their number of samples.
+        metrics: from one confusion matrix, summed over the whole split, each sample at its own size.
+        samples: the first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]), large ones thinned out.
+    """
+
+    loss: float
+    metrics: SegMetrics
+    samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]

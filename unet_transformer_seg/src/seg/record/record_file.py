@@ -1,0 +1,97 @@
+"""The file `record.json` of a run, with a checksum of itself, and config.yaml beside it.
+
+It imports no jax: a resume reads them before anything else.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from seg.config import Config
+from seg.config.reader import load_config, read_config_text
+from seg.errors import UserError
+from seg.files import read_bounded, replace_text
+
+log = logging.getLogger("seg")
+
+RECORD_NAME, CONFIG_NAME = "record.json", "config.yaml"
+MAX_RECORD_BYTES = 1 << 29
+MAX_CONFIG_BYTES = 1 << 20
+
+ALLOWED_NAMES = ("data", "classes", "config")
+"""What a user may allow to be other than it was."""
+
+
+def write_record_file(run_path: Path, content: dict[str, Any]) -> None:
+    """Write `record.json`; after a kill or a power failure the old or the new one is there, whole."""
+    text = json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n"
+    replace_text(run_path / RECORD_NAME, text)
+
+
+def read_record_file(run_path: Path) -> dict[str, Any] | None:
+    """Return the content of `record.json`; None of a run that was made before there were records.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = run_path / RECORD_NAME
+    try:
+        content = json.loads(read_bounded(path, MAX_RECORD_BYTES))
+        stated = content.pop("sha256")
+        if stated != _digest(content):
+            raise ValueError("its checksum is not that of its content")
+        return content
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        raise UserError(f"{error}; {way_on(path)}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error!s:.200}); {way_on(path)}") from None
+
+
+def load_own_config(run_path: Path) -> Config:
+    """Return the settings of a run, as config.yaml in its directory has them now.
+
+    A change of settings that a kill cut short, between record.json and config.yaml, is completed.
+
+    Raises:
+        UserError: config.yaml is missing or damaged, or record.json is damaged.
+    """
+    path = run_path / CONFIG_NAME
+    try:
+        config, text = load_config(path), read_config_file(path)
+        if not text.strip():
+            raise UserError(f"{path}: expected the settings of the run, found an empty file")
+    except UserError as error:
+        raise UserError(f"{error}. It is a file of the run: put it back{_hint_to_the_record(run_path)}") from None
+    record = read_record_file(run_path)
+    if record is None or text != record.get("previous"):
+        return config
+    replace_text(path, record["config"])
+    log.warning("%s: a change of settings that was cut short is completed", path)
+    return read_config_text(record["config"], str(run_path / RECORD_NAME))
+
+
+def read_config_file(path: Path) -> str:
+    """Return the text of a config.yaml that could be loaded."""
+    return read_bounded(path, MAX_CONFIG_BYTES).decode("utf-8", errors="replace")
+
+
+def way_on(path: Path) -> str:
+    """Return what to do about a record that is damaged."""
+    return f"put the file back, or move it away to resume without a comparison: mv {path} {path}.damaged"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hint_to_the_record(run_path: Path) -> str:
+    """Return where the settings can be read, if they can."""
+    try:
+        record = read_record_file(run_path)
+    except UserError:
+        record = None
+    return f"; the run wrote its text under 'config' in {run_path / RECORD_NAME}, too" if record else ""

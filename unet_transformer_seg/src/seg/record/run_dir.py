@@ -1,0 +1,226 @@
+"""The directory of a run: where everything lies that it read, did and found.
+
+A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
+
+    config.yaml        all settings, resolved; loads back equal
+    classes.json       names and colours
+    record.json        what the run was made of and what was changed since, see `seg.record.run_record`
+    environment.json   versions, devices, flags and compiler options, commit, command
+    train.log          what the terminal showed, and each logged step
+    results.csv        one row for each evaluation
+    metrics.json       the same in detail, with the scores of each class
+    curves.png         loss, scores and learning rate over the epochs
+    samples/           predictions on validation samples as pictures
+    checkpoints/       states to resume from and to predict with
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import itertools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+
+from seg.classes import ClassTable, load_class_table
+from seg.compiler import compiler_options
+from seg.config import Config
+from seg.config.reader import load_config, save_config
+from seg.errors import UserError
+from seg.files import replace_json
+
+PACKAGES = (
+    "unet-transformer-seg",
+    "jax",
+    "jaxlib",
+    "jax-cuda12-plugin",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "numpy",
+    "grain",
+    "pillow",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """Name of the directory; identifies the run in tables."""
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def classes_file(self) -> Path:
+        """Names and colours of the classes."""
+        return self.path / "classes.json"
+
+    @property
+    def environment_file(self) -> Path:
+        """What the run's numbers may depend on besides its settings."""
+        return self.path / "environment.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What the terminal showed, and each logged step."""
+        return self.path / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the checkpoint store."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Directory of the pictures of validation samples."""
+        return self.path / "samples"
+
+
+def create_run_dir(
+    config: Config, classes: ClassTable, write_more: Callable[[RunDir], None] = lambda run: None
+) -> RunDir:
+    """Make the directory of a new run, and write down what it starts from.
+
+    Args:
+        config: the resolved settings.
+        classes: of the data set.
+        write_more: writes what else belongs to a complete beginning; `environment.json` is the last file.
+
+    Raises:
+        UserError: a name that is no file name, or a place that cannot be written to.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.name):
+        raise UserError(
+            "name: expected 1 to 100 letters, digits, '.', '_' and '-', the first a letter or digit, "
+            f"found {config.name!r}; it becomes a part of a file name"
+        )
+    run = None
+    try:
+        Path(config.runs_dir).mkdir(parents=True, exist_ok=True)
+        run = RunDir(_make_unused(Path(config.runs_dir), config.name))
+        run.samples.mkdir()
+        save_config(config, run.config_file)
+        classes.save(run.classes_file)
+        write_more(run)
+        replace_json(run.environment_file, describe_environment())
+    except OSError as error:
+        if run is not None:
+            shutil.rmtree(run.path, ignore_errors=True)
+        where = f": {error.filename}" if error.filename else ""
+        raise UserError(
+            f"runs_dir: cannot make a run directory in {config.runs_dir} ({error.strerror or error}{where}); "
+            "choose another one with runs_dir=FOLDER"
+        ) from None
+    return run
+
+
+def open_run_dir(path: Path) -> RunDir:
+    """Return the paths of an existing run.
+
+    Raises:
+        UserError: no such directory, or one that is not a run's.
+    """
+    run = RunDir(Path(path))
+    if not run.path.is_dir():
+        raise UserError(f"{path}: expected a run directory such as runs/20250131_120000_name, but there is none")
+    for file in (run.config_file, run.classes_file):
+        _check_there(file)
+    return run
+
+
+def load_run(path: Path) -> tuple[Config, ClassTable]:
+    """Return the settings and the classes of the run in `path`.
+
+    Raises:
+        UserError: not a run directory, or a file of it that cannot be read.
+    """
+    run = open_run_dir(path)
+    with _own_file():
+        return load_config(run.config_file), load_class_table(run.classes_file)
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise UserError(f"{file.parent}: not a complete run directory, {file} is missing; put it back")
+
+
+@contextlib.contextmanager
+def _own_file() -> Iterator[None]:
+    """Say of a file that cannot be read that it is the run's own."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}. It is a file of the run: put it back") from None
+
+
+def describe_environment() -> dict:
+    """Return what a run's numbers may depend on besides its settings."""
+    return {
+        "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": [sys.executable, *sys.argv],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
+        "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))},
+        "compiler_options": compiler_options(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": describe_commit(Path(__file__)),
+    }
+
+
+def describe_commit(file: Path) -> dict | None:
+    """Return {"commit", "changed_files"} of the checkout that `file` is part of.
+
+    None where there is none: a package that was installed into an environment below somebody's own checkout is no
+    part of that one.
+    """
+    commands = (["ls-files", "--error-unmatch", file.name], ["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+    try:
+        _, commit, changed = (
+            subprocess.run(
+                ["git", "-C", file.parent, *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout
+            for command in commands
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "changed_files": len(changed.splitlines())}
+
+
+def _make_unused(parent: Path, name: str) -> Path:
+    """Make and return a directory that was not there; two runs of one name may start within one second."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
+    for number in itertools.count():
+        path = parent / f"{stamp}_{name}{f'_{number}' if number else ''}"
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+    raise AssertionError("unreachable")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
