@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from seg.data.image_file import read_image, read_mask
+from seg.data.images.image_file import read_image, read_mask
 from seg.errors import UserError
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from seg.data.image_file import SUFFIXES, read_image, read_mask
+from seg.data.images.image_file import SUFFIXES, read_image, read_mask
 from seg.errors import UserError
 
 LOSSLESS = ("png", "webp", "bmp", "tif", "tiff")

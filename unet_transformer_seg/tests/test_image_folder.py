@@ -10,8 +10,8 @@ from PIL import Image
 from seg.classes import default_palette
 from seg.config import DataConfig
 from seg.data import build_dataset
-from seg.data.class_settings import build_label_map
 from seg.data.image_folder import ImageFolder
+from seg.data.masks.class_settings import build_label_map
 from seg.errors import UserError
 
 NAMES = ("sky", "road", "tree")

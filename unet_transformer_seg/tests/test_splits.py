@@ -12,9 +12,9 @@ from PIL import Image
 from seg import check
 from seg.config import DataConfig
 from seg.config.reader import load_config
-from seg.data import group_pattern
-from seg.data.group_pattern import find_groups
-from seg.data.splits import divide, find_split
+from seg.data.pairing import group_pattern
+from seg.data.pairing.group_pattern import find_groups
+from seg.data.pairing.splits import divide, find_split
 from seg.errors import EXIT_OK, UserError
 
 NAMES = [f"slide{slide}_{crop}" for slide in range(10) for crop in range(slide + 1)]

@@ -52,7 +52,7 @@ def make_folder(path: Path) -> Path:
 def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) -> None:
     """Print a warning if images of the split are those that the run was trained on, as other settings can make it."""
     from seg.data.image_folder import ImageFolder
-    from seg.data.splits import find_split
+    from seg.data.pairing.splits import find_split
 
     if not isinstance(dataset, ImageFolder) or trained.dataset != "image_folder":
         return

@@ -93,7 +93,7 @@ def main() -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
-    from seg.data.image_names import find_unreadable
+    from seg.data.pairing.image_names import find_unreadable
     from seg.inference.done_record import DoneRecord
     from seg.inference.output import plan_jobs
     from seg.inference.predictor import explain_old_scale, load_predictor

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from seg.config import DataConfig
-from seg.data.class_settings import build_label_map, notes_on_classes
 from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.image_file import read_image, read_mask
-from seg.data.label_map import LabelMap, Reading
-from seg.data.mask import Mask
-from seg.data.pair import Pair
-from seg.data.remarks import Remark, Remarks
-from seg.data.splits import Split, find_split
+from seg.data.images.image_file import read_image, read_mask
+from seg.data.images.remarks import Remark, Remarks
+from seg.data.masks.class_settings import build_label_map, notes_on_classes
+from seg.data.masks.label_map import LabelMap, Reading
+from seg.data.masks.mask import Mask
+from seg.data.pairing.pair import Pair
+from seg.data.pairing.splits import Split, find_split
 from seg.errors import UserError
 
 log = logging.getLogger("seg")
@@ -23,7 +23,7 @@ MAX_LISTED = 5
 
 
 class ImageFolder(SegmentationDataset):
-    """Image files with a mask file each; see `seg.data.pairs` for how they are laid out.
+    """Image files with a mask file each; see `seg.data.pairing.pairs` for how they are laid out.
 
     Masks hold class numbers (grey, palette or 16-bit images), other values that `data.value_map` translates, or
     the colours of the classes.

@@ -12,14 +12,14 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data import build_dataset
-from seg.data.class_settings import build_label_map
 from seg.data.dataset import Sample, SegmentationDataset, count_classes
 from seg.data.image_folder import ImageFolder
-from seg.data.label_map import LabelMap, Reading
-from seg.data.mask import Mask
-from seg.data.mask_advice import UnknownValuesError
-from seg.data.mask_survey import MaskSurvey, describe_unknown, examples, find_differing_palettes
-from seg.data.splits import find_split
+from seg.data.masks.advice import UnknownValuesError
+from seg.data.masks.class_settings import build_label_map
+from seg.data.masks.label_map import LabelMap, Reading
+from seg.data.masks.mask import Mask
+from seg.data.masks.survey import MaskSurvey, describe_unknown, examples, find_differing_palettes
+from seg.data.pairing.splits import find_split
 from seg.errors import UserError
 
 MAX_OF_A_KIND = 5

@@ -2,8 +2,8 @@
 
 from seg.classes import ClassTable
 from seg.config import Config
-from seg.data.class_settings import mask_values
 from seg.data.fit import is_fitted, window_shape
+from seg.data.masks.class_settings import mask_values
 
 PLATFORMS = ("cpu", "cuda")
 """What programs are written for."""

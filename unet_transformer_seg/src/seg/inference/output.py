@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
-from seg.data.image_names import describe_folder, find_images
+from seg.data.pairing.image_names import describe_folder, find_images
 from seg.errors import UserError
 from seg.file_names import check_inside, name_key, safe_path
 from seg.files import writing_aside

@@ -17,9 +17,9 @@ from seg.classes import ClassTable, MaskValues, load_class_table
 from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config.reader import load_config
-from seg.data.class_settings import mask_values
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
 from seg.data.fit import most_probable as most_probable_on_host
+from seg.data.masks.class_settings import mask_values
 from seg.errors import UserError
 from seg.files import read_bounded
 from seg.inference import tiling

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from seg.config import Config, DataConfig, ModelConfig
-from seg.data.class_settings import mask_values
+from seg.data.masks.class_settings import mask_values
 from seg.errors import UserError
 from seg.published.mapping import CONV1X1, CONV2D, UP_CONV, Layout, Pair
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from seg.data.image_names import composed, describe_folder
+from seg.data.pairing.image_names import composed, describe_folder
 from seg.errors import UserError
 from seg.files import decoded, read_bounded
 from seg.untrusted import escaped, shown

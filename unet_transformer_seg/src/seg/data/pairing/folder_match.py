@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from seg.data.image_file import SUFFIXES
-from seg.data.image_names import composed, describe_folder, find_images, find_unreadable
-from seg.data.list_file import Line
-from seg.data.name_affixes import Affixes, key_of
-from seg.data.pair import Layout, Pair, Search
-from seg.data.pair_advice import advise_masks_folder, describe_no_images, describe_no_match
+from seg.data.images.image_file import SUFFIXES
+from seg.data.pairing.advice import advise_masks_folder, describe_no_images, describe_no_match
+from seg.data.pairing.image_names import composed, describe_folder, find_images, find_unreadable
+from seg.data.pairing.list_file import Line
+from seg.data.pairing.name_affixes import Affixes, key_of
+from seg.data.pairing.pair import Layout, Pair, Search
 from seg.errors import UserError
 from seg.file_names import folder_links
 from seg.untrusted import escaped, shown

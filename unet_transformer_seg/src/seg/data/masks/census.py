@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from seg.classes import Colour
-from seg.data.mask import Mask
+from seg.data.masks.mask import Mask
 
 MAX_KEPT = 4096
 """Values, colours or sets of values that are kept; a photograph has more."""

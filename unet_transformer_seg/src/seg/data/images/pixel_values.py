@@ -6,11 +6,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms
 
-from seg.data.deep_colours import has_deep_colours, read_deep_colours
-from seg.data.orientation import turn_upright
-from seg.data.remarks import Remark
-from seg.data.stated_bits import SAMPLES_PER_PIXEL, WIDE_MODES, has_signed_bytes, is_inverted, read_stated_bits
-from seg.data.value_range import AUTO, ValueRange, to_bytes
+from seg.data.images.deep_colours import has_deep_colours, read_deep_colours
+from seg.data.images.orientation import turn_upright
+from seg.data.images.remarks import Remark
+from seg.data.images.stated_bits import SAMPLES_PER_PIXEL, WIDE_MODES, has_signed_bytes, is_inverted, read_stated_bits
+from seg.data.images.value_range import AUTO, ValueRange, to_bytes
 
 ROWS_AT_ONCE = 1024
 

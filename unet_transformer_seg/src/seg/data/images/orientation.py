@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from seg.data.remarks import Remark
+from seg.data.images.remarks import Remark
 
 
 def turn_upright(image: Image.Image, path: Path, remark: Remark) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, ClassTable, Colour, default_palette
 from seg.config import DataConfig
-from seg.data.mask_census import MANY, Census
+from seg.data.masks.census import MANY, Census
 from seg.errors import UserError
 
 FEW = 5
@@ -22,7 +22,7 @@ TWO_NAMES = ["background", "object"]
 
 
 class Expected(Protocol):
-    """What the settings say of masks; a `seg.data.label_map.LabelMap`."""
+    """What the settings say of masks; a `seg.data.masks.label_map.LabelMap`."""
 
     @property
     def classes(self) -> ClassTable:

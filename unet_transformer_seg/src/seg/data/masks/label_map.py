@@ -9,9 +9,9 @@ import numpy as np
 
 from seg.classes import IGNORE_LABEL, MAX_MASK_VALUE, ClassTable, Colour
 from seg.config import DataConfig
-from seg.data.mask import Mask
-from seg.data.mask_advice import UnknownValuesError
-from seg.data.mask_census import pack, take_census
+from seg.data.masks.advice import UnknownValuesError
+from seg.data.masks.census import pack, take_census
+from seg.data.masks.mask import Mask
 from seg.errors import UserError
 
 UNKNOWN = -1

@@ -15,19 +15,19 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
-from seg.data import array_file
 from seg.data.codec_noise import codecs_silenced
-from seg.data.deep_colours import has_deep_colours, read_deep_colours
-from seg.data.image_kind import read_kind
-from seg.data.lossy import is_lossy
-from seg.data.mask import Mask, mask_of_array, mask_of_image
-from seg.data.orientation import turn_upright
-from seg.data.pages import refuse_pages
-from seg.data.pixel_limit import check_pixels
-from seg.data.pixel_values import is_wide, remark_channels, rgb_values, to_rgb, wide_values
-from seg.data.remarks import Remark, log_remark
-from seg.data.stated_bits import grey_depth
-from seg.data.value_range import AUTO, ValueRange, largest_value
+from seg.data.images import array_file
+from seg.data.images.deep_colours import has_deep_colours, read_deep_colours
+from seg.data.images.image_kind import read_kind
+from seg.data.images.orientation import turn_upright
+from seg.data.images.pages import refuse_pages
+from seg.data.images.pixel_limit import check_pixels
+from seg.data.images.pixel_values import is_wide, remark_channels, rgb_values, to_rgb, wide_values
+from seg.data.images.remarks import Remark, log_remark
+from seg.data.images.stated_bits import grey_depth
+from seg.data.images.value_range import AUTO, ValueRange, largest_value
+from seg.data.masks.lossy import is_lossy
+from seg.data.masks.mask import Mask, mask_of_array, mask_of_image
 from seg.errors import UserError
 from seg.files import open_file
 
@@ -58,7 +58,7 @@ def read_image(
     """Return uint8[h, w, 3], the image as RGB, upright as its orientation tag says.
 
     Grey is repeated in the three colours, palettes, CMYK and LAB are converted, transparency and further channels
-    are left out, and more than 8 bits become 8 as `seg.data.value_range` says.
+    are left out, and more than 8 bits become 8 as `seg.data.images.value_range` says.
 
     Args:
         path: an image file, or an array of numpy.
@@ -99,7 +99,7 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
     """Return what a mask file holds, as it stands there, upright as its orientation tag says.
 
     Raises:
-        UserError: as `read_image`, and as `seg.data.mask.mask_of_image`.
+        UserError: as `read_image`, and as `seg.data.masks.mask.mask_of_image`.
     """
 
     def convert(image: Image.Image, file: BinaryIO) -> Mask:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from seg.config import DataConfig
-from seg.data.group_pattern import find_groups
-from seg.data.image_names import composed
-from seg.data.pair import Search
-from seg.data.pairs import find_pairs
+from seg.data.pairing.group_pattern import find_groups
+from seg.data.pairing.image_names import composed
+from seg.data.pairing.pair import Search
+from seg.data.pairing.pairs import find_pairs
 from seg.errors import UserError
 from seg.untrusted import escaped, shown
 

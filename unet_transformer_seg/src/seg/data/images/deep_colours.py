@@ -7,9 +7,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from seg.data.orientation import turn_upright
-from seg.data.remarks import Remark
-from seg.data.stated_bits import raw_mode
+from seg.data.images.orientation import turn_upright
+from seg.data.images.remarks import Remark
+from seg.data.images.stated_bits import raw_mode
 from seg.errors import UserError
 
 GREY_AND_ALPHA = "LA;16B"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from seg.config import DataConfig
-from seg.data.image_file import SUFFIXES
-from seg.data.image_names import composed
+from seg.data.images.image_file import SUFFIXES
+from seg.data.pairing.image_names import composed
 
 MAX_TRIED = 5
 """Images for which affixes are tried, against at most `MAX_MASKS` masks each."""

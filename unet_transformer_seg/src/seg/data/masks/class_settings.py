@@ -5,9 +5,9 @@ from pathlib import Path
 
 from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, MaskValues, make_class_table
 from seg.config import DataConfig
-from seg.data.classes_file import CLASSES_FILE, ClassesFile, read_classes_file
-from seg.data.label_map import LabelMap
-from seg.data.mask_advice import as_yaml
+from seg.data.masks.advice import as_yaml
+from seg.data.masks.classes_file import CLASSES_FILE, ClassesFile, read_classes_file
+from seg.data.masks.label_map import LabelMap
 from seg.errors import UserError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seg.data.remarks import Remark
+from seg.data.images.remarks import Remark
 from seg.errors import UserError
 
 SUBFILE_TYPE, BITS_PER_SAMPLE, IMAGE_DESCRIPTION = 254, 258, 270

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from seg.classes import MAX_CLASSES
-from seg.data.pixel_limit import check_pixels
+from seg.data.images.pixel_limit import check_pixels
 from seg.errors import UserError
 
 SUFFIXES = (".npy", ".npz")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, Colour
-from seg.data.label_map import LabelMap, Reading
-from seg.data.mask import Mask
-from seg.data.mask_advice import UnknownValuesError, advise, suggest_palette
-from seg.data.mask_census import MANY, Census, take_census
+from seg.data.masks.advice import UnknownValuesError, advise, suggest_palette
+from seg.data.masks.census import MANY, Census, take_census
+from seg.data.masks.label_map import LabelMap, Reading
+from seg.data.masks.mask import Mask
 
 NAMED = 3
 """Files that a line names as examples."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seg.data.remarks import Remark
+from seg.data.images.remarks import Remark
 from seg.errors import UserError
 
 ValueRange = tuple[float, float]

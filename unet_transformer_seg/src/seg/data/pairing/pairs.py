@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 from seg.config import DataConfig
-from seg.data.folder_match import match_folders
-from seg.data.image_file import SUFFIXES
-from seg.data.image_names import composed
-from seg.data.list_file import Line, NameFinder, expected_pair, read_lines, split_line
-from seg.data.name_affixes import Affixes
-from seg.data.pair import Layout, Pair, Search
-from seg.data.pair_advice import describe_no_layout
+from seg.data.images.image_file import SUFFIXES
+from seg.data.pairing.advice import describe_no_layout
+from seg.data.pairing.folder_match import match_folders
+from seg.data.pairing.image_names import composed
+from seg.data.pairing.list_file import Line, NameFinder, expected_pair, read_lines, split_line
+from seg.data.pairing.name_affixes import Affixes
+from seg.data.pairing.pair import Layout, Pair, Search
 from seg.errors import UserError
 from seg.untrusted import escaped
 

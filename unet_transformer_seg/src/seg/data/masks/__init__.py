@@ -1,0 +1,1 @@
+"""Mask files: what they hold, and which class each value or colour stands for."""

@@ -1,0 +1,1 @@
+"""Which files make a split: images with their masks, by folders, lists and names."""
