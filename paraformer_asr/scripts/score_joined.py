@@ -13,7 +13,7 @@ import numpy as np
 
 from asr.config import InferenceConfig
 from asr.data import build_dataset
-from asr.data.comparison import comparable
+from asr.data.text.comparison import comparable
 from asr.inference.segmentation import split_at_silences
 from asr.inference.transcriber import Transcriber, load_transcriber
 from asr.metrics.error_rate import ErrorCounts, sum_counts, word_errors

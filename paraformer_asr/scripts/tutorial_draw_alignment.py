@@ -17,7 +17,7 @@ from asr.cli import run_command
 from asr.config import Config
 from asr.config.reader import load_config
 from asr.data import Utterance, build_dataset
-from asr.data.audio import read_audio
+from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
 from asr.inference.alignments import Aligned, align_waves
 from asr.inference.transcriber import load_transcriber

@@ -8,8 +8,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr.data import audio
-from asr.data.audio import audio_duration_s, change_speed, changed_length, iterate_audio, read_audio
+from asr.data.sounds import audio
+from asr.data.sounds.audio import audio_duration_s, change_speed, changed_length, iterate_audio, read_audio
 from asr.errors import UserError
 
 RATE_HZ = 16000

@@ -17,7 +17,7 @@ from asr.config import Config, DataConfig, DecoderConfig, EncoderConfig, Feature
 from asr.data import build_dataset
 from asr.data.frontend import make_frontend, num_feature_frames
 from asr.data.loader import TrainLoader
-from asr.data.tokenizer_building import choose_tokenizer
+from asr.data.text.building import choose_tokenizer
 from asr.errors import UserError
 from asr.inference.shapes import Shape
 from asr.profiling import benchmark as measuring

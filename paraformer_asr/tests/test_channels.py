@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data import audio
-from asr.data.audio import iterate_audio, read_audio
-from asr.data.channels import Mixing
+from asr.data.sounds import audio
+from asr.data.sounds.audio import iterate_audio, read_audio
+from asr.data.sounds.channels import Mixing
 from asr.errors import UserError
 
 RATE_HZ = 16000

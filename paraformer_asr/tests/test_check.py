@@ -15,7 +15,7 @@ from asr.config import AugmentConfig, Config, DataConfig, FeaturesConfig, ToyCon
 from asr.data import build_dataset
 from asr.data.inspection import count_reasons, find_duplicates, inspect_split, inspect_tokens
 from asr.data.loader import TrainLoader
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 RATE_HZ = 8000

@@ -10,8 +10,8 @@ import threading
 import numpy as np
 import soundfile
 
-from asr.data.audio import read_audio
 from asr.data.codec_noise import codecs_silenced
+from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
 
 

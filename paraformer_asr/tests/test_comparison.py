@@ -4,8 +4,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from asr.data.comparison import MAX_GROWTH, comparable, compare, comparison_case, suit_characters
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.comparison import MAX_GROWTH, comparable, compare, comparison_case, suit_characters
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 
 WORDS = {"hello": ("he@@", "llo"), "world": ("wor@@", "ld"), "am": ("am",), "it's": ("it's",), "42": ("42",)}
 CHARACTERS = tuple("今天abcni7")

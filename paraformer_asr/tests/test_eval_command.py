@@ -29,7 +29,7 @@ from asr.config import (
 )
 from asr.data import build_dataset
 from asr.data.cmvn import Cmvn
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.inference.model_folder import save_model_folder
 from asr.inference.scoring import UtteranceScore, pick_extremes

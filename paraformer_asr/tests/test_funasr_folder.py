@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from asr.config import Config, TokenizerConfig
-from asr.data.tokenizer_building import build_tokenizer, choose_tokenizer
+from asr.data.text.building import build_tokenizer, choose_tokenizer
 from asr.errors import UserError
 from asr.funasr_folder import is_funasr_folder
 from asr.inference.transcriber import load_parts

@@ -5,9 +5,9 @@ import hypothesis.strategies as st
 import pytest
 
 from asr.config import TokenizerConfig
-from asr.data.funasr_text import cut, join, read_seg_dict, spell, write_seg_dict
-from asr.data.tokenizer import Tokenizer, load_tokenizer
-from asr.data.tokenizer_building import build_tokenizer, load_funasr_tokenizer
+from asr.data.text.building import build_tokenizer, load_funasr_tokenizer
+from asr.data.text.funasr_text import cut, join, read_seg_dict, spell, write_seg_dict
+from asr.data.text.tokenizer import Tokenizer, load_tokenizer
 from asr.errors import UserError
 from asr.inference.transcript import Token
 from asr.inference.words import make_words

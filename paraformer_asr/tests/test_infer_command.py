@@ -27,7 +27,7 @@ from asr.config import (
     TokenizerConfig,
 )
 from asr.data.cmvn import Cmvn
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
 from asr.inference import output
 from asr.inference.output import Job, plan_jobs
 from asr.inference.segmentation import split_at_silences

@@ -9,10 +9,10 @@ import pytest
 
 from asr.config import AugmentConfig, Config, DataConfig, FeaturesConfig, TokenizerConfig, ToyConfig, TrainingConfig
 from asr.data import SpeechDataset, Utterance, build_dataset
-from asr.data.audio import change_speed
 from asr.data.loader import TOLERANCE_S, EvalLoader, TrainLoader
-from asr.data.tokenizer import END_ID
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.sounds.audio import change_speed
+from asr.data.text.building import build_tokenizer
+from asr.data.text.tokenizer import END_ID
 from asr.errors import UserError
 
 RATE_HZ = 8000

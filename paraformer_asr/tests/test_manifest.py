@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from asr.config import Config, DataConfig
 from asr.data import build_dataset
-from asr.data.jsonl import read_jsonl
-from asr.data.kaldi import read_kaldi
 from asr.data.manifest_dataset import ManifestDataset
-from asr.data.tsv import read_tsv
+from asr.data.manifests.jsonl import read_jsonl
+from asr.data.manifests.kaldi import read_kaldi
+from asr.data.manifests.tsv import read_tsv
 from asr.errors import UserError
 
 RATE_HZ = 8000

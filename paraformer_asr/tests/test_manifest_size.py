@@ -11,7 +11,7 @@ import soundfile
 from asr.config import Config, DataConfig, TokenizerConfig
 from asr.data import build_dataset, manifest_dataset
 from asr.data.loader import TrainLoader
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
 
 NUM_LINES, NUM_FILES = 20_000, 10
 

@@ -25,7 +25,7 @@ from asr.config import (
     TokenizerConfig,
 )
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
 from asr.inference.checksums import CheckedFolder
 from asr.inference.exported_program import num_samples

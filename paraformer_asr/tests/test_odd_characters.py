@@ -2,8 +2,8 @@
 
 import pytest
 
-from asr.data.odd_characters import MAX_LISTED, find_odd_characters, find_unwritable, twin
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.odd_characters import MAX_LISTED, find_odd_characters, find_unwritable, twin
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 
 TOKENIZER = Tokenizer(with_special_tokens("▁abcAé',-1今ｈ"), "characters")
 

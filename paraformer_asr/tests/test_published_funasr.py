@@ -28,7 +28,7 @@ from asr.config import (
     PredictorConfig,
 )
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.funasr_folder import is_funasr_folder
 from asr.losses import paraformer_loss

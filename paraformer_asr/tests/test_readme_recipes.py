@@ -13,7 +13,7 @@ import soundfile
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, LossConfig, ModelConfig, PredictorConfig
 from asr.config.reader import load_start_config
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.model_folder import save_model_folder
 from asr.inference.transcriber import load_parts

@@ -13,7 +13,7 @@ import pytest
 
 from asr.config import Config, DataConfig, FeaturesConfig, ModelConfig, TokenizerConfig
 from asr.data.cmvn import Cmvn
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
 from asr.record import run_dir
 

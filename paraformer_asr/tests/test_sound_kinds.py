@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data.audio import read_audio
-from asr.data.sound_kinds import is_sound, sound_kind
+from asr.data.sounds.audio import read_audio
+from asr.data.sounds.kinds import is_sound, sound_kind
 from asr.errors import UserError
 
 WAVE = np.zeros(1600)

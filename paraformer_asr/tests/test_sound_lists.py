@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data.audio import WHOLE, Span, iterate_audio
+from asr.data.sounds.audio import WHOLE, Span, iterate_audio
 from asr.errors import UserError
 from asr.inference.done_record import DoneRecord
 from asr.inference.output import Job, plan_jobs

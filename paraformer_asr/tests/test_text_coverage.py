@@ -8,8 +8,8 @@ import pytest
 
 from asr.config import Config, TokenizerConfig
 from asr.config.reader import override_config
-from asr.data.tokenizer import Tokenizer, with_special_tokens
-from asr.data.tokenizer_building import choose_tokenizer
+from asr.data.text.building import choose_tokenizer
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.record.text_coverage import check_texts
 

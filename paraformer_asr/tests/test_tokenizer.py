@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.config import TokenizerConfig
-from asr.data.bpe import load_bpe
-from asr.data.tokenizer import Tokenizer, load_tokenizer, with_special_tokens
-from asr.data.tokenizer_building import build_tokenizer
-from asr.data.word_pieces import fewest_pieces
+from asr.data.text.bpe import load_bpe
+from asr.data.text.building import build_tokenizer
+from asr.data.text.tokenizer import Tokenizer, load_tokenizer, with_special_tokens
+from asr.data.text.word_pieces import fewest_pieces
 from asr.errors import UserError
 
 TEXTS = ["one two three", "two twenty two", "three thirty one", "a one and a two", "twenty thousand"] * 3

@@ -18,8 +18,8 @@ from asr.config import (
     TokenizerConfig,
 )
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
-from asr.data.tokenizer import Tokenizer, with_special_tokens
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.alignments import align_waves
 from asr.inference.compilations import CompilationCounter

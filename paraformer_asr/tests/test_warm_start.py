@@ -16,7 +16,7 @@ from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, Mod
 from asr.config.reader import load_config, load_start_config, save_config
 from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
 from asr.inference.model_folder import save_model_folder
 from asr.models import build_model

@@ -55,7 +55,7 @@ def make_folder(path: Path) -> Path:
 def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
     """Return the compared texts of the training split; None, with a line on stderr, where it is not there."""
     from asr.data import build_dataset
-    from asr.data.comparison import comparable
+    from asr.data.text.comparison import comparable
 
     try:
         return frozenset(comparable(tokenizer, text) for text in build_dataset(config, "train").texts())
@@ -66,8 +66,8 @@ def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
 
 def warn_of_characters(dataset, tokenizer, training: Collection[str] | None) -> None:
     """Name on stderr what of the references the model cannot write, which counts as errors, or was not trained on."""
-    from asr.data.comparison import comparable
-    from asr.data.odd_characters import find_odd_characters, find_unwritable
+    from asr.data.text.comparison import comparable
+    from asr.data.text.odd_characters import find_odd_characters, find_unwritable
 
     texts = [(dataset.where(i), text) for i, text in enumerate(dataset.texts())]
     splits = {"references": [(where, comparable(tokenizer, text)) for where, text in texts]}
@@ -91,7 +91,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from asr.data import build_dataset
-    from asr.data.comparison import comparison_case, suit_characters
+    from asr.data.text.comparison import comparison_case, suit_characters
     from asr.inference import eval_report, scoring
     from asr.inference.transcriber import load_transcriber
     from asr.metrics import bootstrap_interval, format_table

@@ -27,7 +27,7 @@ from funasr.utils.postprocess_utils import sentence_postprocess  # noqa: E402
 
 from asr.data.cmvn import save_cmvn  # noqa: E402
 from asr.data.frontend import Cmvn  # noqa: E402
-from asr.data.funasr_text import cut, join  # noqa: E402
+from asr.data.text.funasr_text import cut, join  # noqa: E402
 from asr.inference.transcriber import Transcriber, load_parts  # noqa: E402
 from asr.losses import paraformer_loss  # noqa: E402
 from asr.models import build_model  # noqa: E402

@@ -40,7 +40,7 @@ def make_folder(folder: Path) -> None:
 
     from asr.config import Config, ModelConfig
     from asr.data.frontend import Cmvn
-    from asr.data.tokenizer import Tokenizer, with_special_tokens
+    from asr.data.text.tokenizer import Tokenizer, with_special_tokens
     from asr.published.funasr import array_shapes, save_funasr
 
     rng = np.random.default_rng(0)

@@ -121,7 +121,7 @@ def transcribe(config: Config, sound: Path) -> dict:
 
 def plan_warm_up(transcriber, sound: Path) -> tuple:
     """Return the shapes that `transcribe_files` compiles for, for this file."""
-    from asr.data.audio import audio_duration_s, iterate_audio
+    from asr.data.sounds.audio import audio_duration_s, iterate_audio
     from asr.inference.segmentation import longest_segment, split_at_silences
     from asr.inference.shapes import plan_shapes
 

@@ -2,7 +2,7 @@
 
 Pure functions of arrays, to be jitted by the caller together with the model. In order: level, noise, filterbank,
 SpecAugment, stacking, normalisation; the random changes are traced for training only, and only those that the
-config switches on. Playing speed is changed on the host (`asr.data.audio.change_speed`), since it changes lengths.
+config switches on. Playing speed is changed on the host (`sounds.audio.change_speed`), since it changes lengths.
 
 Letters: b batch, n samples of sound, t frames (mel frames before stacking, stacked ones after), m mel filters,
 i input width (m · lfr_m), j frames in a stack.

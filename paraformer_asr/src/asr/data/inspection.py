@@ -12,13 +12,13 @@ import numpy as np
 
 from asr.config import Config, DataConfig
 from asr.data.bucketing import BatchPlan
-from asr.data.comparison import suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.loader import TOLERANCE_S, find_crowded, plan_training, select_lengths
 from asr.data.manifest_dataset import ManifestDataset, read_manifest
-from asr.data.odd_characters import find_odd_characters, find_unwritable
-from asr.data.tokenizer import Tokenizer
-from asr.data.tokenizer_building import choose_tokenizer
+from asr.data.text.building import choose_tokenizer
+from asr.data.text.comparison import suit_characters
+from asr.data.text.odd_characters import find_odd_characters, find_unwritable
+from asr.data.text.tokenizer import Tokenizer
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.errors import UserError
 

@@ -9,11 +9,11 @@ import grain
 import numpy as np
 
 from asr.config import Config, DataConfig, FeaturesConfig
-from asr.data.audio import change_speed
 from asr.data.bucketing import BatchPlan, BatchShape, PlannedBatch
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import num_feature_frames
-from asr.data.tokenizer import END_ID, Tokenizer
+from asr.data.sounds.audio import change_speed
+from asr.data.text.tokenizer import END_ID, Tokenizer
 from asr.errors import UserError
 
 log = logging.getLogger("asr")

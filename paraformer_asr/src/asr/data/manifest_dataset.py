@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 
 from asr.config import DataConfig
-from asr.data.audio import DEFAULT_MAX_SECONDS, audio_duration_s, read_audio
 from asr.data.dataset import SpeechDataset, Utterance
-from asr.data.entries import Entries, Entry
-from asr.data.jsonl import read_jsonl
-from asr.data.kaldi import read_kaldi
-from asr.data.manifest import Reading
-from asr.data.tsv import read_tsv
+from asr.data.manifests.entries import Entries, Entry
+from asr.data.manifests.jsonl import read_jsonl
+from asr.data.manifests.kaldi import read_kaldi
+from asr.data.manifests.manifest import Reading
+from asr.data.manifests.tsv import read_tsv
+from asr.data.sounds.audio import DEFAULT_MAX_SECONDS, audio_duration_s, read_audio
 from asr.errors import UserError
 
 COUNTING_RATE_HZ = 16000
@@ -25,7 +25,7 @@ MAX_LISTED = 20
 
 
 class ManifestDataset(SpeechDataset):
-    """Sound files with their texts; see `asr.data.jsonl`, `asr.data.kaldi` and `asr.data.tsv`.
+    """Sound files with their texts; `asr.data.manifests` reads the lists of them.
 
     Attributes:
         entries: the lines of the manifest.

@@ -22,8 +22,8 @@ import numpy as np
 from asr.config import DataConfig, FeaturesConfig, TokenizerConfig
 from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.frontend import make_frontend
-from asr.data.tokenizer import Tokenizer
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.ops.fbank import mel_scale
 

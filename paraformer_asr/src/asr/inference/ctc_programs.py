@@ -15,7 +15,7 @@ from flax import struct
 
 from asr.config import Config, FeaturesConfig, InferenceConfig
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
-from asr.data.tokenizer import Tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.decode import ctc_beam_search, ctc_greedy, ctc_spans, make_fusion, read_arpa, spans_to_alignment, token_times
 from asr.inference.programs import Spelling, Variables, abstract_sound, time_grid
 from asr.inference.shapes import Shape

@@ -25,7 +25,7 @@ from asr.config import Config
 from asr.config.reader import save_config
 from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer import Tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import appearing, replace_text
 from asr.inference.checksums import CheckedFolder, write_checksums

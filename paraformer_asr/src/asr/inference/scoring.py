@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from asr.data import SpeechDataset
-from asr.data.comparison import compare
+from asr.data.text.comparison import compare
 from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Transcriber
 from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, sum_counts, words
@@ -19,7 +19,7 @@ class UtteranceScore:
         index: position in the data set.
         name: what the data set calls it.
         duration_s: of the sound.
-        reference: what is said, in the form that `asr.data.comparison` compares.
+        reference: what is said, in the form that `asr.data.text.comparison` compares.
         hypothesis: what was understood, in the same form.
         tokens: errors in tokens, special ones left out.
         in_training: its text occurs in the training split.

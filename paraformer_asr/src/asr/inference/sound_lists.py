@@ -15,8 +15,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from asr.data.audio import WHOLE, Span
-from asr.data.manifest import explain_no_path, read_lines
+from asr.data.manifests.manifest import explain_no_path, read_lines
+from asr.data.sounds.audio import WHOLE, Span
 from asr.errors import UserError
 from asr.untrusted import shown
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from asr.data.audio import audio_duration_s, iterate_audio
+from asr.data.sounds.audio import audio_duration_s, iterate_audio
 from asr.errors import UserError
 from asr.files import refuses_all
 from asr.inference.formats import join_words

@@ -18,7 +18,7 @@ from asr.config import Config, ModelConfig
 from asr.config.reader import load_config, override_config
 from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn, num_feature_frames
-from asr.data.tokenizer import Tokenizer, load_tokenizer
+from asr.data.text.tokenizer import Tokenizer, load_tokenizer
 from asr.errors import UserError
 from asr.files import read_bounded
 from asr.funasr_folder import is_funasr_folder

@@ -20,7 +20,7 @@ from asr.config import Config
 from asr.data import build_dataset
 from asr.data.frontend import Cmvn, make_frontend
 from asr.data.loader import Batch, TrainLoader
-from asr.data.tokenizer_building import choose_tokenizer
+from asr.data.text.building import choose_tokenizer
 from asr.decode.greedy import greedy
 from asr.errors import UserError
 from asr.models import build_model, count_parameters

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from asr.config import Config
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.inference.transcriber import Transcriber
 from asr.models import build_model
 

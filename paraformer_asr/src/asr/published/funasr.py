@@ -24,9 +24,9 @@ from asr.checkpoints.arrays import describe_arrays, named_arrays
 from asr.config import Config, ModelConfig
 from asr.data.cmvn import load_cmvn, save_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.funasr_text import write_seg_dict
-from asr.data.tokenizer import Tokenizer
-from asr.data.tokenizer_building import load_funasr_tokenizer
+from asr.data.text.building import load_funasr_tokenizer
+from asr.data.text.funasr_text import write_seg_dict
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import replace_text
 from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles

@@ -34,7 +34,7 @@ import jax
 from asr.config import Config
 from asr.config.reader import load_config, save_config
 from asr.data.cmvn import Cmvn, load_cmvn, save_cmvn
-from asr.data.tokenizer import Tokenizer, load_tokenizer
+from asr.data.text.tokenizer import Tokenizer, load_tokenizer
 from asr.errors import UserError
 from asr.files import replace_json
 

@@ -5,8 +5,8 @@ import logging
 
 from asr.config import Config
 from asr.data.dataset import SpeechDataset
-from asr.data.odd_characters import find_unwritable
-from asr.data.tokenizer import CASES, Tokenizer
+from asr.data.text.odd_characters import find_unwritable
+from asr.data.text.tokenizer import CASES, Tokenizer
 from asr.errors import UserError
 
 log = logging.getLogger("asr")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from asr.config import LossConfig
-from asr.data.comparison import compare
+from asr.data.text.comparison import compare
 from asr.losses import divisor, weigh
 from asr.metrics import ErrorCounts
 from asr.record.evaluation import Aligned, Evaluation, Transcribed

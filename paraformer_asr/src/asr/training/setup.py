@@ -15,12 +15,12 @@ import optax
 from asr.config import Config
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
-from asr.data.comparison import suit_characters
 from asr.data.dataset import SpeechDataset
 from asr.data.frontend import Cmvn, make_frontend, make_train_frontend
 from asr.data.loader import EvalLoader, TrainLoader
-from asr.data.tokenizer import Tokenizer
-from asr.data.tokenizer_building import choose_tokenizer
+from asr.data.text.building import choose_tokenizer
+from asr.data.text.comparison import suit_characters
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, build_model
 from asr.record.text_coverage import check_texts

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from asr.checkpoints.arrays import describe_arrays, named_arrays
-from asr.data.tokenizer import Tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.models.stacking import stack_blocks, unstack_blocks
 from asr.training.state import TrainState

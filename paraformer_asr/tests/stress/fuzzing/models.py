@@ -19,7 +19,7 @@ from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, Mod
 from asr.config.reader import save_config
 from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.tokenizer import Tokenizer, with_special_tokens
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.checksums import CheckedFolder
 from asr.inference.model_folder import load_weights

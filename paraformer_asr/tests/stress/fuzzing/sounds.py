@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from asr.config import InferenceConfig
-from asr.data.audio import audio_duration_s, iterate_audio, read_audio
+from asr.data.sounds.audio import audio_duration_s, iterate_audio, read_audio
 from asr.errors import UserError
 from asr.inference.segmentation import longest_segment, split_at_silences
 from fuzzing import checksums

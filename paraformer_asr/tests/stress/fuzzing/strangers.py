@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from asr.checkpoints.safetensors_file import read_safetensors
-from asr.data.audio import read_audio
+from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
 from asr.file_names import name_key
 from asr.files import read_bounded, writing_aside

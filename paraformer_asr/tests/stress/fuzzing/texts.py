@@ -12,10 +12,10 @@ import soundfile
 from asr.config import DataConfig, TokenizerConfig
 from asr.data.cmvn import load_cmvn, save_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.funasr_text import cut, read_seg_dict, spell
 from asr.data.manifest_dataset import ManifestDataset, open_split
-from asr.data.tokenizer import BPE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer, with_special_tokens
-from asr.data.tokenizer_building import build_tokenizer
+from asr.data.text.building import build_tokenizer
+from asr.data.text.funasr_text import cut, read_seg_dict, spell
+from asr.data.text.tokenizer import BPE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer, with_special_tokens
 from asr.decode.arpa import read_arpa
 from fuzzing.mutations import change_bytes, change_text, flip_bit, hard_number, set_byte, write_changed
 from fuzzing.trials import Kind

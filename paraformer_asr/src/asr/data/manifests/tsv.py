@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from asr.data.manifest import Reading, read_lines, to_seconds
+from asr.data.manifests.manifest import Reading, read_lines, to_seconds
 from asr.errors import UserError
 from asr.untrusted import shown
 

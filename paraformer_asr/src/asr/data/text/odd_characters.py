@@ -4,7 +4,7 @@ import dataclasses
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from asr.data.tokenizer import BLANK, END, START, UNKNOWN, Tokenizer
+from asr.data.text.tokenizer import BLANK, END, START, UNKNOWN, Tokenizer
 
 PLAIN = dict.fromkeys("’‘ʼ′`´＇", "'") | dict.fromkeys("“”„″", '"') | dict.fromkeys("‐‑‒–—−", "-") | {"…": "..."}
 """Signs that look like those of a keyboard; further twins are found by Unicode's compatible forms (NFKC)."""

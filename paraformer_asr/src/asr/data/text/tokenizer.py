@@ -16,10 +16,10 @@ from typing import Literal
 
 import sentencepiece
 
-from asr.data import funasr_text
-from asr.data.bpe import list_pieces, load_bpe
-from asr.data.letter_case import Case, find_only_case, in_case
-from asr.data.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
+from asr.data.text import funasr_text
+from asr.data.text.bpe import list_pieces, load_bpe
+from asr.data.text.letter_case import Case, find_only_case, in_case
+from asr.data.text.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
 from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text, replacing
 from asr.untrusted import escaped, shown
@@ -41,7 +41,7 @@ class Tokenizer:
     Attributes:
         tokens: all tokens; the place of one is its number.
         kind: how text is cut. "characters": each by itself. "bpe": by the trained model. "file": each word into
-            the fewest tokens of the list. "funasr": see `asr.data.funasr_text`.
+            the fewest tokens of the list. "funasr": see `asr.data.text.funasr_text`.
         text_case: what is done to a text first. For kind "funasr" the `only_case` of the tokens comes before it.
         bpe_model: the trained model of sentencepiece; kind "bpe" only.
         seg_dict: pieces of the known words; kind "funasr" only.

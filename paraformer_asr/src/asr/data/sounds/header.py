@@ -8,7 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from asr.data.sound_kinds import READABLE, advice, is_text, read_start, sound_kind
+from asr.data.sounds.kinds import READABLE, advice, is_text, read_start, sound_kind
 from asr.errors import UserError
 from asr.files import open_file
 

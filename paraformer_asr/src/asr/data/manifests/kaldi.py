@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asr.data.manifest import Reading, contents, read_lines, to_seconds
+from asr.data.manifests.manifest import Reading, contents, read_lines, to_seconds
 from asr.errors import UserError
 from asr.untrusted import shown
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asr.config import Config, TokenizerConfig
-from asr.data import funasr_text
-from asr.data.bpe import list_pieces, train_bpe
-from asr.data.letter_case import Case
-from asr.data.token_file import read_token_file
-from asr.data.tokenizer import (
+from asr.data.text import funasr_text
+from asr.data.text.bpe import list_pieces, train_bpe
+from asr.data.text.letter_case import Case
+from asr.data.text.token_file import read_token_file
+from asr.data.text.tokenizer import (
     BLANK,
     END,
     FIRST_ID,
@@ -40,7 +40,7 @@ def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
         texts: of the training split.
 
     Raises:
-        UserError: as `build_tokenizer` and `asr.data.tokenizer.load_tokenizer`.
+        UserError: as `build_tokenizer` and `asr.data.text.tokenizer.load_tokenizer`.
     """
     if config.tokenizer.kind == "init":
         tokenizer, text_case = load_tokenizer(Path(config.init)), config.tokenizer.text_case

@@ -2,7 +2,7 @@
 
 A sample is float32 with full scale −1…1, whatever the file holds: 8-bit samples are (x − 128) / 128, 16-bit x / 2¹⁵,
 24-bit x / 2²³, 32-bit x / 2³¹; floating-point samples are taken as they are, even above full scale. Channels are
-averaged, or one is chosen (`asr.data.channels`). A constant offset is kept, and removed frame by frame in the
+averaged, or one is chosen (`asr.data.sounds.channels`). A constant offset is kept, and removed frame by frame in the
 filterbank. After resampling, the peaks of a clipped sound may lie a little above 1.
 
 Letters: n samples.
@@ -18,10 +18,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.data.channels import Mixing, warn_of_cancelling
 from asr.data.codec_noise import codecs_silenced
-from asr.data.sound_header import check_header, claimed_samples, describe_file, find_cut
-from asr.data.sound_kinds import advice
+from asr.data.sounds.channels import Mixing, warn_of_cancelling
+from asr.data.sounds.header import check_header, claimed_samples, describe_file, find_cut
+from asr.data.sounds.kinds import advice
 from asr.errors import UserError
 from asr.files import open_file
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asr.data.entries import Entries, Entry
+from asr.data.manifests.entries import Entries, Entry
 from asr.errors import UserError
 from asr.files import open_file
 from asr.untrusted import escaped, shown

@@ -48,7 +48,7 @@ def is_unspaced(character: str) -> bool:
 
 
 def word_starts(tokens: Sequence[str], *, continued: bool) -> list[bool]:
-    """Return for each token whether a word begins with it; see `asr.data.tokenizer.Tokenizer.word_starts`.
+    """Return for each token whether a word begins with it; see `asr.data.text.tokenizer.Tokenizer.word_starts`.
 
     Args:
         tokens: a row of ordinary ones.

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from asr.data.manifest import Reading, read_lines, to_seconds
+from asr.data.manifests.manifest import Reading, read_lines, to_seconds
 from asr.untrusted import escaped, shown
 
 FUNASR_KEYS, NEMO_KEYS = ("source", "target"), ("audio_filepath", "text")

@@ -8,9 +8,9 @@ tokenizer has no token for stays as it is, and is an error.
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from asr.data.letter_case import in_case
-from asr.data.tokenizer import Tokenizer
-from asr.data.word_pieces import is_unspaced
+from asr.data.text.letter_case import in_case
+from asr.data.text.tokenizer import Tokenizer
+from asr.data.text.word_pieces import is_unspaced
 from asr.metrics import ErrorCounts, character_errors, count_errors, word_errors
 
 MAX_ROUNDS = 8

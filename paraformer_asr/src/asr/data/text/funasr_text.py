@@ -11,7 +11,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
-from asr.data.word_pieces import CONTINUED, Spelled
+from asr.data.text.word_pieces import CONTINUED, Spelled
 from asr.errors import UserError
 from asr.files import Reader, decoded, read_bounded, replace_text
 from asr.untrusted import shown

@@ -1,0 +1,1 @@
+"""Lists of utterances: JSON lines, tables of tab-separated values, folders of Kaldi."""

@@ -1,0 +1,1 @@
+"""Texts: what tokenizers cut them into, and how two of them are compared."""
