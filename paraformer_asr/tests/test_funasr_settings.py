@@ -17,7 +17,7 @@ from asr.models import build_model
 from asr.published.funasr import funasr_pairs, load_funasr
 from asr.published.funasr_config import read_funasr_config
 from asr.published.funasr_settings import FIXED, OF_PROGRAM, OF_TRAINING, READ_ELSEWHERE, SETTINGS, WITHOUT_EFFECT
-from asr.published.mapping import give_back
+from asr.published.mapping import export_arrays
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
@@ -159,7 +159,7 @@ def test_the_loss_and_its_gradients_are_divided_as_there(copy, case):
     total, gradients = quick_jit(jax.value_and_grad(loss))(variables["params"])
     np.testing.assert_allclose(total, answers()[f"{case}/loss"], rtol=1e-5)
     flat = flax.traverse_util.flatten_dict({"params": gradients}, sep="/")
-    found = give_back(funasr_pairs(config.model), {name: np.asarray(array) for name, array in flat.items()})
+    found = export_arrays(funasr_pairs(config.model), {name: np.asarray(array) for name, array in flat.items()})
     recorded = {key.split("grad/")[1]: g for key, g in answers().items() if key.startswith(f"{case}/grad")}
     assert len(recorded) == 4
     for name, gradient in recorded.items():

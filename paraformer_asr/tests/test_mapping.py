@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from asr.errors import UserError
-from asr.published import mapping
-from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Pair, give_back, take_over
+from asr.published import layers, mapping
+from asr.published.layers import CONV1D, DEPTHWISE
+from asr.published.mapping import AS_IS, LINEAR, Pair, export_arrays, import_arrays
 
 SOURCE = Path("model.pt")
 AXES = {"AS_IS": "io", "LINEAR": "oi", "DEPTHWISE": "o1k", "CONV1D": "oik"}
@@ -46,12 +47,12 @@ def theirs_of(layout, sizes, seed=0):
 @hypothesis.given(sizes=st.tuples(*[st.integers(1, 4)] * 3))
 def test_values_go_to_their_places_and_come_back(layout, sizes):
     theirs = theirs_of(layout, sizes)
-    pair = Pair("params/x", "x.weight", getattr(mapping, layout))
+    pair = Pair("params/x", "x.weight", getattr(layers if hasattr(layers, layout) else mapping, layout))
     shape = pair.layout.to_ours(theirs).shape
-    ours = take_over([pair], {"x.weight": theirs}, {"params/x": shape}, SOURCE)["params/x"]
+    ours = import_arrays([pair], {"x.weight": theirs}, {"params/x": shape}, SOURCE)["params/x"]
     assert all(ours[index] == ours_at(layout, theirs, index) for index in np.ndindex(ours.shape))
     assert np.shares_memory(ours, theirs)
-    back = give_back([pair], {"params/x": ours})
+    back = export_arrays([pair], {"params/x": ours})
     assert list(back) == ["x.weight"]
     np.testing.assert_array_equal(back["x.weight"], theirs)
 
@@ -59,11 +60,11 @@ def test_values_go_to_their_places_and_come_back(layout, sizes):
 @pytest.mark.parametrize("layout", AXES)
 def test_an_array_of_all_layers_holds_one_tensor_for_each(layout):
     tensors = {f"layers.{i}.weight": theirs_of(layout, (2, 3, 4), seed=i) for i in range(3)}
-    pair = Pair("params/x", tuple(tensors), getattr(mapping, layout))
+    pair = Pair("params/x", tuple(tensors), getattr(layers if hasattr(layers, layout) else mapping, layout))
     parts = [pair.layout.to_ours(tensor) for tensor in tensors.values()]
-    ours = take_over([pair], tensors, {"params/x": (3, *parts[0].shape)}, SOURCE)["params/x"]
+    ours = import_arrays([pair], tensors, {"params/x": (3, *parts[0].shape)}, SOURCE)["params/x"]
     np.testing.assert_array_equal(ours, parts)
-    back = give_back([pair], {"params/x": ours})
+    back = export_arrays([pair], {"params/x": ours})
     assert list(back) == list(tensors)
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor)
@@ -73,7 +74,7 @@ def test_an_array_of_all_layers_holds_one_tensor_for_each(layout):
 def test_floats_of_any_width_become_float32(dtype):
     tensor = np.asarray([[1.5, -2.0, 0.0]], dtype)
     pairs = [Pair("one", "a", LINEAR), Pair("all", ("a", "a"))]
-    found = take_over(pairs, {"a": tensor}, {"one": (3, 1), "all": (2, 1, 3)}, SOURCE)
+    found = import_arrays(pairs, {"a": tensor}, {"one": (3, 1), "all": (2, 1, 3)}, SOURCE)
     for array in found.values():
         assert array.dtype == np.float32
     np.testing.assert_array_equal(found["one"][:, 0], [1.5, -2, 0])
@@ -107,35 +108,35 @@ def test_all_that_is_missing_superfluous_or_of_another_shape_is_listed_at_once()
         "surplus.num_batches": np.array(3),
     }
     with pytest.raises(UserError) as error:
-        take_over(PAIRS, tensors, SHAPES, SOURCE, lambda name: name.endswith("num_batches"))
+        import_arrays(PAIRS, tensors, SHAPES, SOURCE, lambda name: name.endswith("num_batches"))
     first, *lines = str(error.value).splitlines()
-    assert first == "model.pt: 6 of its tensors are not what the model asks for:"
+    assert first == "model.pt: 6 of its tensors do not fit the model:"
     assert lines == [
         "  a.weight: expected floats [3, 2], found float32[2, 3]",
         "  b.weight: expected floats [4, 1, 5], found float32[4, 2, 5]",
         "  c.1.weight: missing, expected [4, 2, 3]",
         "  d.bias: expected floats [6], found int64[6]",
         "  e.bias: expected floats [7], found float32[]",
-        "  surplus.weight: float32[9, 1] has no place",
+        "  surplus.weight: unexpected, float32[9, 1]",
     ]
 
 
 def test_a_long_list_is_cut_off():
     tensors = {f"surplus.{i:03}": draw(1) for i in range(50)}
     with pytest.raises(UserError) as error:
-        take_over([], tensors, {}, SOURCE)
+        import_arrays([], tensors, {}, SOURCE)
     lines = str(error.value).splitlines()
     assert lines[0].startswith("model.pt: 50 of its tensors")
-    assert lines[1:3] == ["  surplus.000: float32[1] has no place", "  surplus.001: float32[1] has no place"]
+    assert lines[1:3] == ["  surplus.000: unexpected, float32[1]", "  surplus.001: unexpected, float32[1]"]
     assert lines[-1] == "  … and 10 more"
     assert len(lines) == 42
 
 
 def test_a_table_that_does_not_cover_the_model_is_a_mistake_of_ours():
     with pytest.raises(AssertionError, match="params/e"):
-        take_over(PAIRS[:-1], {}, SHAPES, SOURCE)
-    with pytest.raises(AssertionError, match="params/c has 3 layers, 2 names"):
-        take_over(PAIRS, {}, SHAPES | {"params/c": (3, 3, 2, 4)}, SOURCE)
+        import_arrays(PAIRS[:-1], {}, SHAPES, SOURCE)
+    with pytest.raises(AssertionError, match="params/c has 3 layers, but 2 names"):
+        import_arrays(PAIRS, {}, SHAPES | {"params/c": (3, 3, 2, 4)}, SOURCE)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -144,4 +145,4 @@ def test_tensors_that_are_not_finite_are_refused_by_their_names_there(dtype, val
     pairs = [Pair("one", "theirs.one", AS_IS), Pair("two", "theirs.two", AS_IS)]
     tensors = {"theirs.one": np.ones((2, 3), dtype), "theirs.two": np.array([[1, 2], [3, value]], dtype)}
     with pytest.raises(UserError, match=r"weights that are not finite, in theirs\.two;"):
-        take_over(pairs, tensors, {"one": (2, 3), "two": (2, 2)}, SOURCE)
+        import_arrays(pairs, tensors, {"one": (2, 3), "two": (2, 2)}, SOURCE)

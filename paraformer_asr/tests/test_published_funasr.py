@@ -36,7 +36,7 @@ from asr.models import build_model, stack_blocks
 from asr.ops import cif
 from asr.published.funasr import array_shapes, funasr_pairs, load_funasr, save_funasr
 from asr.published.funasr_config import FIXED, read_settings
-from asr.published.mapping import give_back
+from asr.published.mapping import export_arrays
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
@@ -141,7 +141,7 @@ def test_a_model_without_normalisation_and_a_scanned_one(tmp_path):
 def test_every_published_tensor_goes_back_with_its_values():
     config, *_, variables = load_funasr(RECORDED)
     arrays = flax.traverse_util.flatten_dict(variables, sep="/")
-    back, expected = give_back(funasr_pairs(config.model), arrays), read_torch_file(RECORDED / "model.pt").tensors
+    back, expected = export_arrays(funasr_pairs(config.model), arrays), read_torch_file(RECORDED / "model.pt").tensors
     assert back.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(back[name], tensor, err_msg=name)
@@ -235,7 +235,7 @@ def test_loss_and_gradients_are_those_of_funasr():
     np.testing.assert_allclose(parts["cross_entropy"], answers()["train_loss_att"], atol=1e-4)
     np.testing.assert_allclose(parts["quantity"], answers()["train_loss_pre"], atol=1e-4)
     flat = flax.traverse_util.flatten_dict({"params": gradients}, sep="/")
-    found = give_back(funasr_pairs(config.model), {name: np.asarray(array) for name, array in flat.items()})
+    found = export_arrays(funasr_pairs(config.model), {name: np.asarray(array) for name, array in flat.items()})
     recorded = {name.removeprefix("grad/"): g for name, g in answers().items() if name.startswith("grad/")}
     assert len(recorded) == 7
     for name, gradient in recorded.items():
@@ -392,18 +392,18 @@ def listed(message):
 def test_one_block_too_few_or_too_many_is_listed(copy):
     edit(copy, lambda content: content["encoder_conf"].update(num_blocks=4))
     message = refusal(copy)
-    assert message.startswith(f"{copy / 'model.pt'}: 13 of its tensors are not what the model asks for")
+    assert message.startswith(f"{copy / 'model.pt'}: 13 of its tensors do not fit the model")
     assert all(name.startswith("encoder.encoders.2.") for name in listed(message))
     assert message.count("missing, expected") == 13
     edit(copy, lambda content: content["encoder_conf"].update(num_blocks=2))
     message = refusal(copy)
     assert all(name.startswith("encoder.encoders.1.") for name in listed(message))
-    assert message.count("has no place") == 13
+    assert message.count(": unexpected, ") == 13
     edit(copy, lambda content: content["encoder_conf"].update(num_blocks=3))
     edit(copy, lambda content: content["decoder_conf"].update(num_blocks=1))
     message = refusal(copy)
     assert all(name.startswith("decoder.decoders2.0.") for name in listed(message))
-    assert message.count("has no place") == 10
+    assert message.count(": unexpected, ") == 10
 
 
 def test_another_width_is_listed(copy):

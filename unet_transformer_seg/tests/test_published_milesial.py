@@ -17,7 +17,7 @@ import pytest
 from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
 from seg.models import build_model
-from seg.published.mapping import give_back, take_over
+from seg.published.mapping import export_arrays, import_arrays
 from seg.published.milesial import (
     answers_sigmoid,
     has_one_class,
@@ -73,7 +73,7 @@ def tensors_of(kind):
 def converted(kind):
     """Our arrays by name, and the pairs that they came by."""
     pairs = milesial_pairs(CONFIGS[kind])
-    return take_over(pairs, tensors_of(kind), array_shapes(CONFIGS[kind]), SOURCE, is_ignored), pairs
+    return import_arrays(pairs, tensors_of(kind), array_shapes(CONFIGS[kind]), SOURCE, is_ignored), pairs
 
 
 def nested(arrays):
@@ -121,7 +121,7 @@ def train(model, variables, content):
 def named(kind, tree):
     """Return arrays of ours by their names there."""
     arrays = {name: np.asarray(x) for name, x in flax.traverse_util.flatten_dict(dict(tree), sep="/").items()}
-    return give_back([pair for pair in converted(kind)[1] if pair.ours in arrays], arrays)
+    return export_arrays([pair for pair in converted(kind)[1] if pair.ours in arrays], arrays)
 
 
 def assert_statistics(found, expected):

@@ -19,7 +19,7 @@ from seg.config import ResNetUNetConfig
 from seg.errors import UserError
 from seg.models import build_model
 from seg.models.resnet_unet import double
-from seg.published.mapping import give_back, take_over
+from seg.published.mapping import export_arrays, import_arrays
 from seg.published.opening import open_published
 from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs
 from seg.published.torch_writer import write_torch_file
@@ -59,7 +59,7 @@ def converted(kind):
     model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors_of(kind)))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image(kind), False))
     shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-    return model, take_over(pairs, tensors_of(kind), shapes, SOURCE, is_ignored), pairs
+    return model, import_arrays(pairs, tensors_of(kind), shapes, SOURCE, is_ignored), pairs
 
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
@@ -101,7 +101,7 @@ def test_a_training_step_moves_the_running_statistics_as_torch_does(kind):
     model, arrays, pairs = converted(kind)
     _, state = answer(model, variables(arrays), image(kind), True)
     moved = flax.traverse_util.flatten_dict(dict(state), sep="/")
-    tensors = give_back([pair for pair in pairs if pair.ours in moved], moved)
+    tensors = export_arrays([pair for pair in pairs if pair.ours in moved], moved)
     names = [name for name in tensors_of(kind) if "running" in name]
     found = np.concatenate([tensors[name] for name in names])
     np.testing.assert_allclose(found, recorded(kind)["trained"], rtol=1e-4, atol=1e-4)
@@ -111,7 +111,7 @@ def test_a_training_step_moves_the_running_statistics_as_torch_does(kind):
 def test_the_way_back_gives_the_same_tensors(kind):
     _, arrays, pairs = converted(kind)
     tensors = {name: tensor for name, tensor in tensors_of(kind).items() if not is_ignored(name)}
-    back = give_back(pairs, arrays)
+    back = export_arrays(pairs, arrays)
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor, err_msg=name)
@@ -121,7 +121,7 @@ def test_a_head_of_two_logits_goes_back_to_one_class_by_their_difference():
     """After training here the background's logit is no longer 0; sigmoid(b − a) is softmax([a, b])."""
     _, arrays, pairs = converted("bottleneck")
     changed = {**arrays, "params/head/bias": np.array([1.5, 4.0], np.float32)}
-    assert give_back(pairs, changed)["segmentation_head.0.bias"] == 2.5
+    assert export_arrays(pairs, changed)["segmentation_head.0.bias"] == 2.5
 
 
 def test_the_encoders_own_classifier_is_passed_over():
@@ -233,7 +233,7 @@ def test_another_model_is_refused_with_what_is_supported(changes, said):
 
 
 def test_the_pairs_cover_the_published_networks():
-    """`take_over` compares the pairs with the model's arrays before it looks at a tensor."""
+    """`import_arrays` compares the pairs with the model's arrays before it looks at a tensor."""
     for block, units in (("basic", (3, 4, 6, 3)), ("bottleneck", (3, 4, 6, 3))):
         sizes = ResNetUNetConfig(block=block, units=units)
         config = dataclasses.replace(read_smp_config(tensors_of("basic"), SOURCE), resnet_unet=sizes)

@@ -18,7 +18,7 @@ from seg.checkpoints.arrays import named_arrays
 from seg.config import ModelConfig, TransUNetConfig
 from seg.errors import UserError
 from seg.models import build_model
-from seg.published.mapping import give_back, take_over
+from seg.published.mapping import export_arrays, import_arrays
 from seg.published.r50_vit import read_vit_npz, read_vit_npz_config, vit_npz_pairs, vit_npz_variables
 from seg.published.transunet import is_ignored, read_transunet_config, transunet_pairs
 
@@ -67,7 +67,7 @@ def shapes_of(config):
 
 
 def converted():
-    return take_over(transunet_pairs(CONFIG), tensors_of_the_twin(), shapes_of(CONFIG), SOURCE, is_ignored)
+    return import_arrays(transunet_pairs(CONFIG), tensors_of_the_twin(), shapes_of(CONFIG), SOURCE, is_ignored)
 
 
 def channels_last(x):
@@ -105,7 +105,7 @@ def test_the_answers_are_those_of_the_twin():
 
 
 def test_the_tensors_come_back_exactly():
-    back = give_back(transunet_pairs(CONFIG), converted())
+    back = export_arrays(transunet_pairs(CONFIG), converted())
     expected = {name: tensor for name, tensor in tensors_of_the_twin().items() if not is_ignored(name)}
     assert back.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -159,7 +159,7 @@ def test_missing_superfluous_and_misshapen_tensors_are_all_listed():
     tensors = tensors_of_the_twin() | {"surplus": np.zeros(2), "segmentation_head.0.bias": np.zeros(4, np.float32)}
     del tensors["transformer.encoder.layer.1.ffn.fc2.bias"]
     with pytest.raises(UserError) as error:
-        take_over(transunet_pairs(CONFIG), tensors, shapes_of(CONFIG), SOURCE, is_ignored)
+        import_arrays(transunet_pairs(CONFIG), tensors, shapes_of(CONFIG), SOURCE, is_ignored)
     for said in ("3 of its tensors", "surplus", "segmentation_head.0.bias", "layer.1.ffn.fc2.bias: missing"):
         assert said in str(error.value)
     assert "key.bias" not in str(error.value) and "num_batches" not in str(error.value)
@@ -174,7 +174,7 @@ LAYER = "Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/"
 def arrays_of_flax():
     """The ResNet and the transformer of the twin, as Flax saves them, with what classifies images."""
     pairs = vit_npz_pairs(CONFIG)
-    arrays = give_back(pairs, converted())
+    arrays = export_arrays(pairs, converted())
     for name in [name for name in arrays if "/gn" in name or name.startswith("gn")]:
         arrays[name] = arrays[name].reshape(1, 1, 1, -1)
     arrays["Transformer/posembed_input/pos_embedding"][:, 0] = 7  # of the class token

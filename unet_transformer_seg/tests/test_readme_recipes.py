@@ -15,7 +15,7 @@ from seg.classes import make_class_table
 from seg.config import Config, DataConfig, ModelConfig, ResNetUNetConfig, TransformerConfig, TransUNetConfig
 from seg.inference.model_folder import save_model_folder
 from seg.models import abstract_variables
-from seg.published.mapping import give_back
+from seg.published.mapping import export_arrays
 from seg.published.milesial import milesial_pairs, with_counters
 from seg.published.opening import open_published
 from seg.published.smp import smp_pairs
@@ -71,7 +71,7 @@ def write_model(folder, name, classes):
     kind = name.removeprefix("converted ")
     size, pairs, settings = CONVERTED[kind]
     arrays = {key: np.asarray(array) for key, array in named_arrays(filled(SIZES[size])).items()}
-    write_torch_file(folder.with_suffix(".pth"), with_counters(give_back(pairs(SIZES[size]), arrays)))
+    write_torch_file(folder.with_suffix(".pth"), with_counters(export_arrays(pairs(SIZES[size]), arrays)))
     save_model_folder(folder, *open_published(kind, folder.with_suffix(".pth"), names=classes, **settings))
 
 

@@ -33,7 +33,7 @@ from asr.losses import paraformer_loss  # noqa: E402
 from asr.models import build_model  # noqa: E402
 from asr.ops import cif  # noqa: E402
 from asr.published.funasr import funasr_pairs, load_funasr, save_funasr  # noqa: E402
-from asr.published.mapping import give_back  # noqa: E402
+from asr.published.mapping import export_arrays  # noqa: E402
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -266,7 +266,7 @@ def test_losses_and_gradients_are_the_same(size, frame_lengths, folder):
     np.testing.assert_allclose(parts["cross_entropy"], statistics["loss_att"].item(), atol=1e-4)
     np.testing.assert_allclose(parts["quantity"], statistics["loss_pre"].item(), atol=1e-4)
     flat = flax.traverse_util.flatten_dict({"params": gradients}, sep="/")
-    found = give_back(funasr_pairs(config.model), {name: np.asarray(array) for name, array in flat.items()})
+    found = export_arrays(funasr_pairs(config.model), {name: np.asarray(array) for name, array in flat.items()})
     for name, parameter in theirs.named_parameters():
         gradient = np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.numpy()
         assert (parameter.grad is None) == (name == "decoder.embed.0.weight")  # of the sampler alone

@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from seg.models import build_model, count_parameters  # noqa: E402
-from seg.published.mapping import give_back  # noqa: E402
+from seg.published.mapping import export_arrays  # noqa: E402
 from seg.published.milesial import milesial_pairs  # noqa: E402
 from seg.published.opening import open_published, save_milesial  # noqa: E402
 
@@ -97,7 +97,7 @@ def test_a_training_step(tmp_path, bilinear, bias):
 
     found = flax.traverse_util.flatten_dict({"params": gradients, **state}, sep="/")
     pairs = milesial_pairs(published.config.model)
-    found = give_back(pairs, {name: np.asarray(array) for name, array in found.items()})
+    found = export_arrays(pairs, {name: np.asarray(array) for name, array in found.items()})
     statistics = {name: value for name, value in theirs.state_dict().items() if "running" in name}
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     assert expected.keys() | statistics.keys() == found.keys()

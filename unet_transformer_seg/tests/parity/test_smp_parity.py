@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from seg.models import build_model, count_parameters  # noqa: E402
-from seg.published.mapping import give_back, take_over  # noqa: E402
+from seg.published.mapping import export_arrays, import_arrays  # noqa: E402
 from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs  # noqa: E402
 from seg.published.torch_file import read_torch_file  # noqa: E402
 
@@ -94,7 +94,7 @@ def converted(theirs, folder):
     model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
     shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-    return model, take_over(pairs, tensors, shapes, folder / "weights.pth", is_ignored), pairs
+    return model, import_arrays(pairs, tensors, shapes, folder / "weights.pth", is_ignored), pairs
 
 
 def nested(arrays):
@@ -165,7 +165,7 @@ def test_narrow_ones_agree_in_value_gradient_and_statistics(tmp_path, kind):
     np.testing.assert_allclose(logits, trained.detach().permute(0, 2, 3, 1), atol=1e-4)
 
     found = flax.traverse_util.flatten_dict({"params": gradients, **state}, sep="/")
-    found = give_back(pairs, {name: np.asarray(array) for name, array in found.items()})
+    found = export_arrays(pairs, {name: np.asarray(array) for name, array in found.items()})
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     expected |= {name: value for name, value in theirs.state_dict().items() if "running" in name}
     assert expected.keys() == found.keys()

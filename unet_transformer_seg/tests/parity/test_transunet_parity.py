@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 from seg.checkpoints.arrays import named_arrays  # noqa: E402
 from seg.config import ModelConfig, TransUNetConfig  # noqa: E402
 from seg.models import build_model  # noqa: E402
-from seg.published.mapping import give_back, take_over  # noqa: E402
+from seg.published.mapping import export_arrays, import_arrays  # noqa: E402
 from seg.published.torch_file import read_torch_file  # noqa: E402
 from seg.published.torch_writer import write_torch_file  # noqa: E402
 from seg.published.transunet import is_ignored, read_transunet_config, transunet_pairs  # noqa: E402
@@ -92,7 +92,7 @@ def convert(config, model):
     image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     shapes = named_arrays(jax.eval_shape(lambda x: ours.init(jax.random.key(0), x, False), image))
     shapes = {name: leaf.shape for name, leaf in shapes.items()}
-    arrays = take_over(transunet_pairs(config), tensors_of(model), shapes, Path("twin"), is_ignored)
+    arrays = import_arrays(transunet_pairs(config), tensors_of(model), shapes, Path("twin"), is_ignored)
     return ours, flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -144,7 +144,7 @@ def test_gradients_and_running_statistics():
         return (logits * channels_last(weights)).sum(), state
 
     gradients, state = gradient(variables["params"])
-    found = give_back(transunet_pairs(config), named_arrays({"params": gradients, **state}))
+    found = export_arrays(transunet_pairs(config), named_arrays({"params": gradients, **state}))
     for name, wanted in expected.items():
         if is_ignored(name):  # the gradient of what cancels is the rounding of the softmax
             assert np.abs(wanted).max() < 1e-4 * np.abs(expected[name.replace("bias", "weight")]).max()
@@ -163,7 +163,7 @@ def test_a_file_of_torch_is_read_and_one_of_ours_is_loaded(tmp_path):
     config = read_transunet_config(tensors, path, num_heads=3)
     assert dataclasses.replace(config.transunet, dropout=0.0) == TINY
     _, variables = convert(config, theirs)
-    back = give_back(transunet_pairs(config), named_arrays(variables))
+    back = export_arrays(transunet_pairs(config), named_arrays(variables))
     write_torch_file(tmp_path / "back.pth", tensors | back)  # not over the file that `tensors` are views of
     again = make(TINY, seed=1)[0]
     again.load_state_dict(torch.load(tmp_path / "back.pth", weights_only=True))

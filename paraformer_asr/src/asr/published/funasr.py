@@ -32,7 +32,8 @@ from asr.files import replace_text
 from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
-from asr.published.mapping import AS_IS, CONV1D, DEPTHWISE, LINEAR, Layout, Pair, give_back, take_over
+from asr.published.layers import CONV1D, DEPTHWISE
+from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
 from asr.published.state_dict import plain_names
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
@@ -71,7 +72,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     _check_ctc_head(tensors, config, files)
     pairs = funasr_pairs(config.model)
     _check_names(tensors, [name for pair in pairs for name in pair.names], files)
-    arrays = take_over(pairs, tensors, array_shapes(config.model), files.weights)
+    arrays = import_arrays(pairs, tensors, array_shapes(config.model), files.weights)
     return config, tokenizer, cmvn, flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -91,7 +92,7 @@ def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn |
     content = make_funasr_config(config)
     params = unstack_blocks(variables["params"])
     arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}
-    write_torch_file(folder / WEIGHTS, give_back(funasr_pairs(config.model), arrays))
+    write_torch_file(folder / WEIGHTS, export_arrays(funasr_pairs(config.model), arrays))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     replace_text(folder / CONFIG, text)
     tokens = json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0)

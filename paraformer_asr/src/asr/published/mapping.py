@@ -1,6 +1,6 @@
-"""Pairs of arrays here and tensors there: what a converter is made of, and how it goes both ways.
+"""Pairs of an array here and a tensor in a published file, and the conversion in both directions.
 
-Letters: i input channels, o output channels, k taps.
+Letters: i input channels, o output channels.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +16,10 @@ MAX_LINES_SHOWN = 40
 
 
 class Layout(NamedTuple):
-    """How the values of one array are arranged on both sides; each function undoes the other.
+    """How the values of one array are arranged on both sides; each function is the inverse of the other.
 
     Attributes:
-        to_ours: from the layout of torch.
+        to_ours: from torch's layout.
         to_theirs: back to it.
     """
 
@@ -29,20 +29,16 @@ class Layout(NamedTuple):
 
 AS_IS = Layout(lambda x: x, lambda x: x)
 LINEAR = Layout(lambda w_oi: w_oi.T, lambda w_io: w_io.T)
-"""`Linear.weight`: torch keeps the outputs in front."""
-DEPTHWISE = Layout(lambda w_o1k: w_o1k[:, 0].T, lambda w_ko: w_ko.T[:, None])
-"""`Conv1d.weight` with one group for each channel."""
-CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.transpose(2, 1, 0))
-"""`Conv1d.weight`."""
+"""`Linear.weight`: torch puts the output axis first."""
 
 
 class Pair(NamedTuple):
     """One array here and the tensor there that holds the same values.
 
     Attributes:
-        ours: name of the array, `params/encoder/norm/scale`.
-        theirs: name of the tensor; of several, the array holds all of them along a new first axis.
-        layout: how the values lie.
+        ours: path of the array, such as `params/encoder/norm/scale`.
+        theirs: name of the tensor; a tuple names several, which the array stacks along a new first axis.
+        layout: how the values are arranged.
     """
 
     ours: str
@@ -51,11 +47,11 @@ class Pair(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tensor's name, or all of them."""
+        """The names of all its tensors."""
         return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
 
 
-def take_over(
+def import_arrays(
     pairs: Iterable[Pair],
     tensors: Mapping[str, np.ndarray],
     shapes: Mapping[str, tuple[int, ...]],
@@ -67,33 +63,31 @@ def take_over(
     A float32 tensor is not copied: the result is a view of it.
 
     Args:
-        pairs: for every array of the model.
-        tensors: what was published.
+        pairs: one for every array of the model.
+        tensors: the published ones, by name.
         shapes: of our arrays, by name.
-        source: file that the tensors come from, for the message.
-        ignored: whether a tensor that no pair asks for may be left out, as a counter of batches.
+        source: file of the tensors, for the message.
+        ignored: returns whether a tensor without a pair may be dropped, such as a batch counter.
 
     Raises:
-        UserError: listing all tensors that are missing, superfluous, of another shape or kind, or not finite.
+        UserError: listing all tensors that are missing, unexpected, of another shape or dtype, or not finite.
     """
     pairs = list(pairs)
-    if untold := set(shapes) ^ {pair.ours for pair in pairs}:
-        raise AssertionError(f"the pairs do not cover the model's arrays: {sorted(untold)}")
-    found = [line for pair in pairs for line in _differences(pair, tensors, shapes[pair.ours])]
-    asked = {name for pair in pairs for name in pair.names}
-    found += [f"  {name}: {_shown(tensors[name])} has no place" for name in tensors.keys() - asked if not ignored(name)]
-    if found:
-        shown = sorted(found)[:MAX_LINES_SHOWN]
-        more = [f"  … and {len(found) - len(shown)} more"] if len(found) > len(shown) else []
-        raise UserError(
-            f"{source}: {len(found)} of its tensors are not what the model asks for:\n" + "\n".join(shown + more)
-        )
-    check_finite({name: tensors[name] for pair in pairs for name in pair.names}, source)
+    if uncovered := set(shapes) ^ {pair.ours for pair in pairs}:
+        raise AssertionError(f"the pairs do not cover the model's arrays: {sorted(uncovered)}")
+    names = {name for pair in pairs for name in pair.names}
+    lines = [line for pair in pairs for line in _mismatches(pair, tensors, shapes[pair.ours])]
+    lines += [f"  {name}: unexpected, {_kind(tensors[name])}" for name in tensors.keys() - names if not ignored(name)]
+    if lines:
+        shown = sorted(lines)[:MAX_LINES_SHOWN]
+        shown += [f"  … and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+        raise UserError("\n".join([f"{source}: {len(lines)} of its tensors do not fit the model:", *shown]))
+    check_finite({name: tensors[name] for name in names}, source)
     return {pair.ours: _to_ours(pair, tensors) for pair in pairs}
 
 
-def give_back(pairs: Iterable[Pair], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the tensors by their names there, from our arrays: the inverse of `take_over`."""
+def export_arrays(pairs: Iterable[Pair], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the tensors by their names there, from our arrays: the inverse of `import_arrays`."""
     tensors = {}
     for pair in pairs:
         parts = [arrays[pair.ours]] if isinstance(pair.theirs, str) else list(arrays[pair.ours])
@@ -102,19 +96,20 @@ def give_back(pairs: Iterable[Pair], arrays: Mapping[str, np.ndarray]) -> dict[s
     return tensors
 
 
-def _differences(pair: Pair, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> list[str]:
-    """Return a line for each tensor of the pair that is not as it has to be."""
-    part = shape if isinstance(pair.theirs, str) else shape[1:]
-    wanted = pair.layout.to_theirs(np.broadcast_to(np.float32(0), part)).shape
+def _mismatches(pair: Pair, tensors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> list[str]:
+    """Return a line for each tensor of the pair that is missing or has another shape or dtype."""
+    if not isinstance(pair.theirs, str):
+        if len(pair.names) != shape[0]:
+            raise AssertionError(f"{pair.ours} has {shape[0]} layers, but {len(pair.names)} names")
+        shape = shape[1:]
+    expected = pair.layout.to_theirs(np.broadcast_to(np.float32(0), shape)).shape
     lines = []
-    if not isinstance(pair.theirs, str) and len(pair.names) != shape[0]:
-        raise AssertionError(f"{pair.ours} has {shape[0]} layers, {len(pair.names)} names are given")
     for name in pair.names:
         tensor = tensors.get(name)
         if tensor is None:
-            lines.append(f"  {name}: missing, expected [{', '.join(map(str, wanted))}]")
-        elif tensor.shape != wanted or not _is_float(tensor):
-            lines.append(f"  {name}: expected floats [{', '.join(map(str, wanted))}], found {_shown(tensor)}")
+            lines.append(f"  {name}: missing, expected {list(expected)}")
+        elif tensor.shape != expected or not _is_float(tensor):
+            lines.append(f"  {name}: expected floats {list(expected)}, found {_kind(tensor)}")
     return lines
 
 
@@ -127,5 +122,5 @@ def _is_float(tensor: np.ndarray) -> bool:
     return tensor.dtype.kind == "f" or tensor.dtype.name == "bfloat16"
 
 
-def _shown(tensor: np.ndarray) -> str:
-    return f"{tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+def _kind(tensor: np.ndarray) -> str:
+    return f"{tensor.dtype}{list(tensor.shape)}"

@@ -27,7 +27,8 @@ import numpy as np
 from seg.config import Config, DataConfig, ModelConfig
 from seg.data.masks.class_settings import mask_values
 from seg.errors import UserError
-from seg.published.mapping import CONV1X1, CONV2D, UP_CONV, Layout, Pair
+from seg.published.layers import CONV1X1, CONV2D, UP_CONV, batch_norm
+from seg.published.mapping import Layout, Pair
 
 ANCHOR = "inc.double_conv.0.weight"
 
@@ -196,10 +197,5 @@ def _double_conv(ours: str, theirs: str, config: ModelConfig) -> list[Pair]:
         pairs.append(Pair(f"params/{ours}/conv{number}/kernel", f"{conv}.weight", CONV2D))
         if config.conv_bias:
             pairs.append(Pair(f"params/{ours}/conv{number}/bias", f"{conv}.bias"))
-        pairs += [
-            Pair(f"params/{ours}/norm{number}/scale", f"{norm}.weight"),
-            Pair(f"params/{ours}/norm{number}/bias", f"{norm}.bias"),
-            Pair(f"batch_stats/{ours}/norm{number}/mean", f"{norm}.running_mean"),
-            Pair(f"batch_stats/{ours}/norm{number}/var", f"{norm}.running_var"),
-        ]
+        pairs += batch_norm(f"{ours}/norm{number}", norm)
     return pairs

@@ -18,7 +18,7 @@ from seg.config.rules import check_config, check_ranges
 from seg.errors import UserError
 from seg.models import abstract_variables
 from seg.published import milesial, r50_vit, smp, transunet
-from seg.published.mapping import Pair, give_back, take_over
+from seg.published.mapping import Pair, export_arrays, import_arrays
 from seg.published.state_dict import plain_names
 from seg.published.torch_file import read_torch_file
 from seg.published.torch_writer import write_torch_file
@@ -172,7 +172,7 @@ def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[st
     one_class = config.model.name == "unet" and milesial.answers_sigmoid(variables["params"])
     pairs = milesial.milesial_pairs(config.model, one_class)
     arrays = {name: np.asarray(array) for name, array in named_arrays(variables).items()}
-    tensors = milesial.with_counters(give_back(pairs, arrays), (origin or {}).get(COUNTERS, {}))
+    tensors = milesial.with_counters(export_arrays(pairs, arrays), (origin or {}).get(COUNTERS, {}))
     write_torch_file(path, tensors, {"mask_values": milesial.make_mask_values(config)})
 
 
@@ -188,7 +188,7 @@ def _variables(
     path: Path,
     ignored: Callable[[str], bool],
 ) -> dict[str, Any]:
-    arrays = take_over(pairs, tensors, array_shapes(model), path, ignored)
+    arrays = import_arrays(pairs, tensors, array_shapes(model), path, ignored)
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(arrays, sep="/")}
 
 

@@ -27,7 +27,7 @@ from seg.checkpoints.arrays import named_arrays
 from seg.config import ModelConfig, TransUNetConfig
 from seg.models import build_model
 from seg.models.resnet_v2 import DOWNSAMPLING
-from seg.published.mapping import Layout, Pair, take_over
+from seg.published.mapping import Layout, Pair, import_arrays
 from seg.published.npz_file import read_npz
 from seg.published.transunet import BLOCKS, count_layers, count_units, positions, shape_of, square_grid, units
 
@@ -92,8 +92,8 @@ def vit_npz_pairs(config: ModelConfig) -> list[Pair]:
         if unit == 1:
             layers.append(("project_conv", "project_norm", "conv_proj", "gn_proj"))
         for conv, norm, their_conv, their_norm in layers:
-            pairs.append(Pair(f"{ours}/{conv}/kernel", f"{theirs}/{their_conv}/kernel"))
-            pairs += _affine(f"{ours}/{norm}", f"{theirs}/{their_norm}")
+            pairs.append(Pair(f"params/{ours}/{conv}/kernel", f"{theirs}/{their_conv}/kernel"))
+            pairs += _affine(f"params/{ours}/{norm}", f"{theirs}/{their_norm}")
     pairs += [
         Pair("params/tokens/embedding/kernel", "embedding/kernel", FLAX_CONV1X1),
         Pair("params/tokens/embedding/bias", "embedding/bias"),
@@ -126,7 +126,7 @@ def vit_npz_variables(arrays: Mapping[str, np.ndarray], path: Path, config: Mode
     pairs = vit_npz_pairs(config)
     given = {pair.ours for pair in pairs}
     shapes = {name: leaf.shape for name, leaf in jax.eval_shape(init, key).items() if name in given}
-    ours = take_over(pairs, arrays, shapes, path, is_ignored_npz)
+    ours = import_arrays(pairs, arrays, shapes, path, is_ignored_npz)
     # The compiler leaves out what is not asked for: the forward pass, and the draw of all that the file has.
     fresh = jax.jit(lambda key: {name: leaf for name, leaf in init(key).items() if name not in given})(key)
     return flax.traverse_util.unflatten_dict(fresh | ours, sep="/")

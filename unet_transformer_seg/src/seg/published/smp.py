@@ -29,7 +29,8 @@ from seg.errors import UserError
 from seg.files import decoded, read_bounded
 from seg.models.resnet import KERNELS, plan_units
 from seg.published.file_kinds import describe_folder
-from seg.published.mapping import CONV2D, Layout, Pair
+from seg.published.layers import CONV2D, conv_norm
+from seg.published.mapping import Layout, Pair
 from seg.untrusted import shown
 
 log = logging.getLogger("seg")
@@ -147,33 +148,22 @@ def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
         one_class: whether the other side has the single logit of a foreground (`has_one_class`) where ours has two.
     """
     sizes = config.resnet_unet
-    pairs = _conv_norm("encoder", "conv1", "norm1", "encoder.conv1", "encoder.bn1")
+    pairs = conv_norm("encoder/conv1", "encoder/norm1", "encoder.conv1", "encoder.bn1")
     for plan in plan_units(sizes):
         ours, theirs = f"encoder/layer{plan.layer}/unit{plan.number}", f"encoder.layer{plan.layer}.{plan.number}"
         for n in range(1, len(KERNELS[sizes.block]) + 1):
-            pairs += _conv_norm(ours, f"conv{n}", f"norm{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}")
+            pairs += conv_norm(f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}")
         if plan.projects:
             down = f"{theirs}.downsample"
-            pairs += _conv_norm(ours, "shortcut_conv", "shortcut_norm", f"{down}.0", f"{down}.1")
+            pairs += conv_norm(f"{ours}/shortcut_conv", f"{ours}/shortcut_norm", f"{down}.0", f"{down}.1")
     for i in range(len(sizes.decoder_widths)):
         for n in (1, 2):
-            theirs = f"decoder.blocks.{i}.conv{n}"
-            pairs += _conv_norm(f"decoder/block{i}", f"conv{n}", f"norm{n}", f"{theirs}.0", f"{theirs}.1")
+            ours, theirs = f"decoder/block{i}", f"decoder.blocks.{i}.conv{n}"
+            pairs += conv_norm(f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}.0", f"{theirs}.1")
     head = "segmentation_head.0"
     pairs.append(Pair("params/head/kernel", f"{head}.weight", SIGMOID_KERNEL if one_class else CONV2D))
     pairs.append(Pair("params/head/bias", f"{head}.bias", *([SIGMOID_BIAS] if one_class else [])))
     return pairs
-
-
-def _conv_norm(ours: str, conv: str, norm: str, their_conv: str, their_norm: str) -> list[Pair]:
-    """Return the pairs of a convolution without bias and the batch norm behind it."""
-    return [
-        Pair(f"params/{ours}/{conv}/kernel", f"{their_conv}.weight", CONV2D),
-        Pair(f"params/{ours}/{norm}/scale", f"{their_norm}.weight"),
-        Pair(f"params/{ours}/{norm}/bias", f"{their_norm}.bias"),
-        Pair(f"batch_stats/{ours}/{norm}/mean", f"{their_norm}.running_mean"),
-        Pair(f"batch_stats/{ours}/{norm}/var", f"{their_norm}.running_var"),
-    ]
 
 
 def _count_units(tensors: Mapping[str, np.ndarray], layer: int) -> int:

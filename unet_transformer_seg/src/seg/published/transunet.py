@@ -24,7 +24,8 @@ import numpy as np
 
 from seg.config import ModelConfig, TransUNetConfig
 from seg.errors import UserError
-from seg.published.mapping import AS_IS, CONV1X1, CONV2D, LINEAR, Layout, Pair
+from seg.published.layers import CONV1X1, CONV2D, affine, conv_norm
+from seg.published.mapping import AS_IS, LINEAR, Layout, Pair
 
 HEAD_WIDTH = 64
 NUM_BLOCKS = 4
@@ -82,15 +83,15 @@ def transunet_pairs(config: ModelConfig) -> list[Pair]:
 
 def _resnet_pairs(settings: TransUNetConfig) -> list[Pair]:
     pairs = [Pair("params/resnet/root_conv/kernel", f"{RESNET}.root.conv.weight", CONV2D)]
-    pairs += _affine("params/resnet/root_norm", f"{RESNET}.root.gn")
+    pairs += affine("resnet/root_norm", f"{RESNET}.root.gn")
     for ours, block, unit in units(settings):
         theirs = f"{RESNET}.body.block{block}.unit{unit}"
         layers = [(f"conv{n}", f"norm{n}", f"conv{n}", f"gn{n}") for n in (1, 2, 3)]
         if unit == 1:
             layers.append(("project_conv", "project_norm", "downsample", "gn_proj"))
         for conv, norm, their_conv, their_norm in layers:
-            pairs.append(Pair(f"{ours}/{conv}/kernel", f"{theirs}.{their_conv}.weight", CONV2D))
-            pairs += _affine(f"{ours}/{norm}", f"{theirs}.{their_norm}")
+            pairs.append(Pair(f"params/{ours}/{conv}/kernel", f"{theirs}.{their_conv}.weight", CONV2D))
+            pairs += affine(f"{ours}/{norm}", f"{theirs}.{their_norm}")
     return pairs
 
 
@@ -107,7 +108,7 @@ def _token_pairs(settings: TransUNetConfig) -> list[Pair]:
         Pair("params/tokens/embedding/kernel", f"{EMBEDDINGS}.patch_embeddings.weight", CONV1X1),
         Pair("params/tokens/embedding/bias", f"{EMBEDDINGS}.patch_embeddings.bias"),
         Pair("params/tokens/positions/table", f"{EMBEDDINGS}.position_embeddings", positions(settings, num_extra=0)),
-        *_affine("params/tokens/transformer/norm", "transformer.encoder.encoder_norm"),
+        *affine("tokens/transformer/norm", "transformer.encoder.encoder_norm"),
         *[stacked(f"attention/{name}/kernel", f"attn.{name}.weight", to_heads) for name in ("query", "key", "value")],
         *[stacked(f"attention/{name}/bias", f"attn.{name}.bias", bias_to_heads) for name in ("query", "value")],
         stacked("attention/out/kernel", "attn.out.weight", from_heads),
@@ -122,35 +123,21 @@ def _token_pairs(settings: TransUNetConfig) -> list[Pair]:
 
 
 def _decoder_pairs() -> list[Pair]:
-    pairs = _conv_norm("bridge", "conv", "norm", "decoder.conv_more")
+    convs = [("bridge/conv", "bridge/norm", "decoder.conv_more")]
     for i in range(NUM_BLOCKS):
-        for n in (1, 2):
-            pairs += _conv_norm(f"decoder/block{i}/convs", f"conv{n}", f"norm{n}", f"decoder.blocks.{i}.conv{n}")
+        ours = f"decoder/block{i}/convs"
+        convs += [(f"{ours}/conv{n}", f"{ours}/norm{n}", f"decoder.blocks.{i}.conv{n}") for n in (1, 2)]
+    pairs = [pair for conv, norm, theirs in convs for pair in conv_norm(conv, norm, f"{theirs}.0", f"{theirs}.1")]
     pairs.append(Pair("params/head/kernel", "segmentation_head.0.weight", CONV2D))
     pairs.append(Pair("params/head/bias", "segmentation_head.0.bias"))
     return pairs
-
-
-def _conv_norm(ours: str, conv: str, norm: str, theirs: str) -> list[Pair]:
-    """Return the pairs of a convolution without bias and the batch norm behind it."""
-    return [
-        Pair(f"params/{ours}/{conv}/kernel", f"{theirs}.0.weight", CONV2D),
-        *_affine(f"params/{ours}/{norm}", f"{theirs}.1"),
-        Pair(f"batch_stats/{ours}/{norm}/mean", f"{theirs}.1.running_mean"),
-        Pair(f"batch_stats/{ours}/{norm}/var", f"{theirs}.1.running_var"),
-    ]
-
-
-def _affine(ours: str, theirs: str) -> list[Pair]:
-    """Return the pairs of the factor and offset of a norm."""
-    return [Pair(f"{ours}/scale", f"{theirs}.weight"), Pair(f"{ours}/bias", f"{theirs}.bias")]
 
 
 def units(settings: TransUNetConfig) -> Iterator[tuple[str, int, int]]:
     """Yield, for each unit of the ResNet, its path here and the numbers of its block and itself, both from 1."""
     for block, num_units in enumerate(settings.resnet_units, start=1):
         for unit in range(1, num_units + 1):
-            yield f"params/resnet/block{block}/unit{unit}", block, unit
+            yield f"resnet/block{block}/unit{unit}", block, unit
 
 
 def positions(settings: TransUNetConfig, num_extra: int) -> Layout:

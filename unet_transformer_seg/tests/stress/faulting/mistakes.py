@@ -18,7 +18,7 @@ from faulting.tiny_run import finish_whole
 from PIL import Image
 
 from seg.config import ModelConfig
-from seg.published.mapping import give_back
+from seg.published.mapping import export_arrays
 from seg.published.milesial import milesial_pairs
 from seg.published.opening import array_shapes
 from seg.published.torch_writer import write_torch_file
@@ -160,7 +160,7 @@ def write_weights(folder: Path, place: Path) -> None:
         archive.writestr("archive/version", "3\n")
     config = ModelConfig(name="unet", num_classes=3, base_width=4, depth=2)
     arrays = {name: np.zeros(shape, np.float32) for name, shape in array_shapes(config).items()}
-    tensors = dict(give_back(milesial_pairs(config), arrays))
+    tensors = dict(export_arrays(milesial_pairs(config), arrays))
     write_torch_file(folder / "whole.pth", tensors)
     content = (folder / "whole.pth").read_bytes()
     (folder / "cut.pth").write_bytes(content[: len(content) // 2])

@@ -26,7 +26,7 @@ from seg.config.reader import save_config
 from seg.inference.model_folder import load_origin
 from seg.inference.predictor import load_predictor
 from seg.published import milesial, smp, transunet
-from seg.published.mapping import give_back
+from seg.published.mapping import export_arrays
 from seg.published.opening import array_shapes, open_published
 from seg.published.r50_vit import read_vit_npz, read_vit_npz_config, vit_npz_pairs
 from seg.published.torch_file import read_torch_file
@@ -149,7 +149,7 @@ def read_checkpoints(folder: Path, case: Case) -> None:
 def published_tensors(kind: str) -> dict[str, np.ndarray]:
     """Return the tensors of a small published model, by their names there."""
     config, pairs = PUBLISHED[kind]
-    return give_back(pairs(config), random_arrays(config))
+    return export_arrays(pairs(config), random_arrays(config))
 
 
 def to_torch_file(folder: Path, tensors: dict[str, np.ndarray], extras: dict) -> bytes:
@@ -254,7 +254,7 @@ def vit_arrays() -> dict[str, np.ndarray]:
     """Return the arrays of a small R50+ViT in Flax's layout."""
     config = ModelConfig(name="transunet", num_classes=2, transunet=VIT)
     arrays, pairs = random_arrays(config), vit_npz_pairs(config)
-    found = give_back(pairs, {pair.ours: arrays[pair.ours] for pair in pairs})
+    found = export_arrays(pairs, {pair.ours: arrays[pair.ours] for pair in pairs})
     return found | {"cls": np.zeros((1, 1, 64), np.float32), "head/kernel": np.zeros((64, 10), np.float32)}
 
 
