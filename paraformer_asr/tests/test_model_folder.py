@@ -219,7 +219,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(model_folder, tmp_path,
         weights[name[0]].reshape(-1)[-1] = value
 
     forge(folder, change)
-    with pytest.raises(UserError, match="weights that are not finite, in ") as error:
+    with pytest.raises(UserError, match="weights are NaN or infinite in ") as error:
         load_transcriber(folder)
     assert name[0] in str(error.value)
 
@@ -365,5 +365,5 @@ def test_a_run_whose_weights_are_not_finite_does_not_predict(tmp_path):
     leaves, structure = jax.tree.flatten(variables)
     leaves[0] = np.full_like(leaves[0], np.nan)
     CheckpointStore(run.checkpoints).save(1, jax.device_put(structure.unflatten(leaves)), {}, score=(1.0,))
-    with pytest.raises(UserError, match=f"{run.path}: weights that are not finite, in "):
+    with pytest.raises(UserError, match=f"{run.path}: weights are NaN or infinite in "):
         load_transcriber(run.path)

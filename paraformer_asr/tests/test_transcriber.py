@@ -342,7 +342,7 @@ def test_a_run_whose_parts_contradict_each_other_is_refused(run, tmp_path):
         load_transcriber(tmp_path)
     with pytest.raises(UserError, match="--average: expected at least 1 checkpoint, found 0"):
         load_transcriber(run, average=0)
-    with pytest.raises(UserError, match="this checkpoint holds another model"):
+    with pytest.raises(UserError, match="this checkpoint belongs to a different model"):
         load_transcriber(run, overrides=["model.encoder.width=32"])
     build_tokenizer(TokenizerConfig(), ["xy"]).save(run)
     with pytest.raises(UserError, match=rf"model\.vocab_size is {TOKENIZER.vocab_size}.*has 6 tokens"):

@@ -154,7 +154,7 @@ def test_a_ctc_head_that_one_side_has_is_new_or_left_out():
 
 def test_another_architecture_is_refused_and_every_array_named():
     model = with_model(encoder={"ffn_width": 8, "num_layers": 4})
-    with pytest.raises(UserError, match="holds another model") as error:
+    with pytest.raises(UserError, match="belongs to a different model") as error:
         begin(initial(), model)
     lines = str(error.value).splitlines()[1:-1]
     expected, found = named_arrays({"params": fresh_state(model).params}), named_arrays(initial().variables)

@@ -198,9 +198,9 @@ def test_without_a_good_checkpoint_it_is_an_error(copy, tmp_path):
 def test_a_step_asked_for_by_number_is_never_replaced_by_another(copy):
     assert restored_step(copy, 1) == 1
     (copy.directory / "step_00000002/arrays/manifest.ocdbt").unlink()
-    with pytest.raises(UserError, match="step 2 is missing or damaged; others: 1$"):
+    with pytest.raises(UserError, match="step 2 is missing or damaged; intact steps: 1$"):
         restored_step(copy, 2)
-    with pytest.raises(UserError, match="step 3 is missing or damaged; others: 1, 2$"):
+    with pytest.raises(UserError, match="step 3 is missing or damaged; intact steps: 1, 2$"):
         restored_step(copy, 3)
 
 
@@ -225,7 +225,7 @@ def test_what_is_written_about_a_folder_reads_back(tmp_path):
     ],
 )
 def test_another_model_is_refused_with_the_difference(copy, other, shown):
-    with pytest.raises(UserError, match="another model") as error:
+    with pytest.raises(UserError, match="different model") as error:
         copy.restore(abstract(make_state(**other)))
     assert shown in str(error.value)
 
@@ -293,7 +293,7 @@ def test_a_full_disk_is_noticed_before_writing(copy, monkeypatch):
     state = {"params": {"a": jnp.zeros(1_000_000, jnp.float32)}}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 8_900_000))
     before = contents(copy.directory)
-    with pytest.raises(UserError, match=r"needs 9\.0 MB of free disk space .*found 8\.9 MB.*untouched"):
+    with pytest.raises(UserError, match=r"needs 9\.0 MB of free disk space .*found 8\.9 MB.*intact"):
         copy.save(3, state, {}, best=False)
     assert contents(copy.directory) == before
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 9_000_000))
@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_earlier_ones(copy, monkeyp
 
     before = contents(copy.directory)
     monkeypatch.setattr(ocp.Checkpointer, "save", save_half)
-    with pytest.raises(UserError, match="step_00000003: .*No space left on device.*untouched"):
+    with pytest.raises(UserError, match="step_00000003: .*No space left on device.*intact"):
         save(copy, 3)
     assert contents(copy.directory) == before and restored_step(copy) == 2
 
@@ -320,7 +320,7 @@ def test_what_the_storage_layer_says_of_a_refusing_disk_is_understood(copy, capf
     before, limits = contents(copy.directory), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(UserError, match="step_00000003: .*File too large.*untouched"):
+        with pytest.raises(UserError, match="step_00000003: .*File too large.*intact"):
             copy.save(3, state, {}, best=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -140,7 +140,7 @@ def test_heads_for_deep_supervision_are_new_or_left_out():
 
 def test_another_architecture_is_refused_and_every_array_named():
     model = with_model(base_width=4, transformer=dataclasses.replace(CONFIG.model.transformer, position="learned"))
-    with pytest.raises(UserError, match="holds another model") as error:
+    with pytest.raises(UserError, match="belongs to a different model") as error:
         begin(initial(), model)
     lines = str(error.value).splitlines()[1:-1]
     expected, found = names_of(fresh_state(model)), named_arrays(initial().variables)

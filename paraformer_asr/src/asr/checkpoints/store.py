@@ -1,8 +1,8 @@
-"""The folder `checkpoints/` of a run: saving, keeping, finding and restoring.
+"""The folder `checkpoints/` of a run: saving, retention, search and restoring.
 
-Each checkpoint is a folder `step_00001200` with the arrays (orbax, `arrays/`) and `manifest.json`. It is written as
-`unfinished_step_00001200`, the manifest last, and then renamed: a folder called `step_…` was complete once.
-Whatever is called `unfinished_…` was left by a killed process and is removed at the next save.
+A checkpoint is a folder such as `step_00001200` with the arrays (orbax, `arrays/`) and `manifest.json`. It is written
+as `unfinished_step_00001200`, the manifest last, and then renamed: a folder named `step_…` was complete once. A killed
+process leaves a folder named `unfinished_…`; the next save removes it.
 """
 
 import itertools
@@ -11,44 +11,44 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from asr.checkpoints.arrays import (
     ARRAYS_NAME,
+    Description,
     check_same_arrays,
     count_bytes,
     describe_arrays,
     named_arrays,
     read_arrays,
+    read_collections,
     stored_arrays,
     write_arrays,
 )
-from asr.checkpoints.averaging import mean_params
-from asr.checkpoints.details import read_details
 from asr.checkpoints.manifest import (
     DamagedCheckpointError,
     Manifest,
+    read_checkpoint,
     read_manifest,
     verify_files,
     write_manifest,
 )
+from asr.checkpoints.ranking import Which, candidates, is_rank, retained
 from asr.errors import UserError
 from asr.files import sync_directory
 
 log = logging.getLogger("asr.checkpoints")
 
-Which = Literal["last", "best"] | int
-"""Which checkpoint: the newest, the one with the lowest score, or the one of this step."""
-
 UNFINISHED = "unfinished_"
 FREE_SPACE_FACTOR, LISTS_BYTES = 2, 1_000_000
-"""orbax's lists of the arrays are larger than a tiny state."""
+"""Free space needed: a multiple of the state, plus bytes for orbax's metadata, which can exceed a tiny state."""
 
-EARLIER_ARE_INTACT = "the earlier checkpoints are untouched and training can be resumed from them."
+EARLIER_ARE_INTACT = "the earlier checkpoints are intact and training can be resumed from them."
 
 
 class CheckpointStore:
@@ -56,8 +56,8 @@ class CheckpointStore:
 
     Attributes:
         directory: their folder; made at the first save.
-        keep: how many of the newest stay.
-        keep_best: how many of those with the lowest scores stay besides.
+        keep: number of newest checkpoints kept.
+        keep_best: number of checkpoints with the lowest scores kept besides.
     """
 
     def __init__(self, directory: Path, keep: int = 2, keep_best: int = 1):
@@ -65,28 +65,28 @@ class CheckpointStore:
         self.keep, self.keep_best = keep, keep_best
 
     def steps(self) -> list[int]:
-        """Return the steps that can be asked for, ascending: those with an intact manifest."""
+        """Return the steps with an intact manifest, ascending."""
         return sorted(self._manifests())
 
     def save(self, step: int, state: Any, progress: dict[str, Any], score: Sequence[float] | None = None) -> Path:
-        """Write a checkpoint; when this returns, it is on the disk and counts.
+        """Write a checkpoint; when this returns, it is on the disk and valid.
 
-        Killed at any moment before, it does not count, and the earlier checkpoints are untouched. Checkpoints of
-        later steps belong to a continuation that was abandoned and are removed. With several processes all of
-        them call this, on a common file system.
+        If the process is killed earlier, the checkpoint is ignored and the earlier ones are intact. Checkpoints of
+        later steps belong to an abandoned continuation and are removed. With several processes, all of them call this
+        and share a file system.
 
         Args:
             step: updates done.
             state: a pytree of arrays.
-            progress: a small dictionary of JSON values, given back by `restore`.
-            score: what the state is ranked by, lower is better: an error rate, then what decides between equal
-                ones. None where the state was not evaluated: it is never the best.
+            progress: a small dictionary of JSON values, returned by `restore`.
+            score: what the state is ranked by, lower is better: an error rate, then the tie-breakers. None if the
+                state was not evaluated: it is never the best.
 
         Returns:
             The folder of the checkpoint.
 
         Raises:
-            UserError: the disk has less than twice the bytes of the state free, or refuses to write.
+            UserError: less than twice the size of the state is free on the disk, or a write fails.
         """
         final = self._folder(step)
         unfinished = final.with_name(UNFINISHED + final.name)
@@ -102,7 +102,7 @@ class CheckpointStore:
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise UserError(
-                f"{final}: the checkpoint cannot be written ({error.strerror or error}). It needs "
+                f"{final}: cannot write the checkpoint ({error.strerror or error}). It needs "
                 f"{_megabytes(space_needed(arrays))} of free disk space: free some, or move the run directory to "
                 f"another disk; {EARLIER_ARE_INTACT}"
             ) from error
@@ -112,16 +112,16 @@ class CheckpointStore:
     def restore(self, abstract_state: Any, which: Which = "last") -> tuple[Any, dict[str, Any]]:
         """Return `(state, progress)` of a checkpoint whose every byte has been verified.
 
-        A damaged checkpoint is named in a warning, and the next older one is taken; if a step was asked for by
-        its number, that is an error instead.
+        A damaged checkpoint is reported in a warning and the next older one is used; a damaged checkpoint that was
+        requested by its step is an error.
 
         Args:
-            abstract_state: the state's pytree with `jax.ShapeDtypeStruct` leaves (`jax.eval_shape`); the arrays
-                are placed by their `sharding`, where they have one. Giving a live state works but holds both.
+            abstract_state: the state's pytree with `jax.ShapeDtypeStruct` leaves (`jax.eval_shape`); an array is
+                placed by its `sharding`, if it has one. A live state works too, but then both are in memory.
             which: "last", "best" or a step.
 
         Raises:
-            UserError: there is no good checkpoint, or it holds other arrays than the abstract state.
+            UserError: no checkpoint is intact, or its arrays differ from those of the abstract state.
         """
         expected = describe_arrays(abstract_state)
         folder, manifest = self._find_together(which, expected)
@@ -131,30 +131,31 @@ class CheckpointStore:
         return state, manifest.details["progress"]
 
     def restore_variables(self, which: Which = "best", average: int = 1) -> dict[str, Any]:
-        """Return `{"params": …}` for inference: the weights' moving average where there is one.
+        """Return `{"params": …}` for inference: the moving average of the weights if there is one.
 
-        Neither the optimizer nor the weights that are not asked for are read into memory.
+        The optimizer's state, and weights that are not used, are not read.
 
         Args:
             which: "last", "best" or a step.
-            average: the mean, in float32, of the weights of so many checkpoints: the newest, or those with the
-                lowest scores. They are read one after the other.
+            average: number of checkpoints whose weights are averaged in float32: the newest, or those with the lowest
+                scores. They are read one after the other.
 
         Raises:
-            UserError: there is no good checkpoint, or fewer than asked for.
+            UserError: no checkpoint is intact, or fewer than `average`.
         """
-        scored = average > 1 and which == "best"
-        good = ((f, m) for f, m in self._good(which) if not scored or m.details["score"] is not None)
-        found = list(itertools.islice(good, average))
-        if len(found) < average:
-            raise UserError(self._none_found(which) if average == 1 else self._too_few(which, average, len(found)))
-        return {"params": mean_params(found)}
+        needs_score = average > 1 and which == "best"
+        good = ((f, m) for f, m in self._good(which) if not needs_score or m.details["score"] is not None)
+        checkpoints = list(itertools.islice(good, average))
+        if len(checkpoints) < average:
+            short = self._too_few(which, average, len(checkpoints))
+            raise UserError(self._none_found(which) if average == 1 else short)
+        return {"params": _mean_params(checkpoints)}
 
     def _folder(self, step: int) -> Path:
         return self.directory / f"step_{step:08d}"
 
     def _folders(self) -> dict[int, Path]:
-        """Return step → folder, ascending, of all that was complete once."""
+        """Return step → folder, ascending, of all checkpoints that were complete once."""
         if not self.directory.is_dir():
             return {}
         matches = ((re.fullmatch(r"step_(\d{8,})", path.name), path) for path in self.directory.iterdir())
@@ -164,13 +165,13 @@ class CheckpointStore:
         manifests = {}
         for step, folder in self._folders().items():
             try:
-                manifests[step] = read_details(folder, step)
+                manifests[step] = read_checkpoint(folder, step, is_rank)
             except DamagedCheckpointError as error:
-                log.warning("checkpoint of step %d does not count: %s", step, error)
+                log.warning("ignoring the checkpoint of step %d: %s", step, error)
         return manifests
 
     def _prepare(self, arrays: dict) -> None:
-        """Remove what killed processes left, then make sure that there is room."""
+        """Remove what killed processes left, then check the free space."""
         if jax.process_index() == 0:
             if not self.directory.parent.is_dir():
                 raise UserError(f"{self.directory.parent}: the folder is gone, nothing can be saved; start again")
@@ -181,7 +182,7 @@ class CheckpointStore:
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise UserError(
-                f"{self.directory}: a checkpoint needs {_megabytes(needed)} of free disk space (twice the state and "
+                f"{self.directory}: a checkpoint needs {_megabytes(needed)} of free disk space (twice the state plus "
                 f"1 MB), found {_megabytes(free)}. Free some space, or move the run directory to another disk; "
                 f"{EARLIER_ARE_INTACT}"
             )
@@ -189,15 +190,14 @@ class CheckpointStore:
     def _remove_superseded(self, step: int) -> None:
         """Remove all but the newest and the best; steps after `step` are from an abandoned continuation."""
         manifests = {s: m for s, m in self._manifests().items() if s <= step}
-        best = [s for s in _best_first(manifests) if manifests[s].details["score"] is not None]
-        kept = {*best[: self.keep_best], *sorted(manifests)[-self.keep :]}
+        kept = retained(manifests, self.keep, self.keep_best)
         for other, folder in self._folders().items():
             if other not in kept:
                 _disqualify(folder)
         self._remove_unfinished()
 
     def _put_in_place(self, unfinished: Path, final: Path) -> None:
-        """Rename a complete folder; what bears the name is damaged, or of an abandoned continuation."""
+        """Rename a complete folder; a folder of this name is damaged or from an abandoned continuation."""
         if final.exists():
             _disqualify(final)
         unfinished.rename(final)
@@ -205,10 +205,10 @@ class CheckpointStore:
 
     def _remove_unfinished(self) -> None:
         for leftover in self.directory.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # what resists is tried again at the next save
+            shutil.rmtree(leftover, ignore_errors=True)  # leftovers are removed at the next save
 
-    def _find_together(self, which: Which, expected: dict) -> tuple[Path, Manifest]:
-        """Return the first of `_good`; one of several processes reads all the bytes, and the others follow it."""
+    def _find_together(self, which: Which, expected: Description) -> tuple[Path, Manifest]:
+        """Return the first of `_good`; with several processes, one reads all the bytes and the rest follow it."""
         if jax.process_index() == 0:
             folder, manifest = next(self._good(which, expected), (None, None))
             if manifest is None:
@@ -219,46 +219,38 @@ class CheckpointStore:
             manifest = read_manifest(folder)
         return folder, manifest
 
-    def _good(self, which: Which, expected: dict | None = None) -> Iterator[tuple[Path, Manifest]]:
-        """Yield folder and manifest of the checkpoints that `which` admits and whose every byte is as written."""
+    def _good(self, which: Which, expected: Description | None = None) -> Iterator[tuple[Path, Manifest]]:
+        """Yield folder and manifest of the intact checkpoints that `which` admits."""
         manifests = self._manifests()
-        for step in self._candidates(which, manifests):
+        for step in candidates(which, manifests):
             folder, manifest = self._folder(step), manifests[step]
             if expected is not None:
                 check_same_arrays(expected, stored_arrays(manifest.details["arrays"]), folder)
             try:
                 surplus = verify_files(folder, manifest)
             except DamagedCheckpointError as error:
-                log.warning("checkpoint of step %d is damaged and not used: %s", step, error)
+                log.warning("ignoring the damaged checkpoint of step %d: %s", step, error)
                 continue
             if surplus:
-                log.warning("%s: ignoring files that do not belong to the checkpoint: %s", folder, ", ".join(surplus))
+                log.warning("%s: ignoring files that are not part of the checkpoint: %s", folder, ", ".join(surplus))
             log.info("using the checkpoint of step %d in %s", step, folder)
             yield folder, manifest
-
-    def _candidates(self, which: Which, manifests: dict[int, Manifest]) -> list[int]:
-        """Return the steps to try, in this order."""
-        if which == "last":
-            return sorted(manifests, reverse=True)
-        if which == "best":
-            return _best_first(manifests)
-        return [which] if which in manifests else []
 
     def _none_found(self, which: Which) -> str:
         if not self._folders():
             return f"{self.directory}: there is no checkpoint (expected folders named step_…); train first"
         if isinstance(which, str):
-            return f"{self.directory}: no checkpoint is intact; what is damaged is said above"
+            return f"{self.directory}: no checkpoint is intact; the warnings above name the damage"
         others = ", ".join(str(step) for step in self.steps() if step != which) or "none"
-        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; others: {others}"
+        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {others}"
 
-    def _too_few(self, which: Which, number: int, found: int) -> str:
+    def _too_few(self, which: Which, number: int, count: int) -> str:
         if isinstance(which, int):
-            return f"the mean of {number} checkpoints: expected 'best' or 'last', found the one step {which}"
+            return f"the mean of {number} checkpoints: expected 'best' or 'last', found step {which}"
         setting = {"best": "training.keep_best", "last": "training.keep_checkpoints"}[which]
         return (
-            f"{self.directory}: the mean of the {number} {which} checkpoints was asked for, but only {found} are there "
-            f"and good. Ask for at most {found}, or train with {setting}={number} or more"
+            f"{self.directory}: cannot average the {number} {which} checkpoints, as only {count} are intact. Average "
+            f"at most {count}, or train with {setting}={number} or more"
         )
 
 
@@ -268,23 +260,16 @@ def restore_variables(directory: Path, which: Which = "best", average: int = 1) 
     Args:
         directory: the folder.
         which: "last", "best" or a step.
-        average: the mean of the weights of so many of the newest, or of the best, checkpoints.
+        average: number of newest, or best, checkpoints whose weights are averaged.
 
     Raises:
-        UserError: there is no good checkpoint, or fewer than asked for.
+        UserError: no checkpoint is intact, or fewer than `average`.
     """
     return CheckpointStore(directory).restore_variables(which, average)
 
 
-def _best_first(manifests: dict[int, Manifest]) -> list[int]:
-    """Return the steps by ascending score, the earlier of equal ones first; then the newest of those without one."""
-    scores = {step: manifest.details["score"] for step, manifest in manifests.items()}
-    scored = sorted((step for step in scores if scores[step] is not None), key=lambda step: (scores[step], step))
-    return scored + sorted((step for step in scores if scores[step] is None), reverse=True)
-
-
 def _disqualify(folder: Path) -> None:
-    """Rename a checkpoint so that it does not count, not even while it is half removed."""
+    """Rename a checkpoint so that it is ignored, even while half removed."""
     folder.rename(folder.with_name(f"{UNFINISHED}removal_{folder.name}"))
 
 
@@ -294,9 +279,21 @@ def _wait_for_all(what: str) -> None:
 
 
 def space_needed(arrays: dict) -> int:
-    """Return the free bytes without which no checkpoint is begun."""
+    """Return the free bytes that a save needs."""
     return FREE_SPACE_FACTOR * count_bytes(arrays) + LISTS_BYTES
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
+
+
+def _mean_params(checkpoints: list[tuple[Path, Manifest]]) -> Any:
+    """Return the mean of the weights, the moving average if there is one, reading one checkpoint at a time."""
+    first = stored_arrays(checkpoints[0][1].details["arrays"])
+    name = "ema_params" if any(name.startswith("ema_params/") for name in first) else "params"
+    total = None
+    for folder, manifest in checkpoints:
+        check_same_arrays(first, stored_arrays(manifest.details["arrays"]), folder)
+        params = read_collections(folder / ARRAYS_NAME, first, (name,))[name]
+        total = params if total is None else jax.tree.map(jnp.add, total, params)
+    return total if len(checkpoints) == 1 else jax.tree.map(lambda t: t / len(checkpoints), total)

@@ -4,14 +4,14 @@ A state is stored as nested dictionaries of its arrays: `state.opt_state[0].mu["
 `opt_state/0/mu/head/kernel`. Nodes without arrays (`None`, optax's `EmptyState`) leave no trace, so that a
 checkpoint depends on the arrays alone and parts of it can be read without the class it was made of.
 
-orbax is imported where it is used: it takes 30 MB, and most programs only name arrays.
+orbax is imported where it is used: it takes 30 MB, and most programs only need the names.
 """
 
 import contextlib
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,14 @@ import numpy as np
 from seg.errors import UserError
 from seg.untrusted import escaped
 
+ARRAYS_NAME = "arrays"
+"""Folder of the arrays within a checkpoint."""
+
 MAX_DIFFERENCES_SHOWN = 10
 VALUES_AT_ONCE = 1 << 20
+
+Description = dict[str, tuple[tuple[int, ...], str]]
+"""Name → (shape, dtype) of arrays."""
 
 
 def named_arrays(state: Any) -> dict[str, Any]:
@@ -32,28 +38,28 @@ def named_arrays(state: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def describe_arrays(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+def describe_arrays(state: Any) -> Description:
     """Return name → (shape, dtype) of the leaves of a pytree, concrete or abstract."""
     return {name: (tuple(leaf.shape), str(np.dtype(leaf.dtype))) for name, leaf in named_arrays(state).items()}
 
 
-def stored_arrays(entries: dict[str, list]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return what `describe_arrays` described, from the lists that JSON made of it."""
+def stored_arrays(entries: dict[str, list]) -> Description:
+    """Return the result of `describe_arrays` from its JSON form, which has lists for tuples."""
     return {name: (tuple(shape), dtype) for name, (shape, dtype) in entries.items()}
 
 
-def count_bytes(arrays: dict[str, tuple[tuple[int, ...], str]]) -> int:
+def count_bytes(arrays: Description) -> int:
     """Return the size of the described arrays in memory, in bytes."""
     return sum(math.prod(shape) * jax.numpy.dtype(dtype).itemsize for shape, dtype in arrays.values())
 
 
-def check_same_arrays(expected: dict, stored: dict, folder: Path) -> None:
+def check_same_arrays(expected: Description, stored: Description, folder: Path) -> None:
     """Refuse a checkpoint of another model: orbax would cast dtypes silently.
 
     Args:
-        expected: name → (shape, dtype) of the state that the config describes.
-        stored: the same of the checkpoint in `folder`.
-        folder: for the message.
+        expected: arrays of the state that the config describes.
+        stored: arrays of the checkpoint.
+        folder: of the checkpoint, for the message.
 
     Raises:
         UserError: listing the first ten arrays that differ in name, shape or dtype.
@@ -68,18 +74,18 @@ def check_same_arrays(expected: dict, stored: dict, folder: Path) -> None:
     if len(differing) > MAX_DIFFERENCES_SHOWN:
         lines.append(f"  … and {len(differing) - MAX_DIFFERENCES_SHOWN} more")
     raise UserError(
-        f"{folder}: this checkpoint holds another model: {len(differing)} of {len(expected | stored)} arrays "
-        "differ from what the config asks for.\n" + "\n".join(lines) + "\nUse the config that the checkpoint was "
-        "trained with (config.yaml of its run directory), or start a new run."
+        f"{folder}: this checkpoint belongs to a different model: {len(differing)} of {len(expected | stored)} arrays "
+        "differ from those of the config.\n" + "\n".join(lines) + "\nUse the config that the checkpoint was "
+        "trained with (config.yaml in its run directory), or start a new run."
     )
 
 
 def check_finite(arrays: Mapping[str, Any], source: Path) -> None:
-    """Refuse weights that are NaN or infinite, with which every answer would be nonsense.
+    """Refuse weights that are NaN or infinite: every prediction would be meaningless.
 
     Args:
-        arrays: by name; others than floats are not looked at.
-        source: where they come from, for the message.
+        arrays: by name; only floating-point arrays are checked.
+        source: file or folder of the arrays, for the message.
 
     Raises:
         UserError: naming the arrays.
@@ -88,11 +94,13 @@ def check_finite(arrays: Mapping[str, Any], source: Path) -> None:
     if bad:
         more = f" and {len(bad) - MAX_DIFFERENCES_SHOWN} more" if len(bad) > MAX_DIFFERENCES_SHOWN else ""
         names = ", ".join(escaped(name) for name in bad[:MAX_DIFFERENCES_SHOWN])
-        raise UserError(f"{source}: weights that are not finite, in {names}{more}; take an earlier or another model")
+        raise UserError(
+            f"{source}: weights are NaN or infinite in {names}{more}; use an earlier checkpoint or another model"
+        )
 
 
 def _is_finite(values: np.ndarray) -> bool:
-    """Return whether no value of a one-dimensional array is NaN or infinite; some at a time, to spare memory."""
+    """Return whether no value of a one-dimensional array is NaN or infinite; checked in chunks to save memory."""
     if not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
         return True
     starts = range(0, len(values), VALUES_AT_ONCE)
@@ -102,10 +110,10 @@ def _is_finite(values: np.ndarray) -> bool:
 def write_arrays(folder: Path, state: Any) -> None:
     """Write the arrays of `state` into the new `folder`; they are on the disk when this returns.
 
-    orbax's asynchronous saving is not used: a failure of it is reported only at the next call.
+    orbax's asynchronous saving is not used: it reports a failure only at the next call.
 
     Raises:
-        OSError: the disk is full or refuses. (orbax's storage layer itself raises a ValueError for that.)
+        OSError: the disk is full or cannot be written. (orbax's storage layer raises a ValueError for that.)
     """
     import orbax.checkpoint as ocp
 
@@ -122,9 +130,8 @@ def write_arrays(folder: Path, state: Any) -> None:
 def read_arrays(folder: Path, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Return the named arrays of `folder`, placed by their sharding (without one: on the first device).
 
-    Only the named arrays are read. Each is copied into memory of the device, one after the other: on a CPU orbax
-    hands out views of host buffers, and a jitted function that takes those as donated arguments deletes them but
-    cannot reuse their memory.
+    Only these arrays are read. Each is copied into device memory in turn: on a CPU orbax returns views of host
+    buffers, and a jitted function that receives one as a donated argument deletes it without reusing its memory.
 
     Raises:
         UserError: the folder does not hold these arrays.
@@ -148,14 +155,24 @@ def read_arrays(folder: Path, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict
             restored = flax.traverse_util.flatten_dict(checkpointer.restore(folder.absolute(), args=arguments), sep="/")
     except (KeyError, TypeError, ValueError, OSError) as error:
         reason = f"{str(error).splitlines()[0]:.200}"
-        raise UserError(f"{folder}: the arrays are not those that the manifest describes ({reason})") from error
+        raise UserError(f"{folder}: the arrays do not match the manifest ({reason})") from error
     for name in placed:
         restored[name] = jax.device_put(restored[name], restored[name].sharding, may_alias=False)
     return restored
 
 
+def read_collections(folder: Path, arrays: Description, names: Collection[str]) -> dict[str, Any]:
+    """Return the subtrees of a stored state that have one of `names`, such as "params"; nothing else is read."""
+    abstract = {
+        name: jax.ShapeDtypeStruct(shape, jax.numpy.dtype(dtype))
+        for name, (shape, dtype) in arrays.items()
+        if name.split("/")[0] in names
+    }
+    return flax.traverse_util.unflatten_dict(read_arrays(folder, abstract), sep="/")
+
+
 def _check_stored(metadata: Any, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
-    """Refuse to read arrays in another shape or dtype than orbax stored them: it would fill up, cut and cast.
+    """Refuse a shape or dtype that differs from the stored one: orbax would pad, truncate or cast.
 
     Raises:
         ValueError: naming the first array that differs.
@@ -163,16 +180,16 @@ def _check_stored(metadata: Any, abstract: dict[str, jax.ShapeDtypeStruct]) -> N
     tree = getattr(metadata, "item_metadata", metadata)
     stored = flax.traverse_util.flatten_dict(getattr(tree, "tree", tree), sep="/")
     for name, leaf in abstract.items():
-        found = stored.get(name)
-        if found is None or tuple(found.shape) != tuple(leaf.shape) or np.dtype(found.dtype) != np.dtype(leaf.dtype):
-            raise ValueError(f"{name} was stored otherwise")
+        array = stored.get(name)
+        if array is None or tuple(array.shape) != tuple(leaf.shape) or np.dtype(array.dtype) != np.dtype(leaf.dtype):
+            raise ValueError(f"{name} was stored with a different shape or dtype")
 
 
 @contextlib.contextmanager
 def _silent_threads() -> Iterator[None]:
-    """Keep orbax's threads from printing tracebacks of errors that the caller is given anyway.
+    """Keep orbax's threads from printing tracebacks of errors that the caller gets anyway.
 
-    After a failed write some of them come late, to an event loop that is closed: they stay silent from then on.
+    After a failed write some threads call into an event loop that is already closed; those stay silent from then on.
     """
     log = logging.getLogger("absl")
     level, hook = log.level, sys.excepthook

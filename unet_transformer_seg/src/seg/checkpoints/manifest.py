@@ -1,13 +1,14 @@
-"""The manifest of a folder: what is in it, and the SHA-256 of every file.
+"""The manifest of a folder: the SHA-256 of every file, and details about its content.
 
-orbax restores a file with a flipped bit without an error, and wrong weights with it. The manifest is what
-finds it. Its last entry is the SHA-256 of the rest of itself, so that damage to the manifest is found too.
+orbax restores a file with a flipped bit without an error, as wrong weights. The manifest detects this. Its last entry
+is the SHA-256 of the manifest itself, so damage to the manifest is detected too.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ from seg.files import is_aside, open_file, read_bounded, replace_text, sync_dire
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 26
+"""Largest manifest read, in bytes."""
+
+ARRAY_DTYPES = {"float64", "float32", "bfloat16", "float16", "int64", "int32", "int8", "uint32", "uint8", "bool"}
+"""Dtypes that the arrays of a state may have."""
 
 
 class DamagedCheckpointError(Exception):
-    """A checkpoint is not as it was written; the message names every bad file."""
+    """A checkpoint is not what was written; the message names every bad file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a folder consists of.
+    """Content of a folder.
 
     Attributes:
-        details: what its writer says about it, in JSON values.
+        details: facts that its writer adds, as JSON values.
         files: path below the folder → {"size": bytes, "sha256": hexadecimal digits}.
     """
 
@@ -36,9 +41,9 @@ class Manifest:
 
 
 def write_manifest(folder: Path, details: dict[str, Any] | None = None) -> None:
-    """Hash all files of `folder`, force them to the disk, and write the manifest beside them.
+    """Hash all files of `folder`, flush them to the disk, and write the manifest beside them.
 
-    The manifest appears at once and last of all: a folder that has one is complete.
+    The manifest is written atomically and last: a folder that has one is complete.
     """
     files = {name: _describe_file(folder / name) for name in _file_names(folder)}
     for directory in {folder, *((folder / name).parent for name in files)}:
@@ -69,26 +74,60 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
-    """Return the table of files of a manifest; whoever wrote it, no file outside of the folder is looked at.
+def read_checkpoint(folder: Path, step: int, is_rank: Callable[[dict[str, Any]], bool]) -> Manifest:
+    """Return the manifest of a checkpoint, once its details are known to be those of the step.
+
+    Args:
+        folder: of the checkpoint.
+        step: updates done.
+        is_rank: whether the details hold what checkpoints are ranked by.
 
     Raises:
-        ValueError: it is no such table.
+        DamagedCheckpointError: the manifest is missing or has changed, or its details are not those of a checkpoint.
+    """
+    manifest = read_manifest(folder)
+    details = manifest.details if isinstance(manifest.details, dict) else {}
+    arrays = details.get("arrays")
+    if not (
+        details.get("step") == step
+        and is_rank(details)
+        and isinstance(details.get("progress"), dict)
+        and isinstance(arrays, dict)
+        and arrays
+        and all(map(_is_array, arrays.values()))
+    ):
+        raise DamagedCheckpointError(f"{folder / MANIFEST}: its details are not those of a checkpoint of step {step}")
+    return manifest
+
+
+def _is_array(entry: Any) -> bool:
+    """Return whether an entry is the shape and the dtype of an array."""
+    match entry:
+        case [list(shape), str(dtype)]:
+            return dtype in ARRAY_DTYPES and all(type(length) is int and length >= 0 for length in shape)
+    return False
+
+
+def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
+    """Return the table of files of a manifest, whose paths must stay inside the folder.
+
+    Raises:
+        ValueError: not a table of files.
     """
     if not isinstance(files, dict):
-        raise ValueError("'files' is no table")
+        raise ValueError("'files' is not a mapping")
     for name, entry in files.items():
         inside = name and not name.startswith("/") and ".." not in Path(name).parts
         described = isinstance(entry, dict) and type(entry.get("size")) is int and isinstance(entry.get("sha256"), str)
         if not (inside and described):
-            raise ValueError(f"'files' has an entry {name!r:.80} that is none")
+            raise ValueError(f"'files' has an invalid entry {name!r:.80}")
     return files
 
 
 def verify_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Compare every file with the manifest; return the names of surplus files, which are harmless.
+    """Compare every file with the manifest; return the names of extra files, which are harmless.
 
-    Files are read in small pieces: memory does not grow with the checkpoint.
+    Files are read in chunks: memory does not grow with the checkpoint.
 
     Raises:
         DamagedCheckpointError: naming each file that is missing, truncated or changed.
@@ -107,17 +146,17 @@ def sha256(path: Path) -> str:
 
 
 def _fault(path: Path, entry: dict[str, Any]) -> str:
-    """Return what is wrong with a file, or an empty text."""
+    """Return what is wrong with a file, or an empty string."""
     try:
         size = path.stat().st_size
         if not path.is_file():
-            return "is no file"
+            return "is not a file"
         if size != entry["size"]:
             return f"has {size} bytes instead of {entry['size']}"
         return "" if sha256(path) == entry["sha256"] else "has changed since it was written (SHA-256 differs)"
     except FileNotFoundError:
         return "is missing"
-    except (OSError, ValueError) as error:  # a ValueError: no file can have this name
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
 
 
@@ -133,7 +172,7 @@ def _file_names(folder: Path) -> list[str]:
 
 
 def to_text(manifest: Manifest) -> str:
-    """Return the one text that a manifest has; reading compares with it, so even a changed blank is found."""
-    content = json.loads(json.dumps(dataclasses.asdict(manifest)))  # keys are texts now, as after reading
+    """Return the canonical text of a manifest; reading compares with it, so even a changed blank is detected."""
+    content = json.loads(json.dumps(dataclasses.asdict(manifest)))  # keys become strings, as after reading
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps({**content, "sha256": digest}, indent=1) + "\n"
