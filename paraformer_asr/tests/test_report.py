@@ -16,10 +16,13 @@ from asr.errors import UserError
 from asr.metrics import ErrorCounts
 from asr.record import progress_bar as progress_module
 from asr.record import report as report_module
+from asr.record import results as results_module
 from asr.record.curves import draw_curves
 from asr.record.evaluation import Aligned, Evaluation, Transcribed
+from asr.record.log_file import close_logging, open_log_file, setup_logging
 from asr.record.progress_bar import ProgressLine
-from asr.record.report import COLUMNS, Report, close_logging, open_log_file, read_rows, setup_logging
+from asr.record.report import COLUMNS, Report
+from asr.record.results import read_rows
 from asr.record.run_dir import RunDir
 
 LOG = logging.getLogger("asr")
@@ -74,11 +77,11 @@ def refuse_constants(text):
 
 
 def details(report):
-    return json.loads(report.metrics_file.read_text(), parse_constant=refuse_constants)
+    return json.loads(report.results.details_file.read_text(), parse_constant=refuse_constants)
 
 
 def steps(report):
-    return [int(row["step"]) for row in read_rows(report.results_file)]
+    return [int(row["step"]) for row in read_rows(report.results.table_file, COLUMNS)]
 
 
 # --- results.csv ---
@@ -87,9 +90,9 @@ def steps(report):
 def test_each_evaluation_is_one_row_below_one_header(report, run):
     note(report, 10)
     note(Report(run, Config()), 20)  # as after a resume
-    lines = report.results_file.read_bytes().split(b"\n")
+    lines = report.results.table_file.read_bytes().split(b"\n")
     assert lines[0].decode() == ",".join(COLUMNS) and len(lines) == 4 and lines[-1] == b""
-    first = read_rows(report.results_file)[0]
+    first = read_rows(report.results.table_file, COLUMNS)[0]
     assert first["run_id"] == run.run_id and first["model_type"] == "paraformer"
     assert [float(first[c]) for c in ("wer", "cer", "ter", "quantity_error")] == [0.25, 0.08, 0.1, 0.25]
     assert [float(first[c]) for c in ("epoch", "train_loss", "val_loss", "seconds")] == [1.0, 0.75, 0.5, 60.0]
@@ -97,24 +100,24 @@ def test_each_evaluation_is_one_row_below_one_header(report, run):
 
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(report):
     note(report, 10, 20, 30)
-    report.drop_after(20)
+    report.results.drop_after(20)
     assert steps(report) == [10, 20] and [d["step"] for d in details(report)] == [10, 20]
     note(report, 30)
     assert steps(report) == [10, 20, 30] and [d["step"] for d in details(report)] == [10, 20, 30]
-    report.drop_after(0)
+    report.results.drop_after(0)
     assert steps(report) == [] and details(report) == []
     note(report, 10)
-    assert report.results_file.read_text().count("run_id") == 1
+    assert report.results.table_file.read_text().count("run_id") == 1
 
 
 def test_a_row_that_was_cut_off_anywhere_is_no_row(report):
     note(report, 10, 20)
-    content = report.results_file.read_bytes()
+    content = report.results.table_file.read_bytes()
     last = content.rindex(b"\n", 0, -1) + 1
     for end in range(last, len(content)):
-        report.results_file.write_bytes(content[:end])
+        report.results.table_file.write_bytes(content[:end])
         assert steps(report) == [10], content[last:end]
-    report.drop_after(20)
+    report.results.drop_after(20)
     note(report, 20)
     assert steps(report) == [10, 20]
 
@@ -124,10 +127,10 @@ def test_a_row_that_was_cut_off_anywhere_is_no_row(report):
 )
 def test_lines_that_are_no_rows_do_no_harm(report, line):
     note(report, 10)
-    with report.results_file.open("ab") as file:
+    with report.results.table_file.open("ab") as file:
         file.write(line + b"\n")
     assert steps(report) == [10]
-    report.drop_after(10)
+    report.results.drop_after(10)
     note(report, 20)
     assert steps(report) == [10, 20]
 
@@ -154,16 +157,16 @@ def test_the_detail_is_replaced_as_a_whole(report, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("os.fsync", power_cut)
-        report_module.replace_json(report.metrics_file, [1, 2, 3])
+        results_module.replace_json(report.results.details_file, [1, 2, 3])
     assert [d["step"] for d in details(report)] == [10]
 
 
 @pytest.mark.parametrize("content", ["", "[{", "{}x", "[1]", '[{"epoch": 1}]', "3"])
 def test_a_detail_file_that_cannot_be_read_is_named(report, content):
     note(report, 10)
-    report.metrics_file.write_text(content)
+    report.results.details_file.write_text(content)
     with pytest.raises(UserError, match=r"metrics\.json: expected .*move the file away"):
-        report.drop_after(10)
+        report.results.drop_after(10)
 
 
 def test_a_disk_that_refuses_is_an_error_of_the_user(report, monkeypatch):
@@ -171,7 +174,7 @@ def test_a_disk_that_refuses_is_an_error_of_the_user(report, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report_module, "draw_curves", refuse)
-    with pytest.raises(UserError, match="cannot be written.*No space left on device.*resumed"):
+    with pytest.raises(UserError, match="cannot write the record.*No space left on device.*resume"):
         note(report, 10)
 
 

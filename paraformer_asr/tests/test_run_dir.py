@@ -15,7 +15,7 @@ from asr.config import Config, DataConfig, FeaturesConfig, ModelConfig, Tokenize
 from asr.data.cmvn import Cmvn
 from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
-from asr.record import run_dir
+from asr.record import environment, run_dir
 
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["die Straße", "中文"])
 CMVN = Cmvn(np.linspace(-3, 1 / 3, 4, dtype=np.float32), np.array([0.1, 1 / 7, 3e-9, 2.5e8], np.float32))
@@ -143,7 +143,7 @@ def test_the_environment_says_what_the_numbers_may_depend_on(config, monkeypatch
 
 
 def test_a_package_that_is_not_installed_is_noted_as_none():
-    assert run_dir._version("no-such-package-anywhere") is None
+    assert environment._version("no-such-package-anywhere") is None
 
 
 def git(folder, *command):
@@ -154,14 +154,14 @@ def git(folder, *command):
 def test_the_commit_is_that_of_the_checkout_that_the_file_belongs_to(tmp_path):
     source = tmp_path / "source.py"
     source.write_text("a")
-    assert run_dir.describe_commit(source) is None
+    assert environment.describe_commit(source) is None
     git(tmp_path, "init")
-    assert run_dir.describe_commit(source) is None
+    assert environment.describe_commit(source) is None
     git(tmp_path, "add", "source.py")
     git(tmp_path, "commit", "-m", "one")
-    found = run_dir.describe_commit(source)
+    found = environment.describe_commit(source)
     assert re.fullmatch(r"[0-9a-f]{40}", found["commit"]) and found["changed_files"] == 0
     source.write_text("b")
-    assert run_dir.describe_commit(source) == found | {"changed_files": 1}
+    assert environment.describe_commit(source) == found | {"changed_files": 1}
     (tmp_path / "installed.py").write_text("a file below the checkout that is no part of it")
-    assert run_dir.describe_commit(tmp_path / "installed.py") is None
+    assert environment.describe_commit(tmp_path / "installed.py") is None

@@ -8,8 +8,9 @@ import pytest
 
 from asr import train as command
 from asr.errors import UserError
-from asr.record.report import read_rows
-from asr.record.run_files import APPENDED, FOLDERS, READ_OR_REPLACED
+from asr.record.report import COLUMNS
+from asr.record.results import read_rows
+from asr.record.run_dir import APPENDED, FOLDERS, READ_OR_REPLACED
 
 CONFIG = """
 name: small
@@ -179,5 +180,5 @@ def test_rows_that_are_missing_are_said(run, capsys):
     lines = (run / "results.csv").read_text().splitlines(keepends=True)
     (run / "results.csv").write_text("".join([lines[0], lines[3]]))
     assert call("--resume", run) == 0
-    assert f"{run / 'results.csv'}: the evaluations after 2 steps are missing there: 1, 2" in capsys.readouterr().out
-    assert [row["step"] for row in read_rows(run / "results.csv")] == ["3"]
+    assert f"{run / 'results.csv'}: 2 earlier evaluations are missing, after the steps 1, 2" in capsys.readouterr().out
+    assert [row["step"] for row in read_rows(run / "results.csv", COLUMNS)] == ["3"]

@@ -17,10 +17,13 @@ from seg.errors import UserError
 from seg.metrics import compute_metrics
 from seg.record import progress_bar as progress_module
 from seg.record import report as report_module
+from seg.record import results as results_module
 from seg.record.curves import draw_curves
 from seg.record.evaluation import Evaluation
+from seg.record.log_file import close_logging, open_log_file, setup_logging
 from seg.record.progress_bar import ProgressLine
-from seg.record.report import COLUMNS, Report, close_logging, read_rows, setup_logging
+from seg.record.report import COLUMNS, Report
+from seg.record.results import read_rows
 from seg.record.run_dir import RunDir
 
 CLASSES = make_class_table(("background", "circle", "star"))
@@ -77,11 +80,11 @@ def refuse_constants(text):
 
 
 def details(report):
-    return json.loads(report.metrics_file.read_text(), parse_constant=refuse_constants)
+    return json.loads(report.results.details_file.read_text(), parse_constant=refuse_constants)
 
 
 def steps(report):
-    return [int(row["step"]) for row in read_rows(report.results_file)]
+    return [int(row["step"]) for row in read_rows(report.results.table_file, COLUMNS)]
 
 
 # --- results.csv ---
@@ -90,9 +93,9 @@ def steps(report):
 def test_each_evaluation_is_one_row_below_one_header(report, run):
     note(report, 10)
     note(Report(run, Config(), CLASSES), 20)  # as after a resume
-    lines = report.results_file.read_bytes().split(b"\n")
+    lines = report.results.table_file.read_bytes().split(b"\n")
     assert lines[0].decode() == ",".join(COLUMNS) and len(lines) == 4 and lines[-1] == b""
-    first = read_rows(report.results_file)[0]
+    first = read_rows(report.results.table_file, COLUMNS)[0]
     assert first["run_id"] == run.run_id and first["model_type"] == "unet_transformer"
     assert float(first["mean_iou"]) == pytest.approx((50 / 65 + 35 / 50) / 2)
     assert [float(first[c]) for c in ("epoch", "train_loss", "val_loss", "seconds")] == [1.0, 0.75, 0.5, 60.0]
@@ -100,24 +103,24 @@ def test_each_evaluation_is_one_row_below_one_header(report, run):
 
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(report):
     note(report, 10, 20, 30)
-    report.drop_after(20)
+    report.results.drop_after(20)
     assert steps(report) == [10, 20] and [d["step"] for d in details(report)] == [10, 20]
     note(report, 30)
     assert steps(report) == [10, 20, 30] and [d["step"] for d in details(report)] == [10, 20, 30]
-    report.drop_after(0)
+    report.results.drop_after(0)
     assert steps(report) == [] and details(report) == []
     note(report, 10)
-    assert report.results_file.read_text().count("run_id") == 1
+    assert report.results.table_file.read_text().count("run_id") == 1
 
 
 def test_a_row_that_was_cut_off_anywhere_is_no_row(report):
     note(report, 10, 20)
-    content = report.results_file.read_bytes()
+    content = report.results.table_file.read_bytes()
     last = content.rindex(b"\n", 0, -1) + 1
     for end in range(last, len(content)):
-        report.results_file.write_bytes(content[:end])
+        report.results.table_file.write_bytes(content[:end])
         assert steps(report) == [10], content[last:end]
-    report.drop_after(20)
+    report.results.drop_after(20)
     note(report, 20)
     assert steps(report) == [10, 20]
 
@@ -127,10 +130,10 @@ def test_a_row_that_was_cut_off_anywhere_is_no_row(report):
 )
 def test_lines_that_are_no_rows_do_no_harm(report, line):
     note(report, 10)
-    with report.results_file.open("ab") as file:
+    with report.results.table_file.open("ab") as file:
         file.write(line + b"\n")
     assert steps(report) == [10]
-    report.drop_after(10)
+    report.results.drop_after(10)
     note(report, 20)
     assert steps(report) == [10, 20]
 
@@ -154,16 +157,16 @@ def test_the_detail_is_replaced_as_a_whole(report, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("os.fsync", power_cut)
-        report_module.replace_json(report.metrics_file, [1, 2, 3])
+        results_module.replace_json(report.results.details_file, [1, 2, 3])
     assert [d["step"] for d in details(report)] == [10]
 
 
 @pytest.mark.parametrize("content", ["", "[{", "{}x", "[1]", '[{"epoch": 1}]', "3"])
 def test_a_detail_file_that_cannot_be_read_is_named(report, content):
     note(report, 10)
-    report.metrics_file.write_text(content)
+    report.results.details_file.write_text(content)
     with pytest.raises(UserError, match=r"metrics\.json: expected .*move the file away"):
-        report.drop_after(10)
+        report.results.drop_after(10)
 
 
 def test_a_disk_that_refuses_is_an_error_of_the_user(report, monkeypatch):
@@ -171,7 +174,7 @@ def test_a_disk_that_refuses_is_an_error_of_the_user(report, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report_module, "draw_curves", refuse)
-    with pytest.raises(UserError, match="cannot be written.*No space left on device.*resumed"):
+    with pytest.raises(UserError, match="cannot write the record.*No space left on device.*resume"):
         note(report, 10)
 
 
@@ -232,7 +235,8 @@ def test_without_its_package_tensorboard_says_what_to_install(run, monkeypatch):
 
 @pytest.fixture
 def logging_to_file(run):
-    setup_logging(run.log_file)
+    setup_logging()
+    open_log_file(run.log_file)
     yield run.log_file
     close_logging()
 
@@ -252,12 +256,30 @@ def test_the_terminal_shows_messages_and_the_file_the_steps_too(report, logging_
 
 def test_a_second_run_in_one_process_logs_to_its_own_file_only(tmp_path, caplog):
     for name in ("one", "two"):
-        setup_logging(tmp_path / name)
+        setup_logging()
+        open_log_file(tmp_path / name)
         LOG.info("in %s", name)
     close_logging()
     LOG.error("after the runs")
     assert [(tmp_path / n).read_text().strip()[-6:] for n in ("one", "two")] == ["in one", "in two"]
     assert [r.getMessage() for r in caplog.records] == ["after the runs"]
+
+
+def test_what_is_said_before_there_is_a_log_file_comes_into_it(tmp_path, capsys):
+    setup_logging()
+    LOG.info("three images are left out")
+    LOG.debug("a detail")
+    assert capsys.readouterr().out == "three images are left out\n"
+    open_log_file(tmp_path / "train.log")
+    LOG.info("later")
+    close_logging()
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == [
+        "INFO three images are left out",
+        "DEBUG a detail",
+        "INFO later",
+    ]
+    assert not LOG.handlers and LOG.propagate
 
 
 def test_a_terminal_that_has_gone_away_does_not_stop_the_run(logging_to_file, monkeypatch):
@@ -331,12 +353,14 @@ def test_a_log_holds_nothing_that_steers_a_terminal_and_goes_to_no_pipe_or_link(
     for plant in (lambda: os.mkfifo(path), lambda: path.symlink_to(outside), path.mkdir):
         plant()
         with pytest.raises(UserError, match=str(path)):
-            setup_logging(path)
+            setup_logging()
+            open_log_file(path)
         close_logging()
         path.rmdir() if path.is_dir() else path.unlink()
     assert outside.read_text() == "precious"
     try:
-        setup_logging(path)
+        setup_logging()
+        open_log_file(path)
         LOG.info("%s", "a\x1b[2J" + os.fsdecode(b"\xe9"))
     finally:
         close_logging()

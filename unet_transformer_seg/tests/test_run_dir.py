@@ -14,7 +14,7 @@ from seg.classes import make_class_table
 from seg.compiler import compiler_options
 from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
-from seg.record import run_dir
+from seg.record import environment, run_dir
 
 CLASSES = make_class_table(("background", "circle", "Straße"))
 
@@ -120,7 +120,7 @@ def test_the_environment_says_what_the_numbers_may_depend_on(config, monkeypatch
 
 
 def test_a_package_that_is_not_installed_is_noted_as_none():
-    assert run_dir._version("no-such-package-anywhere") is None
+    assert environment._version("no-such-package-anywhere") is None
 
 
 def git(folder, *command):
@@ -131,14 +131,14 @@ def git(folder, *command):
 def test_the_commit_is_that_of_the_checkout_that_the_file_belongs_to(tmp_path):
     source = tmp_path / "source.py"
     source.write_text("a")
-    assert run_dir.describe_commit(source) is None
+    assert environment.describe_commit(source) is None
     git(tmp_path, "init")
-    assert run_dir.describe_commit(source) is None
+    assert environment.describe_commit(source) is None
     git(tmp_path, "add", "source.py")
     git(tmp_path, "commit", "-m", "one")
-    found = run_dir.describe_commit(source)
+    found = environment.describe_commit(source)
     assert re.fullmatch(r"[0-9a-f]{40}", found["commit"]) and found["changed_files"] == 0
     source.write_text("b")
-    assert run_dir.describe_commit(source) == found | {"changed_files": 1}
+    assert environment.describe_commit(source) == found | {"changed_files": 1}
     (tmp_path / "installed.py").write_text("a file below the checkout that is no part of it")
-    assert run_dir.describe_commit(tmp_path / "installed.py") is None
+    assert environment.describe_commit(tmp_path / "installed.py") is None

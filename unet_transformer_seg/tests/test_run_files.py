@@ -8,8 +8,9 @@ import pytest
 
 from seg import train as command
 from seg.errors import UserError
-from seg.record.report import read_rows
-from seg.record.run_files import APPENDED, FOLDERS, READ_OR_REPLACED
+from seg.record.report import COLUMNS
+from seg.record.results import read_rows
+from seg.record.run_dir import APPENDED, FOLDERS, READ_OR_REPLACED
 
 CONFIG = """
 name: small
@@ -172,5 +173,5 @@ def test_rows_that_are_missing_are_said(run, capsys):
     lines = (run / "results.csv").read_text().splitlines(keepends=True)
     (run / "results.csv").write_text("".join([lines[0], lines[3]]))
     assert call("--resume", run) == 0
-    assert f"{run / 'results.csv'}: the evaluations after 2 steps are missing there: 2, 4" in capsys.readouterr().out
-    assert [row["step"] for row in read_rows(run / "results.csv")] == ["6"]
+    assert f"{run / 'results.csv'}: 2 earlier evaluations are missing, after the steps 2, 4" in capsys.readouterr().out
+    assert [row["step"] for row in read_rows(run / "results.csv", COLUMNS)] == ["6"]

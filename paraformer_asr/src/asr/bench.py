@@ -152,7 +152,7 @@ def main() -> int:
     config = read_config(arguments)
 
     from asr.profiling.benchmark import BatchSize, measure
-    from asr.record.run_dir import describe_environment  # imports jax: after the config was found good
+    from asr.record.environment import describe_environment  # imports jax: after the config was found good
 
     size = BatchSize(arguments.batch, arguments.seconds, arguments.tokens)
     if arguments.mode == "transcribe":

@@ -95,7 +95,7 @@ def transcribe(config: Config, sound: Path) -> dict:
     from asr.models import count_parameters
     from asr.profiling.process_memory import peak_bytes
     from asr.profiling.random_model import build_untrained_transcriber
-    from asr.record.run_dir import describe_environment
+    from asr.record.environment import describe_environment
 
     transcriber = build_untrained_transcriber(config)
     start = time.perf_counter()

@@ -13,7 +13,8 @@ import pytest
 
 from asr.checkpoints import CheckpointStore
 from asr.files import replace_json
-from asr.record.report import COLUMNS, append_rows
+from asr.record.report import COLUMNS
+from asr.record.results import append_rows
 
 HARNESS = Path(__file__).parent
 PARTS = ("comparison", "damage", "disk", "held_train", "kills", "mistakes", "outcome", "signals", "tiny_run")
@@ -189,7 +190,7 @@ def make_run(tmp_path):
         state = {"params": {"w": np.float32([weight, np.nan])}, "opt": {"count": np.int32(3)}}
         CheckpointStore(run / "checkpoints").save(3, state, {"loss_sum": progress, "seconds": float(seconds)}, (0.5,))
         row = dict.fromkeys(COLUMNS, "1") | {"run_id": name, "train_loss": loss, "seconds": seconds}
-        append_rows(run / "results.csv", [row])
+        append_rows(run / "results.csv", [row], COLUMNS)
         replace_json(run / "metrics.json", [{"step": 3, "seconds": float(seconds)}])
         return run
 

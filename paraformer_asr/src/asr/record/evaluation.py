@@ -1,6 +1,7 @@
-"""What one pass over the validation split measured."""
+"""The result of an evaluation on the validation split."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from asr.metrics import ErrorCounts
 
 @dataclasses.dataclass(frozen=True)
 class Transcribed:
-    """What was said and what was understood.
+    """An utterance's reference and its transcript.
 
     Attributes:
         name: of the utterance.
@@ -21,10 +22,13 @@ class Transcribed:
     reference: str
     hypothesis: str
 
+    def __str__(self):
+        return f"{self.name}\n  REF: {self.reference}\n  HYP: {self.hypothesis}\n"
+
 
 @dataclasses.dataclass(frozen=True)
 class Aligned:
-    """What a picture of one utterance's alignment is drawn from.
+    """The data of a picture of one utterance's alignment.
 
     Attributes:
         transcribed: name and texts.
@@ -43,7 +47,7 @@ class Aligned:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one pass found.
+    """The result of one pass.
 
     Attributes:
         losses: "loss" and its parts, and "token_accuracy" of the training path; means over the tokens, or utterances.
@@ -72,3 +76,20 @@ class Evaluation:
     def rates(self) -> dict[str, float]:
         """Error rates by the names that training.select_by takes."""
         return {"wer": self.words.rate, "cer": self.characters.rate, "ter": self.tokens.rate}
+
+    def to_dict(self, numbers: dict[str, float]) -> dict:
+        """Return the entry in metrics.json, with NaN and infinities as null.
+
+        Args:
+            numbers: the columns of results.csv that are not scores.
+        """
+        counts = {"words": self.words, "characters": self.characters, "tokens": self.tokens}
+        numbers = numbers | self.rates | {"quantity_error": self.quantity_error}
+        details = {name: _json_number(value) for name, value in numbers.items()}
+        details["losses"] = {name: _json_number(value) for name, value in self.losses.items()}
+        return details | {name: dataclasses.asdict(count) for name, count in counts.items()}
+
+
+def _json_number(value: float) -> float | None:
+    """Return `value`, or None for NaN and infinities, which JSON cannot hold."""
+    return value if math.isfinite(value) else None

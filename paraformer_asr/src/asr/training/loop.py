@@ -17,11 +17,11 @@ from asr.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, 
 from asr.models import count_parameters
 from asr.profiling.memory import explain_out_of_memory, is_out_of_memory
 from asr.profiling.trace import StepTrace
+from asr.record.environment import describe_environment
 from asr.record.evaluation import Evaluation
-from asr.record.past_evaluations import check_begun_only
 from asr.record.progress_bar import ProgressLine
 from asr.record.report import Report
-from asr.record.run_dir import RunDir, describe_environment
+from asr.record.run_dir import RunDir
 from asr.training.bookkeeping import Progress, has_checkpoint, read_progress
 from asr.training.compiled import CompiledStep
 from asr.training.diagnosis import diagnose, name_items
@@ -225,7 +225,7 @@ class Training:
         """Return the newest good state of the run; one that was killed before its first checkpoint begins anew."""
         if not has_checkpoint(self.run):
             if self.report:
-                check_begun_only(self.store.directory, self.report.evaluated_steps())
+                self.report.results.check_only_begun(self.store.directory)
             log.info("no checkpoint was saved before the run ended: it begins anew")
             return self._begin()
         state, progress = self.store.restore(self.setup.abstract_state, "last")
@@ -235,7 +235,7 @@ class Training:
     def _drop_after(self, step: int) -> None:
         """Drop what was recorded after the restored state: those steps come once more."""
         if self.report:
-            self.report.drop_after(step, evaluated=self.progress.best_score is not None)
+            self.report.results.drop_after(step, evaluated=self.progress.best_score is not None)
 
     def _why_finished(self, step: int) -> str:
         """Return why nothing is left to train after `step` and what to type to train on, or an empty text."""

@@ -11,9 +11,8 @@ import jax
 from asr.config import Config
 from asr.config.reader import to_plain
 from asr.distributed import check_agreement, from_main, is_main
-from asr.record.report import close_logging, open_log_file, setup_logging
-from asr.record.run_dir import RunDir, create_run_dir, load_run, open_run_dir
-from asr.record.run_files import check_run_files
+from asr.record.log_file import close_logging, open_log_file, setup_logging
+from asr.record.run_dir import RunDir, check_run_files, create_run_dir, load_run, open_run_dir
 from asr.record.tensorboard import require_tensorboard
 from asr.training.bookkeeping import has_checkpoint, list_checkpoints
 from asr.training.loop import Training

@@ -201,7 +201,7 @@ def _write_run(rng: random.Random, files: Files, folder: Path) -> list[str]:
 def _read_run(folder: Path) -> None:
     """Read a run directory as resuming it does."""
     config = load_run(folder)[0]
-    Report(open_run_dir(folder), dataclasses.replace(config, training=CONFIG.training)).drop_after(6)
+    Report(open_run_dir(folder), dataclasses.replace(config, training=CONFIG.training)).results.drop_after(6)
 
 
 def _checkpoint_samples(folder: Path) -> Files:

@@ -1,4 +1,4 @@
-"""What one pass over the validation split measured."""
+"""The result of an evaluation on the validation split."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from seg.metrics import SegMetrics
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one pass found.
+    """The result of one pass.
 
     Attributes:
         loss: mean of the batches' losses at the data size, weighted by their number of samples.

@@ -17,39 +17,30 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
 import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
 import itertools
+import json
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
-
 from seg.classes import ClassTable, load_class_table
-from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config.reader import load_config, save_config
 from seg.errors import UserError
-from seg.files import replace_json
+from seg.files import read_bounded, replace_json
+from seg.record.environment import describe_environment
 
-PACKAGES = (
-    "unet-transformer-seg",
-    "jax",
-    "jaxlib",
-    "jax-cuda12-plugin",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "chex",
-    "numpy",
-    "grain",
-    "pillow",
-)
+MAX_ENVIRONMENT_BYTES = 1 << 20
+
+READ_OR_REPLACED = ("config.yaml", "classes.json", "environment.json", "record.json", "results.csv", "metrics.json")
+READ_OR_REPLACED += ("curves.png",)
+APPENDED = ("train.log", "lock", "stacks.txt")
+"""Files that are written in place: through a link, something else would be written."""
+
+FOLDERS = ("samples", "checkpoints", "profile", "tensorboard", "compile_cache")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +53,11 @@ class RunDir:
     def run_id(self) -> str:
         """Name of the directory; identifies the run in tables."""
         return self.path.name
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run."""
+        return f"python -m seg.train --resume {self.path}"
 
     @property
     def config_file(self) -> Path:
@@ -171,39 +167,50 @@ def _own_file() -> Iterator[None]:
         raise UserError(f"{error}. It is a file of the run: put it back") from None
 
 
-def describe_environment() -> dict:
-    """Return what a run's numbers may depend on besides its settings."""
-    return {
-        "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": [sys.executable, *sys.argv],
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
-        "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))},
-        "compiler_options": compiler_options(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "git": describe_commit(Path(__file__)),
-    }
+def check_run_files(run: RunDir) -> list[str]:
+    """Return what is to be said of files that are not needed to resume the run, and write those anew that are missing.
 
-
-def describe_commit(file: Path) -> dict | None:
-    """Return {"commit", "changed_files"} of the checkout that `file` is part of.
-
-    None where there is none: a package that was installed into an environment below somebody's own checkout is no
-    part of that one.
+    Raises:
+        UserError: a folder, a pipe, a device or a link stands where the run has a file, or a file where it has a
+            folder.
     """
-    commands = (["ls-files", "--error-unmatch", file.name], ["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+    for name in (*READ_OR_REPLACED, *APPENDED):
+        _check_file(run.path / name, may_be_link=name in READ_OR_REPLACED)
+    for name in FOLDERS:
+        path = run.path / name
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path}: expected a folder of the run, found something else; move it away")
+    return [*_look_at_log(run.log_file), *_look_at_environment(run.environment_file)]
+
+
+def _check_file(path: Path, may_be_link: bool) -> None:
     try:
-        _, commit, changed = (
-            subprocess.run(
-                ["git", "-C", file.parent, *command], capture_output=True, text=True, timeout=10, check=True
-            ).stdout
-            for command in commands
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit.strip(), "changed_files": len(changed.splitlines())}
+        mode = path.stat().st_mode if may_be_link else path.lstat().st_mode
+    except OSError:  # missing
+        return
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+        found = kinds.get(stat.S_IFMT(mode), "a pipe or a device")
+        raise UserError(f"{path}: expected a file of the run, found {found}; put the file back, or move this away")
+
+
+def _look_at_log(path: Path) -> list[str]:
+    if path.is_file() and path.stat().st_size:
+        return []
+    return [f"{path} is {'empty' if path.is_file() else 'missing'}: what earlier starts said is lost; it begins anew"]
+
+
+def _look_at_environment(path: Path) -> list[str]:
+    try:
+        if isinstance(json.loads(read_bounded(path, MAX_ENVIRONMENT_BYTES)), dict):
+            return []
+        reason = "it holds no settings"
+    except FileNotFoundError:
+        replace_json(path, describe_environment())
+        return [f"{path} was missing: it now says what this start runs on"]
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error!s:.200}"
+    return [f"{path} is damaged ({reason}); the run does not need it"]
 
 
 def _make_unused(parent: Path, name: str) -> Path:
@@ -217,10 +224,3 @@ def _make_unused(parent: Path, name: str) -> Path:
         except FileExistsError:
             continue
     raise AssertionError("unreachable")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

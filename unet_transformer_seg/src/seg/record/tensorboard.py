@@ -8,56 +8,44 @@ from PIL import Image
 from seg.errors import UserError
 
 FLUSH_S = 5
-"""Seconds after which values are on the disk: a killed run has lost no more than these. (The writer's own `flush`
-does not wait for the thread that does the writing.)"""
+"""Seconds until values are on the disk. (The writer's own `flush` does not wait for its writing thread.)"""
 
 
 class TensorBoard:
-    """Writes event files that `tensorboard --logdir runs` shows."""
+    """Writes event files for `tensorboard --logdir runs` if enabled; otherwise does nothing."""
 
-    def __init__(self, directory: Path):
-        require_tensorboard(True)
-        from tensorboardX import SummaryWriter
+    def __init__(self, directory: Path, enabled: bool):
+        """Open a writer.
 
-        self._writer = SummaryWriter(str(directory), flush_secs=FLUSH_S)
+        Raises:
+            UserError: the extra is not installed.
+        """
+        require_tensorboard(enabled)
+        self._writer = None
+        if enabled:
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(str(directory), flush_secs=FLUSH_S)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write named numbers at a step."""
-        for name, value in values.items():
+        for name, value in values.items() if self._writer else ():
             self._writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """Write a picture file at a step."""
-        with Image.open(path) as image:
-            self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        if self._writer:
+            with Image.open(path) as image:
+                self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
 
-class NoTensorBoard:
-    """Takes the same calls and writes nothing."""
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Do nothing."""
-
-    def picture(self, step: int, name: str, path: Path) -> None:
-        """Do nothing."""
-
-
-def open_tensorboard(directory: Path, wanted: bool) -> TensorBoard | NoTensorBoard:
-    """Return a writer to `directory`, or one that writes nothing where it is not wanted.
+def require_tensorboard(enabled: bool) -> None:
+    """Check that the package is installed.
 
     Raises:
-        UserError: the extra is not installed.
+        UserError: it is enabled and not installed.
     """
-    return TensorBoard(directory) if wanted else NoTensorBoard()
-
-
-def require_tensorboard(wanted: bool) -> None:
-    """Refuse a run that wants event files without the package that writes them.
-
-    Raises:
-        UserError: the extra is not installed.
-    """
-    if not wanted:
+    if not enabled:
         return
     try:
         import tensorboardX  # noqa: F401

@@ -17,11 +17,11 @@ from seg.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError, PeerLostError, 
 from seg.models import count_parameters
 from seg.profiling.memory import explain_out_of_memory, is_out_of_memory
 from seg.profiling.trace import StepTrace
+from seg.record.environment import describe_environment
 from seg.record.evaluation import Evaluation
-from seg.record.past_evaluations import check_begun_only
 from seg.record.progress_bar import ProgressLine
 from seg.record.report import Report
-from seg.record.run_dir import RunDir, describe_environment
+from seg.record.run_dir import RunDir
 from seg.record.seen_classes import SeenClasses
 from seg.training.bookkeeping import Progress, has_checkpoint, read_progress
 from seg.training.compiled import CompiledStep
@@ -231,7 +231,7 @@ class Training:
         """Return the newest good state of the run; one that was killed before its first checkpoint begins anew."""
         if not has_checkpoint(self.run):
             if self.report:
-                check_begun_only(self.store.directory, self.report.evaluated_steps())
+                self.report.results.check_only_begun(self.store.directory)
             log.info("no checkpoint was saved before the run ended: it begins anew")
             return self._begin()
         state, progress = self.store.restore(self.setup.abstract_state, "last")
@@ -241,7 +241,7 @@ class Training:
     def _drop_after(self, step: int) -> None:
         """Drop what was recorded after the restored state: those steps come once more."""
         if self.report:
-            self.report.drop_after(step, evaluated=self.progress.best_iou >= 0)
+            self.report.results.drop_after(step, evaluated=self.progress.best_iou >= 0)
 
     def _why_finished(self, step: int) -> str:
         """Return why nothing is left to train after `step` and what to type to train on, or an empty text."""

@@ -11,9 +11,8 @@ import jax
 from seg.config import Config
 from seg.config.reader import to_plain
 from seg.distributed import check_agreement, from_main, is_main
-from seg.record.report import close_logging, setup_logging
-from seg.record.run_dir import RunDir, create_run_dir, open_run_dir
-from seg.record.run_files import check_run_files
+from seg.record.log_file import close_logging, open_log_file, setup_logging
+from seg.record.run_dir import RunDir, check_run_files, create_run_dir, open_run_dir
 from seg.record.tensorboard import require_tensorboard
 from seg.training.bookkeeping import has_checkpoint, list_checkpoints
 from seg.training.loop import Training
@@ -83,16 +82,18 @@ def open_run(
 
     Arguments as of `train`.
     """
+    setup_logging()
+    require_tensorboard(config.training.tensorboard)
     run = open_run_dir(resume) if resume else None
     if run and is_main():
         stack.enter_context(only_process(run.path))
-    warnings = check_run_files(run) if run and is_main() else []
+        for warning in check_run_files(run):
+            log.warning("%s", warning)
     resumption = Resumption(run, config, allow_changed) if run else None
     begins = run is None or not has_checkpoint(run)
     setup = build_setup(config, load_initial(config.init) if config.init and begins else None)
     if resumption:
         resumption.compare(setup)
-    require_tensorboard(config.training.tensorboard)
     agreed = {"the config": to_plain(setup.config), "the number of samples": len(setup.train_set)}
     check_agreement(agreed | {"the folder of checkpoints": list_checkpoints(run)})
     if run is None:
@@ -101,9 +102,8 @@ def open_run(
         if made:
             stack.enter_context(only_process(made.path))
         run = RunDir(Path(from_main(str(made.path) if made else None)))
-    setup_logging(run.log_file if is_main() else None)
-    for warning in warnings:
-        log.warning("%s", warning)
+    if is_main():
+        open_log_file(run.log_file)
     if config.training.compile_cache:
         use_compile_cache(run)
     return run, setup, resumption

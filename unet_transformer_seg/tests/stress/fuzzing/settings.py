@@ -84,7 +84,7 @@ def change_run(rng: Random, samples: list[Case]) -> Case:
 def read_run(folder: Path, case: Case) -> None:
     """Read a run directory as a resume does, which drops what was noted after its checkpoint."""
     config, classes = load_run(folder)
-    Report(open_run_dir(folder), config, classes).drop_after(2)
+    Report(open_run_dir(folder), config, classes).results.drop_after(2)
 
 
 def _names_of_overrides(folder: Path, case: Case) -> list[str]:

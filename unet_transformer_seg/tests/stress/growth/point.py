@@ -21,7 +21,7 @@ from seg.profiling.flops import count_flops
 from seg.profiling.measurement import PEAK_FLOPS
 from seg.profiling.memory import is_out_of_memory
 from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
-from seg.record.run_dir import describe_environment
+from seg.record.environment import describe_environment
 
 
 def measure_point(arguments: argparse.Namespace, kind: str, n: int) -> dict:

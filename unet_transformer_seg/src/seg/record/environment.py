@@ -1,0 +1,69 @@
+"""What a run's numbers may depend on besides its settings: versions, devices, flags, commit, command."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+from seg.compiler import compiler_options
+
+PACKAGES = (
+    "unet-transformer-seg",
+    "jax",
+    "jaxlib",
+    "jax-cuda12-plugin",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "numpy",
+    "grain",
+    "pillow",
+)
+
+
+def describe_environment() -> dict:
+    """Return what a run's numbers may depend on besides its settings."""
+    return {
+        "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": [sys.executable, *sys.argv],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "devices": [f"{device.platform} {device.device_kind}" for device in jax.local_devices()],
+        "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))},
+        "compiler_options": compiler_options(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": describe_commit(Path(__file__)),
+    }
+
+
+def describe_commit(file: Path) -> dict | None:
+    """Return {"commit", "changed_files"} of the checkout that `file` is part of.
+
+    None where there is none: a package that was installed into an environment below somebody's own checkout is no
+    part of that one.
+    """
+    commands = (["ls-files", "--error-unmatch", file.name], ["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+    try:
+        _, commit, changed = (
+            subprocess.run(
+                ["git", "-C", file.parent, *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout
+            for command in commands
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "changed_files": len(changed.splitlines())}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
