@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from asr.config import Config, DataConfig
 from asr.data import build_dataset
-from asr.data.manifest_dataset import ManifestDataset
-from asr.data.manifests.jsonl import read_jsonl
+from asr.data.manifest_dataset import open_manifest_dataset
 from asr.data.manifests.kaldi import read_kaldi
-from asr.data.manifests.tsv import read_tsv
+from asr.data.manifests.manifest import read_jsonl, read_tsv
 from asr.errors import UserError
 
 RATE_HZ = 8000
@@ -43,7 +42,7 @@ def write(path, lines):
 
 def open_train(root, dataset, split, **settings):
     config = DataConfig(dataset=dataset, root=str(root), train_split=split, **settings)
-    return ManifestDataset(config, "train", RATE_HZ)
+    return open_manifest_dataset(config, "train", RATE_HZ)
 
 
 ALL = [("jsonl", "funasr.jsonl"), ("jsonl", "nemo.jsonl"), ("kaldi", "kaldi"), ("tsv", "train")]
@@ -139,7 +138,7 @@ BAD_JSON = [
     ({"audio_filepath": "wav/b.wav", "text": "x", "duration": True}, ":2: expected seconds above 0, found True"),
     ('{"audio_filepath": "wav/b.wav", "text": "x", "duration": NaN}', ":2: expected seconds above 0, found nan"),
     ({"audio_filepath": "wav/b.wav", "text": "x", "offset": 1.5}, ":2: an offset of 1.5"),
-    ({"audio_filepath": "wav/a.wav", "text": "x"}, r":2: the utterance 'wav/a\.wav' stands in .*:1 already"),
+    ({"audio_filepath": "wav/a.wav", "text": "x"}, r":2: the utterance 'wav/a\.wav' is already in .*:1"),
     ({"audio_filepath": "wav/none.wav", "text": "x"}, r":2: .*none\.wav: no such file"),
     ({"audio_filepath": "wav/none.wav", "text": "x", "duration": 1}, r":2: .*none\.wav: no such file"),
     ({"audio_filepath": "wav", "text": "x"}, ":2: .*wav: a folder"),
@@ -167,7 +166,7 @@ BAD_KALDI = [
     ("wav.scp", "b data.ark:12", r"wav\.scp:2: 'data.ark:12' is a place in a Kaldi archive"),
     ("wav.scp", "b https://x.org/b.wav", r"wav\.scp:2: 'https://x.org/b.wav' is an address"),
     ("wav.scp", "b", r"wav\.scp:2: the path of 'b' is missing"),
-    ("wav.scp", "a wav/b.wav", r"wav\.scp:2: the utterance 'a' stands in .*wav\.scp:1 already"),
+    ("wav.scp", "a wav/b.wav", r"wav\.scp:2: the utterance 'a' is already in .*wav\.scp:1"),
     ("wav.scp", "x wav/b.wav", r"wav\.scp:2: no text of 'x' in .*text"),
     ("wav.scp", "b wav/none.wav", r"wav\.scp:2: .*none\.wav: no such file"),
     ("text", "b", r"text:2: the text of 'b' is empty"),
@@ -210,7 +209,7 @@ BAD_ROWS = [
     ("b\ttrain\twav/b.wav\tx\t0.2\tmore", ":3: expected 5 columns, found 6"),
     ("b\ttrain\t\tx\t0.2", ":3: the path is empty"),
     ("\ttrain\twav/b.wav\tx\t0.2", ":3: the name of the utterance is empty"),
-    ("a\ttrain\twav/b.wav\tx\t0.2", ":3: the utterance 'a' stands in .*:2 already"),
+    ("a\ttrain\twav/b.wav\tx\t0.2", ":3: the utterance 'a' is already in .*:2"),
     ("b\ttrain\twav/b.wav\t\t0.2", ":3: the text of 'b' is empty"),
     ("b\ttrain\twav/b.wav\tx\tnan", ":3: expected seconds above 0, found 'nan'"),
     ("b\ttrain\twav/none.wav\tx\t0.2", r":3: .*none\.wav: no such file"),

@@ -11,7 +11,7 @@ import soundfile
 from asr import train as command
 from asr.config.reader import load_config, override_config
 from asr.data.fingerprint import describe_differences, print_of, take_fingerprint
-from asr.data.manifest_dataset import ManifestDataset
+from asr.data.manifest_dataset import open_manifest_dataset
 from asr.errors import UserError
 from asr.record.record_file import load_own_config, read_record_file
 from asr.record.run_dir import RunDir
@@ -162,12 +162,12 @@ def test_data_that_moved_to_another_folder_are_the_same(root, run):
 
 def test_contents_are_chosen_by_name_so_that_prints_stay_comparable(root):
     config = override_config(load_config(root / "config.yaml"), [f"data.root={root}"]).data
-    dataset = ManifestDataset(config, "train", 16000)
+    dataset = open_manifest_dataset(config, "train", 16000)
     every, third = take_fingerprint(dataset), take_fingerprint(dataset, one_in=3)
     assert 0 < sum(sample[1].count(":") == 2 for sample in third.samples) < len(dataset)
     assert all(sample[1].count(":") == 2 for sample in every.samples)
     write_lines(root, lines_of(root)[3:])
-    lines = describe_differences(third, take_fingerprint(ManifestDataset(config, "train", 16000), one_in=3))
+    lines = describe_differences(third, take_fingerprint(open_manifest_dataset(config, "train", 16000), one_in=3))
     assert lines == ["3 utterances removed (train_00.wav, train_01.wav, train_02.wav)"]
     assert third.of_json(json.loads(json.dumps(third.to_json()))) == third
 

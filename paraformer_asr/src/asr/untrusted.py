@@ -11,6 +11,8 @@ from typing import Any
 MAX_SHOWN = 120
 """Characters of a value, or of a text, in a message."""
 
+HALF_CHARACTER = re.compile("[\\ud800-\\udfff]")
+"""Half of a surrogate pair, which JSON may hold and UTF-8 cannot."""
 
 HARMFUL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """What commands a terminal, breaks a line, turns the direction of writing, or is half a character."""

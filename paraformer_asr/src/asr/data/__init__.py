@@ -4,7 +4,7 @@ from typing import Literal
 
 from asr.config import Config
 from asr.data.dataset import SpeechDataset, Utterance
-from asr.data.manifest_dataset import ManifestDataset
+from asr.data.manifest_dataset import open_manifest_dataset
 from asr.data.toy_seq2seq import ToySeq2Seq
 
 __all__ = ["SpeechDataset", "Utterance", "build_dataset"]
@@ -24,4 +24,4 @@ def build_dataset(config: Config, split: Literal["train", "val", "test"]) -> Spe
         case "toy_seq2seq":
             return ToySeq2Seq(config.data, config.features, split, config.seed)
         case "jsonl" | "kaldi" | "tsv":
-            return ManifestDataset(config.data, split, config.features.sample_rate_hz)
+            return open_manifest_dataset(config.data, split, config.features.sample_rate_hz)

@@ -100,7 +100,7 @@ def _open(config: Config, split: str) -> tuple[SpeechDataset, list[float | None]
     stated_s = [None if np.isnan(seconds) else float(seconds) for seconds in reading.entries.stated_s()]
     durations_s = np.nan_to_num(reading.entries.stated_s())  # bounds what is decoded, no more
     rate_hz, channel = config.features.sample_rate_hz, config.data.channel
-    dataset = ManifestDataset.of_entries(reading.entries, durations_s, rate_hz, channel)
+    dataset = ManifestDataset(reading.entries, durations_s, rate_hz, channel)
     return dataset, stated_s, reading.problems
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ class Entry:
         path: sound file.
         text: what is said, not empty.
         where: file and line, for messages.
-        stated_s: length in seconds as the manifest says; None where it does not.
+        stated_s: length in seconds by the manifest; None where it is not stated.
     """
 
     name: str
@@ -35,11 +35,7 @@ class Texts(Sequence[str]):
         self._content, self._ends = bytearray(), array("q", [0])
 
     def append(self, text: str) -> None:
-        """Add a text.
-
-        Raises:
-            UnicodeEncodeError: it cannot be written in UTF-8.
-        """
+        """Add a text that can be written in UTF-8."""
         self._content += text.encode()
         self._ends.append(len(self._content))
 
@@ -51,28 +47,20 @@ class Texts(Sequence[str]):
 
 
 class Entries(Sequence[Entry]):
-    """The entries of a manifest, or some of them; an entry is made when it is asked for.
+    """The entries of a manifest, or some of them; an `Entry` is made on access.
 
     Attributes:
         paths: the different sound files, each once.
     """
 
     def __init__(self, manifest: str = ""):
-        """Begin without an entry; `manifest` is the file whose lines they are."""
+        """Start without an entry; `manifest` is the file whose lines they are."""
         self._manifest, self._names, self._texts, self.paths = manifest, Texts(), Texts(), Texts()
         self._path_numbers, self._lines, self._stated_s = array("i"), array("i"), array("d")
         self._rows: np.ndarray | None = None
 
     def append(self, name: str, path_number: int, text: str, line: int, stated_s: float | None) -> None:
-        """Add an entry; its arguments can be written in UTF-8.
-
-        Args:
-            name: of the utterance.
-            path_number: place of the sound file in `paths`.
-            text: what is said.
-            line: of the manifest.
-            stated_s: length in seconds, or None.
-        """
+        """Add an entry; `path_number` is the place of its sound file in `paths`."""
         self._names.append(name)
         self._texts.append(text)
         self._path_numbers.append(path_number)
@@ -80,11 +68,7 @@ class Entries(Sequence[Entry]):
         self._stated_s.append(math.nan if stated_s is None else stated_s)
 
     def select(self, rows: np.ndarray) -> "Entries":
-        """Return some of the entries, which share the columns with these.
-
-        Args:
-            rows: int[kept], their places among these.
-        """
+        """Return the entries at the places int[kept]; they share the columns with these."""
         selected = Entries.__new__(Entries)
         selected.__dict__ = self.__dict__ | {"_rows": self._all_rows()[rows]}
         return selected
@@ -94,7 +78,7 @@ class Entries(Sequence[Entry]):
         return np.array(self._path_numbers)[self._all_rows()]
 
     def stated_s(self) -> np.ndarray:
-        """Return float64[len], the length that the manifest states of each entry; NaN where it does not."""
+        """Return float64[len], the length of each entry by the manifest; NaN where it is not stated."""
         return np.array(self._stated_s)[self._all_rows()]
 
     def names(self) -> list[str]:
@@ -117,9 +101,6 @@ class Entries(Sequence[Entry]):
         stated_s = None if math.isnan(self._stated_s[row]) else self._stated_s[row]
         path = Path(self.paths[self._path_numbers[row]])
         return Entry(self._names[row], path, self._texts[row], self.where(index), stated_s)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return (self[index] for index in range(len(self)))
 
     def _row(self, index: int) -> int:
         if not 0 <= index < len(self):

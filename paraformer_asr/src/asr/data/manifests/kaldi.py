@@ -23,21 +23,23 @@ def read_kaldi(folder: Path, root: Path) -> Reading:
             f"{folder / 'segments'}: utterances that are parts of recordings are not read; "
             "write them to files of their own first (Kaldi's extract-segments)"
         )
+    text_file = folder / "text"
     reading = Reading(folder / "wav.scp", root)
     sounds = _read_table(folder / "wav.scp", "lines of an utterance and a sound file", reading)
-    texts = _read_table(folder / "text", "lines of an utterance and its text", reading)
+    texts = _read_table(text_file, "lines of an utterance and its text", reading)
     seconds = _read_seconds(folder / "utt2dur", reading)
     for name, (line, source) in sounds.items():
-        try:
-            _add(reading, line, name, source, texts, seconds)
-        except ValueError as error:
-            reading.problems.append(str(error))
-    only_text = (
-        f"{folder / 'text'}:{line}: no sound of {shown(name)} in wav.scp"
-        for name, (line, _) in texts.items()
-        if name not in sounds
-    )
-    reading.problems += only_text
+        text_line, text = texts.get(name, (0, ""))
+        if not source:
+            reading.refuse(line, f"the path of {shown(name)} is missing")
+        elif name not in texts:
+            reading.refuse(line, f"no text of {shown(name)} in {text_file}")
+        elif not text:
+            reading.problems.append(f"{text_file}:{text_line}: the text of {shown(name)} is empty")
+        else:
+            reading.add(name, source, text, line, seconds.get(name))
+    for name in (name for name in texts if name not in sounds):
+        reading.problems.append(f"{text_file}:{texts[name][0]}: no sound of {shown(name)} in wav.scp")
     return reading
 
 
@@ -47,15 +49,15 @@ def _read_table(path: Path, expected: str, reading: Reading) -> dict[str, tuple[
     for number, line in read_lines(path, expected):
         name, *value = line.split(maxsplit=1)
         if name in table:
-            problem = f"{path}:{number}: the utterance {shown(name)} stands in {path}:{table[name][0]} already"
-            reading.problems.append(problem)
+            earlier = f"{path}:{table[name][0]}"
+            reading.problems.append(f"{path}:{number}: the utterance {shown(name)} is already in {earlier}")
         else:
             table[name] = (number, value[0].strip() if value else "")
     return table
 
 
 def _read_seconds(path: Path, reading: Reading) -> dict[str, float]:
-    """Return name → seconds; nothing where there is no such file."""
+    """Return name → seconds; empty if there is no such file."""
     seconds = {}
     table = _read_table(path, "lines of an utterance and its seconds", reading) if path.exists() else {}
     for name, (line, value) in table.items():
@@ -64,20 +66,3 @@ def _read_seconds(path: Path, reading: Reading) -> dict[str, float]:
         except ValueError as error:
             reading.problems.append(f"{path}:{line}: {error}")
     return seconds
-
-
-def _add(reading: Reading, line: int, name: str, source: str, texts: dict, seconds: dict) -> None:
-    """Take an entry in.
-
-    Raises:
-        ValueError: saying where and what is wrong with it.
-    """
-    where, text_file = reading.where(line), reading.manifest.with_name("text")
-    if not source:
-        raise ValueError(f"{where}: the path of {shown(name)} is missing")
-    if name not in texts:
-        raise ValueError(f"{where}: no text of {shown(name)} in {text_file}")
-    text_line, text = texts[name]
-    if not text:
-        raise ValueError(f"{text_file}:{text_line}: the text of {shown(name)} is empty")
-    reading.add(name, source, text, line, seconds.get(name))
