@@ -1,4 +1,4 @@
-"""Strict numerics for every test, and fresh random keys."""
+"""Strict numerics for every test, fresh random keys, and the processor time of each file."""
 
 import os
 import sys
@@ -10,6 +10,8 @@ sys.path.append(str(Path(__file__).parent))  # for the helpers that several test
 import hypothesis
 import jax
 import pytest
+
+pytest_plugins = ["processor_time"]
 
 hypothesis.settings.register_profile("same examples in every run", derandomize=True)
 hypothesis.settings.load_profile("same examples in every run")
