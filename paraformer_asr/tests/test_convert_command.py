@@ -135,8 +135,8 @@ def flip(folder):
 
 
 MISTAKES = {
-    evil: "model.pt: refused, nothing of it was run: its pickle asks for posix.system",
-    cut: "model.pt: the file is cut off or damaged",
+    evil: "model.pt: refused without running any of it: its pickle asks for posix.system",
+    cut: "model.pt: the file is truncated or damaged",
     contradict: "model.pt: 13 of its tensors do not fit the model:\n  encoder.encoders.1.feed_forward",
     lengthen: "tokens.json: 17 tokens, but model.pt was trained with 16",
     flip: "is damaged (its checksum differs)",

@@ -55,7 +55,7 @@ def test_a_tensor_on_top_does_not_hide_the_state_dict():
 def test_of_copies_under_known_keys_the_first_is_taken_and_said(caplog):
     average = {name: array + 1 for name, array in NET.items()}
     assert found_in({"ema": average, "model": NET}) == NET
-    assert "took the weights under model; those under ema are not used" in caplog.text
+    assert "using the weights under model, not those under ema" in caplog.text
     assert found_in({"model": NET, "loss_fn": OTHER}) == NET
 
 
@@ -78,7 +78,7 @@ def test_what_stands_beside_is_kept_unless_it_is_an_object():
 
 def test_state_that_a_module_keeps_itself_is_passed_over():
     assert found_in({**NET, "inc.norm._extra_state": OBJECT}) == NET
-    assert "inc.x by somebody.Options" in refusal(found_in, {**NET, "inc.x": OBJECT})
+    assert "inc.x (somebody.Options)" in refusal(found_in, {**NET, "inc.x": OBJECT})
 
 
 def test_a_dictionary_that_holds_itself_ends():
@@ -114,12 +114,12 @@ def test_counters_are_left_out_and_other_tensors_are_said(caplog):
     assert not caplog.text
     beside = {f"model.{name}": array for name, array in NET.items()} | {"loss_fn.weight": np.ones(2)}
     assert plain_names(beside, ANCHOR, PATH) == NET
-    assert "left out 1 tensors that are no part of model.: loss_fn.weight" in caplog.text
+    assert "dropped 1 tensors outside model.: loss_fn.weight" in caplog.text
 
 
 def test_a_network_that_is_there_twice_is_refused():
     twice = {f"{who}.{name}": array for who in ("student", "teacher") for name, array in NET.items()}
-    assert "holds the network 2 times, under student., teacher.:" in refusal(plain_names, twice, ANCHOR, PATH)
+    assert "contains the network 2 times, under student., teacher.:" in refusal(plain_names, twice, ANCHOR, PATH)
 
 
 def test_names_without_the_anchor_stay_as_they_are():

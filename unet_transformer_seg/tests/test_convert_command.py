@@ -207,8 +207,8 @@ def write_attack(path, marker):
 
 SPOILED = {
     "a pickle that runs something": (lambda path: write_attack(path, path.with_name("it ran")), "asks for os.mkdir"),
-    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "cut off or damaged"),
-    "no archive": (lambda path: path.write_text("weights"), "found a text ('weights' …)"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "truncated or damaged"),
+    "no archive": (lambda path: path.write_text("weights"), "found text ('weights' …)"),
     "not there": (Path.unlink, "No such file"),
     "a tensor too few": (
         lambda path: write_torch_file(path, without(tensors_of("milesial"), "up2.up.weight")),

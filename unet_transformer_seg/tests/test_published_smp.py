@@ -179,7 +179,7 @@ def test_a_folder_without_weights_or_settings_is_refused(pretrained, tmp_path):
         open_published("smp", tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "w.pth").touch()
-    with pytest.raises(UserError, match="this is a folder: name the file of weights in it, such as .*w.pth"):
+    with pytest.raises(UserError, match="this is a folder: name the weights file in it, such as .*w.pth"):
         open_published("smp", tmp_path)
 
 

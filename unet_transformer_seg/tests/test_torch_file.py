@@ -158,7 +158,7 @@ def test_a_pickle_that_would_run_something_is_refused_by_name(archive, tmp_path,
     marker = tmp_path / "it ran"
     path = archive(PLACES[place](ATTACKS[name](marker)))
     message = refusal(path)
-    assert "refused, nothing of it was run" in message and f"asks for {name}," in message
+    assert "refused without running any of it" in message and f"asks for {name}," in message
     assert not marker.exists()
     pickle.loads(b"\x80\x02" + ATTACKS[name](marker) + b".")  # the attack is one
     assert marker.exists()
@@ -189,14 +189,14 @@ def test_objects_beside_the_weights_count_for_nothing(archive, name, state):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (call("somebody", "Net", b"") + b"}b", "found one object, a whole model perhaps (somebody.Net)"),
+        (call("somebody", "Net", b"") + b"}b", "found one object, perhaps a whole model (somebody.Net)"),
         (
             dictionary(model=call("somebody", "Net", b""), epoch=b"I3\n"),
-            "found no tensor but: model, epoch ('model' is an object, somebody.Net)",
+            "found no tensors, only: model, epoch ('model' is an object, somebody.Net)",
         ),
         (b"(" + tensor() + b"l", "expected a state dict (names → tensors), found list"),
-        (b"(" + text("a.w") + call("torch._utils", "_rebuild_qtensor", b"") + b"d", "a.w by torch._utils._rebuild_qt"),
-        (b"(" + text("a.w") + tensor(storage="torch\nQInt8Storage") + b"d", "a.w by torch.QInt8Storage"),
+        (b"(" + text("a.w") + call("torch._utils", "_rebuild_qtensor", b"") + b"d", "a.w (torch._utils._rebuild_qt"),
+        (b"(" + text("a.w") + tensor(storage="torch\nQInt8Storage") + b"d", "a.w (torch.QInt8Storage)"),
     ],
     ids=range(5),
 )
@@ -216,7 +216,7 @@ def test_a_checkpoint_with_everything_that_people_save_is_read():
 
 def test_what_is_allowed_cannot_be_called_otherwise(archive):
     assert "cannot be called" in refusal(archive(dictionary(x=call("torch", "FloatStorage", b"I9\n"))))
-    assert "to a storage" in refusal(archive(dictionary(x=text("/etc/hosts") + b"Q")))
+    assert "not a storage" in refusal(archive(dictionary(x=text("/etc/hosts") + b"Q")))
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_what_is_allowed_cannot_be_called_otherwise(archive):
         ({"shape": (3, 5)}, "reaches value 12 of a storage with 12"),
         ({"offset": 1}, "reaches value 12"),
         ({"strides": (5, 1)}, "reaches value 13"),
-        ({"offset": -1}, "whole numbers"),
-        ({"strides": (-4, 1)}, "whole numbers"),
+        ({"offset": -1}, "expected a storage and integers"),
+        ({"strides": (-4, 1)}, "expected a storage and integers"),
         ({"strides": (1,)}, "with strides"),
         ({"size": 13}, "storage 0 has 48 bytes, not 13 values of float32"),
         ({"storage": "torch\nLongStorage"}, "48 bytes, not 12 values of int64"),
@@ -242,9 +242,9 @@ def test_a_tensor_that_is_not_within_its_storage_is_refused(archive, changes, sa
     ("content", "said"),
     [
         (tensor(), "expected a state dict (names → tensors), found ndarray"),
-        (dictionary(epoch=b"I3\n"), "found no tensor but: epoch"),
-        (b"}", "found no tensor but: nothing"),
-        (b"}I1\n" + tensor() + b"s", "found no tensor but: 1"),
+        (dictionary(epoch=b"I3\n"), "found no tensors, only: epoch"),
+        (b"}", "found no tensors, only: nothing"),
+        (b"}I1\n" + tensor() + b"s", "found no tensors, only: 1"),
         (b"(", "its pickle is damaged"),
         (b"", "its pickle is damaged"),
     ],
@@ -259,7 +259,7 @@ def test_what_is_no_state_dict_is_refused(archive, content, said):
     [
         ({"compression": zipfile.ZIP_DEFLATED}, "is compressed"),
         ({"byteorder": b"big"}, "expected little-endian"),
-        ({"left_out": ("data.pkl",)}, "this is another zip archive"),
+        ({"left_out": ("data.pkl",)}, "this is a zip archive without weights"),
         ({"constants.pkl": b""}, "a TorchScript program"),
         ({"left_out": ("data/0",)}, "hand/data/0 is missing"),
     ],
@@ -274,11 +274,11 @@ def test_what_is_no_archive_is_refused_and_it_says_what_it_is(archive, tmp_path)
     content = path.read_bytes()
     for size in (1, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        assert "cut off or damaged" in refusal(path) if size > 1 else "found a text" in refusal(path)
+        assert "truncated or damaged" in refusal(path) if size > 1 else "found text" in refusal(path)
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
     assert "torch before 1.6: load it with torch and save it again" in refusal(path)
     assert "cannot be read (No such file or directory)" in refusal(tmp_path / "none.pth")
-    assert f"this is a folder: name the file of weights in it, such as {tmp_path / 'hand.pth'}" in refusal(tmp_path)
+    assert f"this is a folder: name the weights file in it, such as {tmp_path / 'hand.pth'}" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("writer", ["ours", "torch"])

@@ -244,7 +244,7 @@ def test_a_torch_file_whose_tensors_repeat_or_share_values_is_refused(tmp_path):
     grid = np.zeros((1000, 1000), np.float32)
     for name, tensors, said in (
         ("repeats", {"x": np.zeros(4, np.float32)}, "repeats the values"),
-        ("shares", {f"x{i}": grid for i in range(40)}, "share their values"),
+        ("shares", {f"x{i}": grid for i in range(40)}, "tensors overlap"),
     ):
         path = tmp_path / f"{name}.pth"
         write_torch_file(path, tensors)

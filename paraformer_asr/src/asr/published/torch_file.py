@@ -1,15 +1,15 @@
-"""Reads the files of `torch.save` without torch, and without running what is in them; `torch_writer` writes them.
+"""Reads files of `torch.save` without torch and without running their contents; `torch_writer` writes them.
 
-Such a file is a zip archive, nothing in it compressed:
+Such a file is an uncompressed zip archive:
 
-    NAME/data.pkl    a pickle: the state dict, with a reference in place of each tensor's values
-    NAME/data/0 …    the values of one storage each, as they lie in memory
+    NAME/data.pkl    a pickle of the state dict, with references instead of the tensors' values
+    NAME/data/0 …    the values of one storage each, as in memory
     NAME/byteorder   "little"
     NAME/version
 
-A pickle is a program, and one from a stranger can do anything. The reader here knows the names that put a tensor
-together, and the ordered dictionary. Objects of other packages become placeholders (`pickled_names`): nothing of them
-is run. A pickle that asks for a program of Python's library is refused, and the name is told.
+A pickle is a program, and an untrusted one can do anything. This reader knows only the functions that rebuild tensors,
+and dictionaries. Objects of other packages become inert placeholders (`pickled_names`). A pickle that asks for a
+function of Python's standard library is refused, and the error names the function.
 """
 
 import collections
@@ -44,18 +44,18 @@ STORAGES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-"""torch's name of a storage of each dtype."""
+"""torch's name of each storage class → its dtype."""
 
 MAX_PICKLE_BYTES = 1 << 26
 
 MAX_SHARING, SLACK_BYTES = 8, 1 << 20
-"""Tensors may share values, as tied weights do; all of them together have at most so many times the file's bytes."""
+"""Largest size of all tensors together, as a multiple of the file's size: tied weights share their values."""
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 PICKLE_ERRORS = (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError)
 PICKLE_ERRORS += (RecursionError, TypeError, ValueError, struct.error)
-"""What the interpreter of a damaged pickle may raise."""
+"""Exceptions that a damaged pickle may cause."""
 
 
 class Storage(NamedTuple):
@@ -72,18 +72,18 @@ class Name:
         self.module, self.name = module, name
 
     def __call__(self, *_: Any) -> None:
-        """Refuse: a name is no function, but a pickle may hold it in place of one."""
+        """Refuse the call that a damaged pickle may make."""
         raise pickle.UnpicklingError(f"{self.module}.{self.name} cannot be called")
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Return the tensors of a file that `torch.save` wrote, or of safetensors, and what stands beside them.
+    """Return the tensors of a file of `torch.save` or safetensors, and the values beside them.
 
     Args:
         path: a `.pt` or `.pth` file with a state dict, alone or among other things, or a `.safetensors` file.
 
     Raises:
-        UserError: not such a file, a damaged one, or one that wants to run something.
+        UserError: another kind of file, a damaged one, or one that would run a program.
     """
     path = Path(path)
     try:
@@ -99,14 +99,12 @@ def read_torch_file(path: Path) -> TorchFile:
         raise UserError(f"{path}: {describe_file(path)}") from None
     file = find_state_dict(path, content)
     if sum(tensor.nbytes for tensor in file.tensors.values()) > MAX_SHARING * path.stat().st_size + SLACK_BYTES:
-        raise UserError(
-            f"{path}: its {len(file.tensors)} tensors share their values; together they are far more than the file"
-        )
+        raise UserError(f"{path}: its {len(file.tensors)} tensors overlap: together they are far larger than the file")
     return file
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Return whether a file begins as safetensors does: the length of a header, and a brace."""
+    """Return whether a file starts like safetensors: the length of a header, and a brace."""
     with open_file(path) as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
@@ -121,7 +119,7 @@ class _Archive:
         self.bytes = np.frombuffer(self.mapped, np.uint8)
         plain = (info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
         if sum(plain) > len(self.bytes):
-            raise UserError(f"{path}: its entries overlap or reach beyond its end: the file is damaged; copy it again")
+            raise UserError(f"{path}: its entries overlap or extend past its end: the file is damaged; copy it again")
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         self.prefix = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
         if not self.prefix or f"{self.prefix}constants.pkl" in archive.namelist():
@@ -143,11 +141,11 @@ class _Archive:
                 f"{self.path}: its pickle is damaged ({type(error).__name__}: {escaped(str(error))})"
             ) from None
         if hasattr(mmap, "MADV_DONTNEED"):
-            self.mapped.madvise(mmap.MADV_DONTNEED)  # read for the checksums; each part is read again when it is used
+            self.mapped.madvise(mmap.MADV_DONTNEED)  # frees the pages read for the checksums
         return content
 
     def entry(self, name: str, default: bytes | None = None) -> np.ndarray:
-        """Return uint8[n], the bytes of an entry, a view into the file."""
+        """Return uint8[n], the bytes of an entry, as a view of the file."""
         try:
             info = self.archive.getinfo(self.prefix + name)
         except KeyError:
@@ -161,10 +159,10 @@ class _Archive:
         header = self.bytes[info.header_offset : info.header_offset + LOCAL_HEADER.size].tobytes()
         signature, name_length, extra_length = LOCAL_HEADER.unpack(header)
         start = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
-        found = self.bytes[start : start + info.file_size]
-        if signature != b"PK\x03\x04" or len(found) != info.file_size or zlib.crc32(found) != info.CRC:
+        content = self.bytes[start : start + info.file_size]
+        if signature != b"PK\x03\x04" or len(content) != info.file_size or zlib.crc32(content) != info.CRC:
             raise UserError(f"{self.path}: the entry {escaped(info.filename)} is damaged (its checksum differs)")
-        return found
+        return content
 
     def storage(self, kind: str, key: str, size: int) -> Storage:
         """Return the values of a storage; each is read once."""
@@ -174,14 +172,14 @@ class _Archive:
                 raise UserError(f"{self.path}: storage {key} has {len(raw)} bytes, not {size} values of {dtype}")
             self.storages[key] = Storage(raw.view(dtype), kind)
         if self.storages[key].kind != kind:
-            raise UserError(f"{self.path}: storage {key} is said to be {self.storages[key].kind} and {kind}")
+            raise UserError(f"{self.path}: storage {key} is both {self.storages[key].kind} and {kind}")
         return self.storages[key]
 
 
 class _Unpickler(pickle._Unpickler):
-    """Interprets a pickle that may ask for tensors; whatever else it asks for is a placeholder, or refused.
+    """Interprets a pickle of tensors; everything else becomes a placeholder or is refused.
 
-    The interpreter written in Python is taken on purpose: the one in C reserves as much memory as a hostile file says.
+    Based on the interpreter in Python: the one in C allocates whatever size a hostile file states.
     """
 
     def __init__(self, archive: _Archive, file: io.BytesIO):
@@ -189,7 +187,7 @@ class _Unpickler(pickle._Unpickler):
         self.source = archive
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name of the pickle, or refuse it."""
+        """Return the substitute for a name in the pickle, or refuse it."""
         match module, name:
             case "torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor":
                 return _rebuild_tensor
@@ -205,8 +203,8 @@ class _Unpickler(pickle._Unpickler):
                 return Name(module, name)
         if is_of_a_program(module, name):
             raise UserError(
-                f"{self.source.path}: refused, nothing of it was run: its pickle asks for "
-                f"{escaped(f'{module}.{name}')}, which weights do not need; do not load it with torch either, unless "
+                f"{self.source.path}: refused without running any of it: its pickle asks for "
+                f"{escaped(f'{module}.{name}')}, which weights do not need; do not load it with torch either unless "
                 "you trust its author"
             )
         return placeholder_class(module, name)
@@ -214,39 +212,39 @@ class _Unpickler(pickle._Unpickler):
     dispatch = pickle._Unpickler.dispatch.copy()
 
     def load_build(self) -> None:
-        """Drop a state: torch keeps versions of modules there, and a stranger could change our own functions by it."""
+        """Drop the state: torch keeps module versions there, and an attacker could modify our functions with it."""
         self.stack.pop()
 
     dispatch[pickle.BUILD[0]] = load_build
 
     def persistent_load(self, reference: Any) -> Any:
-        """Return the storage that a tensor refers to, or a placeholder for one of values that are not read."""
+        """Return the storage that a tensor refers to, or a placeholder if its dtype is unsupported."""
         match reference:
             case ("storage", Name(module="torch", name=kind), str(key), str(), int(size)):
                 return self.source.storage(kind, key, size)
             case ("storage", type() as kind, str(), str(), int()) if issubclass(kind, Placeholder):
                 return kind()
-        raise pickle.UnpicklingError("a reference that is not to a storage")
+        raise pickle.UnpicklingError("a reference to something that is not a storage")
 
 
 def _rebuild_from_type(rebuild: Any, _kind: Any, arguments: tuple, _state: Any) -> Any:
-    """Return a tensor that has attributes, without them."""
+    """Return a tensor that was saved with attributes, without them."""
     if rebuild is not _rebuild_tensor and not (isinstance(rebuild, type) and issubclass(rebuild, Placeholder)):
-        raise pickle.UnpicklingError("a tensor that is not rebuilt as one")
+        raise pickle.UnpicklingError("a tensor that is rebuilt by something else")
     return rebuild(*arguments)
 
 
 def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Any:
-    """Return the view of a storage that is a tensor, once it is known to stay within it."""
+    """Return the tensor as a view of its storage, after checking that it stays inside."""
     if isinstance(storage, Placeholder):
         return storage
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise pickle.UnpicklingError("expected a storage and whole numbers for a tensor")
+        raise pickle.UnpicklingError("expected a storage and integers for a tensor")
     if len(shape) != len(strides):
         raise pickle.UnpicklingError(f"a tensor of shape {shape} with strides {strides}")
     values = storage.values
-    if not math.prod(shape):  # a shape alone takes nothing, whatever it says
+    if not math.prod(shape):  # takes no memory, whatever the shape
         return np.zeros(shape, values.dtype)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= len(values):

@@ -1,8 +1,8 @@
-"""What the pickle of a file of weights may name: the parts of tensors, things that count for nothing, and no programs.
+"""Names that the pickle of a weights file may use: tensor parts, plain data and inert placeholders, but no programs.
 
-People save an epoch, a learning rate or all settings of a run beside the weights, as objects of any package. Such an
-object becomes a placeholder here: its package is neither imported nor run. Python's own library holds the functions
-that an attack needs, and weights need none of them: a file that names one is refused, but for its types of plain data.
+Training programs save epochs, learning rates or whole configurations beside the weights, as objects of any package.
+Such an object becomes a placeholder: its package is neither imported nor run. An attack needs functions of Python's
+standard library, and weights need none: a pickle that names one is refused, except for types of plain data.
 """
 
 import sys
@@ -27,49 +27,49 @@ PLAIN_DATA = {
     "typing": {"Any", "Dict", "List", "Optional", "Tuple", "Union"},
     "uuid": {"UUID"},
 }
-"""Types of Python's library that people save beside weights, and what pickles need to write them."""
+"""Standard-library types that are saved beside weights, and the functions that pickles rebuild them with."""
 
 OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "pathlib._local": "pathlib"}
-"""Names of modules in other versions of Python."""
+"""Module names of other Python versions → ours."""
 
 
 class Placeholder:
-    """Stands for an object of another package; it swallows what a pickle does with it.
+    """Stands in for an object of another package; whatever a pickle does with it has no effect.
 
     Attributes:
-        what: name of its class or function, `package.name`.
+        what: qualified name of its class or function.
     """
 
     what = ""
 
     def __new__(cls, *_: Any, **__: Any):
-        """Return a placeholder, whatever the arguments are."""
+        """Return a placeholder; the arguments are dropped."""
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any):
         pass
 
     def __setitem__(self, _key: Any, _value: Any) -> None:
-        """Swallow an item."""
+        """Drop an item."""
 
     def append(self, _value: Any) -> None:
-        """Swallow an element; so do `extend` and `add`."""
+        """Drop an element, as `extend` and `add` do."""
 
     extend = add = append
 
 
 def is_placeholder(value: Any) -> bool:
-    """Return whether a value stands for an object of another package, or for a class or function of one."""
+    """Return whether a value stands in for an object, class or function of another package."""
     return isinstance(value, Placeholder) or (isinstance(value, type) and issubclass(value, Placeholder))
 
 
 def is_of_a_program(module: str, name: str) -> bool:
-    """Return whether a name is one of Python's own library and no plain data."""
+    """Return whether a name belongs to Python's standard library and is not plain data."""
     module = OLD_MODULES.get(module, module)
     top = module.split(".")[0]
     return top in sys.stdlib_module_names and name not in PLAIN_DATA.get(module, ())
 
 
 def placeholder_class(module: str, name: str) -> type[Placeholder]:
-    """Return the class that stands for a name; it may be called, and made new, as a pickle does both."""
+    """Return a class that stands in for a name; a pickle may call it or use it as a type."""
     return type("Placeholder", (Placeholder,), {"what": f"{module}.{name}"})

@@ -1,6 +1,6 @@
 """Writes files that `torch.load` reads as a dictionary of tensors, without torch.
 
-Their form is described in `torch_file`, which reads them.
+`torch_file` reads them and describes the format.
 """
 
 import collections
@@ -19,7 +19,7 @@ from seg.files import replacing
 from seg.published.torch_file import STORAGES, Name
 
 ALIGNMENT = 64
-"""Storages begin at multiples of so many bytes, as torch writes them."""
+"""Alignment of storages in bytes, as torch writes them."""
 
 EXTRA_HEADER = struct.Struct("<2sH")
 
@@ -32,13 +32,13 @@ def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray], extras: Mapp
     Args:
         path: of the new file.
         tensors: arrays by name, of a dtype in `STORAGES`.
-        extras: values beside them: numbers, texts, lists and dictionaries of them.
+        extras: other values: numbers, strings, lists and dictionaries of them.
     """
     storages = [np.asarray(array, order="C") for array in tensors.values()]
     records = [_Record(str(number), array) for number, array in enumerate(storages)]
     content = io.BytesIO()
     _Pickler(content, protocol=2).dump({**dict(zip(tensors, records, strict=True)), **(extras or {})})
-    # The tensors may be views into the very file that is replaced.
+    # The tensors may be views of the file that is being replaced.
     with replacing(Path(path)) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, "archive/data.pkl", content.getvalue())
         _write_entry(archive, "archive/byteorder", b"little")
@@ -61,14 +61,14 @@ class _Record(NamedTuple):
 
 
 class _Stored:
-    """Stands for the storage of a record."""
+    """The storage of a record."""
 
     def __init__(self, record: _Record):
         self.record = record
 
 
 class _Pickler(pickle._Pickler):
-    """Writes names of torch without importing it, which only the pickler written in Python allows."""
+    """Writes torch's names without importing it; only the pickler in Python allows that."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
@@ -88,8 +88,8 @@ class _Pickler(pickle._Pickler):
 
 
 def _write_entry(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:
-    """Write an entry whose bytes begin at a multiple of 64."""
-    info = zipfile.ZipInfo(name)  # the date is 1980, whenever it is written
+    """Write an entry whose bytes start at a multiple of `ALIGNMENT`."""
+    info = zipfile.ZipInfo(name)  # its date is always 1980, so equal contents give equal bytes
     start = archive.fp.tell() + zipfile.sizeFileHeader + len(name) + EXTRA_HEADER.size
     padding = -start % ALIGNMENT
     info.extra = EXTRA_HEADER.pack(b"FB", padding) + b"Z" * padding
