@@ -360,8 +360,8 @@ def test_a_setting_that_cannot_be_used_is_named(copy, section, key, value, said)
         (b"\xff\xfe", ":1: expected the settings of a FunASR model in UTF-8"),
         (b"- a", ": expected the settings of a FunASR model, found ['a']"),
         (b"a: 2001-99-99", ": not valid YAML (month must be in 1..12"),
-        (b"a: &a {b: 1}\nc: {<<: [*a, *a]}", ":2: keys that merge others (<<) are not admitted"),
-        (b"a: " + b"[" * 17, ":1: lists and mappings within each other, more than 16 deep"),
+        (b"a: &a {b: 1}\nc: {<<: [*a, *a]}", ":2: merge keys (<<) are not allowed"),
+        (b"a: " + b"[" * 17, ":1: lists and mappings nested more than 16 deep"),
         (b"a: [" + b"1, " * 5000 + b"]", ":1: more than 4096 values"),
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from seg.config import Config, DataConfig, ModelConfig
 from seg.config.reader import load_config, override_config, save_config
+from seg.config.retired import RETIRED, Retired, warn_once
 from seg.config.rules import bottleneck_width
 from seg.errors import UserError
 
@@ -108,18 +109,18 @@ def test_any_value_survives_the_file(tmp_path_factory, rate, seed, name):
         ("optimizer: {clip_norm: .inf}\n", "config.yaml:1: optimizer.clip_norm: expected a finite number, found inf"),
         ("optimizer: {clip_norm: " + "9" * 400 + "}\n", "optimizer.clip_norm: expected a finite number, found inf"),
         ("training: {num_epochs: 2147483648}\n", "training.num_epochs: expected at most 2147483647, found 2147483648"),
-        ("seed: 0x" + "f" * 9999 + "\n", "seed: expected 0 to 2147483647, found a number of thousands of digits"),
-        ("seed: !!int\n", "seed: cannot read ''"),
+        ("seed: 0x" + "f" * 9999 + "\n", "seed: expected 0 to 2147483647, found a whole number of 39996 bits"),
+        ("seed: !!int\n", "seed: cannot read '' as int"),
         ("training: {tensorboard: !!bool x}\n", "training.tensorboard: cannot read 'x'"),
         ("name: !!timestamp x\n", "name: cannot read 'x'"),
         ('name: "\\UFFFFFFFF"\n', "config.yaml: not a YAML text"),
         ('name: "a\\0"\n', "name: expected at most 4096 printable characters, found 'a\\x00'"),
         ('name: "\\ud800"\n', "name: expected at most 4096 printable characters"),
         ("data: {value_map: {0: 0, 0: 1}}\n", "config.yaml:1: data.value_map[0] appears twice"),
-        ("? [a]\n: 1\n", "config.yaml:1: expected the name of a key, found a list"),
+        ("? [a]\n: 1\n", "config.yaml:1: expected the name of a setting, found a list"),
         ("data.palette: []\n", "unknown key 'data.palette'; in a file, write it below its section: data: {palette: …}"),
-        ("a" * 999 + ": 1\n", "unknown key '" + "a" * 80 + "'"),
-        ("[" * 9999, "config.yaml:1: not valid YAML (values are nested more than 16 deep"),
+        ("a" * 999 + ": 1\n", "unknown key '" + "a" * 120 + "…'"),
+        ("[" * 9999, "config.yaml:1: lists and mappings nested more than 16 deep"),
         ("# " + "x" * (1 << 17), "expected at most 131072 bytes, found more"),
     ],
 )
@@ -204,3 +205,49 @@ def test_a_setting_can_be_a_word_or_a_number(text, found, tmp_path):
     assert config.inference.scale == found
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.fixture
+def retired(monkeypatch):
+    """Two retired settings: one whose other values are ignored, one whose other values are refused."""
+    table = {
+        "training.fast": Retired("false", "set FAST=1", ignored=True),
+        "data.old": Retired("true", "start a new run"),
+    }
+    monkeypatch.setattr("seg.config.retired.RETIRED", table)
+    warn_once.cache_clear()
+
+
+def test_a_retired_setting_with_the_behaviour_that_is_left_opens_in_silence(write, retired, caplog):
+    assert load_config(write("training: {fast: false}\ndata: {old: true}\n")) == Config()
+    assert not caplog.records
+
+
+def test_another_value_of_a_retired_setting_is_ignored_with_one_warning(write, retired, caplog):
+    path = write("seed: 1\ntraining: {fast: true}\n")
+    assert load_config(path) == load_config(path) == Config(seed=1)
+    (record,) = caplog.records
+    assert (
+        f"{path}:2: training.fast: this setting is gone" in record.getMessage() and "set FAST=1" in record.getMessage()
+    )
+
+
+@pytest.mark.parametrize("value", ["false", "[true]", "{a: 1}"])
+def test_a_retired_behaviour_is_refused(write, retired, value):
+    with pytest.raises(UserError, match="config.yaml:1: data.old: this setting is gone.*start a new run"):
+        load_config(write(f"data: {{old: {value}}}\n"))
+
+
+def test_an_override_of_a_retired_setting_is_refused(retired):
+    with pytest.raises(UserError, match="override 'training.fast=false': training.fast: .*set FAST=1"):
+        override_config(Config(), ["training.fast=false"])
+
+
+def test_no_retired_setting_is_a_setting():
+    for key in RETIRED:
+        with pytest.raises(UserError, match="this setting is gone"):
+            override_config(Config(), [f"{key}=1"])
+        value = Config()
+        for name in key.split(".")[:-1]:
+            value = getattr(value, name)
+        assert not hasattr(value, key.split(".")[-1])

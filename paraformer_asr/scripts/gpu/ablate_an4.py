@@ -35,7 +35,6 @@ VARIANTS = {
     "ctc_off": ["model.ctc_head=false", "loss.ctc_weight=0"],
     "ctc_0.1": ["loss.ctc_weight=0.1"],
     "ctc_0.5": ["loss.ctc_weight=0.5"],
-    "last_fire_lost": ["model.predictor.keep_last_fire=false"],
     "frames_60_ms": ["features.lfr_n=6"],
     "frames_30_ms": ["features.lfr_n=3"],
     "letters": ["tokenizer.kind=characters"],

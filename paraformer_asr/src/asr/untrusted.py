@@ -6,6 +6,7 @@ a million digits.
 
 import re
 import reprlib
+import unicodedata
 from typing import Any
 
 MAX_SHOWN = 120
@@ -21,6 +22,11 @@ HARMFUL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u206
 def shown(value: Any) -> str:
     """Return `repr(value)`, cut off where it is long, its control characters escaped."""
     return _SHOWN.repr(value)
+
+
+def is_printable(text: Any) -> bool:
+    """Return whether `text` is a string without control characters and surrogates."""
+    return isinstance(text, str) and not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
 
 
 def escaped(text: str) -> str:

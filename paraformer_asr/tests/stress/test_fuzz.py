@@ -181,7 +181,7 @@ def test_any_bytes_are_yaml_or_named(content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[" * 60_000, ":1: lists and mappings within each other, more than 16 deep"),
+        ("[" * 60_000, ":1: lists and mappings nested more than 16 deep"),
         ("a: [" + "1, " * 20_000 + "]", ":1: more than 4096 values"),
         ("a: &a [1]\nb: *a", ":2: YAML aliases"),
         ("a: [1", ":1: not valid YAML"),

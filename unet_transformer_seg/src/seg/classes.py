@@ -3,12 +3,12 @@
 import colorsys
 import dataclasses
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 from seg.errors import UserError
 from seg.files import Reader, read_bounded, replace_json
+from seg.untrusted import is_printable
 
 IGNORE_LABEL = 255
 """Label of pixels that count nowhere: not in the loss, not in a metric. Files may use another value for
@@ -125,11 +125,6 @@ def read_json(path: Path, expected: str, read: Reader = read_bounded) -> Any:
         raise UserError(f"{path}: expected {expected} ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:  # also of bytes that are no text, and of numbers without an end
         raise UserError(f"{path}: expected {expected} in JSON ({type(error).__name__}: {error!s:.200})") from None
-
-
-def is_printable(text: Any) -> bool:
-    """Return whether `text` is a text without control characters and halves of characters."""
-    return isinstance(text, str) and not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
 
 
 def is_colour(colour: Any) -> bool:

@@ -1,79 +1,103 @@
-"""YAML of strangers: parsed within bounds of depth and number, so that a small file costs neither time nor memory."""
+"""Parses untrusted YAML into nodes, within bounds: a small file must cost neither much time nor much memory.
 
+Nothing is constructed and no tag has a meaning. Aliases are refused: a few lines of them describe gigabytes.
+"""
+
+from pathlib import Path
 from typing import NoReturn
 
 import yaml
 
 from asr.errors import UserError
-from asr.untrusted import escaped
+from asr.files import Reader, read_bounded
+from asr.untrusted import escaped, shown
 
-MAX_CONFIG_BYTES = 1 << 16
-"""All settings written out take 5 kilobytes."""
+MAX_CONFIG_BYTES = 1 << 17
+"""Largest config file read, in bytes; all settings written out take 5 kB."""
 
 MAX_DEPTH = 16
-"""Lists and mappings within each other; PyYAML takes a time that grows with the square."""
+"""Deepest nesting of lists and mappings; PyYAML's time grows with its square."""
 
 MAX_NODES = 4096
-"""Values, lists and mappings; PyYAML reads some ten thousand in a second."""
+"""Largest number of values, lists and mappings; PyYAML reads about ten thousand a second."""
 
 CANNOT_BE_READ = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
-"""What PyYAML raises for a value that is not what its tag says."""
+"""Errors that PyYAML raises for a value that does not fit its tag."""
 
 _START = yaml.Mark("", 0, 0, 0, None, 0)
 
 
-def compose(content: bytes | str, where: str) -> yaml.Node:
-    """Return the tree of nodes of a YAML text, each with its line; an empty text is an empty mapping.
+def compose_file(path: Path, read: Reader = read_bounded) -> yaml.Node:
+    """Return the node tree of a YAML file; each node knows its line.
 
     Args:
-        content: of the file.
-        where: for messages.
+        path: of the file.
+        read: as `asr.files.read_bounded`.
 
     Raises:
-        UserError: naming the place and the line: no YAML, aliases, or beyond the bounds above.
+        UserError: the file cannot be read, is too long, or is refused by `compose_text`.
     """
     try:
-        check_bounds(content, where, aliases=False)
+        content = read(path, MAX_CONFIG_BYTES)
+    except OSError as error:
+        raise UserError(f"{path!s:.500}: cannot read the config ({error.strerror or error})") from None
+    return compose_text(content, str(path))
+
+
+def compose_text(content: bytes | str, where: str) -> yaml.Node:
+    """Return the node tree of a YAML text; an empty text is an empty mapping.
+
+    Args:
+        content: the text.
+        where: file or override, for messages.
+
+    Raises:
+        UserError: naming the place and the line: not YAML, aliases, or beyond the bounds above.
+    """
+    try:
+        check_bounds(content, where)
         node = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         fail(error, where)
     return node if node is not None else yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
 
 
-def check_bounds(content: bytes | str, where: str, *, aliases: bool) -> None:
-    """Refuse too many values, too deep ones, and aliases, before anything is built of them.
+def check_bounds(content: bytes | str, where: str, *, aliases: bool = False) -> None:
+    """Refuse too many values, too deep nesting, and aliases, before anything is built.
 
     Args:
-        content: of the file.
-        where: for messages.
-        aliases: admit `*name`; but keys that merge other mappings (`<<`) make a huge one of a small text.
+        content: the text.
+        where: file or override, for messages.
+        aliases: accept `*name`; then merge keys (`<<`), which turn a small text into a huge mapping, are refused.
 
     Raises:
         UserError: naming the place and the line.
-        yaml.YAMLError: no YAML.
+        yaml.YAMLError: not YAML.
     """
     depth, num_nodes = 0, 0
     try:
         for event in yaml.parse(content, Loader=yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             num_nodes += isinstance(event, yaml.NodeEvent)
-            found = ""
+            refused = ""
             if depth > MAX_DEPTH:
-                found = f"lists and mappings within each other, more than {MAX_DEPTH} deep,"
+                refused = f"lists and mappings nested more than {MAX_DEPTH} deep"
             elif num_nodes > MAX_NODES:
-                found = f"more than {MAX_NODES} values"
+                refused = f"more than {MAX_NODES} values"
             elif isinstance(event, yaml.AliasEvent) and not aliases:
-                found = "YAML aliases (*name)"
+                refused = "YAML aliases (*name)"
             elif isinstance(event, yaml.ScalarEvent) and event.value == "<<" and aliases:
-                found = "keys that merge others (<<)"
-            if found:
-                raise UserError(f"{where}:{event.start_mark.line + 1}: {found} are not admitted in a config")
-    except (UnicodeDecodeError, RecursionError) as error:
+                refused = "merge keys (<<)"
+            if refused:
+                raise UserError(f"{where}:{event.start_mark.line + 1}: {refused} are not allowed in a config")
+    except (ValueError, OverflowError, RecursionError) as error:  # not UTF-8, or an escape beyond Unicode
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{where}: not a YAML text ({type(error).__name__})") from None
 
 
 def fail(error: yaml.YAMLError, where: str) -> NoReturn:
-    """Raise what PyYAML found, with its line, as a message.
+    """Raise a PyYAML error as a message with its line.
 
     Raises:
         UserError: always.
@@ -81,3 +105,19 @@ def fail(error: yaml.YAMLError, where: str) -> NoReturn:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     line = f":{mark.line + 1}" if mark else ""
     raise UserError(f"{where}{line}: not valid YAML ({escaped(problem or str(error))})") from None
+
+
+def at(where: str, node: yaml.Node) -> str:
+    """Return the place of a node as file:line; for an override, the override."""
+    return where if where.startswith("override ") else f"{where}:{node.start_mark.line + 1}"
+
+
+def describe(node: yaml.Node) -> str:
+    """Return the value of a node, for a message."""
+    match node:
+        case yaml.MappingNode():
+            return "a mapping"
+        case yaml.SequenceNode():
+            return "a list"
+        case _:
+            return shown(node.value) if node.value else "nothing"

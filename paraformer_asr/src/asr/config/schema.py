@@ -83,9 +83,6 @@ class PredictorConfig:
         0.45, "weight added behind the last frame when decoding; 0: none, the count is rounded", 0, 0.99
     )
     initial_bias: float = setting(0.0, "start of the bias before the sigmoid; −1.5: one token in 5 frames", -10, 10)
-    keep_last_fire: bool = setting(
-        True, "each token has its embedding in training; false: as FunASR's loop, some lose their last to rounding"
-    )
     append_eos: bool = setting(True, "the end of sentence is a token of its own (predictor_bias 1)")
 
 
@@ -246,7 +243,6 @@ class TrainingConfig:
     watchdog_minutes: float = setting(
         30.0, "so long without a completed step, evaluated batch or checkpoint, and the run ends; 0: never", 0
     )
-    compile_cache: bool = setting(False, "keep compiled programs in the run directory, for a faster resume")
     tensorboard: bool = setting(False, "write TensorBoard files (needs the extra 'tensorboard')")
 
 

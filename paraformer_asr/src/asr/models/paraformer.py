@@ -96,14 +96,6 @@ class Paraformer(nn.Module):
         if config.ctc_head:
             self.ctc = Logits(config.vocab_size)
 
-    def _align(self, alpha_bt, valid_bt, token_lengths_b, num_rows: int):
-        """Return the overlap matrix of training: N full rows, or as many as the published loop fires."""
-        alignment_but = cif.align(cif.scaled_cumulative(alpha_bt, valid_bt, token_lengths_b), num_rows)
-        if self.config.predictor.keep_last_fire:
-            return alignment_but
-        fired_bu = real(cif.published_fires(alpha_bt, token_lengths_b), num_rows)
-        return jnp.where(fired_bu[:, :, None], alignment_but, 0.0)
-
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' logits and what the predictor said, aligned to the given tokens.
 
@@ -119,7 +111,7 @@ class Paraformer(nn.Module):
         num_rows = tokens_bu.shape[1]
 
         hidden_btd, valid_bt, alpha_bt = self._listen(features_bti, feature_lengths_b, train)
-        alignment_but = self._align(alpha_bt, valid_bt, token_lengths_b, num_rows)
+        alignment_but = cif.align(cif.scaled_cumulative(alpha_bt, valid_bt, token_lengths_b), num_rows)
         acoustic_bud = cif.integrate(alignment_but, hidden_btd).astype(hidden_btd.dtype)
 
         def decode(embedding_bud):

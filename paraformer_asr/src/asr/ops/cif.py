@@ -92,37 +92,6 @@ def scaled_cumulative(alpha_bt, valid_bt, num_tokens_b):
 
 
 @jax.jit
-def published_fires(alpha_bt, num_tokens_b):
-    """Return how many tokens the published loop fires in training.
-
-    It scales the weights to sum to N, adds them up one by one, fires where the sum reaches 1, and goes on with the
-    rest. In float32 the last sum misses 1 as often as it passes it, and then the last token gets no embedding. Here
-    for comparison only: `scaled_cumulative` loses none.
-
-    Args:
-        alpha_bt: float32[b, t], at least 0, 0 in padded frames.
-        num_tokens_b: int32[b], N.
-
-    Returns:
-        fires_b: int32[b], at most one in each frame, as published.
-    """
-    chex.assert_rank([alpha_bt, num_tokens_b], [2, 1])
-    chex.assert_type([alpha_bt, num_tokens_b], [jnp.float32, int])
-    total_b1 = alpha_bt.sum(1, keepdims=True)
-    scaled_bt = alpha_bt * (num_tokens_b[:, None] / jnp.where(total_b1 > 0, total_b1, 1.0))
-
-    def add_frame(state, weight_b):
-        sum_b, fires_b = state
-        sum_b += weight_b
-        fired_b = sum_b >= 1.0
-        return (sum_b - fired_b, fires_b + fired_b), None
-
-    start = jnp.zeros_like(alpha_bt[:, 0]), jnp.zeros_like(num_tokens_b)
-    (_, fires_b), _ = jax.lax.scan(add_frame, start, scaled_bt.T)
-    return fires_b
-
-
-@jax.jit
 def add_tail(alpha_bt, lengths_b, tail: float):
     """Return the weights with `tail` behind each utterance's last frame.
 

@@ -34,7 +34,7 @@ FREE = _keys(
     optimizer.weight_decay optimizer.b1 optimizer.b2 optimizer.clip_norm
     training.eval_every_epochs training.log_every_steps training.early_stop training.keep_checkpoints
     training.keep_best training.num_sample_pictures training.on_non_finite training.watchdog_minutes
-    training.compile_cache training.tensorboard
+    training.tensorboard
     mesh.data mesh.fsdp
     inference.decoder inference.batch_size inference.max_segment_s inference.whole_up_to_s inference.min_silence_s
     inference.silence_db inference.beam_size inference.language_model inference.language_model_weight
@@ -53,7 +53,7 @@ REASONS = {
         model.encoder.scan
         model.predictor.kind model.predictor.left_frames model.predictor.right_frames
         model.predictor.smooth_factor model.predictor.noise_threshold model.predictor.initial_bias
-        model.predictor.keep_last_fire model.predictor.append_eos
+        model.predictor.append_eos
         model.decoder.num_layers model.decoder.num_memory_layers model.decoder.num_ffn_layers
         model.decoder.num_heads model.decoder.ffn_width model.decoder.kernel_size
     """,

@@ -42,7 +42,7 @@ READ_OR_REPLACED += ("record.json", "results.csv", "metrics.json", "curves.png")
 APPENDED = ("train.log", "lock", "stacks.txt")
 """Files that are written in place: through a link, something else would be written."""
 
-FOLDERS = ("samples", "checkpoints", "profile", "tensorboard", "compile_cache")
+FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True)

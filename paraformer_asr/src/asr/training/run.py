@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import jax
-
 from asr.config import Config
 from asr.config.reader import to_plain
 from asr.distributed import check_agreement, from_main, is_main
@@ -108,14 +106,4 @@ def open_run(
         run = RunDir(Path(from_main(str(made.path) if made else None)))
     if is_main():
         open_log_file(run.log_file)
-    if config.training.compile_cache:
-        use_compile_cache(run)
     return run, setup, resumption
-
-
-def use_compile_cache(run: RunDir) -> None:
-    """Keep compiled programs in the run directory; whoever can write there could run code here, so nobody else can."""
-    folder = run.path / "compile_cache"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
-    jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,25 +1,34 @@
-"""Parses YAML from strangers into nodes, in bounded time and memory; nothing is constructed, and no tag has a meaning.
+"""Parses untrusted YAML into nodes, within bounds: a small file must cost neither much time nor much memory.
 
-A text of some kilobytes can ask for all memory, by aliases that stand for lists of aliases, or for minutes, by
-brackets within brackets. A config needs neither.
+Nothing is constructed and no tag has a meaning. Aliases are refused: a few lines of them describe gigabytes.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import yaml
 
 from seg.errors import UserError
 from seg.files import Reader, read_bounded
+from seg.untrusted import escaped, shown
 
 MAX_CONFIG_BYTES = 1 << 17
+"""Largest config file read, in bytes; all settings written out take 5 kB."""
+
 MAX_DEPTH = 16
+"""Deepest nesting of lists and mappings; PyYAML's time grows with its square."""
+
+MAX_NODES = 4096
+"""Largest number of values, lists and mappings; PyYAML reads about ten thousand a second."""
+
+CANNOT_BE_READ = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+"""Errors that PyYAML raises for a value that does not fit its tag."""
 
 _START = yaml.Mark("", 0, 0, 0, None, 0)
 
 
 def compose_file(path: Path, read: Reader = read_bounded) -> yaml.Node:
-    """Return the YAML node tree of a file: nodes keep the line that each value stands on.
+    """Return the node tree of a YAML file; each node knows its line.
 
     Args:
         path: of the file.
@@ -36,56 +45,79 @@ def compose_file(path: Path, read: Reader = read_bounded) -> yaml.Node:
 
 
 def compose_text(content: bytes | str, where: str) -> yaml.Node:
-    """Return the YAML node tree of a text; of an empty one, a mapping without keys.
+    """Return the node tree of a YAML text; an empty text is an empty mapping.
 
     Args:
-        content: from anybody.
-        where: it stands, for the message.
+        content: the text.
+        where: file or override, for messages.
 
     Raises:
-        UserError: not YAML, aliases, or values nested too deeply.
+        UserError: naming the place and the line: not YAML, aliases, or beyond the bounds above.
     """
     try:
-        node = yaml.compose(content, Loader=_Loader)
+        check_bounds(content, where)
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML ({getattr(error, 'problem', None) or error!s:.200})") from None
-    except (ValueError, OverflowError) as error:  # bytes that are no UTF-8, or the escape of no character
-        raise UserError(f"{where}: not a YAML text ({type(error).__name__}: {error!s:.200})") from None
+        fail(error, where)
     return node if node is not None else yaml.MappingNode("tag:yaml.org,2002:map", [], _START, _START)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses aliases, which multiply what they stand for, and nesting that no config needs."""
+def check_bounds(content: bytes | str, where: str, *, aliases: bool = False) -> None:
+    """Refuse too many values, too deep nesting, and aliases, before anything is built.
 
-    depth = 0
+    Args:
+        content: the text.
+        where: file or override, for messages.
+        aliases: accept `*name`; then merge keys (`<<`), which turn a small text into a huge mapping, are refused.
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        """Return the node that begins here."""
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(problem="aliases (*name) are not admitted in a config", problem_mark=mark)
-        if self.depth == MAX_DEPTH:
-            problem = f"values are nested more than {MAX_DEPTH} deep, no setting is"
-            raise yaml.composer.ComposerError(problem=problem, problem_mark=mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+    Raises:
+        UserError: naming the place and the line.
+        yaml.YAMLError: not YAML.
+    """
+    depth, num_nodes = 0, 0
+    try:
+        for event in yaml.parse(content, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            num_nodes += isinstance(event, yaml.NodeEvent)
+            refused = ""
+            if depth > MAX_DEPTH:
+                refused = f"lists and mappings nested more than {MAX_DEPTH} deep"
+            elif num_nodes > MAX_NODES:
+                refused = f"more than {MAX_NODES} values"
+            elif isinstance(event, yaml.AliasEvent) and not aliases:
+                refused = "YAML aliases (*name)"
+            elif isinstance(event, yaml.ScalarEvent) and event.value == "<<" and aliases:
+                refused = "merge keys (<<)"
+            if refused:
+                raise UserError(f"{where}:{event.start_mark.line + 1}: {refused} are not allowed in a config")
+    except (ValueError, OverflowError, RecursionError) as error:  # not UTF-8, or an escape beyond Unicode
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{where}: not a YAML text ({type(error).__name__})") from None
 
 
-def at(file: str, node: yaml.Node) -> str:
-    """Return where a node stands, as file:line; of an override, the override."""
-    return file if file.startswith("override ") else f"{file}:{node.start_mark.line + 1}"
+def fail(error: yaml.YAMLError, where: str) -> NoReturn:
+    """Raise a PyYAML error as a message with its line.
+
+    Raises:
+        UserError: always.
+    """
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    line = f":{mark.line + 1}" if mark else ""
+    raise UserError(f"{where}{line}: not valid YAML ({escaped(problem or str(error))})") from None
 
 
-def shown(node: yaml.Node) -> str:
-    """Return what a node is, for a message."""
+def at(where: str, node: yaml.Node) -> str:
+    """Return the place of a node as file:line; for an override, the override."""
+    return where if where.startswith("override ") else f"{where}:{node.start_mark.line + 1}"
+
+
+def describe(node: yaml.Node) -> str:
+    """Return the value of a node, for a message."""
     match node:
         case yaml.MappingNode():
             return "a mapping"
         case yaml.SequenceNode():
             return "a list"
         case _:
-            return f"{node.value!r:.80}" if node.value else "nothing"
+            return shown(node.value) if node.value else "nothing"

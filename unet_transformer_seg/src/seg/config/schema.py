@@ -229,7 +229,6 @@ class TrainingConfig:
     watchdog_minutes: float = setting(
         30.0, "so long without a completed step, evaluated batch or checkpoint, and the run ends; 0: never", 0
     )
-    compile_cache: bool = setting(False, "keep compiled programs in the run directory, for a faster resume")
     tensorboard: bool = setting(False, "write TensorBoard files (needs the extra 'tensorboard')")
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from seg.config.reader import MAX_INT
+from seg.config.parsing import MAX_INT
 from seg.errors import UserError
 
 
