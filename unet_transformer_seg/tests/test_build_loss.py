@@ -16,7 +16,10 @@ LABELS[0] = np.where(LABELS[0] == 3, IGNORE_LABEL, LABELS[0])  # class 3 occurs 
 WEIGHTS = np.array([0.5, 2.0, 1.0, 4.0], np.float32)
 
 
-@pytest.mark.parametrize("name", typing.get_args(typing.get_type_hints(LossConfig)["name"]))
+NAMES = [name for name in typing.get_args(typing.get_type_hints(LossConfig)["name"]) if name != "custom"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_name_in_the_config_builds_a_loss_that_minds_its_weights(name):
     logits, labels = LOGITS, LABELS
     value = build_loss(LossConfig(name=name))(logits, labels)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg import train as command
+import seg.train as command
 from seg.config.reader import load_config
 from seg.data.fingerprint import describe_differences, print_of, take_fingerprint
 from seg.data.image_folder import ImageFolder

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from seg import train as command
+import seg.train as command
 from seg.errors import UserError
 from seg.record.report import COLUMNS
 from seg.record.results import read_rows

@@ -11,7 +11,7 @@ import pytest
 
 from seg.config import LossConfig, ModelConfig
 from seg.losses import build_loss
-from seg.models import build_model
+from seg.models import build_model, smallest_image
 from seg.training.state import init_state
 from seg.training.step import make_eval_step, make_train_step, moving_average
 
@@ -47,7 +47,7 @@ def batch():
 
 def start(key, model=None, ema=False, optimizer=None):
     model, optimizer = model or TwoLayers(), optimizer or optax.adam(3e-2)
-    return model, optimizer, init_state(model, MODEL, optimizer, key, with_ema=ema)
+    return model, optimizer, init_state(model, smallest_image(MODEL), optimizer, key, with_ema=ema)
 
 
 def test_one_batch_can_be_learned_by_heart(key, batch):

@@ -17,7 +17,7 @@ from seg.config import Config, DataConfig, ModelConfig, TransformerConfig
 from seg.config.reader import load_config, load_start_config, save_config
 from seg.errors import UserError
 from seg.inference.model_folder import save_model_folder
-from seg.models import build_model
+from seg.models import build_model, smallest_image
 from seg.record.run_dir import create_run_dir
 from seg.train import load_initial, read_config
 from seg.training.state import TrainState, init_state
@@ -40,7 +40,9 @@ def with_model(**settings):
 def fresh_state(model: ModelConfig = CONFIG.model) -> TrainState:
     """Return a state with other numbers in every array; those of `init_state` would take seconds to compile."""
     key, rng = jax.random.key(0), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: init_state(build_model(model), model, optax.adam(1e-3), key, with_ema=True))
+    shapes = jax.eval_shape(
+        lambda: init_state(build_model(model), smallest_image(model), optax.adam(1e-3), key, with_ema=True)
+    )
     return jax.tree.map(lambda leaf: jax.device_put(rng.normal(size=leaf.shape).astype(leaf.dtype)), shapes)
 
 

@@ -134,7 +134,7 @@ def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable
     from seg.inference.predictor import Predictor  # imports jax: after the config was found good
     from seg.training.run import train
 
-    return train(
+    run = train(
         config,
         build_predictor=Predictor,
         resume=arguments.resume,
@@ -144,6 +144,7 @@ def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable
         profile_steps=arguments.profile,
         tell_run_path=tell_run_path,
     )
+    return run.exit_code
 
 
 def load_initial(folder: str):

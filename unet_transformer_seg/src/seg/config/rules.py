@@ -38,6 +38,8 @@ def check_config(config: Config) -> None:
             )
     if (loss.class_weighting == "given") != bool(loss.class_weights):
         raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
+    if loss.name == "custom" and loss.class_weighting != "none":
+        raise UserError("loss.class_weighting: a custom loss weights its classes itself; leave this setting out")
     _check_split(data)
     if data.value_range[0] >= data.value_range[1] and data.value_range != (0, 0):
         raise UserError(f"data.value_range: expected [black, white], black below white, found {list(data.value_range)}")

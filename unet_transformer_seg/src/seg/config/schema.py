@@ -72,7 +72,9 @@ class ResNetUNetConfig:
 class ModelConfig:
     """The network. The defaults of `unet` are the published U-Net of 31,037,698 parameters (2 classes)."""
 
-    name: Literal["unet", "unet_transformer", "transunet", "resnet_unet"] = setting("unet_transformer", "architecture")
+    name: Literal["unet", "unet_transformer", "transunet", "resnet_unet", "custom"] = setting(
+        "unet_transformer", "architecture; custom: a Flax module passed to seg.train and seg.load"
+    )
     num_classes: int = setting(0, "0 takes it from the data set", 0, 255)
     base_width: int = setting(64, "channels of the first stage; each stage down doubles them", 1, 1024)
     depth: int = setting(4, "number of down-sampling stages", 1, 8)
@@ -123,7 +125,9 @@ class ToyConfig:
 class DataConfig:
     """Where the samples come from and how they reach the model."""
 
-    dataset: Literal["toy_shapes", "image_folder"] = setting("toy_shapes", "kind of data set")
+    dataset: Literal["toy_shapes", "image_folder", "custom"] = setting(
+        "toy_shapes", "kind of data set; custom: data sets passed to seg.train"
+    )
     root: str = setting("", "image_folder: the folder of the data set")
     size: tuple[int, int] = setting((64, 64), "height and width that samples are brought to", 8, 16384)
     fit: Literal["resize", "crop"] = setting(
@@ -174,8 +178,8 @@ class DataConfig:
 class LossConfig:
     """What training minimises."""
 
-    name: Literal["cross_entropy", "bce", "dice", "bce_dice", "ce_dice", "focal", "tversky"] = setting(
-        "ce_dice", "the loss"
+    name: Literal["cross_entropy", "bce", "dice", "bce_dice", "ce_dice", "focal", "tversky", "custom"] = setting(
+        "ce_dice", "the loss; custom: a function passed to seg.train"
     )
     dice_weight: float = setting(1.0, "weight of the Dice term in bce_dice and ce_dice", 0, 100)
     dice_per_image: bool = setting(False, "soft Dice per image, then averaged; otherwise over the batch")

@@ -7,6 +7,7 @@ from seg.data.dataset import Sample, SegmentationDataset
 from seg.data.image_folder import ImageFolder
 from seg.data.toy_shapes import ToyShapes
 from seg.data.transforms import make_augment, make_preprocess
+from seg.errors import UserError
 
 __all__ = ["Sample", "SegmentationDataset", "build_dataset", "make_augment", "make_preprocess"]
 
@@ -27,3 +28,8 @@ def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], se
             return ToyShapes(config, split, seed)
         case "image_folder":
             return ImageFolder(config, split)
+        case "custom":
+            raise UserError(
+                "data.dataset: custom: the data set comes from outside the package, so it works from Python only; pass "
+                "it: seg.train(..., train_set=..., val_set=...) or seg.evaluate(model, dataset)"
+            )

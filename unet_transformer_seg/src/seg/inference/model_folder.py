@@ -12,17 +12,17 @@ The weights are an argument of the program: they stand on the disk once, and can
 """
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax.numpy as jnp
 
 from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
-from seg.config import Config
+from seg.config import Config, ModelConfig
 from seg.config.reader import ORIGIN, save_config
 from seg.data.fit import window_shape
 from seg.errors import UserError
@@ -30,7 +30,7 @@ from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.folder_readme import PLATFORMS, describe_model
 from seg.inference.forward import make_forward
-from seg.models import abstract_variables, build_model
+from seg.models import abstract_variables, build_model, variable_shapes
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
@@ -50,6 +50,7 @@ def save_model_folder(
     origin: dict[str, Any] | None = None,
     *,
     force: bool = False,
+    model: nn.Module | None = None,
 ) -> None:
     """Write a model folder; it appears under its name only when it is complete.
 
@@ -60,15 +61,15 @@ def save_model_folder(
         variables: `params` and `batch_stats`.
         origin: of a converted model, what it was made of.
         force: replace an exported model that is there already.
+        model: the network, where it comes from outside the package.
 
     Raises:
-        UserError: the folder exists, the extra packages are missing, or the disk refuses.
+        UserError: the folder exists, or the disk refuses.
     """
-    _need("flatbuffers")
     check_target(folder, force)
     with appearing(folder) as partial:
         weights = named_arrays(variables)
-        (partial / PROGRAM).write_bytes(export_program(config, weights))
+        (partial / PROGRAM).write_bytes(export_program(config, weights, model))
         write_safetensors(partial / WEIGHTS, weights)
         save_config(config, partial / "config.yaml")
         classes.save(partial / "classes.json")
@@ -101,22 +102,20 @@ def _is_origin(key: str, value: Any) -> bool:
     return isinstance(value, dict) and all(type(count) is int and 0 <= count < 1 << 63 for count in value.values())
 
 
-def load_weights(files: CheckedFolder, config: Config) -> dict[str, Any]:
+def load_weights(files: CheckedFolder) -> dict[str, Any]:
     """Return the variables {"params": …, "batch_stats": …} of a model folder whose files are all as they were written.
 
     Raises:
-        UserError: a file is missing or has changed, or the weights are damaged or do not fit the folder's config.
+        UserError: a file is missing or has changed, or the weights are damaged.
     """
     path = files.folder / WEIGHTS
     weights, sha256 = read_safetensors(path)
     files.check(path, sha256)
     files.check_the_others()
-    variables = nested(weights)
-    check_variables(variables, config, files.folder)
-    return variables
+    return nested(weights)
 
 
-def export_program(config: Config, weights: dict[str, Any]) -> bytes:
+def export_program(config: Config, weights: dict[str, Any], model: nn.Module | None = None) -> bytes:
     """Return the serialised program (weights, image uint8[b, h, w, 3]) → probabilities float32[b, h, w, k].
 
     The batch size b is free, h and w are those of the window. The attention is written out, as fused kernels
@@ -124,10 +123,7 @@ def export_program(config: Config, weights: dict[str, Any]) -> bytes:
     """
     import jax.export
 
-    sections = {name: getattr(config.model, name) for name in ("transformer", "transunet")}
-    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
-    model = build_model(dataclasses.replace(config.model, **explicit))
-    forward = make_forward(model, config)
+    forward = make_forward(model or build_model(_with_explicit_attention(config.model)), config)
 
     def program(weights: dict[str, jax.Array], image_bhwc: jax.Array) -> jax.Array:
         return forward(nested(weights), image_bhwc)
@@ -139,23 +135,31 @@ def export_program(config: Config, weights: dict[str, Any]) -> bytes:
     return bytes(export(shapes, jax.ShapeDtypeStruct(image_shape, jnp.uint8)).serialize())
 
 
+def _with_explicit_attention(config: ModelConfig) -> ModelConfig:
+    sections = {name: getattr(config, name) for name in ("transformer", "transunet")}
+    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
+    return dataclasses.replace(config, **explicit)
+
+
 def nested(weights: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of variables from arrays by name: `params/a/b` becomes `["params"]["a"]["b"]`."""
     return {"params": {}, "batch_stats": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
 
 
-def check_variables(variables: Any, config: Config, folder: Path) -> None:
+def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module | None = None) -> None:
     """Refuse variables that are not those of the model in `config`, or not finite.
 
     Args:
         variables: `params` and `batch_stats`.
         config: `model` describes what they should be.
         folder: where they come from, for the message.
+        model: the network, where it comes from outside the package.
 
     Raises:
         UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
     """
-    check_same_arrays(describe_arrays(abstract_variables(config.model)), describe_arrays(variables), folder)
+    expected = variable_shapes(model, config.data.size) if model else abstract_variables(config.model)
+    check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
     check_finite(named_arrays(variables), folder)
 
 
@@ -171,12 +175,3 @@ def check_target(folder: Path, force: bool) -> None:
         raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
     if not is_model_folder(folder):
         raise UserError(f"{folder}: --force replaces an exported model only, and this is none; choose another --out")
-
-
-def _need(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"an exported model needs {' and '.join(missing)}, not installed here: "
-            "pip install 'unet-transformer-seg[export]'"
-        )

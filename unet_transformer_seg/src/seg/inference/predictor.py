@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,8 @@ from seg.config import Config
 from seg.config.reader import load_config
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
 from seg.data.fit import most_probable as most_probable_on_host
+from seg.data.images.input import ImageInput, read_input
+from seg.data.images.remarks import Remarks
 from seg.data.masks.class_settings import mask_values
 from seg.errors import UserError
 from seg.files import read_bounded
@@ -26,6 +29,7 @@ from seg.inference import tiling
 from seg.inference.checksums import CheckedFolder
 from seg.inference.forward import make_forward
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
+from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
 from seg.models import build_model
 
@@ -52,7 +56,14 @@ class Predictor:
         variables: the weights, on the device.
     """
 
-    def __init__(self, config: Config, classes: ClassTable, variables: Any, windows_forward: Windows | None = None):
+    def __init__(
+        self,
+        config: Config,
+        classes: ClassTable,
+        variables: Any,
+        windows_forward: Windows | None = None,
+        model: nn.Module | None = None,
+    ):
         """Take a model over.
 
         Args:
@@ -60,17 +71,24 @@ class Predictor:
             classes: names and colours.
             variables: the weights.
             windows_forward: what answers windows in place of a program compiled here; then `variables` may be None.
+            model: the network, where it comes from outside the package.
         """
-        self.config, self.classes = config, classes
+        self.config, self.classes, self._custom_model = config, classes, model
+        self._remark = Remarks()
         self.tile = window_shape(config)
         self.variables = jax.device_put(variables)
         self._fill = fill_up if config.inference.scale == "trained" else tiling.fill_up  # training fills with black
         self._probabilities = windows_forward or self._compiled_forward()
 
     def _compiled_forward(self) -> Windows:
-        forward = make_forward(build_model(self.config.model), self.config)
+        forward = make_forward(self.model, self.config)
         compiled = jax.jit(forward, compiler_options=compiler_options())
         return lambda windows_bhwc: compiled(self.variables, windows_bhwc)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, without its weights."""
+        return self._custom_model or build_model(self.config.model)
 
     def bring(self, image_hwc: np.ndarray) -> np.ndarray:
         """Return uint8[h, w, 3], the image at the size at which it is segmented (`inference.scale`)."""
@@ -83,17 +101,36 @@ class Predictor:
         """What stood for each class in the masks of the training data; empty where it was the class number."""
         return self.classes.mask_values or mask_values(self.config.data, len(self.classes))
 
-    def predict(self, image_hwc: np.ndarray) -> np.ndarray:
+    def predict(
+        self, image: ImageInput | Sequence[ImageInput], *, probabilities: bool = False
+    ) -> Segmentation | list[Segmentation]:
         """Return the class of each pixel.
 
         Args:
-            image_hwc: uint8[h, w, 3], RGB, any size.
+            image: a path, the bytes of an image file, a binary file, a Pillow image, an array [h, w], [h, w, 3] or
+                [h, w, 4] of any dtype, or a list of them. Files and Pillow images are turned upright, and more than 8
+                bits are read as `data.value_range` says.
+            probabilities: also return those of all classes.
 
         Returns:
-            mask_hw: uint8[h, w], 0 … k-1.
+            the segmentation, of the image's own size; for a list, a list in its order.
+
+        Raises:
+            UserError: naming the image: unreadable, or values whose black and white are unknown.
         """
-        ((_, _, mask_hw),) = self.predict_many([(None, image_hwc)])
-        return mask_hw
+        if not isinstance(image, list | tuple):
+            return next(self._segment([("image", image)], probabilities))
+        return list(self._segment([(f"image {number}", one) for number, one in enumerate(image)], probabilities))
+
+    def _segment(self, named: Sequence[tuple[str, ImageInput]], probabilities: bool) -> Iterator[Segmentation]:
+        images = ((name, read_input(image, self.config.data, name, self._remark)) for name, image in named)
+        if not probabilities:
+            for _, image_hwc, labels_hw in self.predict_many(images):
+                yield Segmentation(labels_hw, self.classes, image_hwc)
+            return
+        for _, image_hwc in images:
+            probabilities_hwk = np.concatenate([band.probabilities for band in self.predict_bands(image_hwc)])
+            yield Segmentation(most_probable_class(probabilities_hwk), self.classes, image_hwc, probabilities_hwk)
 
     def predict_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, np.ndarray, np.ndarray]]:
         """Yield (tag, image, mask) for each (tag, image), in order.
@@ -134,7 +171,7 @@ class Predictor:
         """Yield the mask of an image from top to bottom: uint8[rows, w] each."""
         brought_hwc = self.bring(image_hwc)
         if brought_hwc is image_hwc:
-            yield from (band.probabilities.argmax(-1).astype(np.uint8) for band in self._blend(image_hwc))
+            yield from (most_probable_class(band.probabilities) for band in self._blend(image_hwc))
         else:
             yield from map(most_probable_on_host, self._resized_bands(brought_hwc, image_hwc.shape[:2]))
 
@@ -220,13 +257,21 @@ def most_probable(probabilities_bhwk: jax.Array) -> jax.Array:
     return jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.uint8)
 
 
-def load_predictor(folder: str | Path, which: str = "best", overrides: Sequence[str] = ()) -> Predictor:
+def most_probable_class(probabilities_hwk: np.ndarray) -> np.ndarray:
+    """Return uint8[h, w], the class of the highest probability; of equal ones the first."""
+    return probabilities_hwk.argmax(-1).astype(np.uint8)
+
+
+def load_predictor(
+    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), model: nn.Module | None = None
+) -> Predictor:
     """Return the predictor of a run directory or of an exported model folder.
 
     Args:
         folder: either of the two; both hold `config.yaml` and `classes.json`.
         which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
         overrides: changes of the config as `key=value`, for example `inference.mirror=true`.
+        model: the network, where it comes from outside the package (`model.name: custom`).
 
     Raises:
         UserError: not such a folder, or weights that do not belong to its config.
@@ -243,11 +288,12 @@ def load_predictor(folder: str | Path, which: str = "best", overrides: Sequence[
             f"{folder}: classes.json names {len(classes)} classes, and config.yaml has model.num_classes: "
             f"{config.model.num_classes}; they must be the same model's"
         )
-    if files:
-        return Predictor(config, classes, load_weights(files, config))
-    variables = restore_variables(folder / "checkpoints", which)
-    check_variables(variables, config, folder)
-    return Predictor(config, classes, variables)
+    if (model is not None) != (config.model.name == "custom"):
+        model is None and build_model(config.model)  # says what is missing
+        raise UserError(f"{folder}: its model is {config.model.name}, of this package; leave model=... out")
+    variables = load_weights(files) if files else restore_variables(folder / "checkpoints", which)
+    check_variables(variables, config, folder, model)
+    return Predictor(config, classes, variables, model=model)
 
 
 def explain_old_scale(folder: Path, config: Config) -> str:

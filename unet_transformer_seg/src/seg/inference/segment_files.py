@@ -19,7 +19,7 @@ from seg.errors import UserError
 from seg.files import refuses_all
 from seg.inference.done_record import DoneRecord
 from seg.inference.output import Job, mask_file, overlay_file, probabilities_file, writing_together
-from seg.inference.predictor import Predictor
+from seg.inference.predictor import Predictor, most_probable_class
 from seg.untrusted import indented
 
 Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]
@@ -130,7 +130,7 @@ def _rows(
     """Yield labels and, if they are wanted, probabilities of an image from top to bottom."""
     if options.probabilities:
         for band in predictor.predict_bands(image_hwc):
-            yield band.probabilities.argmax(-1).astype(np.uint8), band.probabilities
+            yield most_probable_class(band.probabilities), band.probabilities
     else:
         for labels_hw in [mask_hw] if mask_hw is not None else predictor.predict_rows(image_hwc):
             yield labels_hw, None

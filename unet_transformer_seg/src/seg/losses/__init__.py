@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from seg.config import LossConfig
+from seg.errors import UserError
 from seg.losses.bce import bce_loss
 from seg.losses.class_weights import build_class_weights, given_weights, median_frequency_weights
 from seg.losses.combined import bce_dice_loss, ce_dice_loss
@@ -60,6 +61,11 @@ def build_loss(config: LossConfig, class_weights_k: chex.Array | None = None) ->
                 alpha=config.tversky_alpha,
                 beta=config.tversky_beta,
                 per_image=config.dice_per_image,
+            )
+        case "custom":
+            raise UserError(
+                "loss.name: custom: the loss comes from outside the package, so it works from Python only; pass it: "
+                "seg.train(..., loss=...)"
             )
         case _:
             raise ValueError(f"loss.name {config.name!r} has no case in seg.losses.build_loss")

@@ -25,6 +25,8 @@ __all__ = [
     "abstract_variables",
     "build_model",
     "count_parameters",
+    "smallest_image",
+    "variable_shapes",
 ]
 
 
@@ -51,6 +53,11 @@ def build_model(config: ModelConfig) -> nn.Module:
             return TransUNet(config)
         case "resnet_unet":
             return ResNetUNet(config)
+        case "custom":
+            raise UserError(
+                "model.name: custom: the network comes from outside the package, so it works from Python only; pass "
+                "it: seg.load(folder, model=...) or seg.train(config, model=...)"
+            )
         case name:
             raise UserError(f"model.name: expected unet, unet_transformer, transunet or resnet_unet, found {name!r}")
 
@@ -64,6 +71,21 @@ def abstract_variables(config: ModelConfig) -> Any:
     Raises:
         UserError: as `build_model`.
     """
-    model, side = build_model(config), config.stem_stride * 2**config.depth
-    image_bhwc = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return variable_shapes(build_model(config), smallest_image(config))
+
+
+def variable_shapes(model: nn.Module, image_size: tuple[int, int]) -> Any:
+    """Return the variables of a network as shapes and dtypes.
+
+    Args:
+        model: `model.apply(variables, image_bhwc, train)`.
+        image_size: rows and columns of an image that the network accepts.
+    """
+    image_bhwc = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image_bhwc)
+
+
+def smallest_image(config: ModelConfig) -> tuple[int, int]:
+    """Return rows and columns of the smallest image that every stage of the network can halve."""
+    side = config.stem_stride * 2**config.depth
+    return side, side

@@ -9,7 +9,7 @@ import jax
 from seg.compiler import compile_program, plan_memory
 from seg.config import Config
 from seg.profiling.flops import count_flops
-from seg.training.setup import Setup, build_setup
+from seg.training.setup import CustomParts, Setup, build_setup
 
 
 def compile_train_step(setup: Setup) -> Any:
@@ -39,14 +39,15 @@ def savings(config: Config) -> dict[str, Config]:
     """Return, by what is changed, the configs that need less memory for the same batch."""
     model, training = config.model, config.training
     with_remat = dataclasses.replace(config, model=dataclasses.replace(model, remat=True))
-    found = {} if model.remat else {"model.remat=true": with_remat}
+    can_remat = not model.remat and model.name != "custom"
+    changed = {"model.remat=true": with_remat} if can_remat else {}
     if training.batch_size % (2 * training.accumulate) == 0:
         parts = 2 * training.accumulate
         halved = dataclasses.replace(training, accumulate=parts)
-        found[f"training.accumulate={parts}"] = dataclasses.replace(config, training=halved)
-        if not model.remat:
-            found[f"model.remat=true training.accumulate={parts}"] = dataclasses.replace(with_remat, training=halved)
-    return found
+        changed[f"training.accumulate={parts}"] = dataclasses.replace(config, training=halved)
+        if can_remat:
+            changed[f"model.remat=true training.accumulate={parts}"] = dataclasses.replace(with_remat, training=halved)
+    return changed
 
 
 def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> list[str]:
@@ -59,9 +60,9 @@ def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> l
     return lines
 
 
-def compile_for(config: Config) -> Any:
-    """Return the compiled train step of another config."""
-    return compile_train_step(build_setup(config))
+def compile_for(config: Config, custom: CustomParts) -> Any:
+    """Return the compiled train step of another config, with the same parts from outside the package."""
+    return compile_train_step(build_setup(config, custom=custom))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -83,7 +84,7 @@ def explain_out_of_memory(setup: Setup, program: Any) -> str:
         f"{config.data.size[0]} × {config.data.size[1]} pixels on {setup.placement.num_devices} device(s)"
         + (f"; the step needs {format_bytes(need.peak)} on each device" if need else "")
     ]
-    lines += [f"  with {line}" for line in describe_savings(config, compile_for)]
+    lines += [f"  with {line}" for line in describe_savings(config, lambda changed: compile_for(changed, setup.custom))]
     lines.append("  or, in a new run, with a smaller training.batch_size")
     return "\n".join(lines)
 

@@ -15,8 +15,10 @@ class Evaluation:
         loss: mean of the batches' losses at the data size, weighted by their number of samples.
         metrics: from one confusion matrix, summed over the whole split, each sample at its own size.
         samples: the first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]), large ones thinned out.
+        custom: metrics from outside the package, by name.
     """
 
     loss: float
     metrics: SegMetrics
     samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    custom: dict[str, float] = dataclasses.field(default_factory=dict)

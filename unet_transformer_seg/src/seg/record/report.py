@@ -61,11 +61,13 @@ class Report:
         numbers = {"epoch": epoch, "step": step, "val_loss": evaluation.loss} | numbers
         row = {"run_id": self.run.run_id, "model_type": self.config.model.name} | numbers | scores
         details = {name: _json_number(v) for name, v in numbers.items()} | metrics.to_dict(self.classes.names)
+        details |= {name: _json_number(value) for name, value in evaluation.custom.items()}
+        shown = {f"val/{name}": value for name, value in (scores | evaluation.custom).items()}
         with naming_the_record(self.run.path):
             self.results.add(row, details)
             draw_curves(self.results.rows(), self.run.path / "curves.png")
             self._draw_samples(evaluation, step)
-            self.tensorboard.scalars(step, {"loss/val": evaluation.loss} | {f"val/{k}": v for k, v in scores.items()})
+            self.tensorboard.scalars(step, {"loss/val": evaluation.loss} | shown)
         log.info(
             "epoch %g (step %d): train loss %.4f, val loss %.4f, mean IoU %.4f, pixel accuracy %.4f, %.1f images/s",
             round(epoch, 2),
@@ -76,6 +78,8 @@ class Report:
             metrics.pixel_accuracy,
             numbers["images_per_s"],
         )
+        for name, value in evaluation.custom.items():
+            log.info("%s: %.4g", name, value)
         for warning in warn_never_predicted(metrics, self.classes.names):
             log.warning(warning)
 

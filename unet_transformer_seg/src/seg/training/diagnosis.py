@@ -11,10 +11,9 @@ import numpy as np
 
 from seg.checkpoints.arrays import named_arrays
 from seg.data import make_augment
-from seg.losses import build_class_weights, build_loss
 from seg.models import build_model
 from seg.training.frozen import FrozenParts
-from seg.training.setup import Setup
+from seg.training.setup import Setup, choose_loss
 from seg.training.state import TrainState
 from seg.training.step import make_objective, prepare, split_into_parts
 
@@ -40,10 +39,9 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     if not np.isfinite(inputs[0]).all():
         return [*lines, "the images themselves are not finite after augmentation"]
     # Without recomputation and loops: every module has a value that can be looked at.
-    model = build_model(dataclasses.replace(config.model, remat=False))
+    model = setup.custom.model or build_model(dataclasses.replace(config.model, remat=False))
     model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
-    loss = build_loss(config.loss, build_class_weights(config.loss, len(setup.classes), setup.train_set.count_pixels))
-    objective = make_objective(model, loss)
+    objective = make_objective(model, choose_loss(config, setup.custom, setup.train_set))
     for number, part in enumerate(zip(*split_into_parts(config.training.accumulate, *inputs), strict=True)):
         items = batch["index"].reshape(-1, config.training.accumulate)[:, number]
         names = [setup.train_set.name(i) for i in items]

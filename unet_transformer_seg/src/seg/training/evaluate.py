@@ -50,8 +50,9 @@ def evaluate(
     loss = _score_windows(setup, supervisor, step, tally)
     if tally.left or (jax.process_count() > 1 and not _answers_all(setup)):
         _score_rest(setup, supervisor, step, tally, build_predictor)
-    metrics = compute_metrics(tally.on_device_kk + sum_over_processes(tally.here_kk))
-    return Evaluation(loss, metrics, tally.samples())
+    confusion_kk = tally.on_device_kk + sum_over_processes(tally.here_kk)
+    custom = {name: float(metric(confusion_kk)) for name, metric in setup.custom.metrics.items()}
+    return Evaluation(loss, compute_metrics(confusion_kk), tally.samples(), custom)
 
 
 class StoppableStep:

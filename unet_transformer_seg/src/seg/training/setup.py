@@ -1,7 +1,7 @@
 """Builds the pieces of a run from its config: data, model, optimizer, jitted steps, placement on devices."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from seg.data.loader import Share, TrainLoader
 from seg.data.range_estimate import settle_value_range
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
-from seg.models import abstract_variables, build_model
+from seg.models import build_model, smallest_image, variable_shapes
 from seg.training.frozen import FrozenParts
 from seg.training.guard import make_guarded_step, make_stoppable_eval
 from seg.training.optimizer import build_optimizer, build_schedule
@@ -29,6 +29,28 @@ from seg.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 ON_DEVICE = ("image", "label")
 """The parts of a batch that the steps take."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomParts:
+    """Parts of a run that come from outside the package; None where the config names one of its own.
+
+    Attributes:
+        model: `apply(variables, image_bhwc, train) → logits_bhwk`.
+        loss: `(logits_bhwk, labels_bhw) → float32[]`.
+        train_set: the training split.
+        val_set: the validation split.
+        metrics: name → `(confusion_kk) → float`, reported beside the package's own.
+    """
+
+    model: nn.Module | None = None
+    loss: Loss | None = None
+    train_set: SegmentationDataset | None = None
+    val_set: SegmentationDataset | None = None
+    metrics: Mapping[str, Callable[[np.ndarray], float]] = dataclasses.field(default_factory=dict)
+
+
+NO_CUSTOM_PARTS = CustomParts()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +73,7 @@ class Setup:
         placement: of state and batches on the devices.
         abstract_state: the state's shapes, each with its placement.
         flags: by whether this process wants to stop, the `stop_d` of the steps.
+        custom: the parts that came from outside the package.
     """
 
     config: Config
@@ -67,6 +90,7 @@ class Setup:
     placement: Placement
     abstract_state: TrainState
     flags: dict[bool, jax.Array]
+    custom: CustomParts = NO_CUSTOM_PARTS
 
     @property
     def num_steps(self) -> int:
@@ -92,20 +116,22 @@ class Setup:
         return self.placement.put_batch({name: batch[name] for name in names})
 
 
-def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
+def build_setup(config: Config, initial: InitialModel | None = None, custom: CustomParts = NO_CUSTOM_PARTS) -> Setup:
     """Return the pieces of the run that `config` describes.
 
     Args:
         config: the settings.
         initial: the model whose weights the run begins with.
+        custom: parts from outside the package, in place of those that the config names.
 
     Raises:
         UserError: data that cannot be found, classes that do not match, a batch that cannot be spread, parameters that
             are not there, an initial model of another architecture.
     """
     config = dataclasses.replace(config, data=settle_value_range(config.data))
-    train_set = build_dataset(config.data, "train", config.seed)
-    val_set = build_dataset(config.data, "val", config.seed)
+    train_set, val_set = custom.train_set, custom.val_set
+    if train_set is None:
+        train_set, val_set = (build_dataset(config.data, split, config.seed) for split in ("train", "val"))
     config = with_classes(config, train_set.classes)
     training = config.training
     placement = build_placement(config.mesh)
@@ -115,11 +141,11 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
         train_set, config.data, training.batch_size, config.seed, (jax.process_index(), jax.process_count())
     )
     num_steps = training.num_epochs * loader.steps_per_epoch
-    model = build_model(config.model)
+    model = custom.model or build_model(config.model)
     optimizer = build_optimizer(config.optimizer, num_steps)
-    loss = build_loss(config.loss, build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels))
+    loss = choose_loss(config, custom, train_set)
     if has_groups(config.optimizer):
-        check_groups(config.optimizer, abstract_variables(config.model)["params"])
+        check_groups(config.optimizer, variable_shapes(model, initial_image(config))["params"])
     steps = jit_steps(config, model, optimizer, loss, placement)
     shapes = steps["abstract_state"]
     return Setup(
@@ -132,9 +158,22 @@ def build_setup(config: Config, initial: InitialModel | None = None) -> Setup:
         warm_start=plan_warm_start(initial, shapes, train_set.classes) if initial else None,
         schedule=build_schedule(config.optimizer, num_steps),
         placement=placement,
-        flags={wanted: placement.put_flag(wanted) for wanted in (False, True)},
+        flags={stop: placement.put_flag(stop) for stop in (False, True)},
+        custom=custom,
         **steps,
     )
+
+
+def choose_loss(config: Config, custom: CustomParts, train_set: SegmentationDataset) -> Loss:
+    """Return the loss of the run: that from outside the package, or the one that the config names."""
+    if custom.loss is not None:
+        return custom.loss
+    return build_loss(config.loss, build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels))
+
+
+def initial_image(config: Config) -> tuple[int, int]:
+    """Return rows and columns of the image that the parameters are initialised with."""
+    return config.data.size if config.model.name == "custom" else smallest_image(config.model)
 
 
 def jit_steps(
@@ -166,7 +205,7 @@ def jit_steps(
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)
-        return init_state(model, config.model, optimizer, key, with_ema=training.ema_decay > 0)
+        return init_state(model, initial_image(config), optimizer, key, with_ema=training.ema_decay > 0)
 
     shapes = jax.eval_shape(init)
     of_state, batch, everywhere = placement.of_state(shapes), placement.over_devices, placement.replicated

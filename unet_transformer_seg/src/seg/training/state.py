@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from seg.config import ModelConfig
-
 
 @struct.dataclass
 class TrainState:
@@ -41,14 +39,13 @@ class TrainState:
 
 def init_state(
     model: nn.Module,
-    config: ModelConfig,
+    image_size: tuple[int, int],
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     with_ema: bool,
 ) -> TrainState:
     """Return the state before the first update; pure in `key`, to be traced by `jax.jit`."""
-    side = config.stem_stride * 2**config.depth
-    image_bhwc = jnp.zeros((1, side, side, 3))
+    image_bhwc = jnp.zeros((1, *image_size, 3))
     variables = model.init({"params": key}, image_bhwc, train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(

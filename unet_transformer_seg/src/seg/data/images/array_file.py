@@ -69,9 +69,19 @@ def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int, has_layers: 
         raise UserError(
             f"{path}: an array {list(shape)} of {dtype} has {num_bytes} bytes, the file fewer; it is damaged"
         )
-    order = "F" if is_fortran else "C"
-    array = np.frombuffer(content, dtype).reshape(shape, order=order).reshape(inner)
-    array = array.astype(dtype.newbyteorder("="), copy=False)
+    array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+    return channels_last(array.astype(dtype.newbyteorder("="), copy=False), path, has_layers)
+
+
+def channels_last(array: np.ndarray, path: Path, has_layers: bool = False) -> np.ndarray:
+    """Return the array as [h, w] or [h, w, c], where it may be [c, h, w] or have leading axes of length 1.
+
+    Raises:
+        UserError: another shape.
+    """
+    inner = _without_outer_ones(array.shape)
+    axis = _channel_axis(inner, path, has_layers)
+    array = array.reshape(inner)
     array = array if axis is None else np.moveaxis(array, axis, -1)
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 

@@ -1,0 +1,87 @@
+"""Images as a caller of the library has them: paths, bytes, open files, Pillow images, arrays."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from seg.config import DataConfig
+from seg.data.images.array_file import channels_last
+from seg.data.images.image_file import read_image
+from seg.data.images.orientation import turn_upright
+from seg.data.images.pixel_values import is_wide, rgb_values, to_rgb
+from seg.data.images.remarks import Remark
+from seg.errors import UserError
+
+ImageInput = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
+"""What `read_input` reads; arrays of other libraries too, by `__array__`."""
+
+NUMPY_MAGIC = b"\x93NUMPY"
+
+
+def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark) -> np.ndarray:
+    """Return uint8[h, w, 3], RGB, by the rules of `seg.data.images.image_file.read_image`.
+
+    Args:
+        image: a path, the bytes of an image file, a binary file, a Pillow image, or an array [h, w], [h, w, c] or
+            [c, h, w] with 1, 3 or 4 channels.
+        config: `value_range` and `max_pixels`.
+        name: of the image, for messages.
+        remark: told of what is left out or guessed.
+
+    Raises:
+        UserError: naming the image: unreadable, or values whose black and white are unknown.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image), config.max_pixels, config.value_range, remark)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _read_bytes(bytes(image), Path(name), config, remark)
+    if isinstance(image, Image.Image):
+        return _read_pillow(image, Path(name), config, remark)
+    if hasattr(image, "read"):
+        return _read_open_file(image, name, config, remark)
+    if hasattr(image, "__array__"):
+        return _read_array(np.asarray(image), Path(name), config, remark)
+    expected = "a path, bytes, an open file, a Pillow image or an array"
+    raise UserError(f"{name}: expected {expected}, found {type(image).__name__}")
+
+
+def _read_array(array: np.ndarray, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:
+    if array.dtype.kind not in "biuf" or not array.size:
+        raise UserError(f"{path}: expected an array of numbers, found {array.dtype}{list(array.shape)}")
+    return rgb_values(channels_last(array, path), path, config.value_range, remark)
+
+
+def _read_pillow(image: Image.Image, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:
+    if is_wide(image):
+        upright = image.copy()
+        turn_upright(upright, path, remark)
+        return rgb_values(np.asarray(upright), path, config.value_range, remark)
+    return to_rgb(image.copy(), None, path, config.value_range, remark)
+
+
+def _read_open_file(file: Any, name: str, config: DataConfig, remark: Remark) -> np.ndarray:
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise UserError(f'{name}: expected a file opened as binary, found text; open it with open(path, "rb")')
+    own_name = getattr(file, "name", name)
+    return _read_bytes(content, Path(own_name if isinstance(own_name, str) else name), config, remark)
+
+
+def _read_bytes(content: bytes, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:
+    """Read them from a file, as all checks of image files look at one."""
+    suffix = ".npy" if content.startswith(NUMPY_MAGIC) else path.suffix
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"image{suffix}"
+        file.write_bytes(content)
+
+        def remark_named(kind: str, _: Path, text: str) -> None:
+            remark(kind, path, text)
+
+        try:
+            return read_image(file, config.max_pixels, config.value_range, remark_named)
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), str(path))) from None

@@ -1,0 +1,74 @@
+"""The answer for one image: the class of each pixel, to be looked at, saved and computed with."""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seg.classes import ClassTable
+from seg.errors import UserError
+from seg.inference.output import save_mask
+from seg.pictures import colour_mask, draw_grid, draw_overlay
+
+PICTURE_SIDE = 320
+"""Longer side of each of the two views in a notebook, in pixels."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a model sees in an image. A notebook shows it as a picture with a legend.
+
+    Attributes:
+        labels: uint8[h, w], the class of each pixel.
+        classes: names and colours of the classes.
+        image: uint8[h, w, 3], the image, RGB and upright.
+        probabilities: float32[h, w, k], which sum to 1 over the classes; None unless they were asked for.
+    """
+
+    labels: np.ndarray
+    classes: ClassTable
+    image: np.ndarray
+    probabilities: np.ndarray | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; the position is the label."""
+        return self.classes.names
+
+    @property
+    def shares_k(self) -> np.ndarray:
+        """float64[k], the share of each class in the pixels."""
+        return np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """Return the image with the colours of its classes laid over it."""
+        return Image.fromarray(draw_overlay(self.image, self.labels, self.classes, opacity))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the labels as an indexed PNG, its palette the colours of the classes: the file that `seg infer` writes.
+
+        Raises:
+            UserError: another suffix than .png, or the disk refuses.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise UserError(f"{path}: expected a name that ends in .png, as labels must be stored without loss")
+        save_mask(path, self.labels, self.classes)
+
+    def _repr_png_(self) -> bytes:
+        views = colour_mask(self.labels, self.classes), draw_overlay(self.image, self.labels, self.classes)
+        legend = [(self._describe(label), self.classes.palette[label]) for label in np.flatnonzero(self.shares_k)]
+        page = draw_grid([views], ("labels", "overlay"), [""], legend, PICTURE_SIDE)
+        file = io.BytesIO()
+        page.save(file, format="PNG")
+        return file.getvalue()
+
+    def _describe(self, label: int) -> str:
+        return f"{self.class_names[label]} {self.shares_k[label]:.1%}"
+
+    def __repr__(self):
+        height, width = self.labels.shape
+        return f"Segmentation({height}×{width}: {', '.join(map(self._describe, np.flatnonzero(self.shares_k)))})"
