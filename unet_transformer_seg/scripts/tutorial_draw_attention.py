@@ -107,7 +107,7 @@ def main() -> None:
     files = [text for text in arguments.inputs if text not in overrides]
     predictor = load_predictor(arguments.run or arguments.model, overrides=overrides)
     name, image_hwc = choose_image(predictor, files, arguments.index)
-    mask_hw, image_hwc = predictor.predict(image_hwc), predictor.bring(image_hwc)
+    mask_hw, image_hwc = predictor.predict(image_hwc).labels, predictor.bring(image_hwc)
     if mask_hw.shape != image_hwc.shape[:2]:
         print(f"{name}: segmented and drawn at {image_hwc.shape[0]} × {image_hwc.shape[1]}; pixels are counted there")
         mask = Image.fromarray(mask_hw).resize(image_hwc.shape[1::-1], Image.Resampling.NEAREST)

@@ -84,7 +84,7 @@ def run_eval(monkeypatch, *arguments):
 def count_slowly(predictor, samples):
     matrix_kk = np.zeros((3, 3), np.int64)
     for image_hwc, mask_hw in samples:
-        for true, predicted in zip(mask_hw.ravel(), predictor.predict(image_hwc).ravel(), strict=True):
+        for true, predicted in zip(mask_hw.ravel(), predictor.predict(image_hwc).labels.ravel(), strict=True):
             if true != 255:
                 matrix_kk[true, predicted] += 1
     return matrix_kk

@@ -89,7 +89,7 @@ def test_mask_overlay_and_probabilities_are_those_of_the_predictor(infer_with, p
     source = write_image(tmp_path / "photo.png", (40, 30))
     assert infer_with("--out", tmp_path / "out", "--probabilities", source) == 0
     assert files(tmp_path / "out") == ["photo.png", "photo_overlay.png", "photo_probabilities.npz"]
-    mask_hw = predictor.predict(read(source))
+    mask_hw = predictor.predict(read(source)).labels
     np.testing.assert_array_equal(read(tmp_path / "out/photo.png"), mask_hw)
     np.testing.assert_array_equal(
         read(tmp_path / "out/photo_overlay.png"), draw_overlay(read(source), mask_hw, CLASSES)
@@ -111,7 +111,7 @@ def test_one_bad_file_does_not_stop_the_others(infer_with, predictor, tmp_path, 
     missing = tmp_path / "missing.png"
     assert infer_with("--out", tmp_path / "out", "--no-overlay", missing, photos) == 2
     assert files(tmp_path / "out") == ["a.png", "deep/c.png"]
-    np.testing.assert_array_equal(read(tmp_path / "out/a.png"), predictor.predict(read(photos / "a.png")))
+    np.testing.assert_array_equal(read(tmp_path / "out/a.png"), predictor.predict(read(photos / "a.png")).labels)
     captured = capsys.readouterr()
     for line in (f"{photos / 'b.png'}: a text", f"{missing}: no such file", f"{photos / 'large.png'}: 200×200"):
         assert f"error: {line}" in captured.err
@@ -126,9 +126,9 @@ def test_the_real_checkpoint_is_loaded_and_the_arguments_reach_the_config(tmp_pa
     monkeypatch.setattr(sys, "argv", ["infer", "--run", str(run.path), *options, str(source)])
     assert infer.main() == 0
     config = Config(**{**vars(CONFIG), "inference": InferenceConfig(batch_size=2, mirror=True, tile=(8, 12))})
-    mask_hw = Predictor(config, CLASSES, random_variables()).predict(read(source))
+    mask_hw = Predictor(config, CLASSES, random_variables()).predict(read(source)).labels
     np.testing.assert_array_equal(read(tmp_path / "out/photo.png"), mask_hw)
-    assert (mask_hw != Predictor(CONFIG, CLASSES, random_variables()).predict(read(source))).any()
+    assert (mask_hw != Predictor(CONFIG, CLASSES, random_variables()).predict(read(source)).labels).any()
 
 
 def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, monkeypatch):
@@ -209,7 +209,7 @@ def test_a_mask_in_other_values_holds_just_these(values, mode, tmp_path):
 
 def test_masks_come_back_in_the_values_of_the_training_data(infer_with, predictor, tmp_path, monkeypatch):
     source = write_image(tmp_path / "photo.png", (12, 16))
-    mask_hw = predictor.predict(read(source))
+    mask_hw = predictor.predict(read(source)).labels
     for values, expected in [("source", mask_hw), ("colours", np.array(CLASSES.palette)[mask_hw])]:
         assert infer_with("--out", tmp_path / values, "--values", values, "--no-overlay", source) == 0
         np.testing.assert_array_equal(read(tmp_path / values / "photo.png"), expected)
@@ -343,7 +343,7 @@ def test_a_setting_that_a_message_advises_is_taken_as_an_argument(predictor, inf
     sys.argv += [str(tmp_path / "second"), str(source), advised]
     assert infer.main() == 0
     assert "warning" not in capsys.readouterr().err
-    expected = predictor.predict(np.repeat((dark >> 8).astype(np.uint8)[..., None], 3, axis=2))
+    expected = predictor.predict(np.repeat((dark >> 8).astype(np.uint8)[..., None], 3, axis=2)).labels
     np.testing.assert_array_equal(read(tmp_path / "second/a=b.png"), expected)
 
 
@@ -403,7 +403,7 @@ def test_a_mask_written_by_rows_is_the_mask_written_whole(infer_with, predictor,
     for held, name in ((0, "rows"), (10_000, "whole")):
         monkeypatch.setattr("seg.inference.segment_files.MAX_HELD_PIXELS", held)
         assert infer_with("--out", tmp_path / name, "--values", "source" if values else "classes", source) == 0
-    mask_hw = predictor.predict(read(source))
+    mask_hw = predictor.predict(read(source)).labels
     table = np.array(values) if values else np.arange(3)
     for name in ("rows", "whole"):
         np.testing.assert_array_equal(read(tmp_path / name / "photo.png"), table[mask_hw])

@@ -144,7 +144,7 @@ def test_the_readme_brings_a_picture_to_the_program_as_the_predictor_does(tmp_pa
     script = PICTURE_SCRIPT.format(lines="\n".join(lines))
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     predictor = Predictor(config, CLASSES, None, jax.jit(lambda windows: probabilities_of(None, windows)))
-    expected_hw = predictor.predict(np.array(picture))
+    expected_hw = predictor.predict(np.array(picture)).labels
     found_hw = np.load(tmp_path / "mask.npy")
     assert found_hw.shape == expected_hw.shape == (41, 70) and len(np.unique(expected_hw)) == 3
     assert (found_hw != expected_hw).mean() < 0.005  # ties

@@ -102,7 +102,7 @@ def test_validation_and_eval_count_the_same_pixels(root, settings):
     for index, (image_hwc, mask_hw, prediction_hw) in enumerate(found.samples):
         np.testing.assert_array_equal(image_hwc, setup.val_set[index].image)
         np.testing.assert_array_equal(mask_hw, setup.val_set[index].mask)
-        np.testing.assert_array_equal(prediction_hw, predictor.predict(image_hwc))
+        np.testing.assert_array_equal(prediction_hw, predictor.predict(image_hwc).labels)
 
 
 def test_the_network_sees_an_image_in_prediction_as_it_did_in_training(root):
@@ -121,7 +121,7 @@ def test_the_network_sees_an_image_in_prediction_as_it_did_in_training(root):
             if fit == "crop" and (shape[0] > SIZE[0] or shape[1] > SIZE[1]):
                 continue  # windows overlap
             sample = setup.val_set[index]
-            assert predictor.predict(sample.image).shape == shape
+            assert predictor.predict(sample.image).labels.shape == shape
             np.testing.assert_array_equal(seen.pop(), fit_sample(sample, config.data).image)
             assert not seen
 

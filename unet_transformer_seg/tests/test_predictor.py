@@ -64,9 +64,9 @@ def test_an_image_of_one_window_is_the_model_itself():
     image_hwc, predictor = random_image(32, 24), make_predictor()
     expected_hwk = model_probabilities(image_hwc)
     np.testing.assert_allclose(whole(predictor, image_hwc), expected_hwk, atol=1e-5)
-    np.testing.assert_array_equal(predictor.predict(image_hwc), expected_hwk.argmax(-1))
-    assert predictor.predict(image_hwc).dtype == np.uint8
-    assert len(np.unique(predictor.predict(image_hwc))) > 1  # else the comparison says little
+    np.testing.assert_array_equal(predictor.predict(image_hwc).labels, expected_hwk.argmax(-1))
+    assert predictor.predict(image_hwc).labels.dtype == np.uint8
+    assert len(np.unique(predictor.predict(image_hwc).labels)) > 1  # else the comparison says little
 
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
@@ -87,7 +87,7 @@ def test_two_windows_are_blended_by_their_gaussians(axis):
 
 def test_mask_and_probabilities_agree_on_a_large_image():
     image_hwc, predictor = random_image(70, 50), make_predictor()
-    np.testing.assert_array_equal(predictor.predict(image_hwc), whole(predictor, image_hwc).argmax(-1))
+    np.testing.assert_array_equal(predictor.predict(image_hwc).labels, whole(predictor, image_hwc).argmax(-1))
 
 
 def test_mirror_averages_the_probabilities_of_both_sides():
@@ -97,14 +97,16 @@ def test_mirror_averages_the_probabilities_of_both_sides():
     assert abs(plain_hwk - mirrored_hwk).max() > 0.05  # else the comparison says little
     predictor = make_predictor(mirror=True)
     np.testing.assert_allclose(whole(predictor, image_hwc), expected_hwk, atol=1e-5)
-    np.testing.assert_array_equal(predictor.predict(image_hwc[:, ::-1]), predictor.predict(image_hwc)[:, ::-1])
+    np.testing.assert_array_equal(
+        predictor.predict(image_hwc[:, ::-1]).labels, predictor.predict(image_hwc).labels[:, ::-1]
+    )
 
 
 @pytest.mark.parametrize("fit", ["crop", "resize"])
 @pytest.mark.parametrize("size", [(1, 1), (31, 24), (9, 70), (100, 47)])
 def test_any_size(size, fit):
     image_hwc = random_image(*size)
-    mask_hw = make_predictor(fit=fit).predict(image_hwc)
+    mask_hw = make_predictor(fit=fit).predict(image_hwc).labels
     assert mask_hw.shape == size
     if size == (31, 24):  # in training the last row is black
         filled_hwc = np.concatenate([image_hwc, np.zeros((1, 24, 3), np.uint8)])
@@ -119,7 +121,7 @@ def test_many_images_come_in_order_and_equal_one_at_a_time():
     assert [tag for tag, _, _ in results] == list(range(len(sizes)))
     for (_, image_hwc), (_, returned_hwc, mask_hw) in zip(items, results, strict=True):
         assert returned_hwc is image_hwc
-        np.testing.assert_array_equal(mask_hw, predictor.predict(image_hwc))
+        np.testing.assert_array_equal(mask_hw, predictor.predict(image_hwc).labels)
 
 
 def test_no_compilation_for_new_sizes(caplog):
@@ -138,7 +140,7 @@ def test_an_image_that_is_computed_whole_is_the_model_itself_at_its_size(size):
     image_hwc, predictor = random_image(*size), make_predictor(whole_up_to=45 * 40)
     expected_hwk = model_probabilities(image_hwc)
     np.testing.assert_allclose(whole(predictor, image_hwc), expected_hwk, atol=1e-5)
-    np.testing.assert_array_equal(predictor.predict(image_hwc), expected_hwk.argmax(-1))
+    np.testing.assert_array_equal(predictor.predict(image_hwc).labels, expected_hwk.argmax(-1))
     assert abs(whole(make_predictor(), image_hwc) - expected_hwk).max() > 0.01  # by windows it would be another
 
 
@@ -153,12 +155,12 @@ def test_larger_images_go_by_windows_and_all_come_in_order():
     assert [tag for tag, _, _ in results] == list(range(len(sizes)))
     for (_, image_hwc), (_, returned_hwc, mask_hw) in zip(items, results, strict=True):
         assert returned_hwc is image_hwc
-        np.testing.assert_array_equal(mask_hw, predictor.predict(image_hwc))
+        np.testing.assert_array_equal(mask_hw, predictor.predict(image_hwc).labels)
 
 
-def test_floats_are_refused():
+def test_the_network_takes_bytes_only():
     with pytest.raises(AssertionError, match="uint8"):
-        make_predictor().predict(np.zeros((32, 24, 3), np.float32))
+        make_predictor().bring(np.zeros((32, 24, 3), np.float32))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seg.api import load_initial
 from seg.checkpoints.arrays import named_arrays
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, ModelConfig, ResNetUNetConfig, TransformerConfig, TransUNetConfig
@@ -21,7 +22,7 @@ from seg.published.opening import open_published
 from seg.published.smp import smp_pairs
 from seg.published.torch_writer import write_torch_file
 from seg.published.transunet import transunet_pairs
-from seg.train import load_initial, read_config
+from seg.train import read_config
 from seg.training.setup import build_setup
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

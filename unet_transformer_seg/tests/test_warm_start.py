@@ -10,6 +10,7 @@ import optax
 import pytest
 import yaml
 
+from seg.api import load_initial
 from seg.checkpoints import CheckpointStore
 from seg.checkpoints.arrays import named_arrays
 from seg.classes import make_class_table
@@ -19,7 +20,7 @@ from seg.errors import UserError
 from seg.inference.model_folder import save_model_folder
 from seg.models import build_model, smallest_image
 from seg.record.run_dir import create_run_dir
-from seg.train import load_initial, read_config
+from seg.train import read_config
 from seg.training.state import TrainState, init_state
 from seg.training.warm_start import InitialModel, plan_warm_start
 
@@ -189,7 +190,7 @@ def test_the_option_is_the_setting(run, write):
 
 @pytest.mark.parametrize("given", [{"init": "x"}, {"overrides": ["init=x"]}])
 def test_a_resumed_run_has_weights_of_its_own(run, given):
-    with pytest.raises(UserError, match="--init begins a new run: give it with --config"):
+    with pytest.raises(UserError, match="--init starts a new run, so it needs --config"):
         read_config(arguments(resume=run, **given))
 
 

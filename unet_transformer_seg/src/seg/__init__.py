@@ -1,1 +1,101 @@
-"""Image segmentation in JAX: a U-Net, and a U-Net whose bottleneck is a transformer."""
+"""Image segmentation in JAX: a U-Net, and a U-Net whose bottleneck is a transformer.
+
+    import seg
+
+    model = seg.load("runs/20260101_120000_toy_unet_transformer")
+    model.predict("photo.jpg").save("labels.png")
+
+docs/api.md describes the names. Each is imported when it is first used: `import seg` itself takes milliseconds.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seg.api import build_model as build_model
+    from seg.api import init as init
+    from seg.api import load as load
+    from seg.api import load_config as load_config
+    from seg.api import train as train
+    from seg.classes import ClassTable as ClassTable
+    from seg.classes import make_class_table as make_class_table
+    from seg.config import AugmentConfig as AugmentConfig
+    from seg.config import Config as Config
+    from seg.config import DataConfig as DataConfig
+    from seg.config import InferenceConfig as InferenceConfig
+    from seg.config import LossConfig as LossConfig
+    from seg.config import ModelConfig as ModelConfig
+    from seg.config import OptimizerConfig as OptimizerConfig
+    from seg.config import TrainingConfig as TrainingConfig
+    from seg.data import Sample as Sample
+    from seg.data import SegmentationDataset as SegmentationDataset
+    from seg.data import build_dataset as build_dataset
+    from seg.errors import NonFiniteError as NonFiniteError
+    from seg.errors import UserError as UserError
+    from seg.inference.predictor import Predictor as Predictor
+    from seg.inference.segmentation import Segmentation as Segmentation
+    from seg.losses import bce_dice_loss as bce_dice_loss
+    from seg.losses import bce_loss as bce_loss
+    from seg.losses import build_loss as build_loss
+    from seg.losses import ce_dice_loss as ce_dice_loss
+    from seg.losses import cross_entropy_loss as cross_entropy_loss
+    from seg.losses import dice_loss as dice_loss
+    from seg.losses import focal_loss as focal_loss
+    from seg.losses import tversky_loss as tversky_loss
+    from seg.metrics import SegMetrics as SegMetrics
+    from seg.metrics import compute_metrics as compute_metrics
+    from seg.metrics import confusion_matrix as confusion_matrix
+    from seg.models import count_parameters as count_parameters
+    from seg.training.run import Run as Run
+
+_MODULES = {
+    "AugmentConfig": "seg.config",
+    "ClassTable": "seg.classes",
+    "Config": "seg.config",
+    "DataConfig": "seg.config",
+    "InferenceConfig": "seg.config",
+    "LossConfig": "seg.config",
+    "ModelConfig": "seg.config",
+    "NonFiniteError": "seg.errors",
+    "OptimizerConfig": "seg.config",
+    "Predictor": "seg.inference.predictor",
+    "Run": "seg.training.run",
+    "Sample": "seg.data",
+    "SegMetrics": "seg.metrics",
+    "Segmentation": "seg.inference.segmentation",
+    "SegmentationDataset": "seg.data",
+    "TrainingConfig": "seg.config",
+    "UserError": "seg.errors",
+    "bce_dice_loss": "seg.losses",
+    "bce_loss": "seg.losses",
+    "build_dataset": "seg.data",
+    "build_loss": "seg.losses",
+    "build_model": "seg.api",
+    "ce_dice_loss": "seg.losses",
+    "compute_metrics": "seg.metrics",
+    "confusion_matrix": "seg.metrics",
+    "count_parameters": "seg.models",
+    "cross_entropy_loss": "seg.losses",
+    "dice_loss": "seg.losses",
+    "focal_loss": "seg.losses",
+    "init": "seg.api",
+    "load": "seg.api",
+    "load_config": "seg.api",
+    "make_class_table": "seg.classes",
+    "train": "seg.api",
+    "tversky_loss": "seg.losses",
+}
+
+__all__ = tuple(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'seg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -30,7 +30,7 @@ from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.folder_readme import PLATFORMS, describe_model
 from seg.inference.forward import make_forward
-from seg.models import abstract_variables, build_model, variable_shapes
+from seg.models import abstract_variables, build_model
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
@@ -123,7 +123,7 @@ def export_program(config: Config, weights: dict[str, Any], model: nn.Module | N
     """
     import jax.export
 
-    forward = make_forward(model or build_model(_with_explicit_attention(config.model)), config)
+    forward = make_forward(build_model(_with_explicit_attention(config.model), model), config)
 
     def program(weights: dict[str, jax.Array], image_bhwc: jax.Array) -> jax.Array:
         return forward(nested(weights), image_bhwc)
@@ -146,19 +146,20 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
     return {"params": {}, "batch_stats": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
 
 
-def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module | None = None) -> None:
+def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module) -> None:
     """Refuse variables that are not those of the model in `config`, or not finite.
 
     Args:
         variables: `params` and `batch_stats`.
         config: `model` describes what they should be.
         folder: where they come from, for the message.
-        model: the network, where it comes from outside the package.
+        model: the network.
 
     Raises:
         UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
     """
-    expected = variable_shapes(model, config.data.size) if model else abstract_variables(config.model)
+    image_size = config.data.size if config.model.name == "custom" else None
+    expected = abstract_variables(config.model, model, image_size)
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
     check_finite(named_arrays(variables), folder)
 

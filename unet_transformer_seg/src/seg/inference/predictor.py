@@ -31,7 +31,7 @@ from seg.inference.forward import make_forward
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
 from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
-from seg.models import build_model
+from seg.models import CustomModel, build_model
 
 Tag = TypeVar("Tag")
 
@@ -62,7 +62,7 @@ class Predictor:
         classes: ClassTable,
         variables: Any,
         windows_forward: Windows | None = None,
-        model: nn.Module | None = None,
+        model: CustomModel | None = None,
     ):
         """Take a model over.
 
@@ -88,7 +88,7 @@ class Predictor:
     @property
     def model(self) -> nn.Module:
         """The network, without its weights."""
-        return self._custom_model or build_model(self.config.model)
+        return build_model(self.config.model, self._custom_model)
 
     def bring(self, image_hwc: np.ndarray) -> np.ndarray:
         """Return uint8[h, w, 3], the image at the size at which it is segmented (`inference.scale`)."""
@@ -263,7 +263,7 @@ def most_probable_class(probabilities_hwk: np.ndarray) -> np.ndarray:
 
 
 def load_predictor(
-    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), model: nn.Module | None = None
+    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), model: CustomModel | None = None
 ) -> Predictor:
     """Return the predictor of a run directory or of an exported model folder.
 
@@ -288,11 +288,11 @@ def load_predictor(
             f"{folder}: classes.json names {len(classes)} classes, and config.yaml has model.num_classes: "
             f"{config.model.num_classes}; they must be the same model's"
         )
-    if (model is not None) != (config.model.name == "custom"):
-        model is None and build_model(config.model)  # says what is missing
+    if model is not None and config.model.name != "custom":
         raise UserError(f"{folder}: its model is {config.model.name}, of this package; leave model=... out")
+    network = build_model(config.model, model)
     variables = load_weights(files) if files else restore_variables(folder / "checkpoints", which)
-    check_variables(variables, config, folder, model)
+    check_variables(variables, config, folder, network)
     return Predictor(config, classes, variables, model=model)
 
 

@@ -3,6 +3,8 @@
 Every model is called as `model.apply(variables, image_bhwc, train)` and returns float32 logits of the image's size.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +20,7 @@ from seg.models.unet import UNet
 from seg.models.unet_transformer import UNetTransformer
 
 __all__ = [
+    "CustomModel",
     "ResNetUNet",
     "TransUNet",
     "UNet",
@@ -25,20 +28,27 @@ __all__ = [
     "abstract_variables",
     "build_model",
     "count_parameters",
+    "init_variables",
     "smallest_image",
-    "variable_shapes",
 ]
 
 
-def build_model(config: ModelConfig) -> nn.Module:
+CustomModel = nn.Module | Callable[[ModelConfig], nn.Module]
+"""A network from outside the package, or a function (such as its class) that makes it of `config.model`."""
+
+
+def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Module:
     """Return the network that `config` describes, without parameters.
 
     Args:
         config: `num_classes` is set, from the data set if need be.
+        custom: a network from outside the package, used instead.
 
     Raises:
-        UserError: an unknown name, or no number of classes.
+        UserError: no number of classes, or a model that came from outside the package.
     """
+    if custom is not None:
+        return custom if isinstance(custom, nn.Module) else custom(config)
     if config.num_classes < 2:
         raise UserError(
             f"model.num_classes: expected 2 or more (background counts as a class), found {config.num_classes}; "
@@ -62,27 +72,32 @@ def build_model(config: ModelConfig) -> nn.Module:
             raise UserError(f"model.name: expected unet, unet_transformer, transunet or resnet_unet, found {name!r}")
 
 
-def abstract_variables(config: ModelConfig) -> Any:
-    """Return the variables of the network that `config` describes, as shapes and dtypes: `params`, `batch_stats`.
+def abstract_variables(
+    config: ModelConfig, model: nn.Module | None = None, image_size: tuple[int, int] | None = None
+) -> Any:
+    """Return the variables of a network as shapes and dtypes: `params`, `batch_stats`.
 
     Args:
         config: `num_classes` is set.
+        model: the network, where it is not that of the config.
+        image_size: rows and columns of an image that it accepts.
 
     Raises:
         UserError: as `build_model`.
     """
-    return variable_shapes(build_model(config), smallest_image(config))
+    init = partial(init_variables, model or build_model(config), image_size or smallest_image(config))
+    return jax.eval_shape(init, jax.random.key(0))
 
 
-def variable_shapes(model: nn.Module, image_size: tuple[int, int]) -> Any:
-    """Return the variables of a network as shapes and dtypes.
+def init_variables(model: nn.Module, image_size: tuple[int, int], key: jax.Array) -> Any:
+    """Return fresh variables of a network: `params`, `batch_stats`.
 
     Args:
-        model: `model.apply(variables, image_bhwc, train)`.
-        image_size: rows and columns of an image that the network accepts.
+        model: the network.
+        image_size: rows and columns of an image that it accepts.
+        key: of the initial parameters.
     """
-    image_bhwc = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image_bhwc)
+    return model.init({"params": key}, jnp.zeros((1, *image_size, 3)), train=False)
 
 
 def smallest_image(config: ModelConfig) -> tuple[int, int]:

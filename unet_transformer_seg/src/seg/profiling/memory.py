@@ -9,7 +9,8 @@ import jax
 from seg.compiler import compile_program, plan_memory
 from seg.config import Config
 from seg.profiling.flops import count_flops
-from seg.training.setup import CustomParts, Setup, build_setup
+from seg.training.custom import CustomParts
+from seg.training.setup import Setup, build_setup
 
 
 def compile_train_step(setup: Setup) -> Any:

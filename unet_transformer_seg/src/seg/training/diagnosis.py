@@ -39,7 +39,7 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     if not np.isfinite(inputs[0]).all():
         return [*lines, "the images themselves are not finite after augmentation"]
     # Without recomputation and loops: every module has a value that can be looked at.
-    model = setup.custom.model or build_model(dataclasses.replace(config.model, remat=False))
+    model = build_model(dataclasses.replace(config.model, remat=False), setup.custom.model)
     model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
     objective = make_objective(model, choose_loss(config, setup.custom, setup.train_set))
     for number, part in enumerate(zip(*split_into_parts(config.training.accumulate, *inputs), strict=True)):

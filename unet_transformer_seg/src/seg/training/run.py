@@ -15,9 +15,10 @@ from seg.record.log_file import close_logging, open_log_file, setup_logging
 from seg.record.run_dir import RunDir, check_run_files, create_run_dir, open_run_dir
 from seg.record.tensorboard import require_tensorboard
 from seg.training.bookkeeping import has_checkpoint, list_checkpoints
+from seg.training.custom import NO_CUSTOM_PARTS, CustomParts
 from seg.training.loop import Training
 from seg.training.resumption import Resumption, record_start
-from seg.training.setup import NO_CUSTOM_PARTS, CustomParts, Setup, build_setup
+from seg.training.setup import Setup, build_setup
 from seg.training.warm_start import InitialModel
 from seg.watch.interruption import Interruption
 from seg.watch.run_lock import only_process
@@ -108,6 +109,7 @@ def open_run(
     """
     setup_logging()
     require_tensorboard(config.training.tensorboard)
+    config = custom.mark(config)
     run = open_run_dir(resume) if resume else None
     if run and is_main():
         stack.enter_context(only_process(run.path))

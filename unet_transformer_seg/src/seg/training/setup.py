@@ -1,7 +1,7 @@
 """Builds the pieces of a run from its config: data, model, optimizer, jitted steps, placement on devices."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +17,8 @@ from seg.data.loader import Share, TrainLoader
 from seg.data.range_estimate import settle_value_range
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
-from seg.models import build_model, smallest_image, variable_shapes
+from seg.models import abstract_variables, build_model, smallest_image
+from seg.training.custom import NO_CUSTOM_PARTS, CustomParts
 from seg.training.frozen import FrozenParts
 from seg.training.guard import make_guarded_step, make_stoppable_eval
 from seg.training.optimizer import build_optimizer, build_schedule
@@ -29,28 +30,6 @@ from seg.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 ON_DEVICE = ("image", "label")
 """The parts of a batch that the steps take."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CustomParts:
-    """Parts of a run that come from outside the package; None where the config names one of its own.
-
-    Attributes:
-        model: `apply(variables, image_bhwc, train) → logits_bhwk`.
-        loss: `(logits_bhwk, labels_bhw) → float32[]`.
-        train_set: the training split.
-        val_set: the validation split.
-        metrics: name → `(confusion_kk) → float`, reported beside the package's own.
-    """
-
-    model: nn.Module | None = None
-    loss: Loss | None = None
-    train_set: SegmentationDataset | None = None
-    val_set: SegmentationDataset | None = None
-    metrics: Mapping[str, Callable[[np.ndarray], float]] = dataclasses.field(default_factory=dict)
-
-
-NO_CUSTOM_PARTS = CustomParts()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +120,11 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
         train_set, config.data, training.batch_size, config.seed, (jax.process_index(), jax.process_count())
     )
     num_steps = training.num_epochs * loader.steps_per_epoch
-    model = custom.model or build_model(config.model)
+    model = build_model(config.model, custom.model)
     optimizer = build_optimizer(config.optimizer, num_steps)
     loss = choose_loss(config, custom, train_set)
     if has_groups(config.optimizer):
-        check_groups(config.optimizer, variable_shapes(model, initial_image(config))["params"])
+        check_groups(config.optimizer, abstract_variables(config.model, model, initial_image(config))["params"])
     steps = jit_steps(config, model, optimizer, loss, placement)
     shapes = steps["abstract_state"]
     return Setup(

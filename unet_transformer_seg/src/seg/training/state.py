@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from seg.models import init_variables
+
 
 @struct.dataclass
 class TrainState:
@@ -45,8 +47,7 @@ def init_state(
     with_ema: bool,
 ) -> TrainState:
     """Return the state before the first update; pure in `key`, to be traced by `jax.jit`."""
-    image_bhwc = jnp.zeros((1, *image_size, 3))
-    variables = model.init({"params": key}, image_bhwc, train=False)
+    variables = init_variables(model, image_size, key)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -75,13 +75,14 @@ def _read_bytes(content: bytes, path: Path, config: DataConfig, remark: Remark) 
     """Read them from a file, as all checks of image files look at one."""
     suffix = ".npy" if content.startswith(NUMPY_MAGIC) else path.suffix
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"image{suffix}"
-        file.write_bytes(content)
+        partial = Path(folder)
+        file = partial / f"image{suffix}"
+        (partial / file.name).write_bytes(content)
 
         def remark_named(kind: str, _: Path, text: str) -> None:
             remark(kind, path, text)
 
         try:
-            return read_image(file, config.max_pixels, config.value_range, remark_named)
+            return read_image(partial, config.max_pixels, config.value_range, remark_named)
         except UserError as error:
-            raise UserError(str(error).replace(str(file), str(path))) from None
+            raise UserError(str(error).replace(str(partial), str(path))) from None

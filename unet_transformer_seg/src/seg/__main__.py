@@ -1,0 +1,61 @@
+"""The command `seg`: `seg train …` does what `python -m seg.train …` does."""
+
+import difflib
+import runpy
+import sys
+
+from seg.config.packaged import packaged_configs
+
+COMMANDS = {
+    "train": "train a model, or resume a run",
+    "eval": "score a model on a split of its data, per class",
+    "infer": "segment image files of any size",
+    "check": "read a data set before training: count the classes, name every bad file",
+    "export": "write a run as a model folder: weights and a StableHLO program",
+    "convert": "open published weights, or write some",
+    "bench": "measure a step: time, memory, operations",
+    "diagnose": "find the first module whose output was not finite",
+    "configs": "list the configs that come with the package; `seg configs NAME` prints one",
+}
+
+
+def describe() -> str:
+    """Return the help: one line for each command."""
+    lines = [f"  {name:<9} {meaning}" for name, meaning in COMMANDS.items()]
+    return "\n".join(["usage: seg COMMAND …", "", *lines, "", "seg COMMAND --help describes a command."])
+
+
+def show_configs(names: list[str]) -> int:
+    """Print the packaged configs of these names, or list them all; return the exit code."""
+    configs = packaged_configs()
+    if names in ([], ["-h"], ["--help"]):
+        print("\n".join(configs))
+        return 0
+    if unknown := [name for name in names if name not in configs]:
+        print(f"error: no config is called {unknown[0]!r:.80}; expected {', '.join(configs)}", file=sys.stderr)
+        return 2
+    print("\n".join(configs[name].read_text(encoding="utf-8").rstrip() for name in names))
+    return 0
+
+
+def main() -> int:
+    """Run the command that the first argument names; return the exit code."""
+    name, *rest = sys.argv[1:] or [""]
+    if name in ("-h", "--help"):
+        print(describe())
+        return 0
+    if name == "configs":
+        return show_configs(rest)
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        message = f"error: unknown command {name!r:.80}{hint}" if name else "error: a command is missing"
+        print(f"{describe()}\n\n{message}", file=sys.stderr)
+        return 2
+    sys.argv[1:] = rest
+    runpy.run_module(f"seg.{name}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What `import seg` offers: load a model, build one, train one. docs/api.md describes it with examples."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from seg.config import Config, ModelConfig
+from seg.config.reader import load_start_config, override_config
+from seg.errors import UserError
+from seg.record.record_file import load_own_config
+from seg.record.resume_rules import keep_decided, list_changes
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    import jax
+
+    from seg.data import SegmentationDataset
+    from seg.inference.predictor import Predictor
+    from seg.losses import Loss
+    from seg.models import CustomModel
+    from seg.training.custom import Metric
+    from seg.training.run import Run
+    from seg.training.warm_start import InitialModel
+
+# The functions import what needs jax themselves: a mistake in a config is answered before it is loaded.
+
+
+def load(
+    folder: str | Path,
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    overrides: Sequence[str] = (),
+    model: "CustomModel | None" = None,
+) -> "Predictor":
+    """Return a trained model, ready to segment.
+
+    Args:
+        folder: a run directory, or a folder written by `seg export` or `seg convert`.
+        checkpoint: which checkpoint of a run.
+        overrides: changes of the config as `key=value`, such as `inference.mirror=true`.
+        model: the network of a run that was trained with one from outside the package: the module, or its class.
+
+    Raises:
+        UserError: not such a folder, or weights that do not fit its config.
+    """
+    from seg.inference.predictor import load_predictor
+
+    return load_predictor(folder, checkpoint, overrides, model)
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config in a YAML file, or the packaged one of this name, such as `toy_unet`, changed by `overrides`.
+
+    Raises:
+        UserError: naming file, line and key of the mistake.
+    """
+    return load_start_config(path_or_name, overrides)
+
+
+def build_model(config: Config | ModelConfig) -> "nn.Module":
+    """Return the network that a config describes, without parameters.
+
+    Args:
+        config: `model.num_classes` is set. A run takes it from its data set.
+
+    Raises:
+        UserError: no number of classes.
+    """
+    from seg.models import build_model
+
+    return build_model(config.model if isinstance(config, Config) else config)
+
+
+def init(model: "nn.Module", key: "jax.Array", image_size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
+    """Return fresh variables {"params": …, "batch_stats": …} of a network.
+
+    Args:
+        model: the network.
+        key: of the initial parameters.
+        image_size: rows and columns of an image that it accepts.
+    """
+    from seg.models import init_variables
+
+    return init_variables(model, image_size, key)
+
+
+def train(
+    config: Config | str | Path | None = None,
+    *,
+    model: "CustomModel | None" = None,
+    loss: "Loss | None" = None,
+    train_set: "SegmentationDataset | None" = None,
+    val_set: "SegmentationDataset | None" = None,
+    metrics: "Mapping[str, Metric] | None" = None,
+    resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    allow_changed: Collection[str] = (),
+    max_minutes: float | None = None,
+    profile_steps: int = 0,
+    **process: Any,
+) -> "Run":
+    """Train a model and leave a full record in a run directory; call it in the main thread.
+
+    Ctrl-C and SIGTERM save first: then the run that is returned is not `finished`, and `resume` continues it.
+
+    Args:
+        config: the settings, a YAML file, or the name of a packaged config; with `resume`, by default the run's own.
+        model: a network from outside the package: a Flax module, or a function of `config.model` (such as the module's
+            class) that returns one. Called like `seg.build_model`'s.
+        loss: `(logits_bhwk, labels_bhw) → float32[]`, instead of the config's loss.
+        train_set: training data, instead of the config's; with `val_set`.
+        val_set: validation data.
+        metrics: name → `(confusion_kk) → float`, reported with each evaluation.
+        resume: directory of the run to continue. Parts from outside the package are passed again.
+        overrides: changes of the config as `key=value`.
+        allow_changed: what may differ from what the run was made of: data, classes, config.
+        max_minutes: save and stop after this time.
+        profile_steps: number of steps to trace for Perfetto.
+        process: for the command line: `tell_run_path`.
+
+    Raises:
+        UserError: a config, data or run directory that cannot be used.
+        NonFiniteError: a loss or gradient is NaN or infinite.
+    """
+    from seg.inference.predictor import Predictor
+    from seg.training.custom import CustomParts
+    from seg.training.run import train
+
+    return train(
+        read_config(config, resume, overrides),
+        build_predictor=Predictor,
+        custom=CustomParts(model, loss, train_set, val_set, metrics or {}),
+        resume=None if resume is None else Path(resume),
+        allow_changed=allow_changed,
+        load_initial=load_initial,
+        max_minutes=max_minutes,
+        profile_steps=profile_steps,
+        **process,
+    )
+
+
+def read_config(config: Config | str | Path | None, resume: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Return the settings of a run that starts, or that is resumed.
+
+    Raises:
+        UserError: neither a config nor a run, a file whose settings are not those of the run, or a mistake in it.
+    """
+    if resume is None:
+        if config is None:
+            raise UserError("a config is missing: give one to start a run, or resume=RUN to resume one")
+        return (
+            override_config(config, overrides) if isinstance(config, Config) else load_start_config(config, overrides)
+        )
+    if not Path(resume).is_dir():
+        raise UserError(f"--resume: expected a run directory, such as runs/20250131_120000_name, at {resume}")
+    own = load_own_config(Path(resume))
+    resumed = keep_decided(own, override_config(config if isinstance(config, Config) else own, overrides))
+    if config is not None and not isinstance(config, Config):
+        stated = keep_decided(resumed, load_start_config(config, overrides))
+        if changes := [change.key for change in list_changes(resumed, stated)]:
+            raise UserError(
+                f"{resume} was started with other settings than {config}: {', '.join(changes)}. Leave --config out to "
+                "resume with the run's own."
+            )
+    return resumed
+
+
+def load_initial(folder: str) -> "InitialModel":
+    """Return the weights of a model folder, or the best ones of a run, to start a run with."""
+    from seg.inference.predictor import load_predictor
+    from seg.training.warm_start import InitialModel
+
+    predictor = load_predictor(folder)
+    return InitialModel(folder, predictor.classes, predictor.variables)
