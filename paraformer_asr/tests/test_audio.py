@@ -149,7 +149,7 @@ def test_what_is_no_sound_is_named(name, suffix, tmp_path):
 def test_missing_files_folders_devices_and_closed_files_are_named(tmp_path, monkeypatch):
     refused(tmp_path / "none.wav", "no such file")
     (tmp_path / "folder.wav").mkdir()
-    refused(tmp_path / "folder.wav", "a folder, expected a sound file")
+    refused(tmp_path / "folder.wav", "expected a file, found a folder")
     refused("/dev/null", "a pipe or a device")
     path = save(tmp_path / "a.wav", make_wave(0.1))
 

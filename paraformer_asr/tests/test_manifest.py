@@ -141,7 +141,7 @@ BAD_JSON = [
     ({"audio_filepath": "wav/a.wav", "text": "x"}, r":2: the utterance 'wav/a\.wav' is already in .*:1"),
     ({"audio_filepath": "wav/none.wav", "text": "x"}, r":2: .*none\.wav: no such file"),
     ({"audio_filepath": "wav/none.wav", "text": "x", "duration": 1}, r":2: .*none\.wav: no such file"),
-    ({"audio_filepath": "wav", "text": "x"}, ":2: .*wav: a folder"),
+    ({"audio_filepath": "wav", "text": "x"}, ":2: .*wav: expected a file, found a folder"),
     ({"audio_filepath": "n" * 5000, "text": "x", "duration": 1}, ":2: .*too long"),
     ({"audio_filepath": "nemo.jsonl", "text": "x"}, r":2: .*nemo\.jsonl: .*expected a sound file"),
     ({"audio_filepath": "wav/\0.wav", "text": "x"}, ":2: characters that no file name"),

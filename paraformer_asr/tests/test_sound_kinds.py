@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from asr.data.sounds.audio import read_audio
-from asr.data.sounds.kinds import is_sound, sound_kind
+from asr.data.sounds.header import is_sound, sound_kind
 from asr.errors import UserError
 
 WAVE = np.zeros(1600)
@@ -38,7 +38,7 @@ STARTS = {
 @pytest.mark.parametrize("name", ["a", "a.bin", "a.wav"])
 def test_a_kind_is_told_by_content(form, name, tmp_path):
     soundfile.write(tmp_path / name, WAVE, 16000, format=form)
-    assert sound_kind(tmp_path / name) == (READ | NOT_READ)[form]
+    assert sound_kind((tmp_path / name).read_bytes()) == (READ | NOT_READ)[form]
     assert is_sound(tmp_path / name)
     if form in READ:
         assert len(read_audio(tmp_path / name, 16000)) == 1600

@@ -1,24 +1,26 @@
 """Which utterances make up which batch: similar lengths together, in a few fixed shapes.
 
-A plan is made once for a run. Its shapes never change, so nothing is compiled again after each was seen once;
-which batch comes where is a pure function of (seed, epoch).
+A plan is made once for a run. Its shapes never change, so each is compiled once; which batch comes where is a pure
+function of (seed, epoch).
 
-Letters: b rows of a batch, k bucket, m batch of an epoch, u utterance, s speed.
+Letters: b rows of a batch, k bucket, m batch of an epoch, u utterance, s speed; i j candidates for the edge of a
+bucket, in ascending order.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from asr.data.bucket_edges import choose_edges
-
 STEP_S = 0.1
-"""Lengths of batches are whole multiples of it."""
+"""Unit of the lengths of batches, in seconds."""
 
 MARGIN_S = 0.06
-"""Room in each row for a stated duration that was rounded down, and for the rounding of a change of speed."""
+"""Room in each row, in seconds, for a stated duration that was rounded down and for the rounding of a speed change."""
+
+MAX_CANDIDATES = 512
+"""Edges that are tried; finer ones gain nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,8 @@ class PlannedBatch:
 
     Attributes:
         shape: of its arrays.
-        index_b: int32[b], utterances; −1 in rows that are filled up, which are the last ones.
-        speed_b: float64[b], the speed at which each is played.
+        index_b: int32[b], utterances; −1 in padding rows, which are the last ones.
+        speed_b: float64[b], the playing speed of each.
     """
 
     shape: BatchShape
@@ -51,23 +53,12 @@ class PlannedBatch:
     speed_b: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Epoch:
-    """The batches of one epoch: batch m has the utterances `order_u[start_m[m] : stop_m[m]]`."""
-
-    bucket_m: np.ndarray
-    start_m: np.ndarray
-    stop_m: np.ndarray
-    order_u: np.ndarray
-    speed_u: np.ndarray
-
-
 class BatchPlan:
     """Batches for every epoch; each utterance comes once in each.
 
-    In every epoch each utterance draws a speed, which gives its length and so its bucket. What does not fill a
-    batch of its bucket moves up to the next longer one where that costs less padding than filling the batch up
-    with empty rows; so about one batch of an epoch is incomplete.
+    In every epoch each utterance draws a speed, which decides its length and its bucket. Utterances that do not fill
+    a batch of their bucket move up to the next longer one if that costs less padding than empty rows; so about one
+    batch of an epoch is incomplete.
 
     Attributes:
         shapes: of the buckets, from short to long; at most `num_buckets`.
@@ -90,25 +81,23 @@ class BatchPlan:
 
         Args:
             durations_s: float64[u], length of each utterance in seconds, at speed 1; at least one utterance.
-            token_counts: int[u], tokens of each, the end of sentence counted where there is one.
-            batch_seconds: most seconds of sound in a batch, padding counted; where a single row for each device
-                is longer, it is exceeded.
+            token_counts: int[u], tokens of each, with the end of sentence where there is one.
+            batch_seconds: most seconds of sound in a batch, with padding; one row for each device may exceed it.
             num_buckets: most shapes.
             sample_rate_hz: samples in a second.
             speeds: one is drawn for each utterance and epoch.
-            device_multiple: every batch size is a multiple of it.
+            device_multiple: divides every batch size.
             seed: of the speeds and the order.
             shuffle: False keeps the utterances of a bucket, and the buckets, in order.
         """
         self._durations_u, self._speeds_s = np.asarray(durations_s, np.float64), np.asarray(speeds, np.float64)
         self._seed, self._shuffle = seed, shuffle
 
-        def batch_size(length):
-            return (
-                np.maximum(batch_seconds / (length * STEP_S) // device_multiple, 1).astype(np.int64) * device_multiple
-            )
+        def batch_size(length_k):
+            per_device_k = np.maximum(batch_seconds / (length_k * STEP_S) // device_multiple, 1)
+            return per_device_k.astype(np.int64) * device_multiple
 
-        # lengths count in steps from here on
+        # From here on lengths count in units of STEP_S.
         length_us = (self._durations_u[:, None] + MARGIN_S) / self._speeds_s[None] / STEP_S
         length_us = np.ceil(length_us - 1e-9).astype(np.int64)
         self._length_k = choose_edges(length_us, num_buckets, batch_size, draws=len(speeds))
@@ -116,14 +105,15 @@ class BatchPlan:
         self._bucket_us = np.searchsorted(self._length_k, length_us).astype(np.int8)
         tokens_k = np.ones(len(self._length_k), np.int64)
         np.maximum.at(tokens_k, self._bucket_us, np.asarray(token_counts, np.int64)[:, None])
-        tokens_k = np.maximum.accumulate(tokens_k)  # those that move up have room too
+        tokens_k = np.maximum.accumulate(tokens_k)  # room for those that move up
         samples_k = np.ceil(self._length_k * STEP_S * sample_rate_hz - 1e-6).astype(np.int64)
         sizes = zip(self._size_k.tolist(), samples_k.tolist(), tokens_k.tolist(), strict=True)
         self.shapes = tuple(BatchShape(*size) for size in sizes)
+        # The loader's threads ask for batches of one epoch at a time, or of two where one ends.
         self._epoch = functools.lru_cache(maxsize=4)(self._draw_epoch)
 
     def num_batches(self, epoch: int) -> int:
-        """Return the number of batches of an epoch; it varies a little where speeds are drawn."""
+        """Return the number of batches of an epoch; drawn speeds change it a little."""
         return int(self._share_out(self._draw_speeds(self._generator(epoch)))[0].sum())
 
     def epoch_starts(self, num_epochs: int) -> np.ndarray:
@@ -134,18 +124,17 @@ class BatchPlan:
 
     def batch(self, epoch: int, number: int) -> PlannedBatch:
         """Return batch `number` of an epoch, both counted from 0."""
-        plan = self._epoch(epoch)
-        shape = self.shapes[plan.bucket_m[number]]
-        rows = plan.order_u[plan.start_m[number] : plan.stop_m[number]]
-        index_b = np.full(shape.batch_size, -1, np.int32)
+        batches, speed_u = self._epoch(epoch)
+        bucket, rows = batches[number]
+        index_b = np.full(self.shapes[bucket].batch_size, -1, np.int32)
         index_b[: len(rows)] = rows
-        return PlannedBatch(shape, index_b, np.where(index_b >= 0, plan.speed_u[index_b], 1.0))
+        return PlannedBatch(self.shapes[bucket], index_b, np.where(index_b >= 0, speed_u[index_b], 1.0))
 
     def padding_share(self, epoch: int) -> float:
-        """Return which share of an epoch's samples is padding, empty rows counted."""
-        plan = self._epoch(epoch)
-        padded_s = STEP_S * (self._length_k * self._size_k)[plan.bucket_m].sum()
-        return float(1.0 - (self._durations_u / plan.speed_u).sum() / padded_s)
+        """Return the share of an epoch's samples that is padding, empty rows included."""
+        batches, speed_u = self._epoch(epoch)
+        padded_s = STEP_S * sum(self._length_k[bucket] * self._size_k[bucket] for bucket, _ in batches)
+        return float(1.0 - (self._durations_u / speed_u).sum() / padded_s)
 
     def _generator(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, epoch))
@@ -172,21 +161,70 @@ class BatchPlan:
                 rest = 0
         return batches_k, moved_k
 
-    def _draw_epoch(self, epoch: int) -> _Epoch:
+    def _draw_epoch(self, epoch: int) -> tuple[list[tuple[int, np.ndarray]], np.ndarray]:
+        """Return ((bucket, utterances) of each batch, float64[u] the speed of each utterance)."""
         rng = self._generator(epoch)
         speed_number_u = self._draw_speeds(rng)
         bucket_u = self._buckets(speed_number_u)
         order_u = rng.permutation(len(bucket_u)) if self._shuffle else np.arange(len(bucket_u))
         order_u = order_u[np.argsort(bucket_u[order_u], kind="stable")]
         batches_k, moved_k = self._share_out(speed_number_u)
-        # Those that move up are the last of their bucket: the next one begins so much earlier.
+        # Utterances that move up are the last of their bucket: the next bucket begins that much earlier.
         stop_k = np.cumsum(np.bincount(bucket_u, minlength=len(self.shapes))) - moved_k
         start_k = np.concatenate([[0], stop_k[:-1]])
-        bucket_m = np.repeat(np.arange(len(self.shapes)), batches_k)
-        number_m = np.arange(len(bucket_m)) - np.repeat(np.cumsum(batches_k) - batches_k, batches_k)
+        batches = []
+        for bucket, (start, stop, size) in enumerate(zip(start_k, stop_k, self._size_k, strict=True)):
+            batches += [(bucket, order_u[first : min(first + size, stop)]) for first in range(start, stop, size)]
         if self._shuffle:
-            turn_m = rng.permutation(len(bucket_m))
-            bucket_m, number_m = bucket_m[turn_m], number_m[turn_m]
-        start_m = start_k[bucket_m] + number_m * self._size_k[bucket_m]
-        stop_m = np.minimum(start_m + self._size_k[bucket_m], stop_k[bucket_m])
-        return _Epoch(bucket_m, start_m, stop_m, order_u, self._speeds_s[speed_number_u])
+            batches = [batches[place] for place in rng.permutation(len(batches))]
+        return batches, self._speeds_s[speed_number_u]
+
+
+def choose_edges(
+    lengths: np.ndarray, num_buckets: int, batch_size: Callable[[np.ndarray], np.ndarray], draws: int = 1
+) -> np.ndarray:
+    """Return int64[k], the lengths of at most `num_buckets` buckets that cause the least padding.
+
+    A bucket with edge e_j after one with edge e_i pads its N utterances to N · e_j. It also takes what does not fill
+    a batch of the bucket before, (b_i − 1) / 2 utterances on average, and pads them from e_i to e_j. The sum over the
+    buckets is minimised exactly, by dynamic programming over the lengths that occur.
+
+    On the training split of AN4 (846 utterances of 0.7 to 6.3 s, speeds 0.9, 1 and 1.1, 60 s of sound in a batch)
+    62 % of a batch is padding with one bucket, 23.5 % with four, 14.9 % with eight; with edges at quantiles of the
+    summed length it is 25.5 % and 15.5 %.
+
+    Args:
+        lengths: int64 of any shape, all lengths that can occur, in any unit.
+        num_buckets: most buckets.
+        batch_size: function of int64 edges that returns the int64 number of rows of their batches.
+        draws: lengths of one utterance, of which an epoch draws one.
+    """
+    edges_j, counts_j = np.unique(lengths, return_counts=True)
+    if len(edges_j) > MAX_CANDIDATES:
+        coarse = -(-int(edges_j[-1]) // MAX_CANDIDATES)
+        edges_j, counts_j = np.unique(-(-lengths // coarse) * coarse, return_counts=True)
+    cost_ij = _cost(edges_j, counts_j / draws, batch_size(edges_j))
+    # The best k buckets that end at e_j are the best k − 1 buckets that end at some e_i, and one more.
+    best_kj, previous_kj = [cost_ij[0]], []
+    for _ in range(min(num_buckets, len(edges_j)) - 1):
+        total_ij = best_kj[-1][:-1, None] + cost_ij[1:]
+        previous_kj.append(np.argmin(total_ij, axis=0))
+        best_kj.append(np.min(total_ij, axis=0))
+    k = int(np.argmin([best_j[-1] for best_j in best_kj]))
+    j = len(edges_j) - 1
+    chosen = [j]
+    for previous_j in previous_kj[:k][::-1]:
+        j = int(previous_j[j])
+        chosen.append(j)
+    return edges_j[chosen[::-1]].astype(np.int64)
+
+
+def _cost(edges_j: np.ndarray, counts_j: np.ndarray, rows_j: np.ndarray) -> np.ndarray:
+    """Return float64[i, j], the padded length of a bucket of candidates i … j after one that ends at i − 1."""
+    before_i = np.concatenate([[0.0], np.cumsum(counts_j)])
+    padded_ij = edges_j[None] * (before_i[None, 1:] - before_i[:-1, None])
+    moved_i = np.concatenate([[0.0], (rows_j[:-1] - 1) / 2])
+    edge_before_i = np.concatenate([[0], edges_j[:-1]])
+    cost_ij = padded_ij + moved_i[:, None] * (edges_j[None] - edge_before_i[:, None])
+    upper_ij = np.arange(len(edges_j))[:, None] <= np.arange(len(edges_j))[None]
+    return np.where(upper_ij, cost_ij, np.inf)

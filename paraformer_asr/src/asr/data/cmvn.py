@@ -30,16 +30,16 @@ from asr.files import Reader, read_bounded, replace_text
 from asr.untrusted import escaped, shown
 
 MAX_UTTERANCES = 10_000
-"""Statistics are those of all utterances, or of so many, evenly spread over the data set, if it has more."""
+"""Most utterances that the statistics use, evenly spread over a larger data set."""
 
 MIN_STD = 0.01
-"""Smallest standard deviation that is divided by: a feature that is constant in training, as a filter above the
-band of the recordings, must not blow up the least deviation later. Log energies of speech have 1 to 4."""
+"""Smallest standard deviation that is divided by. Log energies of speech have 1 to 4; a feature that is constant in
+training, such as a filter above the band of the recordings, must not amplify small deviations later."""
 
 BATCH_SIZE = 8
 
 MAX_FILE_BYTES = 1 << 22
-"""Of a file of statistics; 560 features take 12 kilobytes."""
+"""Largest CMVN file accepted, in bytes; 560 features take 12 kilobytes."""
 
 MAX_VALUE = float(np.finfo(np.float32).max)
 
@@ -62,7 +62,7 @@ def compute_cmvn(
         dataset: utterances at `features.sample_rate_hz`.
         features: settings of the filterbank and the stacking.
         max_seconds: longer utterances are left out.
-        max_utterances: of more, so many are taken, evenly spread; the choice depends on their number alone.
+        max_utterances: utterances to use of a larger data set, evenly spread; the choice depends on their number alone.
         num_threads: threads that read sound.
 
     Raises:
@@ -73,7 +73,7 @@ def compute_cmvn(
     for wave_bn, lengths_b in _batches(dataset, features, max_seconds, max_utterances, num_threads):
         features_bti, frame_lengths_b = jax.device_get(frontend(wave_bn, lengths_b))
         for features_ti, length in zip(features_bti, frame_lengths_b, strict=True):
-            frames_ti = features_ti[:length].astype(np.float64)
+            frames_ti = features_ti[:length].astype(np.float64)  # E[x²] − E[x]² would cancel in float32
             num_frames, sum_i = num_frames + length, sum_i + frames_ti.sum(axis=0)
             square_i += np.square(frames_ti).sum(axis=0)
     if num_frames == 0:
@@ -89,7 +89,7 @@ def compute_cmvn(
 def _batches(
     dataset: SpeechDataset, features: FeaturesConfig, max_seconds: float, max_utterances: int, num_threads: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (wave: float32[b, n], lengths: int32[b]) in few shapes: n doubles from shape to shape."""
+    """Yield (wave: float32[b, n], lengths: int32[b]) in few shapes, each compiled once: n is a power of 2 seconds."""
     durations_s = dataset.durations_s()
     indices = np.flatnonzero(durations_s <= max_seconds)
     if len(indices) > max_utterances:
@@ -109,27 +109,16 @@ def _batches(
 
 def save_cmvn(path: Path, cmvn: Cmvn) -> None:
     """Write a CMVN in Kaldi's text form; reading it back gives the same float32 values."""
-    width = len(cmvn.shift)
-    shift, scale = (" ".join(f"{value:.9g}" for value in values) for values in (cmvn.shift, cmvn.scale))
-    lines = (
-        "<Nnet>",
-        f"<Splice> {width} {width}",
-        "[ 0 ]",
-        f"<AddShift> {width} {width}",
-        f"<LearnRateCoef> 0 [ {shift} ]",
-        f"<Rescale> {width} {width}",
-        f"<LearnRateCoef> 0 [ {scale} ]",
-        "</Nnet>",
-    )
-    replace_text(Path(path), "\n".join(lines) + "\n")
+    widths = f"{len(cmvn.shift)} {len(cmvn.shift)}"
+    text = f"<Nnet>\n<Splice> {widths}\n[ 0 ]\n"
+    for name, values_i in (("<AddShift>", cmvn.shift), ("<Rescale>", cmvn.scale)):
+        numbers = " ".join(f"{value:.9g}" for value in values_i)  # nine digits identify a float32
+        text += f"{name} {widths}\n<LearnRateCoef> 0 [ {numbers} ]\n"
+    replace_text(Path(path), text + "</Nnet>\n")
 
 
 def load_cmvn(path: Path, read: Reader = read_bounded) -> Cmvn:
-    """Read a CMVN in Kaldi's text form: the components AddShift and Rescale; others may stand between them.
-
-    Args:
-        path: of the file.
-        read: as `asr.files.read_bounded`.
+    """Return the CMVN of a file in Kaldi's text form: its components AddShift and Rescale, whatever else it has.
 
     Raises:
         UserError: naming the file, and the line of what is missing, malformed, not finite or of the wrong number.
@@ -151,8 +140,8 @@ def _read_component(path: Path, words: list[tuple[str, int]], name: str) -> np.n
     """Return float32[i], the values between the brackets of a component `name out in … [ values ]`."""
     places = [place for place, (word, _) in enumerate(words) if word == name]
     if len(places) != 1:
-        found = "none" if not places else f"{len(places)}, the last in line {words[places[-1]][1]}"
-        raise UserError(f"{path}: expected one component {name} of Kaldi's text form (am.mvn), found {found}")
+        last = f"{len(places)}, the last in line {words[places[-1]][1]}" if places else "none"
+        raise UserError(f"{path}: expected one component {name} of Kaldi's text form (am.mvn), found {last}")
     line, rest = words[places[0]][1], words[places[0] + 1 :]
     end = next((k for k, (word, _) in enumerate(rest) if word == "]"), None)
     start = next((k for k, (word, _) in enumerate(rest[:end]) if word == "["), None)
@@ -172,6 +161,6 @@ def _read_number(path: Path, word: str, line: int) -> float:
         value = float(word)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or abs(value) > MAX_VALUE:
+    if not abs(value) <= MAX_VALUE:  # NaN as well
         raise UserError(f"{path}, line {line}: expected a finite number, found {shown(word)}")
     return value

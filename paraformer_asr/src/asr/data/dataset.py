@@ -1,4 +1,4 @@
-"""The interface of a data set: random access to named utterances, and what is known of them without decoding."""
+"""The interface of a data set: random access to named utterances, whose texts and lengths need no decoding."""
 
 import abc
 import dataclasses

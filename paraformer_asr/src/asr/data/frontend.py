@@ -51,12 +51,11 @@ TrainFrontend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax
 def make_frontend(features: FeaturesConfig, cmvn: Cmvn | None) -> Frontend:
     """Return `frontend(wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`: filterbank, stacking, CMVN.
 
-    The returned function takes float32[b, n] in −1…1 and int32[b], and returns float32[b, t, i], 0 behind each
-    utterance's end, and int32[b]. An utterance shorter than one window has length 0; t is at least 1. Padding
-    changes no feature.
+    The returned function maps float32[b, n] in −1…1 and int32[b] to float32[b, t, i], 0 behind each utterance's end,
+    and int32[b]. An utterance shorter than one window has length 0; t is at least 1. Padding changes no feature.
 
     Args:
-        features: settings of the filterbank and the stacking; `cmvn` and `cmvn_file` are not looked at.
+        features: settings of the filterbank and the stacking; `cmvn` and `cmvn_file` are ignored.
         cmvn: normalisation, or None for raw log energies.
 
     Raises:
@@ -66,6 +65,7 @@ def make_frontend(features: FeaturesConfig, cmvn: Cmvn | None) -> Frontend:
 
     def frontend(wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
         mel_btm, mel_lengths_b = filterbank(features, wave_bn, wave_lengths_b)
+        # Low frame rate: lfr_m neighbouring frames side by side, every lfr_n frames (60 ms by default).
         x_bti, lengths_b = stack_frames(mel_btm, mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         return normalise(x_bti, lengths_b, cmvn), lengths_b
 
@@ -92,6 +92,7 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
         normalised_bti = normalise(x_bti, lengths_b, cmvn)
         if not (data.augment.num_mel_masks or data.augment.num_time_masks):
             return normalised_bti, lengths_b
+        # Masks are drawn over mel frames and stacked as the frames are: they hide the same sound in every copy of it.
         hidden_bt, hidden_bm = hide(mask_key, mel_lengths_b, mel_btm.shape[1])
         hidden_btj, _ = stack_frames(hidden_bt[..., None], mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         hidden_bti = (hidden_btj[..., None] | hidden_bm[:, None, None, :]).reshape(x_bti.shape)
@@ -103,12 +104,11 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
 
 
 def make_augment(data: DataConfig, features: FeaturesConfig) -> tuple[Callable, Callable]:
-    """Return the two random changes of a training batch, pure functions of their key.
+    """Return (augment_wave, hide), the two random changes of a training batch, pure functions of their key.
 
-    Returns:
-        augment_wave: `(key, wave_bn, wave_lengths_b) → wave_bn`: level, noise and dither.
-        hide: `(key, mel_lengths_b, num_frames) → (bool[b, num_frames], bool[b, m])`, the mel frames and the filters
-            that SpecAugment hides.
+    `augment_wave(key, wave_bn, wave_lengths_b) → wave_bn` changes level and adds noise and dither.
+    `hide(key, mel_lengths_b, num_frames) → (bool[b, num_frames], bool[b, m])` draws the mel frames and the filters
+    that SpecAugment hides.
     """
     augment = data.augment
 
@@ -118,6 +118,7 @@ def make_augment(data: DataConfig, features: FeaturesConfig) -> tuple[Callable, 
             wave_bn = random_gain(gain_key, wave_bn, largest_db=augment.gain_db)
         if not (augment.noise_probability or features.dither):
             return wave_bn
+        # Noise and dither are independent, so their variances add and one draw serves both.
         variance_b = noise_variance(std_key, wave_bn, wave_lengths_b, augment) + (features.dither / FULL_SCALE) ** 2
         return add_noise(noise_key, wave_bn, wave_lengths_b, jnp.sqrt(variance_b))
 
@@ -138,10 +139,10 @@ def make_augment(data: DataConfig, features: FeaturesConfig) -> tuple[Callable, 
 
 
 def num_feature_frames(num_samples, features: FeaturesConfig):
-    """Return how many stacked frames an utterance has: ceil(mel frames / lfr_n), 0 if it is shorter than a window.
+    """Return the number of stacked frames of an utterance: ceil(mel frames / lfr_n), 0 if shorter than a window.
 
     Args:
-        num_samples: length in samples at `features.sample_rate_hz`: int, or an array of integers of any shape.
+        num_samples: length at `features.sample_rate_hz`: int, or an array of integers of any shape.
         features: settings of the filterbank and the stacking.
     """
     window_length = frame_samples(features.sample_rate_hz, features.frame_length_ms)
@@ -196,12 +197,12 @@ def valid_places(lengths_b: jax.Array, num_places: int) -> jax.Array:
 
 
 def mean_over_time(x_bti: jax.Array, lengths_b: jax.Array) -> jax.Array:
-    """Return float32[b, 1, i], the mean of each feature over an utterance's frames; what lies behind must be 0."""
+    """Return float32[b, 1, i], the mean of each feature over an utterance's frames; `x` is 0 behind its end."""
     return x_bti.sum(axis=1, keepdims=True) / jnp.maximum(lengths_b, 1)[:, None, None].astype(x_bti.dtype)
 
 
 def random_gain(key: jax.Array, wave_bn: jax.Array, *, largest_db: float) -> jax.Array:
-    """Return each utterance louder or softer by a level drawn evenly from ±`largest_db`; nothing is clipped."""
+    """Return each utterance louder or softer by a level drawn uniformly from ±`largest_db`; nothing is clipped."""
     chex.assert_rank(wave_bn, 2)
     gain_db_b = jax.random.uniform(key, wave_bn.shape[:1], minval=-largest_db, maxval=largest_db)
     return wave_bn * jnp.exp(gain_db_b * (math.log(10) / 20))[:, None]
@@ -210,8 +211,8 @@ def random_gain(key: jax.Array, wave_bn: jax.Array, *, largest_db: float) -> jax
 def noise_variance(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, augment: AugmentConfig) -> jax.Array:
     """Return float32[b], the power of the white noise for each utterance: power of the sound / 10^(snr / 10), or 0.
 
-    With `augment.noise_probability` an utterance gets noise, its signal-to-noise ratio being drawn evenly from
-    `augment.noise_snr_db`. The power of the sound is its mean square over the utterance's own samples.
+    An utterance gets noise with probability `augment.noise_probability`, at a signal-to-noise ratio drawn uniformly
+    from `augment.noise_snr_db`. The power of the sound is its mean square over the utterance's own samples.
     """
     use_key, snr_key = jax.random.split(key)
     low_db, high_db = augment.noise_snr_db
@@ -223,10 +224,7 @@ def noise_variance(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array
 
 
 def add_noise(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, std_b: jax.Array) -> jax.Array:
-    """Return the sound with white Gaussian noise of a standard deviation for each utterance.
-
-    The samples behind an utterance's end stay as they are.
-    """
+    """Return the sound plus white Gaussian noise of standard deviation `std_b`, up to each utterance's end."""
     chex.assert_rank([wave_bn, wave_lengths_b, std_b], [2, 1, 1])
     noise_bn = std_b[:, None] * jax.random.normal(key, wave_bn.shape, wave_bn.dtype)
     return wave_bn + jnp.where(valid_places(wave_lengths_b, wave_bn.shape[1]), noise_bn, 0.0)

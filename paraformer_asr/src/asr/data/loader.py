@@ -22,16 +22,16 @@ Share = tuple[int, int]
 """(i, n): the rows of a batch that process i of n reads, the i-th part of n equal ones. All of them: (0, 1)."""
 
 TOLERANCE_S = 0.05
-"""A sound may be so much longer than stated."""
+"""Most seconds that a sound may be longer than stated."""
 
 Batch = dict[str, np.ndarray]
 """wave: float32[b, n] in −1…1, 0 behind the end; wave_lengths: int32[b]; tokens: int32[b, u], 0 behind the end, with
-the end of sentence where the model has one; token_lengths: int32[b]; index: int32[b], −1 = filled up. Of several
-processes each has its share of the rows, but the index of them all."""
+the end of sentence where the model has one; token_lengths: int32[b]; index: int32[b], −1 = a padding row. Each of
+several processes has its share of the rows, but the index of all rows."""
 
 
 class TrainLoader:
-    """The batches of a whole run, in an order and with playing speeds that are drawn anew for each epoch.
+    """The batches of a whole run; each epoch draws its own order and playing speeds.
 
     Utterances outside `data.min_seconds` … `data.max_seconds` are left out, and their number is logged.
 
@@ -49,14 +49,14 @@ class TrainLoader:
         num_devices: int = 1,
         share: Share = (0, 1),
     ):
-        """Make the plan; no sound is read yet.
+        """Plan all batches; no sound is read yet.
 
         Args:
             dataset: the training split.
             tokenizer: of the model.
             config: `seed`, and the settings of the data, the batches and the end of sentence.
-            num_devices: devices of all processes, that a batch is spread over.
-            share: the rows of each batch that are read.
+            num_devices: devices of all processes, which share a batch.
+            share: the rows of each batch that this process reads.
 
         Raises:
             UserError: no utterance has an admitted length.
@@ -65,6 +65,7 @@ class TrainLoader:
         self.kept = select_lengths(durations_u, config.data)
         self._rows = _Rows(dataset, tokenizer, config, share)
         lengths_u = self._rows.lengths_u[self.kept]
+        # Fewer frames than tokens: probably not the text that is spoken, and CTC has no alignment for it.
         crowded = find_crowded(durations_u[self.kept], lengths_u, config.features)
         if len(crowded):
             log.warning(
@@ -84,7 +85,7 @@ class TrainLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of the first epoch; that of others differs a little where speeds are drawn."""
+        """Batches of the first epoch; drawn speeds change the number a little from epoch to epoch."""
         return int(self.epoch_starts[1])
 
     @property
@@ -93,11 +94,7 @@ class TrainLoader:
         return int(self.epoch_starts[-1])
 
     def locate(self, step: int) -> tuple[int, int]:
-        """Return (epoch, number of the batch in it) of a step, all counted from 0.
-
-        Raises:
-            IndexError: the run has no such step.
-        """
+        """Return (epoch, number of the batch in it) of a step, all counted from 0; IndexError beyond the run."""
         if not 0 <= step < self.num_steps:
             raise IndexError(f"the run has {self.num_steps} steps, asked for step {step}")
         epoch = int(np.searchsorted(self.epoch_starts, step, side="right")) - 1
@@ -113,6 +110,7 @@ class TrainLoader:
         Raises:
             UserError: at the batch whose sound cannot be read, naming the file.
         """
+        # Batches are indexed by step, so a resumed run starts here without reading what came before.
         steps = grain.MapDataset.range(self.num_steps)
         return read_ahead(steps.map(lambda step: self.batch_at(int(step))), self._config, start_step)
 
@@ -122,6 +120,7 @@ class EvalLoader:
 
     Attributes:
         plan: which utterance comes where.
+        num_batches: of the split.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class EvalLoader:
         num_devices: int = 1,
         share: Share = (0, 1),
     ):
-        """Make the plan; no sound is read yet. Arguments as of `TrainLoader`; the data set has an utterance."""
+        """Plan all batches of a data set that is not empty; no sound is read yet. Arguments as of `TrainLoader`."""
         self._rows, self._config = _Rows(dataset, tokenizer, config, share), config.data
         self.plan = BatchPlan(
             dataset.durations_s(),
@@ -151,11 +150,7 @@ class EvalLoader:
         return self.plan.shapes
 
     def iterate(self) -> Iterator[Batch]:
-        """Yield the batches, from short to long utterances.
-
-        Raises:
-            UserError: at the batch whose sound cannot be read, naming the file.
-        """
+        """Yield the batches, from short to long utterances; errors as in `TrainLoader.iterate`."""
         numbers = grain.MapDataset.range(self.num_batches)
         return read_ahead(numbers.map(lambda m: self._rows.load(self.plan.batch(0, int(m)))), self._config, 0)
 
@@ -167,7 +162,7 @@ def plan_training(durations_u: np.ndarray, lengths_u: np.ndarray, config: Config
         durations_u: float64[u], seconds of each utterance that takes part.
         lengths_u: int[u], its tokens, the end of sentence counted.
         config: `seed`, `data` and `training`.
-        num_devices: that a batch is spread over.
+        num_devices: devices that share a batch.
     """
     return BatchPlan(
         durations_u,
@@ -201,10 +196,7 @@ def select_lengths(durations_u: np.ndarray, config: DataConfig) -> np.ndarray:
 
 
 def find_crowded(durations_u: np.ndarray, lengths_u: np.ndarray, features: FeaturesConfig) -> np.ndarray:
-    """Return int64[found], the utterances with more tokens than frames.
-
-    Such a text is hardly said in that time, and no CTC alignment of it exists.
-    """
+    """Return int64[crowded], the utterances with more tokens than frames, which have no CTC alignment."""
     samples_u = (durations_u * features.sample_rate_hz).astype(np.int64)
     return np.flatnonzero(lengths_u > num_feature_frames(samples_u, features))
 
@@ -215,11 +207,10 @@ class _Rows:
     def __init__(self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, share: Share = (0, 1)):
         self._dataset, self._rate_hz, self._share = dataset, config.features.sample_rate_hz, share
         self._durations_u = dataset.durations_s()
+        # The predictor may learn to count one token more than the text has, the end of sentence.
         end = [END_ID] if config.model.predictor.append_eos else []
-        tokens, ends = (
-            array("i"),
-            array("q", [0]),
-        )  # one row of all: an array for each utterance costs more than it holds
+        # One array for all texts: an array for each utterance costs more memory than it holds.
+        tokens, ends = array("i"), array("q", [0])
         for text in dataset.texts():
             tokens.extend(tokenizer.encode(text) + end)
             ends.append(len(tokens))
@@ -227,7 +218,7 @@ class _Rows:
         self.lengths_u = np.diff(self._ends)
 
     def load(self, planned: PlannedBatch, kept: np.ndarray | None = None) -> Batch:
-        """Return a batch; `kept` says which utterance of the data set each one of the plan is."""
+        """Return a batch; `kept` maps the plan's utterances to those of the data set."""
         shape, (number, processes) = planned.shape, self._share
         num_rows = shape.batch_size // processes
         real_b = planned.index_b >= 0
@@ -239,6 +230,7 @@ class _Rows:
             "token_lengths": np.zeros(num_rows, np.int32),
             "index": index_b.astype(np.int32),
         }
+        # Each process decodes only its own rows.
         first = number * num_rows
         for row in np.flatnonzero(real_b[first : first + num_rows]):
             index = int(index_b[first + row])

@@ -4,8 +4,8 @@ With a folder for the results, of `talk.wav` comes `talk.txt` (or `.json`, `.srt
 folder are kept. Where a name is taken by an earlier file, the later one becomes `talk_2`, and a name that would lead
 out of the folder or steer a terminal becomes a safe one. A file appears when it is complete.
 
-In a folder a file is a sound if its first bytes or its suffix say so (`asr.data.sounds.kinds`): also one of a kind that
-is not read, to be named. Other files, hidden ones (`._talk.wav`) and what lies in `__MACOSX` are passed over.
+In a folder a file is a sound if its first bytes or its suffix say so (`asr.data.sounds.header`): also one of a kind
+that is not read, to be named. Other files, hidden ones (`._talk.wav`) and what lies in `__MACOSX` are passed over.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from asr.data.sounds.audio import WHOLE, Span
-from asr.data.sounds.kinds import is_sound
+from asr.data.sounds.header import is_sound
 from asr.errors import UserError
 from asr.file_names import check_inside, name_key, safe_path
 from asr.files import writing_aside

@@ -1,9 +1,9 @@
 """Reads sound files: decoded in blocks, bounded, resampled, one channel; every failure names the file.
 
-A sample is float32 with full scale −1…1, whatever the file holds: 8-bit samples are (x − 128) / 128, 16-bit x / 2¹⁵,
-24-bit x / 2²³, 32-bit x / 2³¹; floating-point samples are taken as they are, even above full scale. Channels are
-averaged, or one is chosen (`asr.data.sounds.channels`). A constant offset is kept, and removed frame by frame in the
-filterbank. After resampling, the peaks of a clipped sound may lie a little above 1.
+A sample is float32 with full scale −1…1: 8-bit samples become (x − 128) / 128, 16-bit x / 2¹⁵, 24-bit x / 2²³,
+32-bit x / 2³¹; floating-point samples stay as they are, even above full scale. Channels are averaged, or one is chosen
+(`asr.data.sounds.channels`). A constant offset is kept; the filterbank removes it frame by frame. Resampling may lift
+the peaks of a clipped sound a little above 1.
 
 Letters: n samples.
 """
@@ -20,25 +20,27 @@ import soxr
 
 from asr.data.codec_noise import codecs_silenced
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
-from asr.data.sounds.header import check_header, claimed_samples, describe_file, find_cut
-from asr.data.sounds.kinds import advice
+from asr.data.sounds.header import advice, check_header, claimed_samples, describe_file, find_cut
 from asr.errors import UserError
 from asr.files import open_file
 
 BLOCK_SAMPLES = 1 << 16
-"""Samples, all channels counted, decoded at once; no header makes us allocate more."""
+"""Samples decoded at once, over all channels, whatever the header claims."""
 
 MAX_SAMPLES = 1 << 30
-"""Decoded for one array, all channels counted, and as many in the array: an hour of six channels at 48 kHz. Silence is
-packed a thousandfold, so that neither the size of a file nor its seconds bound the work."""
+"""Most samples decoded for one array, over all channels, and in the array: an hour of six channels at 48 kHz. Silence
+compresses a thousandfold, so neither the size of a file nor its seconds bound the work."""
 
 MAX_PEAK = 64.0
-"""Largest magnitude of a floating-point sample. Full scale is 1; a mix may pass it, but not by 36 dB."""
+"""Largest magnitude accepted of a floating-point sample. A mix may exceed full scale, which is 1, but not by 36 dB."""
 
 MP3_FRAME = 1152
-"""Samples by which the length in the header of an MP3 file may be wrong."""
+"""Error of the length in the header of an MP3 file, in samples."""
 
 DEFAULT_MAX_SECONDS = 3600.0
+
+END_TOLERANCE_S = 0.05
+"""Most seconds that a part may be stated to end after the end of its file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +57,6 @@ class Span:
 
 
 WHOLE = Span()
-END_TOLERANCE_S = 0.05
-"""A part may be stated to end so much behind the end of its file."""
 
 
 def read_audio(
@@ -68,12 +68,11 @@ def read_audio(
         path: a sound file.
         sample_rate_hz: rate of the result.
         max_seconds: longer files are refused.
-        channel: which one of several, from 1; 0: their mean, or with a warning the loudest where they cancel.
+        channel: which one of several, from 1; 0: their mean, or with a warning the loudest if they cancel each other.
 
     Raises:
-        UserError: naming the file: missing, a folder, not readable, no sound, without samples, longer than
-            `max_seconds` or `MAX_SAMPLES`, damaged, cut off, its header forged, or samples that are NaN, infinite or
-            above 10⁶.
+        UserError: naming a file that is not a sound, is empty, damaged, cut off or longer than `max_seconds` or
+            `MAX_SAMPLES`, has a forged header, or samples above `MAX_PEAK`, infinite or NaN.
     """
     with _open(Path(path)) as sound:
         num_samples = claimed_samples(sound) or 0
@@ -92,10 +91,10 @@ def read_audio(
 def iterate_audio(
     path: Path, sample_rate_hz: int, block_seconds: float = 30.0, channel: int = 0, span: Span = WHOLE
 ) -> Iterator[np.ndarray]:
-    """Yield the sound of a file of any length, block by block; put together they are what `read_audio` returns.
+    """Yield float32[n], the sound of a file of any length in blocks that make up what `read_audio` returns.
 
-    Memory is that of one block. A damaged file is noticed where the damage is, after the blocks before it. Several
-    channels are decoded twice, the first time to see whether they cancel.
+    Memory is that of one block. Damage raises an error where it is, after the blocks before it. Several channels are
+    decoded twice, the first time to see whether they cancel each other.
 
     Args:
         path: a sound file.
@@ -104,11 +103,8 @@ def iterate_audio(
         channel: as in `read_audio`.
         span: the part to read.
 
-    Yields:
-        float32[n], one channel, full scale −1…1.
-
     Raises:
-        UserError: as `read_audio`, at the first block or a later one; or a span that lies beyond the end.
+        UserError: as `read_audio`, at the first block or a later one; or a span beyond the end of the file.
     """
     mixing = _choose_mixing(Path(path), channel, span)
     block_samples = max(round(block_seconds * sample_rate_hz), 1)
@@ -126,15 +122,14 @@ def iterate_audio(
 
 
 def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
-    """Return the length of a file in seconds by its header, nothing being decoded.
+    """Return the length of a file in seconds by its header; nothing is decoded.
 
     Args:
         path: a sound file.
-        unknown: returned where the header does not say it (a FLAC file that was written into a pipe).
+        unknown: returned if the header does not state the length (a FLAC file that was written into a pipe).
 
     Raises:
-        UserError: naming a file that is missing, no sound, without samples, cut off (WAV and Ogg), or whose header
-            claims more than the file can hold.
+        UserError: naming a file that is not a sound, is empty, is cut off (WAV and Ogg), or claims more than it holds.
     """
     with _open(Path(path)) as sound:
         num_samples = claimed_samples(sound)
@@ -156,17 +151,17 @@ def change_speed(wave_n: np.ndarray, speed: float, sample_rate_hz: int) -> np.nd
     """
     if speed == 1.0:
         return wave_n
-    # At exactly a half soxr rounds up, and round() to the even number.
+    # soxr rounds a length of exactly x.5 up, round() to the even number.
     return soxr.resample(wave_n, sample_rate_hz * speed, sample_rate_hz)[: changed_length(len(wave_n), speed)]
 
 
 def changed_length(num_samples: int, speed: float) -> int:
-    """Return the number of samples that `change_speed` makes of `num_samples`: num_samples / speed, rounded."""
+    """Return the length that `change_speed` returns for `num_samples`: num_samples / speed, rounded."""
     return num_samples if speed == 1.0 else round(num_samples / speed)
 
 
 class _Sequential(soundfile.SoundFile):
-    """A sound file that is read from front to back only: seeking after each read fails where a header is wrong."""
+    """A sound file that is read front to back: seeking after each read would fail if the header is wrong."""
 
     def seekable(self) -> bool:
         return False
@@ -179,11 +174,7 @@ class _Sequential(soundfile.SoundFile):
 def _open(path: Path) -> _Sequential:
     """Return an opened sound file whose header has been checked."""
     try:
-        if path.is_dir():
-            raise UserError(f"{path}: a folder, expected a sound file")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: expected a sound file, found a pipe or a device")
-        open_file(path).close()
+        open_file(path).close()  # refuses folders, pipes and devices
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -203,7 +194,7 @@ def _open(path: Path) -> _Sequential:
 
 
 def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample_rate_hz: int) -> None:
-    """Refuse so many samples of a channel if decoding them, or the array that they become, is beyond `MAX_SAMPLES`."""
+    """Refuse samples of a channel that exceed `MAX_SAMPLES`, decoded over all channels or resampled into one."""
     if num_samples * max(sound.channels, sample_rate_hz / sound.samplerate) > MAX_SAMPLES:
         raise UserError(
             f"{path}: {num_samples / sound.samplerate:.0f} s and more of {sound.channels} channels at "
@@ -214,7 +205,7 @@ def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample
 def _decoded(
     path: Path, sound: soundfile.SoundFile, sample_rate_hz: int, max_seconds: float | None, span: Span
 ) -> Iterator[np.ndarray]:
-    """Yield float32[n, c], the checked blocks of an opened file; at its end compare with the header."""
+    """Yield float32[n, c], the checked blocks of an opened file; at its end compare their length with the header."""
     num_decoded, claimed = _seek(path, sound, span.start_s), claimed_samples(sound)
     stop = math.inf if span.duration_s is None else num_decoded + round(span.duration_s * sound.samplerate)
     while num_decoded < stop:
@@ -245,7 +236,7 @@ def _decoded(
 
 
 def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:
-    """Go to a place of an opened file; return its sample."""
+    """Go to a time in an opened file; return its sample."""
     start, claimed = round(start_s * sound.samplerate), claimed_samples(sound)
     if not start:
         return 0
@@ -262,20 +253,18 @@ def _beyond(path: Path, place_s: float, end_s: float) -> UserError:
 
 
 def _check_samples(path: Path, block_nc: np.ndarray, start_s: float, rate_hz: int) -> None:
-    """Refuse samples that are no numbers, or of another scale than −1…1."""
+    """Refuse samples that are not finite, or on a different scale than −1…1."""
     bad_n = ~(np.abs(block_nc) <= MAX_PEAK).all(axis=1)
     if bad_n.any():
         place = int(bad_n.argmax())
         value = next(v for v in block_nc[place] if not abs(v) <= MAX_PEAK)
-        scale = "; if they are 16-bit numbers written as floats, divide them by 32768"
-        raise UserError(
-            f"{path}: expected samples in −1…1, found {value:g} at {start_s + place / rate_hz:.3f} s"
-            f"{scale if abs(value) <= 32768 else ''}"
-        )
+        remedy = "; if they are 16-bit numbers written as floats, divide them by 32768" if abs(value) <= 32768 else ""
+        time_s = start_s + place / rate_hz
+        raise UserError(f"{path}: expected samples in −1…1, found {value:g} at {time_s:.3f} s{remedy}")
 
 
 def _choose_mixing(path: Path, channel: int, span: Span) -> Mixing:
-    """Return how the channels of a file become one; what is wrong with the file is left to its reader."""
+    """Return how the channels of a file become one; errors of the file are left to its reader."""
     mixing = Mixing(channel)
     try:
         with _open(path) as sound:

@@ -1,41 +1,86 @@
-"""What can be said of a sound file before it is decoded: whether it is one, and whether its end is there.
+"""What a sound file is, by its first bytes and its header: whether it can be decoded, and what to do if not.
 
 Decoders pass over a missing end in silence: a WAV or Ogg file that was cut off while copying just sounds shorter.
 """
 
+import re
+import shlex
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 
-from asr.data.sounds.kinds import READABLE, advice, is_text, read_start, sound_kind
 from asr.errors import UserError
 from asr.files import open_file
+from asr.untrusted import escaped
 
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
-"""What is read, whatever the suffix says. The decoder knows many more formats, some of them rarely tested."""
+"""Formats that are read, whatever the suffix is. The decoder knows many more, some of them rarely tested."""
 
 MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 1000, 384_000, 64
 
 MAX_SAMPLES_PER_SECOND = 3_072_000
-"""All channels counted: 64 at 48 kHz, or 8 at 384 kHz. A second of sound costs no more than that."""
+"""Most samples in a second over all channels: 64 channels at 48 kHz, or 8 at 384 kHz."""
 
 MAX_SAMPLES_PER_BYTE = 8192
-"""No format packs a channel closer: a FLAC frame of up to 65,535 equal samples takes at least 11 bytes."""
+"""Densest compression possible: a FLAC frame of up to 65,535 equal samples takes at least 11 bytes."""
 
 OGG_PAGE_MAX = 27 + 255 + 255 * 255
 """Bytes of the longest Ogg page."""
 
 STREAMED = 0x7FFF0000
-"""WAV writers into a pipe do not know the length, and put something from here up to 2³² − 1."""
+"""WAV writers into a pipe do not know the length, and write a number from this one to 2³² − 1."""
+
+SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+"""Suffixes of the kinds that are read."""
+
+OTHER_SUFFIXES = (
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".avi", ".awb", ".caf", ".dsf",
+    ".flv", ".gsm", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp4", ".mpc", ".nist", ".ra", ".shn",
+    ".silk", ".snd", ".sph", ".spx", ".tta", ".voc", ".w64", ".weba", ".webm", ".wma", ".wmv", ".wv",
+)  # fmt: skip
+"""Suffixes of kinds that are not read."""
+
+HEADERLESS_SUFFIXES = (".alaw", ".g711", ".g722", ".pcm", ".raw", ".slin", ".sln", ".ulaw", ".vox")
+"""Suffixes of samples without a header: the file does not state their format."""
+
+READABLE = frozenset({"WAV", "FLAC", "OGG", "MP3"})
+
+_STARTS = (
+    (rb"RIFF....AVI ", "AVI video"),
+    (rb"(RIFF|RF64)....WAVE", "WAV"),
+    (rb"fLaC", "FLAC"),
+    (rb"OggS", "OGG"),
+    (rb"ID3|\xff[\xfb\xfa\xf3\xf2\xe3\xe2]", "MP3"),
+    (rb"FORM....AIF[FC]", "AIFF"),
+    (rb"FORM....(8SVX|16SV)", "IFF SVX"),
+    (rb"\.snd|dns\.", "AU"),
+    (rb"caff", "CAF"),
+    (rb"NIST_1A", "NIST SPHERE"),
+    (rb"riff\x2e\x91\xcf\x11", "W64"),
+    (rb"....ftyp", "MPEG-4 (as .m4a and .mp4)"),
+    (rb"\x1aE\xdf\xa3", "Matroska (as .webm and .mkv)"),
+    (rb"0&\xb2u\x8ef\xcf\x11", "ASF (as .wma)"),
+    (rb"\xff[\xf1\xf9\xf0\xf8]", "AAC"),
+    (rb"\xff[\xfd\xfc\xf5\xf4]", "MPEG layer 2"),
+    (rb"#!AMR", "AMR"),
+    (rb"\x02?#!SILK", "SILK"),
+    (rb"wvpk", "WavPack"),
+    (rb"MAC ", "Monkey's Audio"),
+    (rb"Creative Voice File", "VOC"),
+    (rb"\.RMF|\.ra\xfd", "RealMedia"),
+    (rb"FLV\x01", "Flash video"),
+    (rb"DSD |FRM8", "DSD"),
+    (rb"TTA[12]", "TTA"),
+    (rb"ajkg", "Shorten"),
+    (rb"\x0bw", "AC-3"),
+)
+_PATTERNS = tuple((re.compile(start, re.DOTALL), kind) for start, kind in _STARTS)
 
 
 def check_header(path: Path, sound: soundfile.SoundFile) -> None:
-    """Refuse what is not to be decoded.
-
-    Raises:
-        UserError: naming the file and what its header says.
-    """
+    """Raise a UserError that names the file and what is wrong with its header, if anything is."""
     if sound.format not in FORMATS:
         raise UserError(f"{path}: sound of the kind {sound.format}; expected WAV, FLAC, OGG or MP3{advice(path)}")
     if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ or sound.channels > MAX_CHANNELS:
@@ -44,10 +89,9 @@ def check_header(path: Path, sound: soundfile.SoundFile) -> None:
             f"found {sound.samplerate} Hz and {sound.channels}"
         )
     if sound.samplerate * sound.channels > MAX_SAMPLES_PER_SECOND:
-        found = f"{sound.channels} channels at {sound.samplerate} Hz"
-        raise UserError(f"{path}: {found}, expected at most {MAX_SAMPLES_PER_SECOND} samples in a second")
-    cut = find_cut(path)
-    if cut:
+        rate = f"{sound.channels} channels at {sound.samplerate} Hz"
+        raise UserError(f"{path}: {rate}, expected at most {MAX_SAMPLES_PER_SECOND} samples in a second")
+    if cut := find_cut(path):
         raise UserError(f"{path}: cut off: {cut}")
     num_samples, num_bytes = claimed_samples(sound), path.stat().st_size
     if num_samples == 0:
@@ -57,24 +101,62 @@ def check_header(path: Path, sound: soundfile.SoundFile) -> None:
 
 
 def claimed_samples(sound: soundfile.SoundFile) -> int | None:
-    """Return the samples of a channel by the header; None where the writer did not know their number."""
+    """Return the samples of a channel by the header; None if its writer did not know their number."""
     return sound.frames if sound.frames < 1 << 62 else None
 
 
+def sound_kind(start: bytes) -> str:
+    """Return the kind of sound that the first bytes of a file belong to, "" if none is known."""
+    return next((kind for pattern, kind in _PATTERNS if pattern.match(start)), "")
+
+
 def describe_file(path: Path) -> str:
-    """Return what a file that is no sound looks like, for a message."""
-    start = read_start(path)
+    """Return what a file that is not a sound looks like, for a message."""
+    start = _read_start(path)
     if not start:
         return "an empty file"
-    if is_text(start):
+    if _is_text(start):
         return f"a text that begins with {start[:24].decode()!r}"
-    if kind := sound_kind(path):
+    if kind := sound_kind(start):
         return f"{'damaged ' if kind in READABLE else ''}sound of the kind {kind}"
     return f"no sound that can be read, its first bytes are {start[:8].hex(' ')}"
 
 
+def is_sound(path: Path) -> bool:
+    """Return whether a file in a folder counts as a sound, by its suffix or its first bytes.
+
+    A sound of a kind that is not read counts too, so that a message names it; so does one that cannot be opened.
+    """
+    if path.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES, *HEADERLESS_SUFFIXES):
+        return True
+    try:
+        return bool(sound_kind(_read_start(path)))
+    except OSError:
+        return not path.suffix
+
+
+def advice(path: Path) -> str:
+    """Return the end of a message: the command that converts a sound of another kind, "" for other files."""
+    try:
+        start = _read_start(path)
+    except OSError:
+        return ""
+    kind = sound_kind(start)
+    if not kind and _is_text(start):
+        return ""
+    suffix = path.suffix.lower()
+    headerless = not kind and suffix in HEADERLESS_SUFFIXES
+    if kind in READABLE or not (kind or headerless or suffix in OTHER_SUFFIXES):
+        return ""
+    source, target = (escaped(shlex.quote(str(p))) for p in (path, path.with_suffix(".flac")))
+    if headerless:
+        command = f"ffmpeg -f s16le -ar 16000 -ac 1 -i {source} {target}"
+        return f"; samples without a header: say how they were written, as in {command}"
+    return f"; convert it: ffmpeg -i {source} -vn {target}"
+
+
 def find_cut(path: Path) -> str:
-    """Return how a WAV or Ogg file is seen to be cut off, "" where nothing shows it (or it is of another kind)."""
+    """Return what shows that a WAV or Ogg file is cut off, "" if nothing does or it is of another kind."""
     with open_file(path) as file:
         start = file.read(12)
         magic, kind = start[:4], start[8:]
@@ -86,8 +168,8 @@ def find_cut(path: Path) -> str:
     return ""
 
 
-def _find_cut_wav(file, size: int) -> str:
-    """Compare the length of the chunk `data` with what the file holds."""
+def _find_cut_wav(file: BinaryIO, size: int) -> str:
+    """Compare the length of the chunk `data` with the bytes that follow."""
     position, long_length = 12, None
     while position + 8 <= size:
         file.seek(position)
@@ -103,10 +185,19 @@ def _find_cut_wav(file, size: int) -> str:
     return "it ends before its samples begin"
 
 
-def _find_cut_ogg(file, size: int) -> str:
-    """Look whether the last page is complete."""
+def _find_cut_ogg(file: BinaryIO, size: int) -> str:
+    """Check that the last page is complete."""
     file.seek(max(size - OGG_PAGE_MAX, 0))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
     complete = len(page) >= 27 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
     return "" if complete else "its last page is not complete"
+
+
+def _read_start(path: Path) -> bytes:
+    with open_file(path) as file:
+        return file.read(64)
+
+
+def _is_text(start: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
