@@ -16,7 +16,7 @@ from PIL import Image
 
 from seg.cli import run_command
 from seg.data import build_dataset
-from seg.data.images.image_file import read_image
+from seg.data.image_file import read_image
 from seg.errors import UserError
 from seg.inference.attention_maps import attention_maps, token_grid
 from seg.inference.predictor import Predictor, load_predictor

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from seg.data.images.image_file import read_image, read_mask
+from seg.data.image_file import read_image, read_mask
 from seg.errors import UserError
 
 
@@ -89,5 +89,5 @@ def test_what_is_no_array_of_pixels_is_refused(tmp_path):
         with pytest.raises(UserError, match=rf"a.npy: .*{message}"):
             read_image(path, max_pixels=100_000_000)
     (tmp_path / "a.npz").write_bytes(b"no archive")
-    with pytest.raises(UserError, match="a.npz: damaged, or no array of numpy"):
+    with pytest.raises(UserError, match="a.npz: a damaged numpy array, or none"):
         read_image(tmp_path / "a.npz")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from seg.data.codec_noise import codecs_silenced
-from seg.data.images.image_file import read_image
+from seg.data.image_file import read_image
 from seg.errors import UserError
 
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from seg.data.images.image_file import SUFFIXES, read_image, read_mask
+from seg.data.image_file import read_image, read_mask
+from seg.data.images.image_kind import SUFFIXES
 from seg.errors import UserError
 
 LOSSLESS = ("png", "webp", "bmp", "tif", "tiff")
@@ -122,15 +123,15 @@ def test_the_limit_is_the_configs(picture, tmp_path):
 
 BAD = {
     "empty": (b"", "an empty file"),
-    "text": (b"hello, this is no image\n", "a text that begins with 'hello"),
+    "text": (b"hello, this is no image\n", "text that starts with 'hello"),
     "bytes": (bytes(range(128, 255)), "not an image, its first bytes are 80 81"),
     "gif": (b"GIF89a" + bytes(100), "a damaged GIF"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(100), "a HEIC image; convert it to PNG or JPEG"),
     "avif": (b"\0\0\0\x18ftypavif" + bytes(100), "an AVIF image; convert it"),
-    "mac": (b"\0\x05\x16\x07\0\2\0\0Mac OS X", "macOS keeps attributes of another one"),
+    "mac": (b"\0\x05\x16\x07\0\2\0\0Mac OS X", "a file of macOS attributes"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
     "page": (b"<!DOCTYPE html><html>", "a web page"),
-    "zeros": (bytes(1000), "a file of zero bytes"),
+    "zeros": (bytes(1000), "all zeros"),
     "dicom": (bytes(128) + b"DICM", "a DICOM file"),
 }
 

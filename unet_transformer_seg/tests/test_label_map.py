@@ -11,7 +11,7 @@ from PIL import Image
 from mask_folders import config_for, drawn, follow, suggested, with_palette, write_masks
 from seg.classes import load_class_table
 from seg.data import build_dataset
-from seg.data.images.image_file import read_mask
+from seg.data.image_file import read_mask
 from seg.data.masks.class_settings import build_label_map, mask_values, notes_on_classes
 from seg.data.masks.mask import mask_of_array
 from seg.errors import UserError

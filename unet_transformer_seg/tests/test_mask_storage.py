@@ -9,7 +9,7 @@ from PIL import Image
 
 from mask_folders import config_for, drawn, follow, suggested, with_palette, write_masks
 from seg.data import build_dataset
-from seg.data.images.image_file import read_image, read_mask
+from seg.data.image_file import read_image, read_mask
 from seg.data.inspection import find_warnings, inspect_split
 from seg.errors import UserError
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg.data.images import image_file
-from seg.data.images.image_file import read_image
+from seg.data import image_file
+from seg.data.image_file import read_image
 
 TURNS = {
     1: lambda a: a,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg.data.images.image_file import read_image, read_mask
+from seg.data.image_file import read_image, read_mask
 from seg.errors import UserError
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seg.config.reader import load_config, override_config
 from seg.data import build_dataset
-from seg.data.images.image_file import read_mask
+from seg.data.image_file import read_mask
 from seg.data.pairing.image_names import find_images
 from seg.data.pairing.pairs import find_pairs
 from seg.errors import UserError
@@ -260,7 +260,7 @@ def test_links_are_told_of_if_they_lead_nowhere_or_to_a_folder(tmp_path):
     search = find_pairs(config_of(tmp_path).data, "train", is_pool=True)
     assert any(f"{tmp_path}/images/c.png: no mask" in problem for problem in search.problems)
     assert any(f"{tmp_path}/images/more: a link to a folder" in remark for remark in search.remarks)
-    with pytest.raises(UserError, match=r"labels/b.png: a link to a file that is not there"):
+    with pytest.raises(UserError, match=r"labels/b.png: a broken link"):
         read_mask(search.pairs[1].mask)
 
 

@@ -6,7 +6,7 @@ from PIL import ImageFont
 
 from seg import pictures
 from seg.classes import default_palette, make_class_table
-from seg.data.images.image_file import read_image
+from seg.data.image_file import read_image
 from seg.pictures import (
     colour_mask,
     draw_comparison,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg.data.images.image_file import read_image, read_mask
+from seg.data.image_file import read_image, read_mask
 from seg.errors import UserError
 
 
@@ -62,7 +62,7 @@ def test_a_guess_names_the_largest_value_and_the_setting(picture, tmp_path, capl
     picture[0, 0] = 255
     Image.fromarray(picture.astype(np.uint16) * 2).save(tmp_path / "dark.tif")
     read_image(tmp_path / "dark.tif")
-    assert "dark.tif: its largest value is 510" in caplog.text
+    assert "dark.tif: uint16 values up to 510" in caplog.text
     black, white = re.search(r"set data.value_range=\[(\d+),(\d+)\]", caplog.text).groups()
     found, remarks = read(tmp_path / "dark.tif", (float(black), float(white)))  # followed
     np.testing.assert_array_equal(found, picture.astype(np.uint16) * 2 >> 8)
@@ -105,7 +105,7 @@ def test_colours_of_16_bits_in_tiff(bits, byte_order, picture, tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff(wide, byte_order, extra=[(274, 6)]))
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[0], np.rot90(picture, -1))
     (tmp_path / "a.tif").write_bytes(tiff(wide, byte_order, extra=[(284, 2)]))
-    with pytest.raises(UserError, match="a.tif: its 16-bit channels lie one behind the other"):
+    with pytest.raises(UserError, match="a.tif: its 16-bit channels are stored in planes"):
         read(tmp_path / "a.tif")
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from seg.classes import load_class_table
 from seg.config import DataConfig
-from seg.data.images.image_file import read_image
+from seg.data.image_file import read_image
 from seg.data.masks.class_settings import build_label_map
 from seg.errors import UserError
 from seg.inference.model_folder import load_origin

@@ -7,7 +7,7 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.images.image_file import read_image, read_mask
+from seg.data.image_file import read_image, read_mask
 from seg.data.images.remarks import Remark, Remarks
 from seg.data.masks.class_settings import build_label_map, notes_on_classes
 from seg.data.masks.label_map import LabelMap, Reading

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from seg.config import DataConfig
-from seg.data.images.image_file import read_largest_value
+from seg.data.image_file import read_largest_value
 from seg.data.images.value_range import AUTO, choose_bits
 from seg.data.pairing.splits import find_split
 from seg.errors import UserError

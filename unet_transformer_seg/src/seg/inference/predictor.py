@@ -20,7 +20,7 @@ from seg.config import Config
 from seg.config.reader import load_config
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
 from seg.data.fit import most_probable as most_probable_on_host
-from seg.data.images.input import ImageInput, read_input
+from seg.data.image_input import ImageInput, read_input
 from seg.data.images.remarks import Remarks
 from seg.data.masks.class_settings import mask_values
 from seg.errors import UserError

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from seg.classes import MaskValues
 from seg.config import DataConfig
-from seg.data.images.image_file import read_image
+from seg.data.image_file import read_image
 from seg.data.images.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all

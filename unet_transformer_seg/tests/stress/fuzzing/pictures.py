@@ -19,8 +19,9 @@ from PIL import Image
 
 from seg.classes import load_class_table
 from seg.config import DataConfig
+from seg.data.image_file import read_image, read_mask
 from seg.data.image_folder import ImageFolder
-from seg.data.images.image_file import SUFFIXES, read_image, read_mask
+from seg.data.images.image_kind import SUFFIXES
 from seg.data.masks.class_settings import build_label_map
 from seg.data.masks.mask import Mask
 from seg.data.pairing.pairs import find_pairs

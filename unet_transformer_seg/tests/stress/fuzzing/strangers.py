@@ -11,7 +11,8 @@ from fuzzing.pictures import make_images
 from fuzzing.settings import make_runs
 
 from seg.checkpoints.safetensors_file import read_safetensors
-from seg.data.images.image_file import SUFFIXES, read_image
+from seg.data.image_file import read_image
+from seg.data.images.image_kind import SUFFIXES
 from seg.errors import UserError
 from seg.file_names import name_key
 from seg.files import writing_aside

@@ -1,4 +1,4 @@
-"""Reads the arrays of numpy (.npy, .npz) as images and masks: bounded, and without running what is in them."""
+"""Reads numpy arrays (.npy, .npz) as images and masks: bounded, and without unpickling."""
 
 import os
 import zipfile
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from seg.classes import MAX_CLASSES
-from seg.data.images.pixel_limit import check_pixels
+from seg.config.parsing import MAX_INT
 from seg.errors import UserError
 
 SUFFIXES = (".npy", ".npz")
@@ -17,20 +17,36 @@ CHANNELS = (1, 3, 4)
 MAX_HEADER_BYTES = 10_000
 
 
+def check_pixels(path: Path, contents: str, pixels: int, max_pixels: int) -> None:
+    """Refuse more pixels than `data.max_pixels`, with the setting to add to the command.
+
+    Args:
+        path: of the file.
+        contents: start of the message, such as "an array [9, 9], more pixels".
+        pixels: in the file.
+        max_pixels: allowed.
+    """
+    if pixels > max_pixels:
+        remedy = f"if there is memory for it, add data.max_pixels={pixels} to the command"
+        if pixels > MAX_INT:
+            remedy = f"cut it into parts: no setting allows more than {MAX_INT}"
+        raise UserError(f"{path}: {contents} than data.max_pixels = {max_pixels}; {remedy}")
+
+
 def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = False) -> np.ndarray:
     """Return the array [h, w] or [h, w, c] of a file, c being 3 or 4.
 
-    Colours may come first or last; where both fit, last. Axes of length 1 before those are left out.
-    An .npz holds one array, or one called image or mask.
+    Channels may come first or last; if both fit, last. Leading axes of length 1 are dropped. An .npz holds one array,
+    or one called image or mask.
 
     Args:
-        path: for messages, and for its suffix.
+        path: of the file.
         file: open for reading.
-        max_pixels: refuses more before anything is read.
-        has_layers: c may be any number of classes; the shorter one of the outer axes is taken for it.
+        max_pixels: a larger array is refused before its values are read.
+        has_layers: c may be any number of classes; the shorter of the outer axes is taken for it.
 
     Raises:
-        UserError: another shape or kind of values, more pixels, or a damaged file.
+        UserError: another shape or dtype, too many pixels, or a damaged file.
     """
     if path.suffix.lower() == ".npy":
         return _read(path, file, os.fstat(file.fileno()).st_size, max_pixels, has_layers)
@@ -42,21 +58,21 @@ def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = F
 
 def _choose_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    wanted = [members[name] for name in ("image", "mask", "label") if name in members]
-    choice = wanted or list(members.values())
-    if len(choice) != 1:
+    named = [members[name] for name in ("image", "mask", "label") if name in members]
+    candidates = named or list(members.values())
+    if len(candidates) != 1:
         names = ", ".join(f"{name!r:.80}" for name in list(members)[:10])
         raise UserError(f"{path}: expected one array, or one called image or mask; found {len(members)}: {names}")
-    return choice[0]
+    return candidates[0]
 
 
 def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.ndarray:
-    """Return the array of a stream of `size` bytes; its header is compared with that before memory is taken."""
+    """Return the array of a stream of `size` bytes; the header is checked against the size before allocation."""
     version = npy.read_magic(stream)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, is_fortran, dtype = read_header(stream, max_header_size=MAX_HEADER_BYTES)
     if dtype.hasobject or dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise UserError(f"{path}: an array of {dtype}; expected whole numbers or floats of at most 64 bits")
+        raise UserError(f"{path}: an array of {dtype}; expected integers or floats of at most 64 bits")
     inner = _without_outer_ones(shape)
     axis = _channel_axis(inner, path, has_layers)
     pixels = int(np.prod(inner, dtype=object)) // (1 if axis is None else inner[axis] or 1)
@@ -66,15 +82,13 @@ def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int, has_layers: 
     if not num_bytes:
         raise UserError(f"{path}: an array {list(shape)} has no values")
     if len(content) != num_bytes:
-        raise UserError(
-            f"{path}: an array {list(shape)} of {dtype} has {num_bytes} bytes, the file fewer; it is damaged"
-        )
+        raise UserError(f"{path}: damaged: shorter than the {num_bytes} bytes of an array {list(shape)} of {dtype}")
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
     return channels_last(array.astype(dtype.newbyteorder("="), copy=False), path, has_layers)
 
 
 def channels_last(array: np.ndarray, path: Path, has_layers: bool = False) -> np.ndarray:
-    """Return the array as [h, w] or [h, w, c], where it may be [c, h, w] or have leading axes of length 1.
+    """Return an array [h, w], [h, w, c] or [c, h, w], maybe with leading axes of length 1, as [h, w] or [h, w, c].
 
     Raises:
         UserError: another shape.
@@ -87,14 +101,14 @@ def channels_last(array: np.ndarray, path: Path, has_layers: bool = False) -> np
 
 
 def _without_outer_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape without axes of length 1 before three others, such as that of a batch of one image."""
+    """Return the shape without axes of length 1 before three others, such as the batch axis of one image."""
     while len(shape) > 3 and shape[0] == 1:
         shape = shape[1:]
     return shape
 
 
 def _channel_axis(shape: tuple[int, ...], path: Path, has_layers: bool) -> int | None:
-    """Return the axis of the channels, or None of [h, w]."""
+    """Return the axis of the channels; None for [h, w]."""
     if len(shape) == 2:
         return None
     if len(shape) == 3:

@@ -1,4 +1,4 @@
-"""Counts the pictures in one file: the pages of a TIFF, the frames of an animation."""
+"""Refuses files with several pictures: the pages of a TIFF, the frames of an animation."""
 
 import os
 from pathlib import Path
@@ -6,22 +6,23 @@ from pathlib import Path
 from PIL import Image
 
 from seg.data.images.remarks import Remark
+from seg.data.images.tags import BITS_PER_SAMPLE, IMAGE_DESCRIPTION
 from seg.errors import UserError
 
-SUBFILE_TYPE, BITS_PER_SAMPLE, IMAGE_DESCRIPTION = 254, 258, 270
+SUBFILE_TYPE = 254
 SMALLER_OR_TRANSPARENCY = 1 | 4
-"""Flags of a TIFF page that is another one in fewer pixels, or that page's transparency."""
+"""Flags of a TIFF page that is a smaller copy of another one, or its transparency."""
 MAX_COUNTED = 1000
 
 
 def refuse_pages(image: Image.Image, path: Path, remark: Remark) -> None:
-    """Refuse a file of several pictures, for none of them is the one.
+    """Refuse a file with several pictures.
 
-    The smaller copies in a TIFF, and the further pictures of a JPEG (a preview, a depth map), belong to the first one;
-    every viewer shows that, and it is read. A remark tells of those of a JPEG.
+    Smaller copies in a TIFF and further pictures of a JPEG (a preview, a depth map) do not count: the first picture is
+    read, as viewers show it, with a remark for a JPEG.
 
     Raises:
-        UserError: naming the number of pages or frames and their sizes.
+        UserError: with the number of pages or frames and their sizes.
     """
     if image.format in ("JPEG", "MPO"):
         if getattr(image, "n_frames", 1) > 1:
@@ -42,7 +43,7 @@ def refuse_pages(image: Image.Image, path: Path, remark: Remark) -> None:
 
 
 def _tiff_sizes(image: Image.Image) -> list[tuple[int, int]]:
-    """Return (width, height) of the pages of their own."""
+    """Return (width, height) of the pages that are no smaller copies."""
     if pages := _imagej_pages(image):
         return [image.size] * min(pages, MAX_COUNTED)
     sizes = []
@@ -55,7 +56,7 @@ def _tiff_sizes(image: Image.Image) -> list[tuple[int, int]]:
 
 
 def _imagej_pages(image: Image.Image) -> int:
-    """Return the pages that ImageJ wrote behind the only one that the directory of a TIFF names, or 0."""
+    """Return the number of pages in an ImageJ TIFF, whose directory names the first one only; else 0."""
     description = str(image.tag_v2.get(IMAGE_DESCRIPTION, ""))[:1000] if image.format == "TIFF" else ""
     if not description.startswith("ImageJ="):
         return 0
@@ -64,6 +65,6 @@ def _imagej_pages(image: Image.Image) -> int:
     if not (pages.isdecimal() and len(pages) < 8 and int(pages) > 1):
         return 0
     num_bytes = int(pages) * image.width * image.height * sum(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) // 8
-    place, end = image.fp.tell(), image.fp.seek(0, os.SEEK_END)
-    image.fp.seek(place)
-    return int(pages) if num_bytes <= end else 0  # one page cut out of a stack keeps the text, not the bytes
+    position, end = image.fp.tell(), image.fp.seek(0, os.SEEK_END)
+    image.fp.seek(position)
+    return int(pages) if num_bytes <= end else 0  # a page cut out of a stack keeps its description

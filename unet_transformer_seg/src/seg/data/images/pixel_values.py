@@ -1,55 +1,70 @@
-"""What the pixels of an opened image are: its colours as 8-bit RGB, upright."""
+"""The pixels of an opened image: its colours as 8-bit RGB, upright, and the exact values of deep ones."""
 
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from seg.data.images.deep_colours import has_deep_colours, read_deep_colours
-from seg.data.images.orientation import turn_upright
 from seg.data.images.remarks import Remark
-from seg.data.images.stated_bits import SAMPLES_PER_PIXEL, WIDE_MODES, has_signed_bytes, is_inverted, read_stated_bits
+from seg.data.images.tags import (
+    BITS_PER_SAMPLE,
+    PLANES,
+    SAMPLES_PER_PIXEL,
+    WIDE_MODES,
+    has_signed_bytes,
+    is_inverted,
+    raw_mode,
+    read_stated_bits,
+    turn_upright,
+)
 from seg.data.images.value_range import AUTO, ValueRange, to_bytes
+from seg.errors import UserError
 
 ROWS_AT_ONCE = 1024
 
+GREY_AND_ALPHA = "LA;16B"
+DEEP_MODES = ("RGB;16", "RGBA;16", "RGBX;16", GREY_AND_ALPHA[:-1])
+OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+"""Byte order of a raw mode → the order with which Pillow takes the lower byte instead of the upper one."""
+
 
 def to_rgb(image: Image.Image, file: BinaryIO, path: Path, value_range: ValueRange, remark: Remark) -> np.ndarray:
-    """Return uint8[h, w, 3] of an image that is open and not decoded yet.
+    """Return uint8[h, w, 3] of an image that is not decoded yet.
 
     Args:
         image: of any mode.
         file: that `image` reads.
         path: for messages.
-        value_range: values of black and white where there are more than 8 bits.
-        remark: told of what is left out.
+        value_range: values of black and white if there are more than 8 bits.
+        remark: called with what is dropped.
 
     Raises:
-        UserError: values of which it is not clear which are black and white.
+        UserError: values whose black and white are unclear.
     """
     if not is_wide(image):
         turn_upright(image, path, remark)
-        _note_what_is_left_out(image, path, remark)
+        _remark_dropped(image, path, remark)
         return _eight_bits_to_rgb(image)
     inverted = is_inverted(image)
     values, bits = wide_values(image, file, path, remark, exact=value_range != AUTO)
-    _note_what_is_left_out(image, path, remark)
+    _remark_dropped(image, path, remark)
     values = to_bytes(values, value_range, bits, path, remark)
     return _three_channels(255 - values if inverted else values)
 
 
 def is_wide(image: Image.Image) -> bool:
-    """Return whether an image, open and not decoded yet, has other values than whole numbers from 0 to 255."""
+    """Return whether an image that is not decoded yet has values other than integers from 0 to 255."""
     return image.mode in WIDE_MODES or has_signed_bytes(image) or has_deep_colours(image)
 
 
 def wide_values(
     image: Image.Image, file: BinaryIO, path: Path, remark: Remark, exact: bool = False
 ) -> tuple[np.ndarray, int]:
-    """Return the values [h, w] or [h, w, 3] of an image that `is_wide`, and the bits that its file states.
+    """Return the values [h, w] or [h, w, 3] of an image that `is_wide`, and the bits that its file states, or 0.
 
-    The bits are 0 where it states none. `exact` as of `read_deep_colours`.
+    `exact` as in `read_deep_colours`.
     """
     if has_signed_bytes(image):
         turn_upright(image, path, remark)
@@ -61,20 +76,75 @@ def wide_values(
     else:
         values = read_deep_colours(image, file, path, remark, exact)
     if bits and image.format == "PNG" and values.max() >> bits:
-        bits = 16  # as the standard of PNG wants it, the stated bits are the upper ones
+        bits = 16  # by the PNG standard, the stated bits are the upper ones
     return values, bits
 
 
 def rgb_values(array: np.ndarray, path: Path, value_range: ValueRange, remark: Remark) -> np.ndarray:
-    """Return uint8[h, w, 3] of an array [h, w] or [h, w, c] of 3 or 4 channels; the fourth is left out."""
+    """Return uint8[h, w, 3] of an array [h, w] or [h, w, c] of 3 or 4 channels; the fourth is dropped."""
     if array.ndim == 3 and array.shape[2] == 4:
         remark("channels", path, "it has 4 channels; the first three are read as red, green and blue")
         array = array[..., :3]
     return _three_channels(to_bytes(array, value_range, 0, path, remark))
 
 
+def has_deep_colours(image: Image.Image) -> bool:
+    """Return whether an image that is not decoded yet has several channels of 16 bits."""
+    return image.format in ("PNG", "TIFF") and (raw_mode(image)[:-1] in DEEP_MODES or _is_planar(image))
+
+
+def read_deep_colours(
+    image: Image.Image, file: BinaryIO, path: Path, remark: Remark, exact: bool = False
+) -> np.ndarray:
+    """Return uint16[h, w] or [h, w, 3], upright.
+
+    Pillow reads the upper 8 of 16 bits, so the file is decoded a second time for the lower ones. They are left 0 if a
+    value uses the two highest bits, which settles the bit depth without them, unless `exact`.
+
+    Raises:
+        UserError: uncompressed planes of 16 bits, which Pillow misreads.
+    """
+    if _is_planar(image):
+        raise UserError(f"{path}: its 16-bit channels are stored in planes; save it with interleaved channels")
+    stored = raw_mode(image)
+    turn_upright(image, path, remark)
+    is_grey = stored == GREY_AND_ALPHA
+    channels = 0 if is_grey else slice(3)
+    upper = np.asarray(image)[..., channels].astype(np.uint16) << 8
+    if not exact and upper.max() >> 14:
+        return upper
+    file.seek(0)
+    with Image.open(file, formats=(image.format,)) as again:
+        # Grey with alpha has no other byte order; its four bytes are read as four channels.
+        other = "RGBA" if is_grey else stored[:-1] + OTHER_BYTE[stored[-1]]
+        again.tile = [tile._replace(args=_with_raw_mode(tile.args, other)) for tile in again.tile]
+        turn_upright(again, path, remark)
+        return upper | np.asarray(again)[..., 1 if is_grey else channels]
+
+
+def remark_channels(image: Image.Image, path: Path, remark: Remark) -> None:
+    """Remark on channels of a TIFF that are not read."""
+    num_channels = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else 1
+    if num_channels > max(3, len(image.getbands())):
+        remark("channels", path, f"it has {num_channels} channels; the first three are read as red, green and blue")
+
+
+def _remark_dropped(image: Image.Image, path: Path, remark: Remark) -> None:
+    remark_channels(image, path, remark)
+    if _is_transparent(image):
+        remark("transparency", path, "it is transparent in places; the colours beneath are read")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA"):
+        return image.getchannel("A").getextrema()[0] < 255
+    return "transparency" in image.info
+
+
 def _eight_bits_to_rgb(image: Image.Image) -> np.ndarray:
-    """Return the colours, converted some rows at a time: of a large image every copy counts."""
+    """Return the colours, converted in bands: a second copy of a large image is too much."""
     image.load()
     rgb_hwc = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, ROWS_AT_ONCE):
@@ -96,23 +166,12 @@ def _three_channels(values: np.ndarray) -> np.ndarray:
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
-def _note_what_is_left_out(image: Image.Image, path: Path, remark: Remark) -> None:
-    """Tell of channels that are not read, and of transparency, if any pixel has it."""
-    remark_channels(image, path, remark)
-    if _is_transparent(image):
-        remark("transparency", path, "it is transparent in places; the colours beneath are read")
+def _with_raw_mode(args: str | tuple, other: str) -> str | tuple:
+    return other if isinstance(args, str) else (other, *args[1:])
 
 
-def remark_channels(image: Image.Image, path: Path, remark: Remark) -> None:
-    """Tell of the channels of a TIFF that are not read."""
-    num_channels = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else 1
-    if num_channels > max(3, len(image.getbands())):
-        remark("channels", path, f"it has {num_channels} channels; the first three are read as red, green and blue")
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("RGBA", "LA", "PA"):
-        return image.getchannel("A").getextrema()[0] < 255
-    return "transparency" in image.info
+def _is_planar(image: Image.Image) -> bool:
+    """Return whether it is a TIFF with uncompressed planes of 16 bits."""
+    if image.format != "TIFF" or image.tag_v2.get(PLANES, 1) != 2 or image.mode not in ("RGB", "RGBA"):
+        return False
+    return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) == 16 and image.tile[0].codec_name == "raw"

@@ -1,4 +1,4 @@
-"""What is told about files that are read although part of what they say is not followed."""
+"""Remarks on files that are read although part of what they state is not followed."""
 
 import logging
 import threading
@@ -11,9 +11,9 @@ from seg.untrusted import printable
 log = logging.getLogger("seg")
 
 Remark = Callable[[str, Path, str], None]
-"""Called with (kind, file, text): a kind is one cause, such as "transparency"."""
+"""Called with (kind, file, text); a kind is one cause, such as "transparency"."""
 
-TOLD_PER_KIND = 3
+NAMED_PER_KIND = 3
 
 
 def log_remark(kind: str, path: Path, text: str) -> None:
@@ -22,31 +22,31 @@ def log_remark(kind: str, path: Path, text: str) -> None:
 
 
 class Remarks:
-    """Tells the first files of each kind, each of them once, and says once that there are more.
+    """Logs a remark for the first files of each kind, once per file, and then that there are more.
 
-    A training reads every file many times, and a data set may hold thousands of one kind. Any thread may call it.
+    Training reads every file many times, and a data set may have thousands of one kind. Thread-safe.
     """
 
-    def __init__(self, tell: Callable[[str], object] = log.warning, told_per_kind: int = TOLD_PER_KIND):
-        """Remember nothing yet.
+    def __init__(self, write: Callable[[str], object] = log.warning, named_per_kind: int = NAMED_PER_KIND):
+        """Start without remarks.
 
         Args:
-            tell: called with each line.
-            told_per_kind: files that are named.
+            write: called with each line.
+            named_per_kind: files of a kind that are named.
         """
-        self._tell, self._told_per_kind, self._lock = tell, told_per_kind, threading.Lock()
-        self._told: dict[str, set[Path]] = defaultdict(set)
+        self._write, self._named_per_kind, self._lock = write, named_per_kind, threading.Lock()
+        self._seen: dict[str, set[Path]] = defaultdict(set)
 
     def __call__(self, kind: str, path: Path, text: str) -> None:
-        """Tell the remark, unless its file or enough of its kind were named before."""
+        """Log the remark, unless its file or enough files of its kind were named before."""
         with self._lock:
-            told = self._told[kind]
-            if path in told or len(told) > self._told_per_kind:
+            seen = self._seen[kind]
+            if path in seen or len(seen) > self._named_per_kind:
                 return
-            told.add(path)
-            is_named = len(told) <= self._told_per_kind
+            seen.add(path)
+            is_named = len(seen) <= self._named_per_kind
         more = f"warning: more files have a remark on their {kind}; they are not named"
-        self._tell(_as_warning(path, text) if is_named else more)
+        self._write(_as_warning(path, text) if is_named else more)
 
 
 def _as_warning(path: Path, text: str) -> str:

@@ -1,12 +1,12 @@
-"""From values of more than 8 bits to the 8 bits that a model sees: which value is black, and which one is white.
+"""Scales values of more than 8 bits to the 8 bits that a model sees: which value is black, and which one is white.
 
-A 16-bit file often holds the 10, 12 or 14 bits of a sensor, and seldom says so. The rules, in their order:
-  1. `data.value_range` = [black, white] counts, and what lies beyond is clipped.
-  2. The number of bits that the file states counts, if its values fit in there.
-  3. Whole numbers have the fewest of 8, 10, 12, 14 and 16 bits that hold the largest one. Fewer than 16 are a guess,
-     and a remark names the value.
-  4. Floats have the range 0 … 1 if they lie in it; from 16 on they are taken as whole numbers are.
-  5. Anything else is refused, with the setting that makes it readable.
+A 16-bit file often holds the 10, 12 or 14 bits of a sensor and seldom states so. The first rule that applies counts:
+  1. `data.value_range` = [black, white]; values outside are clipped.
+  2. The number of bits that the file states, if its values fit.
+  3. Integers have the fewest of 8, 10, 12, 14 and 16 bits that hold the largest one. Fewer than 16 is a guess, with a
+     remark.
+  4. Floats in 0 … 1 have that range; floats up to 16 and more are treated like integers.
+  5. Anything else is refused, with the setting that reads it.
 """
 
 from pathlib import Path
@@ -22,18 +22,18 @@ ValueRange = tuple[float, float]
 AUTO: ValueRange = (0.0, 0.0)
 DEPTHS = (8, 10, 12, 14, 16)
 SMALLEST_WHITE = 16
-"""Floats above 1 whose largest value is below this are neither 0 … 1 nor whole numbers in disguise."""
+"""Smallest maximum of floats above 1 that count as integers."""
 
 
 def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path: Path, remark: Remark) -> np.ndarray:
     """Return uint8 of the same shape, 0 = black, 255 = white.
 
     Args:
-        values: bool, whole numbers or floats.
+        values: bool, integers or floats.
         value_range: the setting, or `AUTO`.
-        stated_bits: that the file says its values have; 0: it says nothing.
+        stated_bits: bit depth that the file states, or 0.
         path: for messages.
-        remark: told of a guess, of two statements that differ, and of clipped values.
+        remark: called with a guess, a contradiction, or clipped values.
 
     Raises:
         UserError: values that are not finite, or a range that no rule covers.
@@ -50,16 +50,15 @@ def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path
     _check_covered(values.dtype, low, high, path)
     bits = choose_bits(high, stated_bits)
     if stated_bits and bits != stated_bits:
-        remark(
-            "bit depth", path, f"it states {stated_bits} bits, but its largest value is {high:g}; read as {bits} bits"
-        )
+        remark("bit depth", path, f"it states {stated_bits} bits, but its maximum is {high:g}; read as {bits} bits")
     elif not stated_bits and bits < 16:
-        remark("bit depth", path, _describe_guess(values.dtype, high, bits))
+        guess = f"{values.dtype} values up to {high:g} are read as {bits} bits, with {(1 << bits) - 1} as white"
+        remark("bit depth", path, f"{guess}. If white is another value, such as 65535, set data.value_range=[0,65535]")
     return shift_down(values, bits)
 
 
 def largest_value(values: np.ndarray, path: Path) -> float | None:
-    """Return the largest value if the number of bits is to be chosen by it (see the rules above), else None.
+    """Return the maximum if it decides the number of bits (rules 3 and 4), else None.
 
     Raises:
         UserError: as `to_bytes`.
@@ -86,13 +85,6 @@ def shift_down(values: np.ndarray, bits: int) -> np.ndarray:
         return (values >> (bits - 8)).astype(np.uint8)
     scaled = values / (1 << (bits - 8))
     return np.minimum(np.rint(scaled) if bits == 8 else scaled, 255).astype(np.uint8)
-
-
-def _describe_guess(dtype: np.dtype, largest: float, bits: int) -> str:
-    return (
-        f"its largest value is {largest:g}, so its {dtype} values are read as {bits} bits, {(1 << bits) - 1} being "
-        "white. If white is another value, 65535 for example, set data.value_range=[0,65535]"
-    )
 
 
 def _check_covered(dtype: np.dtype, low: float, high: float, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from seg.classes import MAX_CLASSES, MAX_MASK_VALUE
-from seg.data.images.stated_bits import has_signed_bytes, is_inverted, is_white_zero
+from seg.data.images.tags import has_signed_bytes, is_inverted, is_white_zero
 from seg.errors import UserError
 
 NEARLY_GREY = 8
@@ -74,7 +74,7 @@ def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool
     Args:
         image: decoded.
         path: for messages.
-        depth: bits of its grey values, see `seg.data.images.stated_bits.grey_depth`.
+        depth: bits of its grey values, see `seg.data.images.tags.grey_depth`.
         is_lossy: it was compressed with loss.
 
     Raises:

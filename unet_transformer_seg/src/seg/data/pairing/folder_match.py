@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from seg.data.images.image_file import SUFFIXES
+from seg.data.images.image_kind import SUFFIXES
 from seg.data.pairing.advice import advise_masks_folder, describe_no_images, describe_no_match
 from seg.data.pairing.image_names import composed, describe_folder, find_images, find_unreadable
 from seg.data.pairing.list_file import Line

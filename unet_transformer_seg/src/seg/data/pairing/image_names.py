@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from seg.data.images.image_file import SUFFIXES
+from seg.data.images.image_kind import SUFFIXES
 from seg.errors import UserError
 from seg.untrusted import escaped
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from seg.config import DataConfig
-from seg.data.images.image_file import SUFFIXES
+from seg.data.images.image_kind import SUFFIXES
 from seg.data.pairing.image_names import composed
 
 MAX_TRIED = 5

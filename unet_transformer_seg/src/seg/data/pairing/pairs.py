@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from seg.config import DataConfig
-from seg.data.images.image_file import SUFFIXES
+from seg.data.images.image_kind import SUFFIXES
 from seg.data.pairing.advice import describe_no_layout
 from seg.data.pairing.folder_match import match_folders
 from seg.data.pairing.image_names import composed

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from seg.config import DataConfig
+from seg.data.image_file import read_image
 from seg.data.images.array_file import channels_last
-from seg.data.images.image_file import read_image
-from seg.data.images.orientation import turn_upright
 from seg.data.images.pixel_values import is_wide, rgb_values, to_rgb
 from seg.data.images.remarks import Remark
+from seg.data.images.tags import turn_upright
 from seg.errors import UserError
 
 ImageInput = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -23,7 +23,7 @@ NUMPY_MAGIC = b"\x93NUMPY"
 
 
 def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark) -> np.ndarray:
-    """Return uint8[h, w, 3], RGB, by the rules of `seg.data.images.image_file.read_image`.
+    """Return uint8[h, w, 3], RGB, by the rules of `seg.data.image_file.read_image`.
 
     Args:
         image: a path, the bytes of an image file, a binary file, a Pillow image, or an array [h, w], [h, w, c] or

@@ -1,0 +1,128 @@
+"""What an image file states about its pixels: bits, sign, which value is white, orientation, and lossy compression."""
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, ImageOps
+
+from seg.data.images.remarks import Remark
+
+BITS_PER_SAMPLE, PHOTOMETRIC, IMAGE_DESCRIPTION, SAMPLES_PER_PIXEL, PLANES, SAMPLE_FORMAT = 258, 262, 270, 277, 284, 339
+MAX_SAMPLE_VALUE_TAGS = (281, 341)
+WHITE_IS_ZERO, SIGNED = 0, 2
+WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Pillow's modes of one channel of more than 8 bits."""
+OME_BITS = re.compile(r'\bSignificantBits="(\d{1,2})"')
+DEPTHS = range(8, 17)
+MAX_CHUNKS = 1000
+"""Chunks of a PNG or WebP that are searched."""
+FEW_BITS = re.compile(r"L;([24])I?R?")
+"""Pillow's raw modes of grey with 2 and 4 bits, which it spreads over 0 to 255."""
+
+LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+
+
+def turn_upright(image: Image.Image, path: Path, remark: Remark) -> None:
+    """Decode an image and apply the orientation of its EXIF or TIFF tag in place.
+
+    A damaged EXIF entry is ignored, as viewers do, with a remark.
+    """
+    try:
+        image.getexif()
+    except Exception as error:  # Pillow raises nearly any exception on damage
+        image.load()  # raises if the pixels themselves are damaged
+        remark("EXIF entry", path, f"ignored its damaged EXIF entry ({type(error).__name__}) and its orientation")
+    else:
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name for how the file stores the pixels of an image that is not decoded yet."""
+    args = image.tile[0].args if image.tile else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def grey_depth(image: Image.Image) -> int:
+    """Return the bits of a grey value of an image that is not decoded yet: 1, 2 or 4; 8 for all others."""
+    match = FEW_BITS.fullmatch(raw_mode(image))
+    return 1 if image.mode == "1" else int(match[1]) if match else 8
+
+
+def has_signed_bytes(image: Image.Image) -> bool:
+    """Return whether a grey TIFF has signed 8-bit values; Pillow reads -1 as 255."""
+    return image.format == "TIFF" and image.mode == "L" and SIGNED in _as_tuple(image.tag_v2.get(SAMPLE_FORMAT, ()))
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Return whether the file is a grey TIFF in which 0 is white."""
+    return image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Return whether 0 is still white after decoding: Pillow itself inverts values of 1 and 8 bits only."""
+    return image.mode in WIDE_MODES and is_white_zero(image)
+
+
+def read_stated_bits(image: Image.Image, file: BinaryIO) -> int:
+    """Return how many bits of a 16-bit image are used according to its file; 0 if the file does not state it.
+
+    A PNG states it in `sBIT`; a TIFF in the bits per sample, the largest sample value or OME's `SignificantBits`.
+    """
+    if image.format == "PNG":
+        return _png_bits(file)
+    if image.format != "TIFF" or image.mode == "F":
+        return 0
+    tags = image.tag_v2
+    if 8 < (bits := max(tags.get(BITS_PER_SAMPLE, (16,)))) < 16:
+        return bits
+    if (match := OME_BITS.search(str(tags.get(IMAGE_DESCRIPTION, ""))[:100_000])) and int(match[1]) in DEPTHS:
+        return int(match[1])
+    for tag in MAX_SAMPLE_VALUE_TAGS:
+        largest = max(_as_tuple(tags.get(tag, ())), default=0)
+        if isinstance(largest, int | float) and 255 <= largest <= 65535:
+            return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)
+    return 0
+
+
+def is_lossy(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether `image`, open from `file`, is a JPEG, a TIFF with JPEG inside, or a lossy WebP."""
+    if image.format == "TIFF":
+        return image.info.get("compression") in LOSSY_IN_TIFF
+    return image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _has_lossy_chunk(file))
+
+
+def _as_tuple(value) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _png_bits(file: BinaryIO) -> int:
+    """Return the largest value of the chunk sBIT, or 0; the file's position stays."""
+    position, bits = file.tell(), 0
+    file.seek(8)
+    for _ in range(MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            break
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == b"sBIT" and 1 <= size <= 4:
+            bits = max(file.read(size)[:3], default=0)
+            break
+        file.seek(size + 4, 1)
+    file.seek(position)
+    return bits if bits in DEPTHS else 0
+
+
+def _has_lossy_chunk(file: BinaryIO) -> bool:
+    """Return whether a WebP has a chunk "VP8 "; a lossless one has "VP8L". The file's position stays."""
+    position, is_lossy_chunk = file.tell(), False
+    file.seek(12)
+    for _ in range(MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8 or head[:4] in (b"VP8 ", b"VP8L"):
+            is_lossy_chunk = head[:4] == b"VP8 "
+            break
+        size = int.from_bytes(head[4:], "little")
+        file.seek(size + size % 2, 1)
+    file.seek(position)
+    return is_lossy_chunk
