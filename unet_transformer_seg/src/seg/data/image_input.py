@@ -30,7 +30,7 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
             [c, h, w] with 1, 3 or 4 channels.
         config: `value_range` and `max_pixels`.
         name: of the image, for messages.
-        remark: told of what is left out or guessed.
+        remark: called with what is dropped or guessed.
 
     Raises:
         UserError: naming the image: unreadable, or values whose black and white are unknown.
@@ -72,12 +72,11 @@ def _read_open_file(file: Any, name: str, config: DataConfig, remark: Remark) ->
 
 
 def _read_bytes(content: bytes, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:
-    """Read them from a file, as all checks of image files look at one."""
+    """Read them through a temporary file: every check of image files reads a file."""
     suffix = ".npy" if content.startswith(NUMPY_MAGIC) else path.suffix
     with tempfile.TemporaryDirectory() as folder:
-        partial = Path(folder)
-        file = partial / f"image{suffix}"
-        (partial / file.name).write_bytes(content)
+        partial = Path(folder) / f"image{suffix}"
+        partial.write_bytes(content)
 
         def remark_named(kind: str, _: Path, text: str) -> None:
             remark(kind, path, text)
