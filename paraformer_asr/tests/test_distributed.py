@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from asr import distributed, train
+import asr.train as train
+from asr import distributed
 from asr.distributed import check_agreement, explain_lost_peer, from_main, is_main
 from asr.errors import PeerLostError, UserError
 

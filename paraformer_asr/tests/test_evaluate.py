@@ -9,6 +9,7 @@ import pytest
 from asr.config import Config, LossConfig, TokenizerConfig, TrainingConfig
 from asr.data.text.building import build_tokenizer
 from asr.data.text.tokenizer import END_ID
+from asr.training.custom import CustomParts
 from asr.training.evaluate import evaluate
 from asr.training.setup import with_selection
 from asr.watch.interruption import Interruption
@@ -57,7 +58,7 @@ def results_of(decoded, num_tokens, index_b):
     }
 
 
-def setup(batches, num_pictures=1, loss=None):
+def setup(batches, num_pictures=1, loss=None, metrics=None):
     """Return a setup whose evaluation step gives canned results; batches are [(index_b, results)]."""
     answers = iter([results for _, results in batches])
     return types.SimpleNamespace(
@@ -69,6 +70,7 @@ def setup(batches, num_pictures=1, loss=None):
         ),
         put_batch=lambda batch: batch,
         flags={False: 0, True: 1},
+        custom=CustomParts(metrics=metrics or {}),
         eval_step=lambda variables, batch, stop: next(answers) | {"stop": stop},
     )
 
@@ -85,6 +87,17 @@ def found():
     second = results_of([ids("ab d"), ids("d d d")], 7, [0, -1])
     given = setup([([1, 2], first), ([0, -1], second)], num_pictures=2)
     return scores(given)
+
+
+def test_metrics_of_the_callers_own_get_all_texts_in_the_order_of_the_data():
+    batch = results_of([ids("a"), ids("b c b"), ids("ab d")], 6, [1, 2, 0])
+    metrics = {
+        "longer": lambda references, hypotheses: sum(
+            len(h) > len(r) for r, h in zip(references, hypotheses, strict=True)
+        )
+    }
+    metrics["first"] = lambda references, hypotheses: float((references[0], hypotheses[0]) == ("ab cd", "ab d"))
+    assert scores(setup([([1, 2, 0], batch)], metrics=metrics)).custom == {"longer": 1.0, "first": 1.0}
 
 
 def test_errors_are_counted_in_words_characters_and_tokens(found):

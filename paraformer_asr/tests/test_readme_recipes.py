@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.api import load_initial
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, LossConfig, ModelConfig, PredictorConfig
 from asr.config.reader import load_start_config
 from asr.data.frontend import Cmvn
@@ -19,7 +20,7 @@ from asr.inference.model_folder import save_model_folder
 from asr.inference.transcriber import load_parts
 from asr.models import abstract_variables
 from asr.published.funasr import save_funasr
-from asr.train import load_initial, read_config
+from asr.train import read_config
 from asr.training.setup import build_setup
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

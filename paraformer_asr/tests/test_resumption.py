@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr import train as command
+import asr.train as command
 from asr.config.reader import load_config, override_config
 from asr.data.fingerprint import describe_differences, print_of, take_fingerprint
 from asr.data.manifest_dataset import open_manifest_dataset

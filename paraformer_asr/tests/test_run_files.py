@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from asr import train as command
+import asr.train as command
 from asr.errors import UserError
 from asr.record.report import COLUMNS
 from asr.record.results import read_rows

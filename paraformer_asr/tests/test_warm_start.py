@@ -10,6 +10,7 @@ import optax
 import pytest
 import yaml
 
+from asr.api import load_initial
 from asr.checkpoints import CheckpointStore
 from asr.checkpoints.arrays import named_arrays
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig, TokenizerConfig, ToyConfig
@@ -21,7 +22,7 @@ from asr.errors import UserError
 from asr.inference.model_folder import save_model_folder
 from asr.models import build_model
 from asr.record.run_dir import create_run_dir
-from asr.train import load_initial, read_config
+from asr.train import read_config
 from asr.training.setup import build_setup
 from asr.training.state import TrainState, init_state
 from asr.training.warm_start import InitialModel, plan_warm_start
@@ -224,7 +225,7 @@ def test_the_option_is_the_setting(run, write):
 
 @pytest.mark.parametrize("given", [{"init": "x"}, {"overrides": ["init=x"]}])
 def test_a_resumed_run_has_weights_of_its_own(run, given):
-    with pytest.raises(UserError, match="--init begins a new run: give it with --config"):
+    with pytest.raises(UserError, match="--init starts a new run, so it needs --config"):
         read_config(arguments(resume=run, **given))
 
 

@@ -16,7 +16,7 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m asr.convert",
         description="Write a model of FunASR (class Paraformer) as a model folder, or a model of this package as a "
         "folder that FunASR reads. Torch is not needed, and nothing in the file of weights is run.",
-        epilog="Exit codes: 0 written, 2 wrong input. --from needs: pip install 'paraformer-asr[export]'",
+        epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument("--from", dest="source", nargs=2, metavar=("funasr", "DIR"), help="published model")

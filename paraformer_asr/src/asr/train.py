@@ -1,85 +1,85 @@
-"""Train a model: `python -m asr.train --config CONFIG [key=value …]`."""
+"""Train a model: `asr train --config CONFIG [key=value …]`, or `python -m asr.train …`."""
 
 import argparse
 import json
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from asr import api
 from asr.cli import run_training_command
 from asr.config import Config
-from asr.config.reader import load_start_config, override_config, to_plain
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
-from asr.record.record_file import ALLOWED_NAMES, load_own_config
-from asr.record.resume_rules import keep_decided
+from asr.record.record_file import ALLOWED_NAMES
 from asr.signals import EXIT_CODES
 from asr.watch.parent_process import run_guarded
+
+
+class _CallableModule(types.ModuleType):
+    """Makes `asr.train(config)` work once this module, which has the same name, is imported."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return api.train(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.train",
-        description="Train a Paraformer and leave a full record in a run directory.",
+        prog="asr train",
+        description="Train a Paraformer and keep a full record in a run directory.",
         epilog="Exit codes: 0 finished, 2 wrong input, 3 non-finite loss or gradient, 4 nothing completed in "
-        "training.watchdog_minutes, 5 another process of the run is gone, "
+        "training.watchdog_minutes, 5 another process of the run died, "
         f"{EXIT_UNFINISHED} --max-minutes is over; after a signal {EXIT_CODES}. "
         "--max-minutes and signals save first, and the last message says how to resume.",
     )
-    parser.add_argument("--config", type=Path, help="YAML file; needed unless --resume is given")
     parser.add_argument(
-        "--init", metavar="FOLDER", help="begin with the weights of this model folder or run (setting: init)"
+        "--config", type=Path, help="YAML file, or the name of a packaged config (asr configs lists them)"
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this run directory")
+    parser.add_argument("--init", metavar="FOLDER", help="start from the weights of this model folder or run (init)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this run directory")
     parser.add_argument(
         "--allow-changed",
         metavar="NAMES",
         default="",
-        help="with --resume: go on although this is not what the run was made of, separated by commas: "
+        help="with --resume: continue although these, separated by commas, differ from what the run was made of: "
         "data (utterances, texts or sounds), tokenizer and normalisation (these files of the run directory), "
         "config (a config.yaml edited by hand)",
     )
-    parser.add_argument("--max-minutes", type=float, help="save and stop after so many minutes, to be resumed")
-    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps for Perfetto")
+    parser.add_argument("--max-minutes", type=float, help="save and stop after this time; resume with --resume")
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace this many steps for Perfetto")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print parameters, memory and operations of a step, and train nothing"
+        "--dry-run", action="store_true", help="print parameters, memory and operations of a step; train nothing"
     )
     several = parser.add_argument_group("several processes, one command each")
     several.add_argument(
-        "--distributed", action="store_true", help="this is one process of a job; SLURM, Open MPI, Kubernetes say which"
+        "--distributed", action="store_true", help="one process of a job; found by SLURM, Open MPI or Kubernetes"
     )
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens, if nobody says so")
-    several.add_argument("--num-processes", type=int, metavar="N", help="of the job")
-    several.add_argument("--process-id", type=int, metavar="I", help="of this one, from 0")
+    several.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address of process 0; detected under SLURM, Open MPI, Kubernetes"
+    )
+    several.add_argument("--num-processes", type=int, metavar="N", help="processes in the job")
+    several.add_argument("--process-id", type=int, metavar="I", help="number of this process, from 0")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.num_epochs=5")
     return parser.parse_intermixed_args()
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
-    """Return the config that the arguments name: of the file, or of the run to be resumed."""
-    if arguments.resume is None:
-        if arguments.config is None:
-            raise UserError("give --config FILE to start a run, or --resume RUN to go on with one")
-        init = [] if arguments.init is None else [f"init={json.dumps(arguments.init, ensure_ascii=False)}"]
-        return load_start_config(arguments.config, [*arguments.overrides, *init])
-    if arguments.init is not None or any(override.startswith("init=") for override in arguments.overrides):
-        raise UserError("--init begins a new run: give it with --config. A resumed run goes on with its own weights")
-    if not arguments.resume.is_dir():
-        raise UserError(f"--resume: expected a run directory, such as runs/20250131_120000_name, at {arguments.resume}")
-    own = load_own_config(arguments.resume)
-    config = keep_decided(own, override_config(own, arguments.overrides))
-    if arguments.config is not None:
-        given = load_start_config(arguments.config, arguments.overrides)
-        given = keep_decided(config, given)
-        if differing := _differences(to_plain(given), to_plain(config)):
-            raise UserError(
-                f"{arguments.resume} was started with other settings than {arguments.config}: "
-                f"{', '.join(differing)}. Leave --config out to resume with the run's own."
-            )
-    return config
+    """Return the config that the arguments name: that of the file, or of the run to resume."""
+    if arguments.resume is None and arguments.config is None:
+        raise UserError("give --config FILE to start a run, or --resume RUN to resume one")
+    if arguments.resume is not None and (arguments.init or any(o.startswith("init=") for o in arguments.overrides)):
+        raise UserError("--init starts a new run, so it needs --config; --resume already has weights")
+    init = [] if arguments.init is None else [f"init={json.dumps(arguments.init, ensure_ascii=False)}"]
+    return api.read_config(arguments.config, arguments.resume, [*arguments.overrides, *init])
 
 
 def allowed_names(arguments: argparse.Namespace) -> list[str]:
-    """Return what may be other than the run was made of.
+    """Return what may differ from what the run was made of.
 
     Raises:
         UserError: an unknown name, or no run to resume.
@@ -92,15 +92,11 @@ def allowed_names(arguments: argparse.Namespace) -> list[str]:
     return names
 
 
-def _differences(one: dict, other: dict, prefix: str = "") -> list[str]:
-    """Return the keys whose values differ, with dots between sections."""
-    found = []
-    for key, value in one.items():
-        if isinstance(value, dict) and value.keys() == other[key].keys():
-            found += _differences(value, other[key], f"{prefix}{key}.")
-        elif value != other[key]:
-            found.append(f"{prefix}{key}")
-    return found
+def check_distributed(arguments: argparse.Namespace) -> None:
+    """Refuse an incomplete description of this process."""
+    values = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if any(value is not None for value in values) and not (arguments.distributed and None not in values):
+        raise UserError("--coordinator, --num-processes and --process-id go together, with --distributed")
 
 
 def main() -> int:
@@ -114,15 +110,8 @@ def main() -> int:
     return start(arguments, config)
 
 
-def check_distributed(arguments: argparse.Namespace) -> None:
-    """Refuse an incomplete description of this process."""
-    given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
-    if any(value is not None for value in given) and not (arguments.distributed and None not in given):
-        raise UserError("--coordinator, --num-processes and --process-id go together, with --distributed")
-
-
 def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable[[str], None] | None = None) -> int:
-    """Train, or tell what training would need, in this process; return the exit code."""
+    """Train, or describe a step, in this process; return the exit code."""
     if arguments.distributed:
         from asr.distributed import initialize
 
@@ -132,26 +121,14 @@ def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable
 
         print(describe_run(config))
         return EXIT_OK
-    from asr.training.run import train  # imports jax: after the config was found good
-
-    return train(
+    return api.train(
         config,
         resume=arguments.resume,
         allow_changed=allowed_names(arguments),
-        load_initial=load_initial,
         max_minutes=arguments.max_minutes,
         profile_steps=arguments.profile,
         tell_run_path=tell_run_path,
-    )
-
-
-def load_initial(folder: str):
-    """Return the model in a model folder, or the best one of a run, to begin with (`InitialModel`)."""
-    from asr.inference.transcriber import load_parts
-    from asr.training.warm_start import InitialModel
-
-    _, tokenizer, _, variables = load_parts(folder)
-    return InitialModel(folder, tokenizer, variables)
+    ).exit_code
 
 
 if __name__ == "__main__":

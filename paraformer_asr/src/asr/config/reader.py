@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from asr.config import Config, TokenizerConfig
+from asr.config.packaged import find_config
 from asr.config.parsing import parse, parse_override, to_plain
 from asr.config.rules import check_config
 from asr.config.safe_yaml import compose_file, compose_text
@@ -37,13 +38,14 @@ def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config
     the other one follows it.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a config that comes with the package, such as `toy`.
         overrides: `key=value` or `section.key=value`, the value in YAML.
 
     Raises:
         UserError: as `load_config`, and a folder without a model's config.
     """
-    node = compose_file(Path(path))
+    path = find_config(path)
+    node = compose_file(path)
     stated = parse(Config, node, str(path))
     for override in overrides:
         stated = parse_override(stated, override)

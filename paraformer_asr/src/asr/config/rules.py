@@ -13,7 +13,7 @@ def check_config(config: Config) -> None:
     _check_features(config.features)
     _check_model(config.model, config.features)
     data = config.data
-    if data.dataset != "toy_seq2seq" and not data.root:
+    if data.dataset not in ("toy_seq2seq", "custom") and not data.root:
         raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
     if data.min_seconds > data.max_seconds:
         raise UserError(f"data.min_seconds {data.min_seconds} is above data.max_seconds {data.max_seconds}")

@@ -105,7 +105,7 @@ class DecoderConfig:
 class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
-    name: Literal["paraformer"] = setting("paraformer", "architecture")
+    name: Literal["paraformer", "custom"] = setting("paraformer", "architecture; custom: passed to asr.train as model")
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
     input_dim: int = setting(0, "width of an input frame; 0: num_mels · lfr_m", 0, 100_000)
     sampling_ratio: float = setting(0.75, "glancing sampler: share of wrong tokens revealed in training; 0: off", 0, 1)
@@ -149,7 +149,9 @@ class ToyConfig:
 class DataConfig:
     """The data set, and how its utterances are prepared."""
 
-    dataset: Literal["toy_seq2seq", "jsonl", "kaldi", "tsv"] = setting("toy_seq2seq", "kind of data set")
+    dataset: Literal["toy_seq2seq", "jsonl", "kaldi", "tsv", "custom"] = setting(
+        "toy_seq2seq", "kind of data set; custom: passed to asr.train as train_set and val_set"
+    )
     root: str = setting("", "folder of the splits; relative paths of sound files start here")
     train_split: str = setting(
         "train",
@@ -185,6 +187,9 @@ class TokenizerConfig:
 class LossConfig:
     """The training loss; each term is a sum over the batch, divided by the number of tokens or utterances."""
 
+    name: Literal["paraformer", "custom"] = setting(
+        "paraformer", "the terms below; custom: passed to asr.train as loss"
+    )
     label_smoothing: float = setting(0.1, "share of the target spread over the vocabulary", 0, 0.9)
     quantity_weight: float = setting(1.0, "weight of the quantity loss |N − Σ alpha|", 0, 100)
     ctc_weight: float = setting(0.0, "weight w of the CTC loss; the cross-entropy has 1 − w", 0, 1)

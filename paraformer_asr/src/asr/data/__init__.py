@@ -6,6 +6,7 @@ from asr.config import Config
 from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.manifest_dataset import open_manifest_dataset
 from asr.data.toy_seq2seq import ToySeq2Seq
+from asr.errors import UserError
 
 __all__ = ["SpeechDataset", "Utterance", "build_dataset"]
 
@@ -25,3 +26,8 @@ def build_dataset(config: Config, split: Literal["train", "val", "test"]) -> Spe
             return ToySeq2Seq(config.data, config.features, split, config.seed)
         case "jsonl" | "kaldi" | "tsv":
             return open_manifest_dataset(config.data, split, config.features.sample_rate_hz)
+        case "custom":
+            raise UserError(
+                "data.dataset: custom: the data set comes from outside the package, so it works from Python only; pass "
+                "it: asr.train(config, train_set=..., val_set=...); or name files: data.dataset=jsonl data.root=FOLDER"
+            )

@@ -58,8 +58,8 @@ class SpeechDataset(abc.ABC):
         """Return the name of each utterance."""
 
     def sound_files(self) -> list[str]:
-        """Return the path of the sound file of each utterance; generated data have none."""
-        raise NotImplementedError
+        """Return the path of the sound file of each utterance; nothing where they do not come from files."""
+        return []
 
     def generated_from(self) -> dict[str, Any]:
         """Return the settings that decide what generated utterances are, in JSON values; of files, nothing."""

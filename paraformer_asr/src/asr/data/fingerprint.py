@@ -69,7 +69,7 @@ def take_fingerprint(dataset: SpeechDataset, one_in: int | None = None) -> Finge
     """
     if settings := dataset.generated_from():
         return Fingerprint(generated=settings)
-    files = dataset.sound_files()
+    files = dataset.sound_files() or [""] * len(dataset)
     different = list(dict.fromkeys(files))
     one_in = one_in or -(-len(different) // MAX_CONTENTS)
     sounds = dict(zip(different, _prints_of(different, one_in), strict=True))

@@ -16,7 +16,6 @@ from asr.decode import greedy
 from asr.inference.programs import make_listen
 from asr.inference.shapes import row_counts
 from asr.inference.transcriber import Transcriber
-from asr.models import build_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[A
 def _make_align(transcriber: Transcriber, num_samples: int) -> Callable[..., tuple[jax.Array, ...]]:
     """Return `align(variables, wave_bn, wave_lengths_b) → (mel_btm, alignment_but, ids_bu, and their lengths)`."""
     config = transcriber.config
-    model, listen = build_model(config.model), make_listen(config, transcriber.cmvn)
+    model, listen = transcriber.model, make_listen(config, transcriber.cmvn, transcriber.model)
     *_, num_rows = row_counts(num_feature_frames(num_samples, config.features), config.model.predictor.smooth_factor)
 
     def align(variables: Any, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, ...]:

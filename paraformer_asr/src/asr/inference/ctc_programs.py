@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,9 +39,9 @@ class Read:
     duration_s_b: Any
 
 
-def make_read(config: Config, cmvn: Cmvn | None) -> Callable[..., Read]:
+def make_read(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Read]:
     """Return `read(variables, wave_bn, wave_lengths_b) → Read`: front end, encoder, CTC head."""
-    model, frontend = build_model(config.model), make_frontend(config.features, cmvn)
+    model, frontend = model or build_model(config.model), make_frontend(config.features, cmvn)
 
     def read(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Read:
         features_bti, frame_lengths_b = frontend(wave_bn, wave_lengths_b)
@@ -50,9 +51,9 @@ def make_read(config: Config, cmvn: Cmvn | None) -> Callable[..., Read]:
     return read
 
 
-def make_best_path(config: Config, cmvn: Cmvn | None) -> Callable[..., Spelling]:
+def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Spelling]:
     """Return `best_path(variables, wave_bn, wave_lengths_b) → Spelling`, as many positions as there are frames."""
-    read, find_times = make_read(config, cmvn), make_times(config.features)
+    read, find_times = make_read(config, cmvn, model), make_times(config.features)
 
     def best_path(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Spelling:
         heard = read(variables, wave_bn, wave_lengths_b)
@@ -84,9 +85,9 @@ class BestPathPrograms:
         weights: of the model, on the device.
     """
 
-    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
+    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, model: nn.Module | None = None):
         self.weights = PackedWeights(config.model, variables)
-        self._best_path = jax.jit(self.weights.reading(make_best_path(config, cmvn)))
+        self._best_path = jax.jit(self.weights.reading(make_best_path(config, cmvn, model)))
         self._compiled: dict[Shape, jax.stages.Compiled] = {}
 
     def compilations(self, shape: Shape) -> list[Callable[[], None]]:
@@ -112,12 +113,19 @@ class BeamPrograms:
         weights: of the model, on the device.
     """
 
-    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, tokenizer: Tokenizer):
+    def __init__(
+        self,
+        config: Config,
+        cmvn: Cmvn | None,
+        variables: Variables,
+        tokenizer: Tokenizer,
+        model: nn.Module | None = None,
+    ):
         settings = config.inference
         self.weights = PackedWeights(config.model, variables)
         self._features, self._beam_size = config.features, settings.beam_size
         self._fusion = _make_fusion(settings, tokenizer)
-        self._read = jax.jit(self.weights.reading(make_read(config, cmvn)))
+        self._read = jax.jit(self.weights.reading(make_read(config, cmvn, model)))
         self._times = jax.jit(make_times(config.features))
         self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
 

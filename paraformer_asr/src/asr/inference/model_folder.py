@@ -12,11 +12,11 @@ The weights are an argument of the program: they stand on the disk once, and can
 """
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from asr.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
@@ -56,9 +56,8 @@ def save_model_folder(
         force: replace an exported model that is there already.
 
     Raises:
-        UserError: the folder exists, the extra packages are missing, or the disk refuses.
+        UserError: the folder exists, or the disk refuses.
     """
-    _need("flatbuffers")
     check_target(folder, force)
     with appearing(folder) as partial:
         weights = named_arrays(variables)
@@ -72,7 +71,7 @@ def save_model_folder(
         write_checksums(partial)
 
 
-def load_weights(files: CheckedFolder, config: Config) -> dict[str, Any]:
+def load_weights(files: CheckedFolder, config: Config, model: nn.Module | None = None) -> dict[str, Any]:
     """Return the variables {"params": …} of a model folder, all of whose files are as they were written.
 
     Raises:
@@ -83,22 +82,23 @@ def load_weights(files: CheckedFolder, config: Config) -> dict[str, Any]:
     files.check(path, sha256)
     files.check_the_others()
     variables = nested(weights)
-    check_variables(variables, config, files.folder)
+    check_variables(variables, config, files.folder, model)
     return variables
 
 
-def check_variables(variables: Any, config: Config, folder: Path) -> None:
+def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module | None = None) -> None:
     """Refuse variables that are not those of the model in `config`, or not finite.
 
     Args:
         variables: {"params": …}.
         config: `model` describes what they should be.
         folder: where they come from, for the message.
+        model: the network, where it is not that of the config.
 
     Raises:
         UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
     """
-    expected = abstract_variables(dataclasses.replace(config.model, input_dim=config.features.input_dim))
+    expected = abstract_variables(dataclasses.replace(config.model, input_dim=config.features.input_dim), model)
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
     check_finite(named_arrays(variables), folder)
 
@@ -120,14 +120,6 @@ def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] 
         raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
     if not replaceable(folder):
         raise UserError(f"{folder}: --force replaces a model of the same kind only, and this is none; choose another")
-
-
-def _need(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"an exported model needs {' and '.join(missing)}, not installed here: pip install 'paraformer-asr[export]'"
-        )
 
 
 def _readme(config: Config, tokenizer: Tokenizer) -> str:

@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,9 +61,9 @@ class Heard:
     duration_s_b: Any
 
 
-def make_listen(config: Config, cmvn: Cmvn | None) -> Callable[..., Heard]:
+def make_listen(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Heard]:
     """Return `listen(variables, wave_bn, wave_lengths_b) → Heard`: front end, encoder, predictor."""
-    model, frontend = build_model(config.model), make_frontend(config.features, cmvn)
+    model, frontend = model or build_model(config.model), make_frontend(config.features, cmvn)
 
     def listen(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Heard:
         features_bti, lengths_b = frontend(wave_bn, wave_lengths_b)
@@ -73,9 +74,9 @@ def make_listen(config: Config, cmvn: Cmvn | None) -> Callable[..., Heard]:
     return listen
 
 
-def make_spell(config: Config) -> Callable[..., Spelling]:
+def make_spell(config: Config, model: nn.Module | None = None) -> Callable[..., Spelling]:
     """Return `spell(variables, heard, num_rows) → Spelling`: parallel decoder, greedy choice, times."""
-    model = build_model(config.model)
+    model = model or build_model(config.model)
 
     def spell(variables: Variables, heard: Heard, num_rows: int) -> Spelling:
         found = model.apply(variables, heard.acoustics, num_rows, method="decode")
@@ -99,11 +100,11 @@ class CifPrograms:
         weights: of the model, on the device.
     """
 
-    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables):
+    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, model: nn.Module | None = None):
         self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor
         self.weights = PackedWeights(config.model, variables)
-        self._listen = jax.jit(self.weights.reading(make_listen(config, cmvn)))
-        self._spell = jax.jit(self.weights.reading(make_spell(config)), static_argnums=2)
+        self._listen = jax.jit(self.weights.reading(make_listen(config, cmvn, model)))
+        self._spell = jax.jit(self.weights.reading(make_spell(config, model)), static_argnums=2)
         self._listens: dict[Shape, jax.stages.Compiled] = {}
         self._spells: dict[tuple[Shape, int], jax.stages.Compiled] = {}
 

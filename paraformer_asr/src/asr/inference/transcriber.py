@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import chex
+import flax.linen as nn
 import numpy as np
 
 from asr.checkpoints import restore_variables
@@ -30,6 +31,7 @@ from asr.inference.programs import CifPrograms, Spelling
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
 from asr.inference.tuning import ready_weights
+from asr.models import CustomModel, build_model
 from asr.published.funasr import load_funasr
 
 Tag = TypeVar("Tag")
@@ -67,13 +69,23 @@ class Transcriber:
         config: settings of the run, of which `features`, `model` and `inference` matter here.
         tokenizer: of the model.
         cmvn: of its features.
+        model: the network.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any):
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer,
+        cmvn: Cmvn | None,
+        variables: Any,
+        *,
+        custom: CustomModel | None = None,
+    ):
         self._counter = CompilationCounter()
         config, variables = ready_weights(config, variables)
+        self.model = build_model(config.model, custom)
         self.config, self.tokenizer, self.cmvn = config, tokenizer, cmvn
-        self._programs = _make_programs(config, tokenizer, cmvn, variables)
+        self._programs = _make_programs(config, tokenizer, cmvn, variables, self.model)
         longest = longest_segment(config.features.sample_rate_hz, config.inference)
         self._ladder = make_ladder(longest, [1, config.inference.batch_size])
         self._warm: tuple[Shape, ...] = ()
@@ -171,14 +183,23 @@ class Transcriber:
 
 
 def load_transcriber(
-    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), average: int = 1
+    folder: str | Path,
+    which: str = "best",
+    overrides: Sequence[str] = (),
+    average: int = 1,
+    custom: CustomModel | None = None,
 ) -> Transcriber:
     """Return the transcriber of a run directory or a model folder; arguments as in `load_parts`."""
-    return Transcriber(*load_parts(folder, which, overrides, average))
+    config, *parts = load_parts(folder, which, overrides, average, custom)
+    return Transcriber(config, *parts, custom=custom)
 
 
 def load_parts(
-    folder: str | Path, which: str = "best", overrides: Sequence[str] = (), average: int = 1
+    folder: str | Path,
+    which: str = "best",
+    overrides: Sequence[str] = (),
+    average: int = 1,
+    custom: CustomModel | None = None,
 ) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
     """Return (config, tokenizer, CMVN, variables) of a run directory, an exported model folder, or one of FunASR.
 
@@ -187,6 +208,7 @@ def load_parts(
         which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
         overrides: changes of the config as `key=value`, for example `inference.decoder=ctc`.
         average: of a run directory, the mean of so many best or last checkpoints.
+        custom: the network, where it came from outside the package.
 
     Raises:
         UserError: not such a folder, or weights that do not belong to its config.
@@ -203,13 +225,14 @@ def load_parts(
     config = load_config(folder / "config.yaml", overrides, read)
     tokenizer = load_tokenizer(folder, read)
     config = dataclasses.replace(config, model=_with_vocabulary(config.model, tokenizer, folder))
+    model = build_model(dataclasses.replace(config.model, input_dim=config.features.input_dim), custom)
     cmvn = load_cmvn(folder / CMVN, read) if config.features.cmvn != "none" else None
     if files:
         if average > 1:
             raise UserError(f"--average {average}: {folder} is an exported model, which holds one set of weights")
-        return config, tokenizer, cmvn, load_weights(files, config)
+        return config, tokenizer, cmvn, load_weights(files, config, model)
     variables = restore_variables(folder / "checkpoints", which, average)
-    check_variables(variables, config, folder)
+    check_variables(variables, config, folder, model)
     return config, tokenizer, cmvn, variables
 
 
@@ -222,14 +245,14 @@ def _load_published(folder: Path, overrides: Sequence[str], average: int) -> tup
     return config, *parts, variables
 
 
-def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any):
+def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, model: nn.Module):
     match config.inference.decoder:
         case "cif":
-            return CifPrograms(config, cmvn, variables)
+            return CifPrograms(config, cmvn, variables, model)
         case "ctc":
-            return BestPathPrograms(config, cmvn, variables)
+            return BestPathPrograms(config, cmvn, variables, model)
         case "ctc_beam":
-            return BeamPrograms(config, cmvn, variables, tokenizer)
+            return BeamPrograms(config, cmvn, variables, tokenizer, model)
 
 
 def _with_vocabulary(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> ModelConfig:

@@ -53,6 +53,8 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
         config: of the model.
         variables: {"params": …}.
     """
+    if config.model.name == "custom":
+        return config, variables
     params = variables["params"]
     if config.model.encoder.scan:
         params = unstack_blocks(params)

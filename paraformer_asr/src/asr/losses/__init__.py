@@ -104,7 +104,7 @@ def divisor(name: str, config: LossConfig) -> str:
 def weigh(parts: Mapping[str, Any], config: LossConfig) -> Any:
     """Return the loss: its parts, each times its weight, added up."""
     weights = {"cross_entropy": 1 - config.ctc_weight, "quantity": config.quantity_weight}
-    weights |= {"ctc": config.ctc_weight, "mwer": config.mwer_weight}
+    weights |= {"ctc": config.ctc_weight, "mwer": config.mwer_weight, "custom": 1.0}
     return sum(weights[name] * part for name, part in parts.items())
 
 

@@ -4,8 +4,11 @@ Training calls `model.apply(variables, features, lengths, tokens, token_lengths,
 calls it with `method="encode"` and then `method="decode"`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -17,28 +20,44 @@ from asr.models.stacking import stack_blocks, unstack_blocks
 
 __all__ = [
     "Acoustics",
+    "CustomModel",
     "Hypotheses",
     "Paraformer",
     "TrainingOutputs",
     "abstract_variables",
     "build_model",
     "count_parameters",
+    "init_variables",
     "stack_blocks",
     "unstack_blocks",
 ]
 
 SPECIAL_TOKENS = 4
 
+FRAMES_TO_INIT, TOKENS_TO_INIT = 8, 3
+"""Lengths of the example to initialise with; no parameter's shape depends on them."""
 
-def build_model(config: ModelConfig) -> Paraformer:
+CustomModel = nn.Module | Callable[[ModelConfig], nn.Module]
+"""A network from outside the package, or a function (such as its class) that makes it of `config.model`."""
+
+
+def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Module:
     """Return the network that `config` describes, without parameters.
 
     Args:
         config: `vocab_size` is set, from the tokenizer if need be.
+        custom: a network from outside the package, used instead.
 
     Raises:
-        UserError: no vocabulary.
+        UserError: no vocabulary, or a model that came from outside the package.
     """
+    if custom is not None:
+        return custom if isinstance(custom, nn.Module) else custom(config)
+    if config.name == "custom":
+        raise UserError(
+            "model.name: custom: the network comes from outside the package, so it works from Python only; pass it: "
+            "asr.load(folder, model=...) or asr.train(config, model=...)"
+        )
     if config.vocab_size <= SPECIAL_TOKENS:
         raise UserError(
             f"model.vocab_size: expected more than the {SPECIAL_TOKENS} special tokens, found {config.vocab_size}; "
@@ -47,17 +66,29 @@ def build_model(config: ModelConfig) -> Paraformer:
     return Paraformer(config)
 
 
-def abstract_variables(config: ModelConfig) -> Any:
+def abstract_variables(config: ModelConfig, model: nn.Module | None = None) -> Any:
     """Return the variables {"params": …} of the network that `config` describes, as shapes and dtypes.
 
     Args:
         config: `vocab_size` and `input_dim` are set.
+        model: the network, where it is not that of the config.
 
     Raises:
         UserError: no vocabulary.
     """
-    model = build_model(config)
-    features_bti = jax.ShapeDtypeStruct((1, 8, config.input_dim), jnp.float32)
-    tokens_bu, length_b = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    given = features_bti, length_b, tokens_bu, length_b
-    return jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given)
+    model = model or build_model(config)
+    return jax.eval_shape(functools.partial(init_variables, model, config.input_dim), jax.random.key(0))
+
+
+def init_variables(model: nn.Module, input_dim: int, key: jax.Array) -> Any:
+    """Return fresh variables {"params": …} of a network.
+
+    Args:
+        model: the network.
+        input_dim: i, width of an input frame.
+        key: of the initial parameters.
+    """
+    features_bti = jnp.zeros((1, FRAMES_TO_INIT, input_dim))
+    tokens_bu = jnp.zeros((1, TOKENS_TO_INIT), jnp.int32)
+    lengths = jnp.array([FRAMES_TO_INIT]), jnp.array([TOKENS_TO_INIT])
+    return model.init({"params": key}, features_bti, lengths[0], tokens_bu, lengths[1], train=False)

@@ -57,6 +57,7 @@ class Evaluation:
         quantity_error: mean over the utterances of |N − Σ alpha|.
         transcripts: of the first utterances.
         alignments: of the first utterances.
+        custom: metrics from outside the package, by name.
     """
 
     losses: dict[str, float]
@@ -66,6 +67,7 @@ class Evaluation:
     quantity_error: float
     transcripts: list[Transcribed]
     alignments: list[Aligned]
+    custom: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -84,7 +86,7 @@ class Evaluation:
             numbers: the columns of results.csv that are not scores.
         """
         counts = {"words": self.words, "characters": self.characters, "tokens": self.tokens}
-        numbers = numbers | self.rates | {"quantity_error": self.quantity_error}
+        numbers = numbers | self.rates | {"quantity_error": self.quantity_error} | self.custom
         details = {name: _json_number(value) for name, value in numbers.items()}
         details["losses"] = {name: _json_number(value) for name, value in self.losses.items()}
         return details | {name: dataclasses.asdict(count) for name, count in counts.items()}

@@ -78,7 +78,8 @@ class Report:
             self.results.add(row, evaluation.to_dict(numbers))
             draw_curves(self.results.rows(), self.run.path / "curves.png")
             self._show_samples(evaluation, step)
-            self.tensorboard.scalars(step, {"loss/val": evaluation.loss} | {f"val/{k}": v for k, v in scores.items()})
+            shown = {f"val/{name}": value for name, value in (scores | evaluation.custom).items()}
+            self.tensorboard.scalars(step, {"loss/val": evaluation.loss} | shown)
         log.info(
             "epoch %d (step %d): train loss %.4f, val loss %.4f, WER %.2f %%, CER %.2f %%, TER %.2f %%, "
             "miscounted %.2f tokens, %.1f × real time",
@@ -90,6 +91,8 @@ class Report:
             evaluation.quantity_error,
             numbers["audio_s_per_s"],
         )
+        if evaluation.custom:
+            log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in evaluation.custom.items()))
 
     def _show_samples(self, evaluation: Evaluation, step: int) -> None:
         """Write the transcripts, and draw the alignments: the first as step_….png, the next as step_…_2.png."""

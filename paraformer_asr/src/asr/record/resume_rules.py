@@ -47,7 +47,7 @@ LENGTH = _keys("training.num_epochs optimizer.learning_rate training.accumulate 
 
 REASONS = {
     "it would be another model, and the checkpoint holds the arrays of this one": """
-        model.name model.ctc_head
+        model.name model.ctc_head loss.name
         model.encoder.kind model.encoder.num_layers model.encoder.width model.encoder.num_heads
         model.encoder.ffn_width model.encoder.kernel_size model.encoder.position model.encoder.causal
         model.encoder.scan

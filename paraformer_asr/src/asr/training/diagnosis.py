@@ -36,10 +36,10 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
         return [*lines, f"not finite before the step: {_first(bad)}"]
     config, rows = setup.config, {name: jnp.asarray(batch[name]) for name in ON_DEVICE}
     # Without recomputation: every module has a value that can be looked at.
-    model = build_model(dataclasses.replace(config.model, remat=False))
+    model = build_model(dataclasses.replace(config.model, remat=False), setup.custom.model)
     model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
     frontend = make_train_frontend(config.features, config.data, setup.cmvn)
-    objective = make_objective(model, frontend, config)
+    objective = make_objective(model, frontend, config, setup.custom.loss)
     key = step_key(config, state.step)
     counts, parts, keys = split_into_parts(config.training.accumulate, rows, key)
     for number, part_key in enumerate(keys):

@@ -33,7 +33,7 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
     """
     sums, counts, quantity_errors = Counter(), Counter(), 0.0
     words = characters = tokens = ErrorCounts()
-    transcripts, alignments = {}, {}
+    transcripts, alignments, pairs = {}, {}, {}
     texts, names = setup.val_set.texts(), setup.val_set.names()
     batches = setup.val_loader.iterate()
     for _ in range(setup.val_loader.num_batches):
@@ -49,6 +49,7 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
             index = int(batch["index"][row])
             compared = compare(setup.tokenizer, texts[index], decoded_bu[row, : lengths_b[row]].tolist())
             transcribed = Transcribed(names[index], compared.reference, compared.hypothesis)
+            pairs[index] = compared.reference, compared.hypothesis
             words += compared.words
             characters += compared.characters
             tokens += compared.tokens
@@ -66,7 +67,15 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
         quantity_error=quantity_errors / len(setup.val_set),
         transcripts=[transcripts[index] for index in sorted(transcripts)],
         alignments=[alignments[index] for index in sorted(alignments)],
+        custom=_custom_metrics(setup, pairs),
     )
+
+
+def _custom_metrics(setup: Setup, pairs: dict[int, tuple[str, str]]) -> dict[str, float]:
+    """Return what the caller's metrics make of (reference, hypothesis) of each utterance, in the order of the data."""
+    texts = [pairs[index] for index in sorted(pairs)]
+    references, hypotheses = [reference for reference, _ in texts], [hypothesis for _, hypothesis in texts]
+    return {name: float(metric(references, hypotheses)) for name, metric in setup.custom.metrics.items()}
 
 
 def _means(sums: dict[str, float], counts: dict[str, int], config: LossConfig) -> dict[str, float]:

@@ -1,18 +1,22 @@
 """A training run: its directory, its pieces, and the watch over it."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from asr.config import Config
 from asr.config.reader import to_plain
 from asr.distributed import check_agreement, from_main, is_main
+from asr.errors import EXIT_OK
 from asr.record.log_file import close_logging, open_log_file, setup_logging
 from asr.record.run_dir import RunDir, check_run_files, create_run_dir, load_run, open_run_dir
 from asr.record.tensorboard import require_tensorboard
 from asr.training.bookkeeping import has_checkpoint, list_checkpoints
+from asr.training.custom import NO_CUSTOM_PARTS, CustomParts
 from asr.training.loop import Training
 from asr.training.resumption import Resumption, record_start
 from asr.training.setup import Setup, build_setup
@@ -24,20 +28,43 @@ from asr.watch.supervisor import Supervisor
 log = logging.getLogger("asr")
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that ended.
+
+    Attributes:
+        path: its directory, to be read by `asr.load`.
+        best_score: lowest error rate on the validation split, of the kind `training.select_by`; infinite before the
+            first evaluation.
+        exit_code: 0 if it is finished, otherwise that of the reason to stop (docs/reliability.md).
+    """
+
+    path: Path
+    best_score: float
+    exit_code: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left."""
+        return self.exit_code == EXIT_OK
+
+
 def train(
     config: Config,
     *,
+    custom: CustomParts = NO_CUSTOM_PARTS,
     resume: Path | None = None,
     allow_changed: Collection[str] = (),
     load_initial: Callable[[str], InitialModel] | None = None,
     max_minutes: float | None = None,
     profile_steps: int = 0,
     tell_run_path: Callable[[str], None] | None = None,
-) -> int:
-    """Train until the end of the run or a reason to stop; return the exit code. Called in the main thread.
+) -> Run:
+    """Train until the end of the run or a reason to stop. Called in the main thread.
 
     Args:
         config: the settings, or those of the run to be resumed.
+        custom: parts from outside the package.
         resume: directory of the run to go on with; without it a new one is made.
         allow_changed: names of what may be other than the run was made of, see `asr.record.run_record`.
         load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
@@ -53,22 +80,25 @@ def train(
     with Interruption(max_minutes) as interruption:
         supervisor = Supervisor(interruption, config.training.watchdog_minutes, guarded=tell_run_path is not None)
 
-        def work() -> int:
+        def work() -> Run:
             with contextlib.ExitStack() as stack:
                 stack.callback(close_logging)
                 with supervisor.nothing_to_save():
-                    run, setup, resumption = open_run(config, resume, allow_changed, load_initial, stack)
+                    run, setup, resumption = open_run(config, custom, resume, allow_changed, load_initial, stack)
                     supervisor.run_path = run.path
                     if tell_run_path:
                         tell_run_path(str(run.path))
                     training = Training(setup, run, supervisor, profile_steps)
-                return training.run_to_end(resumption)
+                exit_code = training.run_to_end(resumption)
+                best = training.progress.best_score
+                return Run(run.path, best[0] if best else math.inf, exit_code)
 
         return supervisor.run(work)
 
 
 def open_run(
     config: Config,
+    custom: CustomParts,
     resume: Path | None,
     allow_changed: Collection[str],
     load_initial: Callable[[str], InitialModel] | None,
@@ -79,6 +109,7 @@ def open_run(
     Arguments as of `train`.
     """
     setup_logging()
+    config = custom.mark(config)
     require_tensorboard(config.training.tensorboard)
     run = open_run_dir(resume) if resume else None
     if run and is_main():
@@ -88,7 +119,7 @@ def open_run(
     trained = load_run(run.path)[1:] if run else None
     resumption = Resumption(run, config, allow_changed) if run else None
     begins = run is None or not has_checkpoint(run)
-    setup = build_setup(config, trained, load_initial(config.init) if config.init and begins else None)
+    setup = build_setup(config, trained, load_initial(config.init) if config.init and begins else None, custom)
     if resumption:
         resumption.compare(setup)
     agreed = {

@@ -24,6 +24,7 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, build_model
 from asr.record.text_coverage import check_texts
+from asr.training.custom import NO_CUSTOM_PARTS, CustomParts, Loss
 from asr.training.frozen import FrozenParts
 from asr.training.guard import make_guarded_step, make_stoppable_eval
 from asr.training.optimizer import build_optimizer, build_schedule
@@ -63,6 +64,7 @@ class Setup:
         placement: of state and batches on the devices.
         abstract_state: the state's shapes, each with its placement.
         flags: by whether this process wants to stop, the `stop_d` of the steps.
+        custom: parts that came from outside the package.
     """
 
     config: Config
@@ -81,6 +83,7 @@ class Setup:
     placement: Placement
     abstract_state: TrainState
     flags: dict[bool, jax.Array]
+    custom: CustomParts = NO_CUSTOM_PARTS
 
     @property
     def num_steps(self) -> int:
@@ -97,7 +100,10 @@ class Setup:
 
 
 def build_setup(
-    config: Config, trained: tuple[Tokenizer, Cmvn | None] | None = None, initial: InitialModel | None = None
+    config: Config,
+    trained: tuple[Tokenizer, Cmvn | None] | None = None,
+    initial: InitialModel | None = None,
+    custom: CustomParts = NO_CUSTOM_PARTS,
 ) -> Setup:
     """Return the pieces of the run that `config` describes. Nothing is compiled yet, but for the statistics.
 
@@ -106,12 +112,16 @@ def build_setup(
         trained: tokenizer and normalisation of the run that is resumed; without it both are made from the training
             split, or taken from the model in `config.init`.
         initial: the model whose weights the run begins with.
+        custom: the caller's own parts, used instead of what the config describes.
 
     Raises:
         UserError: data that cannot be found or read, texts that the tokenizer does not cover, parameters that are not
             there, an initial model of another architecture.
     """
-    train_set, val_set = build_dataset(config, "train"), build_dataset(config, "val")
+    custom.check_loss(config)
+    own_data = custom.train_set is not None
+    train_set = custom.train_set if own_data else build_dataset(config, "train")
+    val_set = custom.val_set if own_data else build_dataset(config, "val")
     tokenizer = trained[0] if trained else choose_tokenizer(config, train_set.texts())
     config = with_widths(config, tokenizer)
     check_texts(config, tokenizer, train_set, val_set)
@@ -123,8 +133,8 @@ def build_setup(
     config = with_lengths(config, train_set.durations_s()[loader.kept])
     val_loader = EvalLoader(val_set, tokenizer, config, placement.num_devices, share)
     cmvn = trained[1] if trained else build_cmvn(config, train_set)
-    model = build_model(config.model)
-    shapes = abstract_variables(config.model)["params"] if initial or has_groups(config.optimizer) else None
+    model = build_model(config.model, custom.model)
+    shapes = abstract_variables(config.model, model)["params"] if initial or has_groups(config.optimizer) else None
     if has_groups(config.optimizer):
         check_groups(config.optimizer, shapes)
     optimizer = build_optimizer(config.optimizer, loader.num_steps)
@@ -140,8 +150,9 @@ def build_setup(
         warm_start=plan_warm_start(initial, shapes, tokenizer) if initial else None,
         schedule=build_schedule(config.optimizer, loader.num_steps),
         placement=placement,
-        flags={wanted: placement.put_flag(wanted) for wanted in (False, True)},
-        **jit_steps(config, model, optimizer, cmvn, placement),
+        flags={stop: placement.put_flag(stop) for stop in (False, True)},
+        custom=custom,
+        **jit_steps(config, model, optimizer, cmvn, placement, custom.loss),
     )
 
 
@@ -151,6 +162,7 @@ def jit_steps(
     optimizer: optax.GradientTransformation,
     cmvn: Cmvn | None,
     placement: Placement,
+    loss: Loss | None = None,
 ) -> dict[str, Any]:
     """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`.
 
@@ -160,13 +172,16 @@ def jit_steps(
         optimizer: an optax transformation.
         cmvn: normalisation of the features, or None.
         placement: of the arrays.
+        loss: the caller's own, instead of that of the config.
     """
     unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
     applied = GatheredParameters(model, placement) if placement.is_spread else model
     trained_model = FrozenParts(applied, config.optimizer.freeze) if config.optimizer.freeze else applied
     train_frontend = make_train_frontend(config.features, config.data, cmvn)
-    train_step = make_train_step(trained_model, optimizer, train_frontend, config)
-    eval_step = make_eval_step(applied, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config)
+    train_step = make_train_step(trained_model, optimizer, train_frontend, config, loss)
+    eval_step = make_eval_step(
+        applied, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config, loss
+    )
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)

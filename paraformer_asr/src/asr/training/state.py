@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-FRAMES_TO_INIT, TOKENS_TO_INIT = 8, 3
-"""Any lengths do: no parameter's shape depends on them."""
+from asr.models import init_variables
 
 
 @struct.dataclass
@@ -52,10 +51,7 @@ def init_state(
         key: of the initial parameters.
         with_ema: whether a moving average of the parameters is kept.
     """
-    features_bti = jnp.zeros((1, FRAMES_TO_INIT, input_dim))
-    tokens_bu = jnp.zeros((1, TOKENS_TO_INIT), jnp.int32)
-    lengths = jnp.array([FRAMES_TO_INIT]), jnp.array([TOKENS_TO_INIT])
-    params = model.init({"params": key}, features_bti, lengths[0], tokens_bu, lengths[1], train=False)["params"]
+    params = init_variables(model, input_dim, key)["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

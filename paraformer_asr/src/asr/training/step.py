@@ -14,7 +14,8 @@ import optax
 
 from asr.config import Config
 from asr.decode.greedy import greedy
-from asr.losses import paraformer_loss
+from asr.losses import divisor, paraformer_loss
+from asr.training.custom import Loss
 from asr.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -30,7 +31,11 @@ ROWS_PER_TOKEN, SPARE_ROWS = 1.5, 4
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, frontend: Callable, config: Config
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    frontend: Callable,
+    config: Config,
+    loss: Loss | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Return `train_step(state, batch) → (state, metrics)`, pure: the same arguments give the same result.
 
@@ -43,8 +48,9 @@ def make_train_step(
         frontend: of training, `(key, wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`.
         config: seed, loss, and of training `accumulate`, the number of parts that a batch is computed in, and
             `ema_decay`, of the averaged weights.
+        loss: the caller's own, instead of that of the config.
     """
-    objective = make_objective(model, frontend, config)
+    objective = make_objective(model, frontend, config, loss)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = step_key(config, state.step)
@@ -63,7 +69,7 @@ def make_train_step(
     return train_step
 
 
-def make_objective(model: nn.Module, frontend: Callable, config: Config) -> Callable:
+def make_objective(model: nn.Module, frontend: Callable, config: Config, loss: Loss | None = None) -> Callable:
     """Return `objective(params, part, counts, key) → (loss, metrics)`; arguments as of `make_train_step`."""
 
     def objective(params, part: Batch, counts: Counts, key) -> tuple[jax.Array, Metrics]:
@@ -72,7 +78,7 @@ def make_objective(model: nn.Module, frontend: Callable, config: Config) -> Call
         rngs = {"dropout": dropout_key, "sampler": sampler_key}
         targets = part["tokens"], part["token_lengths"]
         outputs = model.apply({"params": params}, features_bti, lengths_b, *targets, train=True, rngs=rngs)
-        return training_loss(outputs, *targets, config, counts, mwer_key)
+        return training_loss(outputs, *targets, config, counts, mwer_key, loss)
 
     return objective
 
@@ -99,18 +105,22 @@ def split_into_parts(parts: int, batch: Batch, key: jax.Array) -> tuple[Counts, 
 
 
 def training_loss(
-    outputs, tokens_bu, token_lengths_b, config: Config, counts: Counts, key
+    outputs, tokens_bu, token_lengths_b, config: Config, counts: Counts, key, loss: Loss | None = None
 ) -> tuple[jax.Array, Metrics]:
     """Return the loss and, with it, what is reported of it: sums over the rows, divided by the counts.
 
     As sums they can be added over the parts of a batch, however the tokens are spread over the parts.
     """
-    settings = {"append_eos": config.model.predictor.append_eos, "key": key}
-    settings |= {"normalizer": counts["tokens"], "num_utterances": counts["utterances"]}
-    loss, terms = paraformer_loss(outputs, tokens_bu, token_lengths_b, config.loss, **settings)
+    if loss is None:
+        settings = {"append_eos": config.model.predictor.append_eos, "key": key}
+        settings |= {"normalizer": counts["tokens"], "num_utterances": counts["utterances"]}
+        value, terms = paraformer_loss(outputs, tokens_bu, token_lengths_b, config.loss, **settings)
+    else:
+        value = loss(outputs, tokens_bu, token_lengths_b) / counts[divisor("custom", config.loss)]
+        terms = {"custom": value}
     real_bu = jnp.arange(tokens_bu.shape[1])[None, :] < token_lengths_b[:, None]
     hits = jnp.sum((jnp.argmax(outputs.logits_buv, axis=-1) == tokens_bu) & real_bu)
-    return loss, {"loss": loss, "token_accuracy": hits / counts["tokens"]} | terms
+    return value, {"loss": value, "token_accuracy": hits / counts["tokens"]} | terms
 
 
 def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[Any, Metrics]:
@@ -150,7 +160,7 @@ def num_decoding_rows(num_tokens: int) -> int:
 
 
 def make_eval_step(
-    model: nn.Module, frontend: Callable, spectrogram: Callable, config: Config
+    model: nn.Module, frontend: Callable, spectrogram: Callable, config: Config, loss: Loss | None = None
 ) -> Callable[[dict[str, Any], Batch], dict[str, Any]]:
     """Return `eval_step(variables, batch) → results`.
 
@@ -166,6 +176,7 @@ def make_eval_step(
         frontend: `(wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`.
         spectrogram: the same before stacking and normalisation, `→ (mel_btm, mel_lengths_b)`; for pictures.
         config: the settings.
+        loss: the caller's own, instead of that of the config.
     """
 
     def eval_step(variables: dict[str, Any], batch: Batch) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def make_eval_step(
         targets = batch["tokens"], batch["token_lengths"]
         outputs = model.apply(variables, features_bti, lengths_b, *targets, train=False)
         ones = {"tokens": jnp.float32(1), "utterances": jnp.float32(1)}
-        _, sums = training_loss(outputs, *targets, config, ones, jax.random.key(config.seed))
+        _, sums = training_loss(outputs, *targets, config, ones, jax.random.key(config.seed), loss)
         del sums["loss"]  # its parts may have different divisors
         acoustics = model.apply(variables, features_bti, lengths_b, method="encode")
         num_rows = num_decoding_rows(batch["tokens"].shape[1])

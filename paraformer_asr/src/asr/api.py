@@ -1,0 +1,173 @@
+"""What `import asr` offers: load a model, build one, train one. docs/api.md describes it with examples."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from asr.config import Config, ModelConfig
+from asr.config.reader import load_start_config, override_config
+from asr.errors import UserError
+from asr.record.record_file import load_own_config
+from asr.record.resume_rules import keep_decided, list_changes
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    import jax
+
+    from asr.data import SpeechDataset
+    from asr.inference.transcriber import Transcriber
+    from asr.models import CustomModel
+    from asr.training.custom import Loss, Metric
+    from asr.training.run import Run
+    from asr.training.warm_start import InitialModel
+
+
+def load(
+    folder: str | Path,
+    *,
+    checkpoint: Literal["best", "last"] = "best",
+    average: int = 1,
+    overrides: Sequence[str] = (),
+    model: "CustomModel | None" = None,
+) -> "Transcriber":
+    """Return a trained model, ready to transcribe.
+
+    Args:
+        folder: a run directory, a folder written by `asr export` or `asr convert`, or a FunASR model as published.
+        checkpoint: which checkpoint of a run.
+        average: use the mean of this many best or last checkpoints of a run.
+        overrides: changes of the config as `key=value`, such as `inference.decoder=ctc`.
+        model: the network of a run that was trained with one from outside the package: the module, or its class.
+
+    Raises:
+        UserError: not such a folder, or weights that do not fit its config.
+    """
+    from asr.inference.transcriber import load_transcriber
+
+    return load_transcriber(folder, checkpoint, overrides, average, model)
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config in a YAML file, or the packaged one of this name, such as `toy`, changed by `overrides`.
+
+    Raises:
+        UserError: naming file, line and key of the mistake.
+    """
+    return load_start_config(path_or_name, overrides)
+
+
+def build_model(config: Config | ModelConfig) -> "nn.Module":
+    """Return the network that a config describes, without parameters.
+
+    Args:
+        config: `model.vocab_size` is set. A run takes it from its tokenizer.
+
+    Raises:
+        UserError: no vocabulary.
+    """
+    from asr.models import build_model
+
+    if isinstance(config, Config):
+        config = dataclasses.replace(config.model, input_dim=config.features.input_dim)
+    return build_model(config)
+
+
+def init(model: "nn.Module", key: "jax.Array", input_dim: int | None = None) -> dict[str, Any]:
+    """Return fresh variables {"params": …} of a network.
+
+    Args:
+        model: the network.
+        key: of the initial parameters.
+        input_dim: width of an input frame; by default `model.config.input_dim`.
+    """
+    from asr.models import init_variables
+
+    return init_variables(model, model.config.input_dim if input_dim is None else input_dim, key)
+
+
+def train(
+    config: Config | str | Path | None = None,
+    *,
+    model: "CustomModel | None" = None,
+    loss: "Loss | None" = None,
+    train_set: "SpeechDataset | None" = None,
+    val_set: "SpeechDataset | None" = None,
+    metrics: "Mapping[str, Metric] | None" = None,
+    resume: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    allow_changed: Collection[str] = (),
+    max_minutes: float | None = None,
+    profile_steps: int = 0,
+    **process: Any,
+) -> "Run":
+    """Train a model and leave a full record in a run directory; call it in the main thread.
+
+    Ctrl-C and SIGTERM save first: then the run that is returned is not `finished`, and `resume` continues it.
+
+    Args:
+        config: the settings, a YAML file, or the name of a packaged config; with `resume`, by default the run's own.
+        model: a network from outside the package: a Flax module, or a function of `config.model` (such as the module's
+            class) that returns one. Called like `asr.Paraformer`.
+        loss: `(outputs, tokens_bu, token_lengths_b) → float32[]`, a sum over the batch, instead of the config's loss.
+        train_set: training data, instead of the config's; with `val_set`.
+        val_set: validation data.
+        metrics: name → `(references, hypotheses) → float`, reported with each evaluation.
+        resume: directory of the run to continue. Parts from outside the package are passed again.
+        overrides: changes of the config as `key=value`.
+        allow_changed: what may differ from what the run was made of: data, tokenizer, normalisation, config.
+        max_minutes: save and stop after this time.
+        profile_steps: number of steps to trace for Perfetto.
+        process: for the command line: `tell_run_path`.
+
+    Raises:
+        UserError: a config, data or run directory that cannot be used.
+        NonFiniteError: a loss or gradient is NaN or infinite.
+    """
+    from asr.training.custom import CustomParts
+    from asr.training.run import train
+
+    return train(
+        read_config(config, resume, overrides),
+        custom=CustomParts(model, loss, train_set, val_set, metrics or {}),
+        resume=None if resume is None else Path(resume),
+        allow_changed=allow_changed,
+        load_initial=load_initial,
+        max_minutes=max_minutes,
+        profile_steps=profile_steps,
+        **process,
+    )
+
+
+def read_config(config: Config | str | Path | None, resume: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Return the settings of a run that starts, or that is resumed.
+
+    Raises:
+        UserError: neither a config nor a run, a file whose settings are not those of the run, or a mistake in it.
+    """
+    if resume is None:
+        if config is None:
+            raise UserError("a config is missing: give one to start a run, or resume=RUN to resume one")
+        read = override_config if isinstance(config, Config) else load_start_config
+        return read(config, overrides)
+    if not Path(resume).is_dir():
+        raise UserError(f"--resume: expected a run directory, such as runs/20250131_120000_name, at {resume}")
+    own = load_own_config(Path(resume))
+    resumed = keep_decided(own, override_config(config if isinstance(config, Config) else own, overrides))
+    if config is not None and not isinstance(config, Config):
+        stated = keep_decided(resumed, load_start_config(config, overrides))
+        if changes := [change.key for change in list_changes(resumed, stated)]:
+            raise UserError(
+                f"{resume} was started with other settings than {config}: {', '.join(changes)}. Leave --config out to "
+                "resume with the run's own."
+            )
+    return resumed
+
+
+def load_initial(folder: str) -> "InitialModel":
+    """Return the weights of a model folder, or the best ones of a run, to start a run with."""
+    from asr.inference.transcriber import load_parts
+    from asr.training.warm_start import InitialModel
+
+    _, tokenizer, _, variables = load_parts(folder)
+    return InitialModel(folder, tokenizer, variables)

@@ -1,0 +1,26 @@
+"""The configs that come with the package, opened by name: `toy` is configs/toy.yaml anywhere."""
+
+from pathlib import Path
+
+from asr.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "configs"
+
+
+def packaged_configs() -> dict[str, Path]:
+    """Return name → file of the configs that come with the package."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def find_config(path_or_name: str | Path) -> Path:
+    """Return the path of a config: the argument if it is a file, else that of the packaged config of this name.
+
+    Raises:
+        UserError: neither a file nor such a name.
+    """
+    path, configs = Path(path_or_name), packaged_configs()
+    if path.exists() or path.suffix:
+        return path
+    if str(path) not in configs:
+        raise UserError(f"{path}: no such file; configs that come with the package: {', '.join(configs)}")
+    return configs[str(path)]
