@@ -109,4 +109,4 @@ def test_a_name_that_no_file_can_have_is_told(capsys, tmp_path):
         run_command(lambda: (tmp_path / ("n" * 300)).stat().st_size)
     assert end.value.code == 2
     assert "nnn" in (said := capsys.readouterr().err)
-    assert said.startswith("error: ") and said.endswith(": a name that is too long for this file system\n")
+    assert said.startswith("error: ") and said.endswith(": the name is too long for this file system\n")

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg import distributed, train
+import seg.train as train
+from seg import distributed
 from seg.config import Config
-from seg.distributed import check_agreement, explain_lost_peer, from_main, is_main, sum_over_processes
+from seg.distributed import check_agreement, explain_lost_peer, from_main, is_main
 from seg.errors import PeerLostError, UserError
-from seg.training.evaluate import StoppableStep
+from seg.training.evaluate import StoppableStep, sum_over_processes
 from seg.training.step import FILLER
 
 
@@ -37,7 +38,7 @@ def test_processes_that_differ_are_named(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     other = lambda digests: np.stack([digests, digests + np.eye(2, 1, -1, dtype=np.uint8), digests])  # noqa: E731
     monkeypatch.setattr(distributed.multihost_utils, "process_allgather", other)
-    with pytest.raises(UserError, match="^the steps: process 1 has another one than process 0"):
+    with pytest.raises(UserError, match="^the steps: differs between process 0 and process 1"):
         check_agreement({"the config": 1, "the steps": 2})
 
 
@@ -60,7 +61,7 @@ def test_without_a_job_the_way_to_describe_one_is_told(monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax, "distributed", types.SimpleNamespace(initialize=initialize))
-    with pytest.raises(UserError, match="Give --coordinator HOST:PORT --num-processes N --process-id I"):
+    with pytest.raises(UserError, match="Pass --coordinator HOST:PORT --num-processes N --process-id I"):
         distributed.initialize(None, None, None)
 
 

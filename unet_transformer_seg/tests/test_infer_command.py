@@ -318,7 +318,7 @@ def test_links_are_neither_searched_nor_followed_and_other_files_are_named(infer
     shutil.rmtree(out / "sub")
     (out / "sub").symlink_to(elsewhere)
     assert infer_with("--no-overlay", "--out", out, tmp_path / "in") == 2
-    assert f"{out / 'sub'} leads out of it by a link" in capsys.readouterr().err
+    assert f"a link at {out / 'sub'} leads out of it" in capsys.readouterr().err
     assert files(elsewhere) == ["secret.png"]
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train one model: their beginning, and what they tell each other besides the gradients."""
+"""Several processes that train one model: how they connect, and what they exchange besides gradients."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ log = logging.getLogger("asr")
 CONNECT_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 60
 TEXT_BYTES = 4096
+"""Longest text that `from_main` sends, in bytes."""
 
 SIGNS_OF_A_LOST_PEER = (
     "Gloo",
@@ -29,40 +30,40 @@ SIGNS_OF_A_LOST_PEER = (
 
 
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Connect this process with the others; without arguments SLURM, Open MPI or Kubernetes are asked who they are.
+    """Connect this process to its job; without arguments, SLURM, Open MPI or Kubernetes describe the job.
 
     Args:
-        coordinator: `host:port` of process 0, the same for all. It listens at this address alone, as it believes
-            whoever connects; `JAX_COORDINATOR_BIND_ADDRESS` names another one.
-        num_processes: of the job.
-        process_id: of this one, from 0.
+        coordinator: `host:port` of process 0, equal in all processes. Process 0 listens at this address only, because
+            it trusts every client; `JAX_COORDINATOR_BIND_ADDRESS` overrides it.
+        num_processes: number of processes in the job.
+        process_id: number of this process, from 0.
 
     Raises:
-        UserError: neither given nor found, or the others did not come.
+        UserError: no job was detected, or a process did not connect in time.
     """
-    given = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
-    given["coordinator_bind_address"] = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
-    # Our own handler of SIGTERM says when to stop, and the steps themselves carry it to the others.
+    job = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+    job["coordinator_bind_address"] = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+    # Our own SIGTERM handler decides when to stop, and the steps carry the decision to all processes.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **given, initialization_timeout=CONNECT_TIMEOUT_S, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
+            **job, initialization_timeout=CONNECT_TIMEOUT_S, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
         )
     except (ValueError, RuntimeError) as error:
-        where = "by SLURM, Open MPI or Kubernetes" if coordinator is None else f"at {coordinator}"
+        where = "(SLURM, Open MPI, Kubernetes)" if coordinator is None else f"at {coordinator}"
         raise UserError(
-            f"--distributed: no job of several processes was found {where} ({str(error).splitlines()[0]}). "
-            "Give --coordinator HOST:PORT --num-processes N --process-id I in each process"
+            f"--distributed: could not detect a multi-process job {where}: {str(error).splitlines()[0]}. "
+            "Pass --coordinator HOST:PORT --num-processes N --process-id I to each process"
         ) from None
 
 
 def is_main() -> bool:
-    """Return whether this process is the one that logs, draws and writes the record."""
+    """Return whether this process logs, draws and writes the record."""
     return jax.process_index() == 0
 
 
 def from_main(text: str | None) -> str:
-    """Return the text that process 0 gives, in every process; the others give None."""
+    """Return the text of process 0 in every process; the rest pass None."""
     if jax.process_count() == 1:
         return text
     content = np.zeros(TEXT_BYTES, np.uint8)
@@ -73,35 +74,35 @@ def from_main(text: str | None) -> str:
 
 
 def check_agreement(what: dict[str, Any]) -> None:
-    """Refuse to train when the processes do not see the same settings and data.
+    """Refuse to train if the processes see different settings or data.
 
     Args:
-        what: name → value, in JSON values.
+        what: name → JSON value.
 
     Raises:
-        UserError: naming what differs, and in which processes.
+        UserError: naming the difference and the processes.
     """
     if jax.process_count() == 1:
         return
     digests = np.stack([_digest(value) for value in what.values()])
-    found = multihost_utils.process_allgather(digests)
+    all_digests = multihost_utils.process_allgather(digests)
     for number, name in enumerate(what):
-        differing = [p for p in range(len(found)) if (found[p, number] != found[0, number]).any()]
+        differing = [p for p in range(len(all_digests)) if (all_digests[p, number] != all_digests[0, number]).any()]
         if differing:
             raise UserError(
-                f"{name}: process {', '.join(map(str, differing))} has another one than process 0. All processes need "
-                "the same config, the same files and the same versions"
+                f"{name}: differs between process 0 and process {', '.join(map(str, differing))}. All processes need "
+                "the same config, files and versions"
             )
 
 
 def explain_lost_peer(error: Exception) -> PeerLostError | None:
-    """Return the error to raise instead when a collective failed because another process is gone; otherwise None."""
+    """Return the error to raise if a collective failed because another process died, else None."""
     text = str(error)
     if jax.process_count() == 1 or not any(sign in text for sign in SIGNS_OF_A_LOST_PEER):
         return None
     return PeerLostError(
-        f"process {jax.process_index()} of {jax.process_count()}: another process of this run is gone or cannot be "
-        f"reached ({text.splitlines()[0][:200]})"
+        f"process {jax.process_index()} of {jax.process_count()}: another process of this run died or became "
+        f"unreachable ({text.splitlines()[0][:200]})"
     )
 
 

@@ -1,7 +1,7 @@
-"""Reads files that may be hostile, and writes files that are there whole or not at all.
+"""Reads files that may be hostile, and writes files atomically.
 
-A name in a folder may stand for a device that never ends, for a pipe that nobody writes to, or for a link that
-somebody planted. A writer may be killed, and a disk may be full.
+A name may belong to an endless device, a pipe without a writer, or a planted link. A writer may be killed, and a disk
+may be full.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from asr.errors import UserError
 from asr.untrusted import escaped
 
 ASIDE = ".part"
-"""Suffix of what is being written; a process that is killed leaves it behind."""
+"""Suffix of a file that is being written; a killed process leaves it behind."""
 
-_REFUSES_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
-# A pipe would make us wait until somebody opens its other end.
+# Without O_NONBLOCK, opening a pipe waits for its other end.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -31,24 +31,24 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) 
 T = TypeVar("T")
 
 Reader = Callable[[Path, int], bytes]
-"""Returns the bytes of a file, given the most that it may have, as `read_bounded` does."""
+"""A function (path, max_bytes) → bytes, such as `read_bounded`."""
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading; a link to one is followed.
+    """Open a regular file for reading, following a link.
 
     Raises:
-        OSError: it is missing or cannot be opened.
-        UserError: naming the file: a folder, a pipe or a device, or a name that no file can have.
+        OSError: the file is missing or cannot be opened.
+        UserError: naming the file: a folder, a pipe, a device, or an impossible name.
     """
     return _opened(path, _READ, "rb")
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open a regular file, made if need be, to append to it; a link is not followed.
+    """Open a regular file for appending, creating it if needed; a link is not followed.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
         UserError: naming the file: a folder, a pipe or a device.
     """
     return _opened(path, _APPEND, "ab")
@@ -59,11 +59,11 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
     Args:
         path: of the file.
-        max_bytes: more than these are not read.
+        max_bytes: largest size accepted.
 
     Raises:
-        OSError: it is missing or cannot be read.
-        UserError: naming the file: a folder, a pipe or a device, or more than `max_bytes`.
+        OSError: the file is missing or cannot be read.
+        UserError: naming the file: a folder, a pipe or a device, or larger than `max_bytes`.
     """
     with open_file(path) as file:
         content = file.read(max_bytes + 1)
@@ -73,15 +73,15 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
 
 def decoded(path: Path, content: bytes, expected: str) -> str:
-    r"""Return the text of a file in UTF-8, a mark of the byte order left out, the ends of lines as `\n`.
+    r"""Return UTF-8 bytes as text, without a byte order mark, with line ends as `\n`.
 
     Args:
         path: of the file, for the message.
         content: of the file.
-        expected: what it should be, for the message.
+        expected: kind of file, for the message.
 
     Raises:
-        UserError: naming the file and the line with other bytes.
+        UserError: naming the file and the line that is not UTF-8.
     """
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
@@ -92,16 +92,16 @@ def decoded(path: Path, content: bytes, expected: str) -> str:
 
 @contextlib.contextmanager
 def writing_aside(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    """Give the path of a new, empty file; after the body it takes the name `path`, or vanishes on an error.
+    """Yield the path of a new, empty file, which is renamed to `path` after the body, or removed on an error.
 
-    Where `path` is a link to a file or to nothing, the link is replaced, not the file that it names.
+    If `path` is a link, the link is replaced, not its target.
 
     Args:
         path: of the file.
-        parents: make its folder if need be.
+        parents: create its folder if needed.
 
     Raises:
-        UserError: naming `path`: the disk refuses, or a folder, a pipe or a device has this name.
+        UserError: naming `path`: it cannot be written, or is a folder, a pipe or a device.
     """
     with naming_the_file(path):
         if parents:
@@ -112,7 +112,7 @@ def writing_aside(path: Path, *, parents: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Do what `writing_aside` does, for a caller that has more to say of a disk that refuses: it stays an OSError."""
+    """Like `writing_aside`, but a write error stays an OSError, for callers with a message of their own."""
     _check_replaceable(path)
     aside, descriptor = _new(path.parent, lambda name: os.open(name, _NEW, 0o666))
     os.close(descriptor)
@@ -120,13 +120,13 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # an error of the body is what the user must hear of
+        with contextlib.suppress(OSError):  # an error of the body must not be hidden
             aside.unlink()
 
 
 @contextlib.contextmanager
 def naming_the_file(path: Path) -> Iterator[None]:
-    """Make of an error of the disk a UserError that names the file or folder that the body writes."""
+    """Turn an OSError of the body into a UserError that names the file or folder being written."""
     try:
         yield
     except OSError as error:
@@ -135,12 +135,12 @@ def naming_the_file(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`, to be filled; afterwards it takes that name, or vanishes on an error.
+    """Yield an empty folder, which is renamed to `folder` after the body, or removed on an error.
 
-    A folder or a link that has the name already is replaced.
+    An existing folder or link of this name is replaced.
 
     Raises:
-        UserError: naming `folder`: the disk refuses.
+        UserError: naming `folder`: it cannot be written.
     """
     with naming_the_file(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,11 +153,11 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace `path` by a text in UTF-8: after a kill or a power failure the old or the new file is there, whole.
+    """Replace a file by a UTF-8 text: a kill or a power failure leaves the whole old or the whole new file.
 
     Raises:
-        OSError: the disk refuses.
-        UserError: naming `path`: a folder, a pipe or a device has this name.
+        OSError: the file cannot be written.
+        UserError: naming `path`: a folder, a pipe or a device.
     """
     with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
@@ -167,12 +167,12 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON, as `replace_text` does."""
+    """Replace a file by `value` as JSON, see `replace_text`."""
     replace_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def sync_directory(directory: Path) -> None:
-    """Force the names in `directory` to the disk, so that a rename survives a power failure."""
+    """Flush the names in `directory` to the disk, so that a rename survives a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -181,12 +181,12 @@ def sync_directory(directory: Path) -> None:
 
 
 def refuses_all(error: UserError) -> bool:
-    """Return whether the disk refuses any file, being full for example, and not the one that the error names."""
-    return getattr(error.__cause__, "errno", None) in _REFUSES_ALL
+    """Return whether the disk refuses every file, as a full one does, not only the one named in the error."""
+    return getattr(error.__cause__, "errno", None) in _DISK_ERRORS
 
 
 def is_aside(path: Path) -> bool:
-    """Return whether a file has the name of one that was being written when its process was killed."""
+    """Return whether a file was left behind by a killed writer."""
     return path.name.startswith(".") and path.name.endswith(ASIDE)
 
 
@@ -210,10 +210,10 @@ def _check_regular(path: Path, mode: int) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse to replace a folder, a pipe or a device, such as /dev/stdout."""
+    """Refuse to replace a folder, a pipe, or a device such as /dev/stdout."""
     try:
         mode = os.stat(path).st_mode
-    except OSError:  # nothing is there, or a link to nothing
+    except OSError:  # missing, or a broken link
         return
     except ValueError:
         raise _impossible(path) from None
@@ -225,7 +225,7 @@ def _impossible(path: Path) -> UserError:
 
 
 def _new(folder: Path, make: Callable[[Path], T]) -> tuple[Path, T]:
-    """Return a hidden path below `folder` that nobody can guess, and what `make` made there."""
+    """Return an unguessable hidden path below `folder`, and the result of `make` for it."""
     while True:
         path = folder / f".{secrets.token_hex(8)}{ASIDE}"
         with contextlib.suppress(FileExistsError):
@@ -233,7 +233,7 @@ def _new(folder: Path, make: Callable[[Path], T]) -> tuple[Path, T]:
 
 
 def _exchange(new: Path, folder: Path) -> None:
-    """Give `new` the name `folder`; what had it is removed afterwards, or has it again on an error."""
+    """Rename `new` to `folder`; the old folder is removed afterwards, or restored on an error."""
     if not os.path.lexists(folder):
         new.rename(folder)
         return

@@ -1,4 +1,4 @@
-"""What all command lines share: how a mistake and a signal are answered."""
+"""The frame of every command: exit codes, messages, signals and safe output."""
 
 import contextlib
 import errno
@@ -20,31 +20,22 @@ from seg.errors import (
     UserError,
 )
 from seg.signals import exit_code_of, listen, restore_handlers
-from seg.untrusted import escaped, harmless, indented, printable
+from seg.untrusted import escaped, harmless, indented
 
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
 
 
 UP = "\x1b[A"
-"""Moves the cursor up a line, as progress bars do."""
-
-
-SCALES = "{trained,native,FACTOR}"
-SCALE_HELP = (
-    "size at which images are segmented; trained: as in training (data.fit: resize fits them into data.size, crop "
-    "leaves them as they are); native: as they are; a number: magnified by it, 0.5 halves both sides. A mask always "
-    "has the size of its image"
-)
+"""Escape sequence of progress bars: cursor up one line."""
 
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with its code; a mistake is printed as one message, without a traceback.
 
-    Each signal that ordinarily ends a process ends a command as Ctrl-C does: what it was writing is tidied up on the
-    way.
+    Every ending signal acts like Ctrl-C: partial output is removed first.
     """
     previous = listen(_raise_ended)
-    signal.signal(signal.SIGINT, previous[signal.SIGINT])  # Python's own raises KeyboardInterrupt
+    signal.signal(signal.SIGINT, previous[signal.SIGINT])  # Python's own handler raises KeyboardInterrupt
     try:
         sys.exit(_code_of(main))
     finally:
@@ -52,11 +43,10 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def run_training_command(main: Callable[[], int | None]) -> None:
-    """Call `main` as `run_command` does, for a command whose threads may hang and which sees to its signals itself.
+    """Call `main` like `run_command`, for a command whose threads may hang and that handles signals itself.
 
-    A code other than 0 ends the process without waiting for any thread. Before `main` sees to the signals, while
-    libraries are imported, there is nothing to tidy up: they end the process at once. (An exception raised then can
-    get lost in a library, or end the process in the middle of its start.)
+    A code other than 0 ends the process without waiting for its threads. Until `main` installs its handlers, while
+    libraries are imported, a signal ends the process at once. (An exception raised then could get lost in a library.)
     """
     listen(_leave_before_the_start)
     code = _code_of(main)
@@ -66,7 +56,7 @@ def run_training_command(main: Callable[[], int | None]) -> None:
 
 
 def _code_of(main: Callable[[], int | None]) -> int:
-    """Return the exit code of a command; print its mistake. Nothing that it prints commands the terminal."""
+    """Return the exit code of a command and print its error, with control characters escaped."""
     with _harmless_output():
         return _code_of_harmless(main)
 
@@ -77,21 +67,21 @@ def _code_of_harmless(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         return _nobody_reads()
     except tuple(CODES) as error:
-        _tell(f"error: {indented(printable(str(error)))}")
+        _print_error(f"error: {indented(str(error))}")
         return next(code for kind, code in CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt:
-        _tell("interrupted")
+        _print_error("interrupted")
         return EXIT_INTERRUPTED
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        _tell(f"error: {escaped(str(error.filename))}: a name that is too long for this file system")
+        _print_error(f"error: {escaped(str(error.filename))}: the name is too long for this file system")
         return EXIT_USER_ERROR
     return _flushed(code)
 
 
 def _flushed(code: int) -> int:
-    """Show what was printed, and return the code; a run that was saved keeps its own although nobody reads any more."""
+    """Flush the output and return the code; a saved run keeps its code even if the reader closed the pipe."""
     try:
         print(end="", flush=True)
     except BrokenPipeError:
@@ -100,44 +90,43 @@ def _flushed(code: int) -> int:
         _drop_output()
         if error.errno == errno.EIO:  # the terminal was closed
             return code
-        _tell(f"error: what was to be printed cannot be written ({error.strerror})")
+        _print_error(f"error: cannot write the output ({error.strerror})")
         return code or EXIT_USER_ERROR
     return code
 
 
 def _nobody_reads() -> int:
-    """Return the code after which a reader, `head` for example, has had enough."""
+    """Return the code for a closed pipe, as after `| head`."""
     _drop_output()
     return EXIT_NOBODY_READS
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed vanish, or the last flush would complain."""
+    """Discard pending output, on which the final flush would fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell(message: str) -> None:
-    """Print to stderr, if it is still there."""
+def _print_error(message: str) -> None:
+    """Print to stderr, if it is still open."""
     with contextlib.suppress(OSError, ValueError):
         print(message, file=sys.stderr, flush=True)
 
 
 def _raise_ended(number: int, _frame) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one does not wait
-    _tell("terminated" if number == signal.SIGTERM else f"ended by {signal.Signals(number).name}")
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends at once
+    _print_error("terminated" if number == signal.SIGTERM else f"ended by {signal.Signals(number).name}")
     sys.exit(exit_code_of(number))
 
 
 def _leave_before_the_start(number: int, _frame) -> None:
-    told = "stopped before the run began: start again\n"
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.write(sys.stderr.fileno(), told.encode())
+        os.write(sys.stderr.fileno(), b"stopped before the run began: start again\n")
     os._exit(exit_code_of(number))
 
 
 def leave_at_once(code: int) -> None:
-    """End the process now: what was printed is shown, and no thread is waited for, as one of them may hang."""
+    """Flush the output and end the process without waiting for threads, which may hang."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -145,18 +134,18 @@ def leave_at_once(code: int) -> None:
 
 
 class _HarmlessStream:
-    """A stream of text on which no name or text of a stranger commands the terminal.
+    """A text stream that escapes control characters.
 
-    A progress bar moves the cursor by return at the ends of what it writes, and by lines upwards alone.
+    The cursor movements of progress bars pass: carriage returns at either end, and lines up on their own.
     """
 
     def __init__(self, stream: TextIO):
         self._stream = stream
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # half characters, or a terminal that is not UTF-8
+            stream.reconfigure(errors="backslashreplace")  # lone surrogates, or a terminal without UTF-8
 
     def write(self, text: str) -> int:
-        """Write a text with its harmful characters escaped."""
+        """Write a text with harmful characters escaped."""
         inner = text.strip("\r")
         if inner.replace(UP, "").strip("\n"):
             start = text.index(inner)
@@ -164,7 +153,7 @@ class _HarmlessStream:
         return self._stream.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write texts one after the other."""
+        """Write several texts."""
         for line in lines:
             self.write(line)
 

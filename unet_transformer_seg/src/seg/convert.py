@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from seg.cli import SCALE_HELP, SCALES, run_command
+from seg.cli import run_command
 from seg.config import Config
 from seg.config.reader import load_config
+from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, UserError
 from seg.files import naming_the_file
 
@@ -31,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-classes", type=int, default=2, help="r50-vit: that it shall learn (default: 2)")
     parser.add_argument("--num-heads", type=int, help="transunet: attention heads (default: one for 64 channels)")
     default = "default: native; transunet: trained; milesial: the factor that the file's name has, as in scale0.5"
-    parser.add_argument("--scale", metavar=SCALES, help=f"--from: {SCALE_HELP} ({default})")
+    parser.add_argument("--scale", metavar="{trained,native,FACTOR}", help=f"--from: {SCALE_MEANING} ({default})")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
     parser.add_argument("--force", action="store_true", help="replace what an earlier call wrote")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.size=[640,960]")

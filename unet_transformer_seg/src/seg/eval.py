@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg.cli import SCALE_HELP, SCALES, run_command
+from seg.cli import run_command
 from seg.config import DataConfig
 from seg.config.reader import load_config
+from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
-    parser.add_argument("--scale", metavar=SCALES, help=f"{SCALE_HELP} (default: as the config says)")
+    parser.add_argument(
+        "--scale", metavar="{trained,native,FACTOR}", help=f"{SCALE_MEANING} (default: as the config says)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
     )

@@ -1,4 +1,4 @@
-"""Names of strangers' files as names of ours: safe, told apart on every file system, and inside their folder."""
+"""Turns untrusted names into file names: safe, distinct on every file system, and inside their folder."""
 
 import unicodedata
 from pathlib import Path
@@ -8,32 +8,32 @@ from seg.untrusted import HARMFUL
 
 
 def safe_path(name: str) -> str:
-    """Return a relative path like `name` that stays inside the folder it is put in, and is not hidden there.
+    """Return a relative path like `name` that is not hidden and stays inside its folder.
 
-    Parts of dots, and what would steer a terminal or is not UTF-8, become underscores.
+    Leading dots, control characters and lone surrogates become underscores.
 
     Args:
-        name: from anybody, its parts separated by "/".
+        name: untrusted, its parts separated by "/".
     """
     parts = [HARMFUL.sub("_", part) for part in name.split("/") if part]
     return "/".join("_" * (len(part) - len(rest := part.lstrip("."))) + rest for part in parts) or "_"
 
 
 def name_key(name: str) -> str:
-    """Return what two names have in common that are one on some file system: case and composed letters are ignored."""
+    """Return a key that is equal for names that are the same on some file system: case and composition are ignored."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def check_inside(folder: Path, path: Path) -> None:
-    """Refuse to write to a path that a link below `folder` leads out of it.
+    """Refuse a path that leaves `folder` by a link.
 
     Raises:
-        UserError: naming the link's place.
+        UserError: naming the place of the link.
     """
     if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder}: {path.parent} leads out of it by a link; remove the link, or choose another folder")
+        raise UserError(f"{folder}: a link at {path.parent} leads out of it; remove the link, or choose another folder")
 
 
 def folder_links(folder: Path) -> list[Path]:
-    """Return the links to folders below `folder`; a search that goes down does not follow them."""
+    """Return the links to folders below `folder`, which a recursive search does not follow."""
     return [path for path in sorted(folder.rglob("*")) if path.is_symlink() and path.is_dir()]

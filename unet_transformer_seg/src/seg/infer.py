@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from seg.cli import SCALE_HELP, SCALES, run_command
+from seg.cli import run_command
 from seg.config.reader import load_config, to_plain
+from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.file_names import folder_links
 from seg.untrusted import indented
@@ -42,7 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     mirror = "average with the mirrored image, at half the speed (default: as the config says)"
     parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
-    parser.add_argument("--scale", metavar=SCALES, help=f"{SCALE_HELP} (default: as the config says)")
+    parser.add_argument(
+        "--scale", metavar="{trained,native,FACTOR}", help=f"{SCALE_MEANING} (default: as the config says)"
+    )
     parser.add_argument(
         "inputs",
         nargs="+",

@@ -245,17 +245,17 @@ class MeshConfig:
     fsdp: int = setting(1, "devices over which a copy of parameters and moments is sharded", 1)
 
 
+SCALE_MEANING = (
+    "scale at which images are segmented; trained: as in training (resized into data.size if data.fit is resize, else "
+    "unchanged); native: unchanged; a number: scaled by it, 0.5 halves both sides"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class InferenceConfig:
     """How images of any size are segmented. A mask has the size of its image."""
 
-    scale: Literal["trained", "native"] | float = setting(
-        "trained",
-        "scale at which images are segmented; trained: as in training (resized into data.size if data.fit is resize, "
-        "else unchanged); native: unchanged; a number: scaled by it, 0.5 halves both sides",
-        0.01,
-        100,
-    )
+    scale: Literal["trained", "native"] | float = setting("trained", SCALE_MEANING, 0.01, 100)
     tile: tuple[int, int] = setting(
         (0, 0), "height and width of a window; 0: data.size, also the maximum if images are resized to it", 0, 8192
     )

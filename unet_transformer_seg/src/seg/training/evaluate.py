@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from seg.classes import IGNORE_LABEL
 from seg.data.fit import fitted_shape, is_answered_in_training, is_fitted, labels_at, window_for
 from seg.data.loader import Batch, iterate_eval
-from seg.distributed import is_main, sum_over_processes
+from seg.distributed import is_main
 from seg.metrics import compute_metrics, count_pairs
 from seg.record.evaluation import Evaluation
 from seg.training.setup import ON_DEVICE, Setup
@@ -226,3 +227,11 @@ def _score_rest(
     for index, _, prediction_hw in predictor.predict_many(images):
         tally.here_kk += tally.count(index, prediction_hw)
     step.finish()
+
+
+def sum_over_processes(counts: np.ndarray) -> np.ndarray:
+    """Return the sum of the int64 arrays of all processes."""
+    if jax.process_count() == 1:
+        return counts
+    as_bytes = np.ascontiguousarray(counts, np.int64).view(np.uint8)  # jax would convert them to int32
+    return multihost_utils.process_allgather(as_bytes).view(np.int64).sum(0)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from seg.untrusted import printable
+from seg.untrusted import harmless
 
 log = logging.getLogger("seg")
 
@@ -50,4 +50,4 @@ class Remarks:
 
 
 def _as_warning(path: Path, text: str) -> str:
-    return f"warning: {printable(str(path))}: {text}"
+    return f"warning: {harmless(str(path), kept='')}: {text}"
