@@ -11,10 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asr.config import TokenizerConfig
-from asr.data.text.bpe import load_bpe
 from asr.data.text.building import build_tokenizer
+from asr.data.text.pieces import fewest_pieces, load_bpe
 from asr.data.text.tokenizer import Tokenizer, load_tokenizer, with_special_tokens
-from asr.data.text.word_pieces import fewest_pieces
 from asr.errors import UserError
 
 TEXTS = ["one two three", "two twenty two", "three thirty one", "a one and a two", "twenty thousand"] * 3
@@ -268,7 +267,7 @@ def test_a_token_file_may_be_lines_or_json_with_or_without_special_tokens(tmp_pa
     [
         ("", "found an empty one"),
         ("a\n\nb", r":2: an empty token"),
-        ("a\nb\na\n", r":3: the token 'a' stands in place 1"),
+        ("a\nb\na\n", r":3: the token 'a' is already entry 1"),
         ('["a", 5]', "entry 2: expected a token, found 5"),
         ("<blank>\n<unk>\na\n<sos/eos>\n", r"expected the tokens <blank>, <s>, </s>, …, <unk>; found <blank>, <unk>"),
         ("a\n<unk>\n", "expected the tokens"),

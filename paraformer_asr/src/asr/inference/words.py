@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asr.data.text.pieces import is_ideograph
 from asr.data.text.tokenizer import Tokenizer
-from asr.data.text.word_pieces import is_ideograph
 from asr.inference.transcript import Token, Word
 
 

@@ -1,39 +1,42 @@
-"""The tokenizer that a config asks for: made from the training texts, or read from files."""
+"""Builds the tokenizer of a config from the training texts, or reads it from files."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from asr.config import Config, TokenizerConfig
 from asr.data.text import funasr_text
-from asr.data.text.bpe import list_pieces, train_bpe
-from asr.data.text.letter_case import Case
-from asr.data.text.token_file import read_token_file
+from asr.data.text.pieces import SPACE, list_pieces, train_bpe
 from asr.data.text.tokenizer import (
     BLANK,
     END,
     FIRST_ID,
-    SPACE,
     START,
     UNKNOWN,
+    Case,
     Tokenizer,
     load_tokenizer,
     with_special_tokens,
 )
 from asr.errors import UserError
+from asr.files import decoded, read_bounded
 from asr.funasr_folder import find_text_files
+from asr.untrusted import HALF_CHARACTER, shown
 
 log = logging.getLogger("asr")
 
 MIN_MEAN_USES = 5
-"""Fewer occurrences of a piece in the training texts, on average, teach it by heart. AN4's 200 pieces have 25."""
+"""Least mean number of times that a piece should occur in the training texts. AN4's 200 pieces occur 25 times."""
+
+MAX_TOKEN_FILE_BYTES = 1 << 26
 
 
 def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
-    """Return the tokenizer of a new run: that of the model in `init`, or one that `build_tokenizer` makes.
+    """Return the tokenizer of a new run: that of the model in `init`, or one that `build_tokenizer` returns.
 
-    A `text_case` beside `kind: init` comes before that of the model, "keep" does not.
+    With `kind: init` a `text_case` other than "keep" overrides that of the model.
 
     Args:
         config: `tokenizer` and `init` matter.
@@ -54,12 +57,12 @@ def load_funasr_tokenizer(
     """Return the tokenizer of a folder with FunASR's list of tokens and, if it has one, words and their pieces.
 
     Args:
-        folder: with the two files, under their usual names (`tokens.json`, `seg_dict`) or those that it states.
-        text_case: what is done to a text first.
-        files: the two files, the second one or None, where they are known already.
+        folder: of a model; see `asr.funasr_folder` for the names of its files.
+        text_case: case that a text is brought to first.
+        files: (list of tokens, words or None) if they are known already.
 
     Raises:
-        UserError: a file that is missing or damaged, or tokens that are not numbered as FunASR numbers them.
+        UserError: a file that is missing or damaged, or tokens in a different order than FunASR's.
     """
     if files is None:
         *files, remarks = find_text_files(folder)
@@ -78,7 +81,7 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 
     Args:
         config: kind, case, number of pieces, or file.
-        texts: of the training split; characters and pieces are taken from them, equal texts give equal tokenizers.
+        texts: of the training split, the source of characters and pieces; equal texts give equal tokenizers.
 
     Raises:
         UserError: a list of tokens that cannot be used, texts that are all empty, or fewer pieces than characters.
@@ -98,7 +101,49 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     return _learn_pieces(config, texts, len({SPACE, *alphabet}))
 
 
-def _from_file(path: Path, text_case: str) -> Tokenizer:
+def read_token_file(path: Path) -> list[str]:
+    """Return the tokens of a file, in order, with its special ones if it has them.
+
+    A file that begins with `[` and is JSON is a list of texts, as FunASR's tokens.json; any other has one token on
+    each line, without surrounding blanks and empty lines at the end.
+
+    Raises:
+        UserError: an unreadable file, an empty one, or an entry that is not a token or comes twice, with its line.
+    """
+    try:
+        text = decoded(path, read_bounded(path, MAX_TOKEN_FILE_BYTES), "a list of tokens")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the list of tokens ({error.strerror})") from None
+    listed = _json_list(text)
+    tokens = listed if listed is not None else [line.strip() for line in text.rstrip().splitlines()]
+    if not tokens:
+        raise UserError(f"{path}: expected a list of tokens, found an empty one")
+    seen: dict[str, int] = {}
+    for number, token in enumerate(tokens, 1):
+        where = f"{path}: entry {number}" if listed is not None else f"{path}:{number}"
+        if token == "":
+            raise UserError(f"{where}: an empty token")
+        if not isinstance(token, str):
+            raise UserError(f"{where}: expected a token, found {shown(token)}")
+        if HALF_CHARACTER.search(token):
+            raise UserError(f"{where}: expected a token, found half a character in {shown(token)}")
+        if token in seen:
+            raise UserError(f"{where}: the token {shown(token)} is already entry {seen[token]}")
+        seen[token] = number
+    return tokens
+
+
+def _json_list(text: str) -> list | None:
+    """Return the JSON list that the text is, or None; `[` may also be the first of the tokens, one a line."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _from_file(path: Path, text_case: Case) -> Tokenizer:
     tokens = read_token_file(path)
     if not {BLANK, START, END, UNKNOWN} & set(tokens):
         tokens = with_special_tokens(tokens)
@@ -136,7 +181,7 @@ def _with_pieces(texts: list[str], vocab_size: int, text_case: Case) -> Tokenize
 
 
 def _mean_uses(tokenizer: Tokenizer, texts: list[str]) -> float:
-    """Return how often a piece occurs in the texts on average; not above MIN_MEAN_USES it is exact."""
+    """Return the mean number of times that a piece occurs in the texts, exact if it is below MIN_MEAN_USES."""
     num_pieces = tokenizer.vocab_size - FIRST_ID - 1
     num_words = sum(len(text.split()) for text in texts)  # no piece is longer than a word
     if num_words >= MIN_MEAN_USES * num_pieces:
@@ -145,7 +190,7 @@ def _mean_uses(tokenizer: Tokenizer, texts: list[str]) -> float:
 
 
 def _suggest(config: TokenizerConfig, texts: list[str], num_characters: int) -> str:
-    """Return the setting to take instead: half as many pieces, a quarter …, or characters."""
+    """Return the setting to use instead: half as many pieces, a quarter …, or characters."""
     vocab_size = config.vocab_size // 2
     while vocab_size > num_characters:
         if _mean_uses(_with_pieces(texts, vocab_size, config.text_case), texts) >= MIN_MEAN_USES:

@@ -1,36 +1,35 @@
-"""A model's answer beside what was said, both brought to one form by one function.
+"""Brings a transcript and its reference to one form before their errors are counted.
 
 A model writes a text in one way only: `今天 hello` comes out as `今天hello`, `c n n` as `CNN`. Both sides are therefore
-cut into tokens and joined again as an answer is, so that what the model cannot tell apart is no error. What the
-tokenizer has no token for stays as it is, and is an error.
+cut into tokens and joined again, so that a distinction the model cannot write is not an error. Parts without a token
+stay as they are, and are errors.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from asr.data.text.letter_case import in_case
-from asr.data.text.tokenizer import Tokenizer
-from asr.data.text.word_pieces import is_unspaced
+from asr.data.text.pieces import is_unspaced
+from asr.data.text.tokenizer import Tokenizer, in_case
 from asr.metrics import ErrorCounts, character_errors, count_errors, word_errors
 
 MAX_ROUNDS = 8
 """Most times that a text is cut and joined until it stays the same."""
 
 MAX_GROWTH = 4
-"""A list of words that makes a text longer at each round is damaged; blanks between characters double it."""
+"""Largest growth of a text in these rounds: spaces between characters double it, a damaged list of words goes on."""
 
 MAX_WORD_CHARACTERS = 12
-"""Words that are longer on average are no words, whatever the script: German and Finnish have 6 to 8 characters."""
+"""Largest mean length of words: German and Finnish have 6 to 8 characters."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One utterance's answer beside the truth.
+    """One utterance's transcript beside its reference.
 
     Attributes:
-        reference: what is said, in the form that is compared.
-        hypothesis: what was understood, in the same form.
-        tokens: errors in tokens, special ones left out.
+        reference: the true text, in the form that is compared.
+        hypothesis: the transcript, in the same form.
+        tokens: errors in tokens, without special ones.
     """
 
     reference: str
@@ -49,30 +48,30 @@ class Comparison:
 
 
 def compare(tokenizer: Tokenizer, text: str, ids: Iterable[int]) -> Comparison:
-    """Return an answer beside the truth.
+    """Return a transcript beside its reference.
 
-    Where tokens are pieces of a given list, several rows of them spell one text: there the tokens that are compared
-    are those of the two compared texts. Elsewhere they are those of the reference and those of the answer.
+    Several rows of tokens from a given list may spell one text, so there the tokens of the two compared texts are
+    compared. Otherwise the tokens of the reference are compared with those of the transcript.
 
     Args:
         tokenizer: of the model.
-        text: the truth, as the data set writes it.
-        ids: tokens of the answer; special ones count nowhere.
+        text: the reference, as the data set writes it.
+        ids: tokens of the transcript; special ones are ignored.
     """
-    said = [int(i) for i in ids if tokenizer.is_ordinary(int(i))]
-    reference, hypothesis = comparable(tokenizer, text), comparable(tokenizer, tokenizer.decode(said))
+    ordinary_ids = [int(i) for i in ids if tokenizer.is_ordinary(int(i))]
+    reference, hypothesis = comparable(tokenizer, text), comparable(tokenizer, tokenizer.decode(ordinary_ids))
     if _is_listed(tokenizer):
         tokens = count_errors(tokenizer.rewrite(reference), tokenizer.rewrite(hypothesis))
     else:
-        tokens = count_errors(tokenizer.encode(reference), said)
+        tokens = count_errors(tokenizer.encode(reference), ordinary_ids)
     return Comparison(reference, hypothesis, tokens)
 
 
 def comparable(tokenizer: Tokenizer, text: str) -> str:
-    """Return a text in the form in which references and answers are compared.
+    """Return a text in the form in which references and transcripts are compared.
 
-    It is normalised as in training, in the case of the vocabulary if that has one alone, and spelled as the model would
-    spell it.
+    It is normalised as in training, in the case of the vocabulary if that has only one, and spelled as the model
+    spells it.
     """
     text = in_case(tokenizer.normalise(text), tokenizer.only_case)
     if not _is_listed(tokenizer):
@@ -93,11 +92,11 @@ def comparison_case(tokenizer: Tokenizer) -> str:
 
 
 def suit_characters(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
-    """Return whether characters tell answers apart better than words do: texts without blanks between their words.
+    """Return whether errors should be counted in characters, not words: the texts have no spaces between words.
 
-    That is so if most words have letters of a script without blanks and more than 1.5 characters on average, as Chinese
+    So it is if most words have letters of a script without spaces and more than 1.5 characters on average, as Chinese
     sentences; if words have more than MAX_WORD_CHARACTERS characters in any script; or if the model writes most words
-    without blanks between them, as one of FunASR's with single Latin letters does.
+    without spaces between them, as a FunASR model with single Latin letters does.
 
     Args:
         tokenizer: of the model.

@@ -1,17 +1,17 @@
-"""Text as FunASR cuts it into tokens and joins it again, for the models that were published with it.
+"""Cuts text into tokens and joins it again as FunASR does, for the models that were published with it.
 
-A `seg_dict` file tells the pieces of each known word, `hello he@@ llo`; a piece that ends in `@@` is joined to the
-next. Chinese is written without spaces, and neither is there one between a Chinese character and a word in Latin
-letters: `今天 hello world` becomes `今天hello world`. Digits count as Chinese here. Single letters in a row are an
-abbreviation: `c n n` becomes `CNN`. A model without a `seg_dict` has characters as tokens. All scripts but Chinese and
-the digits are written as Latin is, with a blank behind each word, here behind each character: `п р и в е т`.
+A `seg_dict` file lists the pieces of each known word, `hello he@@ llo`; a piece that ends in `@@` is joined to the
+next. Chinese is written without spaces, also beside a word in Latin letters: `今天 hello world` becomes
+`今天hello world`. Digits count as Chinese. Single letters in a row are an abbreviation: `c n n` becomes `CNN`. A model
+without a `seg_dict` has characters as tokens. All other scripts are written like Latin, with a space after each word,
+here after each character: `п р и в е т`.
 """
 
 import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
-from asr.data.text.word_pieces import CONTINUED, Spelled
+from asr.data.text.pieces import CONTINUED, Spelled
 from asr.errors import UserError
 from asr.files import Reader, decoded, read_bounded, replace_text
 from asr.untrusted import shown
@@ -30,7 +30,7 @@ LEFT_OUT = "<OOV>"
 
 
 def read_seg_dict(path: Path, read: Reader = read_bounded) -> dict[str, tuple[str, ...]]:
-    """Return the words of a file with a word and its pieces, all between blanks, on each line.
+    """Return the words of a file that has a word and its pieces, separated by blanks, on each line.
 
     Raises:
         UserError: an unreadable file, or a line with a word and no pieces.
@@ -55,16 +55,16 @@ def write_seg_dict(path: Path, seg_dict: SegDict) -> None:
 
 
 def cut(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[tuple[str, str | None]]:
-    """Return the text as a row of (characters, token), the token None for what has none.
+    """Return the text as a row of (characters, token), the token None for unknown characters.
 
-    Without a `seg_dict` each character but the blank is looked up among the tokens as it stands.
+    Without a `seg_dict` each character but the space is looked up among the tokens.
 
-    With one, a word of it becomes its pieces. Any other word falls into characters if it begins with a letter, a digit
-    or a Chinese character, and is unknown as a whole if not. Both are looked up in lower case. What FunASR does not
-    know is looked up in the case of the text and among the tokens, too.
+    With one, its words become their pieces. Any other word falls into characters if it begins with a letter, a digit
+    or a Chinese character, and is otherwise unknown as a whole. Both are looked up in lower case first, as in FunASR;
+    then, unlike there, in the case of the text and among the tokens.
 
     Args:
-        text: words between blanks.
+        text: words separated by spaces.
         seg_dict: known words; empty for a model without the file.
         tokens: of the model.
     """
@@ -78,15 +78,10 @@ def cut(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[tuple[str,
 
 
 def cut_written(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[str]:
-    """Return the tokens of a text that a model may have written; what has none stands for itself.
+    """Return the tokens of a text that a model may have written; unknown parts stay as they are.
 
-    Unlike `cut` it takes runs of letters beside Chinese characters for words: FunASR writes `今天hello`, and would cut
-    that into single letters.
-
-    Args:
-        text: words between blanks.
-        seg_dict: known words; empty for a model without the file.
-        tokens: of the model.
+    Unlike `cut` it treats runs of letters beside Chinese characters as words: FunASR writes `今天hello`, and would cut
+    that into single letters. Arguments as of `cut`.
     """
     if not seg_dict:
         return [character for character in text if character != " "]
@@ -94,13 +89,13 @@ def cut_written(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[st
     for word in text.split():
         runs = [word] if _known(word, seg_dict) else _runs.findall(word)
         for part in (part for run in runs for part in _parts(run, seg_dict)):
-            # An unknown word is joined to nothing, whatever it ends in.
+            # An unknown word is not joined to the next, even if it ends in `@@`.
             row += [piece or part.replace(CONTINUED, "@") for piece in _pieces(part, seg_dict, tokens)]
     return row
 
 
 def _parts(word: str, seg_dict: SegDict) -> list[str]:
-    """Return a word by itself if it is known or cannot be cut, else its characters."""
+    """Return the word alone if it is known or cannot be cut, else its characters."""
     return [word] if _known(word, seg_dict) or not _can_be_cut.match(word) else list(word)
 
 
@@ -109,7 +104,7 @@ def _known(word: str, seg_dict: SegDict) -> bool:
 
 
 def _pieces(part: str, seg_dict: SegDict, tokens: Container[str]) -> tuple[str | None, ...]:
-    """Return the tokens of a word or a character, of which some may be unknown."""
+    """Return the tokens of a word or a character; None for unknown."""
     forms = (part.lower(), part)
     known = (seg_dict[form] for form in forms if form in seg_dict)
     return next(known, None) or (next((form for form in forms if form in tokens), None),)
@@ -121,21 +116,18 @@ def is_piece(token: str) -> bool:
 
 
 def surface(token: str) -> str:
-    """Return a token's text as it stands in a word."""
+    """Return the text of a token within a word."""
     return token.replace(CONTINUED, "") if is_piece(token) else token
 
 
 def spell(tokens: Sequence[str]) -> list[Spelled]:
-    """Return the words of a row of tokens, as FunASR joins them.
+    """Return the words of a row of ordinary tokens, as FunASR joins them.
 
-    A piece with `@@` whose word does not go on at once is kept for the next word in letters, and is lost at the end;
-    so is a token such as `%` between a word in letters and a Chinese character. FunASR does both. The place of a word
-    is that of its last parts.
-
-    Args:
-        tokens: without special ones.
+    A piece with `@@` that no piece of its word follows is kept for the next word in letters, and is lost at the end; so
+    is a token such as `%` between a word in letters and a Chinese character. FunASR does both. The place of a word is
+    that of its last parts.
     """
-    items: list[Spelled | None] = []  # None: a blank
+    items: list[Spelled | None] = []  # None: a space
     kept, run_start, after_letters = "", 0, False
     for place, token in enumerate(tokens):
         if not (place and is_piece(tokens[place - 1])):
@@ -154,11 +146,11 @@ def spell(tokens: Sequence[str]) -> list[Spelled]:
             kept, after_letters = "", True
         else:
             items.append(Spelled(token, place, place + 1, False))
-    return _join_letters(_with_blanks(items))
+    return _join_letters(_with_spaces(items))
 
 
-def _with_blanks(items: Sequence[Spelled | None]) -> list[Spelled]:
-    """Return the words, each with the blank before it."""
+def _with_spaces(items: Sequence[Spelled | None]) -> list[Spelled]:
+    """Return the words, each with the space before it."""
     before = [None, *items]
     return [
         word._replace(space_before=bool(place) and before[place] is None) for place, word in enumerate(items) if word

@@ -1,4 +1,4 @@
-"""Characters that a model cannot learn or write: twins of others, invisible ones, special tokens, unknown ones."""
+"""Finds characters that a model cannot learn or write: look-alikes, invisible ones, special tokens, unknown ones."""
 
 import dataclasses
 import unicodedata
@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from asr.data.text.tokenizer import BLANK, END, START, UNKNOWN, Tokenizer
 
 PLAIN = dict.fromkeys("’‘ʼ′`´＇", "'") | dict.fromkeys("“”„″", '"') | dict.fromkeys("‐‑‒–—−", "-") | {"…": "..."}
-"""Signs that look like those of a keyboard; further twins are found by Unicode's compatible forms (NFKC)."""
+"""Signs that look like those of a keyboard. Unicode's compatible forms (NFKC) give more twins."""
 
 MAX_LISTED = 10
 
 JOINERS = "\u200c\u200d"
-"""Invisible, and yet part of the spelling of Arabic and Indic scripts, whose letters are above this one:"""
+"""Invisible characters that are part of the spelling of Arabic and Indic scripts."""
 
 FIRST_JOINED = "\u0600"
+"""The first letter of these scripts."""
 
 
 @dataclasses.dataclass
 class Use:
-    """How often a part of texts occurs.
+    """Uses of a character or a word.
 
     Attributes:
         times: in all texts.
@@ -32,7 +33,7 @@ class Use:
     first: str = ""
 
     def __str__(self):
-        """Return it in words."""
+        """Return a phrase for messages."""
         return f"{self.times:,} × in {self.lines:,} text{'s' * (self.lines != 1)}, first in {self.first}"
 
 
@@ -41,11 +42,11 @@ Texts = Sequence[tuple[str, str]]
 
 
 def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> dict[str, list[str]]:
-    """Return split → messages: what is odd in its texts, how often it occurs, where first, and what to write instead.
+    """Return split → messages: each names what is odd, its uses, and what to write instead.
 
     Args:
         splits: split → its texts; "train" may be missing.
-        tokenizer: of the model; texts are looked at as it normalises them.
+        tokenizer: of the model, which normalises the texts first.
     """
     normalised = {
         split: [(where, tokenizer.normalise(text)) for where, text in texts] for split, texts in splits.items()
@@ -60,7 +61,7 @@ def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> di
 
 
 def find_unwritable(texts: Texts, tokenizer: Tokenizer) -> list[str]:
-    """Return what of the texts the tokenizer has no token for, most frequent first, as messages."""
+    """Return a message about the parts of texts without a token, most frequent first, or nothing."""
     uses: dict[str, Use] = {}
     for where, text in texts:
         form = tokenizer.normalise(text)
@@ -73,7 +74,7 @@ def find_unwritable(texts: Texts, tokenizer: Tokenizer) -> list[str]:
 
 
 def count_characters(texts: Texts) -> dict[str, Use]:
-    """Return character → how often it occurs."""
+    """Return character → its uses."""
     uses: dict[str, Use] = {}
     for where, text in texts:
         for character in dict.fromkeys(text):
@@ -82,12 +83,12 @@ def count_characters(texts: Texts) -> dict[str, Use]:
 
 
 def twin(character: str) -> str:
-    """Return the plain form of a character, itself if it is plain; letters of other cases are no twins."""
+    """Return the plain form of a character, itself if it is plain; case is kept."""
     return PLAIN.get(character) or unicodedata.normalize("NFKC", character)
 
 
 def shown(part: str) -> str:
-    """Return a character or a word for a message, a single character that is not of ASCII with its name."""
+    """Return a character or a word for a message; a single character beyond ASCII has its name beside it."""
     if len(part) > 1 or part.isascii():
         return repr(part)
     code = f"U+{ord(part):04X} {unicodedata.name(part, 'without a name')}"

@@ -1,7 +1,7 @@
-"""Text to token numbers and back: characters, pieces learned by byte-pair encoding, a given list, or as FunASR does it.
+"""Text to token numbers and back: characters, pieces learned by byte-pair encoding, a given list, or FunASR's rules.
 
-The numbering is the same for all: 0 `<blank>`, 1 `<s>`, 2 `</s>`, then the ordinary tokens, at the end `<unk>`.
-`▁` (U+2581) stands for a space.
+The numbering is the same for all: 0 `<blank>`, 1 `<s>`, 2 `</s>`, then the ordinary tokens, last `<unk>`. `▁` (U+2581)
+stands for a space.
 """
 
 import dataclasses
@@ -12,17 +12,24 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import sentencepiece
 
 from asr.data.text import funasr_text
-from asr.data.text.bpe import list_pieces, load_bpe
-from asr.data.text.letter_case import Case, find_only_case, in_case
-from asr.data.text.word_pieces import CONTINUED, SPACE, Spelled, fewest_pieces, is_ideograph, word_starts
+from asr.data.text.pieces import (
+    CONTINUED,
+    SPACE,
+    Spelled,
+    fewest_pieces,
+    is_ideograph,
+    list_pieces,
+    load_bpe,
+    word_starts,
+)
 from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text, replacing
-from asr.untrusted import escaped, shown
+from asr.untrusted import HALF_CHARACTER, escaped, shown
 
 BLANK, START, END, UNKNOWN = "<blank>", "<s>", "</s>", "<unk>"
 BLANK_ID, START_ID, END_ID = 0, 1, 2
@@ -31,24 +38,30 @@ FIRST_ID = 3
 
 TOKENIZER_FILE, BPE_FILE, SEG_DICT_FILE = "tokenizer.json", "bpe.model", "seg_dict"
 MAX_TOKENIZER_BYTES = 1 << 26
-KINDS, CASES = ("characters", "bpe", "file", "funasr"), ("keep", "lower", "upper")
+
+_special = re.compile("<[^<>]+>")
+
+Kind = Literal["characters", "bpe", "file", "funasr"]
+Case = Literal["keep", "lower", "upper"]
+"""Change to the case of a text."""
+CASES = get_args(Case)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """The vocabulary of a model, and how text is cut into it.
+    """The vocabulary of a model, and the rule that cuts text into it.
 
     Attributes:
-        tokens: all tokens; the place of one is its number.
+        tokens: all tokens, in the order of their numbers.
         kind: how text is cut. "characters": each by itself. "bpe": by the trained model. "file": each word into
             the fewest tokens of the list. "funasr": see `asr.data.text.funasr_text`.
-        text_case: what is done to a text first. For kind "funasr" the `only_case` of the tokens comes before it.
+        text_case: case that a text is brought to first. For kind "funasr" the `only_case` of the tokens overrides it.
         bpe_model: the trained model of sentencepiece; kind "bpe" only.
         seg_dict: pieces of the known words; kind "funasr" only.
     """
 
     tokens: tuple[str, ...]
-    kind: Literal["characters", "bpe", "file", "funasr"]
+    kind: Kind
     text_case: Case = "keep"
     bpe_model: bytes = dataclasses.field(default=b"", repr=False)
     seg_dict: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False, hash=False)
@@ -65,7 +78,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, the special ones counted."""
+        """Number of tokens, special ones included."""
         return len(self.tokens)
 
     @property
@@ -75,11 +88,13 @@ class Tokenizer:
 
     @functools.cached_property
     def only_case(self) -> Case:
-        """The case of all letters of the ordinary tokens; "keep" if they have both cases, or none."""
-        return find_only_case(self._ordinary)
+        """The case of all letters of the ordinary tokens but those like `<OOV>`; "keep" if they have both, or none."""
+        letters = "".join(token for token in self._ordinary if not _special.fullmatch(token))
+        has_lower, has_upper = any(map(str.islower, letters)), any(map(str.isupper, letters))
+        return "keep" if has_lower == has_upper else "lower" if has_lower else "upper"
 
     def normalise(self, text: str) -> str:
-        """Return the text as it is encoded: in its case, NFC, single spaces, none at the ends."""
+        """Return the text in the form that is encoded: in its case, NFC, single spaces, none at the ends."""
         is_funasr = self.kind == "funasr"
         case = self.only_case if is_funasr and self.only_case != "keep" else self.text_case
         text = unicodedata.normalize("NFC", in_case(text, case))
@@ -102,7 +117,7 @@ class Tokenizer:
         return self.join([self.tokens[int(i)] for i in ids if self.is_ordinary(int(i))])
 
     def join(self, tokens: Sequence[str]) -> str:
-        """Return the text that tokens spell; they need not be of the vocabulary."""
+        """Return the text that tokens spell; they need not be in the vocabulary."""
         if self.kind == "funasr":
             return funasr_text.join(tokens)
         if not self._continued:
@@ -114,9 +129,9 @@ class Tokenizer:
         return text
 
     def spell(self, ids: Sequence[int]) -> list[Spelled]:
-        """Return the words of a row of tokens, special ones left out before; with their blanks they are `decode(ids)`.
+        """Return the words of a row of ordinary tokens; joined with their spaces they are `decode(ids)`.
 
-        A word begins with its first token that is more than a blank.
+        A word begins with its first token that is more than a space.
         """
         if self.kind == "funasr":
             return funasr_text.spell([self.tokens[i] for i in ids])
@@ -126,7 +141,7 @@ class Tokenizer:
         for start, stop in itertools.pairwise([*starts, len(ids)]):
             text = self.decode(ids[start:stop])
             if not text:
-                continue  # a blank alone
+                continue  # a space alone
             space = not words or self.decode(ids[last_start:stop]) != words[-1].text + text
             first = next(i for i in range(start, stop) if self.surface(ids[i]))
             words.append(Spelled(text, first, stop, space))
@@ -134,22 +149,22 @@ class Tokenizer:
         return words
 
     def surface(self, token_id: int) -> str:
-        """Return an ordinary token's text as it stands in a word: without blanks and the mark of a piece."""
+        """Return the text of an ordinary token within a word: without spaces and the mark of a piece."""
         token = self.tokens[token_id]
         if self.kind == "funasr":
             return funasr_text.surface(token)
         return token.replace(SPACE, " ").strip().removesuffix(CONTINUED if self._continued else "")
 
     def word_starts(self, ids: Sequence[int]) -> list[bool]:
-        """Return for each token of a row, special ones left out before, whether a word begins with it.
+        """Return for each token of a row of ordinary ones whether a word begins with it.
 
-        Words begin at the first token, at one that begins with `▁`, in a list with `@@` behind a token without it,
-        and at and behind each ideograph.
+        Words begin at the first token, at a token that begins with `▁`, after a token without `@@` in a list that has
+        such tokens, and at and after each ideograph.
         """
         return word_starts([self.tokens[int(i)] for i in ids], continued=self._continued)
 
     def is_ordinary(self, token_id: int) -> bool:
-        """Return whether a number is that of an ordinary token, not of a special one."""
+        """Return whether a token is an ordinary one, not a special one."""
         return FIRST_ID <= token_id < self.unknown_id
 
     def unknown_characters(self, text: str) -> set[str]:
@@ -160,7 +175,7 @@ class Tokenizer:
         return {c for c in set(text) if c.replace(" ", SPACE) not in self._alphabet}
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, and `bpe.model` or `seg_dict` where there is one, to be read by `load_tokenizer`."""
+        """Write `tokenizer.json`, and `bpe.model` or `seg_dict` if there is one; `load_tokenizer` reads them."""
         content = {"kind": self.kind, "text_case": self.text_case, "tokens": self.tokens}
         replace_text(folder / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
         if self.kind == "bpe":
@@ -170,13 +185,13 @@ class Tokenizer:
             funasr_text.write_seg_dict(folder / SEG_DICT_FILE, self.seg_dict)
 
     def rewrite(self, text: str) -> list[str]:
-        """Return the tokens of a normalised text, what has none as it stands; kinds "file" and "funasr" only."""
+        """Return the tokens of a normalised text, unknown parts as they are; kinds "file" and "funasr" only."""
         if self.kind == "funasr":
             return funasr_text.cut_written(text, self.seg_dict, self._ordinary)
         return [token or surface for surface, token in self._pieces(text)]
 
     def _pieces(self, text: str) -> list[tuple[str, str | None]]:
-        """Return a normalised text as (characters, token of the list, or None)."""
+        """Return a normalised text as (characters, token of the list or None)."""
         if self.kind == "funasr":
             return funasr_text.cut(text, self.seg_dict, self._ordinary)
         pieces = []
@@ -206,12 +221,12 @@ class Tokenizer:
 
     @functools.cached_property
     def _space_begins_tokens(self) -> bool:
-        """Whether the spaces are parts of tokens, as in byte-pair encoding, not tokens of their own."""
+        """Whether spaces are parts of tokens, as in byte-pair encoding, not tokens of their own."""
         return any(token[0] == SPACE and len(token) > 1 for token in self._ordinary)
 
     @functools.cached_property
     def _continued(self) -> bool:
-        """Whether it is a list without spaces, in which `@@` joins pieces to words."""
+        """Whether this is a list without spaces, in which `@@` joins pieces to words."""
         return self.kind == "funasr" or (self.kind == "file" and not any(SPACE in token for token in self._ordinary))
 
     @functools.cached_property
@@ -219,20 +234,21 @@ class Tokenizer:
         return load_bpe(self.bpe_model)
 
 
+def in_case(text: str, case: Case) -> str:
+    """Return the text in a case."""
+    return text.lower() if case == "lower" else text.upper() if case == "upper" else text
+
+
 def with_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
-    """Return all tokens of a vocabulary with these ordinary ones."""
+    """Return all tokens of a vocabulary, given the ordinary ones."""
     return (BLANK, START, END, *tokens, UNKNOWN)
 
 
 def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
     """Return the tokenizer that `Tokenizer.save` wrote.
 
-    Args:
-        folder: of its files.
-        read: as `asr.files.read_bounded`.
-
     Raises:
-        UserError: a file is missing or is not what `save` writes, naming it.
+        UserError: naming a file that is missing, or is not one that `save` writes.
     """
     path = folder / TOKENIZER_FILE
     try:
@@ -244,11 +260,11 @@ def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
         raise UserError(
             f"{path}: expected a tokenizer with 'kind', 'text_case' and 'tokens' ({shown(error)})"
         ) from None
-    if kind not in KINDS or text_case not in CASES:
+    if kind not in get_args(Kind) or text_case not in CASES:
         raise UserError(f"{path}: unknown kind {shown(kind)} or text_case {shown(text_case)}")
     if not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
         raise UserError(f"{path}: 'tokens': expected a list of texts that are not empty")
-    if halves := [token for token in tokens if re.search("[\ud800-\udfff]", token)]:
+    if halves := [token for token in tokens if HALF_CHARACTER.search(token)]:
         raise UserError(f"{path}: 'tokens': half a character, which no text can have, in {shown(halves[0])}")
     try:
         tokenizer = Tokenizer(tuple(tokens), kind, text_case)
