@@ -67,9 +67,9 @@ def test_every_bad_file_is_listed(folder, monkeypatch, capsys):
     assert "5 samples cannot be used" in output
     for found in (
         "train0.png: an empty file",
-        "train2.png: a text",
+        "train2.png: text",
         "val1.png: no mask",
-        "val2.png: mask values that are no class: 9 (120 pixels)",
+        "val2.png: mask values without a class: 9 (120 pixels)",
         "test3.png: the mask has 10×11",
     ):
         assert found in output

@@ -228,7 +228,7 @@ def test_rgb_masks_are_read_through_the_palette(tmp_path):
 
 def test_a_photo_as_mask_is_recognised(tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (6, 8), dtype=np.uint8)
-    assert "saved with loss" in read_error(tmp_path, photo)
+    assert "saved as JPEG" in read_error(tmp_path, photo)
 
 
 # classes.json

@@ -81,7 +81,7 @@ def test_grey_masks_are_read_by_stated_grey_colours(tmp_path):
 def test_a_mask_whose_value_and_colour_are_different_classes_is_refused(mask, tmp_path):
     settings = {"palette": (WHITE, BLACK)}
     message = refusal(tmp_path, mask, ("paper", "ink"), **settings)
-    assert "labels/a.png: its value 0 stands for paper" in message and "for ink" in message
+    assert "labels/a.png: its value 0 means paper" in message and "means ink" in message
     labels = [
         build_dataset(follow(config_for(tmp_path, ("paper", "ink"), **settings), overrides), "train")[0].mask.max()
         for overrides in suggested(message)
@@ -167,7 +167,7 @@ def test_arrays_of_whole_numbers_are_values(dtype, tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array([[0, 0.5]]), "whole numbers, found 0.5"),
+        (np.array([[0, 0.5]]), "integers, found 0.5"),
         (np.array([[0, -1]]), "found -1 to 0.*data.ignore_value"),
         (np.array([[0, np.nan]]), "found NaN or infinity in 1 of 2"),
         (np.array([[0, 70_000]]), "found 0 to 70000"),
@@ -237,7 +237,7 @@ def test_a_mapped_value_that_is_ignored_is_refused_with_both_remedies(tmp_path):
 def test_classes_that_no_value_stands_for_are_said(tmp_path):
     config = config_for(tmp_path, THREE_NAMES, value_map={0: 0, 255: 2})
     (note,) = notes_on_classes(config, build_label_map(config))
-    assert "stands for car" in note
+    assert "maps to car" in note
     coloured = dataclasses.replace(config, palette=(BLACK, RED, GREEN))
     assert not notes_on_classes(coloured, build_label_map(coloured))
 

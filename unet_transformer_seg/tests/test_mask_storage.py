@@ -117,7 +117,7 @@ def test_a_batch_of_one_image_is_that_image(tmp_path):
 def test_a_palette_that_merges_classes_is_refused_and_both_remedies_work(tmp_path):
     write_masks(tmp_path, a=with_palette(LABELS, BLACK, RED, RED))
     config = config_for(tmp_path, NAMES, palette=(BLACK, RED, GREEN))
-    with pytest.raises(UserError, match="a.png: positions 1 and 2 of its palette are different classes") as error:
+    with pytest.raises(UserError, match="a.png: indices 1 and 2 of its palette are different classes") as error:
         build_dataset(config, "train")[0]
     by_value, by_colour = (
         build_dataset(follow(config, settings), "train")[0].mask for settings in suggested(str(error.value))
@@ -183,10 +183,10 @@ def test_training_tells_of_palettes_that_differ_and_check_tells_once(tmp_path, c
     for index in (0, 1, 1):
         dataset[index]
     (message,) = caplog.messages
-    assert f"b.png: position 1 of its palette is {GREEN}, and {RED} in {tmp_path}/train/labels/a.png" in message
+    assert f"b.png: index 1 of its palette is {GREEN}, and {RED} in {tmp_path}/train/labels/a.png" in message
     caplog.clear()
     report = inspect_split(config, "train", 0, lambda findings, **_: findings)
-    assert sum("position 1" in line for line in find_warnings({"train": report})) == 1 and not caplog.messages
+    assert sum("index 1" in line for line in find_warnings({"train": report})) == 1 and not caplog.messages
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
@@ -201,5 +201,5 @@ def test_masks_in_colours_other_than_rgb_are_named_and_not_called_damaged(tmp_pa
 def test_classes_of_one_name_are_named(tmp_path):
     write_masks(tmp_path, a=LABELS)
     assert build_dataset(config_for(tmp_path, ("a", "a", "b")), "train").notes == [
-        "several classes are called a: tables and metrics name them alike"
+        "several classes are called a: tables and metrics cannot distinguish them"
     ]

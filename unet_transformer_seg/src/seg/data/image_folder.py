@@ -100,11 +100,11 @@ class ImageFolder(SegmentationDataset):
         return mask, reading
 
     def _compare_palette(self, mask: Mask, path: Path) -> None:
-        """Remark on a position that has another colour in a mask that was read before; no colours are stated."""
-        for position, colour in zip(mask.used.tolist(), map(tuple, mask.shown_colours.tolist()), strict=True):
-            before, file = self._colours.setdefault(position, (colour, path))
+        """Remark on a index that has another colour in a mask that was read before; no colours are stated."""
+        for index, colour in zip(mask.used.tolist(), map(tuple, mask.shown_colours.tolist()), strict=True):
+            before, file = self._colours.setdefault(index, (colour, path))
             if before != colour:
-                text = f"position {position} of its palette is {colour}, and {before} in {file}; it is read by position"
+                text = f"index {index} of its palette is {colour}, and {before} in {file}; it is read by index"
                 self._remark("palette", path, f"{text}. python -m seg.check says what to set")
                 return
 

@@ -1,4 +1,4 @@
-"""Counts of the values and colours that masks hold, of one mask or of a whole data set."""
+"""Counts the values and colours of one mask or of a whole data set."""
 
 import dataclasses
 from collections import Counter
@@ -9,10 +9,10 @@ from seg.classes import Colour
 from seg.data.masks.mask import Mask
 
 MAX_KEPT = 4096
-"""Values, colours or sets of values that are kept; a photograph has more."""
+"""Largest number of values, colours or sets that are kept; a photograph has more."""
 
 MANY = 20
-"""More values or colours than most masks have, if they were drawn with one for each class."""
+"""Number of values or colours that masks drawn with one for each class rarely exceed."""
 
 
 @dataclasses.dataclass
@@ -20,15 +20,15 @@ class Census:
     """What masks hold.
 
     Attributes:
-        values: value → pixels, of grey masks, and of palettes that are read by position.
+        values: value → pixels, of grey masks and of palettes read by index.
         masks: value → masks.
-        sets: the values of one mask → masks that have just these.
-        colours: colour → pixels, of the others.
+        sets: set of the values of a mask → masks with exactly these.
+        colours: colour → pixels, of the remaining masks.
         num_masks: masks counted.
         num_inverted: of these, masks in whose files 0 is white.
-        num_lossy: masks compressed with loss.
-        num_changes: pixels whose left neighbour has another value, in masks of more values than `MANY`.
-        num_palettes: masks with a palette that were read by its colours, although their positions are known values.
+        num_lossy: masks with lossy compression.
+        num_changes: pixels that differ from their left neighbour, in masks of more than `MANY` values.
+        num_palettes: masks with a palette that were read by colour although their indices are classes.
     """
 
     values: Counter[int] = dataclasses.field(default_factory=Counter)
@@ -51,13 +51,13 @@ class Census:
                 mine.update({key: count for key, count in theirs.items() if key in mine or len(mine) < MAX_KEPT})
 
 
-def take_census(mask: Mask, by_colour: bool = False, known_positions: bool = False) -> Census:
+def take_census(mask: Mask, by_colour: bool = False, known_indices: bool = False) -> Census:
     """Return the census of one mask.
 
     Args:
         mask: of any kind.
-        by_colour: its palette's colours count, not the positions in it.
-        known_positions: the positions are values that stand for classes.
+        by_colour: count the colours of its palette instead of the indices.
+        known_indices: all its indices are classes.
     """
     census = Census(num_masks=1, num_inverted=int(mask.is_inverted), num_lossy=int(mask.is_lossy))
     if mask.has_colours:
@@ -67,7 +67,7 @@ def take_census(mask: Mask, by_colour: bool = False, known_positions: bool = Fal
     elif by_colour and mask.shown_colours is not None:
         for colour, count in zip(mask.shown_colours.tolist(), mask.counts[mask.used].tolist(), strict=True):
             census.colours[tuple(colour)] += count
-        census.num_palettes = int(known_positions)
+        census.num_palettes = int(known_indices)
     else:
         used = mask.used.tolist()
         census.values.update(dict(zip(used, mask.counts[mask.used].tolist(), strict=True)))
@@ -85,5 +85,5 @@ def pack(colours_c: np.ndarray) -> np.ndarray:
 
 
 def unpack(code: int) -> Colour:
-    """Return the colour of a number that `pack` made."""
+    """Return the colour of a number made by `pack`."""
     return int(code) >> 16, int(code) >> 8 & 255, int(code) & 255

@@ -1,25 +1,70 @@
-"""Builds the label map from the settings and the `classes.json` of a data set, and says what they leave out."""
+"""Builds the label map from the settings and the `classes.json` of a data set, and notes what they leave out."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, MaskValues, make_class_table
+from seg.classes import (
+    IGNORE_LABEL,
+    MAX_CLASSES,
+    MAX_MASK_VALUE,
+    Colour,
+    MaskValues,
+    is_colour,
+    make_class_table,
+    read_json,
+)
 from seg.config import DataConfig
 from seg.data.masks.advice import as_yaml
-from seg.data.masks.classes_file import CLASSES_FILE, ClassesFile, read_classes_file
 from seg.data.masks.label_map import LabelMap
 from seg.errors import UserError
 
+CLASSES_FILE = "classes.json"
 
-def build_label_map(config: DataConfig) -> LabelMap:
-    """Return the label map that `config` and `<root>/classes.json` describe; keys of the config win.
 
-    The file is {"names": [...], "palette" or "colours": [[r, g, b], ...], "ignore": mask value}. Without a
-    `value_map`, a mask's value is a position in the names. An entry at the ignored value (such as "void") is
-    dropped from the classes, and those behind it move up by one.
+@dataclasses.dataclass(frozen=True)
+class ClassesFile:
+    """Content of a `classes.json`; empty if there is none."""
+
+    names: tuple[str, ...] = ()
+    colours: tuple[Colour, ...] = ()
+    ignore: int = -1
+
+
+def read_classes_file(path: Path) -> ClassesFile:
+    """Return the content of {"names": [...], "palette" or "colours": [[r, g, b], ...], "ignore": mask value}.
 
     Raises:
-        UserError: no class names anywhere, a broken file, or settings that contradict each other.
+        UserError: a broken file, named.
+    """
+    if not path.is_file():
+        return ClassesFile()
+    expected = "names, palette and ignore"
+    content = read_json(path, expected)
+    try:
+        names, colours = content["names"], content.get("palette", content.get("colours", []))
+        ignore = content.get("ignore")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("names is not a list of strings")
+        if ignore is not None and not (type(ignore) is int and -1 <= ignore <= MAX_MASK_VALUE):
+            raise ValueError(f"ignore is {ignore!r:.80}, not a mask value 0…{MAX_MASK_VALUE}")
+        colours = tuple(map(tuple, colours))
+        if bad := [colour for colour in colours if not is_colour(colour)]:
+            raise ValueError(f"expected colours of three integers in 0…255, found {list(bad[0])!r:.80}")
+        return ClassesFile(tuple(names), colours, -1 if ignore is None else ignore)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: expected {expected} in JSON ({reason})") from None
+
+
+def build_label_map(config: DataConfig) -> LabelMap:
+    """Return the label map of `config` and `<root>/classes.json`; keys of the config take precedence.
+
+    Without a `value_map`, a mask's value is an index into the names. The entry at the ignored value (such as "void")
+    is not a class, and later ones move up by one.
+
+    Raises:
+        UserError: no class names anywhere, a broken file, or contradictory settings.
     """
     file = Path(config.root) / CLASSES_FILE
     stated = read_classes_file(file)
@@ -28,8 +73,8 @@ def build_label_map(config: DataConfig) -> LabelMap:
         raise UserError(f"no class names: set data.class_names, for example [background, car], or write {file}")
     colours = tuple(config.palette) or (() if config.class_names else stated.colours)
     ignore = config.ignore_value if config.ignore_value >= 0 else stated.ignore
-    sources = ("data.class_names" if config.class_names else str(file),)
-    _check_number(names, " and ".join(sources))
+    source = "data.class_names" if config.class_names else str(file)
+    _check_number(names, source)
 
     kept = [i for i in range(len(names)) if config.value_map or config.threshold or i != ignore]
     if len(kept) < 2:
@@ -38,7 +83,7 @@ def build_label_map(config: DataConfig) -> LabelMap:
     palette = tuple(colours[i] for i in kept) if all_have_colours else colours
     by_colour = {colour: label for label, colour in enumerate(palette)}
     if len(by_colour) < len(palette):
-        by_colour = {}  # classes that share a colour can be shown, but not told apart
+        by_colour = {}  # classes that share a colour cannot be told apart by it
     if config.read_masks_by == "colour" and not by_colour:
         raise UserError("data.read_masks_by: colour needs a colour of its own for each class: set data.palette")
     _check_values(config, ignore, [names[i] for i in kept])
@@ -46,8 +91,8 @@ def build_label_map(config: DataConfig) -> LabelMap:
     try:
         classes = make_class_table(tuple(names[i] for i in kept), palette, values)
     except UserError as error:
-        sources += ("data.palette" if config.palette else sources[0],)
-        raise UserError(f"{' and '.join(dict.fromkeys(sources))}: {error}") from None
+        sources = dict.fromkeys([source, "data.palette" if config.palette else source])
+        raise UserError(f"{' and '.join(sources)}: {error}") from None
     if by_colour and all_have_colours and len(kept) < len(names):
         by_colour = {colours[ignore]: IGNORE_LABEL} | by_colour
     by_value = dict(config.value_map) or {value: label for label, value in enumerate(kept)}
@@ -56,9 +101,9 @@ def build_label_map(config: DataConfig) -> LabelMap:
 
 
 def mask_values(config: DataConfig, num_classes: int) -> MaskValues:
-    """Return what stands for each class in the masks that these settings read; nothing where it is the class number.
+    """Return the value or colour of each class in the masks that these settings read; empty if it is the class index.
 
-    Of several values of one class, the first in `value_map` is taken; a class without any gets the lowest free one.
+    If several values map to a class, the first in `value_map` counts; a class without any gets the lowest free one.
     """
     if config.threshold:
         return 0, 255 if config.threshold <= 255 else MAX_MASK_VALUE
@@ -72,38 +117,38 @@ def mask_values(config: DataConfig, num_classes: int) -> MaskValues:
 
 
 def notes_on_classes(config: DataConfig, label_map: LabelMap) -> list[str]:
-    """Return what the settings leave out of the classes, and classes that no mask can have, a line each."""
+    """Return a line for each class that is left out, that no mask can have, or that cannot be told apart."""
     names, kept = label_map.stated_names, label_map.classes.names
     from_file = read_classes_file(Path(config.root) / CLASSES_FILE) if config.root else ClassesFile()
     notes = []
     if len(kept) < len(names) and (config.class_names or config.ignore_value >= 0):
         ignore = config.ignore_value if config.ignore_value >= 0 else from_file.ignore
         notes.append(
-            f"data.ignore_value {ignore} is the number of {names[ignore]}, which is left out of the classes: they are "
+            f"data.ignore_value {ignore} is the index of {names[ignore]}, which is left out of the classes: "
             f"{', '.join(kept)}. To keep it, set data.ignore_value: -1"
         )
     values = set(label_map.by_value.values())
     without = [name for label, name in enumerate(kept) if label not in values]
     if without and not label_map.by_colour and not config.threshold:
-        notes.append(f"no value in data.value_map stands for {', '.join(without)}: no mask can have that class")
+        notes.append(f"no value in data.value_map maps to {', '.join(without)}: no mask can have that class")
     if twice := sorted({name for name in kept if kept.count(name) > 1}):
-        notes.append(f"several classes are called {', '.join(twice)}: tables and metrics name them alike")
+        notes.append(f"several classes are called {', '.join(twice)}: tables and metrics cannot distinguish them")
     palette = label_map.classes.palette
     if label_map.stated_colours and len(set(palette)) < len(palette):
         twice = next(colour for colour in palette if palette.count(colour) > 1)
         shared = ", ".join(name for name, colour in zip(kept, palette, strict=True) if colour == twice)
-        notes.append(f"{shared} have the same colour {twice}, so masks are read by their values alone")
+        notes.append(f"{shared} have the same colour {twice}, so masks are read by value only")
     return notes
 
 
 def _check_number(names: Sequence[str], source: str) -> None:
     """Refuse a single class, and more than there are labels."""
     if len(names) == 1:
-        names = ["background" if names[0] != "background" else "object", *names]
-        names = sorted(names, key=lambda name: name != "background")
+        other = "background" if names[0] != "background" else "object"
+        both = sorted([other, *names], key=lambda name: name != "background")
         raise UserError(
             f"{source}: expected 2 to {MAX_CLASSES} classes, found 1. Pixels that are not of this class need one of "
-            f"their own: set data.class_names: {as_yaml(names)}"
+            f"their own: set data.class_names: {as_yaml(both)}"
         )
     if len(names) > MAX_CLASSES:
         raise UserError(f"{source}: expected 2 to {MAX_CLASSES} classes, found {len(names)}")
@@ -112,18 +157,17 @@ def _check_number(names: Sequence[str], source: str) -> None:
 def _only_one_left(names: Sequence[str], ignore: int, config: DataConfig) -> UserError:
     """Return the refusal of two classes of which one is ignored."""
     source = "data.ignore_value" if config.ignore_value >= 0 else f"{Path(config.root) / CLASSES_FILE}: ignore"
-    other = names[1 - ignore]
     all_behind = as_yaml({value: label for label, value in enumerate(range(ignore + 1, ignore + 1 + len(names)))})
-    keep = "set data.ignore_value: -1" if config.ignore_value >= 0 else "leave it out"
+    keep = "set data.ignore_value: -1" if config.ignore_value >= 0 else "remove it"
     return UserError(
-        f"{source} {ignore} is the number of {names[ignore]}, which leaves {other} as the only class. To keep "
-        f"{names[ignore]}, {keep}. If the masks hold {ignore} where no class is, and the classes behind it, set "
+        f"{source} {ignore} is the index of {names[ignore]}, which leaves {names[1 - ignore]} as the only class. To "
+        f"keep {names[ignore]}, {keep}. If the masks have {ignore} where there is no class, and classes after it, set "
         f"data.value_map: {all_behind}"
     )
 
 
 def _check_values(config: DataConfig, ignore: int, names: Sequence[str]) -> None:
-    """Refuse a map to classes that are not there, and settings that contradict each other."""
+    """Refuse a map to missing classes, and settings that contradict each other."""
     for value, label in config.value_map.items():
         if not 0 <= value <= MAX_MASK_VALUE:
             raise UserError(f"data.value_map: mask values are 0…{MAX_MASK_VALUE}, found {value}")
@@ -144,6 +188,6 @@ def _check_values(config: DataConfig, ignore: int, names: Sequence[str]) -> None
         )
     if config.threshold and len(names) != 2:
         raise UserError(
-            f"data.threshold divides masks into two classes, and there are {len(names)}: name two in "
-            "data.class_names, or set data.threshold: 0"
+            f"data.threshold makes two classes, but there are {len(names)}: name two in data.class_names, or set "
+            "data.threshold: 0"
         )

@@ -1,4 +1,4 @@
-"""From what a mask file holds to the labels 0 … K-1 and 255."""
+"""Maps the content of a mask file to the labels 0 … K-1 and 255."""
 
 import dataclasses
 import functools
@@ -7,24 +7,27 @@ from typing import Literal
 
 import numpy as np
 
-from seg.classes import IGNORE_LABEL, MAX_MASK_VALUE, ClassTable, Colour
-from seg.config import DataConfig
-from seg.data.masks.advice import UnknownValuesError
+from seg.classes import IGNORE_LABEL, MAX_MASK_VALUE, Colour
+from seg.data.masks.advice import MaskClasses, UnknownValuesError
 from seg.data.masks.census import pack, take_census
 from seg.data.masks.mask import Mask
 from seg.errors import UserError
 
 UNKNOWN = -1
+CHOOSE = (
+    "If the values decide, set data.read_masks_by: value. If the colours of data.palette decide, set "
+    "data.read_masks_by: colour"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """A mask that was read.
+    """The labels of a mask.
 
     Attributes:
         labels: uint8[h, w].
         by: what decided: its values, the greys that a viewer shows, or its colours.
-        differs: the file's values would have given other labels than its colours.
+        differs: the file's values would have given different labels than its colours.
     """
 
     labels: np.ndarray
@@ -32,25 +35,8 @@ class Reading:
     differs: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelMap:
-    """The classes of a folder, and which label each mask value or colour stands for.
-
-    Attributes:
-        classes: names and colours.
-        by_value: mask value → label (255: ignored).
-        by_colour: (red, green, blue) → label; empty where no colours are stated.
-        stated_names: names as stated, those of ignored classes too.
-        stated_colours: their colours, or nothing.
-        settings: of the data; `read_masks_by` and `threshold` are used here, the rest for advice.
-    """
-
-    classes: ClassTable
-    by_value: dict[int, int]
-    by_colour: dict[Colour, int]
-    stated_names: tuple[str, ...]
-    stated_colours: tuple[Colour, ...]
-    settings: DataConfig
+class LabelMap(MaskClasses):
+    """The classes of a folder, and the label of each mask value or colour."""
 
     def to_labels(self, mask: Mask, path: Path) -> np.ndarray:
         """Return uint8[h, w], the labels of a mask. Errors as in `read`."""
@@ -59,13 +45,11 @@ class LabelMap:
     def read(self, mask: Mask, path: Path) -> Reading:
         """Return the labels of a mask, and what they were read from.
 
-        Where colours are stated, they decide for a mask of colours and for one with a palette. Values decide for the
-        others. Where these are no classes, the greys that a viewer shows are taken (of 1 bit: 0 and 255), then
-        the stated colours.
+        Stated colours decide for masks with colours or a palette, values for all others. Where the values are not
+        classes, the greys that a viewer shows are tried (of 1 bit: 0 and 255), then the stated colours.
 
         Raises:
-            UserError: values or colours that stand for no class, with their counts and what to do; a file that says
-                two things.
+            UserError: values or colours without a class, with their counts and a remedy; an ambiguous file.
         """
         if mask.has_colours:
             labels_hw, by, differs = self._from_colours(mask.values), "colour", False
@@ -75,8 +59,8 @@ class LabelMap:
             table[mask.used] = labels_u
             labels_hw = table[mask.values]
         if (labels_hw == UNKNOWN).any():
-            known_positions = not mask.has_colours and not (self._labels_of(mask.used) == UNKNOWN).any()
-            census = take_census(mask, by_colour=by == "colour", known_positions=known_positions)
+            known_indices = not mask.has_colours and not (self._labels_of(mask.used) == UNKNOWN).any()
+            census = take_census(mask, by_colour=by == "colour", known_indices=known_indices)
             raise UnknownValuesError(path, census, self)
         return Reading(labels_hw.astype(np.uint8), by, differs)
 
@@ -93,7 +77,7 @@ class LabelMap:
         if how == "colour":
             return by.get("colour", np.full(len(mask.used), UNKNOWN, np.int16)), "colour", False
         if how == "auto" and mask.palette is not None and "colour" in by:
-            # Often an entry without a colour of its own, black as the padding of palettes.
+            # The ignored index often has no colour of its own, but the black that pads palettes.
             is_free = (by["colour"] == UNKNOWN) | self._is_in_order(mask.palette)
             by["colour"][(by["value"] == IGNORE_LABEL) & is_free] = IGNORE_LABEL
             self._check_shared_colours(mask, by["value"], path)
@@ -104,27 +88,26 @@ class LabelMap:
             complete = [name for name in complete if name != "colour"]
         first = complete[0] if complete else "value"
         if "colour" in complete and (by[first] != by["colour"]).any():
-            raise self._two_things(mask, by[first], by["colour"], path)
+            raise self._ambiguous(mask, by[first], by["colour"], path)
         return by[first], first, False
 
     def _is_in_order(self, palette: np.ndarray) -> bool:
-        """Return whether the positions of all classes have their stated colours."""
-        positions = [value for value, label in self.by_value.items() if label != IGNORE_LABEL]
-        if not positions or max(positions) >= len(palette):
+        """Return whether the palette has the stated colours at the indices of all classes."""
+        indices = [value for value, label in self.by_value.items() if label != IGNORE_LABEL]
+        if not indices or max(indices) >= len(palette):
             return False
-        return bool((self._labels_of_colours(palette[positions]) == self._labels_of(np.array(positions))).all())
+        return bool((self._labels_of_colours(palette[indices]) == self._labels_of(np.array(indices))).all())
 
     def _check_shared_colours(self, mask: Mask, by_value_u: np.ndarray, path: Path) -> None:
-        """Refuse a palette in which positions of different classes share a colour: reading it would merge them."""
+        """Refuse a palette that gives two classes one colour: reading it by colour would merge them."""
         first: dict[Colour, int] = {}
         for place in np.flatnonzero((by_value_u != UNKNOWN) & (by_value_u != IGNORE_LABEL)).tolist():
             colour = tuple(mask.shown_colours[place].tolist())
             other = first.setdefault(colour, place)
             if by_value_u[place] != by_value_u[other]:
                 raise UserError(
-                    f"{path}: positions {mask.used[other]} and {mask.used[place]} of its palette are different "
-                    f"classes, and share the colour {colour}. If the positions decide, set data.read_masks_by: value. "
-                    "If the colours of data.palette decide, set data.read_masks_by: colour"
+                    f"{path}: indices {mask.used[other]} and {mask.used[place]} of its palette are different classes, "
+                    f"but both have the colour {colour}. {CHOOSE}"
                 )
 
     def _by_threshold(self, mask: Mask) -> tuple[np.ndarray, Literal["value", "grey"], bool]:
@@ -134,7 +117,7 @@ class LabelMap:
         return labels_u, "value" if mask.shown_greys is None else "grey", False
 
     def _labels_of(self, values_u: np.ndarray) -> np.ndarray:
-        """Return int16[u], UNKNOWN where a value stands for no class."""
+        """Return int16[u], UNKNOWN for a value without a class."""
         return self._table[values_u]
 
     @functools.cached_property
@@ -146,11 +129,11 @@ class LabelMap:
         return table
 
     def _labels_of_colours(self, colours_u3: np.ndarray) -> np.ndarray:
-        """Return int16[u], UNKNOWN where a colour stands for no class."""
+        """Return int16[u], UNKNOWN for a colour without a class."""
         return np.array([self.by_colour.get(tuple(colour), UNKNOWN) for colour in colours_u3.tolist()], np.int16)
 
     def _from_colours(self, values_hwc: np.ndarray) -> np.ndarray:
-        """Return int16[h, w], UNKNOWN where a colour stands for no class."""
+        """Return int16[h, w], UNKNOWN for a colour without a class."""
         known = sorted((int(pack(np.array(colour))), label) for colour, label in self.by_colour.items())
         if not known or self.settings.read_masks_by == "value" or self.settings.threshold:
             return np.full(values_hwc.shape[:2], UNKNOWN, np.int16)
@@ -159,12 +142,11 @@ class LabelMap:
         place_hw = np.minimum(np.searchsorted(codes_n, codes_hw), len(codes_n) - 1)
         return np.where(codes_n[place_hw] == codes_hw, labels_n[place_hw], UNKNOWN)
 
-    def _two_things(self, mask: Mask, by_value_u: np.ndarray, by_colour_u: np.ndarray, path: Path) -> UserError:
+    def _ambiguous(self, mask: Mask, by_value_u: np.ndarray, by_colour_u: np.ndarray, path: Path) -> UserError:
         place = int(np.flatnonzero(by_value_u != by_colour_u)[0])
         value, colour = int(mask.used[place]), tuple(mask.shown_colours[place].tolist())
         names = {IGNORE_LABEL: "ignored"} | dict(enumerate(self.classes.names))
         return UserError(
-            f"{path}: its value {value} stands for {names[int(by_value_u[place])]}, and the colour {colour} in which a "
-            f"viewer shows it for {names[int(by_colour_u[place])]}. If the values decide, set data.read_masks_by: "
-            "value. If the colours of data.palette decide, set data.read_masks_by: colour"
+            f"{path}: its value {value} means {names[int(by_value_u[place])]}, but the colour {colour} in which "
+            f"viewers show it means {names[int(by_colour_u[place])]}. {CHOOSE}"
         )

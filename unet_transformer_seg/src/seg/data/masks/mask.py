@@ -1,4 +1,4 @@
-"""What a mask file says of its pixels: values, or colours, or values with a palette."""
+"""The content of a mask file: values, colours, or values with a palette."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from seg.data.images.tags import has_signed_bytes, is_inverted, is_white_zero
 from seg.errors import UserError
 
 NEARLY_GREY = 8
-"""Largest difference between red, green and blue that compression with loss may make of a grey."""
+"""Largest difference between red, green and blue that lossy compression may turn a grey into."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,13 +20,12 @@ class Mask:
     """The content of a mask file.
 
     Attributes:
-        values: uint8 or uint16 [h, w], grey values or positions in a palette; or uint8[h, w, 3], colours. Colours
-            that are all grey are values.
-        palette: uint8[n, 3], the colour of each position; None where `values` are grey values or colours.
-        depth: bits of a grey value; fewer than 8 (1 also of truth values) are stored as 0, 1, …, and a viewer shows the
-            largest of them as 255.
-        is_lossy: compressed with loss, which changes values.
-        is_inverted: 0 is white in the file; `values` are as a viewer shows them.
+        values: uint8 or uint16 [h, w], grey values or palette indices; or uint8[h, w, 3], colours. Colours that are
+            all grey are values.
+        palette: uint8[n, 3], the colour of each index; None if `values` are grey values or colours.
+        depth: bits of a grey value; with fewer than 8 (bool: 1), values are 0, 1, …, the largest shown as 255.
+        is_lossy: lossy compression may have changed values.
+        is_inverted: 0 is white in the file; `values` are as viewers show them.
     """
 
     values: np.ndarray
@@ -42,7 +41,7 @@ class Mask:
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
-        """int64[n], the pixels of each value; not of colours."""
+        """int64[n], pixels of each value; not for colours."""
         return np.bincount(self.values.ravel())
 
     @functools.cached_property
@@ -52,7 +51,7 @@ class Mask:
 
     @functools.cached_property
     def shown_greys(self) -> np.ndarray | None:
-        """int64[u], the grey that a viewer shows for each of `used`; None where it shows colours or the values."""
+        """int64[u], the grey that a viewer shows for each of `used`; None if it shows colours or the values."""
         if self.depth < 8:
             return self.used * (255 // ((1 << self.depth) - 1))
         if self.palette is None or not is_grey(self.palette[self.used]):
@@ -61,7 +60,7 @@ class Mask:
 
     @functools.cached_property
     def shown_colours(self) -> np.ndarray | None:
-        """uint8[u, 3], the colour that a viewer shows for each of `used`; None where a value needs 16 bits."""
+        """uint8[u, 3], the colour that a viewer shows for each of `used`; None if a value needs 16 bits."""
         if self.palette is not None:
             return self.palette[self.used]
         greys = self.used if self.shown_greys is None else self.shown_greys
@@ -69,17 +68,17 @@ class Mask:
 
 
 def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool = False) -> Mask:
-    """Return the mask that a picture holds, which is upright already.
+    """Return the mask of a decoded, upright picture.
 
     Args:
-        image: decoded.
+        image: the picture.
         path: for messages.
         depth: bits of its grey values, see `seg.data.images.tags.grey_depth`.
-        is_lossy: it was compressed with loss.
+        is_lossy: it has lossy compression.
 
     Raises:
-        UserError: naming the file: transparency that differs within a colour, values that are no whole numbers, or
-            other colours than RGB.
+        UserError: naming the file: transparency that differs within a colour, values that are not integers, or
+            colours other than RGB.
     """
     if is_lossy and image.mode == "RGB" and _is_nearly_grey(image):
         image = image.convert("L")
@@ -105,35 +104,34 @@ def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool
 
 
 def mask_of_array(array: np.ndarray, path: Path) -> Mask:
-    """Return the mask of an array of truth values or whole numbers of any type.
+    """Return the mask of an array of bools or integers, of any dtype.
 
     Args:
-        array: [h, w] or [h, w, 1], values; [h, w, 3], colours; or [h, w, k], a layer for each class, which is 1 there
-            and 0 elsewhere.
+        array: [h, w] or [h, w, 1], values; [h, w, 3], colours; or [h, w, k], one-hot layers of the classes.
         path: for messages.
 
     Raises:
-        UserError: naming the file: another shape, or numbers that are no values of a mask.
+        UserError: naming the file: another shape, or numbers that are not mask values.
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    if array.ndim == 3 and _are_layers(array):
+    if array.ndim == 3 and _is_one_hot(array):
         return Mask(array.argmax(axis=2).astype(np.uint8))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or array.dtype.kind not in "biuf":
         shape = "×".join(map(str, array.shape))
         raise UserError(
-            f"{path}: expected a mask of height×width numbers, found {shape} of the type {array.dtype}; if these are "
-            "layers of scores, save np.argmax over the layers"
+            f"{path}: expected a mask of height×width numbers, found {shape} of {array.dtype}; if these are layers of "
+            "scores, save np.argmax over the layers"
         )
     if array.dtype == bool:
         return Mask(array.astype(np.uint8), depth=1)
-    array = _whole(array, path)
+    array = _as_integers(array, path)
     if array.ndim == 2:
         return Mask(array)
     if is_grey(array):
         return Mask(np.ascontiguousarray(array[..., 0]))
     if array.dtype == np.uint16 and not (array % 257).any():
-        array = (array // 257).astype(np.uint8)  # 65535 is the full red of 16 bits, as 255 is of 8
+        array = (array // 257).astype(np.uint8)  # full red is 65535 in 16 bits and 255 in 8
     if array.dtype != np.uint8:
         raise UserError(f"{path}: expected colours of 0 to 255, found up to {array.max()}")
     return Mask(array)
@@ -144,8 +142,7 @@ def is_grey(colours: np.ndarray) -> bool:
     return bool((colours[..., 0] == colours[..., 1]).all() and (colours[..., 1] == colours[..., 2]).all())
 
 
-def _are_layers(array: np.ndarray) -> bool:
-    """Return whether one of the last axis' values [h, w, k] is 1, and all others 0, in each pixel."""
+def _is_one_hot(array: np.ndarray) -> bool:
     if array.dtype.kind not in "biuf" or array.shape[2] > MAX_CLASSES:
         return False
     ones, zeros = np.count_nonzero(array == 1, axis=2), np.count_nonzero(array == 0, axis=2)
@@ -157,29 +154,28 @@ def _is_nearly_grey(image: Image.Image) -> bool:
     return bool((colours.max(axis=2) - colours.min(axis=2)).max(initial=0) <= NEARLY_GREY)
 
 
-def _whole(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return the numbers as uint8 where they fit, else as uint16."""
+def _as_integers(array: np.ndarray, path: Path) -> np.ndarray:
+    """Return the numbers as uint8 if they fit, else as uint16."""
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8)
     low, high = array.min().item(), array.max().item()
+    advice = "write another value for those, such as 255, and set data.ignore_value to it"
     if not (np.isfinite(low) and np.isfinite(high)):
         count = np.count_nonzero(~np.isfinite(array))
         raise UserError(
-            f"{path}: mask values are whole numbers, found NaN or infinity in {count:,} of {array.size:,}; write "
-            "another value for those, such as 255, and set data.ignore_value to it"
+            f"{path}: mask values are integers, found NaN or infinity in {count:,} of {array.size:,}; {advice}"
         )
     if low < 0 or high > MAX_MASK_VALUE:
-        advice = "write another value for those, such as 255, and set data.ignore_value to it"
         raise UserError(f"{path}: mask values are 0…{MAX_MASK_VALUE}, found {low} to {high}; {advice}")
-    whole = array.astype(np.uint8 if high <= 255 else np.uint16)
-    if array.dtype.kind == "f" and (whole != array).any():
-        example = float(array[whole != array][0])
-        raise UserError(f"{path}: mask values are whole numbers, found {example:.6g}; save classes, not probabilities")
-    return whole
+    integers = array.astype(np.uint8 if high <= 255 else np.uint16)
+    if array.dtype.kind == "f" and (integers != array).any():
+        example = float(array[integers != array][0])
+        raise UserError(f"{path}: mask values are integers, found {example:.6g}; save classes, not probabilities")
+    return integers
 
 
 def _of_palette(image: Image.Image) -> Mask:
-    """Return positions and palette; a palette of 0, 1, 2, … in grey says nothing beside the positions."""
+    """Return indices and palette; a grey palette of 0, 1, 2, … is dropped, as it repeats the indices."""
     values_hw = np.array(image.getchannel(0) if image.mode == "PA" else image)
     palette = np.zeros((256, 3), np.uint8)
     colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
@@ -191,12 +187,12 @@ def _of_palette(image: Image.Image) -> Mask:
 
 _ADVICE_ON_ALPHA = (
     "if the colours are the classes, save the mask without transparency, Image.open(…).convert('RGB'); if the "
-    "transparency is, save that alone, Image.open(…).getchannel('A')"
+    "transparency is, save only that, Image.open(…).getchannel('A')"
 )
 
 
 def _without_alpha(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return grey [h, w] or colours [h, w, 3]; the transparency may not say more than these do."""
+    """Return grey [h, w] or colours [h, w, 3]; refuse transparency that carries information of its own."""
     channels = array.shape[2] if array.ndim == 3 else 1
     if channels in (1, 3):
         return array
@@ -208,6 +204,6 @@ def _without_alpha(array: np.ndarray, path: Path) -> np.ndarray:
         if len(np.unique(codes << 8 | alpha)) > len(np.unique(codes)):
             raise UserError(
                 f"{path}: its pixels of one colour differ in transparency (alpha {alpha.min()} to {alpha.max()}), so "
-                f"colour and transparency say two things; {_ADVICE_ON_ALPHA}"
+                f"either may mean the class; {_ADVICE_ON_ALPHA}"
             )
     return colours[..., 0] if channels == 2 else colours

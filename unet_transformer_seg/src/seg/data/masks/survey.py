@@ -1,4 +1,4 @@
-"""What the masks of a data set hold, taken together: counts, kinds, palettes that differ, and advice for all."""
+"""What the masks of a data set hold together: counts, kinds, differing palettes, and advice."""
 
 import dataclasses
 from collections import defaultdict
@@ -13,8 +13,8 @@ from seg.data.masks.census import MANY, Census, take_census
 from seg.data.masks.label_map import LabelMap, Reading
 from seg.data.masks.mask import Mask
 
-NAMED = 3
-"""Files that a line names as examples."""
+NUM_EXAMPLES = 3
+"""Files that a line names."""
 
 
 @dataclasses.dataclass
@@ -22,10 +22,10 @@ class MaskSurvey:
     """What the masks of a split hold.
 
     Attributes:
-        census: of masks that are read by values.
-        unknown: of each kind, "values" or "colours", the masks that could not be read for them, and their census.
-        remarks: what is worth to be said of masks that were read → these.
-        palettes: position → colour → masks, where no colours are stated.
+        census: of the masks read by values.
+        unknown: "values" or "colours" → the masks that were refused for these, and their census.
+        remarks: text → masks that were read with this remark.
+        palettes: index → colour → masks, if no colours are stated.
     """
 
     census: Census = dataclasses.field(default_factory=Census)
@@ -43,30 +43,30 @@ class MaskSurvey:
             return
         self.census.add(take_census(mask))
         if mask.palette is not None and mask.shown_greys is None:
-            for position, colour in zip(mask.used.tolist(), mask.shown_colours.tolist(), strict=True):
-                self.palettes[position][tuple(colour)].append(path)
+            for index, colour in zip(mask.used.tolist(), mask.shown_colours.tolist(), strict=True):
+                self.palettes[index][tuple(colour)].append(path)
 
     def add_unknown(self, error: UnknownValuesError) -> None:
-        """Count a mask that could not be read."""
+        """Count a mask that was refused."""
         paths, census = self.unknown.setdefault("colours" if error.census.colours else "values", ([], Census()))
         paths.append(error.path)
         census.add(error.census)
 
     @property
     def num_unknown(self) -> int:
-        """Masks that could not be read for their values or colours."""
+        """Masks refused for their values or colours."""
         return sum(len(paths) for paths, _ in self.unknown.values())
 
 
 def describe_unknown(surveys: Iterable[MaskSurvey], label_map: LabelMap) -> list[str]:
-    """Return a text for the masks of each kind that could not be read: what all masks hold, and what to do."""
+    """Return a text for each kind of refused masks: what all masks hold, and what to do."""
     surveys, texts = list(surveys), []
     for kind in ("values", "colours"):
         paths, census = [], Census()
         for survey in surveys:
-            some, theirs = survey.unknown.get(kind, ([], Census()))
-            paths += some
-            census.add(theirs)
+            refused, refused_census = survey.unknown.get(kind, ([], Census()))
+            paths += refused
+            census.add(refused_census)
         if not paths:
             continue
         if kind == "values":
@@ -78,50 +78,50 @@ def describe_unknown(surveys: Iterable[MaskSurvey], label_map: LabelMap) -> list
 
 
 def find_differing_palettes(surveys: Iterable[MaskSurvey], label_map: LabelMap) -> list[str]:
-    """Return a warning where one position has different colours in different masks, and no colours are stated."""
+    """Return a warning if an index has different colours in different masks and no colours are stated."""
     palettes: dict[int, dict[Colour, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for survey in surveys:
-        for position, colours in survey.palettes.items():
+        for index, colours in survey.palettes.items():
             for colour, paths in colours.items():
-                palettes[position][colour] += paths
-    differing = [position for position, colours in sorted(palettes.items()) if len(colours) > 1]
+                palettes[index][colour] += paths
+    differing = [index for index, colours in sorted(palettes.items()) if len(colours) > 1]
     if not differing or label_map.settings.read_masks_by == "value":
         return []
-    position = differing[0]
-    seen = sorted(palettes[position].items(), key=lambda item: -len(item[1]))
+    index = differing[0]
+    seen = sorted(palettes[index].items(), key=lambda item: -len(item[1]))
     shown = " and ".join(f"{colour} in {examples(paths)}" for colour, paths in seen[:2])
     ordered = {max(palettes[p].items(), key=lambda item: len(item[1]))[0]: None for p in sorted(palettes)}
     ordered |= {colour: None for p in sorted(palettes) for colour in palettes[p]}
     return [
-        f"the palettes of masks differ: position {position} is {shown}. The masks are read by position. If that is "
-        "right, set data.read_masks_by: value. If the colours stand for the classes, "
+        f"the palettes of masks differ: index {index} is {shown}. The masks are read by index. If that is "
+        "right, set data.read_masks_by: value. If the colours mean the classes, "
         f"{suggest_palette('', list(ordered), label_map)}"
     ]
 
 
 def examples(paths: Sequence[Path]) -> str:
-    """Return one file by its name, or how many there are, with the names of the first ones."""
+    """Return the name of one file, or the number of files with the first names."""
     if len(paths) == 1:
         return str(paths[0])
-    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
-    return f"{len(paths):,} masks ({', '.join(map(str, paths[:NAMED]))}{more})"
+    more = f" and {len(paths) - NUM_EXAMPLES:,} more" if len(paths) > NUM_EXAMPLES else ""
+    return f"{len(paths):,} masks ({', '.join(map(str, paths[:NUM_EXAMPLES]))}{more})"
 
 
 def _remarks(mask: Mask, reading: Reading) -> Iterable[str]:
-    """Yield what is worth to be said of a mask that was read, without its subject."""
+    """Yield the remarks on a mask that was read, as predicates."""
     if mask.depth < 8 and reading.by == "grey":
         largest = (1 << mask.depth) - 1
         yield f"{mask.depth} bit{'s' * (mask.depth > 1)}, of which {largest} is read as 255"
     if mask.palette is not None and reading.by == "grey" and (np.diff(mask.shown_greys) < 0).any():
-        yield "a palette of greys that do not rise with the positions, read as the greys that it shows"
+        yield "a palette of greys that do not rise with the index, read as the greys that it shows"
     if reading.differs:
         yield "a palette in another order than data.palette, read by its colours"
     if mask.is_lossy:
-        yield "compressed with loss (JPEG, or a lossy WebP), which changes values; PNG keeps them"
+        yield "lossy compression (JPEG or WebP), which changes values; PNG keeps them"
 
 
 def _table(census: Census, label_map: LabelMap) -> str:
-    """Return value, pixels, masks and class of each value, a line each."""
+    """Return a line for each value: pixels, masks and class."""
     names = {IGNORE_LABEL: "ignored"} | dict(enumerate(label_map.classes.names))
     rows = [("value", "pixels", "masks", "class")]
     for value, count in sorted(census.values.items()):
