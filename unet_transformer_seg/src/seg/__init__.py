@@ -8,9 +8,7 @@
 docs/api.md describes the names. Each is imported when it is first used: `import seg` itself takes milliseconds.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in `typing`, whose import would cost more than all of this file
 if TYPE_CHECKING:
     from seg.api import build_model as build_model
     from seg.api import init as init
@@ -89,9 +87,11 @@ _MODULES = {
 __all__ = tuple(_MODULES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'seg' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value

@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
         "R50+ViT npz that a TransUNet begins with, or a Unet with a ResNet encoder of segmentation_models_pytorch. Or "
         "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and nothing "
         "in the file of weights is run.",
-        epilog="Exit codes: 0 written, 2 wrong input. --from needs: pip install 'unet-transformer-seg[export]'",
+        epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     kinds = "{" + ",".join(SOURCES) + "}"

@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m seg.export",
         description="Write settings, classes, weights (safetensors) and program (StableHLO) of a trained model.",
-        epilog="Exit codes: 0 written, 2 wrong input. Needs: pip install 'unet-transformer-seg[export]'",
+        epilog="Exit codes: 0 written, 2 wrong input.",
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder, a new one")
