@@ -1,5 +1,6 @@
 """What a caller passes to `predict`, and what is returned: one rule for files and arrays, bit for bit."""
 
+import contextlib
 import io
 import sys
 
