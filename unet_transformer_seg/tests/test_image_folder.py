@@ -139,7 +139,7 @@ def test_many_problems_are_counted(tmp_path):
     ("lines", "message"),
     [
         ("a\nzz\n", "train.txt:2: no image"),
-        ("a\nb\na\n", "train.txt:3: 'a' stands in line 1 already"),
+        ("a\nb\na\n", "train.txt:3: 'a' is already in line 1"),
     ],
 )
 def test_a_wrong_line_of_a_list_is_named(lines, message, tmp_path):

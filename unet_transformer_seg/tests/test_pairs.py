@@ -287,9 +287,9 @@ def test_an_image_that_a_list_names_twice_is_told(tmp_path):
         write(tmp_path / f"labels/{name}.png")
     (tmp_path / "train.txt").write_text("images/a.png labels/a.png\n./images/a.png labels/a.png\n")
     search = find_pairs(config_of(tmp_path).data, "train")
-    assert len(search.pairs) == 2 and "train.txt:2: ./images/a.png stands in line 1 already" in search.remarks[0]
+    assert len(search.pairs) == 2 and "train.txt:2: ./images/a.png is already in line 1" in search.remarks[0]
     (tmp_path / "train.txt").write_text("images/a.png labels/a.png\nimages/a.png labels/b.png\n")
-    assert "train.txt:2: images/a.png stands in line 1 already, with the mask" in refusal(config_of(tmp_path))
+    assert "train.txt:2: images/a.png is already in line 1, with the mask" in refusal(config_of(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_masks_of_splits_below_a_folder_of_another_name_and_files_in_one_folder(
     for name in ("a.png", "a.jpg"):
         write(tmp_path / "three/data" / name)
     config = config_of(tmp_path / "three", images_dir="data", masks_dir="data", val_fraction=0.5)
-    assert "nothing in the names tells images from masks" in refusal(config)
+    assert "nothing in the names distinguishes images from masks" in refusal(config)
 
 
 def test_affixes_of_class_numbers_come_before_those_of_colours(tmp_path):

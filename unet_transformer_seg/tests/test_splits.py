@@ -12,9 +12,8 @@ from PIL import Image
 from seg import check
 from seg.config import DataConfig
 from seg.config.reader import load_config
-from seg.data.pairing import group_pattern
-from seg.data.pairing.group_pattern import find_groups
-from seg.data.pairing.splits import divide, find_split
+from seg.data.pairing import splits
+from seg.data.pairing.splits import divide, find_groups, find_split
 from seg.errors import EXIT_OK, UserError
 
 NAMES = [f"slide{slide}_{crop}" for slide in range(10) for crop in range(slide + 1)]
@@ -96,10 +95,10 @@ def test_a_split_with_files_of_its_own_that_is_drawn_nevertheless_is_named(tmp_p
         (
             "abc",
             {"val_fraction": 0.05},
-            "0.05 of 3 images is not even one; set data.val_fraction=0.334",
+            "0.05 of 3 images is less than one; set data.val_fraction=0.334",
         ),
         ("abc", {"num_folds": 4}, "there are 3 images, fewer than folds"),
-        ("a", {"val_fraction": 0.6}, "none is left for the training"),
+        ("a", {"val_fraction": 0.6}, "none is left for training"),
         (["s_1", "s_2", "t_1"], {"num_folds": 3, "group_pattern": "(.)_"}, "there are 2 groups, fewer than folds"),
         (["s_1", "s_2"], {"val_fraction": 0.5, "group_pattern": "(.)_"}, "2 images in 1 groups none is left"),
         ("ab", {"val_fraction": 0.5, "group_pattern": "(slide)"}, "matches 0 of 2 names; not, for example, 'a', 'b'"),
@@ -123,7 +122,7 @@ def test_the_fraction_that_a_message_advises_works():
 
 
 def test_a_pattern_that_never_ends_is_stopped(monkeypatch):
-    monkeypatch.setattr(group_pattern, "MAX_SECONDS", 1)
+    monkeypatch.setattr(splits, "MAX_SECONDS", 1)
     with pytest.raises(UserError, match=r"data.group_pattern '\^\(a\+\)\+\$': it took more than 1 s for 1 names"):
         find_groups(["a" * 40 + "!"], "^(a+)+$")
     assert find_groups(["é_1", "\udcff_2"], "^(.)_") == ["é", "\udcff"]

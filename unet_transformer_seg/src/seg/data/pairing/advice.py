@@ -1,4 +1,4 @@
-"""Says what lies in a data set that was laid out otherwise than expected, and which setting would read it."""
+"""Describes a data set with an unexpected layout, and suggests the settings that read it."""
 
 import os
 import re
@@ -15,49 +15,48 @@ from seg.untrusted import escaped, shown
 MASK_WORD = re.compile("mask|label|annot|truth|target|^gt|_gt|seg", re.IGNORECASE)
 
 SPLIT_WORDS = {key: re.compile(key, re.IGNORECASE) for key in ("train", "val", "test")}
-"""Key of the settings → what the names of its folders have in them: valid, validation, Train."""
+"""Split → pattern in the names of its folders: valid, validation, Train."""
 
 MAX_TRIED = 2000
-"""Images whose names are compared for an advice."""
+"""Images whose names are compared for a suggestion."""
+
+LIST_PAIRS = "or list the pairs in a file (data.train_split=train.txt)"
 
 
 def describe_no_match(layout: Layout, images: Sequence[Path], masks: Sequence[Path]) -> str:
-    """Return the message of two folders in which no image has a mask."""
+    """Return the message about two folders in which no image has a mask."""
     first = escaped(images[0].relative_to(layout.images).as_posix())
     start = f"{layout.masks}: none of {len(images)} images, such as {first}, has a mask there"
     if not masks and layout.images == layout.masks:
         masks = find_images(layout.masks)
     if not masks:
-        unreadable = "".join(f"; {text}" for text in find_unreadable(layout.masks))
-        return f"{start}; {describe_folder(layout.masks)}{unreadable}"
+        return f"{start}; {describe_folder(layout.masks)}{_unreadable(layout.masks)}"
     image_names = [file.relative_to(layout.images) for file in images[:MAX_TRIED]]
     mask_names = [file.relative_to(layout.masks) for file in masks]
-    suggestion = suggest_affixes(image_names, mask_names)
-    if suggestion is None and layout.images == layout.masks:
+    if suggestion := suggest_affixes(image_names, mask_names):
+        affixes, count = suggestion
+        return f"{start} by its name. Set {affixes.settings()}, and {count} of {len(image_names)} images have one"
+    if layout.images == layout.masks:
         return (
-            f"{start}, and nothing in the names tells images from masks. Move the masks to a folder of their own, name "
-            "them x_mask.png and set data.mask_suffix=_mask, or list the pairs in a file (data.train_split=train.txt)"
+            f"{start}, and nothing in the names distinguishes images from masks. Move the masks to a folder of their "
+            f"own, name them x_mask.png and set data.mask_suffix=_mask, {LIST_PAIRS}"
         )
-    if suggestion is None:
-        return (
-            f"{start}; of its {len(masks)} files the first is {escaped(mask_names[0].as_posix())}. "
-            "Give an image and its mask the same name, or list the pairs in a file (data.train_split=train.txt)"
-        )
-    affixes, count = suggestion
-    return f"{start} by its name. Set {affixes.settings()}, and {count} of {len(image_names)} images have one"
+    return (
+        f"{start}; the first of its {len(masks)} files is {escaped(mask_names[0].as_posix())}. "
+        f"Give an image and its mask the same name, {LIST_PAIRS}"
+    )
 
 
 def describe_no_images(layout: Layout, affixes: Affixes) -> str:
-    """Return the message of a folder without images."""
-    stated = f" whose name begins with {shown(affixes.image[0])} and ends with {shown(affixes.image[1])}"
-    unreadable = "".join(f"; {text}" for text in find_unreadable(layout.images))
-    wanted = stated if affixes.image != ("", "") else ""
+    """Return the message about a folder without images."""
+    named = f" named {escaped(affixes.image[0])}…{escaped(affixes.image[1])}" if affixes.image != ("", "") else ""
     split = f"the split {layout.prefix.rstrip('/')!r} is empty" if layout.prefix else "the folder is empty"
-    return f"{layout.images}: {split}: no image{wanted} is there; {describe_folder(layout.images)}{unreadable}"
+    contents = f"{describe_folder(layout.images)}{_unreadable(layout.images)}"
+    return f"{layout.images}: {split}: it has no image{named}; {contents}"
 
 
 def advise_masks_folder(layout: Layout) -> str:
-    """Return which setting names the folder of the masks, if only one can be it."""
+    """Return the setting that names the masks' folder, if only one folder can be it."""
     if os.path.isdir(layout.masks):
         return ""
     masks, images = layout.masks, layout.images
@@ -70,26 +69,26 @@ def advise_masks_folder(layout: Layout) -> str:
 
 
 def describe_no_layout(config: DataConfig, root: Path, split: str) -> UserError:
-    """Return the error of a split that is not there."""
+    """Return the error for a missing split."""
     images = root / config.images_dir
     advice = _advise_other_split(config, root, split)
     if os.path.isdir(images) and not advice:
         fraction = "test_fraction" if split == config.test_split else "val_fraction"
         return UserError(
-            f"{root}: nothing says which files of {config.images_dir} are the split {shown(split)}. "
+            f"{root}: nothing defines which files of {config.images_dir} are the split {shown(split)}. "
             f"Set data.{fraction}=0.2, or list them in {escaped(split)}.txt"
         )
     base = root / split if _folders(root / split) else root
-    there = describe_folder(root) if base == root else f"{describe_folder(root)}; {describe_folder(base)}"
+    contents = describe_folder(root) if base == root else f"{describe_folder(root)}; {describe_folder(base)}"
     return UserError(
         f"{root}: the split {shown(split)} was not found. Looked for the folders "
         f"{escaped(split)}/{config.images_dir} and {config.images_dir}/{escaped(split)}, and for {config.images_dir} "
-        f"with the list {escaped(split)}.txt; {there}. Set {advice or _suggest_folders(config, base)}"
+        f"with the list {escaped(split)}.txt; {contents}. Set {advice or _suggest_folders(config, base)}"
     )
 
 
 def _advise_other_split(config: DataConfig, root: Path, split: str) -> str:
-    """Return the setting for a split that is missing beside others: its folder's own name, or a fraction."""
+    """Return the setting for a split that is missing beside others: its folder's real name, or a fraction."""
     key = next((key for key in SPLIT_WORDS if getattr(config, f"{key}_split") == split), "train")
     stated = {config.train_split, config.val_split, config.test_split}
     below = [folder.name for folder in _folders(root / config.images_dir) if _holds_images(folder)]
@@ -102,7 +101,7 @@ def _advise_other_split(config: DataConfig, root: Path, split: str) -> str:
 
 
 def _suggest_folders(config: DataConfig, base: Path) -> str:
-    """Return the settings that name the folders of images and masks, with their values if those are plain."""
+    """Return the settings that name the folders of images and masks, with values if these are clear."""
     folders = [folder.name for folder in _folders(base) if _holds_images(folder)]
     masks = [name for name in folders if name == config.masks_dir or MASK_WORD.search(name)]
     if len(folders) == 2 and len(masks) == 1:
@@ -110,8 +109,12 @@ def _suggest_folders(config: DataConfig, base: Path) -> str:
         return f"data.images_dir={quoted(images)} data.masks_dir={quoted(masks[0])}"
     if len(folders) == 1 or (not folders and _holds_images(base)):
         together = quoted(folders[0]) if folders else "."
-        return f"data.images_dir={together} data.masks_dir={together}, if images and masks lie together"
+        return f"data.images_dir={together} data.masks_dir={together}, if images and masks share a folder"
     return "data.images_dir, data.masks_dir and data.train_split, data.val_split, data.test_split."
+
+
+def _unreadable(folder: Path) -> str:
+    return "".join(f"; {text}" for text in find_unreadable(folder))
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Matches the images of one folder with the masks of another one by what their names share."""
+"""Matches the images of one folder with the masks of another by the shared part of their names."""
 
 import difflib
 import os
@@ -27,11 +27,11 @@ def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Se
 
     Args:
         layout: the folders.
-        affixes: what the names have before and behind the part that they share.
-        lines: of the list that restricts and orders the images; of no effect where the layout has no list.
+        affixes: prefixes and suffixes around the shared part of the names.
+        lines: of the layout's list, which restricts and orders the images; ignored without a list.
 
     Raises:
-        UserError: a folder is missing or holds no image, or no image has a mask.
+        UserError: a folder is missing or has no image, or no image has a mask.
     """
     search = Search()
     image_files, mask_files = _list_files(layout, affixes)
@@ -55,7 +55,7 @@ def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Se
 
 
 def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
-    """Return the files of both folders; where one lies in the other, each file is listed once."""
+    """Return the files of both folders; if one contains the other, each file is listed once."""
     for folder in (layout.images, layout.masks):
         if not os.path.isdir(folder):
             raise UserError(
@@ -72,7 +72,7 @@ def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path
 
 
 def _by_key(files: list[Path], folder: Path, affixes: tuple[str, str], search: Search) -> dict[str, Path]:
-    """Return the files by what images and masks share of their names; a name that occurs twice is a problem."""
+    """Return the files by the shared part of their names; a name that occurs twice is a problem."""
     grouped = defaultdict(list)
     for file in files:
         if (key := key_of(file.relative_to(folder), affixes)) is not None:
@@ -85,7 +85,7 @@ def _by_key(files: list[Path], folder: Path, affixes: tuple[str, str], search: S
 
 
 def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path], search: Search) -> list[str]:
-    """Return the keys of the images that a list names; a line that names none is a problem."""
+    """Return the keys of the images in a list; a line without an image is a problem."""
     by_stem = {composed(f.relative_to(layout.images).with_suffix("").as_posix()): key for key, f in images.items()}
     by_stem |= {key: key for key in images if key not in by_stem}
     keys, seen = [], {}
@@ -93,7 +93,7 @@ def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path],
         stem = _stem_of_line(line).removeprefix(f"{layout.images.as_posix()}/")
         key = by_stem.get(stem) or by_stem.get(stem.removeprefix(f"{layout.images.name}/"))
         if stem in seen:
-            search.problems.append(f"{layout.stem_list}:{number}: {shown(stem)} stands in line {seen[stem]} already")
+            search.problems.append(f"{layout.stem_list}:{number}: {shown(stem)} is already in line {seen[stem]}")
         elif key is None:
             search.problems.append(f"{layout.stem_list}:{number}: no image {layout.images / escaped(stem)}.*")
         else:
@@ -111,20 +111,20 @@ def _stem_of_line(line: str) -> str:
 def _add_images_without_masks(
     layout: Layout, affixes: Affixes, without: dict[str, Path], mask_files: list[Path], search: Search
 ) -> None:
-    """Add a problem for each image without a mask, with the nearest name for the first ones."""
+    """Add a problem for each image without a mask, for the first ones with the nearest name."""
     files = [file.relative_to(layout.masks) for file in mask_files[:MAX_NAMES]] if without else []
     names = {composed(file.with_suffix("").as_posix()): file.as_posix() for file in files}
-    before, behind = affixes.mask
-    for place, (key, image) in enumerate(without.items()):
+    before, after = affixes.mask
+    for number, (key, image) in enumerate(without.items()):
         folder, _, stem = key.rpartition("/")
-        mask = layout.masks / folder / f"{before}{stem}{behind}.*"
-        near = difflib.get_close_matches(key, names, n=1) if place < MAX_LOOKED_UP else []
+        mask = layout.masks / folder / f"{before}{stem}{after}.*"
+        near = difflib.get_close_matches(key, names, n=1) if number < MAX_LOOKED_UP else []
         hint = f"; the nearest name there is {escaped(names[near[0]])}" if near else ""
         search.problems.append(f"{image}: no mask {mask} beside it{hint}")
 
 
 def _remark_spare_files(layout: Layout, masks: list[Path], search: Search) -> None:
-    """Tell of masks without an image, and of files that are images of a kind that is not read."""
+    """Remark on masks without an image, on unsupported image files, and on linked folders."""
     if masks:
         names = ", ".join(escaped(file.relative_to(layout.masks).as_posix()) for file in masks[:MAX_NAMED])
         search.remarks.append(

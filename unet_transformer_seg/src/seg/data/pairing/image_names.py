@@ -1,4 +1,4 @@
-"""Which files of a folder are images, by their names alone."""
+"""Which files of a folder are images, by their names."""
 
 import os
 import unicodedata
@@ -11,18 +11,18 @@ from seg.errors import UserError
 from seg.untrusted import escaped
 
 JUNK_FOLDERS = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"})
-"""Folders that macOS, network storage and Windows make, in lower case. Hidden ones begin with a dot."""
+"""Folders created by macOS, network storage and Windows, in lower case. Hidden ones start with a dot."""
 
 UNREADABLE_IMAGES = ".heic .heif .avif .jp2 .j2k .jxl .jfif .jpe .dng .cr2 .cr3 .nef .arw .raw .psd .exr .hdr .svg .tga"
 UNREADABLE_DATA = ".ppm .pgm .pbm .pnm .dcm .nii .nrrd .mat .h5 .hdf5 .svs .ndpi .czi .lif .mp4 .mov .avi .zip .gz"
 UNREADABLE = frozenset(f"{UNREADABLE_IMAGES} {UNREADABLE_DATA}".split())
-"""Suffixes of files in which images are, but that are not read; they are named where they lie among images."""
+"""Suffixes of unsupported image files, which are named in messages."""
 
 MAX_SHOWN = 12
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the images below a folder, in order. Hidden files, junk, and linked folders are left out.
+    """Return the images below a folder, sorted. Hidden files, junk and linked folders are skipped.
 
     Raises:
         UserError: a folder that cannot be read.
@@ -31,7 +31,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def find_unreadable(folder: Path) -> list[str]:
-    """Return a remark, if files below the folder are probably images of a kind that is not read; else nothing."""
+    """Return a remark if there are probably unsupported images below the folder, else nothing."""
     counts = Counter(file.suffix.lower() for file in _walk(folder))
     if not (others := {suffix: count for suffix, count in counts.items() if suffix in UNREADABLE}):
         return []
@@ -40,17 +40,17 @@ def find_unreadable(folder: Path) -> list[str]:
 
 
 def is_junk(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden, or made by a system for itself."""
+    """Return whether a file or folder of this name is hidden or created by an operating system."""
     return name.startswith(".") or name.lower() in JUNK_FOLDERS
 
 
 def composed(name: str) -> str:
-    """Return the name in Unicode's composed form: macOS writes é as two characters, others as one."""
+    """Return the name in composed Unicode form: macOS writes é as two characters, others as one."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def describe_folder(folder: Path) -> str:
-    """Return what lies in a folder, in words: its folders, and how many files of each suffix."""
+    """Describe the contents of a folder: its folders, and the number of files of each suffix."""
     if not os.path.isdir(folder):
         return f"there is no folder {escaped(str(folder))}"
     try:
@@ -70,7 +70,7 @@ def describe_folder(folder: Path) -> str:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    """Return files, and links that lead nowhere: whoever opens one of those says so."""
+    """Return files and broken links; opening one of those raises the error."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})")

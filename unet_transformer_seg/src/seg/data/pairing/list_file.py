@@ -1,4 +1,4 @@
-"""Reads lists of samples as people's editors write them, and finds the files that they name."""
+"""Reads lists of samples as editors on any system write them, and finds the files that they name."""
 
 import os
 from pathlib import Path
@@ -17,9 +17,9 @@ Line = tuple[int, str]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines of a list that are neither empty nor a comment (#), without blanks and separators at their ends.
+    """Return the lines of a list without empty ones and comments (#), stripped of blanks and trailing separators.
 
-    UTF-8, with or without a byte order mark, or UTF-16 with one.
+    The encoding is UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         UserError: naming the file: missing, too large, or other bytes.
@@ -44,21 +44,21 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def split_line(line: str) -> list[str]:
-    """Return the paths of a line: a tab, comma or semicolon is between them, or blanks."""
+    """Return the paths of a line, separated by a tab, comma, semicolon or blanks."""
     separator = next((s for s in ("\t", ",", ";") if s in line), None)
     return [part.strip().strip('"') for part in line.split(separator)]
 
 
 class NameFinder:
-    """Finds files below a folder by the names that a list gives, which may be spelled as on another system."""
+    """Finds files below a folder by names that may be spelled as on another system."""
 
     def __init__(self, root: Path):
-        """Look nothing up yet."""
+        """Search below `root`."""
         self._root = root
         self._names: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path | None:
-        r"""Return the file of a name, or None: as it stands, with / for \, or in another form of Unicode."""
+        r"""Return the file of a name, or None: as spelled, with / for \, or in another Unicode form."""
         if os.path.isfile(file := self._root / name):
             return file
         file = Path("/") if name.startswith("/") else self._root
@@ -72,7 +72,7 @@ class NameFinder:
         return file if os.path.isfile(file) else None
 
     def _listed(self, folder: Path) -> dict[str, str]:
-        """Return composed name → name of what lies in a folder."""
+        """Return composed name → name of the entries of a folder."""
         if folder not in self._names:
             try:
                 self._names[folder] = {composed(name): name for name in os.listdir(folder)}
@@ -82,7 +82,7 @@ class NameFinder:
 
 
 def expected_pair(path: Path, number: int, line: str) -> UserError:
-    """Return the error of a line that is no pair of paths."""
+    """Return the error for a line that is not a pair of paths."""
     return UserError(
         f"{path}:{number}: expected an image and a mask path (a tab or comma between them if they have spaces), "
         f"found {shown(line)}"

@@ -1,4 +1,4 @@
-"""Matches the names of images and masks that have something before or behind the part that they share."""
+"""Matches names of images and masks that have prefixes or suffixes around a shared part."""
 
 import dataclasses
 import os
@@ -16,17 +16,17 @@ MAX_TRIED = 5
 MAX_MASKS = 500
 MAX_COUNTED = 20
 UNLIKELY = re.compile("colou?r|instance|overlay|preview", re.IGNORECASE)
-"""In names of files that show masks, beside those that hold class numbers: a_gtFine_color.png."""
+"""In names of pictures of masks beside those with class indices: a_gtFine_color.png."""
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
 @dataclasses.dataclass(frozen=True)
 class Affixes:
-    """What stands before and behind the shared part of a name.
+    """Prefix and suffix around the shared part of a name.
 
     Attributes:
-        image: (before, behind) of an image's stem.
-        mask: the same of a mask's.
+        image: (prefix, suffix) of an image's stem.
+        mask: those of a mask's stem.
     """
 
     image: tuple[str, str] = ("", "")
@@ -34,34 +34,34 @@ class Affixes:
 
     @classmethod
     def of_config(cls, config: DataConfig) -> "Affixes":
-        """Return those that the settings state."""
+        """Return the affixes of the settings."""
         image = composed(config.image_prefix), _without_format(config.image_suffix)
         return cls(image, (composed(config.mask_prefix), _without_format(config.mask_suffix)))
 
     def settings(self) -> str:
-        """Return what to type so that a config states them."""
+        """Return the settings to type for these affixes."""
         keys = ("image_prefix", "image_suffix", "mask_prefix", "mask_suffix")
         values = dict(zip(keys, (*self.image, *self.mask), strict=True))
         return " ".join(f"data.{key}={quoted(value)}" for key, value in values.items() if value)
 
 
 def quoted(value: str) -> str:
-    """Return a value as a shell and YAML take it for a text."""
+    """Return a value quoted so that the shell and YAML read it as a string."""
     is_plain = re.fullmatch(r"[A-Za-z_][\w-]*", value, re.ASCII) and value.lower() not in YAML_WORDS
     return value if is_plain else f"'\"{value}\"'"
 
 
 def key_of(path: PurePath, affixes: tuple[str, str]) -> str | None:
-    """Return the shared part of a name, below its folders; None if it lacks an affix."""
-    stem, (before, behind) = composed(path.stem), affixes
-    if not (stem.startswith(before) and stem.endswith(behind) and len(stem) > len(before) + len(behind)):
+    """Return the shared part of a name, with its folders; None if it lacks an affix."""
+    stem, (before, after) = composed(path.stem), affixes
+    if not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)):
         return None
-    key = stem[len(before) : len(stem) - len(behind)]
+    key = stem[len(before) : len(stem) - len(after)]
     return composed(path.parent.as_posix()) + "/" + key if path.parent.parts else key
 
 
 def suggest_affixes(images: Sequence[PurePath], masks: Sequence[PurePath]) -> tuple[Affixes, int] | None:
-    """Return the affixes that give most images a mask, and how many; None if they give less than half of them one."""
+    """Return the affixes that pair most images, and how many; None if these are less than half."""
     tried = Counter(
         candidate
         for image in images[:MAX_TRIED]
@@ -77,13 +77,13 @@ def suggest_affixes(images: Sequence[PurePath], masks: Sequence[PurePath]) -> tu
 
 
 def _candidates(image: str, mask: str) -> Iterable[Affixes]:
-    """Yield affixes under which two stems are a pair."""
+    """Yield affixes with which two stems are a pair."""
     if image in mask:
-        before, _, behind = mask.partition(image)
-        yield Affixes(mask=(before, behind))
+        before, _, after = mask.partition(image)
+        yield Affixes(mask=(before, after))
     if mask in image:
-        before, _, behind = image.partition(mask)
-        yield Affixes(image=(before, behind))
+        before, _, after = image.partition(mask)
+        yield Affixes(image=(before, after))
     if shared := os.path.commonprefix([image, mask]):
         yield Affixes(("", image[len(shared) :]), ("", mask[len(shared) :]))
     if shared := os.path.commonprefix([image[::-1], mask[::-1]]):
@@ -102,6 +102,6 @@ def _without_format(suffix: str) -> str:
 
 
 def _rank(affixes: Affixes) -> tuple[bool, int, str]:
-    """Return what is higher for affixes that are more likely to be meant: those of class numbers, short ones."""
+    """Return a rank that is higher for likelier affixes: those of class indices, short ones."""
     length = sum(map(len, (*affixes.image, *affixes.mask)))
     return not UNLIKELY.search("".join(affixes.mask)), -length, affixes.settings()

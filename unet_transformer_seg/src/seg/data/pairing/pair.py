@@ -1,4 +1,4 @@
-"""An image with its mask, and what a search for them brings."""
+"""An image with its mask, and the result of a search for such pairs."""
 
 import dataclasses
 from pathlib import Path
@@ -9,10 +9,10 @@ class Pair:
     """The files of one sample.
 
     Attributes:
-        name: the image's path below the root, without its suffix.
-        image: file.
-        mask: file.
-        key: what image and mask share of their names, below their folders; of a list, `name`.
+        name: the image's path below the root, without suffix.
+        image: its file.
+        mask: its mask's file.
+        key: the part of the names that image and mask share, below their folders; for a list, `name`.
     """
 
     name: str
@@ -23,12 +23,12 @@ class Pair:
 
 @dataclasses.dataclass
 class Search:
-    """What was found of a split.
+    """The samples of a split.
 
     Attributes:
         pairs: in order.
-        problems: a message for each image that has no place among them.
-        remarks: what is left out and should perhaps not be.
+        problems: a message for each image that cannot be paired.
+        remarks: files that are left out, perhaps by mistake.
         notes: how the split was made.
     """
 
@@ -40,13 +40,13 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the files of a split are.
+    """The folders of a split.
 
     Attributes:
         images: folder.
         masks: folder.
-        prefix: of the names of the samples.
-        stem_list: restricts and orders the images, or None.
+        prefix: of the samples' names.
+        stem_list: list that restricts and orders the images, or None.
     """
 
     images: Path

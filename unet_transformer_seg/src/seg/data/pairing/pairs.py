@@ -1,4 +1,4 @@
-"""Finds the files of a split: which image belongs to which mask."""
+"""Finds the files of a split and pairs images with masks."""
 
 import os
 from pathlib import Path
@@ -18,9 +18,9 @@ from seg.untrusted import escaped
 def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
     """Return the pairs of a split.
 
-    Layouts, looked for in this order, folders with their sub-folders:
-      1. `split` is the name of a list file: lines `image_path mask_path` relative to the root, or stems as in 4.
-      2. `<root>/<split>/<images_dir>` with `<root>/<split>/<masks_dir>`; where `<root>/<split>.txt` exists, its
+    The first of these layouts that exists is used; folders are searched with their sub-folders:
+      1. `split` names a list file: lines `image_path mask_path` relative to the root, or stems as in 4.
+      2. `<root>/<split>/<images_dir>` with `<root>/<split>/<masks_dir>`; if `<root>/<split>.txt` exists, its
          stems restrict and order them.
       3. `<root>/<images_dir>/<split>` with `<root>/<masks_dir>/<split>`.
       4. `<root>/<images_dir>` with `<root>/<masks_dir>`, and the stems in `<root>/<split>.txt`.
@@ -28,15 +28,15 @@ def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
     A `<root>/<split>.txt` that holds pairs of paths is a list as in 1.
 
     Args:
-        config: where the files are.
-        split: a folder, or a list.
-        is_pool: the split is to be divided: layout 4 needs no list.
+        config: location of the files.
+        split: a folder or a list.
+        is_pool: the split will be divided, so layout 4 needs no list.
 
     Raises:
-        UserError: nothing of this exists, or it holds no image, or no image has a mask.
+        UserError: none of these exists, or it has no image, or no image has a mask.
     """
     root = Path(config.root)
-    if not os.path.isdir(root):  # of an impossible name, pathlib's own raises an error
+    if not os.path.isdir(root):  # pathlib's own raises on an impossible name
         raise UserError(f"data.root: expected the folder of the data set, found no folder {root}")
     is_list = split.endswith(".txt") or os.path.isfile(root / split)
     list_file = root / (split if is_list else f"{split}.txt")
@@ -51,7 +51,7 @@ def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
 
 
 def _holds_pairs(root: Path, lines: list[Line]) -> bool:
-    """Return whether a list names pairs of files; only its first lines are looked at."""
+    """Return whether a list names pairs of files, judged by its first lines."""
     finder = NameFinder(root)
     parts = [split_line(line) for _, line in lines[:10]]
     return any(len(part) == 2 and (finder.find(part[0]) or all(map(_is_image, part))) for part in parts)
@@ -62,21 +62,21 @@ def _is_image(name: str) -> bool:
 
 
 def _listed_pairs(root: Path, list_file: Path, lines: list[Line]) -> Search:
-    """Return the pairs of paths of a list."""
+    """Return the pairs of a list of paths."""
     search, finder = Search(), NameFinder(root)
     seen: dict[str, tuple[int, Path]] = {}
     for number, line in lines:
         parts = split_line(line)
         if len(parts) != 2:
             raise expected_pair(list_file, number, line)
-        image, mask = (finder.find(part) for part in parts)
+        image, mask = map(finder.find, parts)
         if image is None or mask is None:
             missing = [str(root / part) for part, file in zip(parts, (image, mask), strict=True) if file is None]
             search.problems.append(f"{list_file}:{number}: no such file: {', '.join(map(escaped, missing))}")
             continue
         line_before, mask_before = seen.setdefault(os.path.realpath(image), (number, mask))
         if line_before != number:
-            text = f"{list_file}:{number}: {escaped(parts[0])} stands in line {line_before} already"
+            text = f"{list_file}:{number}: {escaped(parts[0])} is already in line {line_before}"
             if not os.path.samefile(mask, mask_before):
                 search.problems.append(f"{text}, with the mask {escaped(str(mask_before))}")
                 continue
@@ -87,7 +87,7 @@ def _listed_pairs(root: Path, list_file: Path, lines: list[Line]) -> Search:
 
 
 def _find_layout(config: DataConfig, root: Path, split: str, stem_list: Path | None, is_pool: bool) -> Layout:
-    """Return where the files of a split are, which is no list of pairs."""
+    """Return the folders of a split that is not a list of pairs."""
     if split and os.path.isdir(root / split / config.images_dir):
         base = root / split
         return Layout(base / config.images_dir, base / config.masks_dir, f"{split}/", stem_list)

@@ -1,17 +1,19 @@
-"""Divides the pairs of one folder into training, validation and test: by fractions or folds, whole groups at a time.
+"""Divides the pairs of one folder into training, validation and test: by fractions or folds, keeping groups together.
 
-Which side a group falls on depends on its name, the names of the others, and `data.split_seed` alone: not on the
-order of the files, nor on the file system, nor on the seed of the training.
+The side of a group depends only on its name, the names of the other groups and `data.split_seed`: not on file order,
+file system or the training seed.
 """
 
 import hashlib
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from seg.config import DataConfig
-from seg.data.pairing.group_pattern import find_groups
 from seg.data.pairing.image_names import composed
 from seg.data.pairing.pair import Search
 from seg.data.pairing.pairs import find_pairs
@@ -20,12 +22,20 @@ from seg.untrusted import escaped, shown
 
 Split = Literal["train", "val", "test"]
 
+MAX_SECONDS = 30
+SEARCH_GROUPS = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+matches = map(re.compile(pattern).search, names)
+json.dump([match and match[1] for match in matches], sys.stdout)
+"""
+
 
 def find_split(config: DataConfig, split: Split) -> Search:
-    """Return the pairs of a split: its own folder's or list's, or its part of those in `train_split`.
+    """Return the pairs of a split: those of its own folder or list, or its part of `train_split`.
 
     Raises:
-        UserError: as `find_pairs`, and a part that would be empty.
+        UserError: as `find_pairs`, and an empty part.
     """
     own = {"val": config.val_fraction or config.num_folds, "test": config.test_fraction}
     if not any(own.values()) or (split in own and not own[split]):
@@ -41,33 +51,50 @@ def find_split(config: DataConfig, split: Split) -> Search:
     return Search(pairs, pool.problems, remarks, notes)
 
 
-def _unused_splits(config: DataConfig, own: dict[str, float]) -> list[str]:
-    """Return a remark for each split that has files of its own, and is drawn from the training images nevertheless."""
-    root, remarks = Path(config.root), []
-    for split in [split for split, share in own.items() if share]:
-        name = getattr(config, f"{split}_split")
-        places = root / name / config.images_dir, root / config.images_dir / name, root / f"{name}.txt"
-        used = [place for place in places if place.exists()]
-        if used and name != config.train_split:
-            setting = "num_folds" if split == "val" and config.num_folds else f"{split}_fraction"
-            remarks.append(
-                f"{escaped(str(used[0]))} is not used, because data.{setting} draws the split {split!r} from the "
-                f"images of {shown(config.train_split)}. To use it, set data.{setting}=0"
-            )
-    return remarks
+def find_groups(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the group of each name; without a pattern, each name is its own group.
+
+    Args:
+        names: paths below the images' folder, without suffix.
+        pattern: regular expression with one group, searched anywhere in a name.
+
+    Raises:
+        UserError: a name without a match, or a search that takes too long.
+    """
+    if not pattern or not names:
+        return list(names)
+    # Some patterns take practically for ever, and only a process of its own can be stopped.
+    command = [sys.executable, "-I", "-S", "-c", SEARCH_GROUPS]
+    question = json.dumps([pattern, names])
+    try:
+        answer = subprocess.run(
+            command, input=question, capture_output=True, text=True, timeout=MAX_SECONDS, check=True
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"data.group_pattern {shown(pattern)}: it took more than {MAX_SECONDS} s for {len(names)} names; write it "
+            "without nested repeats such as (a+)+"
+        ) from None
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"data.group_pattern {shown(pattern)}: the search failed ({error})") from None
+    groups = json.loads(answer.stdout)
+    if missing := [name for name, group in zip(names, groups, strict=True) if group is None]:
+        raise UserError(
+            f"data.group_pattern {shown(pattern)}: it matches {len(names) - len(missing)} of {len(names)} names; "
+            f"not, for example, {', '.join(map(shown, missing[:3]))}"
+        )
+    return groups
 
 
 def divide(groups: Sequence[str], config: DataConfig) -> dict[str, Split]:
-    """Return the split of each group.
-
-    The test part is taken first, and so is the same for all folds.
+    """Return the split of each group. The test part is taken first, so all folds share it.
 
     Args:
         groups: the group of each image.
         config: `val_fraction` or `num_folds` and `fold`, `test_fraction`, `split_seed`.
 
     Raises:
-        UserError: fewer groups than folds, or a part that would be empty.
+        UserError: fewer groups than folds, or an empty part.
     """
     sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: (_draw(group, config.split_seed), group))
@@ -78,10 +105,27 @@ def divide(groups: Sequence[str], config: DataConfig) -> dict[str, Split]:
     else:
         val = _take(rest, sizes, config.val_fraction, len(groups), "data.val_fraction")
     if len(test) + len(val) == len(order):
+        in_groups = f" in {len(sizes)} groups" if len(sizes) < len(groups) else ""
         raise UserError(
-            f"data.val_fraction, data.test_fraction: of {_in_words(groups, sizes)} none is left for the training"
+            f"data.val_fraction, data.test_fraction: of {len(groups)} images{in_groups} none is left for training"
         )
     return dict.fromkeys(order, "train") | dict.fromkeys(test, "test") | dict.fromkeys(val, "val")
+
+
+def _unused_splits(config: DataConfig, own: dict[str, float]) -> list[str]:
+    """Return a remark for each split that has its own files although it is drawn from the training images."""
+    root, remarks = Path(config.root), []
+    for split in [split for split, share in own.items() if share]:
+        name = getattr(config, f"{split}_split")
+        places = root / name / config.images_dir, root / config.images_dir / name, root / f"{name}.txt"
+        used = [place for place in places if place.exists()]
+        if used and name != config.train_split:
+            key = "num_folds" if split == "val" and config.num_folds else f"{split}_fraction"
+            remarks.append(
+                f"{escaped(str(used[0]))} is not used, because data.{key} draws the split {split!r} from the "
+                f"images of {shown(config.train_split)}. To use it, set data.{key}=0"
+            )
+    return remarks
 
 
 def _draw(group: str, seed: int) -> bytes:
@@ -89,39 +133,30 @@ def _draw(group: str, seed: int) -> bytes:
 
 
 def _take(order: list[str], sizes: Counter, fraction: float, total: int, key: str) -> list[str]:
-    """Return the first groups, so many that their images come nearest to a fraction of all."""
+    """Return the first groups, as many as bring their images closest to a fraction of all."""
     if not fraction:
         return []
-    wanted = fraction * total
-    if round(wanted) < 1 and total == 1:
+    target = fraction * total
+    if round(target) < 1 and total == 1:
         raise UserError(f"{key} {fraction:g}: 1 image cannot be divided; add images")
-    if round(wanted) < 1:
-        raise UserError(
-            f"{key} {fraction:g} of {total} images is not even one; set {key}={_round_up(1 / total)} or more"
-        )
+    if round(target) < 1:
+        smallest = min(0.9, int(1000 / total + 1) / 1000)
+        raise UserError(f"{key} {fraction:g} of {total} images is less than one; set {key}={smallest} or more")
     count, taken = 0, 0
-    while count < len(order) and (count == 0 or abs(taken + sizes[order[count]] - wanted) < abs(taken - wanted)):
+    while count < len(order) and (count == 0 or abs(taken + sizes[order[count]] - target) < abs(taken - target)):
         taken += sizes[order[count]]
         count += 1
     return order[:count]
 
 
 def _fold(order: list[str], sizes: Counter, config: DataConfig) -> list[str]:
-    """Return the groups of the fold; each one goes to the fold that has fewest images so far."""
+    """Return the groups of the fold; each group goes to the fold with the fewest images so far."""
     if len(order) < config.num_folds:
-        what = "groups" if config.group_pattern else "images"
-        raise UserError(f"data.num_folds {config.num_folds}: there are {len(order)} {what}, fewer than folds")
+        kind = "groups" if config.group_pattern else "images"
+        raise UserError(f"data.num_folds {config.num_folds}: there are {len(order)} {kind}, fewer than folds")
     filled, folds = [0] * config.num_folds, [[] for _ in range(config.num_folds)]
     for group in order:
         smallest = filled.index(min(filled))
         filled[smallest] += sizes[group]
         folds[smallest].append(group)
     return folds[config.fold]
-
-
-def _in_words(groups: Sequence[str], sizes: Counter) -> str:
-    return f"{len(groups)} images" + (f" in {len(sizes)} groups" if len(sizes) < len(groups) else "")
-
-
-def _round_up(share: float) -> float:
-    return min(0.9, int(share * 1000 + 1) / 1000)
