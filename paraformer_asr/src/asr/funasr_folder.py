@@ -1,8 +1,8 @@
-"""The files of a FunASR model folder: under the names that it states, or the usual ones.
+"""Finds the files of a FunASR model folder, under the names that it states or the usual ones.
 
-`configuration.json` names them (`file_path_metas`). Without it FunASR takes the usual names that are there, then those
-that the config states. FunASR passes over a named file that is missing; a model without its normalisation answers with
-nonsense, so here such a folder is refused.
+`configuration.json` names them (`file_path_metas`). Without it FunASR takes files with the usual names, then those that
+the config names. FunASR ignores a named file that is missing; a model without its normalisation writes nonsense, so
+here such a folder is refused.
 """
 
 import json
@@ -31,7 +31,7 @@ USUAL = {
     SEG_DICT_KEY: (SEG_DICT,),
     CMVN_KEY: (CMVN,),
 }
-"""Keys that name a file, with the usual names."""
+"""Keys that name a file → its usual names."""
 
 SPELLINGS = {"tokenizer_conf.seg_dict_file": SEG_DICT_KEY}
 """Other spellings of a key."""
@@ -53,18 +53,18 @@ OTHER_FOLDERS = (
     ),
     (("*.zip", "*.tar", "*.tar.*", "*.tgz"), "an archive: unpack it and name the folder that comes out"),
 )
-"""Patterns of files in folders that lack what is needed here, and what such a folder is."""
+"""(patterns of file names, what a folder with such a file is), for messages about a missing file."""
 
 MAX_NAMES_SHOWN = 5
 
 
 class Named(NamedTuple):
-    """The name of a file, and who states it.
+    """The name of a file, and the place that states it.
 
     Attributes:
         source: file that states it.
         key: in that file.
-        name: as it stands there.
+        name: the value of the key.
     """
 
     source: Path
@@ -81,7 +81,7 @@ class FunasrFiles(NamedTuple):
         tokens: the vocabulary.
         seg_dict: words and their pieces, or None.
         cmvn: normalisation of the features, or None.
-        remarks: what the folder holds and nothing names, a sentence each.
+        remarks: a sentence about each file that nothing names.
     """
 
     config: Path
@@ -99,30 +99,48 @@ def is_funasr_folder(folder: Path) -> bool:
 
 
 def explain_folder(folder: Path) -> str:
-    """Return the message about a place that is none of the models that are read here."""
+    """Return the message about a path that is not a model."""
     name = escaped(str(folder))
     if folder.is_file():
-        return f"{name}: expected the folder of a model, found a file: name the folder that it lies in"
+        return f"{name}: expected the folder of a model, found a file: name the folder that it is in"
     if not folder.is_dir():
         return f"{name}: no such folder; models are not downloaded here: name a folder on this machine"
     what = "a run of asr.train, a model of asr.export or asr.convert, or one of FunASR"
     return f"{name}: expected {what}, but it holds no {CONFIG}{_what_else(folder)}"
 
 
-def find_config(folder: Path) -> Path:
-    """Return the config of a model folder. Errors as in `find_files`."""
-    if not folder.is_dir():
-        raise UserError(explain_folder(folder))
-    path = _find(folder, CONFIG_KEY, _stated_names(folder), {})
-    return path or _missing(folder, CONFIG)
+def open_folder(folder: Path) -> tuple[FunasrFiles, dict[str, Any]]:
+    """Return the files of a model folder, and the content of its config.
+
+    Raises:
+        UserError: a file that is named or needed and is missing, a name that leads out of the folder, or a damaged
+            config.
+    """
+    stated = _stated_names(folder)
+    config = _find(folder, CONFIG_KEY, stated, {}) or _missing(folder, CONFIG)
+    content = read_config_file(config)
+    paths = _find_all(folder, stated, config, content)
+    files = FunasrFiles(
+        config=config,
+        weights=paths[INIT_PARAM] or _missing(folder, WEIGHTS),
+        tokens=paths[TOKEN_LIST] or _missing(folder, TOKENS),
+        seg_dict=paths[SEG_DICT_KEY],
+        cmvn=paths[CMVN_KEY],
+        remarks=tuple(_remarks(folder, paths, named=CMVN_KEY in (stated or {}))),
+    )
+    return files, content
+
+
+def find_text_files(folder: Path) -> tuple[Path, Path | None, list[str]]:
+    """Return (tokens, seg_dict or None, remarks) of a folder that needs no other file. Errors as in `open_folder`."""
+    stated = _stated_names(folder)
+    config = _find(folder, CONFIG_KEY, stated, {})
+    paths = _find_all(folder, stated, config or folder / CONFIG, read_config_file(config) if config else {})
+    return paths[TOKEN_LIST] or _missing(folder, TOKENS), paths[SEG_DICT_KEY], [*_remarks_on_words(folder, paths)]
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Return the content of a model's config.
-
-    Raises:
-        UserError: a file that cannot be read, or is no mapping with sections.
-    """
+    """Return the content of a model's config: a mapping with sections, or a UserError."""
     try:
         text = decoded(path, read_bounded(path, MAX_CONFIG_BYTES), "the settings of a FunASR model")
         check_bounds(text, str(path), aliases=True)
@@ -143,42 +161,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def find_files(folder: Path, content: Mapping[str, Any]) -> FunasrFiles:
-    """Return the files of a model folder.
-
-    Args:
-        folder: of the model.
-        content: of its config, which may name files, too.
-
-    Raises:
-        UserError: a file that is named or needed and is not there, or a name that leads out of the folder.
-    """
-    stated, config = _stated_names(folder), find_config(folder)
-    found = _find_all(folder, stated, config, content)
-    return FunasrFiles(
-        config=config,
-        weights=found[INIT_PARAM] or _missing(folder, WEIGHTS),
-        tokens=found[TOKEN_LIST] or _missing(folder, TOKENS),
-        seg_dict=found[SEG_DICT_KEY],
-        cmvn=found[CMVN_KEY],
-        remarks=tuple(_remarks(folder, found, named=CMVN_KEY in (stated or {}))),
-    )
-
-
-def find_text_files(folder: Path) -> tuple[Path, Path | None, list[str]]:
-    """Return (tokens, seg_dict or None, remarks) of a folder that may hold nothing else. Errors as in `find_files`."""
+def _stated_names(folder: Path) -> dict[str, Named] | None:
+    """Return the names that configuration.json states, by key, or None if it states none."""
+    path = folder / FILES
     if not folder.is_dir():
         raise UserError(explain_folder(folder))
-    stated, config = _stated_names(folder), folder / CONFIG
-    if CONFIG_KEY in (stated or {}):
-        config = _resolved(folder, stated[CONFIG_KEY])
-    found = _find_all(folder, stated, config, read_config_file(config) if config.is_file() else {})
-    return found[TOKEN_LIST] or _missing(folder, TOKENS), found[SEG_DICT_KEY], [*_remarks_on_words(folder, found)]
-
-
-def _stated_names(folder: Path) -> dict[str, Named] | None:
-    """Return the names that configuration.json states, by key, or None where it states none."""
-    path = folder / FILES
     if not path.is_file():
         return None
     try:
@@ -199,9 +186,9 @@ def _names_within(source: Path, content: Mapping[str, Any], *, known_only: bool)
     """Yield (key, name) of the files that a mapping names, at most one level deep.
 
     Args:
-        source: where the mapping stands.
+        source: file with the mapping.
         content: the mapping.
-        known_only: pass over keys that name none of the files read here; else refuse them.
+        known_only: ignore keys that are not in USUAL, instead of refusing them.
     """
     flat = {}
     for key, value in content.items():
@@ -217,13 +204,13 @@ def _names_within(source: Path, content: Mapping[str, Any], *, known_only: bool)
 def _find_all(
     folder: Path, stated: dict[str, Named] | None, config: Path, content: Mapping[str, Any]
 ) -> dict[str, Path | None]:
-    """Return the file of each key, or None where there is none."""
+    """Return the file of each key, or None."""
     of_config = dict(_names_within(config, content, known_only=True))
     return {key: _find(folder, key, stated, of_config) for key in USUAL}
 
 
 def _find(folder: Path, key: str, stated: dict[str, Named] | None, of_config: Mapping[str, Named]) -> Path | None:
-    """Return the file of a key, in the order that FunASR goes by, or None."""
+    """Return the file of a key in FunASR's order of preference, or None."""
     usual = next((folder / name for name in USUAL[key] if (folder / name).is_file()), None)
     if key in (stated or {}):
         return _resolved(folder, stated[key])
@@ -246,7 +233,7 @@ def _resolved(folder: Path, named: Named) -> Path:
             "write its name there"
         )
     path = folder / os.path.relpath(path, inside)
-    if not path.exists():  # whoever reads it says what else it may be
+    if not path.exists():  # a pipe or a folder is refused by its reader
         what = _what_else(folder) or f"; copy it there from where the model is, or mend its name in {source.name}"
         raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){what}")
     return path
@@ -269,28 +256,28 @@ def _what_else(folder: Path) -> str:
     return ""
 
 
-def _remarks(folder: Path, found: Mapping[str, Path | None], *, named: bool) -> Iterator[str]:
-    """Yield what the folder holds and nothing names."""
-    taken = found[CMVN_KEY]
-    others = [name for name in _matching(folder, "*.mvn", "*cmvn*") if folder / name != taken]
-    if others and not taken:
+def _remarks(folder: Path, paths: Mapping[str, Path | None], *, named: bool) -> Iterator[str]:
+    """Yield a sentence about each file that nothing names."""
+    cmvn = paths[CMVN_KEY]
+    others = [name for name in _matching(folder, "*.mvn", "*cmvn*") if folder / name != cmvn]
+    if others and not cmvn:
         yield (
             f"{folder}: {', '.join(others[:MAX_NAMES_SHOWN])} may be the normalisation of the features, but nothing "
             f"names it, so it is not applied, as in FunASR; to apply it, set frontend_conf.cmvn_file: {others[0]} "
-            f"in {found[CONFIG_KEY]}"
+            f"in {paths[CONFIG_KEY]}"
         )
     elif others and not named:
-        yield f"{folder}: the normalisation is {taken.name}; {', '.join(others[:MAX_NAMES_SHOWN])} is not used"
-    yield from _remarks_on_words(folder, found)
+        yield f"{folder}: the normalisation is {cmvn.name}; {', '.join(others[:MAX_NAMES_SHOWN])} is not used"
+    yield from _remarks_on_words(folder, paths)
 
 
-def _remarks_on_words(folder: Path, found: Mapping[str, Path | None]) -> Iterator[str]:
+def _remarks_on_words(folder: Path, paths: Mapping[str, Path | None]) -> Iterator[str]:
     """Yield a sentence about words and their pieces that nothing names."""
-    others = [] if found[SEG_DICT_KEY] else _matching(folder, f"*{SEG_DICT}*")
+    others = [] if paths[SEG_DICT_KEY] else _matching(folder, f"*{SEG_DICT}*")
     if others:
         yield (
             f"{folder}: nothing names {others[0]}, so it is not used, as in FunASR; to use it, set "
-            f"tokenizer_conf.seg_dict: {others[0]} in {found[CONFIG_KEY] or folder / CONFIG}"
+            f"tokenizer_conf.seg_dict: {others[0]} in {paths[CONFIG_KEY] or folder / CONFIG}"
         )
 
 

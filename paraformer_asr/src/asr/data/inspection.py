@@ -23,24 +23,24 @@ from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.errors import UserError
 
 SHORTER_SHARE = 0.02
-"""A sound that lacks more of its stated length than this, and than TOLERANCE_S, is suspicious."""
+"""Share of its stated length that a sound may lack without a warning, at least TOLERANCE_S."""
 
 
 @dataclasses.dataclass
 class SplitReport:
-    """What a split holds. Lists of utterances are parallel, of those that can be used.
+    """What a split holds; the lists of the usable utterances are parallel.
 
     Attributes:
         problems: a message for each line that cannot be used.
-        warnings: a message for each line that can, and yet is suspicious.
-        wheres: file and line, or name.
+        warnings: a message for each line that can be used but is suspicious.
+        wheres: file and line of each utterance, or its name.
         names: of the utterances.
-        texts: as they stand in the manifest.
+        texts: as the manifest has them.
         durations_s: lengths of the decoded sounds.
-        same_sound: hash of the decoded samples → utterances that have them.
+        same_sound: hash of the decoded samples → names of the utterances that have them.
     """
 
-    problems: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str]
     warnings: list[str] = dataclasses.field(default_factory=list)
     wheres: list[str] = dataclasses.field(default_factory=list)
     names: list[str] = dataclasses.field(default_factory=list)
@@ -49,20 +49,10 @@ class SplitReport:
     same_sound: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Finding:
-    """What one utterance holds, or why it cannot be used."""
-
-    problem: str = ""
-    duration_s: float = 0.0
-    digest: str = ""
-    silent: bool = False
-
-
 def inspect_split(
     config: Config, split: Literal["train", "val", "test"], progress: Callable[..., Iterable]
 ) -> SplitReport:
-    """Decode all utterances of a split with `data.num_threads` threads.
+    """Return what a split holds, after decoding all its utterances with `data.num_threads` threads.
 
     Args:
         config: the sections `data` and `features`, and the seed of generated data.
@@ -70,70 +60,64 @@ def inspect_split(
         progress: wraps the iterator, as `tqdm` does; called with `total` and `desc`.
 
     Raises:
-        UserError: the manifest does not exist, or is none at all.
+        UserError: the manifest does not exist, or is not a manifest.
     """
     dataset, stated_s, problems = _open(config, split)
-    report = SplitReport(problems=problems)
+    report = SplitReport(problems)
     texts, names = dataset.texts(), dataset.names()
+
+    def hash_sound(index: int) -> tuple[float, str, bool] | UserError:
+        """Return (seconds, hash of the samples, whether it is silent); nothing else of the sound is kept."""
+        try:
+            wave_n = dataset[index].wave
+        except UserError as error:
+            return error
+        seconds = len(wave_n) / config.features.sample_rate_hz
+        return seconds, hashlib.sha256(wave_n.tobytes()).hexdigest(), not wave_n.any()
+
     with ThreadPoolExecutor(max(1, config.data.num_threads)) as pool:
-        findings = pool.map(lambda i: _inspect(dataset, i, stated_s[i]), range(len(dataset)))
-        for index, finding in enumerate(progress(findings, total=len(dataset), desc=split)):
-            if finding.problem:
-                report.problems.append(finding.problem)
+        sounds = pool.map(hash_sound, range(len(dataset)))
+        for index, sound in enumerate(progress(sounds, total=len(dataset), desc=split)):
+            if isinstance(sound, UserError):
+                report.problems.append(str(sound))
                 continue
-            where = dataset.where(index)
+            (seconds, digest, silent), where = sound, dataset.where(index)
+            lacking_s = stated_s[index] - seconds  # NaN where no length is stated
+            differs = f"{where}: stated to be {stated_s[index]:.2f} s long, but the sound has {seconds:.2f} s"
+            if lacking_s < -TOLERANCE_S:
+                report.problems.append(differs)
+                continue
             report.wheres.append(where)
             report.names.append(names[index])
             report.texts.append(texts[index])
-            report.durations_s.append(finding.duration_s)
-            report.same_sound.setdefault(finding.digest, []).append(names[index])
-            report.warnings += _suspicions(where, finding, stated_s[index])
+            report.durations_s.append(seconds)
+            report.same_sound.setdefault(digest, []).append(names[index])
+            if silent:
+                report.warnings.append(f"{where}: the sound is silent")
+            if lacking_s > max(TOLERANCE_S, SHORTER_SHARE * stated_s[index]):
+                report.warnings.append(differs)
     return report
 
 
-def _open(config: Config, split: str) -> tuple[SpeechDataset, list[float | None], list[str]]:
-    """Return the utterances of a split, of which nothing is decoded yet, their stated lengths, and bad lines."""
+def _open(config: Config, split: str) -> tuple[SpeechDataset, np.ndarray, list[str]]:
+    """Return (utterances of a split, float64[len] stated lengths or NaN, problems); nothing is decoded yet."""
     if config.data.dataset == "toy_seq2seq":
         dataset = ToySeq2Seq(config.data, config.features, split, config.seed)
-        return dataset, [None] * len(dataset), []
+        return dataset, np.full(len(dataset), np.nan), []
     reading = read_manifest(config.data, split)
-    stated_s = [None if np.isnan(seconds) else float(seconds) for seconds in reading.entries.stated_s()]
-    durations_s = np.nan_to_num(reading.entries.stated_s())  # bounds what is decoded, no more
-    rate_hz, channel = config.features.sample_rate_hz, config.data.channel
-    dataset = ManifestDataset(reading.entries, durations_s, rate_hz, channel)
+    stated_s, rate_hz = reading.entries.stated_s(), config.features.sample_rate_hz
+    # The lengths only bound what is decoded; those that no manifest states are not looked up.
+    dataset = ManifestDataset(reading.entries, np.nan_to_num(stated_s), rate_hz, config.data.channel)
     return dataset, stated_s, reading.problems
-
-
-def _inspect(dataset: SpeechDataset, index: int, stated_s: float | None) -> _Finding:
-    try:
-        utterance = dataset[index]
-    except UserError as error:
-        return _Finding(str(error))
-    duration_s = utterance.duration_s
-    if stated_s is not None and duration_s > stated_s + TOLERANCE_S:
-        return _Finding(
-            f"{dataset.where(index)}: stated to be {stated_s:.2f} s long, but the sound has {duration_s:.2f} s"
-        )
-    digest = hashlib.sha256(utterance.wave.tobytes()).hexdigest()
-    return _Finding("", duration_s, digest, silent=not utterance.wave.any())
-
-
-def _suspicions(where: str, finding: _Finding, stated_s: float | None) -> list[str]:
-    found = []
-    if finding.silent:
-        found.append(f"{where}: the sound is silent")
-    if stated_s is not None and finding.duration_s < stated_s - max(TOLERANCE_S, SHORTER_SHARE * stated_s):
-        found.append(f"{where}: stated to be {stated_s:.2f} s long, but the sound has {finding.duration_s:.2f} s")
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenReport:
-    """What the texts become, and how the training would be batched.
+    """Tokens of the texts, and the batches of a training.
 
     Attributes:
         tokenizer: built from the usable training texts.
-        lengths: split → int[u], tokens of each usable utterance, the end of sentence not counted.
+        lengths: split → int[u], tokens of each usable utterance, without the end of sentence.
         plan: of the training.
     """
 
@@ -143,12 +127,12 @@ class TokenReport:
 
 
 def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenReport:
-    """Tokenize all texts and plan the batches; add to the reports what cannot be used or is suspicious.
+    """Tokenize all texts and plan the batches; add the problems and warnings to the reports.
 
     Unknown characters are a problem in training, where they would teach `<unk>`, and a warning elsewhere.
 
     Raises:
-        UserError: no tokenizer can be made, or no training utterance has an admitted length.
+        UserError: no tokenizer can be built, or no training utterance has an admitted length.
     """
     train = reports["train"]
     if not train.texts:
@@ -175,14 +159,13 @@ def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenRepo
 
 
 def count_reasons(problems: list[str]) -> str:
-    """Return how many lines are refused for which reason, most frequent first, to go on a sentence.
+    """Return the end of a sentence: the number of lines refused for each reason, most frequent first.
 
-    A reason is a message without its file and line, and without what differs: names, paths and numbers.
+    A reason is a message without file, line, names, paths and numbers.
     """
     reasons = Counter(_reason(problem) for problem in problems)
-    return "".join(
-        f"{', ' if place else ': '}{n} × {reason}" for place, (reason, n) in enumerate(reasons.most_common())
-    )
+    counts = ", ".join(f"{n} × {reason}" for reason, n in reasons.most_common())
+    return f": {counts}" if counts else ""
 
 
 def _reason(problem: str) -> str:
@@ -192,7 +175,7 @@ def _reason(problem: str) -> str:
 
 
 def warn_of_long_words(config: Config, report: SplitReport, tokenizer: Tokenizer) -> None:
-    """Warn if words cannot tell checkpoints apart, and say what chooses the best one."""
+    """Warn if whole sentences count as words, so that word errors cannot choose the best checkpoint."""
     if suit_characters(tokenizer, report.texts):
         select_by = config.training.select_by
         chosen = {
@@ -207,25 +190,19 @@ def warn_of_long_words(config: Config, report: SplitReport, tokenizer: Tokenizer
 
 def find_unknown(report: SplitReport, tokenizer: Tokenizer) -> list[str]:
     """Return a message for each text with characters that the tokenizer does not cover."""
-    messages = []
-    for where, text in zip(report.wheres, report.texts, strict=True):
-        if unknown := tokenizer.unknown_characters(text):
-            messages.append(f"{where}: no token for {', '.join(map(repr, sorted(unknown)))}")
-    return messages
+    unknown = ((where, tokenizer.unknown_characters(t)) for where, t in zip(report.wheres, report.texts, strict=True))
+    return [f"{where}: no token for {', '.join(map(repr, sorted(parts)))}" for where, parts in unknown if parts]
 
 
 def find_left_out(report: SplitReport, config: DataConfig) -> list[str]:
-    """Return a message for each utterance whose length keeps it out of the training."""
+    """Return a message for each utterance that training leaves out because of its length."""
     messages = []
     for where, seconds in zip(report.wheres, report.durations_s, strict=True):
+        left_out = f"{where}: left out, {seconds:.2f} s are"
         if seconds < config.min_seconds:
-            messages.append(
-                f"{where}: left out, {seconds:.2f} s are less than data.min_seconds = {config.min_seconds:g}"
-            )
+            messages.append(f"{left_out} less than data.min_seconds = {config.min_seconds:g}")
         elif seconds > config.max_seconds:
-            messages.append(
-                f"{where}: left out, {seconds:.2f} s are more than data.max_seconds = {config.max_seconds:g}"
-            )
+            messages.append(f"{left_out} more than data.max_seconds = {config.max_seconds:g}")
     return messages
 
 

@@ -1,4 +1,4 @@
-"""Paraformer models as FunASR publishes them: read into ours, and written from ours.
+"""Reads Paraformer models that FunASR publishes, and writes models of this package for it.
 
     model.pt            the state dict
     config.yaml         network, front end and training
@@ -41,21 +41,21 @@ from asr.published.torch_writer import write_torch_file
 log = logging.getLogger("asr")
 
 ANCHOR = "encoder.after_norm.weight"
-"""Name of a tensor that every model has."""
+"""A tensor that every model has."""
 
 CTC_HEAD = "ctc.ctc_lo"
-"""Beginning of the names of its tensors."""
+"""Prefix of the tensors of the CTC head."""
 
 MAX_MISSING = 100
-"""Tensors; of fewer each one is told with its shape."""
+"""Most missing tensors that are listed with their shapes."""
 
 
 def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str, Any]]:
     """Return (config, tokenizer, CMVN, {"params": …}) of a FunASR model folder; the arrays are views of its file.
 
     Raises:
-        UserError: a file that is missing or damaged, a model of another kind, or tensors that are not those of the
-            config, all of them listed.
+        UserError: a file that is missing or damaged, a model of another kind, or a list of the tensors that do not fit
+            the config.
     """
     config, files = open_funasr_folder(folder)
     for remark in files.remarks:
@@ -77,12 +77,12 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
 
 
 def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any) -> None:
-    """Write the files of a FunASR model folder into an empty folder: the inverse of `load_funasr`.
+    """Write a FunASR model folder: the inverse of `load_funasr`.
 
     Args:
-        folder: where they go.
-        config: of the model, `model.vocab_size` set.
-        tokenizer: of the model; one of another kind than "funasr" gives the list of tokens alone.
+        folder: an empty folder.
+        config: of the model, with `model.vocab_size`.
+        tokenizer: of the model; without a `seg_dict` only the list of tokens is written.
         cmvn: of the features, or None.
         variables: {"params": …}.
 
@@ -93,10 +93,8 @@ def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn |
     params = unstack_blocks(variables["params"])
     arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}
     write_torch_file(folder / WEIGHTS, export_arrays(funasr_pairs(config.model), arrays))
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    replace_text(folder / CONFIG, text)
-    tokens = json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0)
-    replace_text(folder / TOKENS, tokens + "\n")
+    replace_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    replace_text(folder / TOKENS, json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0) + "\n")
     places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG, "tokenizer_conf": {"token_list": TOKENS}}
     if tokenizer.seg_dict:
         write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
@@ -115,7 +113,7 @@ def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def funasr_pairs(config: ModelConfig) -> list[Pair]:
-    """Return every array of an unrolled model with the tensor of FunASR that holds the same values."""
+    """Return every array of an unrolled model with FunASR's tensor of the same values."""
     encoder, decoder = config.encoder, config.decoder
     pairs = _norm("encoder/norm", "encoder.after_norm")
     for number in range(encoder.num_layers):
@@ -174,7 +172,7 @@ def _decoder_block(ours: str, theirs: str, *, attends: bool) -> list[Pair]:
 
 
 def _decoder_ffn(ours: str, theirs: str) -> list[Pair]:
-    """Return the pairs of the feed-forward network with the norm inside and without a second bias."""
+    """Return the pairs of the decoder's feed-forward network: a norm inside, and no second bias."""
     return [
         *_dense(f"{ours}/ffn/expand", f"{theirs}.feed_forward.w_1"),
         *_norm(f"{ours}/ffn/norm", f"{theirs}.feed_forward.norm"),
@@ -195,7 +193,7 @@ def _pair(ours: str, theirs: str, layout: Layout = AS_IS) -> Pair:
 
 
 def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: FunasrFiles) -> None:
-    """Refuse a config of far more layers than there are, before the network is traced: that takes long."""
+    """Refuse a config with far more layers than the file, before the network is traced, which takes long."""
     missing = [name for name in names if name not in tensors]
     if len(missing) > MAX_MISSING:
         raise UserError(
@@ -205,7 +203,7 @@ def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: Funasr
 
 
 def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, files: FunasrFiles) -> None:
-    """Refuse a list of tokens that is not as long as the network's output is wide."""
+    """Refuse a list of tokens whose length is not the width of the network's output."""
     output = tensors.get("decoder.output_layer.weight")
     if output is not None and output.ndim == 2 and len(output) != tokenizer.vocab_size:
         raise UserError(
@@ -215,7 +213,7 @@ def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, file
 
 
 def _check_ctc_head(tensors: dict[str, np.ndarray], config: Config, files: FunasrFiles) -> None:
-    """Refuse a CTC head that only one of config and weights has."""
+    """Refuse a CTC head that only the config or only the weights have."""
     head, weight = f"{CTC_HEAD}.weight" in tensors, config.loss.ctc_weight
     if head == config.model.ctc_head:
         return

@@ -13,15 +13,7 @@ from asr.config import Config
 from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
-from asr.funasr_folder import (
-    CONFIG,
-    FunasrFiles,
-    explain_folder,
-    find_config,
-    find_files,
-    is_funasr_folder,
-    read_config_file,
-)
+from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_folder, open_folder
 from asr.published.funasr_settings import (
     FIXED,
     NORMALISERS,
@@ -37,21 +29,21 @@ from asr.published.funasr_settings import (
 from asr.untrusted import escaped, shown
 
 MAX_BITS = 63
-"""Of a whole number."""
+"""Largest integer accepted, in bits."""
 
 WHOLE_UP_TO_S = 20.0
-"""FunASR gives a file to the network as it is. Here longer ones are split, as the network was trained on utterances."""
+"""Longest sound that is not split, in seconds. FunASR splits none, though the network was trained on utterances."""
 
 
 def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a run directory, of an exported model, or of a model folder of FunASR.
+    """Return the config of a run directory, of an exported model, or of a FunASR model folder.
 
     Args:
         folder: one of the three.
         overrides: changes as `key=value`.
 
     Raises:
-        UserError: as `asr.config.reader.load_config` and `read_funasr_config`.
+        UserError: as `asr.config.reader.load_config` and `open_funasr_folder`.
     """
     if is_funasr_folder(folder):
         return override_config(read_funasr_config(folder), overrides)
@@ -61,24 +53,19 @@ def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_funasr_config(folder: Path) -> Config:
-    """Return our settings for a model folder of FunASR; `model.vocab_size` and `model.input_dim` are left 0.
-
-    Raises:
-        UserError: as `open_funasr_folder`.
-    """
+    """Return our settings for a FunASR model folder; `model.vocab_size` and `model.input_dim` are left 0."""
     return open_funasr_folder(folder)[0]
 
 
 def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
-    """Return our settings for a model folder of FunASR, and the paths of its files.
+    """Return our settings for a FunASR model folder, and the paths of its files.
 
     Raises:
-        UserError: a file that is missing or cannot be read, or a model that is not the one of `asr.models`, naming
+        UserError: a file that is missing or cannot be read, or a model other than that of `asr.models`, naming
             section and key.
     """
-    path = find_config(folder)
-    content = read_config_file(path)
-    files = find_files(folder, content)
+    files, content = open_folder(folder)
+    path = files.config
     changes = _translate(path, content)
     changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
     case = "lower" if files.seg_dict else "keep"  # FunASR lower-cases the words that it looks up there
@@ -94,23 +81,23 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
     return config, files
 
 
-def _translate(path: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """Return what the file says, by the paths of our settings."""
-    _check_fixed(path, found)
-    predictor = found.get("predictor")
+def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the file, by the paths of our settings."""
+    _check_fixed(path, content)
+    predictor = content.get("predictor")
     if not isinstance(predictor, str) or predictor not in PREDICTORS:
         raise UserError(f"{path}: predictor: expected {' or '.join(PREDICTORS)}, found {shown(predictor)}")
-    _refuse_unknown(path, found)
+    _refuse_unknown(path, content)
     changes = {}
     for section, key, ours, default in SETTINGS:
         default = TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
-        value = (found.get(section) or {}).get(key, default)
+        value = (content.get(section) or {}).get(key, default)
         value = WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
         if key == "length_normalized_loss":
             value = NORMALISERS[_checked(path, _dotted(section, key), value, False)]
         changes[ours] = _checked(path, _dotted(section, key), value, _value(Config(), ours))
         _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
-    num_blocks = (found.get("decoder_conf") or {}).get("num_blocks", 6)
+    num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
     changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": PREDICTORS[predictor]}
@@ -119,26 +106,26 @@ def _translate(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _check_fixed(path: Path, found: dict[str, Any]) -> None:
-    """Refuse settings with which the answers or the loss would be others."""
-    model = found.get("model")
+def _check_fixed(path: Path, content: dict[str, Any]) -> None:
+    """Refuse settings that would change the transcripts or the loss."""
+    model = content.get("model")
     if isinstance(model, str) and model in OTHER_MODELS:
         raise UserError(
             f"{path}: model: {model} is {OTHER_MODELS[model]}, which is not read here, expected 'Paraformer'; the "
             f"plain large model is {PLAIN_MODEL} on ModelScope"
         )
-    for section, key, wanted in FIXED:
-        values = found if not section else found.get(section) or {}
-        value = values.get(key, None if not section else wanted)
-        if value != wanted and not (section and value in (None, [], "")):
+    for section, key, expected in FIXED:
+        values = (content.get(section) or {}) if section else content
+        value = values.get(key, expected if section else None)
+        if value != expected and not (section and value in (None, [], "")):
             raise UserError(
-                f"{path}: {_dotted(section, key)}: expected {_in_yaml(wanted)}, the only value that is read here, "
+                f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}, the only value that is read here, "
                 f"found {_in_yaml(value)}"
             )
 
 
 def _in_yaml(value: Any) -> str:
-    """Return a value as a message shows it, nothing and truth values as YAML writes them."""
+    """Return a value for a message, null and booleans as YAML writes them."""
     return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)
 
 
@@ -149,9 +136,9 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
         UserError: a model that FunASR's classes cannot hold, naming the setting.
     """
     model, features = config.model, config.features
-    wanted = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
-    wanted |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
-    for path, value in wanted.items():
+    constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
+    constants |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    for path, value in constants.items():
         if _value(config, path) != value:
             raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {_value(config, path)!r}")
     if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
@@ -175,12 +162,12 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     return content
 
 
-def _refuse_unknown(path: Path, found: dict[str, Any]) -> None:
-    """Refuse keys that are neither followed nor known to be without effect: they might change the answers."""
+def _refuse_unknown(path: Path, content: dict[str, Any]) -> None:
+    """Refuse keys that are neither read nor known to be without effect: they might change the transcripts."""
     for section, without_effect in WITHOUT_EFFECT.items():
         known = {s.key for s in SETTINGS if s.section == section} | {key for of, key, _ in FIXED if of == section}
         known |= {key for keys in without_effect.values() for key in keys} | {*READ_ELSEWHERE.get(section, ())}
-        values = (found.get(section) or {}) if section else {key: value for key, value in found.items() if value}
+        values = (content.get(section) or {}) if section else {key: value for key, value in content.items() if value}
         for key in values.keys() - known:
             raise UserError(
                 f"{path}: {_dotted(section, escaped(str(key)))}: not known here; it might change what the model "
@@ -201,8 +188,8 @@ def _checked(path: Path, key: str, value: Any, like: Any) -> Any:
 
 
 def _check_range(path: Path, key: str, value: Any, setting: tuple[Any, Mapping]) -> None:
-    """Refuse a value that our setting does not admit; `setting` is its type and its range."""
-    names, (low, high) = get_args(setting[0]), (setting[1].get(end) for end in ("low", "high"))
+    """Refuse a value outside of our setting's choices or range; `setting` is its (type, metadata)."""
+    names, low, high = get_args(setting[0]), setting[1].get("low"), setting[1].get("high")
     if names and value not in names:
         raise UserError(f"{path}: {key}: expected one of {', '.join(names)}; found {shown(value)}")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
