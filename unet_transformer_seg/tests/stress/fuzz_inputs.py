@@ -6,46 +6,28 @@ An input may be accepted, or refused by the error that its reader documents, wit
 Whatever else happens is a failure: another exception, a warning, no answer within seconds, memory beyond a bound, a
 message without a name or of endless length, and an answer that is not what it should be. Exit code 1 if there was one.
 
-A case depends on the seed, its kind and its number alone: `--kind image --number 17` runs one of them again.
+A case depends on the seed, its kind and its number alone: `--kind image --case 17` runs one of them again.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import faulthandler
 import json
 import logging
 import os
 import platform
-import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import traceback
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import TextIO
 
-from fuzzing import models, pictures, settings, strangers
-from fuzzing.case import Case, Kind
+from fuzzing import configs, models, pictures, strangers
+from fuzzing.trials import Case, Kind, limit_address_space, run_trial
 
-from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
-
-KINDS = {kind.name: kind for kind in (*pictures.KINDS, *settings.KINDS, *models.KINDS, *strangers.KINDS)}
-
-TIME_LIMIT_S = 10
-MEMORY_LIMIT_MB = 192
-ADDRESS_SPACE_BYTES = 6 << 30
-"""Above what the process has at its start: an allocation that claims more than that fails at once."""
-MAX_MESSAGE = 10_000
-
-
-class NoAnswer(BaseException):
-    """A reader took too long; no reader may swallow this."""
+KINDS = {kind.name: kind for kind in (*pictures.KINDS, *configs.KINDS, *models.KINDS, *strangers.KINDS)}
 
 
 @dataclasses.dataclass
@@ -88,11 +70,11 @@ def fuzz(kind: Kind, numbers: range, seed: int, keep: Path | None = None) -> Tal
         samples = kind.make(Path(folder) / "samples")
         place = Path(folder) / "case"
         for sample in samples:
-            failure, refused, *_ = examine(kind, sample, place)
+            failure, refused, *_ = run_trial(kind, sample, place)
             assert not failure and not refused, f"{kind.name}: a sound sample was not accepted: {failure or refused}"
         for number in numbers:
             case = kind.change(Random(f"{seed} {kind.name} {number}"), samples)
-            failure, refused, seconds, growth_mb = examine(kind, case, place)
+            failure, refused, seconds, growth_mb = run_trial(kind, case, place)
             tally.tried += 1
             tally.accepted += not failure and not refused
             tally.refused += bool(refused) and not failure
@@ -105,82 +87,11 @@ def fuzz(kind: Kind, numbers: range, seed: int, keep: Path | None = None) -> Tal
     return tally
 
 
-def examine(kind: Kind, case: Case, place: Path) -> tuple[str, str, float, float]:
-    """Lay out a case in the folder `place` and have it read.
-
-    Returns:
-        failure: what was wrong, or an empty text.
-        refused: the message of a refusal, or an empty text.
-        seconds: that the reader took.
-        growth_mb: memory that it took at its peak.
-    """
-    lay_out(case, place)
-    failure = refused = ""
-    forget_peak()
-    before_bytes, start = resident_bytes(), time.perf_counter()
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", append=True)  # what the package itself filters stays filtered
-        try:
-            with time_limit(TIME_LIMIT_S):
-                kind.read(place, case)
-        except kind.documented as error:
-            refused = str(error)
-            failure = fault_of_message(refused, kind.names(place, case))
-        except (Exception, NoAnswer):
-            failure = traceback.format_exc()
-    seconds, growth_mb = time.perf_counter() - start, (peak_bytes() - before_bytes) / 1e6
-    if warned and not failure:
-        failure = f"warned: {warned[0].category.__name__}: {warned[0].message}"
-    if growth_mb > MEMORY_LIMIT_MB and not failure:
-        failure = f"took {growth_mb:.0f} MB of memory"
-    return failure, refused, seconds, growth_mb
-
-
-def fault_of_message(message: str, names: list[str]) -> str:
-    """Return what is wrong with the message of a refusal, or an empty text."""
-    if not any(name in message for name in names):
-        return f"the message names none of {', '.join(names)}: {message[:500]}"
-    return f"a message of {len(message)} characters: {message[:500]}" if len(message) > MAX_MESSAGE else ""
-
-
-def lay_out(case: Case, place: Path) -> None:
-    """Write the files of a case, and nothing else, into the folder `place`."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    for name, content in case.files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-
-
 def keep_case(folder: Path, place: Path, case: Case, failure: str) -> None:
     """Copy the input of a failure, with a text that says what happened."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(place, folder)
     (folder / "failure.txt").write_text(f"arguments: {case.arguments!r}\n\n{failure}\n", errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise `NoAnswer` in the body after so many seconds."""
-
-    def give_up(*_):
-        raise NoAnswer(f"no answer within {seconds} s")
-
-    previous = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def bound_address_space() -> None:
-    """Let an allocation of gigabytes fail, where the system can say how much is taken already."""
-    with contextlib.suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + ADDRESS_SPACE_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def own_standard_error() -> TextIO:
@@ -211,7 +122,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=10_000, help="over all kinds (default: 10000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="NAME")
-    parser.add_argument("--number", type=int, help="run this case only, of each kind")
+    parser.add_argument("--case", type=int, help="run this case only, of each kind")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the inputs of failures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for the counts and failures")
     return parser.parse_args()
@@ -223,11 +134,11 @@ def main() -> int:
     sys.stderr = own_standard_error()
     faulthandler.enable(sys.stderr)
     logging.disable(logging.CRITICAL)  # a store says in the log which damaged checkpoint it passed over
-    bound_address_space()
+    limit_address_space()
     tallies, num_kinds = [], len(arguments.kind)
     for place, name in enumerate(arguments.kind):
         count = arguments.cases // num_kinds + (place < arguments.cases % num_kinds)
-        numbers = range(count) if arguments.number is None else range(arguments.number, arguments.number + 1)
+        numbers = range(count) if arguments.case is None else range(arguments.case, arguments.case + 1)
         start = time.perf_counter()
         tallies.append(fuzz(KINDS[name], numbers, arguments.seed, arguments.keep))
         print(f"{name}: {len(numbers)} cases in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

@@ -50,17 +50,18 @@ CASES = {
 
 
 def _import_harness():
-    """Return the script as a module; nothing of it stays in the list of modules, where others have equal names."""
+    """Return the script and its parts as modules, and keep them out of sys.modules, where names may clash."""
     sys.path.insert(0, str(HARNESS))
     try:
-        return importlib.import_module("fuzz_inputs"), importlib.import_module("fuzzing.tree_changes")
+        names = ("fuzz_inputs", "fuzzing.trials", "fuzzing.tree_mutations")
+        return [importlib.import_module(name) for name in names]
     finally:
         sys.path.remove(str(HARNESS))
         for name in [name for name in sys.modules if name.split(".")[0] in ("fuzz_inputs", "fuzzing")]:
             del sys.modules[name]
 
 
-fuzz_inputs, tree_changes = _import_harness()
+fuzz_inputs, trials, tree_mutations = _import_harness()
 Case, Kind, KINDS = fuzz_inputs.Case, fuzz_inputs.Kind, fuzz_inputs.KINDS
 
 
@@ -76,10 +77,10 @@ def test_a_damaged_input_is_accepted_or_refused_by_name(name):
     assert tally.refused or name == "names"  # any name can be made a safe one
 
 
-@pytest.mark.parametrize("line", tree_changes.LINES, ids=range(len(tree_changes.LINES)))
+@pytest.mark.parametrize("line", tree_mutations.LINES, ids=range(len(tree_mutations.LINES)))
 def test_no_line_of_yaml_is_too_much(line, tmp_path):
     case = Case({"config.yaml": line.encode("utf-8", "surrogatepass")})
-    failure, *_ = fuzz_inputs.examine(KINDS["config"], case, tmp_path / "case")
+    failure, *_ = fuzz_inputs.run_trial(KINDS["config"], case, tmp_path / "case")
     assert not failure
 
 
@@ -144,8 +145,8 @@ def test_what_goes_wrong_is_reported(fault, monkeypatch, tmp_path):
     if fault == "memory" and not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("this system does not tell the peak of one call")
     read, said = READERS[fault]
-    monkeypatch.setattr(fuzz_inputs, "TIME_LIMIT_S", 1 if fault == "no answer" else 30)
-    monkeypatch.setattr(fuzz_inputs, "MEMORY_LIMIT_MB", 32)
+    monkeypatch.setattr(trials, "TIME_LIMIT_S", 1 if fault == "no answer" else 30)
+    monkeypatch.setattr(trials, "MEMORY_LIMIT_MB", 32)
     tally = fuzz_inputs.fuzz(kind_of(read), range(2), 0, tmp_path)
     assert [number for number, _ in tally.failures] == [0, 1]
     assert (tally.tried, tally.accepted, tally.refused) == (2, 0, 0)
@@ -168,7 +169,7 @@ def test_a_sound_sample_must_be_accepted():
 
 
 def test_the_table_and_the_exit_code(monkeypatch, tmp_path, capsys):
-    for name in ("own_standard_error", "bound_address_space"):  # they would change this process for good
+    for name in ("own_standard_error", "limit_address_space"):  # they would change this process for good
         monkeypatch.setattr(fuzz_inputs, name, lambda: sys.stderr)
     for name in ("faulthandler.enable", "logging.disable"):
         monkeypatch.setattr(name, lambda *_: None)

@@ -12,9 +12,9 @@ from random import Random
 
 import jax
 import numpy as np
-from fuzzing.byte_changes import change_bytes, change_zip
-from fuzzing.case import Case, Kind, change_file, read_tree
-from fuzzing.tree_changes import change_json, change_tree, change_yaml, to_json
+from fuzzing.mutations import change_bytes, change_zip
+from fuzzing.tree_mutations import change_json, change_tree, change_yaml, to_json
+from fuzzing.trials import Case, Kind, change_file, read_tree
 
 from seg.checkpoints import CheckpointStore, restore_variables
 from seg.checkpoints.arrays import named_arrays

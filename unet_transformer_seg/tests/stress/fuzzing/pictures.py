@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzzing.byte_changes import PNG_SIGNATURE, change_bytes, change_png, join_png
-from fuzzing.case import Case, Kind, change_file
-from fuzzing.tree_changes import TEXTS, change_json
+from fuzzing.mutations import PNG_SIGNATURE, change_bytes, change_png, join_png
+from fuzzing.tree_mutations import TEXTS, change_json
+from fuzzing.trials import Case, Kind, change_file
 from PIL import Image
 
 from seg.classes import load_class_table

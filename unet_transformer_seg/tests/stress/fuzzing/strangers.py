@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from random import Random
 
-from fuzzing.case import Case, Kind
+from fuzzing.configs import make_runs
 from fuzzing.hostile import PLANTS, draw_header, draw_name, plant
 from fuzzing.models import make_model_folders
 from fuzzing.pictures import make_images
-from fuzzing.settings import make_runs
+from fuzzing.trials import Case, Kind
 
 from seg.checkpoints.safetensors_file import read_safetensors
 from seg.data.image_file import read_image

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from random import Random
 
-from fuzzing.byte_changes import change_bytes
-from fuzzing.case import Case, Kind, change_file, read_tree
-from fuzzing.tree_changes import LINES, TEXTS, change_json, change_yaml, strange_value, to_yaml
+from fuzzing.mutations import change_bytes
+from fuzzing.tree_mutations import LINES, TEXTS, change_json, change_yaml, strange_value, to_yaml
+from fuzzing.trials import Case, Kind, change_file, read_tree
 
 from seg.classes import make_class_table
 from seg.config import Config, ModelConfig
