@@ -240,7 +240,7 @@ def test_a_file_that_is_not_as_it_should_be_is_refused_and_nothing_is_written(ru
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--classes", "sky,road"], "the model has 3 classes, but 2 names are given"),
+        (["--classes", "sky,road"], "the model has 3 classes, but there are 2 names"),
         (["model.base_width=8"], "its tensors are not those of the model that model.base_width=8 asks for"),
         (["model.num_classes=2"], "that model.num_classes=2 asks for"),
         (["data.sise=[32,32]"], "did you mean 'data.size'"),

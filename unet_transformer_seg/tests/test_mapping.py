@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg.errors import UserError
-from seg.published import milesial, smp
-from seg.published.layers import CONV1X1, CONV2D, UP_CONV
+from seg.published.layers import CONV1X1, CONV2D, UP_CONV, sigmoid_head
 from seg.published.mapping import (
     AS_IS,
     LINEAR,
@@ -27,10 +26,9 @@ LAYOUTS = {
     "convolution": (CONV2D, "oihw", "hwio"),
     "1 × 1 convolution": (CONV1X1, "oi11", "io"),
     "transposed convolution": (UP_CONV, "iohw", "ihwo"),
-    "1 × 1 kernel of one class": (milesial.SIGMOID_KERNEL, "1i11", "i2"),
-    "bias of one class": (milesial.SIGMOID_BIAS, "1", "2"),
-    "3 × 3 kernel of one class": (smp.SIGMOID_KERNEL, "1ihw", "hwi2"),
-    "difference of two biases": (smp.SIGMOID_BIAS, "1", "2"),
+    "1 × 1 kernel of one class": (sigmoid_head(CONV1X1), "1i11", "i2"),
+    "bias of one class": (sigmoid_head(AS_IS), "1", "2"),
+    "3 × 3 kernel of one class": (sigmoid_head(CONV2D), "1ihw", "hwi2"),
 }
 
 

@@ -193,7 +193,7 @@ def test_a_head_that_classifies_images_is_left_out_and_said(tmp_path, caplog):
     head = {"classification_head.3.weight": np.zeros((2, 8), np.float32), "classification_head.3.bias": np.zeros(2)}
     write_torch_file(tmp_path / "w.pth", {**tensors_of("basic"), **head})
     open_published("smp", tmp_path / "w.pth")
-    assert "left out classification_head.3.weight, classification_head.3.bias, the head that classifies" in caplog.text
+    assert "dropped classification_head.3.weight, classification_head.3.bias, the head that classifies" in caplog.text
 
 
 def test_bilinear_doubling_is_that_of_torch():

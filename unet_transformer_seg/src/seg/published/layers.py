@@ -1,7 +1,12 @@
-"""Layouts and pairs of torch's convolutions and norms, which every published network here is built of.
+"""Layouts and pairs of torch's layers, which every published network here is built of.
 
 Letters: i input channels, o output channels, h w rows and columns of a kernel.
 """
+
+import itertools
+from collections.abc import Container
+
+import numpy as np
 
 from seg.published.mapping import Layout, Pair
 
@@ -11,6 +16,21 @@ CONV1X1 = Layout(lambda w_oi11: w_oi11[:, :, 0, 0].T, lambda w_io: w_io.T[:, :, 
 """`Conv2d.weight` of a 1 × 1 kernel, which here is a linear map."""
 UP_CONV = Layout(lambda w_iohw: w_iohw.transpose(0, 2, 3, 1), lambda w_ihwo: w_ihwo.transpose(0, 3, 1, 2))
 """`ConvTranspose2d.weight` of stride 2 and a 2 × 2 kernel: both sides put the input axis first."""
+
+COUNTER = ".num_batches_tracked"
+"""Suffix of a batch norm's counter, which takes no part in predictions."""
+
+
+def sigmoid_head(layout: Layout) -> Layout:
+    """Return the layout of a head of one class there and two classes here.
+
+    There the head gives one logit z and the probability sigmoid(z); here the background is a class with the logit 0,
+    and softmax([0, z]) = [1 − sigmoid(z), sigmoid(z)]. On the way back only the difference of the two logits counts.
+    """
+    return Layout(
+        lambda theirs: layout.to_ours(np.concatenate([np.zeros_like(theirs), theirs])),
+        lambda ours: layout.to_theirs(ours[..., 1:] - ours[..., :1]),
+    )
 
 
 def affine(ours: str, theirs: str) -> list[Pair]:
@@ -30,3 +50,8 @@ def batch_norm(ours: str, theirs: str) -> list[Pair]:
 def conv_norm(our_conv: str, our_norm: str, their_conv: str, their_norm: str) -> list[Pair]:
     """Return the pairs of a convolution without bias and the batch norm behind it."""
     return [Pair(f"params/{our_conv}/kernel", f"{their_conv}.weight", CONV2D), *batch_norm(our_norm, their_norm)]
+
+
+def count(tensors: Container[str], name: str, start: int = 0) -> int:
+    """Return how many tensors are called `name`, with {} for consecutive numbers from `start`."""
+    return next(n for n in itertools.count() if name.format(start + n) not in tensors)

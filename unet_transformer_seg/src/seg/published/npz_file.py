@@ -1,8 +1,8 @@
-"""Reads the `.npz` files of numpy from strangers: no pickles, and no more memory than the file has a right to.
+"""Reads untrusted numpy `.npz` files: no pickles, and memory in proportion to the file.
 
 Such a file is a zip archive with an entry NAME.npy for each array: a header with dtype and shape, then the values.
-numpy itself reserves what a header asks for, and unpacks what an entry unpacks to; a file of a few kilobytes can ask
-for all memory. Here what an entry says of its size is compared with the header and with the file before it is read.
+numpy itself allocates whatever a header states, so a few kilobytes can claim all memory. Here the stated size of an
+entry is checked against its header and the file before it is read.
 """
 
 import lzma
@@ -19,20 +19,20 @@ from seg.errors import UserError
 from seg.files import open_file
 
 MAX_UNPACKED = 16
-"""Times the size of the file; trained weights are hardly compressible."""
+"""Largest unpacked size as a multiple of the file's; trained weights hardly compress."""
 SLACK_BYTES = 16 << 20
-"""Whatever the file's size: arrays of zeros shrink to nothing."""
+"""Unpacked bytes allowed beyond that: arrays of zeros compress to nothing."""
 
 NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError)
 NPZ_ERRORS += (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
-"""What the readers of a damaged archive or header may raise; a RuntimeError is that of encryption."""
+"""Exceptions that a damaged archive or header may cause; an encrypted one, a RuntimeError."""
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an `.npz` by name.
 
     Raises:
-        UserError: no such file, not an `.npz` of numbers, or one that unpacks to far more than it is.
+        UserError: no such file, not an `.npz` of numbers, or one that unpacks to far more than its size.
     """
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
@@ -50,11 +50,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 def _check_size(archive: zipfile.ZipFile, path: Path, size: int) -> None:
     unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > MAX_UNPACKED * size + SLACK_BYTES:
-        raise UserError(f"{path}: its arrays have {unpacked} bytes, the file {size}; weights do not shrink like that")
+        raise UserError(f"{path}: its arrays have {unpacked} bytes, the file {size}; weights do not compress that well")
 
 
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """Return one array, once its header is known to ask for just what the entry holds."""
+    """Return one array, after checking its header against the entry's size."""
     with archive.open(info) as entry:
         version = np.lib.format.read_magic(entry)
         if version not in ((1, 0), (2, 0)):
@@ -71,7 +71,7 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _read(entry: zipfile.ZipExtFile, num_bytes: int) -> bytearray:
-    """Return the rest of an entry, and have its checksum compared."""
+    """Return the rest of an entry; reading it to the end checks the checksum."""
     content = bytearray()
     while part := entry.read(1 << 20):
         content += part

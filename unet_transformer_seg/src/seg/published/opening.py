@@ -1,4 +1,4 @@
-"""Opens a file of published weights: the settings, classes and variables of a model here."""
+"""Opens a file of published weights as settings, classes and variables of a model here."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger("seg")
 
 WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
 WHOLE_UP_TO = 2_500_000
-"""Published programs give an image to the network as it is; so do we, up to this size."""
+"""Images of up to this many pixels are predicted whole, as published programs do."""
 
 SCALE_IN_NAME = re.compile(r"scale[_-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
 
@@ -39,13 +39,13 @@ TO_PLUS_MINUS_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 class Published(NamedTuple):
-    """A model that was published by others.
+    """A published model.
 
     Attributes:
-        config: settings that say what it is and how images reach it.
+        config: its settings.
         classes: names and colours.
         variables: `params` and `batch_stats`; arrays may be views of the file.
-        origin: where it comes from: kind, name of the file, and what only the way back needs.
+        origin: kind, file name, and what only the way back needs.
     """
 
     config: Config
@@ -63,7 +63,7 @@ def open_milesial(path: Path) -> Published:
     variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
     num_values = len(tensors["outc.conv.weight"])
     data = DataConfig(size=WINDOW, **PLAIN)
-    # A model of one class was trained with the values of background and foreground.
+    # A model of one class was trained with mask values for background and foreground.
     data = milesial.read_mask_values(data, extras, max(num_values, 2), path)
     origin = {COUNTERS: milesial.read_counters(tensors)}
     return Published(Config(model=model, data=data), _classes(model, data), variables, origin)
@@ -80,7 +80,7 @@ def open_transunet(path: Path, num_heads: int | None = None) -> Published:
 
 
 def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
-    """Return a TransUNet with the ResNet and transformer of a `.npz`, and a decoder that has learned nothing yet."""
+    """Return a TransUNet with the ResNet and transformer of an `.npz` and an untrained decoder."""
     arrays = r50_vit.read_vit_npz(path)
     model = _supported(r50_vit.read_vit_npz_config(arrays, path, num_classes), path)
     variables = r50_vit.vit_npz_variables(arrays, path, model, jax.random.key(0))
@@ -89,7 +89,7 @@ def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
 
 
 def open_smp(path: Path) -> Published:
-    """Return the `Unet` in a `.pth` of segmentation_models_pytorch, or in a folder that its `save_pretrained` wrote.
+    """Return the `Unet` in a `.pth` of segmentation_models_pytorch or a folder of its `save_pretrained`.
 
     Errors as in `open_published`.
     """
@@ -98,57 +98,61 @@ def open_smp(path: Path) -> Published:
         path, interpolation = smp.find_pretrained(path)
     else:
         log.warning(
-            "%s: no tensor tells decoder_interpolation: taken as nearest, the default of segmentation_models_pytorch; "
-            "if the model was made with bilinear, add model.resnet_unet.interpolation=bilinear",
+            "%s: no tensor shows decoder_interpolation; assuming nearest, the default of segmentation_models_pytorch. "
+            "If the model uses bilinear, add model.resnet_unet.interpolation=bilinear",
             path,
         )
     tensors = plain_names(read_torch_file(path).tensors, smp.ANCHOR, path)
-    smp.say_what_is_left_out(tensors, path)
+    smp.warn_of_classifier(tensors, path)
     model = _supported(smp.read_smp_config(tensors, path, interpolation), path)
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, smp.is_ignored)
-    data = DataConfig(size=WINDOW)  # the mean and deviation of ImageNet are the default
+    data = DataConfig(size=WINDOW)  # mean and standard deviation of ImageNet are the default
     return Published(Config(model=model, data=data), _classes(model, data), variables, {})
 
 
 def open_published(
     kind: str, path: Path, *, num_heads: int | None = None, num_classes: int = 2, names: Sequence[str] = ()
 ) -> Published:
-    """Return the model in a file that others have published.
+    """Return the model in a published file.
 
     Args:
         kind: "milesial", "transunet", "r50-vit" or "smp".
         path: of the file.
-        num_heads: attention heads of a transunet, which no shape tells.
-        num_classes: that an r50-vit shall learn.
-        names: of the classes; without them they are numbered.
+        num_heads: attention heads of a transunet, which no shape shows.
+        num_classes: classes that an r50-vit will learn.
+        names: of the classes; numbered by default.
 
     Raises:
-        UserError: a file that cannot be read, wants to run something, or holds another model; or a wrong number of
-            names.
+        UserError: a file that cannot be read, would run a program, or holds another model; a wrong number of names.
     """
     match kind:
         case "milesial":
-            found = open_milesial(path)
+            published = open_milesial(path)
         case "transunet":
-            found = open_transunet(path, num_heads)
+            published = open_transunet(path, num_heads)
         case "r50-vit":
-            found = open_r50_vit(path, len(names) or num_classes)
+            published = open_r50_vit(path, len(names) or num_classes)
         case "smp":
-            found = open_smp(path)
+            published = open_smp(path)
         case _:
             raise UserError(f"expected milesial, transunet, r50-vit or smp, found {kind!r}")
-    inference = dataclasses.replace(found.config.inference, whole_up_to=WHOLE_UP_TO, scale=_scale(kind, path))
-    config = dataclasses.replace(found.config, name=path.stem, inference=inference)
-    found = found._replace(config=config, origin={"kind": kind, "file": path.name, **found.origin})
-    return _named(found, names, path) if names else found
+    inference = dataclasses.replace(published.config.inference, whole_up_to=WHOLE_UP_TO, scale=_scale(kind, path))
+    config = dataclasses.replace(published.config, name=path.stem, inference=inference)
+    classes = published.classes
+    if names:
+        if len(names) != len(classes):
+            raise UserError(f"{path}: the model has {len(classes)} classes, but there are {len(names)} names")
+        classes = make_class_table(tuple(names), config.data.palette)
+    origin = {"kind": kind, "file": path.name, **published.origin}
+    return published._replace(config=config, classes=classes, origin=origin)
 
 
 def _scale(kind: str, path: Path) -> str | float:
-    """Return the `inference.scale` of a published model, as far as its program or its name tells.
+    """Return the `inference.scale` that matches a published program.
 
-    TransUNet's program resizes every image to the size that it trains with. milesial's magnifies by its option
-    --scale, which its published files have in their names (`unet_carvana_scale0.5_epoch2.pth`). smp has no program.
+    TransUNet's program resizes every image to the training size. milesial's scales by its option --scale, which is in
+    the names of its published files (`unet_carvana_scale0.5_epoch2.pth`). smp has no program.
     """
     if kind in ("transunet", "r50-vit"):
         return "trained"
@@ -164,10 +168,10 @@ def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[st
         path: of the file.
         config: of the model, `num_classes` set.
         variables: `params` and `batch_stats`.
-        origin: of a model that was opened from such a file.
+        origin: of a model opened from such a file.
 
     Raises:
-        UserError: a model that milesial's program has not.
+        UserError: a model that milesial's program does not have.
     """
     one_class = config.model.name == "unet" and milesial.answers_sigmoid(variables["params"])
     pairs = milesial.milesial_pairs(config.model, one_class)
@@ -193,7 +197,7 @@ def _variables(
 
 
 def _supported(model: ModelConfig, path: Path) -> ModelConfig:
-    """Return the model that a file's tensors describe, if a config could describe it too."""
+    """Return the model of a file's tensors, after checking it like one from a config."""
     try:
         check_ranges(model, "model.")
         check_config(Config(model=model))
@@ -205,10 +209,3 @@ def _supported(model: ModelConfig, path: Path) -> ModelConfig:
 def _classes(model: ModelConfig, data: DataConfig) -> ClassTable:
     names = ("background", *(f"class {number}" for number in range(1, model.num_classes)))
     return make_class_table(names, data.palette)
-
-
-def _named(found: Published, names: Sequence[str], path: Path) -> Published:
-    """Return the model with other names for its classes."""
-    if len(names) != len(found.classes):
-        raise UserError(f"{path}: the model has {len(found.classes)} classes, but {len(names)} names are given")
-    return found._replace(classes=make_class_table(tuple(names), found.config.data.palette))

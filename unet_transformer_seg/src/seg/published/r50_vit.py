@@ -1,4 +1,4 @@
-"""`R50+ViT-B_16.npz`: ResNet and transformer of `transunet`, trained on ImageNet-21k, and the variables made of them.
+"""`R50+ViT-B_16.npz`: ResNet and transformer of `transunet`, trained on ImageNet-21k.
 
     conv_root, gn_root                                       params/resnet/root_{conv,norm}
     block1/unit1/{conv1,gn1,…,conv_proj,gn_proj}             params/resnet/block1/unit1/{conv1,norm1,…,project_…}
@@ -7,12 +7,12 @@
     Transformer/encoderblock_{0,1,…}/…                       params/tokens/transformer/blocks/…, all layers in one array
     Transformer/encoder_norm                                 params/tokens/transformer/norm
 
-The file was written by Flax, so its layouts are the ones here. It knows neither decoder nor head: a network that
-starts from it draws those anew. What belongs to the classification of images is left out (the class token, its
-position and the head), and so is the bias of the keys, which the softmax cancels.
+The file was written by Flax, so its layouts are ours. It has neither decoder nor head: a network that starts from it
+initialises those. What classifies images is dropped (the class token, its position and the head), and so is the keys'
+bias, which the softmax cancels.
 
-The norm of a shortcut had 32 groups when these weights were trained; TransUNet, which starts from them, gives each
-channel a group of its own, and so does the model here.
+The shortcuts' norms had 32 groups when these weights were trained; TransUNet, which starts from them, gives each
+channel its own group, and so does the model here.
 """
 
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ LAYER = "Transformer/encoderblock_{}"
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 FLAX_CONV1X1 = Layout(lambda w_11io: w_11io[0, 0], lambda w_io: w_io[None, None])
-"""The kernel of a 1 × 1 convolution in Flax, which here is a linear map."""
+"""Kernel of a 1 × 1 convolution in Flax, which here is a linear map."""
 
 
 def read_vit_npz(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the file; factor and offset of a group norm as vectors, which Flax kept as [1, 1, 1, c].
+    """Return the arrays of the file; scale and bias of a group norm as vectors instead of [1, 1, 1, c].
 
     Raises:
         UserError: as `read_npz`.
@@ -50,20 +50,15 @@ def read_vit_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def is_ignored_npz(name: str) -> bool:
-    """Return whether an array has no part in the answers: it classifies images, or is the bias of keys."""
+    """Return whether an array takes no part in predictions: it classifies images, or is the keys' bias."""
     return name == "cls" or name.startswith(("head/", "pre_logits/")) or name.endswith(f"{ATTENTION}/key/bias")
 
 
 def read_vit_npz_config(arrays: Mapping[str, np.ndarray], path: Path, num_classes: int) -> ModelConfig:
-    """Return the model that the arrays are a part of: widths and depths from their shapes, the decoder as published.
-
-    Args:
-        arrays: of the file.
-        path: where they come from, for the message.
-        num_classes: of the task that the network will learn.
+    """Return the model that starts from the arrays: widths and depths from their shapes, the decoder as published.
 
     Raises:
-        UserError: not a hybrid of ResNet and ViT.
+        UserError: naming `path`: not a hybrid of ResNet and ViT.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
@@ -83,7 +78,7 @@ def read_vit_npz_config(arrays: Mapping[str, np.ndarray], path: Path, num_classe
 
 
 def vit_npz_pairs(config: ModelConfig) -> list[Pair]:
-    """Return the pairs of the model's arrays that the file has."""
+    """Return the pairs of the arrays that the file has."""
     settings = config.transunet
     pairs = [Pair("params/resnet/root_conv/kernel", "conv_root/kernel"), *_affine("params/resnet/root_norm", "gn_root")]
     for ours, block, unit in units(settings):
@@ -104,19 +99,10 @@ def vit_npz_pairs(config: ModelConfig) -> list[Pair]:
 
 
 def vit_npz_variables(arrays: Mapping[str, np.ndarray], path: Path, config: ModelConfig, key: jax.Array) -> dict:
-    """Return variables whose ResNet and transformer are those of the file; bridge, decoder and head are drawn anew.
-
-    Args:
-        arrays: of the file.
-        path: where they come from, for the message.
-        config: the model, from `read_vit_npz_config`; its decoder may be another than the published one.
-        key: of the draw.
-
-    Returns:
-        variables: `params` and `batch_stats`, float32.
+    """Return `params` and `batch_stats` with ResNet and transformer from the file, and the rest initialised by `key`.
 
     Raises:
-        UserError: listing the arrays that are missing, superfluous, or of another shape.
+        UserError: as `import_arrays`.
     """
     model = build_model(config)
 
@@ -124,11 +110,11 @@ def vit_npz_variables(arrays: Mapping[str, np.ndarray], path: Path, config: Mode
         return named_arrays(model.init(key, jnp.zeros((1, DOWNSAMPLING, DOWNSAMPLING, 3)), train=False))
 
     pairs = vit_npz_pairs(config)
-    given = {pair.ours for pair in pairs}
-    shapes = {name: leaf.shape for name, leaf in jax.eval_shape(init, key).items() if name in given}
+    from_file = {pair.ours for pair in pairs}
+    shapes = {name: leaf.shape for name, leaf in jax.eval_shape(init, key).items() if name in from_file}
     ours = import_arrays(pairs, arrays, shapes, path, is_ignored_npz)
-    # The compiler leaves out what is not asked for: the forward pass, and the draw of all that the file has.
-    fresh = jax.jit(lambda key: {name: leaf for name, leaf in init(key).items() if name not in given})(key)
+    # Under jit, XLA removes the forward pass and the initialisation of arrays that the file has.
+    fresh = jax.jit(lambda key: {name: leaf for name, leaf in init(key).items() if name not in from_file})(key)
     return flax.traverse_util.unflatten_dict(fresh | ours, sep="/")
 
 
@@ -147,7 +133,7 @@ def _layer_pairs(settings: TransUNetConfig) -> list[Pair]:
 
 
 def _affine(ours: str, theirs: str) -> list[Pair]:
-    """Return the pairs of the factor and offset of a norm."""
+    """Return the pairs of a norm's scale and bias."""
     return [Pair(f"{ours}/{kind}", f"{theirs}/{kind}") for kind in ("scale", "bias")]
 
 

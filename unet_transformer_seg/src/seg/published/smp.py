@@ -8,17 +8,15 @@
     decoder.blocks.0.conv1.{0,1}.…                   …/decoder/block0/{conv1,norm1}/…
     segmentation_head.0.{weight,bias}                params/head/{kernel,bias}
 
-Its decoder enlarges maps by repeating pixels unless `decoder_interpolation` says otherwise, which no tensor tells: a
-folder that `save_pretrained` wrote says it in `config.json`, for a state dict alone it is the setting
-`model.resnet_unet.interpolation`. The head that classifies whole images (`aux_params`) is left out.
-
-A model of one class answers with one logit z and the probability sigmoid(z). Here background is a class too: the same
-model has the logits [0, z], and softmax([0, z]) is [1 − sigmoid(z), sigmoid(z)].
+The decoder enlarges maps by repeating pixels unless `decoder_interpolation` differs. No tensor shows it: a folder of
+`save_pretrained` states it in `config.json`; for a state dict alone, set `model.resnet_unet.interpolation`. The head
+that classifies whole images (`aux_params`) is dropped. A model of one class becomes one of background and foreground
+(`sigmoid_head`).
 """
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -29,8 +27,8 @@ from seg.errors import UserError
 from seg.files import decoded, read_bounded
 from seg.models.resnet import KERNELS, plan_units
 from seg.published.file_kinds import describe_folder
-from seg.published.layers import CONV2D, conv_norm
-from seg.published.mapping import Layout, Pair
+from seg.published.layers import CONV2D, COUNTER, conv_norm, count, sigmoid_head
+from seg.published.mapping import AS_IS, Pair
 from seg.untrusted import shown
 
 log = logging.getLogger("seg")
@@ -39,37 +37,30 @@ ANCHOR = "encoder.conv1.weight"
 NUM_BLOCKS = 5
 
 SETTINGS, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
-"""Files of a folder that `save_pretrained` wrote."""
+"""Files in a folder of `save_pretrained`."""
 
 MAX_SETTINGS_BYTES = 1 << 16
 DEFAULT_INTERPOLATION = "nearest"
 
 CLASSIFIER = "classification_head."
 
-SIGMOID_KERNEL = Layout(
-    lambda w_1ihw: CONV2D.to_ours(np.concatenate([np.zeros_like(w_1ihw), w_1ihw])),
-    lambda w_hwi2: CONV2D.to_theirs(w_hwi2[..., 1:] - w_hwi2[..., :1]),
-)
-"""A head of one class: the background's logit is 0. Back, only the difference of the two logits counts."""
-SIGMOID_BIAS = Layout(lambda b_1: np.concatenate([np.zeros_like(b_1), b_1]), lambda b_2: b_2[1:] - b_2[:1])
-
 
 def is_ignored(name: str) -> bool:
-    """Return whether a tensor has no part in the masks: a counter of batches, or of a classifier of whole images."""
-    return name.endswith(".num_batches_tracked") or name.startswith(("encoder.fc.", CLASSIFIER))
+    """Return whether a tensor takes no part in predictions: a batch counter, or part of an image classifier."""
+    return name.endswith(COUNTER) or name.startswith(("encoder.fc.", CLASSIFIER))
 
 
-def say_what_is_left_out(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+def warn_of_classifier(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """Warn of a head that classifies whole images."""
-    if found := [name for name in tensors if name.startswith(CLASSIFIER)]:
-        log.warning("%s: left out %s, the head that classifies whole images (aux_params)", path, _some(found))
+    if classifier := [name for name in tensors if name.startswith(CLASSIFIER)]:
+        log.warning("%s: dropped %s, the head that classifies whole images (aux_params)", path, _some(classifier))
 
 
 def find_pretrained(folder: Path) -> tuple[Path, str]:
-    """Return (file of weights, decoder_interpolation) of a folder that `save_pretrained` wrote.
+    """Return (weights file, decoder_interpolation) of a folder of `save_pretrained`.
 
     Raises:
-        UserError: not such a folder, or a model that is not read here, naming the setting.
+        UserError: another folder, or an unsupported model, naming the setting.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -83,10 +74,14 @@ def find_pretrained(folder: Path) -> tuple[Path, str]:
     if not isinstance(settings, dict):
         raise UserError(f"{path}: expected settings as save_pretrained writes them, found {shown(settings)}")
     interpolation = settings.get("decoder_interpolation", DEFAULT_INTERPOLATION)
-    known = get_args(get_type_hints(ResNetUNetConfig)["interpolation"])
-    wanted = {"_model_class": ("Unet",), "decoder_interpolation": known, "decoder_attention_type": (None,)}
-    wanted |= {"encoder_depth": (5,), "in_channels": (3,)}
-    for key, values in wanted.items():
+    supported = {
+        "_model_class": ("Unet",),
+        "decoder_interpolation": get_args(get_type_hints(ResNetUNetConfig)["interpolation"]),
+        "decoder_attention_type": (None,),
+        "encoder_depth": (5,),
+        "in_channels": (3,),
+    }
+    for key, values in supported.items():
         if key in settings and settings[key] not in values:
             raise UserError(f"{path}: {key}: expected {' or '.join(map(str, values))}, found {shown(settings[key])}")
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
@@ -96,42 +91,37 @@ def find_pretrained(folder: Path) -> tuple[Path, str]:
 
 
 def has_one_class(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Return whether the model answers with the single logit of a foreground."""
+    """Return whether the head gives the single logit of a foreground."""
     return len(tensors["segmentation_head.0.weight"]) == 1
 
 
 def read_smp_config(
     tensors: Mapping[str, np.ndarray], path: Path, interpolation: str = DEFAULT_INTERPOLATION
 ) -> ModelConfig:
-    """Return the model that the tensors belong to: kind and number of units, widths and classes from their shapes.
-
-    Args:
-        tensors: a state dict, its names without a common prefix.
-        path: where it comes from, for the message.
-        interpolation: how its decoder enlarges maps, which no tensor tells.
+    """Return the model of a state dict: units, widths and classes from its names and shapes.
 
     Raises:
-        UserError: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
+        UserError: naming `path`: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
     """
 
     def shape(name: str) -> tuple[int, ...]:
-        found = tensors.get(f"{name}.weight", np.zeros(0)).shape
-        if len(found) != 4 or 0 in found:
-            raise _not_supported(path, f"no convolution {name}.weight among {_some(tensors)}")
-        return found
+        conv_shape = tensors.get(f"{name}.weight", np.zeros(0)).shape
+        if len(conv_shape) != 4 or 0 in conv_shape:
+            raise _unsupported(path, f"no convolution {name}.weight among {_some(tensors)}")
+        return conv_shape
 
     width, channels, *_ = shape("encoder.conv1")
     if channels != 3:
-        raise _not_supported(path, f"a model of {channels} channels (in_channels); images here have 3")
-    units = tuple(_count_units(tensors, layer) for layer in range(1, 5))
+        raise _unsupported(path, f"a model of {channels} channels (in_channels); images here have 3")
+    units = tuple(count(tensors, f"encoder.layer{layer}.{{}}.conv1.weight") for layer in range(1, 5))
     if 0 in units:
-        raise _not_supported(path, f"no unit encoder.layer{units.index(0) + 1}.0 among {_some(tensors)}")
+        raise _unsupported(path, f"no unit encoder.layer{units.index(0) + 1}.0 among {_some(tensors)}")
     block = "bottleneck" if "encoder.layer1.0.conv3.weight" in tensors else "basic"
     outputs, inputs, *_ = shape("encoder.layer1.0.conv2")
     if (outputs, inputs) != (width, width):
-        raise _not_supported(path, "units that are grouped or widened (ResNeXt, Wide ResNet)")
+        raise _unsupported(path, "units that are grouped or widened (ResNeXt, Wide ResNet)")
     if extra := sorted(name for name in tensors if ".attention" in name or name.startswith("decoder.center.")):
-        raise _not_supported(path, f"a decoder with attention or a centre block, {_some(extra)}")
+        raise _unsupported(path, f"a decoder with attention or a centre block, {_some(extra)}")
     decoder_widths = tuple(shape(f"decoder.blocks.{i}.conv1.0")[0] for i in range(NUM_BLOCKS))
     num_classes = max(shape("segmentation_head.0")[0], 2)
     sizes = ResNetUNetConfig(
@@ -141,12 +131,7 @@ def read_smp_config(
 
 
 def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
-    """Return the pairs of every array of the model.
-
-    Args:
-        config: a `resnet_unet`.
-        one_class: whether the other side has the single logit of a foreground (`has_one_class`) where ours has two.
-    """
+    """Return the pairs of every array of a `resnet_unet`; `one_class` as `has_one_class` of the other side."""
     sizes = config.resnet_unet
     pairs = conv_norm("encoder/conv1", "encoder/norm1", "encoder.conv1", "encoder.bn1")
     for plan in plan_units(sizes):
@@ -160,27 +145,20 @@ def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
         for n in (1, 2):
             ours, theirs = f"decoder/block{i}", f"decoder.blocks.{i}.conv{n}"
             pairs += conv_norm(f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}.0", f"{theirs}.1")
-    head = "segmentation_head.0"
-    pairs.append(Pair("params/head/kernel", f"{head}.weight", SIGMOID_KERNEL if one_class else CONV2D))
-    pairs.append(Pair("params/head/bias", f"{head}.bias", *([SIGMOID_BIAS] if one_class else [])))
+    kernel, bias = (sigmoid_head(CONV2D), sigmoid_head(AS_IS)) if one_class else (CONV2D, AS_IS)
+    pairs.append(Pair("params/head/kernel", "segmentation_head.0.weight", kernel))
+    pairs.append(Pair("params/head/bias", "segmentation_head.0.bias", bias))
     return pairs
 
 
-def _count_units(tensors: Mapping[str, np.ndarray], layer: int) -> int:
-    count = 0
-    while f"encoder.layer{layer}.{count}.conv1.weight" in tensors:
-        count += 1
-    return count
-
-
-def _not_supported(path: Path, found: str) -> UserError:
+def _unsupported(path: Path, contents: str) -> UserError:
     return UserError(
         f"{path}: expected the state dict of segmentation_models_pytorch's Unet with a ResNet encoder (resnet18 to "
-        f"resnet152, depth 5, 3 channels; decoder with batch norm, without attention), found {found}"
+        f"resnet152, depth 5, 3 channels; decoder with batch norm, without attention), found {contents}"
     )
 
 
-def _some(names: Mapping[str, np.ndarray] | list[str]) -> str:
+def _some(names: Iterable[str]) -> str:
     """Return the first few names."""
     names = list(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

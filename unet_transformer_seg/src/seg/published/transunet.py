@@ -1,4 +1,4 @@
-"""TransUNet as its authors' program saves it: its state dict and our `transunet`.
+"""TransUNet as its authors save it: its state dict and our `transunet`.
 
     transformer.embeddings.hybrid_model.root.{conv,gn}       params/resnet/root_{conv,norm}
     ….hybrid_model.body.block1.unit1.{conv1,gn1,…}           params/resnet/block1/unit1/{conv1,norm1,…}
@@ -11,7 +11,7 @@
     decoder.blocks.0.conv1.{0,1}                             params/decoder/block0/convs/{conv1,norm1}
     segmentation_head.0                                      params/head
 
-The bias of the keys has no counterpart: it adds the same to all scores of a query, and the softmax cancels it.
+The keys' bias has no counterpart: it shifts all scores of a query equally, and the softmax cancels it.
 
 Letters: d width of the tokens, a attention heads, i inputs, o outputs.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 from seg.config import ModelConfig, TransUNetConfig
 from seg.errors import UserError
-from seg.published.layers import CONV1X1, CONV2D, affine, conv_norm
+from seg.published.layers import CONV1X1, CONV2D, COUNTER, affine, conv_norm, count
 from seg.published.mapping import AS_IS, LINEAR, Layout, Pair
 
 HEAD_WIDTH = 64
@@ -37,17 +37,17 @@ BLOCKS = "params/tokens/transformer/blocks"
 
 
 def is_ignored(name: str) -> bool:
-    """Return whether a tensor has no part in the answers: a counter of batches, or the bias of keys."""
-    return name.endswith((".num_batches_tracked", ".attn.key.bias"))
+    """Return whether a tensor takes no part in predictions: a batch counter, or the keys' bias."""
+    return name.endswith((COUNTER, ".attn.key.bias"))
 
 
 def read_transunet_config(tensors: Mapping[str, np.ndarray], path: Path, num_heads: int | None = None) -> ModelConfig:
-    """Return the model that the tensors belong to: widths, depths and classes from their shapes.
+    """Return the model of a state dict: widths, depths and classes from its shapes.
 
     Args:
-        tensors: a state dict, its names without a common prefix.
-        path: where it comes from, for the message.
-        num_heads: attention heads, which no shape tells; None takes heads of width 64, as in every published ViT.
+        tensors: by plain names.
+        path: of the file, for messages.
+        num_heads: attention heads, which no shape shows; None takes heads of width 64, as in every published ViT.
 
     Raises:
         UserError: not a TransUNet with a ResNet and a decoder of four blocks, or no way to know the heads.
@@ -134,7 +134,7 @@ def _decoder_pairs() -> list[Pair]:
 
 
 def units(settings: TransUNetConfig) -> Iterator[tuple[str, int, int]]:
-    """Yield, for each unit of the ResNet, its path here and the numbers of its block and itself, both from 1."""
+    """Yield (path here, number of its block, its own number) for each unit of the ResNet; numbers start at 1."""
     for block, num_units in enumerate(settings.resnet_units, start=1):
         for unit in range(1, num_units + 1):
             yield f"resnet/block{block}/unit{unit}", block, unit
@@ -143,7 +143,7 @@ def units(settings: TransUNetConfig) -> Iterator[tuple[str, int, int]]:
 def positions(settings: TransUNetConfig, num_extra: int) -> Layout:
     """Return the layout of the positions: [1, num_extra + h·w, d] there, a table [h, w, d] here.
 
-    The `num_extra` first ones, of a class token, are dropped; on the way back they are zeros.
+    The first `num_extra`, of a class token, are dropped; on the way back they are zeros.
     """
     (h, w), d = settings.position_grid, settings.hidden_width
 
@@ -155,57 +155,40 @@ def positions(settings: TransUNetConfig, num_extra: int) -> Layout:
 
 
 def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, path: Path, expected: str) -> tuple[int, ...]:
-    """Return the shape of a tensor, or refuse the file.
+    """Return the shape of a tensor.
 
     Raises:
-        UserError: no such tensor, one of another rank, or an empty one.
+        UserError: naming `path` and what was `expected` there: no such tensor, another rank, or an empty one.
     """
     if name not in tensors:
         some = ", ".join(list(tensors)[:3])
         raise UserError(f"{path}: expected {expected}, found no {name} among its {len(tensors)} tensors ({some} …)")
-    found = tensors[name].shape
-    if len(found) != rank or 0 in found:
-        raise UserError(f"{path}: expected {expected}, but its {name} has the shape {list(found)}, not {rank} axes")
-    return found
+    shape = tensors[name].shape
+    if len(shape) != rank or 0 in shape:
+        raise UserError(f"{path}: expected {expected}, but its {name} has the shape {list(shape)}, not {rank} axes")
+    return shape
 
 
 def count_layers(tensors: Mapping[str, np.ndarray], path: Path, name: str) -> int:
-    """Return how many layers there are, `name` being that of a tensor with {} for the layer's number.
-
-    Raises:
-        UserError: none.
-    """
-    count = 0
-    while name.format(count) in tensors:
-        count += 1
-    if not count:
+    """Return the number of transformer layers, at least 1; `name` is a tensor's, with {} for the layer."""
+    num_layers = count(tensors, name)
+    if not num_layers:
         raise UserError(f"{path}: expected the layers of a transformer, found no {name.format(0)}")
-    return count
+    return num_layers
 
 
 def count_units(tensors: Mapping[str, np.ndarray], path: Path, name: str) -> tuple[int, int, int]:
-    """Return how many units each block of the ResNet has, `name` being that of a tensor with {} for block and unit.
-
-    Raises:
-        UserError: a block without units, or a fourth block.
-    """
-    counts = [0, 0, 0]
-    for i in range(3):
-        while name.format(i + 1, counts[i] + 1) in tensors:
-            counts[i] += 1
-    if 0 in counts or name.format(4, 1) in tensors:
-        wrong = counts.index(0) + 1 if 0 in counts else 4
-        found = "no" if 0 in counts else "a fourth block,"
-        raise UserError(f"{path}: expected a ResNet of 3 blocks, found {found} {name.format(wrong, 1)}")
+    """Return the units in each of the ResNet's 3 blocks; `name` is a tensor's, with {} for block and unit."""
+    counts = [count(tensors, name.format(block, "{}"), start=1) for block in (1, 2, 3)]
+    if 0 in counts:
+        raise UserError(f"{path}: expected a ResNet of 3 blocks, found no {name.format(counts.index(0) + 1, 1)}")
+    if name.format(4, 1) in tensors:
+        raise UserError(f"{path}: expected a ResNet of 3 blocks, found a fourth block, {name.format(4, 1)}")
     return tuple(counts)
 
 
 def square_grid(num_positions: int, path: Path) -> tuple[int, int]:
-    """Return rows and columns of the positions, which are those of a square image.
-
-    Raises:
-        UserError: not a square number.
-    """
+    """Return rows and columns of the positions of a square image."""
     side = math.isqrt(max(num_positions, 0))
     if not side or side**2 != num_positions:
         raise UserError(f"{path}: expected positions of a square image, found {num_positions}, not a square number")
@@ -213,11 +196,11 @@ def square_grid(num_positions: int, path: Path) -> tuple[int, int]:
 
 
 def _heads(hidden_width: int, num_heads: int | None, path: Path) -> int:
-    """Return the number of heads that was given, or as many as heads of width 64 make."""
+    """Return `num_heads`, or as many heads of width 64 as fit."""
     if num_heads is None and hidden_width % HEAD_WIDTH:
         raise UserError(
-            f"{path}: the number of attention heads cannot be read from the tensors, and the width {hidden_width} is "
-            f"no multiple of {HEAD_WIDTH}, the width of a published head; give it, for example --num-heads 4"
+            f"{path}: no tensor shows the number of attention heads, and the width {hidden_width} is no multiple of "
+            f"{HEAD_WIDTH}, the width of published heads; set it, for example --num-heads 4"
         )
     heads = hidden_width // HEAD_WIDTH if num_heads is None else num_heads
     if heads < 1 or hidden_width % heads:
