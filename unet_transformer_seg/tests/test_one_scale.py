@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seg.compiler import CompiledStep
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
 from seg.config.reader import load_config, save_config
 from seg.data.fit import fit_sample, fitted_shape, labels_at, most_probable, predicted_shape, resize_bands
 from seg.inference.predictor import Predictor, explain_old_scale
 from seg.inference.scoring import score_samples
-from seg.training.compiled import CompiledStep
 from seg.training.evaluate import evaluate
 from seg.training.setup import build_setup
 from seg.watch.interruption import Interruption
@@ -75,7 +75,7 @@ def validate(config):
     state = state.replace(params=drawn(state.params), batch_stats=drawn(state.batch_stats))
     with Interruption() as interruption:
         supervisor = Supervisor(interruption)
-        found = evaluate(setup, state, supervisor, CompiledStep(setup.eval_step, supervisor), Predictor)
+        found = evaluate(setup, state, supervisor, CompiledStep(setup.eval_step), Predictor)
     return found, state.variables, setup
 
 

@@ -13,8 +13,7 @@ from seg.checkpoints.arrays import named_arrays
 from seg.config import ModelConfig, OptimizerConfig, TransformerConfig
 from seg.errors import UserError
 from seg.models import build_model
-from seg.training.frozen import FrozenParts
-from seg.training.parameter_groups import check_groups, describe_groups, frozen_mask, matches, rate_factors
+from seg.training.parameter_groups import FrozenParts, check_groups, describe_groups, frozen_mask, matches, rate_factors
 
 PARTS = st.lists(st.text("ab1_", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
 IMAGE = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)

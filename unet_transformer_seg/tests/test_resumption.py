@@ -13,9 +13,9 @@ from seg.config.reader import load_config
 from seg.data.fingerprint import describe_differences, print_of, take_fingerprint
 from seg.data.image_folder import ImageFolder
 from seg.errors import UserError
+from seg.record import resumption as resumption_module
 from seg.record.record_file import load_own_config, read_record_file
 from seg.record.run_dir import RunDir
-from seg.training import resumption as resumption_module
 
 CONFIG = """
 name: small
@@ -222,7 +222,7 @@ def untrained(monkeypatch):
     """Resuming ends before the first step, after everything was compared and written down."""
     from seg.training.loop import Training
 
-    monkeypatch.setattr(Training, "_run_steps", lambda self, state, step, line: step)
+    monkeypatch.setattr(Training, "train", lambda self, state: int(state.step))
 
 
 def test_a_setting_given_to_a_resume_stays_with_the_step_from_which_it_holds(root, run, untrained, capsys):

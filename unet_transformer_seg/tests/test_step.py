@@ -55,7 +55,7 @@ def test_one_batch_can_be_learned_by_heart(key, batch):
     step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
     losses = []
     for _ in range(60):
-        state, metrics = step(state, batch)
+        state, metrics, _ = step(state, batch)
         losses.append(float(metrics["loss"]))
     assert losses[0] > 0.8 and losses[-1] < 0.1
     assert int(state.step) == 60
@@ -84,7 +84,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch):
     model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
     whole = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
     parts = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, accumulate=2))
-    (state_whole, metrics_whole), (state_parts, metrics_parts) = whole(state, batch), parts(state, batch)
+    (state_whole, metrics_whole, _), (state_parts, metrics_parts, _) = whole(state, batch), parts(state, batch)
     assert float(metrics_whole["loss"]) == pytest.approx(float(metrics_parts["loss"]), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state_whole.params, state_parts.params)
 
@@ -92,7 +92,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch):
 def test_the_average_of_the_weights_lags_behind_them(key, batch):
     model, optimizer, state = start(key, ema=True)
     step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, ema_decay=0.9))
-    new, _ = step(state, batch)
+    new, _, _ = step(state, batch)
     # At step 0 the decay is 1/10.
     expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema_params, expected)
@@ -110,7 +110,7 @@ def test_the_average_of_a_constant_is_the_constant_and_late_steps_use_the_full_d
 def test_deep_supervision_reaches_every_head(key, batch):
     model = build_model(dataclasses.replace(MODEL, depth=2, deep_supervision=True))
     model, optimizer, state = start(key, model, optimizer=optax.sgd(1.0))
-    new, _ = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))(state, batch)
+    new, _, _ = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))(state, batch)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, new.params)
     assert all(jax.tree.leaves(moved["heads"])) and len(moved["heads"]) == 2
 

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import flax.linen as nn
     import jax
 
+    from seg.custom import Metric
     from seg.data import SegmentationDataset
     from seg.inference.predictor import Predictor
     from seg.losses import Loss
     from seg.models import CustomModel
-    from seg.training.custom import Metric
     from seg.training.run import Run
     from seg.training.warm_start import InitialModel
+    from seg.watch.hook import Hook
 
 # The functions import what needs jax themselves: a mistake in a config is answered before it is loaded.
 
@@ -97,11 +98,13 @@ def train(
     allow_changed: Collection[str] = (),
     max_minutes: float | None = None,
     profile_steps: int = 0,
+    hooks: "Sequence[Hook]" = (),
     **process: Any,
 ) -> "Run":
-    """Train a model and leave a full record in a run directory; call it in the main thread.
+    """Train a model and leave a full record in a run directory.
 
-    Ctrl-C and SIGTERM save first: then the run that is returned is not `finished`, and `resume` continues it.
+    In the main thread Ctrl-C and SIGTERM save first: then the run that is returned is not `finished`, and `resume`
+    continues it.
 
     Args:
         config: the settings, a YAML file, or the name of a packaged config; with `resume`, by default the run's own.
@@ -116,16 +119,20 @@ def train(
         allow_changed: what may differ from what the run was made of: data, classes, config.
         max_minutes: save and stop after this time.
         profile_steps: number of steps to trace for Perfetto.
-        process: for the command line: `tell_run_path`.
+        hooks: what listens to the run, see `seg.watch.hook.Hook`.
+        process: for the command line: `owns_process` and `report_resume_command`.
 
     Raises:
         UserError: a config, data or run directory that cannot be used.
         NonFiniteError: a loss or gradient is NaN or infinite.
     """
+    from seg.custom import CustomParts
     from seg.inference.predictor import Predictor
-    from seg.training.custom import CustomParts
+    from seg.profiling.memory import MemoryAdvisor
+    from seg.profiling.trace import StepTrace
     from seg.training.run import train
 
+    trace = [StepTrace(profile_steps)] if profile_steps else []
     return train(
         read_config(config, resume, overrides),
         build_predictor=Predictor,
@@ -134,7 +141,7 @@ def train(
         allow_changed=allow_changed,
         load_initial=load_initial,
         max_minutes=max_minutes,
-        profile_steps=profile_steps,
+        hooks=[MemoryAdvisor(), *trace, *hooks],
         **process,
     )
 

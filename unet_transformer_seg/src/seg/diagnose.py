@@ -28,7 +28,7 @@ def main() -> int:
     config = load_config(arguments.folder.parent / "config.yaml", arguments.overrides)
 
     from seg.training.diagnosis import diagnose  # imports jax: after the config was found good
-    from seg.training.reproducer import load_reproducer
+    from seg.training.non_finite import load_reproducer
     from seg.training.setup import build_setup
 
     setup = build_setup(config)

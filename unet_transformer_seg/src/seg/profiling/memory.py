@@ -8,9 +8,12 @@ import jax
 
 from seg.compiler import compile_program, plan_memory
 from seg.config import Config
+from seg.custom import CustomParts
+from seg.errors import UserError
 from seg.profiling.flops import count_flops
-from seg.training.custom import CustomParts
+from seg.training.loop import Training
 from seg.training.setup import Setup, build_setup
+from seg.watch.hook import Hook
 
 
 def compile_train_step(setup: Setup) -> Any:
@@ -64,6 +67,20 @@ def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> l
 def compile_for(config: Config, custom: CustomParts) -> Any:
     """Return the compiled train step of another config, with the same parts from outside the package."""
     return compile_train_step(build_setup(config, custom=custom))
+
+
+class MemoryAdvisor(Hook):
+    """Explains what a run that ran out of memory needs, and what would need less."""
+
+    def on_start(self, training: Training, step: int) -> None:
+        """Remember what runs."""
+        self._training = training
+
+    def explain(self, error: Exception) -> Exception | None:
+        """Return the explanation, if memory was refused."""
+        if not is_out_of_memory(error):
+            return None
+        return UserError(explain_out_of_memory(self._training.setup, self._training.train_step.last))
 
 
 def is_out_of_memory(error: Exception) -> bool:

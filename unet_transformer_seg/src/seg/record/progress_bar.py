@@ -11,7 +11,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class ProgressLine:
-    """Shows step, loss, images per second and the time left; a context around the loop.
+    """Shows step, loss, images per second and the time left.
 
     Attributes:
         images_per_s: training speed since the start or the last resume, pauses and the first step (compilation)
@@ -20,9 +20,9 @@ class ProgressLine:
     The time left is that of the training steps; evaluations come on top of it.
     """
 
-    def __init__(self, total_steps: int, start_step: int, images_per_step: int, shown: bool = True):
-        self.total_steps, self.images_per_step, self._shown = total_steps, images_per_step, shown
-        self._live = shown and sys.stderr.isatty()
+    def __init__(self, total_steps: int, start_step: int, images_per_step: int):
+        self.total_steps, self.images_per_step = total_steps, images_per_step
+        self._live = sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -33,10 +33,8 @@ class ProgressLine:
         )
         self._steps, self._busy_s, self._mark, self._last_plain = 0, 0.0, None, time.monotonic()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self) -> None:
+        """Remove the line."""
         self._bar.close()
 
     @property
@@ -54,7 +52,7 @@ class ProgressLine:
         if self._live:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {self.images_per_s:.1f} images/s", refresh=False)
             self._bar.update(step - self._bar.n)
-        elif self._shown and self._steps and now - self._last_plain >= PLAIN_INTERVAL_S:
+        elif self._steps and now - self._last_plain >= PLAIN_INTERVAL_S:
             self._last_plain = now
             write_above_line(self._plain(step, loss))
 

@@ -1,4 +1,4 @@
-"""Finds where a step stopped being finite: the first module of the forward pass, or the gradients."""
+"""Finds where a step stops being finite: the first module of the forward pass, the loss, or the gradients."""
 
 import collections
 import dataclasses
@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from seg.checkpoints.arrays import named_arrays
 from seg.data import make_augment
 from seg.models import build_model
-from seg.training.frozen import FrozenParts
-from seg.training.setup import Setup, choose_loss
+from seg.training.parameter_groups import FrozenParts
+from seg.training.setup import Setup
 from seg.training.state import TrainState
 from seg.training.step import make_objective, prepare, split_into_parts
 
@@ -21,9 +22,9 @@ MAX_SHOWN = 5
 
 
 def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> list[str]:
-    """Return, in words, what is not finite when the step after `state` is made with `batch`.
+    """Return lines that describe what is not finite in the step that `batch` makes of `state`.
 
-    The step is made once more, with the same randomness, operation by operation: slow, and in the open.
+    The step is repeated with the same randomness, operation by operation: slow, but every value can be inspected.
 
     Args:
         setup: of the run.
@@ -38,56 +39,55 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     inputs = prepare(make_augment(config.data), config.seed, state.step, arrays)
     if not np.isfinite(inputs[0]).all():
         return [*lines, "the images themselves are not finite after augmentation"]
-    # Without recomputation and loops: every module has a value that can be looked at.
+    # Without recomputation and loops: every module has a value that can be inspected.
     model = build_model(dataclasses.replace(config.model, remat=False), setup.custom.model)
     model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
-    objective = make_objective(model, choose_loss(config, setup.custom, setup.train_set))
+    objective = make_objective(model, setup.loss)
     for number, part in enumerate(zip(*split_into_parts(config.training.accumulate, *inputs), strict=True)):
         items = batch["index"].reshape(-1, config.training.accumulate)[:, number]
         names = [setup.train_set.name(i) for i in items]
-        if found := _look_at_part(objective, state, part, names):
-            return lines + found
-    return [*lines, "made once more on its own, the step is finite: the fault lies in its execution, or in the update"]
+        if cause := _look_at_part(objective, state, part, names):
+            return [*lines, cause]
+    return [*lines, "repeated on its own, the step is finite: the fault is in its compiled execution, or in the update"]
 
 
-def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[str]) -> list[str]:
-    """Return what is not finite in the forward and backward pass of a part of the batch; nothing if all is well."""
-    finds: list[Find] = []
-    with jax.disable_jit(), nn.intercept_methods(make_observer(finds)):
+def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[str]) -> str:
+    """Return what is not finite in the forward and backward pass of a part of the batch; an empty text if all is."""
+    faults: list[Fault] = []
+    with jax.disable_jit(), nn.intercept_methods(make_observer(faults)):
         value, batch_stats = objective(state.params, state.batch_stats, *part)
-    if finds:
-        first = finds[0]
+    if faults:
+        first = faults[0]
         rows = [names[row] for row in first.rows if row < len(names)]
-        of = f", for {', '.join(rows)}" if 0 < len(rows) < len(names) else ""
-        return [f"the first module whose output is not finite: {first.module}{of}"]
+        samples = f", for {', '.join(rows)}" if 0 < len(rows) < len(names) else ""
+        return f"the first module whose output is not finite: {first.module}{samples}"
     if not np.isfinite(value):
-        return [f"all modules are finite, the loss is not: {float(value)}"]
+        return f"all modules are finite, the loss is not: {float(value)}"
     if bad := find_bad_arrays(batch_stats):
-        return [f"all outputs are finite, running statistics are not: {_first(bad)}"]
+        return f"all outputs are finite, running statistics are not: {_first(bad)}"
     grads, _ = jax.jit(jax.grad(objective, has_aux=True))(state.params, state.batch_stats, *part)
     if bad := find_bad_arrays(grads):
-        return [f"the forward pass is finite, the gradient is not: of {_first(bad)}"]
-    norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads))))
-    return [] if np.isfinite(norm) else ["every gradient is finite, but their norm is too large for float32"]
+        return f"the forward pass is finite, the gradient is not: of {_first(bad)}"
+    return "" if np.isfinite(optax.tree.norm(grads)) else "every gradient is finite, but their norm overflows float32"
 
 
 @dataclasses.dataclass(frozen=True)
-class Find:
+class Fault:
     """A module whose output is not finite.
 
     Attributes:
         module: its path and class, and which call of it, where there are several.
-        rows: the rows of the batch in question; empty where the output has no batch axis.
+        rows: those of the batch that are not finite; empty where the output has no batch axis.
     """
 
     module: str
     rows: list[int]
 
 
-def make_observer(finds: list[Find]) -> Any:
-    """Return an interceptor for `nn.intercept_methods` that adds each call with a non-finite output to `finds`.
+def make_observer(faults: list[Fault]) -> Any:
+    """Return an interceptor for `nn.intercept_methods` that adds each call with a non-finite output to `faults`.
 
-    In the order in which the calls end: what is inside of a module comes before the module.
+    In the order in which the calls end: the inner modules before the outer ones.
     """
     calls: collections.Counter = collections.Counter()
 
@@ -95,7 +95,7 @@ def make_observer(finds: list[Find]) -> Any:
         output = call(*args, **kwargs)
         leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            return output  # a loop looks at the shapes of its body before it runs
+            return output  # a loop traces the shapes of its body before it runs
         path = "/".join(context.module.path) or "the model"
         calls[path] += 1
         for leaf in leaves:
@@ -103,7 +103,7 @@ def make_observer(finds: list[Find]) -> Any:
             if not finite.all():
                 rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if finite.ndim > 1 else []
                 number = f", call {calls[path]}" if calls[path] > 1 else ""
-                finds.append(Find(f"{path} ({type(context.module).__name__}{number})", rows))
+                faults.append(Fault(f"{path} ({type(context.module).__name__}{number})", rows))
                 break
         return output
 

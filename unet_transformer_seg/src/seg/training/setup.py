@@ -11,6 +11,7 @@ import optax
 
 from seg.classes import ClassTable
 from seg.config import Config
+from seg.custom import NO_CUSTOM_PARTS, CustomParts
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.fit import is_fitted
 from seg.data.loader import Share, TrainLoader
@@ -18,11 +19,8 @@ from seg.data.range_estimate import settle_value_range
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
 from seg.models import abstract_variables, build_model, smallest_image
-from seg.training.custom import NO_CUSTOM_PARTS, CustomParts
-from seg.training.frozen import FrozenParts
-from seg.training.guard import make_guarded_step, make_stoppable_eval
 from seg.training.optimizer import build_optimizer, build_schedule
-from seg.training.parameter_groups import check_groups, has_groups
+from seg.training.parameter_groups import FrozenParts, check_groups, has_groups
 from seg.training.sharding import GatheredParameters, Placement, build_placement
 from seg.training.state import TrainState, init_state
 from seg.training.step import Loss, make_eval_step, make_train_step
@@ -34,7 +32,7 @@ ON_DEVICE = ("image", "label")
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What the loop drives.
+    """The pieces of a run.
 
     Attributes:
         config: the resolved config, `model.num_classes` filled in.
@@ -44,15 +42,15 @@ class Setup:
         val_set: the validation split.
         model: the network, without parameters.
         init: `() → TrainState`, fresh weights before the first step, placed on the devices.
-        warm_start: what is then taken over from another model, or None.
-        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`, see `seg.training.guard`; takes the
-            state's memory over.
+        warm_start: the arrays that are then copied from another model, or None.
+        loss: `(logits_bhwk, labels_bhw) → float32[]`.
+        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`; donates the state's memory.
         eval_step: `(variables, batch, stop_d) → results`.
         schedule: learning rate by step.
         placement: of state and batches on the devices.
         abstract_state: the state's shapes, each with its placement.
-        flags: by whether this process wants to stop, the `stop_d` of the steps.
-        custom: the parts that came from outside the package.
+        flags: the `stop_d` of the steps, by whether this process wants to stop.
+        custom: the parts from outside the package.
     """
 
     config: Config
@@ -63,8 +61,9 @@ class Setup:
     model: nn.Module
     init: Callable[[], TrainState]
     warm_start: WarmStart | None
-    train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
-    eval_step: Callable[[Any, dict], dict]
+    loss: Loss
+    train_step: Callable[..., tuple[TrainState, dict, jax.Array]]
+    eval_step: Callable[..., dict]
     schedule: optax.Schedule
     placement: Placement
     abstract_state: TrainState
@@ -77,8 +76,16 @@ class Setup:
         return self.steps_in(self.config.training.num_epochs)
 
     def steps_in(self, num_epochs: int) -> int:
-        """Return the updates in so many passes over the training data."""
+        """Return the updates in a number of passes over the training data."""
         return num_epochs * self.loader.steps_per_epoch
+
+    def epochs_after(self, step: int) -> float:
+        """Return the passes over the training data in a number of updates."""
+        return step / self.loader.steps_per_epoch
+
+    def evaluates_after(self, step: int) -> bool:
+        """Return whether the state is evaluated after a number of updates."""
+        return step % self.steps_in(self.config.training.eval_every_epochs) == 0 or step == self.num_steps
 
     @property
     def share(self) -> Share:
@@ -104,8 +111,8 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
         custom: parts from outside the package, in place of those that the config names.
 
     Raises:
-        UserError: data that cannot be found, classes that do not match, a batch that cannot be spread, parameters that
-            are not there, an initial model of another architecture.
+        UserError: missing data, classes that do not match, a batch that cannot be sharded, a name of no parameter, an
+            initial model of another architecture.
     """
     config = dataclasses.replace(config, data=settle_value_range(config.data))
     train_set, val_set = custom.train_set, custom.val_set
@@ -134,6 +141,7 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
         train_set=train_set,
         val_set=val_set,
         model=model,
+        loss=loss,
         warm_start=plan_warm_start(initial, shapes, train_set.classes) if initial else None,
         schedule=build_schedule(config.optimizer, num_steps),
         placement=placement,
@@ -177,6 +185,7 @@ def jit_steps(
         seed=config.seed,
         accumulate=training.accumulate,
         ema_decay=training.ema_decay,
+        on_non_finite=training.on_non_finite,
     )
     eval_step = make_eval_step(
         applied, loss, make_preprocess(config.data), config.model.num_classes, mirror=config.inference.mirror
@@ -191,13 +200,13 @@ def jit_steps(
     return {
         "init": jax.jit(init, out_shardings=of_state),
         "train_step": jax.jit(
-            make_guarded_step(train_step, training.on_non_finite),
+            train_step,
             donate_argnums=0,
             in_shardings=(of_state, batch, everywhere, batch),
             out_shardings=(of_state, everywhere, everywhere),
         ),
         "eval_step": jax.jit(
-            make_stoppable_eval(eval_step),
+            eval_step,
             in_shardings=(of_state.variables, batch, batch),
             out_shardings={name: everywhere for name in ("loss", "confusion_kk", "busy", "stop")}
             | {name: batch for name in ("predicted_bhw", "probabilities_bhwk")},
@@ -228,9 +237,9 @@ def check_batch_size(batch_size: int, accumulate: int, num_devices: int) -> None
 
 
 def check_windows(config: Config) -> None:
-    """Refuse images that are computed whole, each with a program of its own, where several processes validate."""
+    """Refuse images that are predicted whole, one program per size, where several processes validate."""
     if jax.process_count() > 1 and config.inference.whole_up_to and not is_fitted(config):
         raise UserError(
-            "inference.whole_up_to cannot be used while several processes train, as they validate with one program; "
-            "set inference.whole_up_to=0 here, and what you like in seg.eval and seg.infer"
+            "inference.whole_up_to cannot be used in a run of several processes, as they validate with one program; "
+            "set inference.whole_up_to=0 for the run; seg.eval and seg.infer may use another value"
         )

@@ -1,7 +1,7 @@
 """The train step and the evaluation step."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -14,10 +14,11 @@ from seg.metrics import confusion_matrix
 from seg.training.state import TrainState
 
 Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 FILLER, PREDICTED, COUNTED = 0, 1, 2
-"""Roles of a sample in an evaluation: fills the batch up; is predicted; is also compared with its labels, as it is."""
+"""Roles of a sample in an evaluation: padding of the batch; predicted; predicted and compared with its labels."""
 
 
 def make_train_step(
@@ -29,10 +30,16 @@ def make_train_step(
     seed: int,
     accumulate: int = 1,
     ema_decay: float = 0.0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Return `train_step(state, batch) → (state, metrics)`, pure: the same arguments give the same result.
+    on_non_finite: Literal["stop", "skip"] = "stop",
+) -> Callable[..., tuple[TrainState, Metrics, jax.Array]]:
+    """Return `train_step(state, batch, healthy, stop_d) → (state, metrics, healthy)`, pure.
 
-    Its randomness is a function of (seed, state.step), so a run that resumes needs nothing but the state.
+    The same arguments give the same result: all randomness is a function of (seed, state.step), so a run that resumes
+    needs nothing but the state.
+
+    The metrics are loss and grad_norm, float32[]; finite, bool[]; and stop, int32[], the number of devices whose
+    process wants to stop. `stop_d`, int32[devices], has a 1 on each of them: the step itself carries the request to all
+    processes, so that all of them stop after the same step. For `healthy`, see `keep_if_finite`.
 
     Args:
         model: a Flax module, `apply(variables, image_bhwc, train) → logits_bhwk`.
@@ -42,17 +49,18 @@ def make_train_step(
         seed: of augmentation, dropout and stochastic depth.
         accumulate: number of parts that a batch is computed in; their gradients are averaged.
         ema_decay: decay of the averaged weights; 0 keeps none.
+        on_non_finite: what happens to a step that is not finite.
     """
     objective = make_objective(model, loss)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        image_bhwc, labels_bhw, model_key = prepare(augment, seed, state.step, batch)
-        value, batch_stats, grads = mean_gradient(
-            objective, accumulate, state.params, state.batch_stats, image_bhwc, labels_bhw, model_key
+    def train_step(state: TrainState, batch: Batch, healthy: jax.Array | bool = True, stop_d: jax.Array | int = 0):
+        image_bhwc, labels_bhw, key = prepare(augment, seed, state.step, batch)
+        mean_loss, batch_stats, grads = mean_gradient(
+            objective, accumulate, state.params, state.batch_stats, image_bhwc, labels_bhw, key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new_state = state.replace(
+        new_state = TrainState(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
@@ -60,9 +68,32 @@ def make_train_step(
             ema_params=moving_average(state.ema_params, params, ema_decay, state.step),
             ema_batch_stats=moving_average(state.ema_batch_stats, batch_stats, ema_decay, state.step),
         )
-        return new_state, {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": mean_loss, "grad_norm": optax.tree.norm(grads), "stop": jnp.sum(stop_d)}
+        return keep_if_finite(state, new_state, metrics, healthy, on_non_finite)
 
     return train_step
+
+
+def keep_if_finite(
+    old: TrainState,
+    new: TrainState,
+    metrics: Metrics,
+    healthy: jax.Array | bool,
+    on_non_finite: Literal["stop", "skip"],
+) -> tuple[TrainState, Metrics, jax.Array]:
+    """Return (state, metrics with "finite", healthy): the new state if loss, gradient norm and statistics are finite.
+
+    The host reads the numbers of a step when the next one is under way already. So the device decides, and the old
+    state is still there when the host learns of a fault. With "skip" a step that is not finite counts all the same, and
+    the next one has the next batch. With "stop" it does not, and no later step changes the state either: `healthy` is
+    False from then on.
+    """
+    numbers = metrics["loss"], metrics["grad_norm"], new.batch_stats
+    finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(numbers)]))
+    kept = old.replace(step=old.step + 1) if on_non_finite == "skip" else old
+    # A select, not a product: 0 · NaN is NaN.
+    state = jax.tree.map(lambda n, o: jnp.where(finite & healthy, n, o), new, kept)
+    return state, metrics | {"finite": finite}, healthy & finite if on_non_finite == "stop" else healthy
 
 
 def make_objective(model: nn.Module, loss: Loss) -> Callable:
@@ -77,34 +108,28 @@ def make_objective(model: nn.Module, loss: Loss) -> Callable:
             mutable=["batch_stats", "auxiliary"],
         )
         auxiliary = updated.get("auxiliary", {}).get("logits", ())
-        value = deep_supervision_loss(loss, logits_bhwk, auxiliary, labels_bhw)
-        return value, updated.get("batch_stats", {})
+        return deep_supervision_loss(loss, logits_bhwk, auxiliary, labels_bhw), updated.get("batch_stats", {})
 
     return objective
 
 
 def prepare(augment: Callable, seed: int, step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return (image_bhwc, labels_bhw) as the model is given them at a step, and the key of its dropout."""
+    """Return (image_bhwc, labels_bhw), augmented as at a step of the run, and the key of the model's dropout."""
+    # The step's own key: nothing is carried from step to step, so a resumed run draws what it would have drawn.
     key = jax.random.fold_in(jax.random.key(seed), step)
     augment_key, model_key = jax.random.split(key)
     return *augment(augment_key, batch["image"], batch["label"]), model_key
 
 
 def split_into_parts(parts: int, image_bhwc, labels_bhw, key) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return images, labels and keys with a leading axis of equal parts.
-
-    Every parts-th sample goes to the same part: a batch that is spread over devices stays spread. One part has the
-    key itself.
-    """
+    """Return images, labels and keys with a leading axis of equal parts. A single part has the key itself."""
+    # Every parts-th sample goes to the same part: a batch that is sharded over devices stays sharded.
     images, labels = (jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1) for x in (image_bhwc, labels_bhw))
     return images, labels, key[None] if parts == 1 else jax.random.split(key, parts)
 
 
 def mean_gradient(objective, parts: int, params, batch_stats, image_bhwc, labels_bhw, key):
-    """Return (loss, batch_stats, gradient), each averaged over `parts` equal parts of the batch.
-
-    The parts run one after the other under `lax.scan`, so the activations of one part at a time are alive.
-    """
+    """Return (loss, batch_stats, gradient), each averaged over `parts` equal parts of the batch."""
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
     if parts == 1:
         (value, batch_stats), grads = value_and_grad(params, batch_stats, image_bhwc, labels_bhw, key)
@@ -115,38 +140,38 @@ def mean_gradient(objective, parts: int, params, batch_stats, image_bhwc, labels
         (value, batch_stats), grads = value_and_grad(params, batch_stats, *inputs)
         return (total + value, batch_stats, jax.tree.map(jnp.add, total_grads, grads)), None
 
+    # One part after the other: the activations of a single part are alive at a time.
     start = (jnp.zeros(()), batch_stats, jax.tree.map(jnp.zeros_like, params))
     (total, batch_stats, grads), _ = jax.lax.scan(part, start, split_into_parts(parts, image_bhwc, labels_bhw, key))
     return total / parts, batch_stats, jax.tree.map(lambda g: g / parts, grads)
 
 
 def moving_average(average: Any, value: Any, decay: float, step: jax.Array) -> Any:
-    """Return a + (1 − d)(value − a) with d = min(decay, (1 + step) / (10 + step)); None stays None.
-
-    The smaller decay at the start keeps the random initial weights out of the average.
-    """
+    """Return a + (1 − d)(value − a) with d = min(decay, (1 + step) / (10 + step)); None stays None."""
     if average is None:
         return None
+    # The smaller decay at the start keeps the random initial weights out of the average.
     d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda a, v: a + (1.0 - d) * (v - a), average, value)
 
 
 def make_eval_step(
     model: nn.Module, loss: Loss, preprocess: Callable, num_classes: int, *, mirror: bool = False
-) -> Callable[[dict[str, Any], Batch], dict[str, jax.Array]]:
-    """Return `eval_step(variables, batch) → {"loss", "confusion_kk", "predicted_bhw", "probabilities_bhwk", "busy"}`.
+) -> Callable[..., dict[str, jax.Array]]:
+    """Return `eval_step(variables, batch, stop_d) → results`.
 
-    "busy" is the number of samples whose role is not `FILLER`. A batch without roles is all `COUNTED`.
+    The results are "loss", "confusion_kk", "predicted_bhw", "probabilities_bhwk", "stop" as of `make_train_step`, and
+    "busy", the number of samples whose role is not `FILLER`. A batch without roles is all `COUNTED`.
 
     Args:
         model: `apply(variables, image_bhwc, train) → logits_bhwk`.
         loss: `(logits_bhwk, labels_bhw) → float32[]`, of the images as they are.
         preprocess: `(image_bhwc uint8, labels_bhw) → (image_bhwc float32, labels_bhw)`.
         num_classes: k.
-        mirror: average the probabilities with those of the mirrored images, as prediction is told to.
+        mirror: average the probabilities with those of the mirrored images, as prediction does with this setting.
     """
 
-    def eval_step(variables: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
+    def eval_step(variables: dict[str, Any], batch: Batch, stop_d: jax.Array | int = 0) -> dict[str, jax.Array]:
         image_bhwc, labels_bhw = preprocess(batch["image"], batch["label"])
         logits_bhwk = model.apply(variables, image_bhwc, train=False)
         probabilities_bhwk = jax.nn.softmax(logits_bhwk, axis=-1)
@@ -162,6 +187,7 @@ def make_eval_step(
             "predicted_bhw": predicted_bhw.astype(jnp.uint8),
             "probabilities_bhwk": probabilities_bhwk,
             "busy": jnp.sum(role_b != FILLER),
+            "stop": jnp.sum(stop_d),
         }
 
     return eval_step
