@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seg.ops import attention as attention_ops
 from seg.ops.attention import attention, attention_weights
 
 # Row s, column j: 1 = token s may attend to token j.
@@ -126,10 +127,10 @@ def test_the_order_of_the_keys_does_not_matter():
     np.testing.assert_allclose(attention(q, k[:, order], v[:, order]), attention(q, k, v), atol=1e-6)
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="cudnn runs on a GPU")
-def test_cudnn_falls_back_with_a_warning():
+def test_without_the_packages_for_gpus_cudnn_falls_back_with_a_warning(monkeypatch):
+    monkeypatch.setattr(attention_ops, "has_cudnn", lambda: False)
     q, k, v = draw(jnp.bfloat16)
-    with pytest.warns(RuntimeWarning, match="cudnn needs an NVIDIA GPU") as warned:
+    with pytest.warns(RuntimeWarning, match=r"cudnn needs jax's packages for NVIDIA GPUs") as warned:
         out = attention(q, k, v, implementation="cudnn")
     assert len(warned) == 1
     np.testing.assert_array_equal(out, attention(q, k, v))
@@ -139,8 +140,8 @@ def test_cudnn_falls_back_with_a_warning():
     ("dtype", "e", "s", "said"),
     [(jnp.float32, 8, 4, "bfloat16"), (jnp.bfloat16, 12, 4, "multiple of 8"), (jnp.bfloat16, 8, 3, "even numbers")],
 )
-def test_what_cudnn_refuses_on_a_gpu_is_known_while_tracing(monkeypatch, dtype, e, s, said):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+def test_what_cudnn_refuses_is_known_while_tracing(monkeypatch, dtype, e, s, said):
+    monkeypatch.setattr(attention_ops, "has_cudnn", lambda: True)
     q, k, v = draw(dtype, s=s, e=e)
     with pytest.warns(RuntimeWarning, match=said):
         out = attention(q, k, v, jnp.ones((2, s, 4), bool), implementation="cudnn")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg.ops import conv
+from seg.ops import conv, cpu_conv
 
 # (height, width, channels in, channels out, kernel): small maps with many weights become one matrix product.
 SIZES = [(8, 8, 4, 3, 3), (7, 5, 2, 3, 3), (1, 1, 3, 2, 3), (5, 9, 3, 4, 1), (6, 7, 2, 2, 5), (2, 2, 40, 33, 3)]
@@ -56,13 +56,13 @@ def gradients(x_bhwc, kernel_ijco, dy_bhwo, function):
 @pytest.mark.parametrize("banded", [False, True])
 def test_gradients_are_those_of_the_compilers_convolution(keys, size, banded, monkeypatch):
     if banded:
-        monkeypatch.setattr(conv, "LARGE_GRADIENT", 0)
-        monkeypatch.setattr(conv, "MIN_CHANNELS", 1)
-        monkeypatch.setattr(conv, "PIXELS_PER_BAND", 2 * 2 * size[1])  # two rows: an odd height leaves a rest
+        monkeypatch.setattr(cpu_conv, "LARGE_GRADIENT", 0)
+        monkeypatch.setattr(cpu_conv, "MIN_CHANNELS", 1)
+        monkeypatch.setattr(cpu_conv, "PIXELS_PER_BAND", 2 * 2 * size[1])  # two rows: an odd height leaves a rest
     x_bhwc, kernel_ijco = draw(keys, size)
     dy_bhwo = jax.random.normal(keys(), (*x_bhwc.shape[:3], size[3]))
-    found = gradients(x_bhwc, kernel_ijco, dy_bhwo, conv._same_conv_cpu)
-    expected = gradients(x_bhwc, kernel_ijco, dy_bhwo, conv._compiler_conv)
+    found = gradients(x_bhwc, kernel_ijco, dy_bhwo, cpu_conv.same_conv)
+    expected = gradients(x_bhwc, kernel_ijco, dy_bhwo, cpu_conv._compiler_conv)
     for name, one, other in zip(("dx", "dkernel"), found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3, err_msg=name)
 
@@ -75,12 +75,12 @@ def test_the_kernel_gradient_is_the_sum_of_its_definition(keys):
     for i in range(3):
         for j in range(3):
             expected[i, j] = np.einsum("bhwc,bhwo->co", padded[:, i : i + 5, j : j + 6], dy_bhwo)
-    np.testing.assert_allclose(conv.kernel_gradient(x_bhwc, dy_bhwo, (3, 3)), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(cpu_conv.kernel_gradient(x_bhwc, dy_bhwo, (3, 3)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_keeps_its_dtype_and_sums_in_float32(keys):
     x_bhwc, dy_bhwo = jnp.ones((1, 64, 64, 1), jnp.bfloat16), jnp.ones((1, 64, 64, 1), jnp.bfloat16)
-    found = conv.kernel_gradient(x_bhwc, dy_bhwo, (1, 1))
+    found = cpu_conv.kernel_gradient(x_bhwc, dy_bhwo, (1, 1))
     assert found.dtype == jnp.bfloat16
     assert float(found[0, 0, 0, 0]) == 4096  # a sum in bfloat16 would stop at 256
     x_bhwc, kernel_ijco = draw(keys, (8, 8, 4, 3, 3), jnp.bfloat16)
@@ -105,8 +105,8 @@ def test_it_can_be_mapped_and_recomputed(keys):
 SPREAD = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from seg.ops import conv
-conv.LARGE_GRADIENT, conv.MIN_CHANNELS = 0, 1
+from seg.ops import conv, cpu_conv
+cpu_conv.LARGE_GRADIENT, cpu_conv.MIN_CHANNELS = 0, 1
 keys = jax.random.split(jax.random.key(0), 2)
 x, kernel = jax.random.normal(keys[0], (8, 6, 6, 3)), jax.random.normal(keys[1], (3, 3, 3, 4))
 gradient = lambda x, kernel: jax.grad(lambda k: jnp.square(conv.conv2d(x, k)).sum())(kernel)

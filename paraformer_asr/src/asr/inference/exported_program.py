@@ -28,7 +28,7 @@ PLATFORMS = ("cpu", "cuda")
 def export_program(config: Config, cmvn: Cmvn | None, weights: dict[str, Any]) -> bytes:
     """Return the serialised program; the parallel decoder's, whatever `inference.decoder` says.
 
-    The attention is written out, as fused kernels exist on one platform only.
+    The attention is explicit, as jax promises no compatibility for the fused kernels.
 
     Args:
         config: of the run, `model.vocab_size` set.

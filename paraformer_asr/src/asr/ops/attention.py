@@ -5,6 +5,7 @@ head.
 """
 
 import functools
+import importlib.util
 import warnings
 
 import chex
@@ -30,7 +31,8 @@ def attention(
             query that may attend to nothing gets 0.
         implementation: "explicit" (the equation above, term by term), "xla" (`jax.nn.dot_product_attention`) or
             "cudnn" (its fused GPU kernel, which never stores the t × j weights). All give the same result up to
-            rounding. Where cudnn cannot run, a RuntimeWarning says why and "explicit" is used.
+            rounding. "cudnn" is "explicit" in a program for any other platform, and, with a RuntimeWarning, where the
+            kernel does not support the shapes or dtype.
         dropout_rate: of the weights; the explicit form only.
         dropout_key: random key; None in inference.
 
@@ -45,17 +47,26 @@ def attention(
     _check_heads(q_btae, k_bjae, mask_btj)
     chex.assert_equal_shape([k_bjae, v_bjae])
     chex.assert_type([v_bjae], float)
-    drops = dropout_rate > 0 and dropout_key is not None
-    if drops and implementation != "explicit":
+    if dropout_rate > 0 and dropout_key is not None and implementation != "explicit":
         raise ValueError(f"attention: dropout of the weights needs the explicit form, not {implementation!r}")
+    qkv = q_btae, k_bjae, v_bjae
+    explicit = functools.partial(_explicit_attention, mask_btj=mask_btj, rate=dropout_rate, key=dropout_key)
     match usable_implementation(implementation, q_btae, k_bjae):
         case "explicit":
-            weights_batj = attention_weights(q_btae, k_bjae, mask_btj)
-            weights_batj = dropout(weights_batj, dropout_key, dropout_rate) if drops else weights_batj
-            out_bate = jnp.einsum("batj,baje->bate", weights_batj.astype(v_bjae.dtype), _heads_first(v_bjae))
-            return out_bate.transpose(0, 2, 1, 3)
-        case fused:
-            return _fused_attention(q_btae, k_bjae, v_bjae, mask_btj, fused)
+            return explicit(*qkv)
+        case "xla":
+            return _fused_attention(*qkv, mask_btj, "xla")
+        case "cudnn":
+            fused = functools.partial(_fused_attention, mask_btj=mask_btj, implementation="cudnn")
+            return jax.lax.platform_dependent(*qkv, cuda=fused, default=explicit)
+
+
+def _explicit_attention(q_btae, k_bjae, v_bjae, mask_btj, rate: float = 0.0, key=None):
+    weights_batj = attention_weights(q_btae, k_bjae, mask_btj)
+    if rate > 0 and key is not None:
+        weights_batj = dropout(weights_batj, key, rate)
+    out_bate = jnp.einsum("batj,baje->bate", weights_batj.astype(v_bjae.dtype), _heads_first(v_bjae))
+    return out_bate.transpose(0, 2, 1, 3)
 
 
 @jax.jit
@@ -101,34 +112,35 @@ def causal_mask(valid_bt):
     return valid_bt[:, None, :] & (frame_t[None, None, :] <= frame_t[None, :, None])
 
 
-def usable_implementation(wanted: str, q_btae, k_bjae) -> str:
-    """Return `wanted`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
+def usable_implementation(implementation: str, q_btae, k_bjae) -> str:
+    """Return `implementation`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
 
-    The kernel raises instead of falling back, so the decision is made from shapes, dtype and backend while tracing.
+    The kernel raises instead of falling back, so shapes and dtype are checked while tracing. Which platform the program
+    is for is known when it is lowered, see `attention`.
 
     Args:
-        wanted: "explicit", "xla" or "cudnn".
+        implementation: "explicit", "xla" or "cudnn".
         q_btae: the queries; only shape and dtype are looked at, here and below.
         k_bjae: the keys.
 
     Raises:
         ValueError: an unknown name.
     """
-    if wanted not in ("explicit", "xla", "cudnn"):
-        raise ValueError(f"attention: expected explicit, xla or cudnn, found {wanted!r}")
-    if wanted != "cudnn":
-        return wanted
+    if implementation not in ("explicit", "xla", "cudnn"):
+        raise ValueError(f"attention: expected explicit, xla or cudnn, found {implementation!r}")
+    if implementation != "cudnn":
+        return implementation
     reason = _cudnn_obstacle(q_btae, k_bjae)
     if reason is None:
-        return wanted
+        return implementation
     warnings.warn(f"attention: cudnn {reason}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
     return "explicit"
 
 
 def _cudnn_obstacle(q_btae, k_bjae) -> str | None:
     """Return why the cudnn kernel cannot run, or None."""
-    if jax.default_backend() != "gpu":
-        return f"needs an NVIDIA GPU, this is {jax.default_backend()}"
+    if not has_cudnn():
+        return "needs jax's packages for NVIDIA GPUs, not installed here (pip install 'jax[cuda13]')"
     if q_btae.dtype not in (jnp.bfloat16, jnp.float16):
         return f"needs bfloat16 or float16, the heads are {q_btae.dtype}"
     (_, t, _, e), j = q_btae.shape, k_bjae.shape[1]
@@ -139,6 +151,11 @@ def _cudnn_obstacle(q_btae, k_bjae) -> str | None:
     if t % 2 or j % 2:
         return f"needs even numbers of queries and frames where there is a mask, found {t} and {j}"
     return None
+
+
+def has_cudnn() -> bool:
+    """Return whether jax can trace the cudnn kernel: it needs its packages for NVIDIA GPUs, even without a GPU."""
+    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
 
 
 def _fused_attention(q_btae, k_bjae, v_bjae, mask_btj, implementation: str):

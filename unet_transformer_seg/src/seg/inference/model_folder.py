@@ -118,8 +118,8 @@ def load_weights(files: CheckedFolder) -> dict[str, Any]:
 def export_program(config: Config, weights: dict[str, Any], model: nn.Module | None = None) -> bytes:
     """Return the serialised program (weights, image uint8[b, h, w, 3]) → probabilities float32[b, h, w, k].
 
-    The batch size b is free, h and w are those of the window. The attention is written out, as fused kernels
-    exist on one platform only.
+    The batch size b is free, h and w are those of the window. Each platform has its own form of the convolutions in
+    it; the attention is explicit, as jax promises no compatibility for the fused kernels.
     """
     import jax.export
 

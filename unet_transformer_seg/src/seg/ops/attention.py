@@ -4,6 +4,7 @@ Letters: b batch, s tokens that ask (queries), j tokens that answer (keys and va
 """
 
 import functools
+import importlib.util
 import warnings
 
 import chex
@@ -25,7 +26,8 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
             None admits everything.
         implementation: "explicit" (the equation above, term by term), "xla" (`jax.nn.dot_product_attention`) or
             "cudnn" (its fused GPU kernel, which never stores the s × j weights). All give the same result up to
-            rounding. Where cudnn cannot run, a RuntimeWarning says why and "explicit" is used.
+            rounding. "cudnn" is "explicit" in a program for any other platform, and, with a RuntimeWarning, where the
+            kernel does not support the shapes or dtype.
 
     Returns:
         out_bsae: float[b, s, a, e], the dtype of `v`. The softmax is computed in float32.
@@ -35,12 +37,21 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
     _check_heads(q_bsae, k_bjae, mask_bsj)
     chex.assert_equal_shape([k_bjae, v_bjae])
     chex.assert_type([v_bjae], float)
+    qkv = q_bsae, k_bjae, v_bjae
     match usable_implementation(implementation, q_bsae, k_bjae, mask_bsj):
         case "explicit":
-            weights_basj = attention_weights(q_bsae, k_bjae, mask_bsj)
-            return jnp.einsum("basj,bjae->bsae", weights_basj.astype(v_bjae.dtype), v_bjae)
-        case fused:
-            return _fused_attention(q_bsae, k_bjae, v_bjae, mask_bsj, fused)
+            return _explicit_attention(*qkv, mask_bsj)
+        case "xla":
+            return _fused_attention(*qkv, mask_bsj, "xla")
+        case "cudnn":
+            explicit = functools.partial(_explicit_attention, mask_bsj=mask_bsj)
+            fused = functools.partial(_fused_attention, mask_bsj=mask_bsj, implementation="cudnn")
+            return jax.lax.platform_dependent(*qkv, cuda=fused, default=explicit)
+
+
+def _explicit_attention(q_bsae, k_bjae, v_bjae, mask_bsj):
+    weights_basj = attention_weights(q_bsae, k_bjae, mask_bsj)
+    return jnp.einsum("basj,bjae->bsae", weights_basj.astype(v_bjae.dtype), v_bjae)
 
 
 @jax.jit
@@ -66,13 +77,14 @@ def attention_weights(q_bsae, k_bjae, mask_bsj=None):
     return jnp.where(mask_b1sj, jax.nn.softmax(jnp.where(mask_b1sj, scores_basj, lowest)), 0.0)
 
 
-def usable_implementation(wanted: str, q_bsae, k_bjae, mask_bsj=None) -> str:
-    """Return `wanted`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
+def usable_implementation(implementation: str, q_bsae, k_bjae, mask_bsj=None) -> str:
+    """Return `implementation`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
 
-    The kernel raises instead of falling back, so the decision is made from shapes, dtype and backend while tracing.
+    The kernel raises instead of falling back, so shapes and dtype are checked while tracing. Which platform the program
+    is for is known when it is lowered, see `attention`.
 
     Args:
-        wanted: "explicit", "xla" or "cudnn".
+        implementation: "explicit", "xla" or "cudnn".
         q_bsae: the queries; only shape and dtype are looked at, here and below.
         k_bjae: the keys.
         mask_bsj: the mask, or None.
@@ -80,21 +92,21 @@ def usable_implementation(wanted: str, q_bsae, k_bjae, mask_bsj=None) -> str:
     Raises:
         ValueError: an unknown name.
     """
-    if wanted not in ("explicit", "xla", "cudnn"):
-        raise ValueError(f"attention: expected explicit, xla or cudnn, found {wanted!r}")
-    if wanted != "cudnn":
-        return wanted
+    if implementation not in ("explicit", "xla", "cudnn"):
+        raise ValueError(f"attention: expected explicit, xla or cudnn, found {implementation!r}")
+    if implementation != "cudnn":
+        return implementation
     reason = _cudnn_obstacle(q_bsae, k_bjae, mask_bsj)
     if reason is None:
-        return wanted
+        return implementation
     warnings.warn(f"attention: cudnn {reason}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
     return "explicit"
 
 
 def _cudnn_obstacle(q_bsae, k_bjae, mask_bsj) -> str | None:
     """Return why the cudnn kernel cannot run, or None."""
-    if jax.default_backend() != "gpu":
-        return f"needs an NVIDIA GPU, this is {jax.default_backend()}"
+    if not has_cudnn():
+        return "needs jax's packages for NVIDIA GPUs, not installed here (pip install 'jax[cuda13]')"
     if q_bsae.dtype not in (jnp.bfloat16, jnp.float16):
         return f"needs bfloat16 or float16, the heads are {q_bsae.dtype}"
     (_, s, _, e), j = q_bsae.shape, k_bjae.shape[1]
@@ -105,6 +117,11 @@ def _cudnn_obstacle(q_bsae, k_bjae, mask_bsj) -> str | None:
     if mask_bsj is not None and (s % 2 or j % 2):
         return f"needs even numbers of tokens where there is a mask, found {s} and {j}"
     return None
+
+
+def has_cudnn() -> bool:
+    """Return whether jax can trace the cudnn kernel: it needs its packages for NVIDIA GPUs, even without a GPU."""
+    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
 
 
 def _fused_attention(q_bsae, k_bjae, v_bjae, mask_bsj, implementation: str):
