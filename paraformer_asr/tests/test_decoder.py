@@ -10,7 +10,7 @@ import pytest
 
 from asr.config import DecoderConfig
 from asr.models.decoder import Decoder
-from asr.models.paraformer import real
+from asr.ops.masks import length_mask
 
 B, U, T, D, V = 2, 6, 9, 8, 11
 SMALL = DecoderConfig(num_layers=2, num_memory_layers=1, num_ffn_layers=1, num_heads=2, ffn_width=16, kernel_size=3)
@@ -25,7 +25,7 @@ def run(module):
 def start(key, **changes):
     decoder = Decoder(dataclasses.replace(SMALL, **changes), D, V)
     embedding, hidden = jax.random.normal(key, (B, U, D)), jax.random.normal(key, (B, T, D))
-    token_valid, mask = real(jnp.array([U, 4]), U), real(jnp.array([T, 5]), T)[:, None]
+    token_valid, mask = length_mask(jnp.array([U, 4]), U), length_mask(jnp.array([T, 5]), T)[:, None]
     given = embedding, token_valid, hidden, mask
     return decoder, jax.jit(lambda: decoder.init({"params": key}, *given, train=False))(), given
 

@@ -10,8 +10,8 @@ import pytest
 
 from asr.config import EncoderConfig
 from asr.models.encoder import Encoder
-from asr.models.paraformer import real
 from asr.models.stacking import stack_blocks, unstack_blocks
+from asr.ops.masks import length_mask
 
 B, T, WIDTH_IN, D = 2, 12, 10, 8
 SMALL = EncoderConfig(num_layers=3, width=D, num_heads=2, ffn_width=16, kernel_size=3, dropout=0.2)
@@ -33,7 +33,7 @@ def build(kind, **changes):
 
 def start(encoder, key):
     features = jax.random.normal(key, (B, T, WIDTH_IN))
-    valid = real(jnp.array([T, 7]), T)
+    valid = length_mask(jnp.array([T, 7]), T)
     return jax.jit(lambda: encoder.init({"params": key}, features, valid, train=False))(), features, valid
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from asr.config import PredictorConfig
-from asr.models.paraformer import real
 from asr.models.predictor import Predictor
+from asr.ops.masks import length_mask
 
 B, T, D = 2, 9, 6
 
@@ -23,7 +23,7 @@ def run(module):
 
 def start(key, **changes):
     predictor = Predictor(dataclasses.replace(PredictorConfig(), **changes))
-    valid = real(jnp.array([T, 5]), T)
+    valid = length_mask(jnp.array([T, 5]), T)
     hidden = jnp.where(valid[..., None], jax.random.normal(key, (B, T, D)), 0)
     return predictor, jax.jit(lambda: predictor.init({"params": key}, hidden, valid, train=False))(), hidden, valid
 

@@ -28,6 +28,7 @@ from asr.ops.fbank import (
     num_mel_frames,
     stack_frames,
 )
+from asr.ops.masks import length_mask
 from asr.ops.spec_augment import spec_augment_masks
 
 
@@ -97,7 +98,7 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
         hidden_btj, _ = stack_frames(hidden_bt[..., None], mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         hidden_bti = (hidden_btj[..., None] | hidden_bm[:, None, None, :]).reshape(x_bti.shape)
         mean_b1i = 0.0 if cmvn is not None else mean_over_time(normalised_bti, lengths_b)
-        hidden_bti &= valid_places(lengths_b, x_bti.shape[1])[..., None]
+        hidden_bti &= length_mask(lengths_b, x_bti.shape[1])[..., None]
         return jnp.where(hidden_bti, mean_b1i, normalised_bti), lengths_b
 
     return frontend
@@ -188,12 +189,7 @@ def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.
     if cmvn is None:
         return x_bti
     shift_11i, scale_11i = (jnp.asarray(v, jnp.float32)[None, None, :] for v in (cmvn.shift, cmvn.scale))
-    return jnp.where(valid_places(lengths_b, x_bti.shape[1])[..., None], (x_bti + shift_11i) * scale_11i, 0.0)
-
-
-def valid_places(lengths_b: jax.Array, num_places: int) -> jax.Array:
-    """Return bool[b, num_places], True before each utterance's end."""
-    return jnp.arange(num_places)[None, :] < lengths_b[:, None]
+    return jnp.where(length_mask(lengths_b, x_bti.shape[1])[..., None], (x_bti + shift_11i) * scale_11i, 0.0)
 
 
 def mean_over_time(x_bti: jax.Array, lengths_b: jax.Array) -> jax.Array:
@@ -218,7 +214,7 @@ def noise_variance(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array
     low_db, high_db = augment.noise_snr_db
     use_b = jax.random.bernoulli(use_key, augment.noise_probability, wave_lengths_b.shape)
     snr_db_b = jax.random.uniform(snr_key, wave_lengths_b.shape, minval=low_db, maxval=high_db)
-    real_bn = jnp.where(valid_places(wave_lengths_b, wave_bn.shape[1]), wave_bn, 0.0)
+    real_bn = jnp.where(length_mask(wave_lengths_b, wave_bn.shape[1]), wave_bn, 0.0)
     power_b = jnp.square(real_bn).sum(axis=1) / jnp.maximum(wave_lengths_b, 1).astype(jnp.float32)
     return jnp.where(use_b, power_b * jnp.exp(snr_db_b * (-math.log(10) / 10)), 0.0)
 
@@ -227,4 +223,4 @@ def add_noise(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, std
     """Return the sound plus white Gaussian noise of standard deviation `std_b`, up to each utterance's end."""
     chex.assert_rank([wave_bn, wave_lengths_b, std_b], [2, 1, 1])
     noise_bn = std_b[:, None] * jax.random.normal(key, wave_bn.shape, wave_bn.dtype)
-    return wave_bn + jnp.where(valid_places(wave_lengths_b, wave_bn.shape[1]), noise_bn, 0.0)
+    return wave_bn + jnp.where(length_mask(wave_lengths_b, wave_bn.shape[1]), noise_bn, 0.0)

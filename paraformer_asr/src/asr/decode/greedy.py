@@ -9,6 +9,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from asr.ops.masks import length_mask
+
 
 def greedy(logits_buv: jax.Array, token_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the best token of each position and how sure the network is of it.
@@ -28,7 +30,7 @@ def greedy(logits_buv: jax.Array, token_lengths_b: jax.Array) -> tuple[jax.Array
     chex.assert_rank([logits_buv, token_lengths_b], [3, 1])
     chex.assert_equal_shape_prefix([logits_buv, token_lengths_b], 1)
     chex.assert_type([logits_buv, token_lengths_b], [float, int])
-    valid_bu = jnp.arange(logits_buv.shape[1])[None, :] < token_lengths_b[:, None]
+    valid_bu = length_mask(token_lengths_b, logits_buv.shape[1])
     tokens_bu, confidence_bu = _best(logits_buv)
     return jnp.where(valid_bu, tokens_bu, 0), jnp.where(valid_bu, confidence_bu, 0.0)
 
@@ -65,7 +67,7 @@ def ctc_greedy(logits_btv: jax.Array, frame_lengths_b: jax.Array, blank: int = 0
     chex.assert_equal_shape_prefix([logits_btv, frame_lengths_b], 1)
     chex.assert_type([logits_btv, frame_lengths_b], [float, int])
     num_frames = logits_btv.shape[1]
-    valid_bt = jnp.arange(num_frames)[None, :] < frame_lengths_b[:, None]
+    valid_bt = length_mask(frame_lengths_b, num_frames)
     best_bt, probability_bt = _best(logits_btv)
     spoken_bt = valid_bt & (best_bt != blank)
     before_bt = jnp.pad(best_bt[:, :-1], ((0, 0), (1, 0)), constant_values=blank)

@@ -24,6 +24,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from asr.ops.masks import length_mask
+
 CUT_SHARE = 0.25
 """Of a row's weight, left out at either end."""
 
@@ -60,8 +62,8 @@ def token_times(
     chex.assert_equal_shape_prefix([alignment_but, token_lengths_b, frame_lengths_b, duration_s_b], 1)
     chex.assert_type([alignment_but, token_lengths_b, frame_lengths_b, duration_s_b], [float, int, int, float])
     _, num_positions, num_frames = alignment_but.shape
-    in_sound_bt = jnp.arange(num_frames)[None, :] < frame_lengths_b[:, None]
-    valid_bu = jnp.arange(num_positions)[None, :] < token_lengths_b[:, None]
+    in_sound_bt = length_mask(frame_lengths_b, num_frames)
+    valid_bu = length_mask(token_lengths_b, num_positions)
     low_bu, high_bu = _middle(jnp.where(in_sound_bt[:, None, :], alignment_but, 0.0))
     stretch_bu = (high_bu - low_bu) * CUT_SHARE / (1 - 2 * CUT_SHARE)
     grow_bu = jnp.maximum(min_token_ms / frame_shift_ms - (high_bu - low_bu + 2 * stretch_bu), 0.0) / 2

@@ -3,7 +3,7 @@
 `paraformer_loss` weighs them and divides by the number of tokens, or of utterances. To add one:
 
 1. write the function in a file of its own, summing over the real positions; cut off padding with a `where` before
-   anything is computed from it (`seq_loss.valid_positions` gives the mask);
+   anything is computed from it (`asr.ops.masks.length_mask` gives the mask);
 2. add its weight to `LossConfig` in `config.py` and to `weigh` below, and its part to `paraformer_loss`;
 3. add its name to `PARTS` in `tests/test_build_loss.py`: the common rules are then tested for it.
 """

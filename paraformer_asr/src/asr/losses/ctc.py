@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from asr.losses.seq_loss import valid_positions
+from asr.ops.masks import length_mask
 
 LOG_ZERO = -1e30
 """Stands for log 0. It is finite: −∞ − (−∞) would be NaN, in the gradient too."""
@@ -54,8 +54,8 @@ def ctc_loss(
     chex.assert_equal_shape_prefix([logits_btv, frame_lengths_b, tokens_bu, token_lengths_b], 1)
     chex.assert_type([logits_btv, frame_lengths_b, tokens_bu, token_lengths_b], [float, int, int, int])
     num_frames, vocab_size = logits_btv.shape[1:]
-    valid_bt = valid_positions(frame_lengths_b, num_frames)
-    valid_bu = valid_positions(token_lengths_b, tokens_bu.shape[1])
+    valid_bt = length_mask(frame_lengths_b, num_frames)
+    valid_bu = length_mask(token_lengths_b, tokens_bu.shape[1])
     logits_btv = jnp.where(valid_bt[..., None], logits_btv.astype(jnp.float32), 0.0)
     in_vocabulary_bu = (tokens_bu >= 0) & (tokens_bu < vocab_size) & (tokens_bu != blank)
     repeated_bu = _repeated(tokens_bu) & valid_bu

@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from asr.losses.seq_loss import valid_positions
 from asr.ops.edit_distance import edit_distance, pack_tokens
+from asr.ops.masks import length_mask
 
 LAST_SPECIAL_TOKEN = 2
 """The tokens 0, 1, 2 (blank, start, end) are no text: they are left out before errors are counted."""
@@ -50,7 +50,7 @@ def mwer_loss(
     chex.assert_rank([logits_buv, tokens_bu, token_lengths_b], [3, 2, 1])
     chex.assert_equal_shape_prefix([logits_buv, tokens_bu], 2)
     chex.assert_type([logits_buv, tokens_bu, token_lengths_b], [float, int, int])
-    valid_bu = valid_positions(token_lengths_b, tokens_bu.shape[1])
+    valid_bu = length_mask(token_lengths_b, tokens_bu.shape[1])
     logits_buv = jnp.where(valid_bu[..., None], logits_buv.astype(jnp.float32), 0.0)
     said_nbu = sample_hypotheses(logits_buv, token_lengths_b, key, num_candidates, mask_share)
     errors_nb = count_errors(said_nbu, tokens_bu, token_lengths_b)
@@ -82,7 +82,7 @@ def sample_hypotheses(
     two_best_bu2 = jax.lax.top_k(jax.lax.stop_gradient(logits_buv), 2)[1].astype(jnp.int32)
     batch, num_positions = logits_buv.shape[:2]
     draw_nbu = jax.random.uniform(key, (num_candidates, batch, num_positions))
-    valid_bu = valid_positions(token_lengths_b, num_positions)
+    valid_bu = length_mask(token_lengths_b, num_positions)
     draw_nbu = jnp.where(valid_bu[None], draw_nbu, 2.0)  # padding ranks last
     # 0.6 · 25 is a little above 15 in float32, and must not round up to 16.
     num_masked_b = jnp.ceil(mask_share * token_lengths_b.astype(jnp.float32) - 1e-4).astype(jnp.int32)
@@ -101,7 +101,7 @@ def count_errors(said_nbu: jax.Array, tokens_bu: jax.Array, token_lengths_b: jax
         token_lengths_b: int32[b], real tokens of both.
     """
     num_candidates, batch, num_positions = said_nbu.shape
-    valid_bu = valid_positions(token_lengths_b, num_positions)
+    valid_bu = length_mask(token_lengths_b, num_positions)
     said_bu = said_nbu.reshape(-1, num_positions)  # the rows of all hypotheses, one under the other
 
     def text(rows_bu):

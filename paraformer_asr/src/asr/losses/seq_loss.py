@@ -10,10 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-
-def valid_positions(lengths_b: jax.Array, num_positions: int) -> jax.Array:
-    """Return bool[b, num_positions], True at the first lengths[b] positions."""
-    return jnp.arange(num_positions)[None, :] < lengths_b[:, None]
+from asr.ops.masks import length_mask
 
 
 def masked_cross_entropy(
@@ -48,7 +45,7 @@ def masked_cross_entropy(
     chex.assert_equal_shape_prefix([logits_buv, token_lengths_b], 1)
     chex.assert_type([logits_buv, tokens_bu, token_lengths_b], [float, int, int])
     num_positions, vocab_size = logits_buv.shape[1:]
-    valid_bu = valid_positions(token_lengths_b, num_positions)
+    valid_bu = length_mask(token_lengths_b, num_positions)
     logits_buv = jnp.where(valid_bu[..., None], logits_buv.astype(jnp.float32), 0.0)
     nearest_bu = jnp.clip(tokens_bu, 0, vocab_size - 1)
     normaliser_bu = jax.nn.logsumexp(logits_buv, axis=-1)

@@ -19,6 +19,7 @@ from asr.models.predictor import Predictor
 from asr.models.sampler import glance
 from asr.ops import cif
 from asr.ops.attention import padding_mask
+from asr.ops.masks import length_mask
 
 
 @struct.dataclass
@@ -115,7 +116,7 @@ class Paraformer(nn.Module):
         acoustic_bud = cif.integrate(alignment_but, hidden_btd).astype(hidden_btd.dtype)
 
         def decode(embedding_bud):
-            token_valid_bu = real(token_lengths_b, num_rows)
+            token_valid_bu = length_mask(token_lengths_b, num_rows)
             return self.decoder(embedding_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=train)
 
         logits_buv = decode(acoustic_bud)  # first pass: what the sound alone tells
@@ -164,29 +165,24 @@ class Paraformer(nn.Module):
             num_rows: u, static; what fires beyond it is left out, so choose at least the largest token count.
         """
         hidden_btd = acoustics.hidden_btd
-        valid_bt = real(acoustics.frame_lengths_b, hidden_btd.shape[1])
+        valid_bt = length_mask(acoustics.frame_lengths_b, hidden_btd.shape[1])
         cumulative_bt = cif.cumulative(acoustics.alpha_bt)
         alignment_but = cif.align(cumulative_bt, num_rows)
         acoustic_bud = cif.integrate(alignment_but[:, :, :-1], hidden_btd)  # the tail's frame holds no sound
         if not self.config.predictor.tail_threshold:  # a last token that has not fired has no embedding, as published
-            fired_bu = real(jnp.floor(cumulative_bt[:, -1]).astype(jnp.int32), num_rows)
+            fired_bu = length_mask(jnp.floor(cumulative_bt[:, -1]).astype(jnp.int32), num_rows)
             acoustic_bud = jnp.where(fired_bu[..., None], acoustic_bud, 0)
         token_lengths_b = jnp.minimum(acoustics.token_count_b, num_rows)
-        token_valid_bu = real(token_lengths_b, num_rows)
+        token_valid_bu = length_mask(token_lengths_b, num_rows)
         acoustic_bud = acoustic_bud.astype(hidden_btd.dtype)
         logits_buv = self.decoder(acoustic_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=False)
         return Hypotheses(logits_buv=logits_buv, alignment_but=alignment_but, token_lengths_b=token_lengths_b)
 
     def _listen(self, features_bti, feature_lengths_b, train: bool):
         """Return the encoder's frames (0 where padded), which of them are real, and the predictor's weights."""
-        valid_bt = real(feature_lengths_b, features_bti.shape[1])
+        valid_bt = length_mask(feature_lengths_b, features_bti.shape[1])
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0).astype(self.config.dtype)
         hidden_btd = self.encoder(features_bti, valid_bt, train=train)
         # The predictor's convolution sees one frame beyond the end: without this line a batch would change the answer.
         hidden_btd = jnp.where(valid_bt[..., None], hidden_btd, 0)
         return hidden_btd, valid_bt, self.predictor(hidden_btd, valid_bt, train=train)[..., 0]
-
-
-def real(lengths_b, size: int):
-    """Return bool[b, size], True for the positions before each length."""
-    return jnp.arange(size)[None, :] < lengths_b[:, None]

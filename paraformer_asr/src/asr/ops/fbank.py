@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asr.errors import UserError
+from asr.ops.masks import length_mask
 
 FULL_SCALE = 32768.0
 """Kaldi reads 16-bit samples as they are: a wave in −1…1 is multiplied by this first."""
@@ -97,7 +98,7 @@ def log_mel_filterbank(
     energy_btm = jnp.einsum("btk,km->btm", power_btk, filters_km, precision=jax.lax.Precision.HIGHEST)
     mel_btm = jnp.log(jnp.maximum(energy_btm, ENERGY_FLOOR))
     mel_lengths_b = num_mel_frames(wave_lengths_b, window_length, shift)
-    valid_bt = jnp.arange(mel_btm.shape[1])[None, :] < mel_lengths_b[:, None]
+    valid_bt = length_mask(mel_lengths_b, mel_btm.shape[1])
     return jnp.where(valid_bt[..., None], mel_btm, 0.0), mel_lengths_b
 
 
@@ -227,5 +228,5 @@ def stack_frames(x_btm, lengths_b, *, lfr_m: int, lfr_n: int):
     stacked_bjm = jnp.take_along_axis(x_btm, frame_bsj.reshape(batch, -1, 1), axis=1)
     stacked_bsi = stacked_bjm.reshape(batch, num_stacks, lfr_m * width)
     stacked_lengths_b = -(-lengths_b // lfr_n)
-    valid_bs = jnp.arange(num_stacks)[None, :] < stacked_lengths_b[:, None]
+    valid_bs = length_mask(stacked_lengths_b, num_stacks)
     return jnp.where(valid_bs[..., None], stacked_bsi, jnp.zeros((), x_btm.dtype)), stacked_lengths_b
