@@ -22,7 +22,7 @@ from asr.contracts import assert_shape, check_nan_inf
 from asr.data import build_dataset
 from asr.data.frontend import Cmvn, filterbank, make_frontend, normalise
 from asr.decode import greedy, token_times
-from asr.inference.transcriber import load_parts
+from asr.inference.loading import load_parts
 from asr.models import build_model, count_parameters
 from asr.models.decoder import Decoder
 from asr.models.encoder import Encoder

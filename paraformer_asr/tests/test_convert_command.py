@@ -15,7 +15,7 @@ import yaml
 
 from asr import convert, infer
 from asr.cli import run_command
-from asr.inference.transcriber import load_parts
+from asr.inference.loading import load_parts
 from asr.published.funasr import load_funasr, save_funasr
 from asr.published.torch_file import read_torch_file
 

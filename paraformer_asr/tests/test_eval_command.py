@@ -31,10 +31,11 @@ from asr.data import build_dataset
 from asr.data.cmvn import Cmvn
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.data.toy_seq2seq import ToySeq2Seq
+from asr.inference.loading import load_parts
 from asr.inference.model_folder import save_model_folder
 from asr.inference.scoring import UtteranceScore, pick_extremes
 from asr.inference.shapes import Shape
-from asr.inference.transcriber import Transcriber, load_parts
+from asr.inference.transcriber import Transcriber
 from asr.metrics import ErrorCounts, bootstrap_interval, character_errors, count_errors, sum_counts, word_errors
 from asr.models import build_model
 from asr.record.run_dir import create_run_dir
@@ -186,7 +187,7 @@ def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypa
     monkeypatch.setattr(transcriber, "warm_up", lambda shapes: None)
     monkeypatch.setattr("asr.inference.eval_report.draw_extremes", lambda *_: None)
     assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test") == 2
-    assert "--out FOLDER is needed with --model" in capsys.readouterr().err
+    assert "--model needs --out FOLDER" in capsys.readouterr().err
     assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test", "--out", tmp_path / "scores") == 0
     found, expected = (
         json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "scores", evaluated[0])

@@ -4,21 +4,10 @@ import sys
 
 import pytest
 
-from asr.inference.columns import text_columns
-from asr.inference.formats import (
-    FORMATS,
-    MAX_CUE_S,
-    MAX_LINE_CHARACTERS,
-    SUFFIXES,
-    join_words,
-    make_cues,
-    to_ctm,
-    to_json,
-    to_srt,
-    to_text,
-    to_vtt,
-)
-from asr.inference.transcript import SegmentText, Token, Transcript, Word
+from asr.errors import UserError
+from asr.inference.subtitles import MAX_CUE_S, MAX_LINE_CHARACTERS, make_cues, text_columns
+from asr.inference.transcript import FORMATS, SUFFIXES, SegmentText, Transcript
+from asr.inference.words import Token, Word, join_words
 
 
 def words(text, start=0.0, seconds=0.4, gap=0.1):
@@ -35,13 +24,13 @@ def transcript(*parts, file="sounds/some file.wav"):
 
 
 def test_text_is_one_line():
-    assert to_text(transcript(words("one two"), words("three", 3))) == "one two three\n"
-    assert to_text(transcript()) == "\n"
+    assert transcript(words("one two"), words("three", 3)).to_text() == "one two three\n"
+    assert transcript().to_text() == "\n"
 
 
 def test_json_holds_everything():
     spoken = (Word('"fünf"', 0.12345, 0.5, 0.987654),)
-    content = to_json(transcript(spoken))
+    content = transcript(spoken).to_json()
     assert content.count("\n") == 1
     assert "fünf" in content
     assert json.loads(content) == {
@@ -55,15 +44,15 @@ def test_json_holds_everything():
 
 
 def test_srt_numbers_its_cues():
-    assert to_srt(transcript(words("good morning", 0.5), words("thank you", 3661.2))) == (
+    assert transcript(words("good morning", 0.5), words("thank you", 3661.2)).to_srt() == (
         "1\n00:00:00,500 --> 00:00:01,400\ngood morning\n\n2\n01:01:01,200 --> 01:01:02,100\nthank you\n\n"
     )
 
 
 def test_vtt_has_its_head_and_escapes():
     spoken = (Word("<i>", 1, 2, 1.0), Word("&", 2, 2.5, 1.0), Word("-->", 2.5, 3.5, 1.0))
-    assert to_vtt(transcript(spoken)) == "WEBVTT\n\n00:00:01.000 --> 00:00:03.500\n&lt;i&gt; &amp; --&gt;\n"
-    assert to_vtt(transcript(words("a", 1), words("b", 4))).split("\n\n") == [
+    assert transcript(spoken).to_vtt() == "WEBVTT\n\n00:00:01.000 --> 00:00:03.500\n&lt;i&gt; &amp; --&gt;\n"
+    assert transcript(words("a", 1), words("b", 4)).to_vtt().split("\n\n") == [
         "WEBVTT",
         "00:00:01.000 --> 00:00:01.700\na",
         "00:00:04.000 --> 00:00:04.700\nb\n",
@@ -71,18 +60,18 @@ def test_vtt_has_its_head_and_escapes():
 
 
 def test_an_arrow_cannot_pass_for_a_line_of_times():
-    assert to_srt(transcript((Word("a-->b", 1, 2, 1.0),))).count("-->") == 1
+    assert transcript((Word("a-->b", 1, 2, 1.0),)).to_srt().count("-->") == 1
 
 
 def test_ctm_has_a_line_for_each_word():
-    assert to_ctm(transcript(words("one two", 1.5))) == (
+    assert transcript(words("one two", 1.5)).to_ctm() == (
         "some_file 1 1.500 0.400 one 0.900\nsome_file 1 2.000 0.400 two 0.900\n"
     )
 
 
 def test_ctm_fields_hold_no_blanks_and_the_unique_name():
     odd = (Word("a\u2009b", 0, 1, 0.9),)
-    assert to_ctm(Transcript("x/same.wav", 1.0, "a b", odd, name="x/same 2")) == "x/same_2 1 0.000 1.000 a_b 0.900\n"
+    assert Transcript("x/same.wav", 1.0, "a b", odd, name="x/same 2").to_ctm() == "x/same_2 1 0.000 1.000 a_b 0.900\n"
 
 
 @pytest.mark.parametrize(
@@ -96,14 +85,14 @@ def test_ctm_fields_hold_no_blanks_and_the_unique_name():
     ],
 )
 def test_rounded_times_carry_over(seconds, shown):
-    start = to_vtt(transcript((Word("a", seconds, seconds + 1, 1.0),))).splitlines()[2].split(" --> ")[0]
+    start = transcript((Word("a", seconds, seconds + 1, 1.0),)).to_vtt().splitlines()[2].split(" --> ")[0]
     assert start == shown
 
 
 def test_nothing_said_gives_nothing():
     found = {name: write(transcript()) for name, write in FORMATS.items() if name != "json"}
-    assert found == {"text": "\n", "srt": "", "vtt": "WEBVTT\n", "ctm": ""}
-    assert json.loads(to_json(transcript()))["words"] == []
+    assert found == {"text": "\n", "srt": "", "vtt": "WEBVTT\n", "tsv": "start_s\tend_s\ttext\n", "ctm": ""}
+    assert json.loads(transcript().to_json())["words"] == []
     assert FORMATS.keys() == SUFFIXES.keys()
 
 
@@ -151,7 +140,7 @@ def test_a_script_without_blanks_is_split_between_its_words():
     assert join_words(spoken) == "今" * 100
 
 
-@pytest.mark.parametrize("write", [to_srt, to_vtt])
+@pytest.mark.parametrize("write", [Transcript.to_srt, Transcript.to_vtt])
 def test_no_line_of_wide_characters_is_too_long(write):
     mixed = "今日は good 안녕하세요 👍🏽 ＡＢＣ，"
     spoken = tuple(Word(c, i * 0.05, i * 0.05 + 0.05, 0.9, space_before=False) for i, c in enumerate(mixed * 9))
@@ -193,5 +182,39 @@ def test_a_very_long_word_is_split_at_its_tokens():
 
 
 def test_the_formats_are_light():
-    script = "import asr.inference.formats, sys; assert not {'jax', 'numpy'} & set(sys.modules)"
+    script = "import asr.inference.transcript, sys; assert not {'jax', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_tsv_is_a_table_of_the_segments():
+    table = transcript(words("one two"), words("three", 3)).to_tsv()
+    assert table == "start_s\tend_s\ttext\n0.000\t0.900\tone two\n3.000\t3.400\tthree\n"
+    odd = Transcript("a.wav", 1.0, "a\tb", segments=(SegmentText(0, 1, "a\tb\nc"),))
+    assert odd.to_tsv().splitlines()[1] == "0.000\t1.000\ta b c"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_save_writes_the_format_of_the_suffix(tmp_path, name):
+    spoken = transcript(words("one two"))
+    path = tmp_path / f"new/talk{SUFFIXES[name].upper()}"
+    spoken.save(path)
+    assert path.read_text() == FORMATS[name](spoken) == getattr(spoken, f"to_{name}")()
+
+
+def test_save_refuses_another_suffix(tmp_path):
+    with pytest.raises(UserError, match="talk.doc: expected one of the suffixes .txt, .json, .srt, .vtt, .tsv, .ctm"):
+        transcript().save(tmp_path / "talk.doc")
+
+
+def test_a_notebook_shows_the_segments_as_a_table_in_which_nothing_is_markup():
+    spoken = (Word("<b>", 0.0, 0.5, 0.25), Word("good", 0.5, 1.0, 1.0))
+    table = transcript(spoken, words("day", 3), file="<i>.wav")._repr_html_()
+    assert "<b>" not in table and "<i>" not in table
+    assert table.count("<tr>") == 3 and "&lt;i&gt;.wav (12.3 s)" in table
+    assert '<span style="opacity:0.55" title="0.00–0.50 s, confidence 0.25">&lt;b&gt;</span> <span' in table
+    many = Transcript("x", 1.0, "", segments=tuple(SegmentText(i, i + 1, "") for i in range(1000)))
+    assert many._repr_html_().count("<tr>") == 202 and "… 800 more segments" in many._repr_html_()
+
+
+def test_a_transcript_prints_as_its_text():
+    assert str(transcript(words("one two"))) == "one two"

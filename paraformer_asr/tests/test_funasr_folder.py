@@ -12,7 +12,7 @@ from asr.config import Config, TokenizerConfig
 from asr.data.text.building import build_tokenizer, choose_tokenizer
 from asr.errors import UserError
 from asr.funasr_folder import is_funasr_folder
-from asr.inference.transcriber import load_parts
+from asr.inference.loading import load_parts
 from asr.published.funasr import load_funasr
 from asr.published.funasr_config import open_funasr_folder, read_settings
 

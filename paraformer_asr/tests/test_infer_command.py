@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -28,12 +29,14 @@ from asr.config import (
 )
 from asr.data.cmvn import Cmvn
 from asr.data.text.building import build_tokenizer
-from asr.inference import output
+from asr.errors import UserError
+from asr.inference import transcript
 from asr.inference.output import Job, plan_jobs
 from asr.inference.segmentation import split_at_silences
 from asr.inference.shapes import Shape
-from asr.inference.transcribe_files import Outcome, transcribe_files
+from asr.inference.transcribe_files import Totals, transcribe_files
 from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
+from asr.inference.transcript import FORMATS
 from asr.models import build_model
 from asr.record.run_dir import create_run_dir
 from asr.untrusted import HARMFUL
@@ -278,7 +281,7 @@ def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, mon
         ([path, "inference.max_segments=3"], "unknown key 'inference.max_segments'; did you mean"),
         (["inference.batch_size=1"], "expected at least one sound file"),
         ([tmp_path / "empty"], "no sound file is in this folder"),
-        (["--format", "srt", path, tmp_path / "b.wav"], "the subtitles of 2 files need --out"),
+        (["--format", "srt", path, tmp_path / "b.wav"], "the results of 2 files need --out"),
     ):
         assert infer_with(*arguments) == 2
         assert message in capsys.readouterr().err
@@ -403,7 +406,7 @@ def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypat
     monkeypatch.setattr(made, "warm_up", lambda shapes: None)
     one, other = burst(1, seed=1), burst(1, seed=2)
     path = write_sound(tmp_path / "a.wav", np.stack([one, other], 1), subtype="FLOAT")
-    transcribe_files(made, [Job(path, None)], lambda *_: None, Outcome())
+    transcribe_files(made, [Job(path, None)], lambda *_: None, Totals())
     np.testing.assert_array_equal(heard[0], other)
     parsed = ["infer", "--run", "x", "--channel", "2", "a.wav"]
     monkeypatch.setattr(sys, "argv", parsed)
@@ -448,19 +451,19 @@ def test_skip_done_without_a_folder_says_what_it_needs(infer_with, tmp_path, cap
 def test_a_call_that_is_interrupted_counts_what_is_done(infer_with, tmp_path, monkeypatch, capsys):
     for name in "abc":
         write_sound(tmp_path / f"{name}.wav", burst(1))
-    write = output.write_text
+    write = transcript.write_text
 
     def interrupt_at_the_second(path, text):
         if path.name == "b.txt":
             raise KeyboardInterrupt
         write(path, text)
 
-    monkeypatch.setattr("asr.inference.output.write_text", interrupt_at_the_second)
+    monkeypatch.setattr("asr.inference.transcript.write_text", interrupt_at_the_second)
     assert infer_with("--out", tmp_path / "out", tmp_path) == 130
     assert (
         "stopped: 1 of 3 files transcribed; the same command with --skip-done does the rest" in capsys.readouterr().err
     )
-    monkeypatch.setattr("asr.inference.output.write_text", write)
+    monkeypatch.setattr("asr.inference.transcript.write_text", write)
     assert infer_with("--skip-done", "--out", tmp_path / "out", tmp_path) == 0
     assert "1 file of 3 done already" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["a.txt", "b.txt", "c.txt"]
@@ -548,3 +551,86 @@ def test_links_are_neither_searched_nor_followed_out_of_the_results(infer_with, 
     assert infer_with("--out", out, tmp_path / "in") == 2
     assert f"a link at {out / 'sub'} leads out of it" in capsys.readouterr().err
     assert files(elsewhere) == ["secret.wav"]
+
+
+# The same model from Python: `transcribe` gives what the command writes.
+
+
+def spoken_wave():
+    """Three bursts with silences: longer than a segment."""
+    return np.concatenate([silence(0.5), burst(1.5, seed=1), silence(2), burst(0.8, seed=2), silence(3), burst(1.9)])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_python_gives_what_the_command_writes_character_for_character(infer_with, transcriber, tmp_path, capsys, name):
+    path = write_sound(tmp_path / "talk.wav", spoken_wave())
+    assert infer_with("--format", name, path) == 0
+    spoken = transcriber.transcribe(path)
+    assert len(spoken.segments) > 2 and spoken.words and spoken.tokens
+    assert FORMATS[name](spoken) == capsys.readouterr().out
+
+
+SOUNDS = {
+    "text path": str,
+    "path": Path,
+    "open file": lambda path: path.open("rb"),
+    "bytes": Path.read_bytes,
+    "memory file": lambda path: io.BytesIO(path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_a_sound_is_the_same_however_it_is_passed(transcriber, tmp_path, kind):
+    path = write_sound(tmp_path / "talk.flac", spoken_wave())
+    sound = SOUNDS[kind](path)
+    found, expected = transcriber.transcribe(sound), transcriber.transcribe(path)
+    assert dataclasses.replace(found, file="") == dataclasses.replace(expected, file="")
+    if hasattr(sound, "close"):
+        sound.close()
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("channels", [0, 1, 2])
+@pytest.mark.parametrize("rate", [RATE, 11025])
+def test_an_array_gives_what_its_file_gives(transcriber, tmp_path, dtype, channels, rate):
+    path = write_sound(tmp_path / "talk.wav", spoken_wave(), subtype="PCM_16")
+    array = soundfile.read(path, dtype=dtype)[0]
+    if channels:
+        array = np.stack([array] * channels, axis=1)
+    write_sound(path, soundfile.read(path, dtype="int16")[0], rate)
+    found, expected = transcriber.transcribe(array, rate=rate), transcriber.transcribe(path)
+    assert dataclasses.replace(found, file="") == dataclasses.replace(expected, file="")
+
+
+def test_a_list_gives_a_transcript_each_in_order(transcriber, tmp_path):
+    paths = [write_sound(tmp_path / f"{i}.wav", burst(0.5 + 0.4 * i, seed=i)) for i in range(5)]
+    together = transcriber.transcribe(paths)
+    assert [spoken.file for spoken in together] == list(map(str, paths))
+    assert [spoken.text for spoken in together] == [transcriber.transcribe(path).text for path in paths]
+    assert transcriber.transcribe([]) == []
+    assert [spoken.text for spoken in transcriber.transcribe([silence(1), burst(1)], rate=RATE)][0] == ""
+
+
+@pytest.mark.parametrize(
+    ("sound", "rate", "message"),
+    [
+        ("nowhere.wav", None, "^nowhere.wav: no such file"),
+        (b"RIFF", None, "^bytes: .*expected a sound file"),
+        (b"", None, "^bytes: "),
+        (io.StringIO("a"), None, "open it in binary mode"),
+        (np.zeros(9), None, r"array: expected its rate too, for example transcribe\(array, rate=16000\)"),
+        (np.zeros(9), 0, "rate: expected a whole number"),
+        (np.zeros(9), "16k", "rate: expected a whole number"),
+        (np.zeros(9, bool), 8000, "array: expected int16, int32, uint8, or floats in −1…1, found bool"),
+        (np.zeros((2, 9)), 8000, r"found the shape \(2, 9\); transpose it"),
+        (np.zeros(0), 8000, "array: holds no samples"),
+        (np.full(9000, 300.0), 8000, "^array: expected samples in −1…1, found 300 at 0.000 s; if they are 16-bit"),
+        (np.full(9000, np.nan), 8000, "^array: expected samples in −1…1, found nan"),
+        ("nowhere.wav", 8000, "only an array needs its rate"),
+        (None, None, "expected a path, an open binary file, bytes, or an array with its rate; found NoneType"),
+        (["nowhere.wav", "there.wav"], None, "^sound 1 of 2: nowhere.wav: no such file"),
+    ],
+)
+def test_what_is_no_sound_is_refused_with_what_to_do(transcriber, sound, rate, message):
+    with pytest.raises(UserError, match=message):
+        transcriber.transcribe(sound, rate)

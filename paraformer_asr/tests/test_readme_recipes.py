@@ -16,8 +16,8 @@ from asr.config.reader import load_start_config
 from asr.data.frontend import Cmvn
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
+from asr.inference.loading import load_parts
 from asr.inference.model_folder import save_model_folder
-from asr.inference.transcriber import load_parts
 from asr.models import abstract_variables
 from asr.published.funasr import save_funasr
 from asr.train import read_config

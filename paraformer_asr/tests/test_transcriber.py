@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from asr.checkpoints import CheckpointStore
+from asr.compiler import CompilationCounter
 from asr.config import (
     Config,
     DecoderConfig,
@@ -22,11 +23,10 @@ from asr.data.text.building import build_tokenizer
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.alignments import align_waves
-from asr.inference.compilations import CompilationCounter
-from asr.inference.formats import join_words
 from asr.inference.shapes import Shape, make_ladder, plan_shapes, row_counts
 from asr.inference.transcriber import WINDOW_BATCHES, Transcriber, load_transcriber
-from asr.inference.words import make_tokens, make_words, needs_space
+from asr.inference.transcription import needs_space
+from asr.inference.words import join_words, make_tokens, make_words
 from asr.models import build_model
 from asr.record.run_dir import create_run_dir
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from asr.errors import UserError as UserError
     from asr.inference.transcriber import Transcriber as Transcriber
     from asr.inference.transcript import SegmentText as SegmentText
-    from asr.inference.transcript import Token as Token
     from asr.inference.transcript import Transcript as Transcript
-    from asr.inference.transcript import Word as Word
+    from asr.inference.words import Token as Token
+    from asr.inference.words import Word as Word
     from asr.losses import ctc_loss as ctc_loss
     from asr.losses import masked_cross_entropy as masked_cross_entropy
     from asr.losses import mwer_loss as mwer_loss
@@ -55,14 +55,14 @@ _MODULES = {
     "Run": "asr.training.run",
     "SegmentText": "asr.inference.transcript",
     "SpeechDataset": "asr.data",
-    "Token": "asr.inference.transcript",
+    "Token": "asr.inference.words",
     "Tokenizer": "asr.data.text.tokenizer",
     "TrainingOutputs": "asr.models",
     "Transcriber": "asr.inference.transcriber",
     "Transcript": "asr.inference.transcript",
     "UserError": "asr.errors",
     "Utterance": "asr.data",
-    "Word": "asr.inference.transcript",
+    "Word": "asr.inference.words",
     "align": "asr.metrics",
     "bootstrap_interval": "asr.metrics",
     "build_dataset": "asr.data",

@@ -166,7 +166,7 @@ def read_config(config: Config | str | Path | None, resume: str | Path | None, o
 
 def load_initial(folder: str) -> "InitialModel":
     """Return the weights of a model folder, or the best ones of a run, to start a run with."""
-    from asr.inference.transcriber import load_parts
+    from asr.inference.loading import load_parts
     from asr.training.warm_start import InitialModel
 
     _, tokenizer, _, variables = load_parts(folder)

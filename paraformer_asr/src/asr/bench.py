@@ -1,4 +1,4 @@
-"""Measure speed and memory: `python -m asr.bench [--config CONFIG] [key=value …]`.
+"""Measure speed and memory: `asr bench [--config CONFIG] [key=value …]`.
 
 Operations and MFU are those of products and convolutions, a loop counted as often as it runs and recomputation not at
 all; MFU is their rate over the dense bfloat16 peak of the devices, and not given where that is not known.
@@ -25,35 +25,34 @@ SMALL_PARAFORMER = Config(
         decoder=DecoderConfig(num_layers=6),
     ),
 )
-"""What is measured without a config: 12 SAN-M blocks of width 256 and 6 decoder blocks, as in the small published
+"""The model measured without a config: 12 SAN-M blocks of width 256 and 6 decoder blocks, as in the small published
 recipes; feed-forward width 2048, 4 heads, kernel 11, dropout 0.1, no CTC."""
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.bench",
-        description="Measure steps of training (train), of the network from sound to tokens (infer), of transcription "
-        "from sound on the host to tokens on the host, as asr.infer does it (transcribe), of computing features "
-        "(frontend), or of reading sound (input). Without --config: SAN-M 12 × 256 with 6 decoder layers, float32, "
-        "8 × 8 s.",
+        prog="asr bench",
+        description="Time steps of training (train), of the network from sound to tokens (infer), of transcription "
+        "from sound on the host to tokens on the host, as in asr infer (transcribe), of features (frontend), or of "
+        "reading (input). Without --config: SAN-M 12 × 256 with 6 decoder layers, float32, 8 × 8 s.",
     )
-    parser.add_argument("--config", type=Path, help="YAML file")
+    parser.add_argument("--config", type=Path, help="YAML file, or the name of a packaged config")
     parser.add_argument("--mode", choices=("train", "infer", "transcribe", "frontend", "input"), default="train")
     parser.add_argument(
         "--with-input",
         action="store_true",
-        help="train on batches of the config's data, as a run does, and compare with batches that need not be read",
+        help="train on batches of the config's data, as a run does, and compare with batches in memory",
     )
     parser.add_argument("--batch", type=int, default=8, help="utterances in a step (default: 8)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of sound in each utterance (default: 8)")
-    parser.add_argument("--tokens", type=int, default=32, help="in each utterance (default: 32)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of sound in an utterance (default: 8)")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens in an utterance (default: 32)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument("--attention", choices=("explicit", "xla", "cudnn"))
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--scan", action="store_true", help="one compiled block for all encoder layers")
-    parser.add_argument("--steps", type=int, default=50, help="steps that count (default: 50)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    parser.add_argument("--steps", type=int, default=50, help="steps to time (default: 50)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to a file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.encoder.width=512")
     return parser.parse_intermixed_args()
 
@@ -62,7 +61,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
     """Return the config that the arguments describe.
 
     Raises:
-        UserError: a setting, or a size of the batch, that cannot be.
+        UserError: an impossible setting or batch size.
     """
     for name, least in (("batch", 1), ("seconds", 0.1), ("tokens", 1), ("steps", 1)):
         if not getattr(arguments, name) >= least:
@@ -113,7 +112,7 @@ def format_summary(numbers: dict) -> str:
 
 
 def measure_transcriber(config: Config, size, num_steps: int):
-    """Return the `Measurement` of an untrained transcriber that is given one batch of sound again and again."""
+    """Return the `Measurement` of an untrained transcriber that transcribes one batch repeatedly."""
     import numpy as np
 
     from asr.inference.shapes import Shape
@@ -152,7 +151,7 @@ def main() -> int:
     config = read_config(arguments)
 
     from asr.profiling.benchmark import BatchSize, measure
-    from asr.record.environment import describe_environment  # imports jax: after the config was found good
+    from asr.record.environment import describe_environment  # imports jax: after the config was checked
 
     size = BatchSize(arguments.batch, arguments.seconds, arguments.tokens)
     if arguments.mode == "transcribe":

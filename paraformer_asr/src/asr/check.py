@@ -1,4 +1,4 @@
-"""Look over a data set before training: `python -m asr.check --config CONFIG [key=value …]`."""
+"""Check a data set before training: `asr check --config CONFIG [key=value …]`."""
 
 import argparse
 import logging
@@ -19,12 +19,12 @@ MAX_ROWS, BAR_WIDTH = 12, 24
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.check",
-        description="Read every utterance of a data set: counts hours, words and tokens, draws a histogram of the "
-        "lengths, names each line that cannot be used or is suspicious, and finds what two splits share.",
+        prog="asr check",
+        description="Read every utterance of a data set: count hours, words and tokens, draw a histogram of the "
+        "lengths, name each unusable or suspicious line, and find what two splits share.",
         epilog="Exit codes: 0 all lines are usable, 2 at least one is not.",
     )
-    parser.add_argument("--config", type=Path, required=True, help="YAML file")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, or the name of a packaged config")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -35,7 +35,7 @@ def main() -> int:
     logging.basicConfig(format="warning: %(message)s")
     config = load_start_config(arguments.config, arguments.overrides)
 
-    from asr.data.inspection import find_duplicates, inspect_tokens  # imports jax: after the config was found good
+    from asr.data.inspection import find_duplicates, inspect_tokens  # imports jax: after the config was checked
 
     reports, problems = read_splits(config), []
     try:
@@ -59,13 +59,13 @@ def main() -> int:
 
 
 def read_splits(config: Config) -> dict:
-    """Return the report of each split; a data set may do without a test split."""
+    """Return the report of each split; the test split may be missing."""
     from tqdm import tqdm
 
     from asr.data.inspection import inspect_split
 
-    def progress(findings, **labels):
-        return tqdm(findings, unit="utterance", disable=None, **labels)
+    def progress(utterances, **labels):
+        return tqdm(utterances, unit="utterance", disable=None, **labels)
 
     reports = {}
     for split in SPLITS:
@@ -79,7 +79,7 @@ def read_splits(config: Config) -> dict:
 
 
 def format_table(reports: dict, tokens) -> str:
-    """Return how much sound and text the usable lines of each split hold; `tokens` may be None."""
+    """Return a table of the sound and text in the usable lines of each split; `tokens` may be None."""
     columns = {}
     for split, report in reports.items():
         seconds, count = report.durations_s, max(len(report.texts), 1)

@@ -1,11 +1,17 @@
-"""Compiles programs, and plans the memory that they need."""
+"""Compiles programs, counts what jax compiles, and plans the memory that programs need."""
 
 import contextlib
 import ctypes
 import dataclasses
+import threading
+from types import TracebackType
 from typing import Any
 
 import jax
+import jax.monitoring
+
+BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
+"""Event that jax reports when it compiles a program or takes one from the cache on the disk."""
 
 
 def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
@@ -55,3 +61,36 @@ def give_back_freed() -> None:
     """Return freed memory to the system, see malloc_trim(3); without effect where the C library has no such call."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no handle, no such function, no handle on Windows
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class CompilationCounter:
+    """Counts compilations in the whole process, from its creation until `close`.
+
+    Attributes:
+        count: programs compiled so far.
+        seconds: time spent, summed over threads.
+    """
+
+    def __init__(self):
+        self.count = 0
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def close(self) -> None:
+        """Stop counting."""
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def __enter__(self) -> "CompilationCounter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _listen(self, event: str, seconds: float, **_: str | int) -> None:
+        if event == BACKEND_COMPILE:
+            with self._lock:
+                self.count += 1
+                self.seconds += seconds

@@ -1,4 +1,4 @@
-"""Open a published model, or publish one: `python -m asr.convert --from funasr DIR --out FOLDER`."""
+"""Open a published model, or publish one: `asr convert --from funasr DIR --out FOLDER`."""
 
 import argparse
 from pathlib import Path
@@ -13,31 +13,31 @@ from asr.published.funasr_config import make_funasr_config, read_funasr_config, 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.convert",
-        description="Write a model of FunASR (class Paraformer) as a model folder, or a model of this package as a "
-        "folder that FunASR reads. Torch is not needed, and nothing in the file of weights is run.",
+        prog="asr convert",
+        description="Convert a FunASR model (class Paraformer) into a model folder, or a model of this package into a "
+        "folder that FunASR reads. Needs no torch, and runs no code from the file of weights.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument("--from", dest="source", nargs=2, metavar=("funasr", "DIR"), help="published model")
     direction.add_argument("--to", dest="target", nargs=2, metavar=("funasr", "MODEL"), help="run, or model folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="what is written, a new one")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write, a new one")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
-    parser.add_argument("--force", action="store_true", help="replace a model folder that is there already")
+    parser.add_argument("--force", action="store_true", help="replace an existing model folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.max_segment_s=30")
     arguments = parser.parse_intermixed_args()
     kind = (arguments.source or arguments.target)[0]
     if kind != "funasr":
-        parser.error(f"expected funasr, found {kind!r}; other formats are not known")
+        parser.error(f"expected funasr, found {kind!r}")
     return arguments
 
 
 def open_published(folder: Path, arguments: argparse.Namespace) -> None:
     """Write the model folder of a FunASR model."""
-    override_config(read_funasr_config(folder), arguments.overrides)  # a mistake is answered before jax is imported
+    override_config(read_funasr_config(folder), arguments.overrides)  # reports a mistake before jax is imported
 
+    from asr.inference.loading import load_parts
     from asr.inference.model_folder import check_target, save_model_folder
-    from asr.inference.transcriber import load_parts
 
     check_target(arguments.out, arguments.force)
     config, *parts = load_parts(folder, overrides=arguments.overrides)
@@ -46,11 +46,11 @@ def open_published(folder: Path, arguments: argparse.Namespace) -> None:
 
 def publish(folder: Path, arguments: argparse.Namespace) -> None:
     """Write a folder of FunASR for a run or a model folder."""
-    make_funasr_config(read_settings(folder, arguments.overrides))  # a mistake is answered before jax is imported
+    make_funasr_config(read_settings(folder, arguments.overrides))  # reports a mistake before jax is imported
 
     from asr.files import appearing
+    from asr.inference.loading import load_parts
     from asr.inference.model_folder import check_target
-    from asr.inference.transcriber import load_parts
     from asr.published.funasr import save_funasr
 
     check_target(arguments.out, arguments.force, lambda folder: (folder / WEIGHTS).is_file())
@@ -60,7 +60,7 @@ def publish(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Convert in the direction that is asked for; return the exit code."""
+    """Convert; return the exit code."""
     arguments = parse_arguments()
     if arguments.source:
         open_published(Path(arguments.source[1]), arguments)

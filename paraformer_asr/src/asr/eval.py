@@ -1,4 +1,4 @@
-"""Score a trained model on a split: `python -m asr.eval --run RUN [--split test] [key=value …]`."""
+"""Score a trained model on a split: `asr eval --run RUN [--split test] [key=value …]`."""
 
 import argparse
 import logging
@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from asr import api
 from asr.cli import run_command
 from asr.config import Config
 from asr.errors import EXIT_OK, UserError
@@ -18,10 +19,10 @@ NUM_EXTREMES = 2
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.eval",
-        description="Score a trained model on a split of its data set, every utterance as a whole. Prints a table of "
-        "word, character and token error rates with 95 % intervals; writes metrics.json, utterances.csv, errors.txt "
-        "(each wrong utterance beside its truth) and pictures of the best and the worst alignments.",
+        prog="asr eval",
+        description="Score a trained model on a split of its data set, each utterance in one piece. Prints word, "
+        "character and token error rates with 95 % intervals; writes metrics.json, utterances.csv, errors.txt (each "
+        "wrong utterance beside its reference) and pictures of the best and worst alignments.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
     model = parser.add_mutually_exclusive_group(required=True)
@@ -32,19 +33,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument(
-        "--average", type=int, default=1, metavar="N", help="mean of the N best or last checkpoints (default: 1)"
+        "--average",
+        type=int,
+        default=1,
+        metavar="N",
+        help="use the mean of the N best or last checkpoints (default: 1)",
     )
     decoders = ("cif", "ctc", "ctc_beam")
-    parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
+    parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
+        "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run directory; needed with --model"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
 
 def make_folder(path: Path) -> Path:
-    """Return the folder of the results, made if need be."""
+    """Return the folder of the results, created if needed."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,19 +58,19 @@ def make_folder(path: Path) -> Path:
 
 
 def training_texts(config: Config, tokenizer) -> frozenset[str] | None:
-    """Return the compared texts of the training split; None, with a line on stderr, where it is not there."""
+    """Return the compared texts of the training split; None, with a line on stderr, if it cannot be read."""
     from asr.data import build_dataset
     from asr.data.text.comparison import comparable
 
     try:
         return frozenset(comparable(tokenizer, text) for text in build_dataset(config, "train").texts())
     except UserError as error:
-        print(f"utterances whose text occurs in training are not counted apart: {error}", file=sys.stderr)
+        print(f"utterances whose text occurs in training are not counted separately: {error}", file=sys.stderr)
         return None
 
 
 def warn_of_characters(dataset, tokenizer, training: Collection[str] | None) -> None:
-    """Name on stderr what of the references the model cannot write, which counts as errors, or was not trained on."""
+    """Print to stderr the characters of the references that the model cannot write, or was not trained on."""
     from asr.data.text.comparison import comparable
     from asr.data.text.odd_characters import find_odd_characters, find_unwritable
 
@@ -84,20 +89,20 @@ def main() -> int:
     decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
     overrides = [*arguments.overrides, *decoder]
     if arguments.model and not arguments.out:
-        raise UserError("--out FOLDER is needed with --model: a model folder may be shared, and scores name your data")
+        raise UserError("--model needs --out FOLDER: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
-    config = read_settings(source, overrides)  # answers a mistake before jax is imported
+    config = read_settings(source, overrides)  # reports a mistake before jax is imported
 
     from tqdm import tqdm
 
     from asr.data import build_dataset
     from asr.data.text.comparison import comparison_case, suit_characters
     from asr.inference import eval_report, scoring
-    from asr.inference.transcriber import load_transcriber
     from asr.metrics import bootstrap_interval, format_table
 
     dataset = build_dataset(config, arguments.split)
-    transcriber = load_transcriber(source, arguments.checkpoint, overrides, arguments.average)
+    options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
+    transcriber = api.load(source, **options)
     folder = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}")
     known = None if arguments.split == "train" else training_texts(config, transcriber.tokenizer)
     scoring.warm_up_for(transcriber, dataset)

@@ -1,4 +1,4 @@
-"""Export a trained model as a folder that any jax program can run: `python -m asr.export --run RUN --out FOLDER`."""
+"""Export a trained model to a folder that any jax program can run: `asr export --run RUN --out FOLDER`."""
 
 import argparse
 from pathlib import Path
@@ -11,18 +11,22 @@ from asr.errors import EXIT_OK
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.export",
-        description="Write settings, tokens, normalisation, weights (safetensors) and program (StableHLO) of a "
-        "trained model.",
+        prog="asr export",
+        description="Write a folder with the settings, tokens, normalisation, weights (safetensors) and program "
+        "(StableHLO) of a trained model.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder, a new one")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument(
-        "--average", type=int, default=1, metavar="N", help="mean of the N best or last checkpoints (default: 1)"
+        "--average",
+        type=int,
+        default=1,
+        metavar="N",
+        help="use the mean of the N best or last checkpoints (default: 1)",
     )
-    parser.add_argument("--force", action="store_true", help="replace an exported model that is there already")
+    parser.add_argument("--force", action="store_true", help="replace an existing exported model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.max_segment_s=30")
     return parser.parse_intermixed_args()
 
@@ -30,10 +34,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Export the model; return the exit code."""
     arguments = parse_arguments()
-    load_config(arguments.run / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
+    load_config(arguments.run / "config.yaml", arguments.overrides)  # reports a mistake before jax is imported
 
+    from asr.inference.loading import load_parts
     from asr.inference.model_folder import check_target, save_model_folder
-    from asr.inference.transcriber import load_parts
 
     check_target(arguments.out, arguments.force)
     parts = load_parts(arguments.run, arguments.checkpoint, arguments.overrides, arguments.average)

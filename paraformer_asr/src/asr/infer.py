@@ -1,16 +1,16 @@
-"""Transcribe sound with a trained model: `python -m asr.infer --run RUN FILES…`."""
+"""Transcribe sound with a trained model: `asr infer --run RUN FILES…`, or `python -m asr.infer …`."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from asr import api
 from asr.cli import run_command
 from asr.config.reader import to_plain
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.file_names import folder_links
-from asr.inference.formats import FORMATS, SUBTITLES, SUFFIXES
-from asr.inference.transcript import Transcript
+from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
 from asr.published.funasr_config import read_settings
 from asr.untrusted import escaped, harmless, indented
 
@@ -18,11 +18,10 @@ from asr.untrusted import escaped, harmless, indented
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr.infer",
+        prog="asr infer",
         description="Transcribe sound files of any length; long ones are split at their silences. Silence gives an "
-        "empty result. Results go to the standard output, or with --out one file for each sound into a folder.",
-        epilog="Exit codes: 0 all files are transcribed, 2 wrong input, or some file could not be read (the others "
-        "are done).",
+        "empty result. Results go to the standard output, or with --out into one file per sound.",
+        epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable (the rest is done).",
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", type=Path, help="run directory of a training")
@@ -31,21 +30,25 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
     parser.add_argument(
-        "--average", type=int, default=1, metavar="N", help="mean of the run's N best or last checkpoints (default: 1)"
+        "--average",
+        type=int,
+        default=1,
+        metavar="N",
+        help="use the mean of the run's N best or last checkpoints (default: 1)",
     )
     parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="default: text")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the results; made if need be")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the results; created if needed")
     parser.add_argument(
         "--skip-done",
         action="store_true",
-        help="leave out files that have a complete result in --out, made by the same model with the same settings: "
-        "continues a call that was stopped",
+        help="skip files that have a complete result in --out from the same model and settings: continues a call that "
+        "was stopped",
     )
     parser.add_argument(
-        "--channel", type=int, metavar="N", help="of several, from 1; 0: their mean (default: as the config says)"
+        "--channel", type=int, metavar="N", help="channel to read, from 1; 0: their mean (default: that of the config)"
     )
     decoders = ("cif", "ctc", "ctc_beam")
-    parser.add_argument("--decoder", choices=decoders, help="default: as the config says")
+    parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -64,21 +67,20 @@ def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
 def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcript], None]:
     """Return the function that hands each transcript over: to its file, or to the standard output.
 
-    Of several files the text is written behind the path, `talk.wav: good morning`; JSON and CTM name the file anyway.
+    With several files, text follows the path (`talk.wav: good morning`); JSON and CTM name the file anyway.
 
     Args:
         name: of the format.
         num_jobs: files in this call.
         record: `DoneRecord` of the folder of the results; None for the standard output.
     """
-    from asr.inference.output import write_text
 
     def write(job, transcript: Transcript) -> None:
-        content = FORMATS[name](transcript)
         if job.result:
-            write_text(job.result, content)
+            transcript.save(job.result)
             record.add(job.source, [job.result], job.part)
             return
+        content = FORMATS[name](transcript)
         label = harmless(transcript.file, kept="")  # a line end would begin a line that looks like another result
         sys.stdout.write(f"{label}: {content}" if name == "text" and num_jobs > 1 else content)
         sys.stdout.flush()
@@ -87,7 +89,7 @@ def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcrip
 
 
 def digest_transcriber(transcriber, output_format: str) -> str:
-    """Return the SHA-256 of all that decides what a result holds: the model, its settings, the format."""
+    """Return the SHA-256 of everything a result depends on: the model, its settings, the format."""
     from asr.inference.done_record import digest_model
 
     settings = {name: to_plain(getattr(transcriber.config, name)) for name in ("features", "model", "inference")}
@@ -105,18 +107,18 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def summary(outcome) -> str:
-    """Return what the command says at its end."""
-    speed = outcome.sound_s / outcome.seconds
+def summary(totals) -> str:
+    """Return the line that the command prints at its end."""
+    speed = totals.sound_s / totals.seconds
     return (
-        f"{count(outcome.num_done, 'file')}, {outcome.sound_s:.1f} s of sound in {outcome.seconds:.1f} s "
-        f"({speed:.1f} times faster than real time); compiled {count(outcome.num_compiled, 'program')} in "
-        f"{outcome.compile_s:.1f} s before the first segment, {outcome.num_compiled_late} after"
+        f"{count(totals.num_done, 'file')}, {totals.sound_s:.1f} s of sound in {totals.seconds:.1f} s "
+        f"({speed:.1f} times faster than real time); compiled {count(totals.num_compiled, 'program')} in "
+        f"{totals.compile_s:.1f} s before the first segment, {totals.num_compiled_late} after"
     )
 
 
 def note_on_lengths(settings, longest_s: float) -> str:
-    """Return what to say where long sound was cut without knowing how the model was trained, else an empty text."""
+    """Return a note if long sound was cut although the length of the training utterances is unknown, else ""."""
     from asr.inference.segmentation import UNTRAINED_SEGMENT_S
 
     default = settings.max_segment_s in (None, UNTRAINED_SEGMENT_S) and not settings.trained_s[1]
@@ -137,7 +139,7 @@ def main() -> int:
     if arguments.decoder:
         overrides.append(f"inference.decoder={arguments.decoder}")
     folder = arguments.run or arguments.model
-    read_settings(folder, overrides)  # a mistake is answered before jax is imported
+    read_settings(folder, overrides)  # reports a mistake before jax is imported
     if not files:
         raise UserError("expected at least one sound file or folder")
     if arguments.skip_done and not arguments.out:
@@ -147,12 +149,11 @@ def main() -> int:
 
     from asr.inference.done_record import DoneRecord
     from asr.inference.output import plan_jobs
-    from asr.inference.transcribe_files import Outcome, transcribe_files
-    from asr.inference.transcriber import load_transcriber
+    from asr.inference.transcribe_files import Totals, transcribe_files
 
     jobs = plan_jobs(files, arguments.out, SUFFIXES[arguments.format])
-    if arguments.format in SUBTITLES and len(jobs) > 1 and not arguments.out:
-        raise UserError(f"--format {arguments.format}: the subtitles of {len(jobs)} files need --out FOLDER")
+    if arguments.format in ONE_FILE_EACH and len(jobs) > 1 and not arguments.out:
+        raise UserError(f"--format {arguments.format}: the results of {len(jobs)} files need --out FOLDER")
     for job in jobs:
         if job.is_renamed and (job.result or arguments.format == "ctm" or job.label == job.name):
             name = job.result.name if job.result else job.name
@@ -162,24 +163,25 @@ def main() -> int:
             )
     for link in [link for path in files for link in folder_links(path)]:
         print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
-    transcriber = load_transcriber(folder, arguments.checkpoint, overrides, arguments.average)
+    options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
+    transcriber = api.load(folder, **options)
     record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
     if len(waiting) < len(jobs):
         print(f"{count(len(jobs) - len(waiting), 'file')} of {len(jobs)} done already", file=sys.stderr)
-    outcome = Outcome()
+    totals = Totals()
     try:
         if waiting:
-            transcribe_files(transcriber, waiting, make_writer(arguments.format, len(jobs), record), outcome)
+            transcribe_files(transcriber, waiting, make_writer(arguments.format, len(jobs), record), totals)
     except (KeyboardInterrupt, SystemExit, UserError):
         hint = "; the same command with --skip-done does the rest" if record else ""
-        print(f"stopped: {outcome.num_done} of {count(len(waiting), 'file')} transcribed{hint}", file=sys.stderr)
+        print(f"stopped: {totals.num_done} of {count(len(waiting), 'file')} transcribed{hint}", file=sys.stderr)
         raise
     if waiting:
-        print(summary(outcome), file=sys.stderr)
-        print(note_on_lengths(transcriber.config.inference, outcome.longest_s), end="", file=sys.stderr)
-    if outcome.num_bad:
-        print(f"{outcome.num_bad} of {len(jobs)} files could not be read or written, see above", file=sys.stderr)
+        print(summary(totals), file=sys.stderr)
+        print(note_on_lengths(transcriber.config.inference, totals.longest_s), end="", file=sys.stderr)
+    if totals.num_bad:
+        print(f"{totals.num_bad} of {len(jobs)} files could not be read or written, see above", file=sys.stderr)
         return EXIT_USER_ERROR
     return EXIT_OK
 

@@ -28,7 +28,8 @@ from funasr.utils.postprocess_utils import sentence_postprocess  # noqa: E402
 from asr.data.cmvn import save_cmvn  # noqa: E402
 from asr.data.frontend import Cmvn  # noqa: E402
 from asr.data.text.funasr_text import cut, join  # noqa: E402
-from asr.inference.transcriber import Transcriber, load_parts  # noqa: E402
+from asr.inference.loading import load_parts  # noqa: E402
+from asr.inference.transcriber import Transcriber  # noqa: E402
 from asr.losses import paraformer_loss  # noqa: E402
 from asr.models import build_model  # noqa: E402
 from asr.ops import cif  # noqa: E402

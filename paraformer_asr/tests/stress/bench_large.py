@@ -75,9 +75,9 @@ def open_ours(folder: Path, dtype: str):
     import jax
     import numpy as np
 
+    from asr.inference.loading import load_parts
     from asr.inference.programs import Heard, make_spell
     from asr.inference.shapes import row_counts
-    from asr.inference.transcriber import load_parts
     from asr.inference.tuning import PackedWeights, ready_weights
     from asr.models import build_model
 

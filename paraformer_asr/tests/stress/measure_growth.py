@@ -91,7 +91,7 @@ def transcribe(config: Config, sound: Path) -> dict:
     import jax
 
     from asr.inference.output import Job
-    from asr.inference.transcribe_files import Outcome, transcribe_files
+    from asr.inference.transcribe_files import Totals, transcribe_files
     from asr.models import count_parameters
     from asr.profiling.process_memory import peak_bytes
     from asr.profiling.random_model import build_untrained_transcriber
@@ -101,7 +101,7 @@ def transcribe(config: Config, sound: Path) -> dict:
     start = time.perf_counter()
     transcriber.warm_up(plan_warm_up(transcriber, sound))
     compile_s, model_bytes = time.perf_counter() - start, reset_peak()
-    outcome = Outcome()
+    outcome = Totals()
     transcribe_files(transcriber, [Job(sound, None)], lambda job, transcript: None, outcome)
     above_bytes = max(peak_bytes() - model_bytes, 0)
     if outcome.num_done != 1 or outcome.num_compiled or outcome.num_compiled_late:

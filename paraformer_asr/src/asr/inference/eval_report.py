@@ -10,9 +10,9 @@ from pathlib import Path
 from asr.data import SpeechDataset
 from asr.files import naming_the_file
 from asr.inference.alignments import align_waves
-from asr.inference.output import write_text
 from asr.inference.scoring import UtteranceScore
 from asr.inference.transcriber import Transcriber
+from asr.inference.transcript import write_text
 from asr.metrics import ErrorCounts, format_report
 from asr.pictures import draw_alignment
 from asr.untrusted import harmless

@@ -18,7 +18,6 @@ from asr.data.sounds.audio import WHOLE, Span
 from asr.data.sounds.header import is_sound
 from asr.errors import UserError
 from asr.file_names import check_inside, name_key, safe_path
-from asr.files import writing_aside
 from asr.inference.sound_lists import is_list, read_list
 
 MAX_NAME_CHARACTERS = 200
@@ -85,16 +84,6 @@ def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job
         renamed = name != job.name
         jobs.append(dataclasses.replace(job, result=result, name=name, label=job.label or name, is_renamed=renamed))
     return jobs
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, which appears when it is complete; its folder is made if need be.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    with writing_aside(path, parents=True) as aside:
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:

@@ -1,9 +1,10 @@
-"""Recognises segments of sound with a trained model, in batches of a few fixed shapes.
+"""Transcribes sound with a trained model: its segments are recognised in batches of a few fixed shapes.
 
 Letters: b batch, n samples, u tokens.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,31 +15,27 @@ import chex
 import flax.linen as nn
 import numpy as np
 
-from asr.checkpoints import restore_variables
-from asr.config import Config, ModelConfig
-from asr.config.reader import load_config, override_config
-from asr.data.cmvn import load_cmvn
+from asr.compiler import CompilationCounter
+from asr.config import Config
 from asr.data.frontend import Cmvn, num_feature_frames
-from asr.data.text.tokenizer import Tokenizer, load_tokenizer
+from asr.data.sounds.sound_input import open_sound
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
-from asr.files import read_bounded
-from asr.funasr_folder import is_funasr_folder
-from asr.inference.checksums import CheckedFolder
-from asr.inference.compilations import CompilationCounter
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
-from asr.inference.model_folder import CMVN, check_variables, is_model_folder, load_weights
+from asr.inference.loading import load_parts
 from asr.inference.programs import CifPrograms, Spelling
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
+from asr.inference.transcript import Transcript
+from asr.inference.transcription import Source, read_segments, transcribe_segments
 from asr.inference.tuning import ready_weights
 from asr.models import CustomModel, build_model
-from asr.published.funasr import load_funasr
 
 Tag = TypeVar("Tag")
 
 MAX_COMPILING_THREADS = 8
 WINDOW_BATCHES = 4
-"""So many batches of sound are read before they are sorted by length: less padding, for more memory and delay."""
+"""Batches to read before sorting by length: more of them give less padding, for more memory and delay."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +60,7 @@ NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in 
 
 
 class Transcriber:
-    """A trained model, ready to recognise.
+    """A trained model, ready to transcribe.
 
     Attributes:
         config: settings of the run, of which `features`, `model` and `inference` matter here.
@@ -116,6 +113,35 @@ class Transcriber:
             list(pool.map(lambda compile: compile(), compilations))
         self._warm = tuple(shapes)
 
+    def transcribe(self, sound: Any, rate: float | None = None) -> Transcript | list[Transcript]:
+        """Return what is said in a sound of any length: text, words and tokens with times and confidence.
+
+        Long sound is cut at its silences. The confidence of a token is the model's probability; a word has that of its
+        least certain token.
+
+        Args:
+            sound: a path, an open binary file, the bytes of a file, an array [samples] or [samples, channels] of
+                integers or floats in −1…1, or a list of these, whose segments share batches.
+            rate: samples in a second of an array.
+
+        Returns:
+            the transcript, or for a list one transcript each.
+
+        Raises:
+            UserError: naming the sound that cannot be read, and what to do.
+        """
+        several = isinstance(sound, list | tuple)
+        inputs = [open_sound(each, rate) for each in (sound if several else [sound])]
+        rate_hz, channel = self.config.features.sample_rate_hz, self.config.data.channel
+        sources = [Source(functools.partial(each.blocks, rate_hz, channel), each.label) for each in inputs]
+        transcripts = []
+        for number, outcome in enumerate(transcribe_segments(self, read_segments(self, sources)), 1):
+            if outcome.error:
+                where = f"sound {number} of {len(inputs)}: " if len(inputs) > 1 else ""
+                raise UserError(f"{where}{outcome.error}")
+            transcripts.append(outcome.transcript)
+        return transcripts if several else transcripts[0]
+
     def recognise(self, wave: np.ndarray) -> Recognition:
         """Return the tokens of one segment.
 
@@ -132,8 +158,8 @@ class Transcriber:
         nothing. An utterance gives the same tokens in any batch.
         """
         for window in self._windows(items):
-            found = self._recognise_window([wave for _, wave in window])
-            yield from zip((tag for tag, _ in window), found, strict=True)
+            recognitions = self._recognise_window([wave for _, wave in window])
+            yield from zip((tag for tag, _ in window), recognitions, strict=True)
 
     def _windows(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
         """Yield the items in runs with a few batches of sound each."""
@@ -150,7 +176,7 @@ class Transcriber:
 
     def _recognise_window(self, waves: list[np.ndarray]) -> list[Recognition]:
         """Return the tokens of each; all batches are started before the first one is waited for."""
-        found = [NOTHING] * len(waves)
+        recognitions = [NOTHING] * len(waves)
         sounding = [i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.config.features)]
         sounding.sort(key=lambda i: -len(waves[i]))
         groups = [sounding[i : i + self._batch_size] for i in range(0, len(sounding), self._batch_size)]
@@ -158,8 +184,8 @@ class Transcriber:
         for group, finish in started:
             spelling = finish()
             for row, i in enumerate(group):
-                found[i] = _row(spelling, row)
-        return found
+                recognitions[i] = _row(spelling, row)
+        return recognitions
 
     @property
     def _batch_size(self) -> int:
@@ -194,57 +220,6 @@ def load_transcriber(
     return Transcriber(config, *parts, custom=custom)
 
 
-def load_parts(
-    folder: str | Path,
-    which: str = "best",
-    overrides: Sequence[str] = (),
-    average: int = 1,
-    custom: CustomModel | None = None,
-) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
-    """Return (config, tokenizer, CMVN, variables) of a run directory, an exported model folder, or one of FunASR.
-
-    Args:
-        folder: one of the three; the first two hold `config.yaml`, `tokenizer.json` and, if there is one, `cmvn.txt`.
-        which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
-        overrides: changes of the config as `key=value`, for example `inference.decoder=ctc`.
-        average: of a run directory, the mean of so many best or last checkpoints.
-        custom: the network, where it came from outside the package.
-
-    Raises:
-        UserError: not such a folder, or weights that do not belong to its config.
-    """
-    folder = Path(folder)
-    if average < 1:
-        raise UserError(f"--average: expected at least 1 checkpoint, found {average}")
-    if is_funasr_folder(folder):
-        return _load_published(folder, overrides, average)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
-    files = CheckedFolder(folder) if is_model_folder(folder) else None
-    read = files.read if files else read_bounded
-    config = load_config(folder / "config.yaml", overrides, read)
-    tokenizer = load_tokenizer(folder, read)
-    config = dataclasses.replace(config, model=_with_vocabulary(config.model, tokenizer, folder))
-    model = build_model(dataclasses.replace(config.model, input_dim=config.features.input_dim), custom)
-    cmvn = load_cmvn(folder / CMVN, read) if config.features.cmvn != "none" else None
-    if files:
-        if average > 1:
-            raise UserError(f"--average {average}: {folder} is an exported model, which holds one set of weights")
-        return config, tokenizer, cmvn, load_weights(files, config, model)
-    variables = restore_variables(folder / "checkpoints", which, average)
-    check_variables(variables, config, folder, model)
-    return config, tokenizer, cmvn, variables
-
-
-def _load_published(folder: Path, overrides: Sequence[str], average: int) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
-    if average > 1:
-        raise UserError(f"--average {average}: {folder} is a model of FunASR, which holds one set of weights")
-    config, *parts, variables = load_funasr(folder)
-    config = override_config(config, overrides)
-    check_variables(variables, config, folder)
-    return config, *parts, variables
-
-
 def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, model: nn.Module):
     match config.inference.decoder:
         case "cif":
@@ -253,15 +228,6 @@ def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, vari
             return BestPathPrograms(config, cmvn, variables, model)
         case "ctc_beam":
             return BeamPrograms(config, cmvn, variables, tokenizer, model)
-
-
-def _with_vocabulary(model: ModelConfig, tokenizer: Tokenizer, folder: Path) -> ModelConfig:
-    if model.vocab_size not in (0, tokenizer.vocab_size):
-        raise UserError(
-            f"{folder}: model.vocab_size is {model.vocab_size}, but tokenizer.json has {tokenizer.vocab_size} tokens; "
-            "the two do not belong together"
-        )
-    return dataclasses.replace(model, vocab_size=tokenizer.vocab_size)
 
 
 def _row(spelling: Spelling, row: int) -> Recognition:

@@ -1,18 +1,69 @@
-"""From token numbers with times to tokens and words that can be read."""
+"""Tokens and words with their times.
 
+Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at once.
+"""
+
+import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from asr.data.text.pieces import is_ideograph
-from asr.data.text.tokenizer import Tokenizer
-from asr.inference.transcript import Token, Word
+    from asr.data.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """One unit of the model's output.
+
+    Attributes:
+        text: as in the vocabulary.
+        start_s: when it begins, from the start of the sound.
+        end_s: when it ends.
+        confidence: the model's probability, 0 to 1.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """The text between two blanks, or one character of a script written without blanks.
+
+    Attributes:
+        text: without blanks.
+        start_s: when it begins, from the start of the sound.
+        end_s: when it ends.
+        confidence: that of its least certain token.
+        parts: its tokens, with their texts as they appear in the word.
+        space_before: a blank separates it from the word before.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+    parts: tuple[Token, ...] = ()
+    space_before: bool = True
+
+
+def join_words(words: Sequence[Word]) -> str:
+    """Return the words as a text, with blanks where they belong."""
+    return "".join(f" {w.text}" if w.space_before and i else w.text for i, w in enumerate(words))
 
 
 def make_tokens(
-    tokenizer: Tokenizer, ids_u: np.ndarray, start_s_u: np.ndarray, end_s_u: np.ndarray, confidence_u: np.ndarray
+    tokenizer: "Tokenizer",
+    ids_u: "np.ndarray",
+    start_s_u: "np.ndarray",
+    end_s_u: "np.ndarray",
+    confidence_u: "np.ndarray",
 ) -> tuple[tuple[int, ...], tuple[Token, ...]]:
-    """Return the numbers of the ordinary tokens, and these tokens; special ones are left out.
+    """Return the ids of the ordinary tokens, and these tokens; special ones are left out.
 
     Args:
         tokenizer: of the model.
@@ -26,10 +77,8 @@ def make_tokens(
     return tuple(row[0] for row in rows), tuple(Token(tokenizer.tokens[i], *values) for i, *values in rows)
 
 
-def make_words(tokenizer: Tokenizer, ids: Sequence[int], tokens: Sequence[Token]) -> tuple[Word, ...]:
+def make_words(tokenizer: "Tokenizer", ids: Sequence[int], tokens: Sequence[Token]) -> tuple[Word, ...]:
     """Return the words that the tokens spell; joined with their blanks they are `tokenizer.decode(ids)`.
-
-    A word is as certain as its least certain token.
 
     Args:
         tokenizer: of the model.
@@ -43,15 +92,3 @@ def make_words(tokenizer: Tokenizer, ids: Sequence[int], tokens: Sequence[Token]
         confidence = min(part.confidence for part in parts)
         words.append(Word(text, parts[0].start_s, parts[-1].end_s, confidence, parts, space))
     return tuple(words)
-
-
-def needs_space(before: str, after: str) -> bool:
-    """Return whether a blank belongs between the texts of two segments: not between Chinese or Japanese characters.
-
-    Their punctuation counts as such a character.
-    """
-    return bool(before and after) and not (_without_blank(before[-1]) and _without_blank(after[0]))
-
-
-def _without_blank(character: str) -> bool:
-    return is_ideograph(character) or "\u3000" <= character <= "\u303f" or "\uff00" <= character <= "\uff9f"

@@ -22,8 +22,8 @@ from asr.data.frontend import Cmvn
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.checksums import CheckedFolder
+from asr.inference.loading import load_parts
 from asr.inference.model_folder import load_weights
-from asr.inference.transcriber import load_parts
 from asr.models import abstract_variables
 from asr.published.funasr import load_funasr, save_funasr
 from asr.published.funasr_config import read_settings

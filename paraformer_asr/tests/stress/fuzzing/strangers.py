@@ -9,8 +9,8 @@ from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
 from asr.file_names import name_key
 from asr.files import read_bounded, writing_aside
+from asr.inference.loading import load_parts
 from asr.inference.output import plan_jobs
-from asr.inference.transcriber import load_parts
 from asr.record.run_dir import load_run
 from asr.untrusted import HARMFUL
 from fuzzing import models

@@ -1,0 +1,117 @@
+"""What `transcribe` accepts as a sound: a path, an open file, bytes, or an array with its rate.
+
+All of them are read by `asr.data.sounds.audio`, so that the same samples give the same text. What is not a file becomes
+a temporary one.
+"""
+
+import contextlib
+import dataclasses
+import numbers
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from asr.data.sounds.audio import MAX_SAMPLES, iterate_audio
+from asr.errors import UserError
+from asr.untrusted import shown
+
+SUBTYPES = {"uint8": "PCM_U8", "int16": "PCM_16", "int32": "PCM_32", "float16": "FLOAT", "float32": "FLOAT"}
+SUBTYPES |= {"float64": "FLOAT"}
+"""Type of an array → how its samples are stored."""
+
+MAX_RATE_HZ = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundInput:
+    """A sound that was passed to `transcribe`.
+
+    Attributes:
+        label: the path, or what messages call it.
+        write: writes its content into a temporary file; None if it is a file by its path.
+    """
+
+    label: str
+    write: Callable[[BinaryIO], None] | None = None
+
+    def blocks(self, sample_rate_hz: int, channel: int) -> Iterator[np.ndarray]:
+        """Yield float32[n], its samples as `iterate_audio` does.
+
+        Raises:
+            UserError: naming it.
+        """
+        if self.write is None:
+            yield from iterate_audio(Path(self.label), sample_rate_hz, channel=channel)
+            return
+        with tempfile.NamedTemporaryFile(prefix="asr_") as file, _naming(file.name, self.label):
+            self.write(file)
+            file.flush()
+            yield from iterate_audio(Path(file.name), sample_rate_hz, channel=channel)
+
+
+def open_sound(sound: Any, rate: float | None = None) -> SoundInput:
+    """Return a sound to be read.
+
+    Args:
+        sound: a path, an open binary file, the bytes of a file, or an array [samples] or [samples, channels]: uint8,
+            int16, int32, or floating-point in −1…1.
+        rate: samples in a second of an array.
+
+    Raises:
+        UserError: none of these, an array without its rate, or a rate without an array.
+    """
+    if isinstance(sound, np.ndarray) or hasattr(sound, "__array__"):
+        return _of_array(np.asarray(sound), rate)
+    if rate is not None:
+        raise UserError(f"rate={rate}: only an array needs its rate; a file states its own. Leave rate out")
+    if isinstance(sound, str | os.PathLike):
+        return SoundInput(os.fspath(sound))
+    if isinstance(sound, bytes | bytearray | memoryview):
+        return SoundInput("bytes", lambda file: file.write(sound) and None)
+    if hasattr(sound, "read"):
+        if isinstance(sound.read(0), str):
+            raise UserError("file: opened as text; open it in binary mode: open(path, 'rb')")
+        name = getattr(sound, "name", None)
+        return SoundInput(name if isinstance(name, str) else "file", lambda file: shutil.copyfileobj(sound, file))
+    raise UserError(
+        f"sound: expected a path, an open binary file, bytes, or an array with its rate; found {type(sound).__name__}"
+    )
+
+
+def _of_array(array: np.ndarray, rate: float | None) -> SoundInput:
+    if rate is None:
+        raise UserError("array: expected its rate too, for example transcribe(array, rate=16000)")
+    if not isinstance(rate, numbers.Real) or not 1 <= rate <= MAX_RATE_HZ or rate != int(rate):
+        raise UserError(f"rate: expected a whole number of samples in a second, found {shown(rate)}")
+    if array.dtype.name not in SUBTYPES:
+        raise UserError(f"array: expected int16, int32, uint8, or floats in −1…1, found {array.dtype}")
+    if array.ndim not in (1, 2) or array.ndim == 2 and array.shape[1] > array.shape[0]:
+        turn = "; transpose it" if array.ndim == 2 else ""
+        raise UserError(f"array: expected [samples] or [samples, channels], found the shape {array.shape}{turn}")
+    if not array.size:
+        raise UserError("array: holds no samples")
+    if array.size > MAX_SAMPLES:
+        raise UserError(f"array: expected at most {MAX_SAMPLES} samples, found {array.size}; cut it")
+    subtype = SUBTYPES[array.dtype.name]
+    if subtype == "FLOAT":
+        array = array.astype(np.float32)
+    elif subtype == "PCM_U8":
+        array = (array.astype(np.int16) - 128) << 8
+    return SoundInput("array", lambda file: soundfile.write(file, array, int(rate), subtype, format="WAV"))
+
+
+@contextlib.contextmanager
+def _naming(path: str, label: str) -> Iterator[None]:
+    """Let errors name the sound instead of its temporary file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(path, label)) from None
+    except OSError as error:
+        raise UserError(f"{label}: cannot be copied to a temporary file ({error.strerror or error})") from None
