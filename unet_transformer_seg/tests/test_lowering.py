@@ -61,7 +61,7 @@ def train_step(config):
     model, optimizer = build_model(config), optax.adam(1e-3)
     loss = build_loss(LossConfig(name="ce_dice"))
     step = make_train_step(model, optimizer, loss, make_augment(Config().data), seed=0)
-    state = jax.eval_shape(lambda: init_state(model, config, optimizer, jax.random.key(0), with_ema=False))
+    state = jax.eval_shape(lambda: init_state(model, (32, 32), optimizer, jax.random.key(0), with_ema=False))
     image = jax.ShapeDtypeStruct((2, *Config().data.size, 3), jnp.uint8)
     return step, state, {"image": image, "label": jax.ShapeDtypeStruct(image.shape[:3], jnp.uint8)}
 
