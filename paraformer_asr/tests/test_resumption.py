@@ -122,7 +122,7 @@ CHANGES = [
     (remove_eight, f"data: train split: 8 utterances removed ({FIRST})"),
     (
         reverse,
-        f"data: train split: 12 utterances in another place of the order ({FIRST})",
+        f"data: train split: 12 utterances at another position ({FIRST})",
     ),
     (add_one, "data: train split: 1 utterance added (val_00.wav)"),
 ]

@@ -188,7 +188,7 @@ def test_what_was_read_and_yet_is_odd_is_named(tmp_path):
     assert "labels/b.png: a palette of greys that do not rise" in warning
     write_masks(tmp_path, a=TWO * 0, b=TWO * 0)
     one, absent = warnings_of(config_for(tmp_path, **settings))
-    assert "all 2 masks hold one class alone, background" in one and "no pixel of car" in absent
+    assert "all 2 masks have a single class, background" in one and "no pixel of car" in absent
     write_masks(tmp_path, a=TWO * 0 + 9, b=TWO * 0 + 9)
     assert warnings_of(config_for(tmp_path, ignore_value=9)) == ["train: every pixel of every mask is ignored"]
     rare = np.zeros((40, 50), np.uint8)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from seg.config import Config, DataConfig, ModelConfig
 from seg.data import build_dataset
+from seg.data.image_folder import settle_value_range
 from seg.data.images.remarks import Remarks
-from seg.data.range_estimate import settle_value_range
 from seg.training.setup import build_setup
 
 

@@ -110,7 +110,7 @@ def rename_class(root):
 CHANGES = [
     (exchange_masks, "data: train split: 2 samples with another mask (train/00, train/01)"),
     (remove_eight, "data: train split: 8 samples removed (train/00, train/01, train/02, …)"),
-    (reverse, "data: train split: 12 samples in another place of the order (train/00, train/01, train/02, …)"),
+    (reverse, "data: train split: 12 samples at another position (train/00, train/01, train/02, …)"),
     (add_one, "data: val split: 1 sample added (val/zz)"),
     (rename_class, "classes: class 0 of the data set was 'ground', is 'thing'"),
 ]

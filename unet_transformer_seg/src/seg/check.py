@@ -66,8 +66,8 @@ def read_splits(config: Config) -> dict:
     """Return the report of each split; a data set may do without a test split."""
     from tqdm import tqdm
 
+    from seg.data.image_folder import settle_value_range
     from seg.data.inspection import inspect_split
-    from seg.data.range_estimate import settle_value_range
 
     def progress(findings, **labels):
         return tqdm(findings, unit="image", disable=None, **labels)

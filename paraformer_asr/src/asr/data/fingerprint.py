@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ MAX_CONTENTS = 10_000
 """About so many sound files of a split have their contents read."""
 
 BLOCK_BYTES = 1 << 14
-"""Read at the beginning, in the middle and at the end of a file; a file of up to three blocks is read whole."""
+"""Bytes read at the start, middle and end of a file; a file of up to three blocks is read whole."""
 
 NUM_THREADS, CHUNK = 8, 256
 MAX_NAMED = 3
@@ -34,12 +33,12 @@ PARTS = ("sound", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a split consisted of.
+    """The contents of a split.
 
     Attributes:
         samples: (name, print of the sound, print of the text), in the order of the data set; empty if generated.
         one_in: the contents of one sound file in so many were read.
-        generated: the settings that made generated data.
+        generated: settings of generated data.
     """
 
     samples: tuple[tuple[str, str, str], ...] = ()
@@ -53,7 +52,7 @@ class Fingerprint:
 
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Fingerprint":
-        """Return what `to_json` gave; a KeyError, TypeError or ValueError says that it did not."""
+        """Return the inverse of `to_json`; a KeyError, TypeError or ValueError means other JSON."""
         samples = tuple(tuple(line.rsplit("\t", len(PARTS))) for line in value["samples"])
         if not all(len(sample) == 1 + len(PARTS) for sample in samples) or int(value["one_in"]) < 1:
             raise ValueError("utterances without prints")
@@ -80,17 +79,17 @@ def take_fingerprint(dataset: SpeechDataset, one_in: int | None = None) -> Finge
 
 
 def describe_differences(before: Fingerprint, after: Fingerprint) -> list[str]:
-    """Return in words what was added, removed, changed and reordered, with the first names; nothing if nothing was."""
+    """Return a line for what was added, removed, changed and reordered, with the first names."""
     if before.generated or after.generated:
         return _generated_differences(before.generated, after.generated)
     old, new = _by_name(before), _by_name(after)
     common = [name for name in old if name in new]
-    lines = [_line("added", [n for n in new if n not in old]), _line("removed", [n for n in old if n not in new])]
+    names = {"added": [n for n in new if n not in old], "removed": [n for n in old if n not in new]}
     for number, part in enumerate(PARTS):
-        lines.append(_line(f"with another {part}", [n for n in common if old[n][number] != new[n][number]]))
-    moved = [a for a, b in zip(common, (n for n in new if n in old), strict=True) if a != b]
-    lines.append(_line("in another place of the order", moved))
-    return [line for line in lines if line]
+        names[f"with another {part}"] = [n for n in common if old[n][number] != new[n][number]]
+    reordered = [n for n in new if n in old]
+    names["at another position"] = [a for a, b in zip(common, reordered, strict=True) if a != b]
+    return [_line(difference, keys) for difference, keys in names.items() if keys]
 
 
 def _prints_of(files: list[str], one_in: int) -> list[str]:
@@ -105,11 +104,11 @@ def _prints_of(files: list[str], one_in: int) -> list[str]:
 
 
 def print_of(file: str | Path, with_contents: bool) -> str:
-    """Return size and hash of a file in a word; of a file that cannot be read the word says that."""
+    """Return size and hash of a file as one word, or "unreadable"."""
     try:
         size = os.stat(file).st_size
         return f"{size}:{_hash_of_blocks(Path(file), size)}" if with_contents else f"{size}"
-    except (OSError, ValueError):  # whoever reads the sound says what is wrong with it
+    except (OSError, ValueError):  # reading the sound will raise the error
         return "unreadable"
 
 
@@ -126,15 +125,12 @@ def _hash_of_blocks(file: Path, size: int) -> str:
 
 
 def _by_name(fingerprint: Fingerprint) -> dict[tuple[str, int], tuple[str, ...]]:
-    """Return (name, how often it came before) → prints, in order; a name may come several times."""
-    return dict(_numbered(fingerprint))
-
-
-def _numbered(fingerprint: Fingerprint) -> Iterator[tuple[tuple[str, int], tuple[str, ...]]]:
-    seen = Counter()
+    """Return (name, number of earlier samples of that name) → prints, in order; names may repeat."""
+    counts, by_name = Counter(), {}
     for name, *prints in fingerprint.samples:
-        yield (name, seen[name]), tuple(prints)
-        seen[name] += 1
+        by_name[name, counts[name]] = tuple(prints)
+        counts[name] += 1
+    return by_name
 
 
 def _generated_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -142,9 +138,7 @@ def _generated_differences(before: dict[str, Any], after: dict[str, Any]) -> lis
     return [f"generated with {key} {after.get(key)} instead of {before.get(key)}" for key in keys]
 
 
-def _line(what: str, names: list[tuple[str, int]]) -> str:
-    if not names:
-        return ""
+def _line(difference: str, names: list[tuple[str, int]]) -> str:
     first = ", ".join(name for name, _ in names[:MAX_NAMED])
     more = ", …" if len(names) > MAX_NAMED else ""
-    return f"{len(names):,} {'utterance' if len(names) == 1 else 'utterances'} {what} ({first}{more})"
+    return f"{len(names):,} utterance{'s' * (len(names) != 1)} {difference} ({first}{more})"

@@ -1,9 +1,8 @@
-"""What a split consists of, in so few bytes that a run can keep it: to notice later that the data have changed.
+"""The contents of a split in few enough bytes to keep with a run, to notice later that the data have changed.
 
-Of every sample the fingerprint has its name, its place in the order, and the sizes of its two files. Of every sample in
-a split of at most 10,000, and of about so many of a larger one, chosen by their names, it has a hash of the contents,
-too: of small files all bytes, of large ones the beginning, the middle and the end. (The end of a PNG holds the checksum
-of all its pixels.) 200,000 samples take about 10 s on a warm disk and 15 MB in the record.
+A fingerprint has the name, position and two file sizes of every sample. For about 10,000 samples, chosen by name, it
+also has a hash of the contents: all bytes of small files; start, middle and end of large ones. (A PNG ends with the
+checksum of its pixels.) 200,000 samples take about 10 s on a warm disk and 15 MB in the record.
 """
 
 import binascii
@@ -11,7 +10,6 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,26 +18,26 @@ from seg.data.dataset import SegmentationDataset
 from seg.files import open_file
 
 MAX_CONTENTS = 10_000
-"""About so many samples of a split have their contents read."""
+"""Approximate number of samples whose contents are read."""
 
 BLOCK_BYTES = 1 << 14
-"""Read at the beginning, in the middle and at the end of a file; a file of up to three blocks is read whole."""
+"""Bytes read at the start, middle and end of a file; a file of up to three blocks is read whole."""
 
 NUM_THREADS, CHUNK = 8, 256
 MAX_NAMED = 3
-"""Samples that a message names."""
+"""Samples named in a message."""
 
 PARTS = ("image", "mask")
 
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a split consisted of.
+    """The contents of a split.
 
     Attributes:
         samples: (name, print of the image, print of the mask), in the order of the data set; empty if generated.
-        one_in: the contents of one sample in so many were read.
-        generated: the settings that made generated data.
+        one_in: one in this many samples had its contents read.
+        generated: settings of generated data.
     """
 
     samples: tuple[tuple[str, str, str], ...] = ()
@@ -47,13 +45,13 @@ class Fingerprint:
     generated: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it in JSON values: a line for each sample."""
+        """Return JSON values, with a line for each sample."""
         lines = ["\t".join(sample) for sample in self.samples]
         return {"one_in": self.one_in, "generated": self.generated, "samples": lines}
 
     @classmethod
     def of_json(cls, value: dict[str, Any]) -> "Fingerprint":
-        """Return what `to_json` gave; a KeyError, TypeError or ValueError says that it did not."""
+        """Return the inverse of `to_json`; a KeyError, TypeError or ValueError means other JSON."""
         samples = tuple(tuple(line.rsplit("\t", len(PARTS))) for line in value["samples"])
         if not all(len(sample) == 1 + len(PARTS) for sample in samples) or int(value["one_in"]) < 1:
             raise ValueError("samples without prints")
@@ -61,12 +59,7 @@ class Fingerprint:
 
 
 def take_fingerprint(dataset: SegmentationDataset, one_in: int | None = None) -> Fingerprint:
-    """Return the fingerprint of a split; nothing is decoded.
-
-    Args:
-        dataset: the split.
-        one_in: as in the fingerprint that this one is to be compared with; by default as the number of samples asks.
-    """
+    """Return the fingerprint of a split, without decoding files; `one_in` as of the fingerprint to compare with."""
     if settings := dataset.generated_from():
         return Fingerprint(generated=settings)
     one_in = one_in or -(-len(dataset) // MAX_CONTENTS)
@@ -80,17 +73,17 @@ def take_fingerprint(dataset: SegmentationDataset, one_in: int | None = None) ->
 
 
 def describe_differences(before: Fingerprint, after: Fingerprint) -> list[str]:
-    """Return in words what was added, removed, changed and reordered, with the first names; nothing if nothing was."""
+    """Return a line for what was added, removed, changed and reordered, with the first names."""
     if before.generated or after.generated:
         return _generated_differences(before.generated, after.generated)
     old, new = _by_name(before), _by_name(after)
     common = [name for name in old if name in new]
-    lines = [_line("added", [n for n in new if n not in old]), _line("removed", [n for n in old if n not in new])]
+    names = {"added": [n for n in new if n not in old], "removed": [n for n in old if n not in new]}
     for number, part in enumerate(PARTS):
-        lines.append(_line(f"with another {part}", [n for n in common if old[n][number] != new[n][number]]))
-    moved = [a for a, b in zip(common, (n for n in new if n in old), strict=True) if a != b]
-    lines.append(_line("in another place of the order", moved))
-    return [line for line in lines if line]
+        names[f"with another {part}"] = [n for n in common if old[n][number] != new[n][number]]
+    reordered = [n for n in new if n in old]
+    names["at another position"] = [a for a, b in zip(common, reordered, strict=True) if a != b]
+    return [_line(difference, keys) for difference, keys in names.items() if keys]
 
 
 def _take_one(dataset: SegmentationDataset, index: int, one_in: int) -> tuple[str, str, str]:
@@ -110,11 +103,11 @@ def _hash(content: bytes) -> str:
 
 
 def print_of(file: Path, with_contents: bool) -> str:
-    """Return size and hash of a file in a word; of a file that cannot be read the word says that."""
+    """Return size and hash of a file as one word, or "unreadable"."""
     try:
         size = os.stat(file).st_size
         return f"{size}:{_hash_of_blocks(file, size)}" if with_contents else f"{size}"
-    except (OSError, ValueError):  # whoever reads the sample says what is wrong with it
+    except (OSError, ValueError):  # reading the sample will raise the error
         return "unreadable"
 
 
@@ -131,15 +124,12 @@ def _hash_of_blocks(file: Path, size: int) -> str:
 
 
 def _by_name(fingerprint: Fingerprint) -> dict[tuple[str, int], tuple[str, ...]]:
-    """Return (name, how often it came before) → prints, in order; a list may name a sample several times."""
-    return dict(_numbered(fingerprint))
-
-
-def _numbered(fingerprint: Fingerprint) -> Iterator[tuple[tuple[str, int], tuple[str, ...]]]:
-    seen = Counter()
+    """Return (name, number of earlier samples of that name) → prints, in order; names may repeat."""
+    counts, by_name = Counter(), {}
     for name, *prints in fingerprint.samples:
-        yield (name, seen[name]), tuple(prints)
-        seen[name] += 1
+        by_name[name, counts[name]] = tuple(prints)
+        counts[name] += 1
+    return by_name
 
 
 def _generated_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -147,9 +137,7 @@ def _generated_differences(before: dict[str, Any], after: dict[str, Any]) -> lis
     return [f"generated with {key} {after.get(key)} instead of {before.get(key)}" for key in keys]
 
 
-def _line(what: str, names: list[tuple[str, int]]) -> str:
-    if not names:
-        return ""
+def _line(difference: str, names: list[tuple[str, int]]) -> str:
     first = ", ".join(name for name, _ in names[:MAX_NAMED])
     more = ", …" if len(names) > MAX_NAMED else ""
-    return f"{len(names):,} {'sample' if len(names) == 1 else 'samples'} {what} ({first}{more})"
+    return f"{len(names):,} sample{'s' * (len(names) != 1)} {difference} ({first}{more})"

@@ -1,5 +1,6 @@
 """A data set of image and mask files."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.image_file import read_image, read_mask
+from seg.data.image_file import read_image, read_largest_value, read_mask
 from seg.data.images.remarks import Remark, Remarks
+from seg.data.images.value_range import AUTO, choose_bits
 from seg.data.masks.class_settings import build_label_map, notes_on_classes
 from seg.data.masks.label_map import LabelMap, Reading
 from seg.data.masks.mask import Mask
@@ -19,25 +21,28 @@ from seg.errors import UserError
 log = logging.getLogger("seg")
 
 MAX_LISTED = 5
-"""Problems that an error message lists; the check command lists all."""
+"""Problems in an error message; the check command lists all."""
+
+MAX_RANGE_IMAGES = 64
+"""Training images, evenly spread, whose values decide `data.value_range`."""
 
 
 class ImageFolder(SegmentationDataset):
-    """Image files with a mask file each; see `seg.data.pairing.pairs` for how they are laid out.
+    """Image files with a mask file each; `seg.data.pairing.pairs` describes the layouts.
 
-    Masks hold class numbers (grey, palette or 16-bit images), other values that `data.value_map` translates, or
-    the colours of the classes.
+    Masks hold class indices (grey, palette or 16-bit images), values that `data.value_map` translates, or the colours
+    of the classes.
     """
 
     def __init__(self, config: DataConfig, split: Split):
-        """Find the files of a split; none is opened yet.
+        """Find the files of a split without opening them.
 
         Args:
-            config: where the files are and what their values mean.
+            config: location and meaning of the files.
             split: "train", "val" or "test".
 
         Raises:
-            UserError: missing folders, lists, images or masks; stems that are not unique; no class names.
+            UserError: missing folders, lists, images or masks; names that are not unique; no class names.
         """
         search = find_split(config, split)
         if problems := search.problems:
@@ -54,7 +59,7 @@ class ImageFolder(SegmentationDataset):
 
     @classmethod
     def of_pairs(cls, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> "ImageFolder":
-        """Return a data set of the given files; `remark` is told what is left out of them."""
+        """Return a data set of known files; `remark` is called with what is dropped from them."""
         dataset = cls.__new__(cls)
         dataset._init(pairs, label_map, config, remark)
         return dataset
@@ -66,7 +71,7 @@ class ImageFolder(SegmentationDataset):
         return self.read_sample(index)[0]
 
     def read_sample(self, index: int) -> tuple[Sample, Mask, Reading]:
-        """Return sample `index`, what its mask file holds, and how that was read."""
+        """Return sample `index`, the content of its mask file, and the labels read from it."""
         pair = self._pair(index)
         image_hwc = read_image(pair.image, self._config.max_pixels, self._config.value_range, self._remark)
         mask, reading = self._read_mask(index)
@@ -79,7 +84,7 @@ class ImageFolder(SegmentationDataset):
         return notes_on_classes(self.label_map.settings, self.label_map)
 
     def name(self, index: int) -> str:
-        """Return what a message calls sample `index`."""
+        """Return the name of sample `index`."""
         return self._pair(index).name
 
     def files(self, index: int) -> tuple[Path, Path]:
@@ -100,22 +105,22 @@ class ImageFolder(SegmentationDataset):
         return mask, reading
 
     def _compare_palette(self, mask: Mask, path: Path) -> None:
-        """Remark on a index that has another colour in a mask that was read before; no colours are stated."""
+        """Remark on an index that has different colours in two masks while no colours are stated."""
         for index, colour in zip(mask.used.tolist(), map(tuple, mask.shown_colours.tolist()), strict=True):
             before, file = self._colours.setdefault(index, (colour, path))
             if before != colour:
                 text = f"index {index} of its palette is {colour}, and {before} in {file}; it is read by index"
-                self._remark("palette", path, f"{text}. python -m seg.check says what to set")
+                self._remark("palette", path, f"{text}. python -m seg.check suggests a setting")
                 return
 
     def _pair(self, index: int) -> Pair:
         if not 0 <= index < len(self.pairs):
-            raise IndexError(f"the data set has {len(self.pairs)} samples, asked for index {index}")
+            raise IndexError(f"index {index} is outside the data set of {len(self.pairs)} samples")
         return self.pairs[index]
 
 
 def check_sizes(image_hwc: np.ndarray, mask_hw: np.ndarray, image: Path, mask: Path) -> None:
-    """Refuse a mask that is not as large as its image."""
+    """Refuse a mask of a different size than its image."""
     if image_hwc.shape[:2] != mask_hw.shape:
         sizes = ["×".join(str(n) for n in array.shape[:2]) for array in (image_hwc, mask_hw)]
         turned = mask_hw.shape == image_hwc.shape[1::-1]
@@ -123,3 +128,30 @@ def check_sizes(image_hwc: np.ndarray, mask_hw: np.ndarray, image: Path, mask: P
         raise UserError(
             f"{mask}: the mask has {sizes[1]} pixels (height×width), its image {image} has {sizes[0]}{reason}"
         )
+
+
+def settle_value_range(config: DataConfig) -> DataConfig:
+    """Return the config with one `value_range` for the whole data set, if its images have more than 8 bits.
+
+    Guessed for each file, the range would make a dark image as bright as the others. The run keeps the range, so the
+    model later gets images scaled as in training.
+    """
+    if config.dataset != "image_folder" or config.value_range != AUTO:
+        return config
+    pairs = find_split(config, "train").pairs
+    images = [pair.image for pair in pairs[:: max(1, len(pairs) // MAX_RANGE_IMAGES)]][:MAX_RANGE_IMAGES]
+    try:
+        largest = [read_largest_value(image, config.max_pixels) for image in images]
+    except UserError:  # raised again when the image is read
+        return config
+    wide = [value for value in largest if value is not None]
+    if not wide:
+        return config
+    white = float((1 << choose_bits(max(wide))) - 1)
+    if white < 65535:  # fewer than 16 bits are a guess
+        log.warning(
+            "warning: data.value_range: the values of %d of %d training images reach %g and state no range; using "
+            "[0, %g]. If white is another value, such as 65535, set data.value_range=[0,65535]",
+            *(len(wide), len(images), max(wide), white),
+        )
+    return dataclasses.replace(config, value_range=(0.0, white))

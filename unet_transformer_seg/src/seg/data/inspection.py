@@ -1,6 +1,7 @@
-"""Reads every sample of a split and reports what it holds, and each file that cannot be used."""
+"""Reads every sample of a split and reports its contents, and each file that cannot be used."""
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections import Counter
@@ -16,38 +17,37 @@ from seg.data.dataset import Sample, SegmentationDataset, count_classes
 from seg.data.image_folder import ImageFolder
 from seg.data.masks.advice import UnknownValuesError
 from seg.data.masks.class_settings import build_label_map
-from seg.data.masks.label_map import LabelMap, Reading
-from seg.data.masks.mask import Mask
+from seg.data.masks.label_map import LabelMap
 from seg.data.masks.survey import MaskSurvey, describe_unknown, examples, find_differing_palettes
 from seg.data.pairing.splits import find_split
 from seg.errors import UserError
 
 MAX_OF_A_KIND = 5
-"""Problems of one kind that are listed."""
+"""Listed problems of one kind."""
 
 RARE = 0.01
-"""Share of the pixels below which a class is called rare."""
+"""Fraction of the pixels below which a class is rare."""
 
 
 @dataclasses.dataclass
 class SplitReport:
-    """What a split holds.
+    """The contents of a split.
 
     Attributes:
         dataset: its usable pairs of files, or the generated samples.
-        problems: one message for each sample that cannot be used, but for those whose masks hold unknown values.
-        search_remarks: what the search for the files leaves out.
-        file_remarks: (kind, file, text) of what is left out of a file, or guessed.
+        problems: a message for each unusable sample, except for those in `masks.unknown`.
+        search_remarks: files that the search left out.
+        file_remarks: (kind, file, text) of what is dropped or guessed in a file.
         notes: how the split was made.
-        masks: what the masks hold.
+        masks: contents of the mask files.
         usable: indices of the samples that could be read.
         pixels_k: int64[k], pixels of each class.
-        present_pixels_k: int64[k], labelled pixels of the images in which the class occurs.
-        images_k: int64[k], images in which the class occurs.
-        ignored_pixels: pixels that count nowhere.
-        ignored_images: images that have such pixels.
+        present_pixels_k: int64[k], labelled pixels of the images with the class.
+        images_k: int64[k], images with the class.
+        ignored_pixels: pixels with an ignored label.
+        ignored_images: images with such pixels.
         sizes: (height, width) → number of images.
-        names: hash of an image's pixels → names of the samples that have them.
+        names: hash of an image's pixels → names of the samples with these.
     """
 
     dataset: SegmentationDataset
@@ -70,7 +70,7 @@ class SplitReport:
 
     @property
     def num_bad(self) -> int:
-        """Samples that cannot be used."""
+        """Number of unusable samples."""
         return len(self.problems) + self.masks.num_unknown
 
     def examples(self, count: int) -> list[Sample]:
@@ -78,45 +78,68 @@ class SplitReport:
         step = max(1, len(self.usable) // max(count, 1))
         return [self.dataset[index] for index in self.usable[::step][:count]]
 
+    def add_problem(self, problem: UserError) -> None:
+        """Count an unusable sample."""
+        if isinstance(problem, UnknownValuesError):
+            self.masks.add_unknown(problem)
+        else:
+            self.problems.append(str(problem))
 
-@dataclasses.dataclass(frozen=True)
-class _Finding:
-    """What one sample holds, or why it cannot be used."""
-
-    index: int
-    name: str = ""
-    problem: UserError | None = None
-    mask: tuple[Mask, Reading, Path] | None = None
-    pixels_k: np.ndarray | None = None
-    size: tuple[int, int] = (0, 0)
-    digest: str = ""
+    def add_sample(self, index: int, name: str, size: tuple[int, int], pixels_k: np.ndarray, digest: str) -> None:
+        """Count a usable sample."""
+        num_labelled, present_k = int(pixels_k.sum()), pixels_k > 0
+        ignored = size[0] * size[1] - num_labelled
+        self.usable.append(index)
+        self.pixels_k += pixels_k
+        self.present_pixels_k += present_k * num_labelled
+        self.images_k += present_k
+        self.ignored_pixels += ignored
+        self.ignored_images += ignored > 0
+        self.sizes[size] += 1
+        self.names.setdefault(digest, []).append(name)
 
 
 def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[..., Iterable]) -> SplitReport:
-    """Read all samples of a split with `config.num_threads` threads.
+    """Return the report of a split, read with `config.num_threads` threads.
 
     Args:
         config: the section `data`.
         split: "train", "val" or "test".
         seed: of generated data.
-        progress: wraps the iterator, as `tqdm` does; called with `total` and `desc`.
+        progress: wraps an iterator as `tqdm` does, called with `total` and `desc`.
 
     Raises:
         UserError: the split does not exist, or its classes are not stated.
     """
-    report = open_split(config, split, seed)
+    report = _open_split(config, split, seed)
+    dataset, num_classes = report.dataset, len(report.dataset.classes)
+
+    def inspect(index: int) -> Callable[[], None]:
+        """Read a sample in a worker thread; the result adds it to the report in the calling one."""
+        try:
+            sample, *mask = dataset.read_sample(index) if isinstance(dataset, ImageFolder) else (dataset[index],)
+        except UserError as error:
+            return functools.partial(report.add_problem, error)
+        digest = hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
+        counts = index, sample.name, sample.mask.shape, count_classes(sample.mask, num_classes), digest
+
+        def add() -> None:
+            if mask:
+                report.masks.add(*mask, dataset.pairs[index].mask)
+            report.add_sample(*counts)
+
+        return add
+
     with ThreadPoolExecutor(max(1, config.num_threads)) as pool:
-        findings = pool.map(lambda i: _inspect(report.dataset, i), range(len(report.dataset)))
-        for finding in progress(findings, total=len(report.dataset), desc=split):
-            _add(report, finding)
+        for add in progress(pool.map(inspect, range(len(dataset))), total=len(dataset), desc=split):
+            add()
     return report
 
 
-def open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
-    """Return the report of a split of which nothing is read yet; its problems are files without a partner."""
+def _open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
+    """Return the report of a split before it is read; its problems are files that cannot be paired."""
     if config.dataset != "image_folder":
         return SplitReport(build_dataset(config, split, seed), [])
-    label_map = build_label_map(config)
     search = find_split(config, split)
     remarks: list[tuple[str, Path, str]] = []
 
@@ -124,57 +147,14 @@ def open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
         if kind != "palette":  # `find_differing_palettes` compares those of all splits
             remarks.append((kind, path, text))
 
-    dataset = ImageFolder.of_pairs(search.pairs, label_map, config, remark)
+    dataset = ImageFolder.of_pairs(search.pairs, build_label_map(config), config, remark)
     return SplitReport(dataset, search.problems, search.remarks, remarks, search.notes)
 
 
-def _inspect(dataset: SegmentationDataset, index: int) -> _Finding:
-    mask = None
-    try:
-        if isinstance(dataset, ImageFolder):
-            sample, *mask = dataset.read_sample(index)
-            mask = *mask, dataset.pairs[index].mask
-        else:
-            sample = dataset[index]
-    except UserError as error:
-        return _Finding(index, problem=error)
-    return _Finding(
-        index,
-        name=sample.name,
-        mask=mask,
-        pixels_k=count_classes(sample.mask, len(dataset.classes)),
-        size=sample.mask.shape,
-        digest=hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest(),
-    )
-
-
-def _add(report: SplitReport, finding: _Finding) -> None:
-    if isinstance(finding.problem, UnknownValuesError):
-        report.masks.add_unknown(finding.problem)
-        return
-    if finding.problem:
-        report.problems.append(str(finding.problem))
-        return
-    if finding.mask:
-        report.masks.add(*finding.mask)
-    present_k = finding.pixels_k > 0
-    report.usable.append(finding.index)
-    report.pixels_k += finding.pixels_k
-    report.present_pixels_k += present_k * finding.pixels_k.sum()
-    report.images_k += present_k
-    ignored = finding.size[0] * finding.size[1] - int(finding.pixels_k.sum())
-    report.ignored_pixels += ignored
-    report.ignored_images += ignored > 0
-    report.sizes[finding.size] += 1
-    report.names.setdefault(finding.digest, []).append(finding.name)
-
-
 def describe_problems(reports: dict[str, SplitReport], list_all: bool = False) -> list[str]:
-    """Return what is wrong with the samples that cannot be used; many of one kind become few lines.
+    """Return the problems of the unusable samples, by default a few lines for each kind.
 
-    Args:
-        reports: by split.
-        list_all: give each sample a line of its own, but for masks of unknown values.
+    With `list_all`, each sample has its own line, except for masks with unknown values.
     """
     lines = []
     if label_map := _label_map(reports):
@@ -182,7 +162,9 @@ def describe_problems(reports: dict[str, SplitReport], list_all: bool = False) -
     for split, report in reports.items():
         kinds: dict[str, list[str]] = {}
         for problem in report.problems:
-            kinds.setdefault(_kind(problem), []).append(problem)
+            # A kind is a message without file names, numbers and quoted words.
+            kind = re.sub(r"\S*[/\\]\S*|'[^']*'|\d+", "…", problem)
+            kinds.setdefault(kind, []).append(problem)
         for problems in kinds.values():
             shown = problems if list_all else problems[:MAX_OF_A_KIND]
             lines += [f"{split}: {problem}" for problem in shown]
@@ -192,7 +174,7 @@ def describe_problems(reports: dict[str, SplitReport], list_all: bool = False) -
 
 
 def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
-    """Return what is usable and yet suspicious: settings, masks, classes, and equal images across or within splits."""
+    """Return what is usable but suspicious: settings, masks, classes, and duplicates in and across splits."""
     warnings = list(next(iter(reports.values())).dataset.notes)
     if label_map := _label_map(reports):
         warnings += find_differing_palettes([report.masks for report in reports.values()], label_map)
@@ -212,7 +194,7 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
 
 
 def _odd_classes(report: SplitReport, is_trained: bool) -> list[str]:
-    """Return which classes are absent in a split, or rare in one that is trained on, or that there is a single one."""
+    """Return warnings of classes that are absent, the only one, or rare in a split for training."""
     names, counts_k, total = report.dataset.classes.names, report.pixels_k, report.pixels_k.sum()
     if not report.usable:
         return []
@@ -221,12 +203,11 @@ def _odd_classes(report: SplitReport, is_trained: bool) -> list[str]:
     lines = []
     absent = [name for name, count in zip(names, counts_k, strict=True) if not count]
     if len(absent) == len(names) - 1:
-        only = names[int(np.argmax(counts_k))]
-        lines.append(f"all {len(report.usable)} masks hold one class alone, {only}")
+        lines.append(f"all {len(report.usable)} masks have a single class, {names[int(np.argmax(counts_k))]}")
     if absent:
         lines.append(f"no pixel of {', '.join(absent)}")
-    shares = {name: count / total for name, count in zip(names, counts_k, strict=True) if count}
-    rare = [f"{name} ({share:.2%} of the pixels)" for name, share in shares.items() if share < RARE]
+    fractions = {name: count / total for name, count in zip(names, counts_k, strict=True) if count}
+    rare = [f"{name} ({fraction:.2%} of the pixels)" for name, fraction in fractions.items() if fraction < RARE]
     if rare and is_trained:
         lines.append(
             f"rare: {', '.join(rare)}. A model may never predict such a class; loss.class_weighting: median_frequency "
@@ -236,17 +217,12 @@ def _odd_classes(report: SplitReport, is_trained: bool) -> list[str]:
 
 
 def _label_map(reports: dict[str, SplitReport]) -> LabelMap | None:
-    """Return how the masks are read; None of generated data."""
+    """Return the label map of the masks; None for generated data."""
     return getattr(next(iter(reports.values())).dataset, "label_map", None)
 
 
-def _kind(problem: str) -> str:
-    """Return the message without what differs from file to file: names of files, numbers and quoted words."""
-    return re.sub(r"\S*[/\\]\S*|'[^']*'|\d+", "…", problem)
-
-
 def _summarise(remarks: list[tuple[str, Path, str]]) -> list[str]:
-    """Return a line for each kind of remark, with the number of its files and the first of them."""
+    """Return a line for each kind of remark: the number of files and the first of them."""
     by_kind: dict[str, dict[Path, str]] = {}
     for kind, path, text in sorted(remarks):
         by_kind.setdefault(kind, {}).setdefault(path, text)

@@ -14,8 +14,8 @@ from seg.config import Config
 from seg.custom import NO_CUSTOM_PARTS, CustomParts
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.fit import is_fitted
+from seg.data.image_folder import settle_value_range
 from seg.data.loader import Share, TrainLoader
-from seg.data.range_estimate import settle_value_range
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
 from seg.models import abstract_variables, build_model, smallest_image
