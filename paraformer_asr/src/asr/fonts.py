@@ -1,7 +1,8 @@
-"""Which installed fonts can write a text."""
+"""Finds installed fonts that can write a text."""
 
 import functools
 import logging
+import re
 from collections.abc import Collection, Iterable
 
 from matplotlib import font_manager
@@ -17,24 +18,24 @@ PREFERRED = (
     "PingFang SC",
     "Microsoft YaHei",
 )
-"""Searched for each character in this order, as far as they are installed; then all others."""
+"""Fonts that are searched first, in this order."""
 
 WITHOUT_LETTERS = ("Last Resort", "cmex", "cmmi", "cmsy", "STIXNonUnicode", "STIXSize")
-"""Beginnings of the names of fonts that have boxes or signs in the places of letters."""
+"""Prefixes of fonts that draw boxes or signs in place of letters."""
 
 NUM_NAMED = 20
+"""Most characters that a warning names."""
 
 _named: set[str] = set()
 
 
 def find_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Return the font families that write the texts, and the characters that none of the installed ones has.
+    """Return the font families that write the texts, and the characters that no installed font has.
 
-    Those characters are named in a warning, once in a process.
+    A warning names those characters, once in a process.
     """
-    wanted = {character for text in texts for character in text if character.isprintable() and character != " "}
-    installed = _installed()
-    families, missing = [], set(wanted)
+    missing = {character for text in texts for character in text if character.isprintable() and character != " "}
+    families, installed = [], _installed()
     for family in sorted(installed, key=_rank):
         has = _characters(installed[family]) if missing or family in PREFERRED else frozenset()
         if family in PREFERRED or missing & has:
@@ -55,14 +56,12 @@ def find_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
 def without(text: str, missing: Collection[str]) -> str:
     """Return a text with "…" in place of each run of characters that cannot be drawn."""
     shown = "".join("\0" if character in missing else character for character in text)
-    while "\0\0" in shown:
-        shown = shown.replace("\0\0", "\0")
-    return shown.replace("\0", "…")
+    return re.sub("\0+", "…", shown)
 
 
 @functools.cache
 def _installed() -> dict[str, str]:
-    """Return family → file, of the upright face of normal weight where there is one."""
+    """Return family → file of its upright face of normal weight, or of another face."""
     files: dict[str, str] = {}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: (e.style != "normal", str(e.weight) != "400")):
         if not entry.name.startswith(WITHOUT_LETTERS):
@@ -75,7 +74,7 @@ def _characters(path: str) -> frozenset[str]:
     try:
         return frozenset(map(chr, FT2Font(path).get_charmap()))
     except (OSError, RuntimeError, ValueError):
-        return frozenset()  # a damaged font writes nothing
+        return frozenset()  # a damaged font has no characters
 
 
 def _rank(family: str) -> tuple[int, str]:

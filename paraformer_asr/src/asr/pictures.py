@@ -1,4 +1,4 @@
-"""A learned alignment as a picture: spectrogram, weights and firing, and which frame gave to which token.
+"""Draws a learned alignment: spectrogram, weights and firing, and the share of each frame in each token.
 
 Letters: t frames of the encoder, m mel filters, u tokens.
 """
@@ -17,14 +17,14 @@ from asr.files import replacing
 from asr.fonts import find_fonts, without
 
 BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#DDDDDD"
-"""Told apart with any colour vision (Okabe and Ito, 2008); vermilion marks a firing in every panel."""
+"""Distinct for any colour vision (Okabe and Ito, 2008); vermilion marks a firing in every panel."""
 
 INCHES_PER_S, INCHES_PER_TOKEN, MIN_WIDTH, MAX_WIDTH = 1.6, 0.22, 8.0, 24.0
 MAX_TOKENS_NAMED = 60
-"""More tokens than these are not written at the axis of the matrix, where they would overlap."""
+"""Most tokens that the axis of the matrix names; more would overlap."""
 
 SPACE, SHOWN_SPACE = "▁", "␣"
-"""The tokenizer's sign for a space is a stroke below the line, which gets lost in a picture."""
+"""The tokenizer's sign for a space, a stroke below the line, and a sign that is visible in a picture."""
 
 
 def draw_alignment(
@@ -39,19 +39,19 @@ def draw_alignment(
 ) -> None:
     """Write one picture of three panels over a common time axis.
 
-    Above the spectrogram stand the tokens, each at the mean time of the frames that gave to it; lines show when they
-    fire. Below it the weight of each frame, as far as these tokens took it, and the running sum, which fires a token
-    at every whole number. At the bottom the overlap matrix: what each frame gave to each token.
+    Top: the spectrogram, each token above it at the mean time of its frames, and lines where the tokens fire. Middle:
+    the weight of each frame in these tokens, and the running sum, which fires a token at every integer. Bottom: the
+    overlap matrix, the weight of each frame in each token.
 
     Args:
-        mel_tm: float[t, m], log energies; any affine scale, as colours adapt.
-        alignment_ut: float[u, t], at least 0, one row for each token; a last column for the tail may be there.
+        mel_tm: float[t, m], log energies on any scale.
+        alignment_ut: float[u, t], at least 0, one row for each token; a last column for the tail is optional.
         tokens: u texts.
         frame_shift_s: time from one column of `alignment_ut` to the next, in seconds.
         path: PNG file, replaced at once.
-        title: written above.
+        title: drawn at the top.
         mel_shift_s: time from one row of `mel_tm` to the next; None: `frame_shift_s`.
-        token_ids: u numbers, drawn in place of tokens that no installed font can write; empty: their place, from 1 on.
+        token_ids: u numbers, drawn in place of tokens that no installed font can write; empty: 1 … u.
     """
     mel_shift_s = frame_shift_s if mel_shift_s is None else mel_shift_s
     tokens = [token.replace(SPACE, SHOWN_SPACE) for token in tokens]
@@ -79,9 +79,9 @@ def draw_alignment(
 
 
 def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:
-    """Return float64[u], when the running sum of the weights passes u + 1, linear within a frame.
+    """Return float64[u], the time when the running sum of the weights passes u + 1, linear within a frame.
 
-    For a token that is not complete it is the end of the frames.
+    An incomplete token has the end of the frames.
 
     Args:
         alignment_ut: float[u, t], overlap matrix.
@@ -89,7 +89,7 @@ def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray
     """
     weight_t = alignment_ut.sum(0).astype(np.float64)
     sum_t = np.cumsum(weight_t)
-    whole_u = np.arange(1, len(alignment_ut) + 1) - 1e-4  # float32 sums end a little short of the last whole number
+    whole_u = np.arange(1, len(alignment_ut) + 1) - 1e-4  # float32 sums may end just below the last integer
     frame_u = np.searchsorted(sum_t, whole_u)
     complete_u = frame_u < len(weight_t)
     inside_u = frame_u[complete_u]
@@ -100,9 +100,7 @@ def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray
 
 
 def mean_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:
-    """Return float64[u], the mean time of the frames that gave to each token, weighted by what they gave.
-
-    For a token that was given nothing it is the end of the frames.
+    """Return float64[u], the mean time of each token's frames by their weights; the end of the frames if it has none.
 
     Args:
         alignment_ut: float[u, t], overlap matrix.
@@ -116,7 +114,7 @@ def mean_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:
 
 def _draw_spectrogram(axes: Axes, mel_tm: np.ndarray, mel_shift_s: float) -> None:
     num_frames, num_mels = mel_tm.shape
-    axes.set_facecolor(GREY)  # behind the end of the sound
+    axes.set_facecolor(GREY)  # after the end of the sound
     axes.set_ylabel("mel filter")
     if not num_frames:
         return
@@ -130,7 +128,7 @@ def _draw_spectrogram(axes: Axes, mel_tm: np.ndarray, mel_shift_s: float) -> Non
 def _write_tokens(
     axes: Axes, tokens: Sequence[str], mean_s: np.ndarray, fired_s: np.ndarray, families: list[str]
 ) -> None:
-    """Draw the firings, and write each token above the frames that it came from."""
+    """Draw the firings, and each token above its frames."""
     size = np.clip(14 - 0.08 * len(tokens), 7, 13)
     for token, time_s, end_s in zip(tokens, mean_s, fired_s, strict=True):
         axes.axvline(end_s, color="white", linewidth=1, alpha=0.8)

@@ -52,7 +52,7 @@ TrainFrontend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax
 def make_frontend(features: FeaturesConfig, cmvn: Cmvn | None) -> Frontend:
     """Return `frontend(wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`: filterbank, stacking, CMVN.
 
-    The returned function maps float32[b, n] in −1…1 and int32[b] to float32[b, t, i], 0 behind each utterance's end,
+    The returned function maps float32[b, n] in −1…1 and int32[b] to float32[b, t, i], 0 after each utterance's end,
     and int32[b]. An utterance shorter than one window has length 0; t is at least 1. Padding changes no feature.
 
     Args:
@@ -184,7 +184,7 @@ def filterbank(features: FeaturesConfig, wave_bn: jax.Array, wave_lengths_b: jax
 
 
 def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.Array:
-    """Return (x + shift) · scale, and 0 behind each utterance's end; `x` itself where there is no CMVN."""
+    """Return (x + shift) · scale, and 0 after each utterance's end; `x` itself without a CMVN."""
     chex.assert_rank([x_bti, lengths_b], [3, 1])
     if cmvn is None:
         return x_bti
@@ -193,7 +193,7 @@ def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.
 
 
 def mean_over_time(x_bti: jax.Array, lengths_b: jax.Array) -> jax.Array:
-    """Return float32[b, 1, i], the mean of each feature over an utterance's frames; `x` is 0 behind its end."""
+    """Return float32[b, 1, i], the mean of each feature over an utterance's frames; `x` is 0 after its end."""
     return x_bti.sum(axis=1, keepdims=True) / jnp.maximum(lengths_b, 1)[:, None, None].astype(x_bti.dtype)
 
 

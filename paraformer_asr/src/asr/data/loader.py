@@ -25,7 +25,7 @@ TOLERANCE_S = 0.05
 """Most seconds that a sound may be longer than stated."""
 
 Batch = dict[str, np.ndarray]
-"""wave: float32[b, n] in −1…1, 0 behind the end; wave_lengths: int32[b]; tokens: int32[b, u], 0 behind the end, with
+"""wave: float32[b, n] in −1…1, 0 after the end; wave_lengths: int32[b]; tokens: int32[b, u], 0 after the end, with
 the end of sentence where the model has one; token_lengths: int32[b]; index: int32[b], −1 = a padding row. Each of
 several processes has its share of the rows, but the index of all rows."""
 
@@ -180,7 +180,7 @@ def select_lengths(durations_u: np.ndarray, config: DataConfig) -> np.ndarray:
     """Return int64[kept], the utterances of an admitted length; log how many are left out.
 
     Raises:
-        UserError: none is left.
+        UserError: all are left out.
     """
     short_u, long_u = durations_u < config.min_seconds, durations_u > config.max_seconds
     left_out = (

@@ -1,10 +1,10 @@
-"""Generated speech-like sound, to try a recogniser within minutes and without any download.
+"""Generates speech-like sound, to train a recogniser within minutes and without any download.
 
-Every utterance is a pure function of (seed, split, index): one to a few words of random letters. A letter sounds as a
-pair of tones, one low and one high as the first two formants of a vowel are, for a random time; between neighbours
-the tones glide, so that a letter's edges belong to both. The level dips where a letter begins, which tells "aa" from
-a long "a", and a space is a pause. Level, pauses, the silence around and the noise are random, so where a letter
-lies, and how many there are, has to be found in the sound.
+Every utterance is a pure function of (seed, split, index): a few words of random letters. A letter is a pair of tones,
+one low and one high like the first two formants of a vowel, of random length; the tones of neighbours glide into each
+other. The level dips at the start of a letter, which separates "aa" from a long "a"; a space is a pause. Level, pauses,
+the silence at either end and the noise are random, so a model must learn from the sound how many letters there are, and
+where.
 
 Letters: n samples, c characters of the text, t frames, i input width.
 """
@@ -37,7 +37,7 @@ LOW_TONES_HZ, HIGH_TONES_HZ = (250.0, 900.0), (1250.0, 3400.0)
 MIN_RATE_HZ = 8000
 
 GLIDE_S, DIP_S, DIP_LEVEL = 0.03, 0.05, 0.03
-"""Length of a glide and of a dip, both centred between two letters, and the level at the bottom of a dip."""
+"""Length of a glide and of a dip in seconds, both centred between two letters, and the level of a dip's bottom."""
 
 LEVEL_DB, HIGH_TONE_LEVEL = (-18.0, -4.0), 0.7
 """Range of the level of a low tone below full scale, and the amplitude of the high tone relative to it."""
@@ -45,12 +45,12 @@ LEVEL_DB, HIGH_TONE_LEVEL = (-18.0, -4.0), 0.7
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What an utterance says and when, before any sound is made.
+    """Text and times of an utterance, before its sound is generated.
 
     Attributes:
         text: the words.
-        edges: int64[c + 1], sample at which character c begins; the last entry is the end of the text.
-        num_samples: length of the utterance, the silence around included.
+        edges: int64[c + 1], the sample where character c begins; the last entry is the end of the text.
+        num_samples: length of the utterance, with the silence at either end.
         level: amplitude of the low tone.
     """
 
@@ -68,9 +68,9 @@ class ToySeq2Seq(SpeechDataset):
 
         Args:
             config: the section `toy`.
-            features: the sample rate, and the settings that `generate_sample` computes features with.
-            split: "train", "val" or "test"; no two of them share an utterance.
-            seed: another seed gives other utterances in all splits.
+            features: the sample rate, and the settings of the features in `generate_sample`.
+            split: "train", "val" or "test", which share no utterance.
+            seed: of all splits.
 
         Raises:
             UserError: a sample rate too low for the tones.
@@ -108,16 +108,13 @@ class ToySeq2Seq(SpeechDataset):
         return [f"{self._split}_{index:05d}" for index in range(self._length)]
 
     def generated_from(self) -> dict[str, Any]:
-        """Return what decides the utterances."""
+        """Return the settings that decide the utterances."""
         toy = {name: getattr(self._toy, name) for name in ("num_letters", "max_words", "max_word_letters", "noise")}
         rate_hz = self._features.sample_rate_hz
         return {"utterances": self._length, "sample_rate_hz": rate_hz, "seed": self._seed, **toy}
 
     def letter_times(self, index: int) -> np.ndarray:
-        """Return float64[c, 2], start and end of each character of the text in seconds; a space is its pause.
-
-        Letters glide into each other; the time given is the middle of the glide.
-        """
+        """Return float64[c, 2], start and end of each character in seconds, in the middle of its glides."""
         plan = self._plan(self._rng(index))
         return np.stack([plan.edges[:-1], plan.edges[1:]], axis=1) / self._features.sample_rate_hz
 
@@ -142,14 +139,14 @@ class ToySeq2Seq(SpeechDataset):
     def generate_sample(self, index: int | None = None) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Return (features: float32[t, i], tokens: int32[u], feat_len = t, token_len = u).
 
-        The features are stacked log mel energies without CMVN; the tokens those of `tokenizer`, without the end.
+        The features are stacked log mel energies without CMVN, the tokens those of `tokenizer` without the end.
 
         Args:
-            index: which utterance; None takes the next one at each call.
+            index: of the utterance; None: the next one at each call.
         """
         index = next(self._calls) % self._length if index is None else index
         utterance = self[index]
-        # Whole seconds, so that the front end is compiled for a few lengths only.
+        # Whole seconds, so that the front end is compiled for few lengths.
         seconds = math.ceil(utterance.duration_s)
         wave_1n = np.zeros((1, seconds * self._features.sample_rate_hz), np.float32)
         wave_1n[0, : len(utterance.wave)] = utterance.wave
@@ -206,8 +203,8 @@ def gliding(plan: Plan, letter_hz: list[float], sample_rate_hz: int) -> np.ndarr
     """Return float64[n], a tone's frequency: each letter's own, and straight glides between neighbouring letters.
 
     Args:
-        plan: where the characters lie.
-        letter_hz: frequency of each character; NaN for a space, through which the frequency glides unheard.
+        plan: places of the characters.
+        letter_hz: frequency of each character; NaN for a space, where the frequency glides in silence.
         sample_rate_hz: samples in one second.
     """
     half = GLIDE_S * sample_rate_hz / 2

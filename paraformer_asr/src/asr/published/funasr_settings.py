@@ -1,4 +1,4 @@
-"""The names of FunASR's settings and of ours, side by side: the table that `funasr_config` reads in both directions."""
+"""FunASR's settings beside ours: the table that `funasr_config` reads in both directions."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ class Setting(NamedTuple):
         section: in FunASR's file.
         key: in that section.
         ours: path in `asr.config.Config`.
-        default: FunASR's, where the file says nothing.
+        default: FunASR's, if the file does not state the setting.
     """
 
     section: str
@@ -56,13 +56,13 @@ SETTINGS = (
     Setting("frontend_conf", "lfr_m", "features.lfr_m", 1),
     Setting("frontend_conf", "lfr_n", "features.lfr_n", 1),
 )
-"""What both sides have. A default of None: FunASR has none, or (tail_threshold) one for each kind of predictor."""
+"""Settings of both sides. A default of None: FunASR has none, or (tail_threshold) one for each kind of predictor."""
 
 WINDOWS = {"hanning": "hann"}
-"""Analysis windows that have another name here."""
+"""Analysis windows with a different name here."""
 
 NORMALISERS = {False: "utterances", True: "tokens"}
-"""What the losses are divided by, by `length_normalized_loss`."""
+"""`length_normalized_loss` → divisor of the losses."""
 
 TAIL_DEFAULTS = {"CifPredictorV2": 0.0, "CifPredictor": 0.45}
 
@@ -103,7 +103,7 @@ FIXED = (
     ("ctc_conf", "reduce", True),
     ("ctc_conf", "extra_linear", True),
 )
-"""(section, key, value): with any other value the answers, the features or the loss would be others. All but the five
+"""(section, key, value): another value would change the transcripts, the features or the loss. All keys but the five
 classes may be absent."""
 
 UNUSED, OF_TRAINING, OF_PROGRAM = "unused", "training", "program"
@@ -144,7 +144,7 @@ WITHOUT_EFFECT = {
     "tokenizer_conf": {UNUSED: ("split_with_space", "space_symbol", "remove_non_linguistic_symbols")},
     "ctc_conf": {OF_TRAINING: ("dropout_rate", "ignore_nan_grad")},
 }
-"""By section: keys without effect on the answers. "unused": FunASR does not use them in a model of these classes.
+"""Section → keys without effect on the transcripts. "unused": FunASR does not use them in a model of these classes.
 "training": how it trained. "program": where and how its programs ran. docs/published_models.md gives the reasons."""
 
 READ_ELSEWHERE = {
@@ -154,7 +154,7 @@ READ_ELSEWHERE = {
     "frontend_conf": ("cmvn_file",),
     "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file"),
 }
-"""By section: keys that are followed, or checked, outside of the table."""
+"""Section → keys that are read or checked outside of the table."""
 
 OTHER_MODELS = {
     "SeacoParaformer": "SeACo-Paraformer, with hot words and times",
@@ -172,7 +172,7 @@ OTHER_MODELS = {
     "CAMPPlus": "CAM++, which tells speakers apart",
     "MonotonicAligner": "an aligner of times",
 }
-"""FunASR's name of other models, and what they are called."""
+"""FunASR's name of other models → how a message describes them."""
 
 PLAIN_MODEL = "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch"
 """ModelScope's name of the plain large model."""

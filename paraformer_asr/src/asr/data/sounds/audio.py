@@ -214,7 +214,7 @@ def _decoded(
             block_nc = sound.read(size, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             place_s, reason = num_decoded / sound.samplerate, str(error).strip(" .")
-            raise UserError(f"{path}: damaged or cut off somewhere behind {place_s:.2f} s ({reason})") from None
+            raise UserError(f"{path}: damaged or cut off somewhere after {place_s:.2f} s ({reason})") from None
         if not len(block_nc):
             break
         _check_samples(path, block_nc, num_decoded / sound.samplerate, sound.samplerate)
