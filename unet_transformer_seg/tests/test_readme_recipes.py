@@ -1,4 +1,4 @@
-"""The recipes of the README, as they stand there, on every kind of model: each leads to a run that can begin."""
+"""The recipes of the README and docs/published_models.md, verbatim, on every kind of model: each starts a run."""
 
 import argparse
 import dataclasses
@@ -25,9 +25,10 @@ from seg.published.transunet import transunet_pairs
 from seg.train import read_config
 from seg.training.setup import build_setup
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-RECIPES = {name: text for text, name in re.findall(r"```yaml\n(# (\w+)\.yaml.*?)```", README, re.DOTALL)}
-COMMANDS = re.findall(r"^python -m seg\.train (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+PROJECT = Path(__file__).parents[1]
+PAGES = "".join((PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/published_models.md"))
+RECIPES = {name: text for text, name in re.findall(r"```yaml\n(# (\w+)\.yaml.*?)```", PAGES, re.DOTALL)}
+COMMANDS = re.findall(r"^(?:python -m seg\.|seg )train (.*?)(?:\s+#.*)?$", PAGES, re.MULTILINE)
 CLASSES = ("background", "road", "car")
 TRANSUNET = TransUNetConfig(
     resnet_width=2,
@@ -101,7 +102,7 @@ def begin(*overrides, config, init=None):
     return build_setup(config, initial=load_initial(config.init) if config.init else None)
 
 
-def test_the_recipes_and_their_commands_are_those_of_the_readme():
+def test_the_recipes_and_their_commands_are_those_of_the_pages():
     assert {"my_config", "tune"} <= set(RECIPES)
     assert "--config my_config.yaml" in COMMANDS and "--config tune.yaml --init model_folder" in COMMANDS
 
@@ -121,7 +122,7 @@ def test_fine_tuning_begins_on_every_kind_of_model(desk, name, classes):
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("groups", ["freeze: [encoder]", "rate_factors: {encoder: 0.1, heads: 2}", "layer_decay: 0.8"])
 def test_the_groups_that_the_readme_names_are_there_in_every_model(desk, name, groups):
-    assert groups in README.replace("optimizer.", "")
+    assert groups in PAGES.replace("optimizer.", "")
     write_model(desk / "model_folder", name, CLASSES)
     text = re.sub("freeze: .*]", groups, RECIPES["tune"])
     (desk / "tune.yaml").write_text(text, encoding="utf-8")
