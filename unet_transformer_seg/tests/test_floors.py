@@ -13,6 +13,7 @@ PACKAGE = PROJECT / "src" / "seg"
 OTHER_PACKAGE = "asr"
 
 GROUND = {
+    "arguments",
     "errors",
     "untrusted",
     "files",

@@ -261,7 +261,7 @@ def test_a_name_never_leads_out_of_the_folder_of_the_results(infer_with, tmp_pat
     assert files(tmp_path / "in/out", hidden=False) == [NAMES[name]]
     assert [file for file in files(tmp_path / "in") if not file.startswith("out")] == before
     printed = capsys.readouterr()
-    assert f"the results are called {NAMES[name][:-4]}, as their own name is taken or not safe" in printed.out
+    assert f"its results are named {NAMES[name][:-4]}, as its own name is taken or not safe" in printed.out
     assert not HARMFUL.search((printed.out + printed.err).replace("\n", ""))
 
 

@@ -1,5 +1,6 @@
 """What `import seg` offers: load a model, build one, train one. docs/api.md describes it with examples."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from seg.training.warm_start import InitialModel
     from seg.watch.hook import Hook
 
+log = logging.getLogger("seg")
+
 # The functions import what needs jax themselves: a mistake in a config is answered before it is loaded.
 
 
@@ -44,9 +47,12 @@ def load(
     Raises:
         UserError: not such a folder, or weights that do not fit its config.
     """
-    from seg.inference.predictor import load_predictor
+    from seg.inference.predictor import explain_old_scale, load_predictor
 
-    return load_predictor(folder, checkpoint, overrides, model)
+    predictor = load_predictor(folder, checkpoint, overrides, model)
+    if explanation := explain_old_scale(Path(folder), predictor.config):
+        log.warning("%s", explanation)
+    return predictor
 
 
 def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -1,4 +1,4 @@
-"""Measure speed and memory: `python -m seg.bench [--config CONFIG] [key=value …]`."""
+"""Measure speed and memory: `seg bench [--config CONFIG] [key=value …]`."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ PUBLISHED_UNET = Config(
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.bench",
+        prog="seg bench",
         description="Measure steps of training (train), of prediction (infer), or of reading samples (input). "
         "Without --config: the U-Net of 31 million parameters, float32, batch 4, 128 × 128.",
     )

@@ -1,4 +1,4 @@
-"""Look over a data set before training: `python -m seg.check --config CONFIG [key=value …]`."""
+"""Look over a data set before training: `seg check --config CONFIG [key=value …]`."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ SAMPLES_PER_SPLIT = 3
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.check",
+        prog="seg check",
         description="Read every sample of a data set: counts the classes, names the files that cannot be used and says "
         "what to do, finds images that two splits share, and draws some samples with their masks.",
         epilog="Exit codes: 0 all samples are usable, 2 at least one is not.",

@@ -1,8 +1,10 @@
-"""Open published weights, or publish some: `python -m seg.convert --from milesial FILE.pth --out FOLDER`."""
+"""Open published weights, or publish some: `seg convert --from milesial FILE.pth --out FOLDER`."""
 
 import argparse
 from pathlib import Path
 
+from seg import api
+from seg.arguments import SCALES
 from seg.cli import run_command
 from seg.config import Config
 from seg.config.reader import load_config
@@ -16,7 +18,7 @@ SOURCES = ("milesial", "transunet", "r50-vit", "smp")
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.convert",
+        prog="seg convert",
         description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
         "R50+ViT npz that a TransUNet begins with, or a Unet with a ResNet encoder of segmentation_models_pytorch. Or "
         "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and nothing "
@@ -32,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-classes", type=int, default=2, help="r50-vit: that it shall learn (default: 2)")
     parser.add_argument("--num-heads", type=int, help="transunet: attention heads (default: one for 64 channels)")
     default = "default: native; transunet: trained; milesial: the factor that the file's name has, as in scale0.5"
-    parser.add_argument("--scale", metavar="{trained,native,FACTOR}", help=f"--from: {SCALE_MEANING} ({default})")
+    parser.add_argument("--scale", metavar=SCALES, help=f"--from: {SCALE_MEANING} ({default})")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
     parser.add_argument("--force", action="store_true", help="replace what an earlier call wrote")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.size=[640,960]")
@@ -54,10 +56,10 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     check_target(arguments.out, arguments.force)
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
     sizes = {"num_heads": arguments.num_heads, "num_classes": arguments.num_classes}
-    found, *parts = open_published(kind, path, names=names, **sizes)
+    published, *parts = open_published(kind, path, names=names, **sizes)
     scale = [f"inference.scale={arguments.scale}"] if arguments.scale else []
-    config = override_config(found, [*arguments.overrides, *scale])
-    if array_shapes(config.model) != array_shapes(found.model):
+    config = override_config(published, [*arguments.overrides, *scale])
+    if array_shapes(config.model) != array_shapes(published.model):
         raise UserError(
             f"{path}: its tensors are not those of the model that {' '.join(arguments.overrides)} asks for; leave out "
             "what changes widths, depths or the number of classes"
@@ -88,10 +90,9 @@ def write_file(folder: Path, arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.out}: exists already; choose another --out, or replace a file with --force")
 
     from seg.inference.model_folder import load_origin
-    from seg.inference.predictor import load_predictor
     from seg.published.opening import save_milesial
 
-    predictor = load_predictor(folder, arguments.checkpoint, arguments.overrides)
+    predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
     with naming_the_file(arguments.out):
         save_milesial(arguments.out, predictor.config, predictor.variables, load_origin(folder))
 

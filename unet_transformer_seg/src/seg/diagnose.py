@@ -1,4 +1,4 @@
-"""Look once more at a step that was not finite: `python -m seg.diagnose RUN/non_finite_step_00000012`."""
+"""Look once more at a step that was not finite: `seg diagnose RUN/non_finite_step_00000012`."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from seg.errors import EXIT_OK, UserError
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.diagnose",
+        prog="seg diagnose",
         description="Make a step that was not finite once more, operation by operation, and name the first module "
         "whose output is not finite. Settings can be changed, to see whether they help.",
     )

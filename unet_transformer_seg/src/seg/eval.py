@@ -1,4 +1,4 @@
-"""Score a trained model on a split: `python -m seg.eval --run RUN [--split test] [key=value …]`."""
+"""Score a trained model on a split: `seg eval --run RUN [--split test] [key=value …]`."""
 
 import argparse
 import sys
@@ -6,14 +6,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seg import api
+from seg.arguments import add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
 from seg.config import DataConfig
 from seg.config.reader import load_config
-from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from seg.data import SegmentationDataset
+    from seg.inference.predictor import Predictor
+    from seg.inference.scoring import SampleScore
 
 NUM_EXTREMES = 4
 
@@ -21,21 +24,14 @@ NUM_EXTREMES = 4
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.eval",
+        prog="seg eval",
         description="Score a trained model on a split of its data set, every image and mask at its own size. Prints "
         "a table; writes metrics.json, results.csv (classes), samples.csv, confusion_matrix.png and extremes.png.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported or converted model")
+    add_model(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
-    mirror = "average with the mirrored image, at half the speed (default: as the config says)"
-    parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
-    parser.add_argument(
-        "--scale", metavar="{trained,native,FACTOR}", help=f"{SCALE_MEANING} (default: as the config says)"
-    )
+    add_prediction(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
     )
@@ -70,9 +66,7 @@ def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) 
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
-    mirror = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
-    scale = [f"inference.scale={arguments.scale}"] if arguments.scale else []
-    overrides = [*arguments.overrides, *mirror, *scale]
+    overrides = [*arguments.overrides, *prediction_overrides(arguments)]
     if arguments.model and not arguments.out:
         raise UserError("--out FOLDER is needed with --model: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
@@ -81,33 +75,46 @@ def main() -> int:
     from tqdm import tqdm
 
     from seg.data import build_dataset
-    from seg.inference import eval_report, scoring
-    from seg.inference.predictor import explain_old_scale, load_predictor
-    from seg.metrics import compute_metrics, format_table, warn_never_predicted
+    from seg.inference import scoring
 
     dataset = build_dataset(config.data, arguments.split, config.seed)
     if arguments.run and arguments.split != "train" and arguments.overrides:
         warn_of_trained_images(dataset, load_config(source / "config.yaml").data)
-    predictor = load_predictor(source, arguments.checkpoint, overrides)
-    if line := explain_old_scale(source, predictor.config):
-        print(line, file=sys.stderr)
-    classes = predictor.classes
-    scoring.check_classes(dataset.classes, classes)
+    predictor = api.load(source, checkpoint=arguments.checkpoint, overrides=overrides)
+    scoring.check_classes(dataset.classes, predictor.classes)
     folder, start = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}"), time.perf_counter()
     samples = scoring.score_samples(predictor, dataset)
     scores = list(tqdm(samples, total=len(dataset), unit="image", disable=None, file=sys.stderr))
     seconds = time.perf_counter() - start
+    report(folder, arguments, predictor, dataset, scores, seconds)
+    print(f"{len(scores)} images in {seconds:.1f} s, {len(scores) / seconds:.2f} images/s with reading and compilation")
+    print(f"results: {folder}")
+    return EXIT_OK
 
+
+def report(
+    folder: Path,
+    arguments: argparse.Namespace,
+    predictor: "Predictor",
+    dataset: "SegmentationDataset",
+    scores: "list[SampleScore]",
+    seconds: float,
+) -> None:
+    """Write the tables and pictures, and print the table."""
+    from seg.inference import eval_report, scoring
+    from seg.metrics import compute_metrics, format_table, warn_never_predicted
+
+    inference, classes = predictor.config.inference, predictor.classes
     confusion_kk = sum(score.confusion_kk for score in scores)
     metrics = compute_metrics(confusion_kk)
     facts = {
-        "run": str(source),
+        "run": str(arguments.run or arguments.model),
         "split": arguments.split,
         "checkpoint": arguments.checkpoint,
-        "scale": config.inference.scale,
-        "mirror": config.inference.mirror,
+        "scale": inference.scale,
+        "mirror": inference.mirror,
         "tile": predictor.tile,
-        "overlap": config.inference.overlap,
+        "overlap": inference.overlap,
         "num_samples": len(scores),
         "seconds": round(seconds, 3),
     }
@@ -119,9 +126,6 @@ def main() -> int:
     print(format_table(metrics, classes.names))
     for warning in warn_never_predicted(metrics, classes.names):
         print(warning)
-    print(f"{len(scores)} images in {seconds:.1f} s, {len(scores) / seconds:.2f} images/s with reading and compilation")
-    print(f"the results are in {folder}")
-    return EXIT_OK
 
 
 if __name__ == "__main__":

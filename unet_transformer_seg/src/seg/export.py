@@ -1,8 +1,9 @@
-"""Export a trained model as a folder that any jax program can run: `python -m seg.export --run RUN --out FOLDER`."""
+"""Export a trained model as a folder that any jax program can run: `seg export --run RUN --out FOLDER`."""
 
 import argparse
 from pathlib import Path
 
+from seg import api
 from seg.cli import run_command
 from seg.config.reader import load_config
 from seg.errors import EXIT_OK
@@ -11,7 +12,7 @@ from seg.errors import EXIT_OK
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.export",
+        prog="seg export",
         description="Write settings, classes, weights (safetensors) and program (StableHLO) of a trained model.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
@@ -29,10 +30,9 @@ def main() -> int:
     load_config(arguments.run / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
 
     from seg.inference.model_folder import check_target, save_model_folder
-    from seg.inference.predictor import load_predictor
 
     check_target(arguments.out, arguments.force)
-    predictor = load_predictor(arguments.run, arguments.checkpoint, arguments.overrides)
+    predictor = api.load(arguments.run, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
     save_model_folder(arguments.out, predictor.config, predictor.classes, predictor.variables, force=arguments.force)
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
     print(f"{arguments.out}: {size / 1e6:.1f} MB; README.txt says how to run it")

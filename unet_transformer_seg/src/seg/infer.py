@@ -1,29 +1,35 @@
-"""Segment images with a trained model: `python -m seg.infer --run RUN --out FOLDER IMAGES…`."""
+"""Segment images with a trained model: `seg infer --run RUN --out FOLDER IMAGES…`."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from seg import api
+from seg.arguments import add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
 from seg.config.reader import load_config, to_plain
-from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.file_names import folder_links
 from seg.untrusted import indented
+
+if TYPE_CHECKING:
+    from seg.inference.done_record import DoneRecord
+    from seg.inference.output import Job
+    from seg.inference.predictor import Predictor
+    from seg.inference.segment_files import Options
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m seg.infer",
+        prog="seg infer",
         description="Write for each image an indexed mask, and the image with the classes' colours laid over it.",
         epilog="Exit codes: 0 all images are segmented, 2 wrong input, or some image could not be read "
         "(the others are done).",
     )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported or converted model")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+    add_model(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
     parser.add_argument(
         "--skip-done",
@@ -40,12 +46,8 @@ def parse_arguments() -> argparse.Namespace:
         help="what masks hold: class numbers with a palette (default); the values or colours that stood for the "
         "classes in the masks of the training data, such as 0 and 255; or the classes' colours, as RGB",
     )
-    mirror = "average with the mirrored image, at half the speed (default: as the config says)"
-    parser.add_argument("--mirror", "--tta", action=argparse.BooleanOptionalAction, help=mirror)
+    add_prediction(parser)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
-    parser.add_argument(
-        "--scale", metavar="{trained,native,FACTOR}", help=f"{SCALE_MEANING} (default: as the config says)"
-    )
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -55,20 +57,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
-    """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
+def split_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the files and the settings: a text with a '=' is a setting unless a file has this name."""
     settings = [text for text in inputs if "=" in text and not Path(text).exists()]
     return [Path(text) for text in inputs if text not in settings], settings
 
 
 def list_overrides(arguments: argparse.Namespace) -> list[str]:
-    """Return the changes of the model's own settings that the arguments ask for."""
-    overrides = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
-    if arguments.tile:
-        overrides.append(f"inference.tile={arguments.tile}")
-    if arguments.scale:
-        overrides.append(f"inference.scale={arguments.scale}")
-    return overrides
+    """Return the settings that the options change, as `key=value`."""
+    tile = [f"inference.tile={arguments.tile}"] if arguments.tile else []
+    return [*prediction_overrides(arguments), *tile]
 
 
 def digest_predictor(predictor, options) -> str:
@@ -88,55 +86,66 @@ def count(number: int, noun: str) -> str:
 def main() -> int:
     """Segment all images that can be read; return the exit code."""
     arguments = parse_arguments()
-    inputs, settings = part_inputs(arguments.inputs)
+    inputs, settings = split_inputs(arguments.inputs)
     folder, overrides = arguments.run or arguments.model, [*settings, *list_overrides(arguments)]
     load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
     if not inputs:
-        raise UserError(f"expected images or folders, found settings alone: {', '.join(settings)}")
+        raise UserError(f"expected images or folders, found only settings: {', '.join(settings)}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
-    from seg.data.pairing.image_names import find_unreadable
     from seg.inference.done_record import DoneRecord
     from seg.inference.output import plan_jobs
-    from seg.inference.predictor import explain_old_scale, load_predictor
-    from seg.inference.segment_files import Options, Outcome, segment_files
+    from seg.inference.segment_files import Options
 
     jobs = plan_jobs(inputs, arguments.out)
-    for job in jobs:
-        if job.is_renamed:
-            told = f"{job.source}: the results are called {job.stem.name}, as their own name is taken or not safe"
-            print(indented(told))
-    for text in [text for path in inputs if path.is_dir() for text in find_unreadable(path)]:
-        print(text, file=sys.stderr)
-    for link in [link for path in inputs for link in folder_links(path)]:
-        print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
-    predictor = load_predictor(folder, arguments.checkpoint, overrides)
-    if line := explain_old_scale(folder, predictor.config):
-        print(line, file=sys.stderr)
+    print_remarks(jobs, inputs)
+    predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
     options = Options(not arguments.no_overlay, arguments.probabilities, values)
     record = DoneRecord(arguments.out, digest_predictor(predictor, options))
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, options.results(job)))]
     if len(waiting) < len(jobs):
         print(f"{count(len(jobs) - len(waiting), 'image')} of {len(jobs)} done already")
+    num_bad = segment(predictor, waiting, options, record) if waiting else 0
+    if num_bad:
+        print(f"{num_bad} of {len(jobs)} files could not be read or written, see above")
+    return EXIT_USER_ERROR if num_bad else EXIT_OK
+
+
+def print_remarks(jobs: "Sequence[Job]", inputs: Sequence[Path]) -> None:
+    """Name the results that are renamed, and the files and links in folders that are passed over."""
+    from seg.data.pairing.image_names import find_unreadable
+
+    for job in jobs:
+        if job.is_renamed:
+            remark = f"{job.source}: its results are named {job.stem.name}, as its own name is taken or not safe"
+            print(indented(remark))
+    for folder in filter(Path.is_dir, inputs):
+        for line in find_unreadable(folder):
+            print(line, file=sys.stderr)
+    for path in inputs:
+        for link in folder_links(path):
+            print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
+
+
+def segment(predictor: "Predictor", jobs: "Sequence[Job]", options: "Options", record: "DoneRecord") -> int:
+    """Segment the images and print a summary; return how many files could not be read or written."""
+    from seg.inference.segment_files import Outcome, segment_files
+
     outcome = Outcome()
     try:
-        if waiting:
-            segment_files(predictor, waiting, options, record, outcome)
+        segment_files(predictor, jobs, options, record, outcome)
     except (KeyboardInterrupt, SystemExit, UserError):
         hint = "the same command with --skip-done does the rest"
-        print(f"stopped: {outcome.num_done} of {count(len(waiting), 'image')} segmented; {hint}", file=sys.stderr)
+        print(f"stopped: {outcome.num_done} of {count(len(jobs), 'image')} segmented; {hint}", file=sys.stderr)
         raise
-    if waiting:
-        print(
-            f"{count(outcome.num_done, 'image')} in {outcome.seconds:.1f} s ({outcome.num_done / outcome.seconds:.2f} "
-            f"images/s with reading, writing and compilation); results in {arguments.out}"
-        )
-    if outcome.num_bad:
-        print(f"{outcome.num_bad} of {len(jobs)} files could not be read or written, see above")
-        return EXIT_USER_ERROR
-    return EXIT_OK
+    rate = outcome.num_done / outcome.seconds
+    print(
+        f"{count(outcome.num_done, 'image')} in {outcome.seconds:.1f} s ({rate:.2f} images/s with reading, writing and "
+        f"compilation); results in {record.folder}"
+    )
+    return outcome.num_bad
 
 
 if __name__ == "__main__":

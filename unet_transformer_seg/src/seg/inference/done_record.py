@@ -54,7 +54,7 @@ class DoneRecord:
         Raises:
             UserError: the record is a pipe or a device, or is too large.
         """
-        self._folder, self._made_by, self._path = folder, made_by, folder / RECORD
+        self.folder, self._made_by, self._path = folder, made_by, folder / RECORD
         try:
             lines = read_bounded(self._path, MAX_RECORD_BYTES).split(b"\n")
         except FileNotFoundError:
@@ -96,7 +96,7 @@ class DoneRecord:
             "source": _text(source.absolute()),
             "size": status.st_size,
             "modified_ns": status.st_mtime_ns,
-            "results": {_text(path.relative_to(self._folder)): path.stat().st_size for path in results},
+            "results": {_text(path.relative_to(self.folder)): path.stat().st_size for path in results},
         }
 
     def _unusable(self, error: OSError) -> UserError:

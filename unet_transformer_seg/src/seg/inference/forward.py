@@ -7,6 +7,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seg.config import Config
 from seg.data.transforms import normalise, to_unit
@@ -46,3 +47,21 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
 def mirror(x_bhwc: jax.Array) -> jax.Array:
     """Return the array with left and right exchanged."""
     return x_bhwc[:, :, ::-1]
+
+
+@jax.jit
+def weigh(probabilities_bhwk: jax.Array, weights_bh: jax.Array, weights_bw: jax.Array) -> jax.Array:
+    """Return probabilities_bhwk · weights_bh · weights_bw, each pixel with the weight of its row and column."""
+    chex.assert_equal_shape_prefix([probabilities_bhwk, weights_bh], 2)
+    return probabilities_bhwk * weights_bh[:, :, None, None] * weights_bw[:, None, :, None]
+
+
+@jax.jit
+def most_probable(probabilities_bhwk: jax.Array) -> jax.Array:
+    """Return uint8[b, h, w], the class of the highest probability; of equal ones the first."""
+    return jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.uint8)
+
+
+def most_probable_class(probabilities_hwk: np.ndarray) -> np.ndarray:
+    """Return uint8[h, w], the class of the highest probability; of equal ones the first."""
+    return probabilities_hwk.argmax(-1).astype(np.uint8)

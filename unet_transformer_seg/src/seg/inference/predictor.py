@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar
 import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from seg.checkpoints import restore_variables
@@ -27,7 +26,7 @@ from seg.errors import UserError
 from seg.files import read_bounded
 from seg.inference import tiling
 from seg.inference.checksums import CheckedFolder
-from seg.inference.forward import make_forward
+from seg.inference.forward import make_forward, most_probable, most_probable_class, weigh
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
 from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
@@ -242,24 +241,6 @@ class _Item(NamedTuple):
     tag: Any
     image_hwc: np.ndarray
     brought_hwc: np.ndarray
-
-
-@jax.jit
-def weigh(probabilities_bhwk: jax.Array, weights_bh: jax.Array, weights_bw: jax.Array) -> jax.Array:
-    """Return probabilities_bhwk · weights_bh · weights_bw, each pixel with the weight of its row and column."""
-    chex.assert_equal_shape_prefix([probabilities_bhwk, weights_bh], 2)
-    return probabilities_bhwk * weights_bh[:, :, None, None] * weights_bw[:, None, :, None]
-
-
-@jax.jit
-def most_probable(probabilities_bhwk: jax.Array) -> jax.Array:
-    """Return uint8[b, h, w], the class of the highest probability; of equal ones the first."""
-    return jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.uint8)
-
-
-def most_probable_class(probabilities_hwk: np.ndarray) -> np.ndarray:
-    """Return uint8[h, w], the class of the highest probability; of equal ones the first."""
-    return probabilities_hwk.argmax(-1).astype(np.uint8)
 
 
 def load_predictor(

@@ -18,8 +18,9 @@ from seg.data.images.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all
 from seg.inference.done_record import DoneRecord
+from seg.inference.forward import most_probable_class
 from seg.inference.output import Job, mask_file, overlay_file, probabilities_file, writing_together
-from seg.inference.predictor import Predictor, most_probable_class
+from seg.inference.predictor import Predictor
 from seg.untrusted import indented
 
 Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]
