@@ -145,10 +145,10 @@ def test_other_kinds_become_a_model_folder(run, tmp_path, kind):
     ("name", "options", "scale", "said"),
     [
         ("checkpoint_epoch5.pth", [], "native", "convert again with --scale 0.5"),
-        ("unet_carvana_scale0.5_epoch2.pth", [], 0.5, "magnified by 0.5"),
-        ("unet_carvana_scale1.0_epoch2.pth", [], "native", "taken at their own size"),
-        ("unet_carvana_scale0.5_epoch2.pth", ["--scale", "native"], "native", "taken at their own size"),
-        ("checkpoint_epoch5.pth", ["--scale", "0.25"], 0.25, "magnified by 0.25"),
+        ("unet_carvana_scale0.5_epoch2.pth", [], 0.5, "scaled by 0.5"),
+        ("unet_carvana_scale1.0_epoch2.pth", [], "native", "kept at their own size"),
+        ("unet_carvana_scale0.5_epoch2.pth", ["--scale", "native"], "native", "kept at their own size"),
+        ("checkpoint_epoch5.pth", ["--scale", "0.25"], 0.25, "scaled by 0.25"),
         ("checkpoint_epoch5.pth", ["--scale", "trained"], "trained", "resized to fit into 512 × 512"),
     ],
     ids=str,
@@ -241,7 +241,7 @@ def test_a_file_that_is_not_as_it_should_be_is_refused_and_nothing_is_written(ru
     ("arguments", "said"),
     [
         (["--classes", "sky,road"], "the model has 3 classes, but there are 2 names"),
-        (["model.base_width=8"], "its tensors are not those of the model that model.base_width=8 asks for"),
+        (["model.base_width=8"], "its tensors do not fit a model with model.base_width=8"),
         (["model.num_classes=2"], "that model.num_classes=2 asks for"),
         (["data.sise=[32,32]"], "did you mean 'data.size'"),
         (["--num-heads", "x"], "invalid int value"),

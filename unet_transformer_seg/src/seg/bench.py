@@ -17,30 +17,30 @@ PUBLISHED_UNET = Config(
     loss=LossConfig(name="cross_entropy"),
     training=TrainingConfig(batch_size=4),
 )
-"""What is measured without a config: the U-Net of 31 million parameters, 128 × 128, batch 4."""
+"""Measured when no config is passed: the U-Net of 31 million parameters, 128 × 128, batch 4."""
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="seg bench",
-        description="Measure steps of training (train), of prediction (infer), or of reading samples (input). "
+        description="Measure steps of training (train), prediction (infer), or reading samples (input). "
         "Without --config: the U-Net of 31 million parameters, float32, batch 4, 128 × 128.",
     )
-    parser.add_argument("--config", type=Path, help="YAML file")
+    parser.add_argument("--config", type=Path, help="YAML file, or the name of a packaged config")
     parser.add_argument("--mode", choices=("train", "infer", "input"), default="train")
     parser.add_argument(
         "--with-input",
         action="store_true",
-        help="train: also feed the step from the loader, as a run does, and compare with one batch again and again",
+        help="train: also feed the step from the loader, as in a run, and compare with repeating one batch",
     )
-    parser.add_argument("--batch", type=int, help="images in a step")
+    parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--attention", choices=("explicit", "xla", "cudnn"))
-    parser.add_argument("--steps", type=int, default=50, help="steps that count (default: 50)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    parser.add_argument("--steps", type=int, default=50, help="measured steps (default: 50)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.base_width=32")
     return parser.parse_intermixed_args()
 
@@ -65,8 +65,8 @@ def read_config(arguments: argparse.Namespace) -> Config:
     if arguments.with_input and arguments.mode != "train":
         raise UserError(f"--with-input goes with --mode train, found --mode {arguments.mode}")
     if arguments.config is None:
-        found = override_config(PUBLISHED_UNET, overrides)
-        return with_num_classes(found, 0) if arguments.with_input else found
+        config = override_config(PUBLISHED_UNET, overrides)
+        return with_num_classes(config, 0) if arguments.with_input else config
     config = load_start_config(arguments.config, overrides)
     return config if arguments.with_input else with_num_classes(config, config.model.num_classes or 2)
 

@@ -18,13 +18,15 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="seg check",
-        description="Read every sample of a data set: counts the classes, names the files that cannot be used and says "
-        "what to do, finds images that two splits share, and draws some samples with their masks.",
+        description="Read every sample of a data set: count the classes, name the files that cannot be used and what "
+        "to do, find images that two splits share, and draw samples with their masks.",
         epilog="Exit codes: 0 all samples are usable, 2 at least one is not.",
     )
-    parser.add_argument("--config", type=Path, required=True, help="YAML file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="draw a picture of samples")
-    parser.add_argument("--all", action="store_true", help="list every file that cannot be used, not some of each kind")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, or the name of a packaged config")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write a picture of samples")
+    parser.add_argument(
+        "--all", action="store_true", help="list every file that cannot be used, not a few of each kind"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 

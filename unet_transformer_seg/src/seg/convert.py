@@ -1,4 +1,4 @@
-"""Open published weights, or publish some: `seg convert --from milesial FILE.pth --out FOLDER`."""
+"""Open published weights, or write some: `seg convert --from milesial FILE.pth --out FOLDER`."""
 
 import argparse
 from pathlib import Path
@@ -20,28 +20,30 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="seg convert",
         description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
-        "R50+ViT npz that a TransUNet begins with, or a Unet with a ResNet encoder of segmentation_models_pytorch. Or "
-        "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and nothing "
-        "in the file of weights is run.",
+        "R50+ViT npz that initialises a TransUNet, or a Unet with a ResNet encoder of segmentation_models_pytorch. Or "
+        "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and weight "
+        "files are not executed.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     kinds = "{" + ",".join(SOURCES) + "}"
     direction.add_argument("--from", dest="source", nargs=2, metavar=(kinds, "FILE"), help="published weights")
     direction.add_argument("--to", dest="target", nargs=2, metavar=("milesial", "MODEL"), help="run, or model folder")
-    parser.add_argument("--out", type=Path, required=True, help="the model folder, or with --to the file; a new one")
-    parser.add_argument("--classes", metavar="A,B,…", default="", help="names of the classes, the background first")
-    parser.add_argument("--num-classes", type=int, default=2, help="r50-vit: that it shall learn (default: 2)")
-    parser.add_argument("--num-heads", type=int, help="transunet: attention heads (default: one for 64 channels)")
-    default = "default: native; transunet: trained; milesial: the factor that the file's name has, as in scale0.5"
+    parser.add_argument("--out", type=Path, required=True, help="the new model folder, or with --to the new file")
+    parser.add_argument("--classes", metavar="A,B,…", default="", help="class names, background first")
+    parser.add_argument("--num-classes", type=int, default=2, help="r50-vit: classes to learn (default: 2)")
+    parser.add_argument("--num-heads", type=int, help="transunet: attention heads (default: one per 64 channels)")
+    default = "default: native; transunet: trained; milesial: the factor in the file name, such as scale0.5"
     parser.add_argument("--scale", metavar=SCALES, help=f"--from: {SCALE_MEANING} ({default})")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="--to: of a run (default: best)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="--to: of the run (default: best)"
+    )
     parser.add_argument("--force", action="store_true", help="replace what an earlier call wrote")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.size=[640,960]")
     arguments = parser.parse_intermixed_args()
     kind, known = (arguments.source or arguments.target)[0], SOURCES if arguments.source else ("milesial",)
     if arguments.scale and arguments.target:
-        parser.error("--scale goes with --from; of a file that --to writes, milesial's predict.py is told the scale")
+        parser.error("--scale goes with --from; with --to, pass the scale to milesial's predict.py")
     if kind not in known:
         parser.error(f"expected {', '.join(known)}; found {kind!r}")
     return arguments
@@ -61,8 +63,8 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     config = override_config(published, [*arguments.overrides, *scale])
     if array_shapes(config.model) != array_shapes(published.model):
         raise UserError(
-            f"{path}: its tensors are not those of the model that {' '.join(arguments.overrides)} asks for; leave out "
-            "what changes widths, depths or the number of classes"
+            f"{path}: its tensors do not fit a model with {' '.join(arguments.overrides)}; leave out what changes "
+            "widths, depths or the number of classes"
         )
     save_model_folder(arguments.out, config, *parts, force=arguments.force)
     print(describe_scale(config))
@@ -77,14 +79,14 @@ def describe_scale(config: Config) -> str:
             height, width = config.data.size
             how = f"resized to fit into {height} × {width}"
         case (("trained" | "native"), _):
-            how = "taken at their own size"
+            how = "kept at their own size"
         case factor, _:
-            how = f"magnified by {factor:g}"
+            how = f"scaled by {factor:g}"
     return f"images are {how} (inference.scale; --scale changes it), and masks come in the size of the image"
 
 
 def write_file(folder: Path, arguments: argparse.Namespace) -> None:
-    """Write the file of weights of a run or a model folder."""
+    """Write the weights of a run or a model folder as a file for milesial/Pytorch-UNet."""
     load_config(folder / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
     if arguments.out.exists() and not (arguments.force and arguments.out.is_file()):
         raise UserError(f"{arguments.out}: exists already; choose another --out, or replace a file with --force")
@@ -98,7 +100,7 @@ def write_file(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Convert in the direction that is asked for; return the exit code."""
+    """Convert in the direction that the arguments choose; return the exit code."""
     arguments = parse_arguments()
     if arguments.source:
         open_file(arguments.source[0], Path(arguments.source[1]), arguments)

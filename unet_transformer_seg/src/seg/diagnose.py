@@ -1,4 +1,4 @@
-"""Look once more at a step that was not finite: `seg diagnose RUN/non_finite_step_00000012`."""
+"""Repeat a step that was not finite: `seg diagnose RUN/non_finite_step_00000012`."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +12,10 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="seg diagnose",
-        description="Make a step that was not finite once more, operation by operation, and name the first module "
-        "whose output is not finite. Settings can be changed, to see whether they help.",
+        description="Repeat a step that was not finite, operation by operation, and name the first module whose output "
+        "is not finite. Change settings to see whether they help.",
     )
-    parser.add_argument("folder", type=Path, help="that the run wrote: RUN/non_finite_step_…")
+    parser.add_argument("folder", type=Path, help="written by the run: RUN/non_finite_step_…")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.dtype=float32")
     return parser.parse_intermixed_args()
 
@@ -24,7 +24,7 @@ def main() -> int:
     """Print the finding; return the exit code."""
     arguments = parse_arguments()
     if not arguments.folder.is_dir():
-        raise UserError(f"{arguments.folder}: expected a folder RUN/non_finite_step_…, but there is none")
+        raise UserError(f"{arguments.folder}: expected a folder RUN/non_finite_step_… of a run")
     config = load_config(arguments.folder.parent / "config.yaml", arguments.overrides)
 
     from seg.training.diagnosis import diagnose  # imports jax: after the config was found good

@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_folder(path: Path) -> Path:
-    """Return the folder of the results, made if need be."""
+    """Return the folder of the results; create it if it is missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,7 +49,7 @@ def make_folder(path: Path) -> Path:
 
 
 def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) -> None:
-    """Print a warning if images of the split are those that the run was trained on, as other settings can make it."""
+    """Warn if changed settings put images of the training split into this one."""
     from seg.data.image_folder import ImageFolder
     from seg.data.pairing.splits import find_split
 

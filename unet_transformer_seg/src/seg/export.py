@@ -1,4 +1,4 @@
-"""Export a trained model as a folder that any jax program can run: `seg export --run RUN --out FOLDER`."""
+"""Export a trained model as a folder that any program with jax can run: `seg export --run RUN --out FOLDER`."""
 
 import argparse
 from pathlib import Path
@@ -16,10 +16,10 @@ def parse_arguments() -> argparse.Namespace:
         description="Write settings, classes, weights (safetensors) and program (StableHLO) of a trained model.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
-    parser.add_argument("--run", type=Path, required=True, help="run directory of a training")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder, a new one")
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the new model folder")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
-    parser.add_argument("--force", action="store_true", help="replace an exported model that is there already")
+    parser.add_argument("--force", action="store_true", help="replace an exported model of this name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.tile=[512,512]")
     return parser.parse_intermixed_args()
 

@@ -25,26 +25,26 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="seg infer",
-        description="Write for each image an indexed mask, and the image with the classes' colours laid over it.",
+        description="Write an indexed mask for each image, and the image with the colours of its classes laid over it.",
         epilog="Exit codes: 0 all images are segmented, 2 wrong input, or some image could not be read "
-        "(the others are done).",
+        "(the rest are done).",
     )
     add_model(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the results; made if need be")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the results")
     parser.add_argument(
         "--skip-done",
         action="store_true",
-        help="leave out images that have complete results in --out, made by the same model with the same settings: "
-        "continues a call that was stopped",
+        help="skip images with complete results in --out from the same model and settings: continues a call that was "
+        "stopped",
     )
-    parser.add_argument("--no-overlay", action="store_true", help="write the masks only")
-    parser.add_argument("--probabilities", action="store_true", help="write float16[h, w, classes] (npz), too")
+    parser.add_argument("--no-overlay", action="store_true", help="write only the masks")
+    parser.add_argument("--probabilities", action="store_true", help="also write float16[h, w, classes] (npz)")
     parser.add_argument(
         "--values",
         choices=("classes", "source", "colours"),
         default="classes",
-        help="what masks hold: class numbers with a palette (default); the values or colours that stood for the "
-        "classes in the masks of the training data, such as 0 and 255; or the classes' colours, as RGB",
+        help="contents of the masks: class numbers with a palette (default); the values or colours of the classes in "
+        "the masks of the training data, such as 0 and 255; or the colours of the classes, as RGB",
     )
     add_prediction(parser)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
@@ -70,7 +70,7 @@ def list_overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def digest_predictor(predictor, options) -> str:
-    """Return the SHA-256 of all that decides what a result holds: the model, its settings, the options."""
+    """Return the SHA-256 of what determines a result: the model, its settings, the options."""
     from seg.inference.done_record import digest_model
 
     settings = {name: to_plain(getattr(predictor.config, name)) for name in ("model", "data", "inference")}
