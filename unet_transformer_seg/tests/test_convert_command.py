@@ -242,7 +242,7 @@ def test_a_file_that_is_not_as_it_should_be_is_refused_and_nothing_is_written(ru
     [
         (["--classes", "sky,road"], "the model has 3 classes, but there are 2 names"),
         (["model.base_width=8"], "its tensors do not fit a model with model.base_width=8"),
-        (["model.num_classes=2"], "that model.num_classes=2 asks for"),
+        (["model.num_classes=2"], "do not fit a model with model.num_classes=2"),
         (["data.sise=[32,32]"], "did you mean 'data.size'"),
         (["--num-heads", "x"], "invalid int value"),
     ],

@@ -113,7 +113,7 @@ def test_one_bad_file_does_not_stop_the_others(infer_with, predictor, tmp_path, 
     assert files(tmp_path / "out") == ["a.png", "deep/c.png"]
     np.testing.assert_array_equal(read(tmp_path / "out/a.png"), predictor.predict(read(photos / "a.png")).labels)
     captured = capsys.readouterr()
-    for line in (f"{photos / 'b.png'}: a text", f"{missing}: no such file", f"{photos / 'large.png'}: 200×200"):
+    for line in (f"{photos / 'b.png'}: text", f"{missing}: no such file", f"{photos / 'large.png'}: 200×200"):
         assert f"error: {line}" in captured.err
     assert "3 of 5 files could not be read" in captured.out
 
