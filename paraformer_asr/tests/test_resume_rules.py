@@ -5,22 +5,21 @@ import pytest
 from asr.config import Config
 from asr.config.reader import override_config
 from asr.errors import UserError
-from asr.record.resume_rules import (
-    FREE,
-    LENGTH,
-    REFUSED,
-    check_changes,
-    flatten,
-    keep_decided,
-    list_changes,
-    reason_against,
-)
+from asr.record.changes import check_changes, find_rule, flatten, keep_decided, list_changes, reason_against
+from asr.record.resume_rules import FREE, LENGTH, REFUSED
 
 
 def test_every_field_has_exactly_one_rule():
     """A new field of `asr.config` is added to one of the three tables of `asr.record.resume_rules`."""
     rules = [*FREE, *LENGTH, *REFUSED]
-    assert sorted(rules) == sorted(flatten(Config()))
+    assert len(rules) == len(set(rules))
+    assert {find_rule(key) for key in flatten(Config())} == set(rules)  # none is missing, none is idle
+
+
+def test_of_a_section_and_a_setting_in_it_the_setting_counts():
+    assert find_rule("model.dtype") == "model.dtype" and not reason_against("model.dtype")
+    assert find_rule("model.something_new") == "model." and "different model" in reason_against("model.something_new")
+    assert find_rule("inference.batch_size") == "inference." and not reason_against("inference.batch_size")
 
 
 def test_a_field_without_a_rule_cannot_change():

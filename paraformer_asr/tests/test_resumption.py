@@ -225,7 +225,7 @@ def test_an_edited_config_is_refused_and_allowed_by_name(root, run, capsys):
 
 def test_an_edit_that_no_run_can_make_is_refused_although_it_is_allowed(root, run):
     edit_config(run, "seed: 0", "seed: 1")
-    with pytest.raises(UserError, match=r"cannot change in a run that has begun:\n  seed 0 → 1"):
+    with pytest.raises(UserError, match=r"cannot change once a run has started:\n  seed 0 → 1"):
         resume(run, root, "--allow-changed", "config")
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from asr.config import Config, ModelConfig
 from asr.config.reader import load_start_config, override_config
 from asr.errors import UserError
+from asr.record.changes import keep_decided, list_changes
 from asr.record.record_file import load_own_config
-from asr.record.resume_rules import keep_decided, list_changes
 
 if TYPE_CHECKING:
     import flax.linen as nn

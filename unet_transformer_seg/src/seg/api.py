@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg.config import Config, ModelConfig
 from seg.config.reader import load_start_config, override_config
 from seg.errors import UserError
+from seg.record.changes import keep_decided, list_changes
 from seg.record.record_file import load_own_config
-from seg.record.resume_rules import keep_decided, list_changes
 
 if TYPE_CHECKING:
     import flax.linen as nn

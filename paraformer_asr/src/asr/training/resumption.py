@@ -10,8 +10,9 @@ from asr.config.reader import config_text, read_config_text, save_config, to_pla
 from asr.data.fingerprint import take_fingerprint
 from asr.distributed import is_main
 from asr.errors import UserError
+from asr.record.changes import check_changes, list_changes
 from asr.record.record_file import RECORD_NAME, read_config_file
-from asr.record.resume_rules import BESIDES_TRAINING, LENGTH, check_changes, list_changes
+from asr.record.resume_rules import BESIDES_TRAINING, LENGTH
 from asr.record.run_dir import RunDir, load_run
 from asr.record.run_record import (
     RunRecord,

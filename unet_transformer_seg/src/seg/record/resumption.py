@@ -12,8 +12,9 @@ from seg.config.reader import config_text, read_config_text, save_config, to_pla
 from seg.data.fingerprint import take_fingerprint
 from seg.distributed import is_main
 from seg.errors import UserError
+from seg.record.changes import check_changes, list_changes
 from seg.record.record_file import RECORD_NAME, read_config_file
-from seg.record.resume_rules import BESIDES_TRAINING, LENGTH, check_changes, list_changes
+from seg.record.resume_rules import BESIDES_TRAINING, LENGTH
 from seg.record.run_dir import RunDir, load_run
 from seg.record.run_record import (
     RunRecord,
