@@ -57,7 +57,7 @@ def test_the_characters_that_the_message_names_cover_the_texts(tmp_path):
     config = model_with(Tokenizer(with_special_tokens("ab'▁"), "characters"), tmp_path)
     message = refuse(config, choose_tokenizer(config, []), "ab’", *["a!"] * 9)
     assert "… and 5 more" in message and 'first in train.jsonl:1; write "\'")' in message
-    assert message.endswith("the output layer begins anew; python -m asr.check lists them all")
+    assert message.endswith("re-initialises the output layer; python -m asr.check lists them all")
     followed = override_config(config, ["tokenizer.kind=characters"])
     check_texts(followed, choose_tokenizer(followed, ["ab’", "a!"]), dataset("ab’", "a!"), dataset("a"))
 

@@ -136,7 +136,7 @@ def test_a_pattern_that_never_ends_is_stopped(monkeypatch):
         ({"num_folds": 1}, "2 folds or more"),
         ({"num_folds": 5, "val_fraction": 0.2}, "expected one of them"),
         ({"group_pattern": "(a)"}, "data.group_pattern needs"),
-        ({"val_fraction": 0.2, "group_pattern": "(a"}, "no regular expression"),
+        ({"val_fraction": 0.2, "group_pattern": "(a"}, "not a regular expression"),
         ({"val_fraction": 0.2, "group_pattern": "(a)(b)"}, r"one group \(…\), found 2"),
         ({"val_fraction": 0.2, "dataset": "toy_shapes"}, "toy_shapes has splits of its own"),
         ({"value_range": [4095, 0]}, "black below white"),

@@ -1,11 +1,11 @@
-"""Which settings cannot go together; each by itself was found good by `asr.config.reader`."""
+"""Refuses contradictory settings; `asr.config.parsing` has checked each one by itself."""
 
 from asr.config import Config, FeaturesConfig, ModelConfig
 from asr.errors import UserError
 
 
 def check_config(config: Config) -> None:
-    """Refuse combinations of settings that cannot work.
+    """Refuse settings that contradict each other.
 
     Raises:
         UserError: naming the keys involved.

@@ -1,4 +1,4 @@
-"""One line that shows how far the training is: a live bar on a terminal, plain lines elsewhere."""
+"""The progress of training in one line: a live bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -46,7 +46,7 @@ class ProgressLine:
         return self._audio_s / self._busy_s if self._busy_s > 0 else 0.0
 
     def update(self, step: int, loss: float, audio_s: float) -> None:
-        """Show that `step` is done.
+        """Show a completed step.
 
         Args:
             step: number of the update.
@@ -67,7 +67,7 @@ class ProgressLine:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time of the body out of the speed."""
+        """Exclude the time of the body from the speed."""
         start = time.monotonic()
         yield
         pause_s = time.monotonic() - start
@@ -81,9 +81,9 @@ class ProgressLine:
 
 
 def write_above_line(text: str) -> None:
-    """Print a line of text without tearing the live line apart.
+    """Print a line of text above the progress bar.
 
-    A terminal that has gone away does not end the training: the log file has the text too.
+    A closed terminal does not end the training: the log file has the text too.
     """
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stdout)

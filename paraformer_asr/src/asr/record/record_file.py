@@ -1,6 +1,6 @@
-"""The file `record.json` of a run, with a checksum of itself, and config.yaml beside it.
+"""The file `record.json` of a run, which holds its own checksum, and config.yaml beside it.
 
-It imports no jax: a resume reads them before anything else.
+No jax is imported: a resume reads both files first.
 """
 
 import hashlib
@@ -21,40 +21,40 @@ MAX_RECORD_BYTES = 1 << 29
 MAX_CONFIG_BYTES = 1 << 20
 
 ALLOWED_NAMES = ("data", "tokenizer", "normalisation", "config")
-"""What a user may allow to be other than it was."""
+"""Parts of a run that `--allow-changed` accepts."""
 
 
 def write_record_file(run_path: Path, content: dict[str, Any]) -> None:
-    """Write `record.json`; after a kill or a power failure the old or the new one is there, whole."""
+    """Write `record.json` atomically."""
     text = json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n"
     replace_text(run_path / RECORD_NAME, text)
 
 
 def read_record_file(run_path: Path) -> dict[str, Any] | None:
-    """Return the content of `record.json`; None of a run that was made before there were records.
+    """Return the content of `record.json`; None for a run from before records existed.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     path = run_path / RECORD_NAME
     try:
         content = json.loads(read_bounded(path, MAX_RECORD_BYTES))
         stated = content.pop("sha256")
         if stated != _digest(content):
-            raise ValueError("its checksum is not that of its content")
+            raise ValueError("its checksum does not match its content")
         return content
     except FileNotFoundError:
         return None
     except UserError as error:
-        raise UserError(f"{error}; {way_on(path)}") from None
+        raise UserError(f"{error}; {repair_hint(path)}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({type(error).__name__}: {error!s:.200}); {way_on(path)}") from None
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error!s:.200}); {repair_hint(path)}") from None
 
 
 def load_own_config(run_path: Path) -> Config:
-    """Return the settings of a run, as config.yaml in its directory has them now.
+    """Return the settings of a run from its config.yaml.
 
-    A change of settings that a kill cut short, between record.json and config.yaml, is completed.
+    A change of settings that a kill interrupted between record.json and config.yaml is completed.
 
     Raises:
         UserError: config.yaml is missing or damaged, or record.json is damaged.
@@ -70,18 +70,18 @@ def load_own_config(run_path: Path) -> Config:
     if record is None or text != record.get("previous"):
         return config
     replace_text(path, record["config"])
-    log.warning("%s: a change of settings that was cut short is completed", path)
+    log.warning("%s: completed an interrupted change of settings", path)
     return read_config_text(record["config"], str(run_path / RECORD_NAME))
 
 
 def read_config_file(path: Path) -> str:
-    """Return the text of a config.yaml that could be loaded."""
+    """Return the text of a config.yaml that loads."""
     return read_bounded(path, MAX_CONFIG_BYTES).decode("utf-8", errors="replace")
 
 
-def way_on(path: Path) -> str:
-    """Return what to do about a record that is damaged."""
-    return f"put the file back, or move it away to resume without a comparison: mv {path} {path}.damaged"
+def repair_hint(path: Path) -> str:
+    """Return what to do about a damaged record."""
+    return f"put the file back, or move it away to resume without comparing: mv {path} {path}.damaged"
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -89,9 +89,9 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _hint_to_the_record(run_path: Path) -> str:
-    """Return where the settings can be read, if they can."""
+    """Return where to find the settings, if they are in the record."""
     try:
         record = read_record_file(run_path)
     except UserError:
         record = None
-    return f"; the run wrote its text under 'config' in {run_path / RECORD_NAME}, too" if record else ""
+    return f"; its text is also under 'config' in {run_path / RECORD_NAME}" if record else ""

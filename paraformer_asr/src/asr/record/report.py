@@ -39,7 +39,7 @@ class Report:
         self.tensorboard = TensorBoard(run.path / "tensorboard", config.training.tensorboard)
 
     def log_step(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
-        """Note one step in the log file; the terminal has its progress line.
+        """Log one step; the terminal has its progress line.
 
         Args:
             step: number of the update.
@@ -60,10 +60,10 @@ class Report:
         self.tensorboard.scalars(step, values | {"learning_rate": learning_rate})
 
     def evaluation(self, evaluation: Evaluation, *, epoch: int, step: int, **numbers: float) -> None:
-        """Note one evaluation everywhere.
+        """Record one evaluation in tables, pictures, TensorBoard and log.
 
         Args:
-            evaluation: what the evaluation found.
+            evaluation: its result.
             epoch: passes over the training data so far.
             step: updates so far.
             numbers: the columns train_loss, learning_rate, audio_s_per_s and seconds.

@@ -1,14 +1,14 @@
-"""The directory of a run: where everything lies that it read, did and found.
+"""The directory of a run: its files, their creation, and their checks before a resume.
 
 A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
 
     config.yaml        all settings, resolved; loads back equal
     tokenizer.json     the tokens; with subwords bpe.model besides
     cmvn.txt           mean and variance of the features, unless features.cmvn is none
-    record.json        what the run was made of and what was changed since, see `asr.record.run_record`
+    record.json        origin of the run and later changes, see `asr.record.run_record`
     environment.json   versions, devices, flags, commit, command
-    train.log          what the terminal showed, and each logged step
-    results.csv        one row for each evaluation
+    train.log          the messages of the terminal, and each logged step
+    results.csv        one row per evaluation
     metrics.json       the same in detail, with the counts of each kind of error
     curves.png         losses, error rates and learning rate over the epochs
     samples/           transcripts of validation utterances, and their alignments as pictures
@@ -36,11 +36,12 @@ from asr.files import read_bounded, replace_json
 from asr.record.environment import describe_environment
 
 MAX_ENVIRONMENT_BYTES = 1 << 20
+"""Largest environment.json read, in bytes."""
 
 READ_OR_REPLACED = ("config.yaml", "tokenizer.json", "bpe.model", "seg_dict", "cmvn.txt", "environment.json")
 READ_OR_REPLACED += ("record.json", "results.csv", "metrics.json", "curves.png")
 APPENDED = ("train.log", "lock", "stacks.txt")
-"""Files that are written in place: through a link, something else would be written."""
+"""Files that are appended to in place: through a link, another file would be changed."""
 
 FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
@@ -78,12 +79,12 @@ class RunDir:
 
     @property
     def environment_file(self) -> Path:
-        """What the run's numbers may depend on besides its settings."""
+        """Versions, devices and flags on which the numbers may depend."""
         return self.path / "environment.json"
 
     @property
     def log_file(self) -> Path:
-        """What the terminal showed, and each logged step."""
+        """The messages of the terminal, and each logged step."""
         return self.path / "train.log"
 
     @property
@@ -100,21 +101,21 @@ class RunDir:
 def create_run_dir(
     config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, write_more: Callable[[RunDir], None] = lambda run: None
 ) -> RunDir:
-    """Make the directory of a new run, and write down what it starts from.
+    """Make the directory of a new run with the files that it starts from.
 
     Args:
         config: the resolved settings.
         tokenizer: of the run.
         cmvn: normalisation of the features, or None.
-        write_more: writes what else belongs to a complete beginning; `environment.json` is the last file.
+        write_more: writes further files of a complete start; `environment.json` comes last.
 
     Raises:
-        UserError: a name that is no file name, or a place that cannot be written to.
+        UserError: the name is not a file name, or the folder cannot be written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.name):
         raise UserError(
             "name: expected 1 to 100 letters, digits, '.', '_' and '-', the first a letter or digit, "
-            f"found {config.name!r}; it becomes a part of a file name"
+            f"found {config.name!r}; it becomes part of a file name"
         )
     run = None
     try:
@@ -133,7 +134,7 @@ def create_run_dir(
         where = f": {error.filename}" if error.filename else ""
         raise UserError(
             f"runs_dir: cannot make a run directory in {config.runs_dir} ({error.strerror or error}{where}); "
-            "choose another one with runs_dir=FOLDER"
+            "choose another folder with runs_dir=FOLDER"
         ) from None
     return run
 
@@ -142,7 +143,7 @@ def open_run_dir(path: Path) -> RunDir:
     """Return the paths of an existing run.
 
     Raises:
-        UserError: no such directory, or one that is not a run's.
+        UserError: no such directory, or not a run directory.
     """
     run = RunDir(Path(path))
     if not run.path.is_dir():
@@ -156,7 +157,7 @@ def load_run(path: Path) -> tuple[Config, Tokenizer, Cmvn | None]:
     """Return settings, tokenizer and normalisation of the run in `path`.
 
     Raises:
-        UserError: not a run directory, or a file of it that cannot be read.
+        UserError: not a run directory, or one of its files cannot be read.
     """
     run = open_run_dir(path)
     with _own_file():
@@ -175,7 +176,7 @@ def _check_there(file: Path) -> None:
 
 @contextlib.contextmanager
 def _own_file() -> Iterator[None]:
-    """Say of a file that cannot be read that it is the run's own."""
+    """Add to an error that the file belongs to the run."""
     try:
         yield
     except UserError as error:
@@ -183,11 +184,10 @@ def _own_file() -> Iterator[None]:
 
 
 def check_run_files(run: RunDir) -> list[str]:
-    """Return what is to be said of files that are not needed to resume the run, and write those anew that are missing.
+    """Return warnings about files that a resume does not need, and rewrite the missing ones.
 
     Raises:
-        UserError: a folder, a pipe, a device or a link stands where the run has a file, or a file where it has a
-            folder.
+        UserError: a folder, a pipe, a device or a link in place of a file, or a file in place of a folder.
     """
     for name in (*READ_OR_REPLACED, *APPENDED):
         _check_file(run.path / name, may_be_link=name in READ_OR_REPLACED)
@@ -195,7 +195,7 @@ def check_run_files(run: RunDir) -> list[str]:
         path = run.path / name
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{path}: expected a folder of the run, found something else; move it away")
-    return [*_look_at_log(run.log_file), *_look_at_environment(run.environment_file)]
+    return [*_check_log(run.log_file), *_check_environment(run.environment_file)]
 
 
 def _check_file(path: Path, may_be_link: bool) -> None:
@@ -205,31 +205,31 @@ def _check_file(path: Path, may_be_link: bool) -> None:
         return
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
-        found = kinds.get(stat.S_IFMT(mode), "a pipe or a device")
-        raise UserError(f"{path}: expected a file of the run, found {found}; put the file back, or move this away")
+        kind = kinds.get(stat.S_IFMT(mode), "a pipe or a device")
+        raise UserError(f"{path}: expected a file of the run, found {kind}; put the file back, or move this away")
 
 
-def _look_at_log(path: Path) -> list[str]:
+def _check_log(path: Path) -> list[str]:
     if path.is_file() and path.stat().st_size:
         return []
-    return [f"{path} is {'empty' if path.is_file() else 'missing'}: what earlier starts said is lost; it begins anew"]
+    return [f"{path} is {'empty' if path.is_file() else 'missing'}: earlier messages are lost; a new file is started"]
 
 
-def _look_at_environment(path: Path) -> list[str]:
+def _check_environment(path: Path) -> list[str]:
     try:
         if isinstance(json.loads(read_bounded(path, MAX_ENVIRONMENT_BYTES)), dict):
             return []
-        reason = "it holds no settings"
+        reason = "not a mapping"
     except FileNotFoundError:
         replace_json(path, describe_environment())
-        return [f"{path} was missing: it now says what this start runs on"]
+        return [f"{path} was missing and now describes this start"]
     except (OSError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error!s:.200}"
     return [f"{path} is damaged ({reason}); the run does not need it"]
 
 
 def _make_unused(parent: Path, name: str) -> Path:
-    """Make and return a directory that was not there; two runs of one name may start within one second."""
+    """Make and return a new directory; two runs of one name may start within one second."""
     stamp = datetime.datetime.now().strftime("%Y%m%d_%H%M%S")
     for number in itertools.count():
         path = parent / f"{stamp}_{name}{f'_{number}' if number else ''}"

@@ -1,13 +1,13 @@
-"""`record.json` of a run: what the run was made of, to be compared when it is resumed, and what was changed since.
+"""`record.json` of a run: its origin, compared on each resume, and the changes since.
 
-    config     the text of config.yaml as the run wrote it last; `previous`: the one before
+    config     text of config.yaml as last written; `previous`: the text before
     num_steps  updates in the whole run
-    files      SHA-256 of the run's other files that give its weights their meaning
-    data       by split, its fingerprint (`asr.data.fingerprint`)
-    changes    by step, the settings and data that hold from there on
-    sha256     of all of this
+    files      SHA-256 of the other files that the meaning of the weights depends on
+    data       fingerprint of each split (`asr.data.fingerprint`)
+    changes    by step: the settings and data from there on
+    sha256     of all the above
 
-It is written with the run's other files at the start, and anew whenever something was changed with the user's leave.
+It is written with the other files at the start, and again whenever the user allows a change.
 """
 
 import dataclasses
@@ -23,18 +23,18 @@ from asr.record.record_file import (
     MAX_RECORD_BYTES,
     RECORD_NAME,
     read_record_file,
-    way_on,
+    repair_hint,
     write_record_file,
 )
 from asr.record.run_dir import RunDir
 
 FILES = {"tokenizer.json": "tokenizer", "bpe.model": "tokenizer", "seg_dict": "tokenizer", "cmvn.txt": "normalisation"}
-"""Files of a run that give its weights their meaning → the name under which a change of them is allowed."""
+"""Files that the meaning of the weights depends on → the name that `--allow-changed` takes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What `record.json` holds; see the head of this file.
+    """The content of `record.json`, see the head of this file.
 
     Attributes:
         config: text of config.yaml.
@@ -54,14 +54,14 @@ class RunRecord:
 
 
 def make_record(run: RunDir, config: Config, num_steps: int, data: dict[str, Fingerprint]) -> RunRecord:
-    """Return the record of a run whose files are written, but for config.yaml."""
+    """Return the record of a run whose files are written, except config.yaml."""
     return RunRecord(config_text(config), num_steps, hash_files(run), data)
 
 
 def hash_files(run: RunDir) -> dict[str, str]:
-    """Return name → SHA-256 of those of `FILES` that are there."""
-    there = [name for name in FILES if (run.path / name).is_file()]
-    return {name: hashlib.sha256(read_bounded(run.path / name, MAX_RECORD_BYTES)).hexdigest() for name in there}
+    """Return name → SHA-256 of the `FILES` that exist."""
+    present = [name for name in FILES if (run.path / name).is_file()]
+    return {name: hashlib.sha256(read_bounded(run.path / name, MAX_RECORD_BYTES)).hexdigest() for name in present}
 
 
 def save_record(run: RunDir, record: RunRecord) -> None:
@@ -72,10 +72,10 @@ def save_record(run: RunDir, record: RunRecord) -> None:
 
 
 def load_record(run: RunDir) -> RunRecord | None:
-    """Return what `record.json` holds; None of a run that was made before there were records.
+    """Return the content of `record.json`; None for a run from before records existed.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     content = read_record_file(run.path)
     try:
@@ -85,11 +85,11 @@ def load_record(run: RunDir) -> RunRecord | None:
         return RunRecord(**content | {"data": data, "changes": tuple(content["changes"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         path = run.path / RECORD_NAME
-        raise UserError(f"{path}: written by another version ({error!s:.200}); {way_on(path)}") from None
+        raise UserError(f"{path}: written by a different version ({error!s:.200}); {repair_hint(path)}") from None
 
 
 def file_differences(run: RunDir, record: RunRecord) -> dict[str, list[str]]:
-    """Return name to be allowed → lines on the run's own files that are not as the run wrote them."""
+    """Return name for `--allow-changed` → lines about the run's own files that have changed."""
     lines, now = {}, hash_files(run)
     for name in record.files | now:
         if record.files.get(name) != now.get(name):
@@ -99,7 +99,7 @@ def file_differences(run: RunDir, record: RunRecord) -> dict[str, list[str]]:
 
 
 def data_differences(record: RunRecord, data: dict[str, Fingerprint]) -> dict[str, list[str]]:
-    """Return name to be allowed → lines on the data that are not what they were."""
+    """Return name for `--allow-changed` → lines about data that have changed."""
     lines = []
     for split, fingerprint in data.items():
         differences = describe_differences(record.data.get(split, Fingerprint()), fingerprint)

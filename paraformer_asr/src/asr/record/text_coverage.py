@@ -1,4 +1,4 @@
-"""Refuses training texts that the vocabulary cannot write, and says what works instead."""
+"""Refuses training texts that the vocabulary does not cover, and suggests what does."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ MAX_LINES_SHOWN = 5
 def check_texts(config: Config, tokenizer: Tokenizer, train_set: SpeechDataset, val_set: SpeechDataset) -> None:
     """Refuse training texts that the tokenizer does not cover; of validation texts, warn.
 
-    What the model can never say counts as errors in validation, as it should; trained on, it would teach `<unk>`.
+    In validation, uncovered characters count as errors, as they should; in training they would teach `<unk>`.
 
     Raises:
         UserError: naming the first utterances, by file and line, their characters, and what to do.
@@ -52,7 +52,7 @@ def _describe(uncovered: list[tuple[str, str]], tokenizer: Tokenizer) -> str:
 
 
 def _remedy(config: Config, tokenizer: Tokenizer, uncovered: list[tuple[str, str]]) -> str:
-    """Return what to do, in words that can be typed."""
+    """Return a remedy that can be typed."""
     kind = config.tokenizer.kind
     if case := _better_case(tokenizer, uncovered):
         return f"Set {'tokenizer.kind=init ' if kind == 'init' else ''}tokenizer.text_case={case}, or correct the texts"
@@ -61,9 +61,9 @@ def _remedy(config: Config, tokenizer: Tokenizer, uncovered: list[tuple[str, str
     if kind in ("init", "funasr"):
         return (
             "The vocabulary is that of the published or initial model: correct the texts, or set "
-            "tokenizer.kind=characters, with which the output layer begins anew"
+            "tokenizer.kind=characters, which re-initialises the output layer"
         )
-    return "The vocabulary is that of the run: correct the texts, or begin another run"
+    return "The vocabulary is that of the run: correct the texts, or start a new run"
 
 
 def _better_case(tokenizer: Tokenizer, uncovered: list[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""Which settings cannot go together; each by itself was found good by `seg.config.reader`."""
+"""Refuses contradictory settings; `seg.config.parsing` has checked each one by itself."""
 
 import dataclasses
 import re
@@ -7,13 +7,13 @@ from typing import Any
 from seg.config import Config, DataConfig, ModelConfig
 from seg.errors import UserError
 
-SETTINGS_OF_THE_UNETS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
-SETTINGS_OF_THE_UNETS += ("dropout", "deep_supervision")
-"""Those that the published architectures have not."""
+UNET_SETTINGS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
+UNET_SETTINGS += ("dropout", "deep_supervision")
+"""Settings that the published architectures do not have."""
 
 
 def check_config(config: Config) -> None:
-    """Refuse combinations of settings that cannot work.
+    """Refuse settings that contradict each other.
 
     Raises:
         UserError: naming the keys involved.
@@ -55,13 +55,13 @@ def check_config(config: Config) -> None:
     if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
         raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
     if model.name in ("transunet", "resnet_unet"):
-        _check_no_setting_of_the_unets(model)
+        _check_no_unet_settings(model)
     if model.name == "transunet":
         _check_transunet(model)
 
 
 def _check_split(data: DataConfig) -> None:
-    """Refuse ways to divide a folder that exclude each other, and a pattern that is none."""
+    """Refuse contradictory ways to split a folder, and an invalid pattern."""
     if data.num_folds == 1 or (data.fold and data.fold >= data.num_folds):
         raise UserError(
             f"data.fold {data.fold} of data.num_folds {data.num_folds}: expected 2 folds or more, and a fold below that"
@@ -78,13 +78,13 @@ def _check_split(data: DataConfig) -> None:
     try:
         groups = re.compile(data.group_pattern).groups
     except (re.error, OverflowError, RecursionError) as error:
-        raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: no regular expression ({error})") from None
+        raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: not a regular expression ({error})") from None
     if groups != 1:
         raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: expected one group (…), found {groups}")
 
 
 def check_ranges(settings: Any, prefix: str) -> None:
-    """Refuse numbers outside the ranges that `seg.config` states, where they come from elsewhere than a config.
+    """Refuse numbers out of the ranges of `seg.config`, for settings that do not come from a config.
 
     Args:
         settings: a section.
@@ -102,24 +102,24 @@ def check_ranges(settings: Any, prefix: str) -> None:
                 raise UserError(f"{prefix}{field.name}: expected {low} to {high}, found {number}")
 
 
-def _check_no_setting_of_the_unets(model: ModelConfig) -> None:
-    """Refuse them, rather than pass over them."""
-    for key in SETTINGS_OF_THE_UNETS:
-        found, default = getattr(model, key), getattr(ModelConfig, key)
-        if found != default:
+def _check_no_unet_settings(model: ModelConfig) -> None:
+    """Refuse settings that the architecture would ignore."""
+    for key in UNET_SETTINGS:
+        value, default = getattr(model, key), getattr(ModelConfig, key)
+        if value != default:
             raise UserError(
-                f"model.{key}: {model.name} has no such setting, expected the default {default}, found {found}; "
+                f"model.{key}: {model.name} has no such setting, expected the default {default}, found {value}; "
                 f"its widths, depths and rates are set in model.{model.name}"
             )
 
 
 def _check_transunet(model: ModelConfig) -> None:
-    """Refuse heads that do not fit."""
+    """Refuse a number of heads that does not divide the width."""
     heads, width = model.transunet.num_heads, model.transunet.hidden_width
     if width % heads:
         raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
 
 
 def bottleneck_width(model: ModelConfig) -> int:
-    """Return the number of channels at the bottom of the U; bilinear up-sampling halves it, as published."""
+    """Return the channels at the bottom of the U; bilinear up-sampling halves them, as published."""
     return model.base_width * 2**model.depth // (2 if model.upsample == "bilinear" else 1)

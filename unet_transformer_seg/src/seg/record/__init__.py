@@ -1,1 +1,1 @@
-"""What a run leaves behind: its directory, log, tables, curves and pictures."""
+"""The record of a run: its directory, log, tables, curves and pictures."""

@@ -1,4 +1,4 @@
-"""What a run's numbers may depend on besides its settings: versions, devices, flags, commit, command."""
+"""The environment of a run, on which its numbers may depend: versions, devices, flags, commit, command."""
 
 import datetime
 import importlib.metadata
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def describe_environment() -> dict:
-    """Return what a run's numbers may depend on besides its settings."""
+    """Return what the numbers of a run may depend on besides its settings."""
     return {
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": [sys.executable, *sys.argv],
@@ -44,10 +44,9 @@ def describe_environment() -> dict:
 
 
 def describe_commit(file: Path) -> dict | None:
-    """Return {"commit", "changed_files"} of the checkout that `file` is part of.
+    """Return {"commit", "changed_files"} of the git checkout that tracks `file`, or None.
 
-    None where there is none: a package that was installed into an environment below somebody's own checkout is no
-    part of that one.
+    A package installed into an environment below someone's checkout is not tracked there.
     """
     commands = (["ls-files", "--error-unmatch", file.name], ["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
     try:

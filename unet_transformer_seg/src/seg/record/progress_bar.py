@@ -1,4 +1,4 @@
-"""One line that shows how far the training is: a live bar on a terminal, plain lines elsewhere."""
+"""The progress of training in one line: a live bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -43,7 +43,7 @@ class ProgressLine:
         return self.images_per_step * self._steps / self._busy_s if self._busy_s > 0 else 0.0
 
     def update(self, step: int, loss: float) -> None:
-        """Show that `step` is done."""
+        """Show a completed step."""
         now = time.monotonic()
         if self._mark is not None:
             self._steps += 1
@@ -58,7 +58,7 @@ class ProgressLine:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time of the body out of the speed."""
+        """Exclude the time of the body from the speed."""
         start = time.monotonic()
         yield
         if self._mark is not None:
@@ -70,9 +70,9 @@ class ProgressLine:
 
 
 def write_above_line(text: str) -> None:
-    """Print a line of text without tearing the live line apart.
+    """Print a line of text above the progress bar.
 
-    A terminal that has gone away does not end the training: the log file has the text too.
+    A closed terminal does not end the training: the log file has the text too.
     """
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(text, file=sys.stdout)

@@ -40,15 +40,15 @@ class Report:
         self.tensorboard = TensorBoard(run.path / "tensorboard", config.training.tensorboard)
 
     def log_step(self, step: int, loss: float, grad_norm: float, learning_rate: float) -> None:
-        """Note one step in the log file; the terminal has its progress line."""
+        """Log one step; the terminal has its progress line."""
         log.debug("step %d: loss %.4f, gradient norm %.3f, learning rate %.3g", step, loss, grad_norm, learning_rate)
         self.tensorboard.scalars(step, {"loss/train": loss, "grad_norm": grad_norm, "learning_rate": learning_rate})
 
     def evaluation(self, evaluation: Evaluation, *, epoch: float, step: int, **numbers: float) -> None:
-        """Note one evaluation everywhere.
+        """Record one evaluation in tables, pictures, TensorBoard and log.
 
         Args:
-            evaluation: what the evaluation found.
+            evaluation: its result.
             epoch: passes over the training data so far.
             step: updates so far.
             numbers: the columns train_loss, learning_rate, images_per_s and seconds.
