@@ -9,7 +9,14 @@ import pytest
 
 from asr.config import AugmentConfig, DataConfig, FeaturesConfig
 from asr.data import frontend as fe
-from asr.data.frontend import Cmvn, make_augment, make_frontend, make_train_frontend, num_feature_frames
+from asr.data.frontend import (
+    Cmvn,
+    augment_wave,
+    draw_masks,
+    make_frontend,
+    make_train_frontend,
+    num_feature_frames,
+)
 from asr.errors import UserError
 from asr.ops.fbank import log_mel_filterbank
 
@@ -128,7 +135,9 @@ def test_hidden_values_are_the_mean_and_all_others_untouched(cmvn, key):
     found_bti, lengths_b = make_train_frontend(FEATURES, data, cmvn)(key, *batch)
     plain_bti, _ = make_frontend(FEATURES, cmvn)(*batch)
     mel_lengths_b = np.array([48, 23], np.int32)
-    hidden_bt, hidden_bm = map(np.asarray, make_augment(data, FEATURES)[1](jax.random.split(key)[1], mel_lengths_b, 48))
+    hidden_bt, hidden_bm = map(
+        np.asarray, draw_masks(jax.random.split(key)[1], mel_lengths_b, (48, FEATURES.num_mels), MASKS)
+    )
     assert hidden_bt.any(axis=1).all() and hidden_bm.any(axis=1).all()
     for b, length in enumerate(lengths_b):
         frame_tj = np.clip(2 * np.arange(length)[:, None] + np.array([-1, 0, 1]), 0, mel_lengths_b[b] - 1)
@@ -142,7 +151,7 @@ def test_hidden_values_are_the_mean_and_all_others_untouched(cmvn, key):
 
 def test_gain_is_one_level_for_each_utterance_within_its_range(key):
     wave_bn = jnp.ones((4000, 3))
-    changed_bn = make_augment(data_config(gain_db=6.0), FEATURES)[0](key, wave_bn, jnp.full(4000, 3, jnp.int32))
+    changed_bn = augment_wave(key, wave_bn, jnp.full(4000, 3, jnp.int32), data_config(gain_db=6.0).augment)
     level_db_b = 20 * np.log10(np.asarray(changed_bn)[:, 0])
     np.testing.assert_array_equal(changed_bn, np.repeat(np.asarray(changed_bn)[:, :1], 3, axis=1))
     assert -6.001 < level_db_b.min() < -5.9 and 5.9 < level_db_b.max() < 6.001
@@ -152,8 +161,8 @@ def test_gain_is_one_level_for_each_utterance_within_its_range(key):
 def test_noise_has_the_ratio_drawn_and_stays_within_the_utterance(key):
     lengths_b = jnp.full(400, 1000, jnp.int32).at[:3].set(jnp.array([0, 500, 1000]))
     wave_bn = jnp.where(jnp.arange(1500)[None] < lengths_b[:, None], 0.3, 9.0).at[2].set(0.0)  # 9: never looked at
-    augment_wave, _ = make_augment(data_config(noise_probability=0.5, noise_snr_db=(10.0, 20.0)), FEATURES)
-    noise_bn = np.asarray(augment_wave(key, wave_bn, lengths_b) - wave_bn)
+    augment = data_config(noise_probability=0.5, noise_snr_db=(10.0, 20.0)).augment
+    noise_bn = np.asarray(augment_wave(key, wave_bn, lengths_b, augment) - wave_bn)
     assert not noise_bn[np.arange(1500)[None] >= np.asarray(lengths_b)[:, None]].any()
     assert not noise_bn[2].any()  # silence has no noise to be in a ratio with
     power_b = np.square(noise_bn[3:, :1000]).mean(axis=1)
@@ -164,8 +173,8 @@ def test_noise_has_the_ratio_drawn_and_stays_within_the_utterance(key):
 
 
 def test_dither_is_in_units_of_a_16_bit_step(key):
-    augment_wave, _ = make_augment(data_config(), dataclasses.replace(FEATURES, dither=2.0))
-    noise_bn = np.asarray(augment_wave(key, jnp.zeros((2, 20_000)), jnp.array([20_000, 5000], jnp.int32)))
+    wave_bn, lengths_b = jnp.zeros((2, 20_000)), jnp.array([20_000, 5000], jnp.int32)
+    noise_bn = np.asarray(augment_wave(key, wave_bn, lengths_b, data_config().augment, dither=2.0))
     np.testing.assert_allclose(noise_bn[0].std() * 32768, 2.0, rtol=0.03)
     assert noise_bn[1, :5000].any() and not noise_bn[1, 5000:].any()
     assert abs(np.corrcoef(noise_bn[0, :5000], noise_bn[1, :5000])[0, 1]) < 0.05

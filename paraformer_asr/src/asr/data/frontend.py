@@ -83,18 +83,17 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
         UserError: as `make_frontend`.
     """
     check_features(features, cmvn)
-    augment_wave, hide = make_augment(data, features)
 
     def frontend(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
         wave_key, mask_key = jax.random.split(key)
-        wave_bn = augment_wave(wave_key, wave_bn, wave_lengths_b)
+        wave_bn = augment_wave(wave_key, wave_bn, wave_lengths_b, data.augment, features.dither)
         mel_btm, mel_lengths_b = filterbank(features, wave_bn, wave_lengths_b)
         x_bti, lengths_b = stack_frames(mel_btm, mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         normalised_bti = normalise(x_bti, lengths_b, cmvn)
         if not (data.augment.num_mel_masks or data.augment.num_time_masks):
             return normalised_bti, lengths_b
         # Masks are drawn over mel frames and stacked as the frames are: they hide the same sound in every copy of it.
-        hidden_bt, hidden_bm = hide(mask_key, mel_lengths_b, mel_btm.shape[1])
+        hidden_bt, hidden_bm = draw_masks(mask_key, mel_lengths_b, mel_btm.shape[1:], data.augment)
         hidden_btj, _ = stack_frames(hidden_bt[..., None], mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         hidden_bti = (hidden_btj[..., None] | hidden_bm[:, None, None, :]).reshape(x_bti.shape)
         mean_b1i = 0.0 if cmvn is not None else mean_over_time(normalised_bti, lengths_b)
@@ -104,39 +103,52 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
     return frontend
 
 
-def make_augment(data: DataConfig, features: FeaturesConfig) -> tuple[Callable, Callable]:
-    """Return (augment_wave, hide), the two random changes of a training batch, pure functions of their key.
+def augment_wave(
+    key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, augment: AugmentConfig, dither: float = 0.0
+) -> jax.Array:
+    """Return the sound at another level, with white noise in some utterances, and with dither.
 
-    `augment_wave(key, wave_bn, wave_lengths_b) → wave_bn` changes level and adds noise and dither.
-    `hide(key, mel_lengths_b, num_frames) → (bool[b, num_frames], bool[b, m])` draws the mel frames and the filters
-    that SpecAugment hides.
+        level    · 10^(g / 20), g uniform in ±gain_db
+        noise    of power (mean square of the utterance) / 10^(s / 10), s uniform in noise_snr_db
+        dither   of standard deviation dither / 2¹⁵
+
+    An utterance has noise with `noise_probability`. Nothing is clipped, and nothing is added after an utterance's end.
     """
-    augment = data.augment
+    chex.assert_rank([wave_bn, wave_lengths_b], [2, 1])
+    gain_key, power_key, noise_key = jax.random.split(key, 3)
+    if augment.gain_db:
+        gain_db_b = jax.random.uniform(gain_key, wave_bn.shape[:1], minval=-augment.gain_db, maxval=augment.gain_db)
+        wave_bn = wave_bn * jnp.exp(gain_db_b * (math.log(10) / 20))[:, None]
+    if not (augment.noise_probability or dither):
+        return wave_bn
+    real_bn = length_mask(wave_lengths_b, wave_bn.shape[1])
+    use_key, snr_key = jax.random.split(power_key)
+    low_db, high_db = augment.noise_snr_db
+    use_b = jax.random.bernoulli(use_key, augment.noise_probability, wave_lengths_b.shape)
+    snr_db_b = jax.random.uniform(snr_key, wave_lengths_b.shape, minval=low_db, maxval=high_db)
+    energy_b = jnp.square(jnp.where(real_bn, wave_bn, 0.0)).sum(axis=1)
+    power_b = energy_b / jnp.maximum(wave_lengths_b, 1).astype(jnp.float32)
+    noise_power_b = jnp.where(use_b, power_b * jnp.exp(snr_db_b * (-math.log(10) / 10)), 0.0)
+    # Noise and dither are independent, so their variances add and one draw serves both.
+    std_b1 = jnp.sqrt(noise_power_b + (dither / FULL_SCALE) ** 2)[:, None]
+    return wave_bn + jnp.where(real_bn, std_b1 * jax.random.normal(noise_key, wave_bn.shape, wave_bn.dtype), 0.0)
 
-    def augment_wave(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> jax.Array:
-        gain_key, std_key, noise_key = jax.random.split(key, 3)
-        if augment.gain_db:
-            wave_bn = random_gain(gain_key, wave_bn, largest_db=augment.gain_db)
-        if not (augment.noise_probability or features.dither):
-            return wave_bn
-        # Noise and dither are independent, so their variances add and one draw serves both.
-        variance_b = noise_variance(std_key, wave_bn, wave_lengths_b, augment) + (features.dither / FULL_SCALE) ** 2
-        return add_noise(noise_key, wave_bn, wave_lengths_b, jnp.sqrt(variance_b))
 
-    def hide(key: jax.Array, mel_lengths_b: jax.Array, num_frames: int) -> tuple[jax.Array, jax.Array]:
-        return spec_augment_masks(
-            key,
-            mel_lengths_b,
-            num_frames=num_frames,
-            num_mels=features.num_mels,
-            num_mel_masks=augment.num_mel_masks,
-            max_mel_width=augment.max_mel_width,
-            num_time_masks=augment.num_time_masks,
-            max_time_width=augment.max_time_width,
-            max_time_share=augment.max_time_share,
-        )
-
-    return augment_wave, hide
+def draw_masks(
+    key: jax.Array, mel_lengths_b: jax.Array, shape: tuple[int, int], augment: AugmentConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Return (bool[b, t], bool[b, m]), the mel frames and the filters that SpecAugment hides; `shape` is (t, m)."""
+    return spec_augment_masks(
+        key,
+        mel_lengths_b,
+        num_frames=shape[0],
+        num_mels=shape[1],
+        num_mel_masks=augment.num_mel_masks,
+        max_mel_width=augment.max_mel_width,
+        num_time_masks=augment.num_time_masks,
+        max_time_width=augment.max_time_width,
+        max_time_share=augment.max_time_share,
+    )
 
 
 def num_feature_frames(num_samples, features: FeaturesConfig):
@@ -195,32 +207,3 @@ def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.
 def mean_over_time(x_bti: jax.Array, lengths_b: jax.Array) -> jax.Array:
     """Return float32[b, 1, i], the mean of each feature over an utterance's frames; `x` is 0 after its end."""
     return x_bti.sum(axis=1, keepdims=True) / jnp.maximum(lengths_b, 1)[:, None, None].astype(x_bti.dtype)
-
-
-def random_gain(key: jax.Array, wave_bn: jax.Array, *, largest_db: float) -> jax.Array:
-    """Return each utterance louder or softer by a level drawn uniformly from ±`largest_db`; nothing is clipped."""
-    chex.assert_rank(wave_bn, 2)
-    gain_db_b = jax.random.uniform(key, wave_bn.shape[:1], minval=-largest_db, maxval=largest_db)
-    return wave_bn * jnp.exp(gain_db_b * (math.log(10) / 20))[:, None]
-
-
-def noise_variance(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, augment: AugmentConfig) -> jax.Array:
-    """Return float32[b], the power of the white noise for each utterance: power of the sound / 10^(snr / 10), or 0.
-
-    An utterance gets noise with probability `augment.noise_probability`, at a signal-to-noise ratio drawn uniformly
-    from `augment.noise_snr_db`. The power of the sound is its mean square over the utterance's own samples.
-    """
-    use_key, snr_key = jax.random.split(key)
-    low_db, high_db = augment.noise_snr_db
-    use_b = jax.random.bernoulli(use_key, augment.noise_probability, wave_lengths_b.shape)
-    snr_db_b = jax.random.uniform(snr_key, wave_lengths_b.shape, minval=low_db, maxval=high_db)
-    real_bn = jnp.where(length_mask(wave_lengths_b, wave_bn.shape[1]), wave_bn, 0.0)
-    power_b = jnp.square(real_bn).sum(axis=1) / jnp.maximum(wave_lengths_b, 1).astype(jnp.float32)
-    return jnp.where(use_b, power_b * jnp.exp(snr_db_b * (-math.log(10) / 10)), 0.0)
-
-
-def add_noise(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array, std_b: jax.Array) -> jax.Array:
-    """Return the sound plus white Gaussian noise of standard deviation `std_b`, up to each utterance's end."""
-    chex.assert_rank([wave_bn, wave_lengths_b, std_b], [2, 1, 1])
-    noise_bn = std_b[:, None] * jax.random.normal(key, wave_bn.shape, wave_bn.dtype)
-    return wave_bn + jnp.where(length_mask(wave_lengths_b, wave_bn.shape[1]), noise_bn, 0.0)
