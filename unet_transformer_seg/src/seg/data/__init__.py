@@ -1,4 +1,4 @@
-"""Data sets, the loader that batches them, and the changes of a batch on the device."""
+"""Data sets, the loader that batches them, and augmentation on the device."""
 
 from typing import Literal
 
@@ -17,11 +17,11 @@ def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], se
 
     Args:
         config: the section `data`.
-        split: which of the three; an image folder's own name for it is `config.<split>_split`.
-        seed: of generated data; files are what they are.
+        split: of an image folder, the one called `config.<split>_split`.
+        seed: of generated data.
 
     Raises:
-        UserError: folders, lists or files that are missing, or classes that are not stated.
+        UserError: missing folders, lists or files, or no class names.
     """
     match config.dataset:
         case "toy_shapes":

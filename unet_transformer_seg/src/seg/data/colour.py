@@ -1,4 +1,4 @@
-"""Changes of the image alone: colours, blur, noise. The labels stay as they are.
+"""Changes of the image only: colours, blur, noise.
 
 Images are float32[b, h, w, 3] in 0…1.
 
@@ -21,11 +21,11 @@ BLUR_RADIUS = 4
 def jitter_colour(
     key: jax.Array, image_bhwc: jax.Array, *, brightness: float, contrast: float, saturation: float, hue: float
 ) -> jax.Array:
-    """Return images with changed colours, one random change for each sample, clipped to 0…1.
+    """Return images with randomly changed colours, one draw per sample, clipped to 0…1.
 
     In this order: brightness x·f; contrast m + (x − m)·f about the sample's mean grey m; saturation
-    g + (x − g)·f about the pixel's grey g; hue, a turn about the grey axis. f is drawn from 1 ± the setting,
-    the turn from ± `hue` of a full circle. All four are linear, so a pixel takes one 3×3 matrix and one shift.
+    g + (x − g)·f about the pixel's grey g; hue, a rotation about the grey axis. f is uniform in 1 ± the setting,
+    the rotation in ± `hue` of a full circle.
     """
     chex.assert_shape(image_bhwc, (None, None, None, 3))
     batch = image_bhwc.shape[0]
@@ -35,19 +35,20 @@ def jitter_colour(
     luma_c = jnp.asarray(LUMA, jnp.float32)
     mean_grey_b = bright_b * jnp.sum(image_bhwc.mean((1, 2)) * luma_c[None], axis=-1)
 
+    # All four are linear, so together they are one 3×3 matrix and one shift per sample.
     saturation_b11 = saturation_b[:, None, None]
     to_grey_1cc = jnp.broadcast_to(luma_c, (1, 3, 3))
     keep_bcc = saturation_b11 * jnp.eye(3)[None] + (1.0 - saturation_b11) * to_grey_1cc
     turned_bcc = jnp.einsum("bij,bjk->bik", jax.vmap(hue_turn)(change_4b[3]), keep_bcc, precision="highest")
     matrix_bcc = (bright_b * contrast_b)[:, None, None] * turned_bcc
     shift_b = mean_grey_b * (1.0 - contrast_b)
-    # Written out over the three colours: on CPU ten times faster than a batched 3×3 matrix product.
+    # Written out over the three colours: ten times faster on CPU than a batched 3×3 matrix product.
     shares = (image_bhwc[..., c : c + 1] * matrix_bcc[:, None, None, :, c] for c in range(3))
     return jnp.clip(sum(shares) + shift_b[:, None, None, None], 0.0, 1.0)
 
 
 def hue_turn(turn: jax.Array) -> jax.Array:
-    """Return the 3×3 matrix that turns colours about the grey axis and keeps their sum; `turn` in full circles.
+    """Return the 3×3 matrix that rotates colours about the grey axis and keeps their sum; `turn` in full circles.
 
     Rodrigues' formula about (1, 1, 1)/√3: R = cos·I + (1 − cos)/3 + sin/√3·[cross product].
     """
@@ -57,7 +58,7 @@ def hue_turn(turn: jax.Array) -> jax.Array:
 
 
 def random_blur(key: jax.Array, image_bhwc: jax.Array, *, probability: float) -> jax.Array:
-    """Return images of which each is blurred with a probability, by a Gaussian of random width (BLUR_SIGMA)."""
+    """Return the images, each blurred with a probability by a Gaussian of random width (BLUR_SIGMA)."""
     chex.assert_shape(image_bhwc, (None, None, None, 3))
     use_key, sigma_key = jax.random.split(key)
     batch = image_bhwc.shape[0]
@@ -65,12 +66,13 @@ def random_blur(key: jax.Array, image_bhwc: jax.Array, *, probability: float) ->
     sigma_b = jax.random.uniform(sigma_key, (batch,), minval=BLUR_SIGMA[0], maxval=BLUR_SIGMA[1])
     offset_t = jnp.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=jnp.float32)
     weights_bt = jax.nn.softmax(-0.5 * (offset_t[None] / sigma_b[:, None]) ** 2, axis=-1)
+    # An unblurred sample gets the identity filter: all samples take the same program.
     weights_bt = jnp.where(use_b[:, None], weights_bt, (offset_t == 0.0).astype(jnp.float32)[None])
     return filter_axis(filter_axis(image_bhwc, weights_bt, axis=1), weights_bt, axis=2)
 
 
 def filter_axis(image_bhwc: jax.Array, weights_bt: jax.Array, *, axis: int) -> jax.Array:
-    """Return Σ_t weights[t] · image shifted by t, edges repeated, one odd-sized filter for each sample."""
+    """Return Σ_t weights[t] · image shifted by t with repeated edges; one odd-sized filter per sample."""
     size, radius = image_bhwc.shape[axis], weights_bt.shape[1] // 2
     padding = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
     padded = jnp.pad(image_bhwc, padding, mode="edge")

@@ -13,12 +13,12 @@ from seg.classes import IGNORE_LABEL, ClassTable
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
-    """An image with the class of each of its pixels.
+    """An image with the class of each pixel.
 
     Attributes:
         image: uint8[h, w, 3], RGB.
-        mask: uint8[h, w], 0 … K-1, or 255 for a pixel that counts nowhere.
-        name: what a message or a picture calls the sample.
+        mask: uint8[h, w], 0 … K-1, or 255 for an ignored pixel.
+        name: of the sample in messages and pictures.
     """
 
     image: np.ndarray
@@ -41,8 +41,10 @@ class SegmentationDataset(abc.ABC):
 
         Raises:
             IndexError: index outside 0 … len-1.
-            UserError: a file that cannot be read, naming it.
+            UserError: an unreadable file, named.
         """
+
+    # The methods below have working defaults. A data set of files overrides them to avoid decoding images.
 
     @property
     def notes(self) -> list[str]:
@@ -50,35 +52,35 @@ class SegmentationDataset(abc.ABC):
         return []
 
     def name(self, index: int) -> str:
-        """Return what a message calls sample `index`; cheaper than the sample where samples are files."""
+        """Return the name of sample `index`."""
         return self[index].name
 
     def read_mask(self, index: int) -> np.ndarray:
-        """Return uint8[h, w], the mask of sample `index`; cheaper than the sample where masks are files."""
+        """Return uint8[h, w], the mask of sample `index`."""
         return self[index].mask
 
     def files(self, index: int) -> tuple[Path, Path]:
-        """Return the files of the image and of the mask of sample `index`; generated data have none."""
+        """Return the image file and the mask file of sample `index`; generated data have none."""
         raise NotImplementedError
 
     def generated_from(self) -> dict[str, Any]:
-        """Return the settings that decide what generated samples are, in JSON values; of files, nothing."""
+        """Return the settings of generated samples, in JSON values; empty for files."""
         return {}
 
     def count_pixels(self, num_threads: int = 4) -> tuple[np.ndarray, np.ndarray]:
-        """Read all masks and return the two counts that median-frequency class weights are made of.
+        """Read all masks and return the two counts behind median-frequency class weights.
 
         Returns:
             counts_k: int64[k], pixels of each class.
-            pixels_k: int64[k], pixels (ignored ones left out) of those images in which the class occurs.
+            pixels_k: int64[k], labelled pixels of the images in which the class occurs.
         """
         num_classes = len(self.classes)
         counts_k = np.zeros(num_classes, np.int64)
         pixels_k = np.zeros(num_classes, np.int64)
         with ThreadPoolExecutor(num_threads) as pool:
-            for found_k in pool.map(lambda i: count_classes(self.read_mask(i), num_classes), range(len(self))):
-                counts_k += found_k
-                pixels_k += np.where(found_k > 0, found_k.sum(), 0)
+            for mask_counts_k in pool.map(lambda i: count_classes(self.read_mask(i), num_classes), range(len(self))):
+                counts_k += mask_counts_k
+                pixels_k += np.where(mask_counts_k > 0, mask_counts_k.sum(), 0)
         return counts_k, pixels_k
 
 

@@ -1,6 +1,6 @@
-"""Brings images of any size to the model, and its answers back to the size of the image.
+"""Fits images of any size to the model, and its predictions back to the size of the image.
 
-Training, validation and prediction share these functions: what a model was trained on is what it is given later.
+Training, validation and prediction share these functions, so that a model always sees images prepared alike.
 
 Letters: h w rows and columns, k classes.
 """
@@ -19,16 +19,16 @@ Shape = tuple[int, int]
 """Rows and columns."""
 
 BAND_VALUES = 1 << 22
-"""Probabilities that are brought back at once: 16 MiB."""
+"""Probabilities that are resized at once: 16 MiB."""
 
 
 def fit_sample(sample: Sample, config: DataConfig, rng: np.random.Generator | None = None) -> Sample:
-    """Return the sample at `config.size`, in the way that `config.fit` says.
+    """Return the sample at `config.size`, by `config.fit`; one of that size is returned unchanged.
 
     Args:
-        sample: of any size; one that has the size already is returned unchanged.
+        sample: of any size.
         config: `size` (height, width) and `fit`.
-        rng: draws the place of a window; None takes the middle.
+        rng: draws the position of a crop; None takes the centre.
     """
     if sample.mask.shape == config.size:
         return sample
@@ -37,31 +37,32 @@ def fit_sample(sample: Sample, config: DataConfig, rng: np.random.Generator | No
         image_hwc, mask_hw = shrink_or_grow(image_hwc, mask_hw, config.size)
     else:
         image_hwc, mask_hw = cut_window(image_hwc, mask_hw, config.size, rng)
+    # Both ways may leave room at the bottom and right: black pixels that neither loss nor metric counts.
     return Sample(fill_up(image_hwc, config.size), fill_up(mask_hw, config.size, IGNORE_LABEL), sample.name)
 
 
 def fitted_shape(shape: Shape, config: DataConfig) -> Shape:
-    """Return the part of `config.size` that a sample of the given shape takes; the rest is filled up."""
+    """Return the part of `config.size` that a sample of this shape covers; the rest is padding."""
     if config.fit == "resize":
         return shape_within(shape, config.size)
     return min(shape[0], config.size[0]), min(shape[1], config.size[1])
 
 
 def shape_within(shape: Shape, size: Shape) -> Shape:
-    """Return the largest shape of equal aspect that fits into `size`."""
+    """Return the largest shape of the same aspect ratio within `size`."""
     factor = min(size[0] / shape[0], size[1] / shape[1])
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
 def shrink_or_grow(image_hwc: np.ndarray, mask_hw: np.ndarray, size: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return image (bilinear, antialiased) and mask (nearest), as large as fits into `size` at equal aspect."""
+    """Return image (bilinear, antialiased) and mask (nearest), as large as fits into `size` at the same aspect."""
     height, width = shape_within(mask_hw.shape, size)
     mask = Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST)
     return resize_image(image_hwc, (height, width)), np.asarray(mask)
 
 
 def resize_image(image_hwc: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return the image in another size, bilinear and antialiased; one that has the size is returned unchanged."""
+    """Return the image resized, bilinear and antialiased; one of that size is returned unchanged."""
     if image_hwc.shape[:2] == shape:
         return image_hwc
     return np.asarray(Image.fromarray(image_hwc).resize(shape[::-1], Image.Resampling.BILINEAR))
@@ -70,28 +71,28 @@ def resize_image(image_hwc: np.ndarray, shape: Shape) -> np.ndarray:
 def cut_window(
     image_hwc: np.ndarray, mask_hw: np.ndarray, size: Shape, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a window of at most `size` at the native resolution; `rng` places it, None takes the middle."""
-    spare = [max(0, have - want) for have, want in zip(mask_hw.shape, size, strict=True)]
+    """Return a window of at most `size` at native resolution; `rng` places it, None takes the centre."""
+    spare = [max(0, side - length) for side, length in zip(mask_hw.shape, size, strict=True)]
     top, left = (n // 2 for n in spare) if rng is None else (int(rng.integers(n + 1)) for n in spare)
     window = (slice(top, top + size[0]), slice(left, left + size[1]))
     return image_hwc[window], mask_hw[window]
 
 
 def fill_up(array: np.ndarray, size: Shape, value: int = 0) -> np.ndarray:
-    """Return image or mask filled up to at least `size` at the bottom and right: images with black."""
-    missing = [max(0, want - have) for have, want in zip(array.shape, size, strict=False)]
+    """Return image or mask padded with `value` at the bottom and right to at least `size`."""
+    missing = [max(0, length - side) for side, length in zip(array.shape, size, strict=False)]
     if not any(missing):
         return array
     return np.pad(array, [(0, n) for n in missing] + [(0, 0)] * (array.ndim - 2), constant_values=value)
 
 
 def is_fitted(config: Config) -> bool:
-    """Return whether images are resized into the data size before they are segmented, as in training."""
+    """Return whether prediction resizes images into the data size, as training does."""
     return config.inference.scale == "trained" and config.data.fit == "resize"
 
 
 def predicted_shape(shape: Shape, config: Config) -> Shape:
-    """Return the rows and columns at which an image of the given shape is segmented (`inference.scale`)."""
+    """Return the rows and columns at which an image of this shape is segmented (`inference.scale`)."""
     scale = config.inference.scale
     if is_fitted(config):
         return shape_within(shape, config.data.size)
@@ -101,30 +102,30 @@ def predicted_shape(shape: Shape, config: Config) -> Shape:
 
 
 def window_shape(config: Config) -> Shape:
-    """Return rows and columns of the window: `inference.tile`, where 0 stands for the data size.
+    """Return rows and columns of the window: `inference.tile`, where 0 means the data size.
 
-    An image that is resized into the data size has no use for a larger window.
+    Images resized into the data size need no larger window.
     """
     window = tuple(side or size for side, size in zip(config.inference.tile, config.data.size, strict=True))
     return tuple(map(min, window, config.data.size)) if is_fitted(config) else window
 
 
 def window_for(shape: Shape, config: Config) -> Shape:
-    """Return rows and columns of the window for an image that is segmented at `shape`: its own if it goes whole."""
+    """Return rows and columns of the window for an image segmented at `shape`: the image's own if it fits whole."""
     whole = config.data.size if is_fitted(config) else shape
     return whole if whole[0] * whole[1] <= config.inference.whole_up_to else window_shape(config)
 
 
 def is_answered_in_training(shape: Shape, config: Config) -> bool:
-    """Return whether the window that training has of an image of this shape is also all that prediction looks at."""
+    """Return whether training and prediction look at the same single window of an image of this shape."""
     predicted = predicted_shape(shape, config)
     return fitted_shape(shape, config.data) == predicted and window_for(predicted, config) == config.data.size
 
 
 def resize_bands(bands: Iterable[np.ndarray], source: Shape, target: Shape) -> Iterator[np.ndarray]:
-    """Yield class probabilities in another size, from top to bottom: bilinear, antialiased where they shrink.
+    """Yield class probabilities resized, from top to bottom: bilinear, antialiased when shrinking.
 
-    Memory holds the source rows under one band of the result, however tall it is.
+    Memory holds only the source rows of one band of the result.
 
     Args:
         bands: float32[rows, w, k] each, the source from top to bottom.
@@ -135,7 +136,7 @@ def resize_bands(bands: Iterable[np.ndarray], source: Shape, target: Shape) -> I
         float32[k, rows, W].
     """
     step = source[0] / target[0]
-    reach = max(step, 1.0) + 1.0  # source rows to either side that a row of the result is made of
+    reach = max(step, 1.0) + 1.0  # source rows that a row of the result needs to either side
     bands, held_khw, top, start = iter(bands), None, 0, 0
     while start < target[0]:
         if held_khw is None:
@@ -158,10 +159,8 @@ def _planes(probabilities_hwk: np.ndarray) -> np.ndarray:
 
 
 def most_probable(probabilities_khw: np.ndarray) -> np.ndarray:
-    """Return uint8[h, w], the class of the highest probability; of equal ones the first.
-
-    Class by class, which takes a twentieth of the time of `argmax` along the first axis.
-    """
+    """Return uint8[h, w], the class of the highest probability; the first of equal ones."""
+    # Class by class: 20 times faster than `argmax` along the first axis.
     best_hw, labels_hw = probabilities_khw[0].copy(), np.zeros(probabilities_khw.shape[1:], np.uint8)
     for label, probability_hw in enumerate(probabilities_khw[1:], 1):
         np.copyto(labels_hw, label, where=probability_hw > best_hw)
@@ -170,7 +169,7 @@ def most_probable(probabilities_khw: np.ndarray) -> np.ndarray:
 
 
 def labels_at(probabilities_hwk: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return uint8[*shape], the most probable classes once the probabilities are brought to the shape."""
+    """Return uint8[*shape], the most probable classes after resizing the probabilities to the shape."""
     source = probabilities_hwk.shape[:2]
     if source == shape:
         return most_probable(_planes(probabilities_hwk))

@@ -1,7 +1,7 @@
-"""Changes that move pixels, in the image and its labels alike: crop and scale, mirror, rotation.
+"""Changes that move the pixels of image and labels alike: crop and scale, mirror, rotation.
 
 Images are float32[b, h, w, 3] in 0…1, labels integer[b, h, w]. The image is interpolated, the labels take the
-nearest pixel, and what comes into view from outside is black and ignored.
+nearest pixel, and pixels from outside the picture are black and ignored.
 
 Letters: b batch, h w pixels, c colours, i j rows and columns of the result.
 """
@@ -17,7 +17,7 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 def check_batch(image_bhwc: jax.Array, labels_bhw: jax.Array, dtype=jnp.float32) -> None:
-    """Refuse arrays that are not a batch of RGB images with one integer label for each pixel."""
+    """Check for a batch of RGB images with one integer label per pixel."""
     chex.assert_shape(image_bhwc, (*labels_bhw.shape, 3))
     chex.assert_rank(labels_bhw, 3)
     chex.assert_type([image_bhwc, labels_bhw], [dtype, int])
@@ -45,11 +45,11 @@ def random_resized_crop(
     """Return a random window of each sample, magnified by a random factor.
 
     Height and width are magnified by m·√r and m/√r, m in `scale` and r in 1/(1 + aspect) … 1 + aspect, both
-    drawn evenly on a logarithmic scale. The window lies anywhere in the picture; where it is larger than the
-    picture, the picture lies anywhere in it. Where nothing is magnified the window starts at whole pixels.
+    log-uniform. The window is anywhere in the picture, or the picture anywhere in a larger window. Without
+    magnification the window starts at whole pixels.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         image_bhwc: float32[b, h, w, 3].
         labels_bhw: integer[b, h, w].
         crop: height and width of the result.
@@ -73,10 +73,11 @@ def random_resized_crop(
 
 
 def window_positions(key: jax.Array, magnify_b: jax.Array, size: int, crop: int, *, whole: bool) -> jax.Array:
-    """Return float32[b, crop], where along an axis of `size` pixels the result's pixels come from.
+    """Return float32[b, crop], the source position of each result pixel along an axis of `size` pixels.
 
-    Positions count from the centre of the first pixel. `whole` rounds the window's start.
+    Position 0 is the centre of the first pixel. `whole` rounds the window's start.
     """
+    # The window covers crop / magnify source pixels; a negative rest means that the picture is inside the window.
     spare_b = size - crop / magnify_b
     start_b = jax.random.uniform(key, magnify_b.shape) * spare_b
     start_b = jnp.round(start_b) if whole else start_b
@@ -86,7 +87,7 @@ def window_positions(key: jax.Array, magnify_b: jax.Array, size: int, crop: int,
 def resample(image_bhwc: jax.Array, labels_bhw: jax.Array, rows_bi: jax.Array, columns_bj: jax.Array) -> Pair:
     """Return the batch at the given rows and columns: linear (antialiased) in the image, nearest in the labels.
 
-    Rows and columns are separate, so the image takes two small matrix products, the labels two index lookups.
+    Rows and columns are separable: two small matrix products for the image, two index lookups for the labels.
     """
     height, width = labels_bhw.shape[1:]
     weights_bih, weights_bjw = linear_weights(rows_bi, height), linear_weights(columns_bj, width)
@@ -101,10 +102,10 @@ def resample(image_bhwc: jax.Array, labels_bhw: jax.Array, rows_bi: jax.Array, c
 
 
 def linear_weights(positions_bi: jax.Array, size: int) -> jax.Array:
-    """Return float32[b, i, size], the share of each source pixel in each result pixel.
+    """Return float32[b, i, size], the weight of each source pixel in each result pixel.
 
-    A triangle around the position, one pixel wide to either side or, where the picture shrinks, as wide as the
-    step between positions. Shares sum to 1; a position outside the picture has none.
+    A triangle around the position, as wide to either side as a pixel or, when shrinking (antialiasing), as the step
+    between positions. Weights sum to 1, or are 0 for a position outside the picture.
     """
     step_b = (positions_bi[:, -1] - positions_bi[:, 0]) / max(positions_bi.shape[1] - 1, 1)
     reach_b11 = jnp.maximum(step_b, 1.0)[:, None, None]
@@ -115,7 +116,7 @@ def linear_weights(positions_bi: jax.Array, size: int) -> jax.Array:
 
 
 def nearest(labels_hw: jax.Array, positions_i: jax.Array, *, axis: int) -> jax.Array:
-    """Return the labels at the nearest pixels along one axis, 255 outside."""
+    """Return the labels at the nearest pixels along one axis; 255 outside."""
     size = labels_hw.shape[axis]
     index_i = jnp.clip(jnp.floor(positions_i + 0.5), 0, size - 1).astype(jnp.int32)
     inside_i = jnp.expand_dims(is_inside(positions_i, size), 1 - axis)
@@ -124,25 +125,19 @@ def nearest(labels_hw: jax.Array, positions_i: jax.Array, *, axis: int) -> jax.A
 
 
 def is_inside(positions: jax.Array, size: int) -> jax.Array:
-    """Return whether positions lie on one of the pixels 0 … size-1."""
+    """Return whether positions are within one of the pixels 0 … size-1."""
     return (positions >= -0.5) & (positions < size - 0.5)
 
 
 def random_rotation(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array, *, degrees: float) -> Pair:
-    """Return each sample turned by an angle of up to `degrees` to either side; the size stays."""
+    """Return each sample rotated by a random angle of up to ± `degrees`; the size stays."""
     limit = jnp.deg2rad(degrees)
     angle_b = jax.random.uniform(key, image_bhwc.shape[:1], minval=-limit, maxval=limit)
     return rotate(image_bhwc, labels_bhw, angle_b)
 
 
 def rotate(image_bhwc: jax.Array, labels_bhw: jax.Array, angle_b: jax.Array) -> Pair:
-    """Return each sample turned counter-clockwise about its middle; the size stays.
-
-    Args:
-        image_bhwc: float32[b, h, w, 3], taken bilinearly.
-        labels_bhw: integer[b, h, w], the nearest taken.
-        angle_b: float32[b], radians.
-    """
+    """Return each sample rotated counter-clockwise about its centre by `angle_b`, in radians; the size stays."""
     check_batch(image_bhwc, labels_bhw)
     chex.assert_shape(angle_b, image_bhwc.shape[:1])
     height, width = labels_bhw.shape[1:]
@@ -150,6 +145,7 @@ def rotate(image_bhwc: jax.Array, labels_bhw: jax.Array, angle_b: jax.Array) -> 
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     dy_1h1 = (jnp.arange(height, dtype=jnp.float32) - middle_y)[None, :, None]
     dx_11w = (jnp.arange(width, dtype=jnp.float32) - middle_x)[None, None, :]
+    # For each result pixel, the source position: the inverse rotation.
     y_bhw = cosine_b11 * dy_1h1 + sine_b11 * dx_11w + middle_y
     x_bhw = cosine_b11 * dx_11w - sine_b11 * dy_1h1 + middle_x
     return jax.vmap(look_up)(image_bhwc, labels_bhw, y_bhw, x_bhw)

@@ -1,4 +1,4 @@
-"""Batches of samples, read ahead by threads. Which batch comes at which step is a pure function of (seed, step)."""
+"""Batches of samples, prefetched by threads. The batch of a step is a pure function of (seed, step)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,38 +12,40 @@ from seg.data.dataset import SegmentationDataset
 from seg.data.fit import fit_sample
 
 Batch = dict[str, np.ndarray]
-"""image: uint8[b, h, w, 3]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = filled up. In an evaluation
-also shape: int32[b, 2], rows and columns of the sample as it came."""
+"""image: uint8[b, h, w, 3]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = padding. In an evaluation also
+shape: int32[b, 2], rows and columns of the sample before resizing or cropping."""
 
 Share = tuple[int, int]
-"""(i, n): the rows of a batch that process i of n reads, the i-th part of n equal ones. All of them: (0, 1)."""
+"""(i, n): process i of n reads the i-th of n equal parts of each batch; (0, 1) reads all rows."""
 
 
 class TrainLoader:
-    """Endless batches of a data set, in an order that is drawn anew for each pass.
+    """Endless batches of a data set, reshuffled in each epoch.
 
-    The passes follow each other without a gap: a batch may hold the last samples of one and the first of
-    the next, so every batch is full and every sample comes once in each pass. Position p = step · batch_size + i
-    belongs to pass p // len(dataset).
+    Epochs follow each other without a gap: a batch may hold the last samples of one and the first of the next, so
+    every batch is full and every sample occurs once per epoch. Position p = step · batch_size + i belongs to epoch
+    p // len(dataset).
 
     Attributes:
-        steps_per_epoch: batches in which a pass ends, rounded up.
+        steps_per_epoch: batches per epoch, rounded up.
     """
 
     def __init__(
         self, dataset: SegmentationDataset, config: DataConfig, batch_size: int, seed: int, share: Share = (0, 1)
     ):
-        """Describe the order; nothing is read yet.
+        """Describe the order without reading samples.
 
         Args:
             dataset: at least one sample.
             config: `size` and `fit` of the samples, `num_threads` (0 reads in the caller) and `prefetch`.
             batch_size: samples in a batch, over all processes.
-            seed: of the order, and of the windows that `fit: crop` takes.
-            share: the part of each batch that is read.
+            seed: of the order, and of the windows for `fit: crop`.
+            share: the part of each batch to read.
         """
         self.steps_per_epoch = -(-len(dataset) // batch_size)
         self._dataset, self._config, self._seed = dataset, config, seed
+        # A lazy array of endless length: element p is the sample at position p, of any epoch. Nothing but the step is
+        # needed to resume, and every process computes the same order.
         order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat()
         self._batches = take_share(order.map_with_index(self._load), batch_size, share)
 
@@ -55,11 +57,12 @@ class TrainLoader:
         """Yield the batches from `start_step` on, without end.
 
         Raises:
-            UserError: at the batch whose file cannot be read, naming the file.
+            UserError: at the batch with an unreadable file, naming the file.
         """
         return read_ahead(self._batches, self._config, start_step)
 
     def _load(self, position: int, index: int) -> Batch:
+        # The position, not the index, seeds the crop: a sample gets a new window in each epoch.
         rng = np.random.default_rng((self._seed, position))
         return load(self._dataset, self._config, int(index), rng)
 
@@ -67,25 +70,25 @@ class TrainLoader:
 def iterate_eval(
     dataset: SegmentationDataset, config: DataConfig, batch_size: int, share: Share = (0, 1)
 ) -> Iterator[Batch]:
-    """Yield all samples once, in order; the last batch is filled up with black, ignored samples of index -1.
-
-    With `fit: crop` the window in the middle is taken.
+    """Yield all samples once, in order; with `fit: crop`, their central windows.
 
     Raises:
-        UserError: at the batch whose file cannot be read, naming the file.
+        UserError: at the batch with an unreadable file, naming the file.
     """
 
-    def load_or_fill(index: int) -> Batch:
-        return load_for_eval(dataset, config, int(index)) if index < len(dataset) else filler(config)
+    def load_or_pad(index: int) -> Batch:
+        return load_for_eval(dataset, config, int(index)) if index < len(dataset) else padding(config)
 
-    filled_up = -(-len(dataset) // batch_size) * batch_size
-    return read_ahead(take_share(grain.MapDataset.range(filled_up).map(load_or_fill), batch_size, share), config, 0)
+    # The last batch is padded to full size: one shape means one compilation, and every process has its rows.
+    padded_length = -(-len(dataset) // batch_size) * batch_size
+    return read_ahead(take_share(grain.MapDataset.range(padded_length).map(load_or_pad), batch_size, share), config, 0)
 
 
 def take_share(samples: grain.MapDataset, batch_size: int, share: Share) -> grain.MapDataset:
-    """Return the samples in batches of which only the rows of the share are read."""
+    """Return the samples in batches that hold only the rows of the share."""
     number, processes = share
-    # Whole batches only, of which there is no end: grain's rounding up of an endless number overflows.
+    # There are whole batches only, as the samples are endless or padded; grain's rounding up of an endless length
+    # overflows.
     return samples.batch(batch_size // processes, drop_remainder=True, batch_fn=stack)[number::processes]
 
 
@@ -96,11 +99,18 @@ def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.r
 
 
 def load_for_eval(dataset: SegmentationDataset, config: DataConfig, index: int) -> Batch:
-    """Return one sample at the data size, as a batch without its first axis, with the shape that it came in."""
+    """Return one sample as `load` does, with its shape before fitting."""
     sample = dataset[index]
     fitted = fit_sample(sample, config)
     shape = np.array(sample.mask.shape, np.int32)
     return {"image": fitted.image, "label": fitted.mask, "index": np.int32(index), "shape": shape}
+
+
+def padding(config: DataConfig) -> Batch:
+    """Return a black, ignored sample of index -1 and shape 0 × 0."""
+    image = np.zeros((*config.size, 3), np.uint8)
+    label = np.full(config.size, IGNORE_LABEL, np.uint8)
+    return {"image": image, "label": label, "index": np.int32(-1), "shape": np.zeros(2, np.int32)}
 
 
 def stack(samples: list[Batch]) -> Batch:
@@ -108,15 +118,8 @@ def stack(samples: list[Batch]) -> Batch:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def filler(config: DataConfig) -> Batch:
-    """Return a black, ignored sample of index -1 and shape 0 × 0."""
-    image = np.zeros((*config.size, 3), np.uint8)
-    label = np.full(config.size, IGNORE_LABEL, np.uint8)
-    return {"image": image, "label": label, "index": np.int32(-1), "shape": np.zeros(2, np.int32)}
-
-
 def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:
-    """Yield `batches[start]`, `batches[start + 1]`, …, prepared ahead by threads that end with the iterator."""
+    """Yield `batches[start]`, `batches[start + 1]`, …, prefetched by threads that end with the iterator."""
     threads = config.num_threads
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=config.prefetch if threads else 0)
     with contextlib.closing(iter(batches.to_iter_dataset(options))) as iterator:

@@ -1,8 +1,8 @@
-"""Generated pictures of overlapping shapes, to try a model within minutes and without any download.
+"""Generated pictures of overlapping shapes, to try a model within minutes and without a download.
 
-Every sample is a pure function of (seed, split, index). Shapes are turned, overlap, and are cut by the picture's
-edge; texture and shading say nothing about the class. Its hue does: each class keeps to a fifth of the colour
-circle, which noise, shade and the tint of the ground blur. A network that also reads the outlines does better.
+Every sample is a pure function of (seed, split, index). Shapes are rotated, overlap, and are cut by the picture's edge.
+Texture and shading are independent of the class. Hue is not: each class keeps to a fifth of the colour circle, blurred
+by noise, shade and the tint of the ground. A network that also uses the outlines does better.
 
 Letters: h w pixels. Lengths are in units of the picture's shorter side; angles in radians.
 """
@@ -31,12 +31,12 @@ class ToyShapes(SegmentationDataset):
     classes = make_class_table(("background", "circle", "rectangle", "triangle", "ring", "star"))
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
-        """Describe a split; nothing is drawn yet.
+        """Describe a split.
 
         Args:
             config: `size` of the pictures and the section `toy`.
-            split: "train", "val" or "test"; no two of them share a sample.
-            seed: another seed gives other samples in all splits.
+            split: "train", "val" or "test"; these share no sample.
+            seed: of the samples of all splits.
         """
         self._size, self._toy = config.size, config.toy
         self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
@@ -48,22 +48,18 @@ class ToyShapes(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._length:
-            raise IndexError(f"toy_shapes has {self._length} {self._split} samples, asked for index {index}")
+            raise IndexError(f"index {index} is outside the {self._length} {self._split} samples of toy_shapes")
         image_hwc, mask_hw = self._draw(index)
         image_hwc = np.round(image_hwc * 255).astype(np.uint8)
         return Sample(image_hwc, mask_hw, f"{self._split}_{index:05d}")
 
     def generated_from(self) -> dict[str, Any]:
-        """Return what decides the samples."""
+        """Return the settings that determine the samples."""
         toy = {"max_shapes": self._toy.max_shapes, "noise": self._toy.noise}
         return {"samples": self._length, "size": list(self._size), "seed": self._seed, **toy}
 
     def generate_sample(self, index: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return (image: float32[3, h, w] in 0…1, mask: uint8[h, w]), channels first.
-
-        Args:
-            index: which sample; None takes the next one at each call.
-        """
+        """Return (image: float32[3, h, w] in 0…1, mask: uint8[h, w]) of a sample; None takes the next at each call."""
         index = next(self._calls) % self._length if index is None else index
         image_hwc, mask_hw = self._draw(index)
         return np.moveaxis(image_hwc, -1, 0), mask_hw
@@ -85,28 +81,28 @@ class ToyShapes(SegmentationDataset):
 
 @functools.lru_cache(maxsize=8)
 def pixel_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centres (y, x) of the pixels, float32[h, w], the shorter side being 1 long."""
+    """Return the centres (y, x) of the pixels, float32[h, w] each, in units of the shorter side."""
     side = min(height, width)
     y_h, x_w = (np.arange(height, dtype=np.float32) + 0.5) / side, (np.arange(width, dtype=np.float32) + 0.5) / side
     return tuple(np.meshgrid(y_h, x_w, indexing="ij"))
 
 
-# Each distance function returns about how far a point lies outside a shape of radius 1 at the origin, negative
-# inside. `form` in 0…1 varies the proportions.
+# Each function returns roughly the distance of a point from a shape of radius 1 at the origin, negative inside.
+# `form` in 0…1 varies the proportions.
 
 
 def circle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
-    """Return the distance outside a circle."""
+    """Return the distance from a circle."""
     return np.hypot(y_hw, x_hw) - 1
 
 
 def rectangle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
-    """Return the distance outside a rectangle from 2:1 to square."""
+    """Return the distance from a rectangle, 2:1 to square."""
     return np.maximum(np.abs(x_hw) - 0.95, np.abs(y_hw) - 0.95 * (0.5 + 0.5 * form))
 
 
 def triangle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
-    """Return the distance outside an isosceles triangle, of base 1.4 to 2.2 and height 1.7."""
+    """Return the distance from an isosceles triangle of base 1.4 to 2.2 and height 1.7."""
     base, height = 0.7 + 0.4 * form, 1.7
     slope = np.hypot(base, height)
     side_hw = (height * np.abs(x_hw) + base * (y_hw - 1)) / slope
@@ -114,13 +110,13 @@ def triangle(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
 
 
 def ring(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
-    """Return the distance outside a ring, whose hole has a radius of 0.4 to 0.6."""
+    """Return the distance from a ring whose hole has a radius of 0.4 to 0.6."""
     hole = 0.4 + 0.2 * form
     return np.abs(np.hypot(y_hw, x_hw) - (1 + hole) / 2) - (1 - hole) / 2
 
 
 def star(y_hw: np.ndarray, x_hw: np.ndarray, form: float) -> np.ndarray:
-    """Return the distance outside a five-pointed star, whose inner corners lie at 0.4 to 0.5."""
+    """Return the distance from a five-pointed star with inner corners at 0.4 to 0.5."""
     sector, inner = np.pi / 5, 0.4 + 0.1 * form
     angle_hw = np.abs((np.arctan2(y_hw, x_hw) + sector) % (2 * sector) - sector)
     radius_hw = np.hypot(y_hw, x_hw)
@@ -134,7 +130,7 @@ DISTANCES: tuple[Callable, ...] = (circle, rectangle, triangle, ring, star)
 
 
 def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, x_hw: np.ndarray) -> np.ndarray:
-    """Return float32[h, w], the distance outside a shape at a random place, angle and size."""
+    """Return float32[h, w], the distance from a shape at a random position, angle and size."""
     radius = rng.uniform(MIN_RADIUS, MAX_RADIUS)
     centre_y, centre_x = rng.uniform(0.08, 0.92, 2) * (y_hw[-1, 0], x_hw[0, -1])
     turn = rng.uniform(0, 2 * np.pi)
@@ -144,7 +140,7 @@ def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, 
 
 
 def paint(image_hwc: np.ndarray, outside_hw: np.ndarray, texture_hwc: np.ndarray) -> None:
-    """Cover the inside of a shape with a texture, in place; the outline is smooth over one pixel."""
+    """Cover a shape with a texture, in place; the outline is antialiased over one pixel."""
     cover_hw = np.clip(0.5 - min(outside_hw.shape) * outside_hw, 0, 1)
     image_hwc += cover_hw[..., None] * (texture_hwc - image_hwc)
 
@@ -161,7 +157,7 @@ def class_colour(rng: np.random.Generator, label: int, num_shapes: int) -> np.nd
 
 
 def texture(rng: np.random.Generator, y_hw: np.ndarray, x_hw: np.ndarray, colour_c: np.ndarray) -> np.ndarray:
-    """Return float32[h, w, 3]: a colour with waves of a random kind, and light that falls from one side."""
+    """Return float32[h, w, 3]: a colour with waves of a random kind, lit from one side."""
     turn, light = rng.uniform(0, 2 * np.pi, 2)
     frequency = rng.uniform(15, 50)
     u_hw = frequency * (np.float32(np.cos(turn)) * x_hw + np.float32(np.sin(turn)) * y_hw)

@@ -1,8 +1,6 @@
-"""Changes of a training batch on the device: jitted, batched, each a pure function of its key.
+"""Augmentation of a training batch on the device: jitted, batched, each change a pure function of its key.
 
-Images are float32[b, h, w, 3] in 0…1, labels integer[b, h, w] with 255 = ignored. What moves pixels moves
-image and labels alike: the image is interpolated, the labels take the nearest pixel, and what comes into view
-from outside is black and ignored. A setting that switches a change off leaves every value as it was.
+Images are float32[b, h, w, 3] in 0…1, labels integer[b, h, w] with 255 = ignored.
 
 Letters: b batch, h w pixels, c colours, k classes.
 """
@@ -23,13 +21,14 @@ def make_augment(config: DataConfig) -> Callable[[jax.Array, jax.Array, jax.Arra
     """Return `augment(key, image_bhwc, labels_bhw) → (image_bhwc, labels_bhw)`.
 
     It takes uint8 images and labels of `config.size` and returns normalised float32 images and int32 labels of
-    the crop's size. Only the changes that `config.augment` switches on are traced.
+    the crop's size. Only changes that `config.augment` enables are traced.
     """
     changes = _changes(config)
 
     def augment(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array) -> Pair:
         check_batch(image_bhwc, labels_bhw, jnp.uint8)
         image_bhwc = to_unit(image_bhwc)
+        # One key for each change, so that each draws independently of the others.
         for number, change in enumerate(changes):
             image_bhwc, labels_bhw = change(jax.random.fold_in(key, number), image_bhwc, labels_bhw)
         return normalise(image_bhwc, config.mean, config.std), labels_bhw.astype(jnp.int32)
@@ -48,8 +47,9 @@ def make_preprocess(config: DataConfig) -> Callable[[jax.Array, jax.Array], Pair
 
 
 def _changes(config: DataConfig) -> list[Callable[[jax.Array, jax.Array, jax.Array], Pair]]:
-    """Return the changes that are switched on, in the order in which they are applied."""
+    """Return the enabled changes in the order of application."""
     augment = config.augment
+    # Rotation first, so that the crop can cut off its black corners; pasting after both, so that it stays in view.
     crop = tuple(c or s for c, s in zip(augment.crop, config.size, strict=True))
     changes = []
     if augment.rotate_degrees:
@@ -94,10 +94,10 @@ def normalise(image_bhwc: jax.Array, mean: tuple[float, ...], std: tuple[float, 
 
 
 def copy_paste(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array, *, probability: float) -> Pair:
-    """Return the batch with pixels of the neighbour's classes pasted into each sample with a probability.
+    """Return the batch with some classes of its neighbour pasted into each sample with a probability.
 
-    Half of the classes present in the neighbour (the sample before it in the batch), chosen at random and
-    rounded down, are pasted at their place, labels included; ignored pixels are not.
+    A random half (rounded down) of the classes in the neighbour, the previous sample of the batch, is pasted in place
+    with its labels.
 
     Reference: Olsson et al. 2021, ClassMix, arXiv:2007.07936, there with predicted labels.
     """
@@ -107,6 +107,7 @@ def copy_paste(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array, *, 
     other_image_bhwc, other_bhw = jnp.roll(image_bhwc, 1, axis=0), jnp.roll(labels_bhw, 1, axis=0)
     use_b = jax.random.bernoulli(use_key, probability, (batch,))
     chosen_bk = jax.vmap(choose_half)(jax.random.split(choice_key, batch), other_bhw) & use_b[:, None]
+    # A boolean table over the 256 labels turns "is this pixel's class chosen?" into an index lookup.
     paste_bhw = jax.vmap(lambda chosen_k, labels_hw: chosen_k[labels_hw])(chosen_bk, other_bhw)
     return (
         jnp.where(paste_bhw[..., None], other_image_bhwc, image_bhwc),
@@ -115,8 +116,9 @@ def copy_paste(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array, *, 
 
 
 def choose_half(key: jax.Array, labels_hw: jax.Array) -> jax.Array:
-    """Return bool[256], true for a random half (rounded down) of the classes that occur."""
+    """Return bool[256], True for a random half (rounded down) of the classes that occur."""
     present_k = jnp.zeros(IGNORE_LABEL + 1, bool).at[labels_hw.ravel()].set(True).at[IGNORE_LABEL].set(False)
+    # Absent classes sort last; argsort of argsort is the rank, and the lower half of the present ranks is chosen.
     order_k = jnp.where(present_k, jax.random.uniform(key, present_k.shape), 2.0)
     rank_k = jnp.argsort(jnp.argsort(order_k))
     return present_k & (rank_k < present_k.sum() // 2)
