@@ -1,4 +1,4 @@
-"""The classes that a data set distinguishes: their names, colours, and the label that is left out."""
+"""The classes of a data set: their names and colours, and the label of ignored pixels."""
 
 import colorsys
 import dataclasses
@@ -11,8 +11,7 @@ from seg.files import Reader, read_bounded, replace_json
 from seg.untrusted import is_printable
 
 IGNORE_LABEL = 255
-"""Label of pixels that count nowhere: not in the loss, not in a metric. Files may use another value for
-it (`data.ignore_value`); data sets translate it to this one."""
+"""Label of pixels that neither loss nor metrics count. Data sets translate a file's `data.ignore_value` to it."""
 
 MAX_CLASSES = 255
 
@@ -22,7 +21,7 @@ Colour = tuple[int, int, int]
 """(red, green, blue), each 0…255."""
 
 MaskValues = tuple[int, ...] | tuple[Colour, ...]
-"""What stands for each class in masks: values, or colours."""
+"""Value, or colour, of each class in masks."""
 
 MAX_JSON_BYTES = 1 << 20
 
@@ -32,10 +31,9 @@ class ClassTable:
     """Names and colours of the classes `0 … K-1`.
 
     Attributes:
-        names: K class names; the position is the label.
+        names: K class names; the index is the label.
         palette: K colours, each (red, green, blue) in 0…255.
-        mask_values: what stands for each class in the masks of its data set: K values, or K colours; empty where these
-            are the numbers of the classes.
+        mask_values: value or colour of each class in the masks of its data set; empty if it is the label.
     """
 
     names: tuple[str, ...]
@@ -50,7 +48,7 @@ class ClassTable:
         if len(self.palette) != len(self.names):
             raise UserError(f"expected one colour for each of {len(self.names)} classes, found {len(self.palette)}")
         if bad := [colour for colour in self.palette if not is_colour(colour)]:
-            raise UserError(f"expected colours of three whole numbers in 0…255, found {bad[0]!r:.80}")
+            raise UserError(f"expected colours of three integers in 0…255, found {bad[0]!r:.80}")
         if len(self.mask_values) not in (0, len(self.names)) or not _are_mask_values(self.mask_values):
             raise UserError(
                 f"expected a value 0…{MAX_MASK_VALUE} or a colour of the masks for each of {len(self.names)} classes, "
@@ -73,7 +71,7 @@ def make_class_table(
     palette: tuple[Colour, ...] = (),
     mask_values: MaskValues = (),
 ) -> ClassTable:
-    """Return the table for `names`, with evenly spaced hues where no palette is given."""
+    """Return the table for `names`, by default with evenly spaced hues."""
     return ClassTable(tuple(names), tuple(tuple(c) for c in palette) or default_palette(len(names)), mask_values)
 
 
@@ -87,17 +85,17 @@ def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
-    """Return the table that `ClassTable.save` wrote; arguments as of `read_json`.
+    """Return the table written by `ClassTable.save`; arguments as of `read_json`.
 
     Raises:
-        UserError: the file is missing or is not such a table.
+        UserError: the file is missing or has other content.
     """
     expected = "a class table with 'names' and 'palette'"
     content = read_json(path, expected, read)
     try:
         names, palette = content["names"], content["palette"]
         if not isinstance(names, list):
-            raise TypeError("'names' is no list")
+            raise TypeError("'names' is not a list")
         values = [tuple(v) if isinstance(v, list) else v for v in content.get("mask_values", [])]
         return ClassTable(tuple(names), tuple(tuple(colour) for colour in palette), tuple(values))
     except UserError as error:
@@ -107,15 +105,11 @@ def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
 
 
 def read_json(path: Path, expected: str, read: Reader = read_bounded) -> Any:
-    """Return what a small JSON file holds; such a file may come from anybody.
-
-    Args:
-        path: of the file.
-        expected: what it should hold, for the message.
-        read: as `seg.files.read_bounded`.
+    """Return the content of a small, untrusted JSON file.
 
     Raises:
-        UserError: the file is missing, no regular file, no JSON, nested too deeply or longer than `MAX_JSON_BYTES`.
+        UserError: naming the file and what was `expected` in it: missing, not a regular file, not JSON, nested too
+            deeply, or longer than `MAX_JSON_BYTES`.
     """
     try:
         return json.loads(read(path, MAX_JSON_BYTES).decode("utf-8"))
@@ -123,12 +117,12 @@ def read_json(path: Path, expected: str, read: Reader = read_bounded) -> Any:
         raise
     except OSError as error:
         raise UserError(f"{path}: expected {expected} ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:  # also of bytes that are no text, and of numbers without an end
+    except (ValueError, RecursionError) as error:  # also for undecodable bytes and endless numbers
         raise UserError(f"{path}: expected {expected} in JSON ({type(error).__name__}: {error!s:.200})") from None
 
 
 def is_colour(colour: Any) -> bool:
-    """Return whether `colour` is three whole numbers in 0…255."""
+    """Return whether `colour` is three integers in 0…255."""
     return (
         isinstance(colour, tuple)
         and len(colour) == 3
@@ -137,6 +131,6 @@ def is_colour(colour: Any) -> bool:
 
 
 def _are_mask_values(values: tuple) -> bool:
-    """Return whether all are values of grey masks, or all colours."""
+    """Return whether all are grey values, or all colours."""
     are_values = all(type(value) is int and 0 <= value <= MAX_MASK_VALUE for value in values)
     return are_values or all(is_colour(value) for value in values)

@@ -3,9 +3,9 @@
 Letters: h w pixels, c colours, k classes.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,14 +17,17 @@ from seg.untrusted import harmless
 IGNORED_COLOUR = (255, 255, 255)
 RIGHT_COLOURS = ((60, 60, 60), (0, 0, 0), (120, 120, 120), (180, 180, 180))
 WRONG_COLOURS = ((230, 40, 40), (255, 0, 255), (255, 220, 0), (0, 230, 255), (120, 255, 0), (255, 130, 0))
-"""Colours of right and wrong pixels, of which those are taken that are no class's."""
+"""Candidate colours of right and wrong pixels; those unlike every class's are used."""
 
 FAR = 90.0
-"""Distance of two colours, in values, at which they are told apart at a glance."""
+"""Euclidean distance at which two colours are easily distinguished."""
 
 HEAT_COLOUR = np.array([185, 140, 20])
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 FONT_SIZE, MARGIN = 14, 8
+
+Legend = Sequence[tuple[str, Colour]]
+"""(name, colour) of each entry."""
 
 
 def colour_mask(mask_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
@@ -35,18 +38,18 @@ def colour_mask(mask_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
 
 
 def draw_overlay(image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
-    """Return uint8[h, w, 3], the image with the mask's colours laid over it; ignored pixels show the image."""
+    """Return uint8[h, w, 3], the image blended with the mask's colours; ignored pixels show the image."""
     colours_hwc = colour_mask(mask_hw, classes)
     mixed_hwc = np.round((1 - opacity) * image_hwc + opacity * colours_hwc).astype(np.uint8)
     return np.where((mask_hw == IGNORE_LABEL)[..., None], image_hwc, mixed_hwc)
 
 
 def error_colours(classes: ClassTable) -> tuple[Colour, Colour]:
-    """Return the colours of right and of wrong pixels: the first that are far from all classes', or the farthest."""
-    taken = np.array([*classes.palette, IGNORED_COLOUR], float)
+    """Return the colours of right and wrong pixels: the first far from all classes', or the farthest."""
+    used = np.array([*classes.palette, IGNORED_COLOUR], float)
 
     def distance(colour: Colour) -> float:
-        return min(float(np.linalg.norm(taken - colour, axis=1).min()), FAR)
+        return min(float(np.linalg.norm(used - colour, axis=1).min()), FAR)
 
     return max(RIGHT_COLOURS, key=distance), max(WRONG_COLOURS, key=distance)
 
@@ -76,8 +79,8 @@ def draw_comparison(
         masks: uint8[h, w] each.
         predictions: uint8[h, w] each, or None.
         classes: names and colours.
-        path: the picture file; its suffix chooses the format.
-        names: written over the rows; may be left out.
+        path: of the picture; its suffix chooses the format.
+        names: titles of the rows; optional.
         cell: pixels of the longer side of each picture.
     """
     if predictions is None:
@@ -105,19 +108,18 @@ def draw_attention(
     path: Path,
     cell: int = 200,
 ) -> None:
-    """Write a grid with a row for each pixel: image with the pixel, prediction, and what its token attends to.
+    """Write a grid with a row for each pixel: image with the pixel, prediction, and the attention of its token.
 
     Letters: p pixels, l blocks of the transformer, r c rows and columns of the token grid.
 
     Args:
         image_hwc: uint8[h, w, 3].
         mask_hw: uint8[h, w], the prediction.
-        pixels: (row, column) of each; a cross marks it.
-        maps_plrc: float[p, l, r, c], at least 0, each map summing to 1. The largest value of all of them is brightest,
-            so a map that spreads evenly stays dim.
+        pixels: (row, column) of each, marked by a cross.
+        maps_plrc: float[p, l, r, c], at least 0, each map summing to 1. All share one scale, so an even map stays dim.
         stride: pixels from one token to the next.
         classes: names and colours.
-        path: the picture file.
+        path: of the picture.
         cell: pixels of the longer side of each picture.
     """
     overlay_hwc, rows, names = draw_overlay(image_hwc, mask_hw, classes), [], []
@@ -125,23 +127,23 @@ def draw_attention(
     for (row, column), maps_lrc, heat_lrc in zip(pixels, maps_plrc, heat_plrc, strict=True):
         marked = [mark_pixel(picture, row, column) for picture in (image_hwc, overlay_hwc)]
         rows.append([*marked, *(lay_heat(image_hwc, heat_rc, stride) for heat_rc in heat_lrc)])
-        most = ", ".join(f"{map_rc.max() * map_rc.size:.1f}" for map_rc in maps_lrc)
+        peaks = ", ".join(f"{map_rc.max() * map_rc.size:.1f}" for map_rc in maps_lrc)
         label = mask_hw[row, column]
         name = "ignored" if label == IGNORE_LABEL else classes.names[label]
-        names.append(f"{name} at {row} {column}; most attention to one token, as a multiple of an even share: {most}")
+        names.append(f"{name} at {row} {column}; peak attention to a token, relative to the mean: {peaks}")
     titles = ("image", "prediction", *(f"block {number + 1}" for number in range(maps_plrc.shape[1])))
     save_picture(draw_grid(rows, titles, names, legend_entries(classes, has_ignored=False), cell), path)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture, which appears when it is complete; the suffix of `path` chooses the format."""
+    """Write a picture atomically; the suffix of `path` chooses the format."""
     Image.init()
     with replacing(path) as aside:
         picture.save(aside, format=Image.EXTENSION[path.suffix.lower()])
 
 
 def mark_pixel(picture_hwc: np.ndarray, row: int, column: int) -> np.ndarray:
-    """Return a copy with a cross through the pixel, white on a black rim, about a tenth of the picture long."""
+    """Return a copy with a white, black-rimmed cross at the pixel, about a tenth of the picture long."""
     marked_hwc = picture_hwc.copy()
     height, width = picture_hwc.shape[:2]
     arm, thick = max(max(height, width) // 20, 2), max(max(height, width) // 150, 0)
@@ -152,7 +154,7 @@ def mark_pixel(picture_hwc: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 def lay_heat(image_hwc: np.ndarray, heat_rc: np.ndarray, stride: int) -> np.ndarray:
-    """Return uint8[h, w, 3]: the image in grey, glowing where the heat of its tokens, 0 … 1, is high."""
+    """Return uint8[h, w, 3]: the image in grey, coloured by the heat of its tokens, 0 … 1."""
     height, width = image_hwc.shape[:2]
     heat_hw = heat_rc.repeat(stride, axis=0).repeat(stride, axis=1)
     missing = max(height - heat_hw.shape[0], 0), max(width - heat_hw.shape[1], 0)
@@ -162,8 +164,8 @@ def lay_heat(image_hwc: np.ndarray, heat_rc: np.ndarray, stride: int) -> np.ndar
     return np.round((1 - heat_hw1) * 0.45 * grey_hw1 + heat_hw1 * (0.25 * grey_hw1 + HEAT_COLOUR)).astype(np.uint8)
 
 
-def legend_entries(classes: ClassTable, has_ignored: bool) -> list[tuple[str, tuple[int, int, int]]]:
-    """Return (name, colour) of each class, and of ignored pixels where there are any."""
+def legend_entries(classes: ClassTable, has_ignored: bool) -> list[tuple[str, Colour]]:
+    """Return (name, colour) of each class and, if there are any, of ignored pixels."""
     entries = list(zip(classes.names, classes.palette, strict=True))
     return entries + [("ignored", IGNORED_COLOUR)] if has_ignored else entries
 
@@ -172,10 +174,10 @@ def draw_grid(
     rows: Sequence[Sequence[np.ndarray]],
     titles: Sequence[str],
     names: Sequence[str],
-    legend: Sequence[tuple[str, tuple[int, int, int]]],
+    legend: Legend,
     cell: int,
 ) -> Image.Image:
-    """Return rows of pictures under their titles and names, and the legend below them."""
+    """Return rows of pictures with titles and names, and the legend below."""
     font = ImageFont.load_default(size=FONT_SIZE)
     line = FONT_SIZE + MARGIN
     cells = [[fit_cell(picture, cell) for picture in row] for row in rows]
@@ -201,41 +203,38 @@ def draw_grid(
 
 
 def fit_cell(picture_hwc: np.ndarray, cell: int) -> Image.Image:
-    """Return the picture with its longer side `cell` pixels long: pixels repeat where it grows, else average."""
+    """Return the picture with a longer side of `cell` pixels: repeated pixels when enlarged, averages when shrunk."""
     height, width = picture_hwc.shape[:2]
     factor = cell / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
-    return Image.fromarray(picture_hwc).resize(size, how)
+    resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
+    return Image.fromarray(picture_hwc).resize(size, resampling)
 
 
-@dataclasses.dataclass(frozen=True)
-class _LegendPlace:
-    """Where one entry of the legend stands: x in pixels, and its row."""
+class LegendPlace(NamedTuple):
+    """Position of a legend entry: x in pixels, and its row."""
 
     name: str
-    colour: tuple[int, int, int]
+    colour: Colour
     x: int
     row: int
 
 
-def place_legend(
-    legend: Sequence[tuple[str, tuple[int, int, int]]], width: int, font: ImageFont.FreeTypeFont
-) -> list[_LegendPlace]:
-    """Return the places of the entries, side by side in as many rows as `width` asks for."""
+def place_legend(legend: Legend, width: int, font: ImageFont.FreeTypeFont) -> list[LegendPlace]:
+    """Return the positions of the entries, side by side in as many rows as `width` requires."""
     places, x, row = [], MARGIN, 0
     for name, colour in legend:
         name = shorten(name, width // 2, font)
         length = FONT_SIZE + 5 + round(font.getlength(name)) + 2 * MARGIN
         if x + length > width and x > MARGIN:
             x, row = MARGIN, row + 1
-        places.append(_LegendPlace(name, colour, x, row))
+        places.append(LegendPlace(name, colour, x, row))
         x += length
     return places
 
 
 def shorten(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """Return the text, its beginning replaced by … where it is wider than `width` pixels."""
+    """Return the text, its start replaced by … if it is wider than `width` pixels."""
     text = harmless(text.replace("\n", " "))
     if font.getlength(text) <= width:
         return text
