@@ -163,7 +163,7 @@ def test_texts_without_blanks_are_scored_by_characters(folder, monkeypatch, caps
         assert run(folder, monkeypatch, f"training.select_by={select_by}", **data) == EXIT_OK
         output = capsys.readouterr().out
         (line,) = [line for line in output.splitlines() if "a whole sentence is one word" in line]
-        assert line.startswith("warning: val: as the model writes, there are no blanks") and said in line.split(";")[1]
+        assert line.startswith("warning: val: the model writes no spaces") and said in line.split(";")[1]
     assert "never in the training texts" not in output
 
 

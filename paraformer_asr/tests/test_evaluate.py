@@ -156,9 +156,9 @@ def test_what_the_tokenizer_does_not_know_counts_as_an_error(monkeypatch):
             "auto",
             ["今天天气", "你好"],
             "cer",
-            "lowest CER: the validation texts, as the model writes them, have no blanks",
+            "lowest CER: the model writes no spaces",
         ),
-        ("wer", ["今天天气", "你好"], "wer", "wer tells checkpoints badly apart"),
+        ("wer", ["今天天气", "你好"], "wer", "wer hardly distinguishes checkpoints"),
         ("ter", ["今天天气", "你好"], "ter", ""),
     ],
 )

@@ -337,7 +337,7 @@ def test_another_network_is_refused_with_section_and_key(copy, section, key, val
         ("encoder_conf", "num_blocks", True, "encoder_conf.num_blocks: expected a value like"),
         ("encoder_conf", "num_blocks", 0, "encoder_conf.num_blocks: expected 1 to 200, found 0"),
         ("encoder_conf", "attention_heads", 3, "num_heads"),
-        ("encoder_conf", "tied", 1, "encoder_conf.tied: not known here; it might change what the model answers"),
+        ("encoder_conf", "tied", 1, "encoder_conf.tied: not known here; it might change the transcripts"),
         ("decoder_conf", "num_blocks", None, "decoder_conf.num_blocks: expected a value like 0, found None"),
         ("predictor_conf", "l_order", None, "predictor_conf.l_order: expected a value like"),
         ("model_conf", "predictor_bias", 2, "model_conf.predictor_bias: expected 0 or 1, found 2"),
@@ -454,7 +454,7 @@ def test_a_normalisation_that_is_named_must_be_there(copy):
     (copy / "am.mvn").unlink()
     assert refusal(copy) == (
         f"{copy / 'am.mvn'}: missing, but configuration.json names it (frontend_conf.cmvn_file); copy it there from "
-        "where the model is, or mend its name in configuration.json"
+        "where the model is, or correct its name in configuration.json"
     )
     (copy / "configuration.json").unlink()
     assert load_funasr(copy)[2] is None

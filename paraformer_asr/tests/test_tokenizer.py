@@ -148,7 +148,7 @@ def test_pieces_that_are_learned_by_heart_are_named_with_a_remedy(texts, vocab_s
         build_tokenizer(TokenizerConfig(kind="bpe", vocab_size=vocab_size), texts)
     (record,) = caplog.records
     assert f"pieces are too many for {len(texts)} training texts" in record.getMessage()
-    assert record.getMessage().endswith(f"take {instead}")
+    assert record.getMessage().endswith(f"use {instead}")
     caplog.clear()
     changes = dict([instead.removeprefix("tokenizer.").split("=")])
     changes = {key: int(value) if value.isdigit() else value for key, value in changes.items()}

@@ -234,7 +234,7 @@ def _resolved(folder: Path, named: Named) -> Path:
         )
     path = folder / os.path.relpath(path, inside)
     if not path.exists():  # a pipe or a folder is refused by its reader
-        what = _what_else(folder) or f"; copy it there from where the model is, or mend its name in {source.name}"
+        what = _what_else(folder) or f"; copy it there from where the model is, or correct its name in {source.name}"
         raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){what}")
     return path
 

@@ -180,10 +180,10 @@ def warn_of_long_words(config: Config, report: SplitReport, tokenizer: Tokenizer
         select_by = config.training.select_by
         chosen = {
             "auto": "training.select_by: auto chooses the best checkpoint by characters",
-            "wer": "training.select_by: wer tells checkpoints badly apart, take training.select_by=cer",
+            "wer": "training.select_by: wer hardly distinguishes checkpoints, use training.select_by=cer",
         }
         report.warnings.append(
-            "as the model writes, there are no blanks between words, so that a whole sentence is one word; "
+            "the model writes no spaces between words, so a whole sentence is one word; "
             + chosen.get(select_by, f"training.select_by: {select_by} suits such texts")
         )
 

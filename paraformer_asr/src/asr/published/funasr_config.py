@@ -170,8 +170,8 @@ def _refuse_unknown(path: Path, content: dict[str, Any]) -> None:
         values = (content.get(section) or {}) if section else {key: value for key, value in content.items() if value}
         for key in values.keys() - known:
             raise UserError(
-                f"{path}: {_dotted(section, escaped(str(key)))}: not known here; it might change what the model "
-                "answers. If FunASR gives the same texts without it, take the line out of the file"
+                f"{path}: {_dotted(section, escaped(str(key)))}: not known here; it might change the "
+                "transcripts. If FunASR writes the same texts without it, remove the line from the file"
             )
 
 

@@ -39,7 +39,7 @@ log = logging.getLogger("asr")
 ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")
 """The parts of a batch that the steps take."""
 
-WHY_CER = ": the validation texts, as the model writes them, have no blanks between words: a sentence is one word"
+WHY_CER = ": the model writes no spaces between words of the validation texts, so a sentence is one word"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +232,7 @@ def with_selection(config: Config, tokenizer: Tokenizer, val_texts: Sequence[str
         select_by = "cer" if unspaced else "wer"
         log.info("the best checkpoint is the one with the lowest %s%s", select_by.upper(), WHY_CER if unspaced else "")
     elif select_by == "wer" and unspaced:
-        log.warning("training.select_by: wer tells checkpoints badly apart%s; take training.select_by=cer", WHY_CER)
+        log.warning("training.select_by: wer hardly distinguishes checkpoints%s; use training.select_by=cer", WHY_CER)
     return dataclasses.replace(config, training=dataclasses.replace(config.training, select_by=select_by))
 
 

@@ -165,8 +165,8 @@ def _learn_pieces(config: TokenizerConfig, texts: list[str], num_characters: int
         log.info("tokenizer.vocab_size: the training texts give %d pieces, not %d", num_pieces, config.vocab_size)
     if (uses := _mean_uses(tokenizer, texts)) < MIN_MEAN_USES:
         log.warning(
-            "tokenizer.vocab_size: %d pieces are too many for %d training texts, which have each of them %.1f times on "
-            "average: the model would learn phrases by heart; take %s",
+            "tokenizer.vocab_size: %d pieces are too many for %d training texts: each occurs %.1f times on average, so "
+            "the model would memorise phrases; use %s",
             num_pieces,
             len(texts),
             uses,
