@@ -1,8 +1,7 @@
-"""Measures how fast a model trains and transcribes, how fast features are computed, and how fast sound is read.
+"""Measures the speed of training, transcription, feature extraction and reading.
 
-The operations of a step are those of its products and convolutions, as `asr.profiling.flops` counts them: a loop as
-often as it runs, and recomputation not at all, because the model does not ask for it. The share of the hardware's peak
-(MFU) follows from them. The compiler's own count would take the body of a scanned encoder once.
+The operations of a step are its matrix products and convolutions, as `asr.profiling.flops` counts them, without
+recomputation. The share of the hardware's peak (MFU) follows from them.
 """
 
 import dataclasses
@@ -40,14 +39,14 @@ def measure(config: Config, size: BatchSize, mode: str, num_steps: int, with_inp
 
     Args:
         config: `model.vocab_size` set, unless the mode is "input" or "frontend".
-        size: of a batch; where batches are read, they are the config's own instead.
-        mode: "train" (the step of a run, front end included, on one batch again and again), "infer" (from sound to
-            tokens), "frontend" (from sound to features) or "input" (the loader alone).
+        size: of a batch; ignored if batches are read.
+        mode: "train" (the step of a run with the front end, repeated on one batch), "infer" (from sound to tokens),
+            "frontend" (from sound to features) or "input" (the loader).
         num_steps: steps that count, after the warm-up.
-        with_input: "train" takes its batches from the loader, as in a run, and is measured without it, too.
+        with_input: "train" only: take batches from the loader, as in a run, and compare with batches on the devices.
 
     Raises:
-        UserError: a batch that cannot be spread over the devices; of the data, as in a run.
+        UserError: missing data, or a batch that cannot be divided among the devices.
     """
     model = dataclasses.replace(config.model, input_dim=config.features.input_dim)
     config = dataclasses.replace(config, model=model)
@@ -65,7 +64,7 @@ def measure(config: Config, size: BatchSize, mode: str, num_steps: int, with_inp
 
 
 class _Training:
-    """The jitted training step of a config, and what it is called with."""
+    """The jitted train step of a config, and its state."""
 
     def __init__(self, config: Config):
         self._config = config
@@ -85,11 +84,11 @@ class _Training:
         return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
 
     def compile(self, batch: dict[str, jax.Array]) -> tuple[Callable, float]:
-        """Return the step for this shape of a batch, and the seconds of its compilation."""
+        """Return the step compiled for a batch of this shape, and the seconds of compilation."""
         return _compile(self._jitted["train_step"], self.state, batch, *self._flags)
 
     def run(self, step: Callable, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Start a compiled step and return its numbers, which are not waited for."""
+        """Start a compiled step and return its metrics without awaiting them."""
         self.state, metrics, _ = step(self.state, batch, *self._flags)
         return metrics
 
@@ -121,7 +120,7 @@ def _measure_train(config: Config, size: BatchSize, num_steps: int) -> Measureme
 
 
 def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
-    """Time steps on batches from the loader, then the same steps on batches that lie on the devices already."""
+    """Time steps on batches from the loader, then the same steps on batches already on the devices."""
     dataset = build_dataset(config, "train")
     tokenizer = choose_tokenizer(config, dataset.texts())
     model = dataclasses.replace(config.model, vocab_size=max(config.model.vocab_size, tokenizer.vocab_size))
@@ -130,24 +129,24 @@ def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
     num_devices, rate_hz = training.placement.num_devices, config.features.sample_rate_hz
     loader = TrainLoader(dataset, tokenizer, config, num_devices)
     steps, flops, resident, compile_s = {}, {}, {}, 0.0
-    for shape in loader.shapes:  # all that occur, so that no step is compiled while the time runs
+    for shape in loader.shapes:  # all shapes, so that no step is compiled while timing
         size = BatchSize(shape.batch_size, shape.num_samples / rate_hz, shape.num_tokens)
         batch = training.put(_random_batch(config, size))
         key = batch["wave"].shape, batch["tokens"].shape
         steps[key], seconds = training.compile(batch)
         flops[key], resident[key], compile_s = training.flops(batch), batch, compile_s + seconds
-    met: list[tuple[tuple, int, float]] = []
+    batches: list[tuple[tuple, int, float]] = []
 
     def read() -> Iterator[tuple[Callable, dict[str, jax.Array]]]:
-        for batch in _endless(loader):  # begins to read with the first step: nothing was read ahead for nothing
+        for batch in _endless(loader):  # starts reading with the first step
             key = batch["wave"].shape, batch["tokens"].shape
-            met.append((key, np.count_nonzero(batch["index"] >= 0), float(batch["wave_lengths"].sum()) / rate_hz))
+            batches.append((key, np.count_nonzero(batch["index"] >= 0), float(batch["wave_lengths"].sum()) / rate_hz))
             yield steps[key], training.put(batch)
 
     forget_peak()
     step_s = _time_late(training, read(), num_steps)
-    resident_s = _time_late(training, ((steps[key], resident[key]) for key, *_ in met), num_steps)
-    counted = met[WARM_UP_STEPS - 1 :][:num_steps]  # the time of a step ends when the one before it has ended
+    resident_s = _time_late(training, ((steps[key], resident[key]) for key, *_ in batches), num_steps)
+    counted = batches[WARM_UP_STEPS - 1 :][:num_steps]  # the time of a step ends when the one before it has ended
     mean = np.mean([(flops[key], utterances, seconds) for key, utterances, seconds in counted], axis=0).tolist()
     facts = {"flops": mean[0], "num_devices": num_devices, "resident_s": resident_s}
     facts["planned_bytes"] = max(planned_bytes(step) for step in steps.values())
@@ -155,9 +154,7 @@ def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
 
 
 def _time_late(training: _Training, steps: Iterable[tuple[Callable, Any]], num_steps: int) -> list[float]:
-    """Return the seconds of each step after a warm-up, where its numbers are fetched when the next one is under way.
-
-    So does a run: while the device computes, the host prepares the next batch.
+    """Return the seconds of each step after a warm-up, fetching its metrics while the next step runs, as a run does.
 
     Args:
         training: whose state changes.
@@ -200,7 +197,7 @@ def _make_transcribe(config: Config, num_rows: int) -> Callable:
     def transcribe(variables, wave_bn, wave_lengths_b):
         acoustics = model.apply(variables, *frontend(wave_bn, wave_lengths_b), method="encode")
         hypotheses = model.apply(variables, acoustics, num_rows, method="decode")
-        # All rows are computed; none is left out for an untrained predictor that counts too few.
+        # All rows are computed, even if an untrained predictor counts too few tokens.
         return greedy(hypotheses.logits_buv, hypotheses.token_lengths_b)
 
     return transcribe
@@ -236,16 +233,13 @@ def _measure_input(config: Config, num_steps: int) -> Measurement:
 
 
 def _endless(loader: TrainLoader) -> Iterator[Batch]:
-    """Yield the batches of the run, and begin anew where more are asked for than it has."""
+    """Yield the batches of the run again and again."""
     while True:
         yield from loader.iterate(0)
 
 
 def _plain(config: Config) -> Config:
-    """Return the config of the same arithmetic in the form whose operations are counted.
-
-    Recomputation is not work that the model asks for, and a fused attention hides its products.
-    """
+    """Return the config in the form that is counted: no recomputation, no fused kernel that hides its products."""
     encoder = dataclasses.replace(config.model.encoder, attention="explicit")
     return dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder, remat=False))
 
@@ -261,7 +255,7 @@ def _no_change(config: Config) -> Cmvn:
 
 
 def _random_batch(config: Config, size: BatchSize) -> dict[str, np.ndarray]:
-    """Return a batch of noise; zeros would be too easy for some hardware."""
+    """Return a batch of noise; some hardware computes zeros faster."""
     rng = np.random.default_rng(0)
     num_samples = round(size.seconds * config.features.sample_rate_hz)
     batch = {
@@ -274,14 +268,14 @@ def _random_batch(config: Config, size: BatchSize) -> dict[str, np.ndarray]:
 
 
 def _compile(function: Callable, *arguments) -> tuple[Callable, float]:
-    """Return the compiled function and the seconds that tracing and compiling took."""
+    """Return the compiled function and the seconds of tracing and compiling."""
     start = time.perf_counter()
     compiled = compile_program(function, *arguments)
     return compiled, time.perf_counter() - start
 
 
 def _time(steps: Iterator[Any], num_steps: int) -> list[float]:
-    """Return the seconds that each of `num_steps` steps takes, after a warm-up."""
+    """Return the seconds of each of `num_steps` steps, after a warm-up."""
     for _ in range(WARM_UP_STEPS):
         next(steps)
     forget_peak()
@@ -296,5 +290,5 @@ def _finish(
     mode: str, size: tuple[float, float], compile_s: float, step_s: list[float], params: Any = None, **facts: Any
 ) -> Measurement:
     """Return the measurement; `size` holds utterances and seconds of sound in a step."""
-    given = {"mode": mode, "batch": size[0], "audio_s": size[1], "compile_s": compile_s, "step_s": step_s}
-    return Measurement(**given, parameters=count_parameters(params), **memory_in_use(), **facts)
+    size_and_times = {"mode": mode, "batch": size[0], "audio_s": size[1], "compile_s": compile_s, "step_s": step_s}
+    return Measurement(**size_and_times, parameters=count_parameters(params), **memory_in_use(), **facts)

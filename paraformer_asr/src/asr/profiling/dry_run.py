@@ -1,4 +1,4 @@
-"""Says what a run would be and need, without training: `python -m asr.train --config … --dry-run`."""
+"""Describes a run without training it: `python -m asr.train --config … --dry-run`."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from asr.training.sharding import describe_devices
 
 
 def describe_run(config: Config) -> str:
-    """Return the lines to print. Data sets are opened and the step is compiled; no weight is made, no file written.
+    """Return the description. Data sets are opened and the step is compiled; no weight is made, no file written.
 
     Raises:
         UserError: as a run would.
@@ -56,11 +56,11 @@ def _describe_step(setup: Setup) -> list[tuple[str, str]]:
         step_flops(setup, shape),
         shape.batch_size * shape.num_samples / setup.config.features.sample_rate_hz,
     )
-    told = f"{flops / 1e9:.3g} GFLOP a step with the largest batch, {flops / seconds / 1e9:.3g} a second of sound"
-    lines = [("arithmetic", told)]
+    text = f"{flops / 1e9:.3g} GFLOP a step with the largest batch, {flops / seconds / 1e9:.3g} a second of sound"
+    lines = [("arithmetic", text)]
     need = plan_memory(compile_train_step(setup))
     if need is None:
-        return [*lines, ("memory", "this compiler does not tell")]
+        return [*lines, ("memory", "not reported by this compiler")]
     parts = f"state and batch {format_bytes(need.arguments)}, activations and gradients {format_bytes(need.workspace)}"
     lines.append(("memory", f"{format_bytes(need.peak)} on each device: {parts}"))
     return lines + [("", f"with {line}") for line in describe_savings(setup.config, compile_for)]

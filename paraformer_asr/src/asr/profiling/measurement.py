@@ -1,4 +1,4 @@
-"""What a benchmark found, and the numbers that are reported of it."""
+"""The result of a benchmark, and the numbers reported from it."""
 
 import dataclasses
 from typing import Any
@@ -16,12 +16,12 @@ PEAK_FLOPS = {
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12,
 }
-"""Dense bfloat16 operations per second by the data sheet."""
+"""Peak dense bfloat16 operations per second, from the data sheets."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSize:
-    """What one step computes.
+    """The size of one step.
 
     Attributes:
         utterances: b, rows.
@@ -41,23 +41,22 @@ class BatchSize:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one benchmark found; times in seconds.
+    """The result of one benchmark; times in seconds.
 
     Attributes:
-        mode: what a step is: "train", "infer", "transcribe", "frontend" or "input".
+        mode: "train", "infer", "transcribe", "frontend" or "input".
         batch: utterances in a step, on average.
         audio_s: seconds of sound in a step, on average.
-        compile_s: time of the compilation, 0 where nothing is compiled.
+        compile_s: time to trace and compile; 0 if nothing is compiled.
         step_s: times of the single steps.
-        flops: operations of one step on all devices, on average; None where they are not counted.
-        parameters: of the model, 0 where there is none.
-        device_bytes: largest memory in use on a device so far, where the device tells.
-        process_bytes: largest resident memory of this process while the steps ran.
-        planned_bytes: memory of the step on each device as the compiler plans it, state and batch counted; 0 where it
-            does not tell.
-        num_devices: that a step is computed on.
-        resident_s: only where `step_s` is of steps with the input pipeline: times of the same steps, in the same
-            order, on batches that lie on the devices already.
+        flops: operations of one step on all devices, on average; None if not counted.
+        parameters: of the model; 0 without one.
+        device_bytes: peak memory in use on one device, if the device reports it.
+        process_bytes: peak resident memory of this process during the steps.
+        planned_bytes: memory of a step on one device as the compiler plans it; 0 if not reported.
+        num_devices: number of devices.
+        resident_s: if `step_s` includes the input pipeline: times of the same steps on batches already on the
+            devices.
     """
 
     mode: str
@@ -76,7 +75,7 @@ class Measurement:
     def summary(self) -> dict[str, Any]:
         """Return the numbers to report.
 
-        With the input pipeline the steps have several shapes: rates are then of the mean step, else of the median.
+        With the input pipeline, steps differ in shape, and rates are those of the mean step; else of the median.
         """
         median, p95 = float(np.median(self.step_s)), float(np.percentile(self.step_s, 95))
         typical = float(np.mean(self.step_s)) if self.resident_s else median
@@ -102,7 +101,7 @@ class Measurement:
         return numbers | self._against_resident()
 
     def _against_resident(self) -> dict[str, float]:
-        """Return what the input pipeline costs; `input_ratio` is the time with it over the time without."""
+        """Return the cost of the input pipeline; `input_ratio` is the time with it over the time without."""
         if not self.resident_s:
             return {}
         return {
@@ -114,7 +113,7 @@ class Measurement:
 
 
 def memory_in_use() -> dict[str, int | None]:
-    """Return the largest memory, as `Measurement` holds it: `device_bytes`, and `process_bytes` since `forget_peak`."""
+    """Return the peak memory: `device_bytes`, and `process_bytes` since `forget_peak`."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     return {
         "device_bytes": max((peak for peak in peaks if peak is not None), default=None),
@@ -123,6 +122,6 @@ def memory_in_use() -> dict[str, int | None]:
 
 
 def planned_bytes(program: Any) -> int:
-    """Return the memory that a compiled program needs on each device, 0 where the compiler does not tell."""
+    """Return the memory that a compiled program needs on each device; 0 if not reported."""
     need = plan_memory(program)
     return need.peak if need else 0

@@ -1,4 +1,4 @@
-"""What a step needs of memory and arithmetic, known without making it: for `--dry-run`, and when memory runs out."""
+"""Memory and operations of a step, known without running it: for `--dry-run`, and when memory runs out."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def compile_train_step(setup: Setup) -> Any:
 
 
 def abstract_arguments(setup: Setup, shape: BatchShape) -> tuple:
-    """Return what the train step is called with, as shapes with their placement."""
+    """Return the arguments of the train step as shapes with their placement."""
     over, everywhere = setup.placement.over_devices, setup.placement.replicated
     rows = shape.batch_size
     batch = {
@@ -39,25 +39,25 @@ def abstract_arguments(setup: Setup, shape: BatchShape) -> tuple:
 
 
 def step_flops(setup: Setup, shape: BatchShape) -> float:
-    """Return the floating-point operations of the products and convolutions of one step."""
+    """Return the floating-point operations of one step: matrix products and convolutions."""
     return count_flops(setup.train_step, *abstract_arguments(setup, shape))
 
 
 def savings(config: Config) -> dict[str, Config]:
-    """Return, by what is changed, the configs that need less memory for the same batch."""
+    """Return change → config that needs less memory for the same batch."""
     model, training = config.model, config.training
     with_remat = dataclasses.replace(config, model=dataclasses.replace(model, remat=True))
-    found = {} if model.remat else {"model.remat=true": with_remat}
+    changes = {} if model.remat else {"model.remat=true": with_remat}
     parts = 2 * training.accumulate
     halved = dataclasses.replace(training, accumulate=parts)
-    found[f"training.accumulate={parts}"] = dataclasses.replace(config, training=halved)
+    changes[f"training.accumulate={parts}"] = dataclasses.replace(config, training=halved)
     if not model.remat:
-        found[f"model.remat=true training.accumulate={parts}"] = dataclasses.replace(with_remat, training=halved)
-    return found
+        changes[f"model.remat=true training.accumulate={parts}"] = dataclasses.replace(with_remat, training=halved)
+    return changes
 
 
 def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> list[str]:
-    """Return a line for each change that would save memory, with what the step would need then."""
+    """Return a line per change that saves memory, with what the step would need."""
     lines = []
     for change, changed in savings(config).items():
         need = plan_memory(compile_step(changed))
@@ -72,13 +72,13 @@ def compile_for(config: Config) -> Any:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory was refused."""
+    """Return whether an error is a refused allocation."""
     text = str(error)
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
 
 
 def explain_out_of_memory(setup: Setup, program: Any) -> str:
-    """Return what was asked for, and what would need less.
+    """Return what the step needs, and which changes need less.
 
     Args:
         setup: of the run.
@@ -98,7 +98,7 @@ def explain_out_of_memory(setup: Setup, program: Any) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes in GB, MB or kB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
             return f"{size / factor:.2f} {unit}"

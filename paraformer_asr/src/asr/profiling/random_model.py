@@ -1,4 +1,4 @@
-"""A transcriber with random weights: what it says means nothing, what it costs is what a trained one costs."""
+"""A transcriber with random weights: its text is meaningless, its cost is that of a trained one."""
 
 import dataclasses
 
@@ -11,14 +11,14 @@ from asr.inference.transcriber import Transcriber
 from asr.models import build_model
 
 FIRST_CHARACTER = 0x4E00
-"""The first Chinese character: as many as are needed stand for the tokens."""
+"""First Chinese character; consecutive ones serve as tokens."""
 NUM_SPECIAL = 4
 FIRING_BIAS = -1.5
-"""Of an untrained predictor: about three tokens in a second of sound, as in speech, with frames of 60 ms."""
+"""Initial bias of the predictor: about three tokens per second, as in speech, at 60 ms per frame."""
 
 
 def build_untrained_transcriber(config: Config) -> Transcriber:
-    """Return a transcriber whose network is as it was initialised, but for a predictor that fires as in speech.
+    """Return a transcriber with initial weights, except for a predictor that fires at the rate of speech.
 
     Args:
         config: `model.vocab_size` set; normalisation is left out.
@@ -31,7 +31,7 @@ def build_untrained_transcriber(config: Config) -> Transcriber:
     features = dataclasses.replace(config.features, cmvn="none")
     config = dataclasses.replace(config, model=model_config, features=features)
     model, length_b = build_model(model_config), jnp.array([2])
-    given = jnp.zeros((1, 2, model_config.input_dim)), length_b, jnp.zeros((1, 2), jnp.int32), length_b
-    params = jax.jit(lambda key: model.init({"params": key}, *given, train=False)["params"])(jax.random.key(0))
+    inputs = jnp.zeros((1, 2, model_config.input_dim)), length_b, jnp.zeros((1, 2), jnp.int32), length_b
+    params = jax.jit(lambda key: model.init({"params": key}, *inputs, train=False)["params"])(jax.random.key(0))
     characters = (chr(FIRST_CHARACTER + number) for number in range(model_config.vocab_size - NUM_SPECIAL))
     return Transcriber(config, Tokenizer(with_special_tokens(characters), "characters"), None, {"params": params})

@@ -1,9 +1,8 @@
-"""Measures how fast a model trains and predicts, and how fast samples are read.
+"""Measures the speed of training, prediction and reading.
 
-Two ways of timing a step are in here. Without the input pipeline each step is waited for before the next one starts:
-what one step takes. With it the loop is that of a run: the numbers of a step are read when the next one is under way,
-so that the device never waits for the host unless it has to; the same loop on one batch that lies on the device already
-is what it is compared with.
+There are two ways to time a step. Without the input pipeline, each step is awaited before the next one starts. With it,
+the loop is that of a run: the metrics of a step are read while the next one runs. It is compared with the same loop on
+one batch that is already on the device.
 """
 
 import dataclasses
@@ -37,13 +36,12 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
 
     Args:
         config: `model.num_classes` set; with the input pipeline it may be 0.
-        mode: "train" (the step of a run, on one batch again and again), "infer" (logits of a batch) or "input"
-            (the loader alone).
+        mode: "train" (the step of a run, repeated on one batch), "infer" (logits of a batch) or "input" (the loader).
         num_steps: steps that count, after the warm-up.
-        with_input: of "train": time the loop of a run, once with one batch again and again and once with the loader.
+        with_input: "train" only: time the loop of a run, first on one batch, then with the loader.
 
     Raises:
-        UserError: data that cannot be found, a batch that cannot be spread over the devices.
+        UserError: missing data, or a batch that cannot be divided among the devices.
     """
     match mode:
         case "train":
@@ -55,12 +53,12 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
 
 
 class _Trainer:
-    """The compiled train step of a config, and the state that it changes.
+    """The compiled train step of a config, and its state.
 
     Attributes:
         placement: of state and batches on the devices.
         batch: of noise, on the devices.
-        compile_s: seconds that tracing and compiling took.
+        compile_s: seconds of tracing and compiling.
         bare_bytes: see `Measurement`.
         program: the compiled step.
         state: the newest one.
@@ -85,18 +83,18 @@ class _Trainer:
         return self.placement.put_batch({name: batch[name] for name in ON_DEVICE})
 
     def step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Take one step; return its metrics, which may still be under way."""
+        """Take one step; return its metrics, which may not be computed yet."""
         self.state, metrics, self._healthy = self.program(self.state, batch, self._healthy, self._flag)
         return metrics
 
     def steps_waited_for(self) -> Iterator[None]:
-        """Take steps with the batch of noise, each to its end."""
+        """Take steps with the batch of noise, awaiting each."""
         while True:
             jax.block_until_ready((self.step(self.batch), self.state))
             yield
 
     def steps_read_late(self, batches: Iterator[dict[str, jax.Array]]) -> Iterator[None]:
-        """Take steps as a run does: the metrics of one are read when the next one is under way."""
+        """Take steps as a run does: the metrics of one are read while the next one runs."""
         pending = None
         for batch in batches:
             metrics = self.step(batch)
@@ -118,7 +116,7 @@ def _measure_fed(config: Config, num_steps: int) -> Measurement:
     step_s = _time(trainer.steps_read_late(itertools.repeat(trainer.batch)), num_steps)
     jax.block_until_ready(trainer.state)
     batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate()
-    # What was read ahead while nobody took it must not count: a slow loader would look faster than it is.
+    # Prefetched batches must not count: a slow loader would look faster than it is.
     warm_up = WARM_UP_STEPS + config.data.prefetch + config.data.num_threads
     fed_s = _time(trainer.steps_read_late(map(trainer.put_batch, batches)), num_steps, warm_up)
     jax.block_until_ready(trainer.state)
@@ -141,7 +139,7 @@ def count_train_flops(config: Config, placement: Placement) -> float:
 
 
 def plain_model(config: ModelConfig) -> ModelConfig:
-    """Return the same model as it is counted: nothing recomputed, no fused kernel that hides its products."""
+    """Return the model in the form that is counted: no recomputation, no fused kernel that hides its products."""
     sections = {name: getattr(config, name) for name in ("transformer", "transunet")}
     explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
     return dataclasses.replace(config, remat=False, **explicit)
@@ -188,7 +186,7 @@ def _build_placement(config: Config) -> Placement:
 
 
 def _random_batch(config: Config) -> dict[str, np.ndarray]:
-    """Return a batch of noise; zeros would be too easy for some hardware."""
+    """Return a batch of noise; some hardware computes zeros faster."""
     rng = np.random.default_rng(0)
     shape = (config.training.batch_size, *config.data.size)
     image = rng.integers(0, 256, (*shape, 3), np.uint8)
@@ -196,7 +194,7 @@ def _random_batch(config: Config) -> dict[str, np.ndarray]:
 
 
 def _time(steps: Iterator[Any], num_steps: int, warm_up: int = WARM_UP_STEPS) -> list[float]:
-    """Return the seconds that each of `num_steps` steps takes, after a warm-up."""
+    """Return the seconds of each of `num_steps` steps, after a warm-up."""
     for _ in range(warm_up):
         next(steps)
     forget_peak()

@@ -1,4 +1,4 @@
-"""Says what a run would be and need, without training: `python -m seg.train --config … --dry-run`."""
+"""Describes a run without training it: `python -m seg.train --config … --dry-run`."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from seg.training.sharding import describe_devices
 
 
 def describe_run(config: Config) -> str:
-    """Return the lines to print. Data sets are opened and the step is compiled; no weight is made, no file written.
+    """Return the description. Data sets are opened and the step is compiled; no weight is made, no file written.
 
     Raises:
         UserError: as a run would.
@@ -47,7 +47,7 @@ def _describe_step(setup: Setup) -> list[tuple[str, str]]:
     lines = [("arithmetic", f"{flops / 1e9:.3g} GFLOP a step, {flops / images / 1e9:.3g} an image")]
     need = plan_memory(compile_train_step(setup))
     if need is None:
-        return [*lines, ("memory", "this compiler does not tell")]
+        return [*lines, ("memory", "not reported by this compiler")]
     parts = f"state and batch {format_bytes(need.arguments)}, activations and gradients {format_bytes(need.workspace)}"
     lines.append(("memory", f"{format_bytes(need.peak)} on each device: {parts}"))
     return lines + [

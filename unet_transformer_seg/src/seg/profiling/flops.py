@@ -1,7 +1,7 @@
 """Counts the floating-point operations of a function, from its equations.
 
-The compiler's own count takes the body of a loop once, however often it runs. Here a loop counts as often as it runs.
-Only products of matrices and convolutions are counted, as is the custom for models: the rest is small.
+XLA counts the body of a loop once, regardless of its trip count; here it counts once per iteration. Only matrix
+products and convolutions are counted, as is usual for models: the rest is small.
 """
 
 import math
@@ -25,8 +25,8 @@ def count_flops(function: Callable, *arguments: Any) -> float:
 def _count(jaxpr: Any) -> float:
     """Return the operations of the equations whose results are used.
 
-    Differentiating leaves some that are not, such as the forward pass of a function whose gradient alone is wanted; the
-    compiler drops them.
+    Differentiation leaves unused ones, such as a forward pass of which only the gradient is needed; the compiler drops
+    them.
     """
     used, total = _variables(jaxpr.outvars), 0.0
     for equation in reversed(jaxpr.eqns):
@@ -60,11 +60,11 @@ def _count_equation(equation: Any) -> float:
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
-    """Return the equations that an equation contains, such as those of a jitted function."""
-    found = []
+    """Return the equations inside an equation, such as those of a jitted function."""
+    inner = []
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             item = getattr(item, "jaxpr", item)
             if hasattr(item, "eqns"):
-                found.append(item)
-    return found
+                inner.append(item)
+    return inner

@@ -1,4 +1,4 @@
-"""What a benchmark found, and the numbers that are reported of it."""
+"""The result of a benchmark, and the numbers reported from it."""
 
 import dataclasses
 from typing import Any
@@ -13,28 +13,27 @@ PEAK_FLOPS = {
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12,
 }
-"""Dense bfloat16 operations per second by the data sheet."""
+"""Peak dense bfloat16 operations per second, from the data sheets."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What one benchmark found; times in seconds.
+    """The result of one benchmark; times in seconds.
 
     Attributes:
         mode: "train", "infer" or "input".
         batch: images in a step.
-        compile_s: time to trace and compile, 0 where nothing is compiled.
+        compile_s: time to trace and compile; 0 if nothing is compiled.
         step_s: times of the single steps.
-        flops: of one step, over all devices: the model's products of matrices and convolutions, forward and, in
-            training, backward. Recomputing activations (remat) does not count, and a loop counts as often as it runs:
-            not as the compiler counts, with the former and a loop once. None where there is no model.
-        parameters: of the model, 0 where there is none.
-        device_bytes: largest memory in use on one device since the process began, where the device tells.
-        process_bytes: largest resident memory of this process while the steps ran.
-        bare_bytes: of "train", what was resident when all was compiled and the state was not made yet; else 0.
-        planned_bytes: what the compiler plans for a step on one device: arguments, results, and what lives in between.
-        devices: number of them.
-        fed_s: times of the steps when the loader feeds them, or None.
+        flops: of one step on all devices: matrix products and convolutions of the model, forward and, in training,
+            backward, without recomputation (remat). None without a model.
+        parameters: of the model; 0 without one.
+        device_bytes: peak memory in use on one device since the start of the process, if the device reports it.
+        process_bytes: peak resident memory of this process during the steps.
+        bare_bytes: of "train": resident memory after compilation, before the state exists; else 0.
+        planned_bytes: memory of a step on one device as the compiler plans it: arguments, results and temporaries.
+        devices: number of devices.
+        fed_s: times of the steps fed by the loader, or None.
     """
 
     mode: str
@@ -53,9 +52,9 @@ class Measurement:
     def summary(self) -> dict[str, Any]:
         """Return the numbers to report.
 
-        "mfu" is the share of the devices' dense bfloat16 peak that `flops` in the median step make use of. Under "fed"
-        stand the times with the input pipeline, and the "ratio" of the mean step with it to the mean step without: the
-        mean, as batches may come in bursts.
+        "mfu" is the share of the devices' dense bfloat16 peak that the median step reaches. "fed" holds the times with
+        the input pipeline, and the "ratio" of the mean step with it to the mean step without: the mean, because batches
+        may come in bursts.
         """
         peak = PEAK_FLOPS.get(jax.local_devices()[0].device_kind)
         times = _describe(self.step_s, self.batch)

@@ -1,4 +1,4 @@
-"""What a step needs of memory and arithmetic, known without making it: for `--dry-run`, and when memory runs out."""
+"""Memory and operations of a step, known without running it: for `--dry-run`, and when memory runs out."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def compile_train_step(setup: Setup) -> Any:
 
 
 def abstract_arguments(setup: Setup) -> tuple:
-    """Return what the train step is called with, as shapes with their placement."""
+    """Return the arguments of the train step as shapes with their placement."""
     size, config = setup.config.data.size, setup.config.training
     over, everywhere = setup.placement.over_devices, setup.placement.replicated
     batch = {
@@ -35,12 +35,12 @@ def abstract_arguments(setup: Setup) -> tuple:
 
 
 def step_flops(setup: Setup) -> float:
-    """Return the floating-point operations of the products and convolutions of one step."""
+    """Return the floating-point operations of one step: matrix products and convolutions."""
     return count_flops(setup.train_step, *abstract_arguments(setup))
 
 
 def savings(config: Config) -> dict[str, Config]:
-    """Return, by what is changed, the configs that need less memory for the same batch."""
+    """Return change → config that needs less memory for the same batch."""
     model, training = config.model, config.training
     with_remat = dataclasses.replace(config, model=dataclasses.replace(model, remat=True))
     can_remat = not model.remat and model.name != "custom"
@@ -55,7 +55,7 @@ def savings(config: Config) -> dict[str, Config]:
 
 
 def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> list[str]:
-    """Return a line for each change that would save memory, with what the step would need then."""
+    """Return a line per change that saves memory, with what the step would need."""
     lines = []
     for change, changed in savings(config).items():
         need = plan_memory(compile_step(changed))
@@ -84,13 +84,13 @@ class MemoryAdvisor(Hook):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory was refused."""
+    """Return whether an error is a refused allocation."""
     text = str(error)
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Out of memory" in text
 
 
 def explain_out_of_memory(setup: Setup, program: Any) -> str:
-    """Return what was asked for, and what would need less.
+    """Return what the step needs, and which changes need less.
 
     Args:
         setup: of the run.
@@ -108,7 +108,7 @@ def explain_out_of_memory(setup: Setup, program: Any) -> str:
 
 
 def format_bytes(size: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes in GB, MB or kB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
             return f"{size / factor:.2f} {unit}"

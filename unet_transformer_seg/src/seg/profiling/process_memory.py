@@ -1,10 +1,7 @@
-"""The memory of this process: what is resident now, and the most that was.
+"""The resident memory of this process, now and at its peak.
 
-`getrusage` also tells a largest size, but on Linux a process begins with that of the one that started it, and cannot
-forget what compiling took. `/proc/self` tells it for this process alone, and can be told to begin anew.
-
-Memory that a program has freed may stay with the process, for it to use again. Of what a compiler leaves behind so, a
-training step makes little use; `give_back_freed` returns it to the system.
+`getrusage` has a peak too, but on Linux a process inherits that of its parent and cannot reset it after compilation.
+`/proc/self` counts this process only, and its peak can be reset.
 """
 
 import contextlib
@@ -15,32 +12,32 @@ from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"
-"""What Linux calls it, see proc_pid_clear_refs(5)."""
+"""Value that resets the peak, see proc_pid_clear_refs(5)."""
 
 
 def resident_bytes() -> int:
-    """Return what is resident now; where the system does not tell, the most that was."""
+    """Return the resident bytes now, or the peak if the system does not report them."""
     return _status("VmRSS") or _largest()
 
 
 def peak_bytes() -> int:
-    """Return the most that was resident since the start, or since `forget_peak` where the system can forget."""
+    """Return the peak of the resident bytes since the start, or since `forget_peak` where supported."""
     return _status("VmHWM") or _largest()
 
 
 def forget_peak() -> None:
-    """Let the peak count from now on; without effect where the system cannot do it."""
+    """Reset the peak, where supported."""
     with contextlib.suppress(OSError):
         CLEAR.write_text(FORGET_PEAK)
 
 
 def _status(name: str) -> int | None:
-    """Return bytes of one line of the status, or None where there is none."""
+    """Return the bytes in one line of the status, or None."""
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+        match = re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
     except OSError:
         return None
-    return 1024 * int(found[1]) if found else None
+    return 1024 * int(match[1]) if match else None
 
 
 def _largest() -> int:
