@@ -94,10 +94,11 @@ class BatchPlan:
         self._seed, self._shuffle = seed, shuffle
 
         def batch_size(length_k):
+            # Short utterances get more rows, so that every batch holds about the same seconds of sound.
             per_device_k = np.maximum(batch_seconds / (length_k * STEP_S) // device_multiple, 1)
             return per_device_k.astype(np.int64) * device_multiple
 
-        # From here on lengths count in units of STEP_S.
+        # An utterance has a length, and a bucket, for each speed. From here on lengths count in units of STEP_S.
         length_us = (self._durations_u[:, None] + MARGIN_S) / self._speeds_s[None] / STEP_S
         length_us = np.ceil(length_us - 1e-9).astype(np.int64)
         self._length_k = choose_edges(length_us, num_buckets, batch_size, draws=len(speeds))
@@ -167,6 +168,7 @@ class BatchPlan:
         speed_number_u = self._draw_speeds(rng)
         bucket_u = self._buckets(speed_number_u)
         order_u = rng.permutation(len(bucket_u)) if self._shuffle else np.arange(len(bucket_u))
+        # A stable sort by bucket keeps the random order within each bucket.
         order_u = order_u[np.argsort(bucket_u[order_u], kind="stable")]
         batches_k, moved_k = self._share_out(speed_number_u)
         # Utterances that move up are the last of their bucket: the next bucket begins that much earlier.
@@ -176,6 +178,7 @@ class BatchPlan:
         for bucket, (start, stop, size) in enumerate(zip(start_k, stop_k, self._size_k, strict=True)):
             batches += [(bucket, order_u[first : min(first + size, stop)]) for first in range(start, stop, size)]
         if self._shuffle:
+            # Mixed buckets: the lengths of successive batches say nothing about each other.
             batches = [batches[place] for place in rng.permutation(len(batches))]
         return batches, self._speeds_s[speed_number_u]
 

@@ -92,6 +92,7 @@ def _batches(
     """Yield (wave: float32[b, n], lengths: int32[b]) in few shapes, each compiled once: n is a power of 2 seconds."""
     durations_s = dataset.durations_s()
     indices = np.flatnonzero(durations_s <= max_seconds)
+    # Evenly spread, as manifests are often sorted by speaker; sorted by length, as a batch has one shape.
     if len(indices) > max_utterances:
         indices = indices[np.linspace(0, len(indices) - 1, max_utterances).round().astype(int)]
     indices = indices[np.argsort(durations_s[indices], kind="stable")]

@@ -85,6 +85,7 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
     check_features(features, cmvn)
 
     def frontend(key: jax.Array, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Separate keys: with one change switched off, the others draw the same numbers.
         wave_key, mask_key = jax.random.split(key)
         wave_bn = augment_wave(wave_key, wave_bn, wave_lengths_b, data.augment, features.dither)
         mel_btm, mel_lengths_b = filterbank(features, wave_bn, wave_lengths_b)
@@ -96,6 +97,7 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
         hidden_bt, hidden_bm = draw_masks(mask_key, mel_lengths_b, mel_btm.shape[1:], data.augment)
         hidden_btj, _ = stack_frames(hidden_bt[..., None], mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         hidden_bti = (hidden_btj[..., None] | hidden_bm[:, None, None, :]).reshape(x_bti.shape)
+        # A hidden value becomes the mean, which is 0 after CMVN.
         mean_b1i = 0.0 if cmvn is not None else mean_over_time(normalised_bti, lengths_b)
         hidden_bti &= length_mask(lengths_b, x_bti.shape[1])[..., None]
         return jnp.where(hidden_bti, mean_b1i, normalised_bti), lengths_b
@@ -198,6 +200,7 @@ def filterbank(features: FeaturesConfig, wave_bn: jax.Array, wave_lengths_b: jax
 def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.Array:
     """Return (x + shift) · scale, and 0 after each utterance's end; `x` itself without a CMVN."""
     chex.assert_rank([x_bti, lengths_b], [3, 1])
+    # Padding stays exactly 0, so an utterance has the same features alone and in any batch.
     if cmvn is None:
         return x_bti
     shift_11i, scale_11i = (jnp.asarray(v, jnp.float32)[None, None, :] for v in (cmvn.shift, cmvn.scale))

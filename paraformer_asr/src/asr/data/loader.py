@@ -97,6 +97,7 @@ class TrainLoader:
         """Return (epoch, number of the batch in it) of a step, all counted from 0; IndexError beyond the run."""
         if not 0 <= step < self.num_steps:
             raise IndexError(f"the run has {self.num_steps} steps, asked for step {step}")
+        # Drawn speeds change the number of batches, so epochs differ in length.
         epoch = int(np.searchsorted(self.epoch_starts, step, side="right")) - 1
         return epoch, step - int(self.epoch_starts[epoch])
 
@@ -234,6 +235,7 @@ class _Rows:
         first = number * num_rows
         for row in np.flatnonzero(real_b[first : first + num_rows]):
             index = int(index_b[first + row])
+            # Changing the speed changes the sound's length, but not its text.
             wave_n, tokens_u = self._read(index, float(planned.speed_b[first + row])), self._tokens_of(index)
             batch["wave"][row, : len(wave_n)] = wave_n
             batch["tokens"][row, : len(tokens_u)] = tokens_u
