@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from seg.losses import deep_supervision_loss, dice_loss
-from seg.losses.deep_supervision import labels_at
+from seg.losses.combined import labels_at
 
 
 def test_deep_supervision_without_coarser_stages_is_the_loss():
     logits = np.arange(16, dtype=np.float32).reshape(1, 2, 4, 2) % 5
     labels = np.array([[[0, 1, 1, 0], [1, 0, 255, 1]]], np.int32)
-    assert deep_supervision_loss(dice_loss, logits, (), labels) == dice_loss(logits, labels)
+    assert deep_supervision_loss(dice_loss, [logits], labels) == dice_loss(logits, labels)
 
 
 def test_deep_supervision_weights_halve_and_sum_to_one():
@@ -26,7 +26,7 @@ def test_deep_supervision_weights_halve_and_sum_to_one():
         seen.append(labels_bhw)
         return jnp.mean(logits_bhwk)
 
-    found = deep_supervision_loss(loss, stages[0], stages[1:], labels)
+    found = deep_supervision_loss(loss, stages, labels)
     assert found == pytest.approx((4 * 1 + 2 * 10 + 1 * 100) / 7)
     np.testing.assert_array_equal(seen[0], labels)
     np.testing.assert_array_equal(seen[1], labels[:, 1::2, 1::2])

@@ -54,9 +54,9 @@ def infer(model, variables, image):
 
 
 def trained_forward(model, variables, image, key=None):
-    """Return (logits, changed collections)."""
+    """Return (output, changed collections)."""
     rngs = None if key is None else {"dropout": key}
-    return model.apply(variables, image, True, mutable=["batch_stats", "auxiliary"], rngs=rngs)
+    return model.apply(variables, image, True, mutable=["batch_stats"], rngs=rngs)
 
 
 forward_train = quick_jit(trained_forward, static_argnums=0)
@@ -66,10 +66,10 @@ def train(model, variables, image, key=None):
     """Return ((loss, (logits, changed collections)), gradients) of a loss that weighs every logit differently."""
 
     def loss(params):
-        logits, state = trained_forward(model, {**variables, "params": params}, image, key)
-        outputs = [logits, *state.get("auxiliary", {}).get("logits", ())]
-        total = sum(jnp.vdot(jnp.sin(jnp.arange(x.size, dtype=jnp.float32)), x.ravel()) / x.size for x in outputs)
-        return total, (logits, state)
+        output, state = trained_forward(model, {**variables, "params": params}, image, key)
+        stages = output if isinstance(output, tuple) else (output,)
+        total = sum(jnp.vdot(jnp.sin(jnp.arange(x.size, dtype=jnp.float32)), x.ravel()) / x.size for x in stages)
+        return total, (stages[0], state)
 
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
@@ -282,17 +282,17 @@ def test_images_of_a_batch_do_not_meet_in_inference():
     np.testing.assert_allclose(infer(model, variables, pair)[0], infer(model, variables, other)[0], atol=1e-5)
 
 
-def test_deep_supervision_sows_the_coarser_stages_in_training_only():
+def test_deep_supervision_returns_the_coarser_stages_in_training_only():
     config = tiny(deep_supervision=True, depth=3, stem_stride=2)
     model, variables = model_with_variables(config)
     assert set(variables) == {"params", "batch_stats"}
     image = images(2, 20, 40)
-    _, state = jax.eval_shape(lambda: trained_forward(model, variables, image))
-    shapes = [x.shape for x in state["auxiliary"]["logits"]]
-    assert shapes == [(2, 5, 10, 3), (2, 3, 5, 3)]  # cells of 4 and 8 pixels: ⌈20/4⌉, ⌈20/8⌉
-    assert all(x.dtype == jnp.float32 for x in state["auxiliary"]["logits"])
-    silent = jax.eval_shape(lambda: model.apply(variables, image, False, mutable=["auxiliary"])[1])
-    assert not silent
+    stages, _ = jax.eval_shape(lambda: trained_forward(model, variables, image))
+    assert isinstance(stages, tuple)
+    # The image, then cells of 4 and 8 pixels: ⌈20/4⌉, ⌈20/8⌉.
+    assert [x.shape for x in stages] == [(2, 20, 40, 3), (2, 5, 10, 3), (2, 3, 5, 3)]
+    assert all(x.dtype == jnp.float32 for x in stages)
+    assert jax.eval_shape(lambda: model.apply(variables, image, False)).shape == (2, 20, 40, 3)
     in_training = jax.eval_shape(lambda: model.init(jax.random.key(0), image, True))
     assert jax.tree.structure(in_training) == jax.tree.structure(variables)
     assert not any("auxiliary" in name for name in shapes_of(tiny())["params"]["heads"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seg.models.resnet_v2 import ChannelNorm, GroupNorm32, ResNetV2, StandardisedConv, Unit
-from seg.ops.weight_standardisation import standardise_kernel
+from seg.ops.norm import standardise_kernel
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running here
 NUMBERS = ("NHWC", "HWIO", "NHWC")

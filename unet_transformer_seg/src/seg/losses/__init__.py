@@ -1,11 +1,11 @@
 """Losses: pure functions `(logits_bhwk, labels_bhw, *, class_weights_k=None, …) → float32 scalar`.
 
-All share the rules of `losses.pixels`: float32 inside, label 255 counts nowhere, a batch without counted pixels
+All share the rules of `losses.pixels`: float32 inside, label 255 is ignored, a batch without counted pixels
 gives 0. To add one:
 
-1. write the function in a file of its own, starting from `count_pixels` (and `weighted_mean`, or
+1. write the function, starting from `count_pixels` (and `weighted_mean`, or
    `measure_overlap` for ratios of sums), which brings the rules with it;
-2. add its name to `LossConfig.name` in `config.py`, and a `case` to `build_loss` below;
+2. add its name to `LossConfig.name` in `config/schema.py`, and a `case` to `build_loss` below;
 3. add a line to `LOSSES` in `tests/test_losses.py`: the common rules are then tested for it.
 
 docs/losses_and_metrics.md shows one in full.
@@ -20,14 +20,10 @@ import numpy as np
 
 from seg.config import LossConfig
 from seg.errors import UserError
-from seg.losses.bce import bce_loss
 from seg.losses.class_weights import build_class_weights, given_weights, median_frequency_weights
-from seg.losses.combined import bce_dice_loss, ce_dice_loss
-from seg.losses.cross_entropy import cross_entropy_loss
-from seg.losses.deep_supervision import deep_supervision_loss
-from seg.losses.dice import dice_loss
-from seg.losses.focal import focal_loss
-from seg.losses.tversky import tversky_loss
+from seg.losses.combined import bce_dice_loss, ce_dice_loss, deep_supervision_loss
+from seg.losses.cross_entropy import bce_loss, cross_entropy_loss, focal_loss
+from seg.losses.overlap import dice_loss, tversky_loss
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits float[b, h, w, k], labels integer[b, h, w]) → float32 scalar."""

@@ -1,11 +1,16 @@
-"""Sums of a loss per pixel, which has a good gradient everywhere, and the Dice loss, which minds small classes."""
+"""Sums of losses: a loss per pixel plus the Dice loss, and one loss over the stages of the decoder.
+
+A loss per pixel has a useful gradient everywhere; the Dice loss does not neglect small classes.
+"""
+
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
+import numpy as np
 
-from seg.losses.bce import bce_loss
-from seg.losses.cross_entropy import cross_entropy_loss
-from seg.losses.dice import dice_loss
+from seg.losses.cross_entropy import bce_loss, cross_entropy_loss
+from seg.losses.overlap import dice_loss
 
 
 def ce_dice_loss(
@@ -42,8 +47,8 @@ def bce_dice_loss(
     """Return one-vs-rest binary cross entropy + dice_weight · soft Dice loss, both over the sigmoid.
 
     Arguments and result as in `bce_loss` and `dice_loss`; the class weights serve both terms. With sigmoids the
-    classes are not tied to each other, so pixels wrongly given to a class that is absent from the truth are
-    paid for in the first term only.
+    classes are not tied to each other, so pixels wrongly assigned to a class that is absent from the truth
+    cost something in the first term only.
     """
     bce = bce_loss(logits_bhwk, labels_bhw, class_weights_k=class_weights_k)
     dice = dice_loss(
@@ -54,3 +59,40 @@ def bce_dice_loss(
         probability=jax.nn.sigmoid,
     )
     return bce + dice_weight * dice
+
+
+def deep_supervision_loss(
+    loss: Callable[[jax.Array, jax.Array], jax.Array], stages: Sequence[jax.Array], labels_bhw: jax.Array
+) -> jax.Array:
+    """Return Σ_i w_i·loss(logits_i, labels_i), w_i = 2^−i / Σ_j 2^−j, i = 0 being the full resolution.
+
+    Args:
+        loss: (logits[b, h, w, k], labels[b, h, w]) → scalar, as `build_loss` returns it.
+        stages: logits float[b, h_i, w_i, k] of each stage, the finest first; stage 0 has the image's resolution.
+        labels_bhw: integer[b, h, w]; a coarser stage is compared with `labels_at` its resolution.
+
+    Returns:
+        float32 scalar.
+
+    Reference: Isensee et al. 2021, "nnU-Net", online methods. (nnU-Net sets the weight of its coarsest stage to 0.)
+    """
+    chex.assert_rank(stages, 4)
+    chex.assert_shape(labels_bhw, stages[0].shape[:3])
+    losses = [loss(logits_bhwk, labels_at(labels_bhw, logits_bhwk.shape[1:3])) for logits_bhwk in stages]
+    weights = [2.0**-i for i in range(len(losses))]
+    return sum(w * value for w, value in zip(weights, losses, strict=True)) / sum(weights)
+
+
+def labels_at(labels_bhw: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Return the labels under the pixel centres of a coarser grid: integer[b, *size].
+
+    Row i of n looks at row ⌊(i + ½)·h / n⌋ of h, columns likewise. Labels are picked, never averaged, so that
+    no class is invented on a border and ignored stays ignored.
+    """
+    chex.assert_rank(labels_bhw, 3)
+    height, width = labels_bhw.shape[1:]
+    if size == (height, width):
+        return labels_bhw
+    rows = (2 * np.arange(size[0]) + 1) * height // (2 * size[0])
+    columns = (2 * np.arange(size[1]) + 1) * width // (2 * size[1])
+    return labels_bhw[:, rows][:, :, columns]

@@ -1,10 +1,10 @@
-"""Softmax cross entropy: exactly one class is true at each pixel."""
+"""Cross entropies, pixel by pixel: softmax (one true class), one-vs-rest (a sigmoid for each class), and focal."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from seg.losses.pixels import count_pixels, inverse_or_zero, weights_of_true_classes, weights_or_ones
+from seg.losses.pixels import count_pixels, inverse_or_zero, weighted_mean, weights_of_true_classes, weights_or_ones
 
 
 def cross_entropy_loss(
@@ -43,3 +43,63 @@ def cross_entropy_loss(
     cost_bhwk = -smooth_bhwk * jax.nn.log_softmax(pixels.logits) * weights_k.reshape(1, 1, 1, -1)
     total = jnp.sum(weights_of_true_classes(pixels, class_weights_k))
     return jnp.sum(cost_bhwk) * inverse_or_zero(total)
+
+
+def bce_loss(logits_bhwk: jax.Array, labels_bhw: jax.Array, *, class_weights_k: chex.Array | None = None) -> jax.Array:
+    """Return the one-vs-rest binary cross entropy, averaged over the counted pixels, then over the classes.
+
+        bce[k] = mean_pixels −log sigmoid(z),   z = +logits[k] where k is the true class, −logits[k] elsewhere
+        loss   = Σ_k weight[k]·bce[k] / Σ_k weight[k]
+
+    The weight goes with the class that answers, not with the class that is true. The prediction stays the
+    class of the largest logit.
+
+    Args:
+        logits_bhwk: float[b, h, w, k].
+        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored.
+        class_weights_k: float[k] ≥ 0, or None for equal weights.
+
+    Returns:
+        float32 scalar; 0 when nothing is counted.
+
+    Reference: `torch.nn.functional.binary_cross_entropy_with_logits` on the one-hot truth.
+    """
+    pixels = count_pixels(logits_bhwk, labels_bhw)
+    weights_k = weights_or_ones(class_weights_k, logits_bhwk.shape[-1])
+    z_bhwk = jnp.where(pixels.target > 0, pixels.logits, -pixels.logits)
+    counted_bhwk = jnp.broadcast_to(pixels.counted[..., None], z_bhwk.shape).astype(jnp.float32)
+    bce_k = weighted_mean(jax.nn.softplus(-z_bhwk), counted_bhwk, axis=(0, 1, 2))
+    return weighted_mean(bce_k, weights_k)
+
+
+def focal_loss(
+    logits_bhwk: jax.Array,
+    labels_bhw: jax.Array,
+    *,
+    class_weights_k: chex.Array | None = None,
+    gamma: float = 2.0,
+) -> jax.Array:
+    """Return the cross entropy with each pixel scaled by (1 − p)^gamma, p being the softmax of its true class.
+
+        loss = Σ_pixels weight[label]·(1 − p)^gamma·(−log p) / Σ_pixels weight[label]
+
+    gamma = 0 is the cross entropy. At gamma = 2 a pixel with p = 0.9 counts a hundredth of what it did.
+
+    Args:
+        logits_bhwk: float[b, h, w, k].
+        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored.
+        class_weights_k: float[k] ≥ 0 (the paper's alpha), or None for equal weights.
+        gamma: focusing exponent ≥ 0.
+
+    Returns:
+        float32 scalar; 0 when nothing is counted.
+
+    Reference: Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5, with the softmax in the
+    sigmoid's place and the sum of weights as the normaliser.
+    """
+    pixels = count_pixels(logits_bhwk, labels_bhw)
+    weight_bhw = weights_of_true_classes(pixels, class_weights_k)
+    log_p_bhw = jnp.sum(pixels.target * jax.nn.log_softmax(pixels.logits), axis=-1)
+    # Not below float32's resolution: x**gamma has an infinite slope at 0 when gamma < 1.
+    miss_bhw = jnp.maximum(-jnp.expm1(log_p_bhw), jnp.finfo(jnp.float32).eps)
+    return weighted_mean(-(miss_bhw**gamma) * log_p_bhw, weight_bhw)

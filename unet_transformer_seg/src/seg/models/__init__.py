@@ -1,6 +1,7 @@
 """The networks: Flax modules that own the parameters and call `seg.ops`.
 
-Every model is called as `model.apply(variables, image_bhwc, train)` and returns float32 logits of the image's size.
+Every model is called as `model.apply(variables, image_bhwc, train)` and returns float32 logits of the image's size; in
+training with deep supervision a tuple, these first and those of coarser stages behind.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from seg.models.initialisers import truncated_normal
 from seg.ops import conv, norm
-from seg.ops.weight_standardisation import standardise_kernel
+from seg.ops.norm import standardise_kernel
 
 NUM_GROUPS = 32
 UNIT_EPSILON = 1e-6

@@ -34,20 +34,19 @@ class UNet(nn.Module):
 
         Args:
             image_bhwc: float32[b, h, w, c], normalised, any h and w from 1.
-            train: use and update batch statistics (collection `batch_stats`, mutable), apply dropout (key `dropout`),
-                and with `deep_supervision` sow the coarser logits into `auxiliary/logits`, the finest first.
+            train: use and update batch statistics (collection `batch_stats`, mutable) and apply dropout (key
+                `dropout`).
 
         Returns:
-            logits_bhwk: float32[b, h, w, k].
+            logits_bhwk: float32[b, h, w, k]. In training with `deep_supervision` a tuple: these, and the logits of the
+                coarser stages, the finest first.
         """
         x_bhwc = prepare_image(image_bhwc, self.config)
         *skips, x_bhwc = Encoder(self.config, name="encoder")(x_bhwc, train)
         x_bhwc = Dropout(self.config.dropout, name="bottleneck_dropout")(x_bhwc, train)
         maps = Decoder(self.config, name="decoder")(x_bhwc, skips, train)
-        logits_bhwk, coarser = Heads(self.config, name="heads")(maps, image_bhwc.shape[1:3], train)
-        for auxiliary_bhwk in coarser:
-            self.sow("auxiliary", "logits", auxiliary_bhwk)
-        return logits_bhwk
+        logits_bhwk, *coarser = Heads(self.config, name="heads")(maps, image_bhwc.shape[1:3], train)
+        return (logits_bhwk, *coarser) if coarser else logits_bhwk
 
 
 class Encoder(nn.Module):
@@ -141,17 +140,17 @@ class Heads(nn.Module):
             train: as in `UNet`.
 
         Returns:
-            logits_bhwk: float32[b, *size, k]. coarser: list of float32[b, h_i, w_i, k], cropped to the cells that
-            hold pixels of the image; a cell of map i stands for stem_stride·2^i pixels a side.
+            stages: float32[b, *size, k] of the finest map, then float32[b, h_i, w_i, k] of each coarser one, cropped
+                to the cells that hold pixels of the image; a cell of map i covers stem_stride·2^i pixels a side.
         """
         stride, k = self.config.stem_stride, self.config.num_classes
-        logits_bhwk = crop_to(PixelClassifier(k, factor=stride, name="pixel")(maps[0]), size)
-        coarser = []
+        stages = [crop_to(PixelClassifier(k, factor=stride, name="pixel")(maps[0]), size)]
+        # The auxiliary heads exist only for training, but their parameters have to be made with all the others.
         if self.config.deep_supervision and (train or self.is_initializing()):
             for i, x_bhwc in enumerate(maps[1:], start=1):
                 cells = tuple(-(-n // (stride * 2**i)) for n in size)
-                coarser.append(crop_to(PixelClassifier(k, name=f"auxiliary{i}")(x_bhwc), cells))
-        return logits_bhwk, [] if self.is_initializing() else coarser
+                stages.append(crop_to(PixelClassifier(k, name=f"auxiliary{i}")(x_bhwc), cells))
+        return stages if train else stages[:1]
 
 
 def prepare_image(image_bhwc, config: ModelConfig):

@@ -31,17 +31,15 @@ class UNetTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, image_bhwc, train: bool):
-        """Return the logits float32[b, h, w, k]; arguments, collections and keys are those of `UNet`."""
+        """Return the logits float32[b, h, w, k]; arguments, result, collections and keys are those of `UNet`."""
         x_bhwc = prepare_image(image_bhwc, self.config)
         *skips, x_bhwc = Encoder(self.config, name="encoder")(x_bhwc, train)
         if self.config.transformer.num_layers > 0:
             x_bhwc = Bottleneck(self.config.transformer, self.config.remat, name="bottleneck")(x_bhwc, train)
         x_bhwc = Dropout(self.config.dropout, name="bottleneck_dropout")(x_bhwc, train)
         maps = Decoder(self.config, name="decoder")(x_bhwc, skips, train)
-        logits_bhwk, coarser = Heads(self.config, name="heads")(maps, image_bhwc.shape[1:3], train)
-        for auxiliary_bhwk in coarser:
-            self.sow("auxiliary", "logits", auxiliary_bhwk)
-        return logits_bhwk
+        logits_bhwk, *coarser = Heads(self.config, name="heads")(maps, image_bhwc.shape[1:3], train)
+        return (logits_bhwk, *coarser) if coarser else logits_bhwk
 
 
 class Bottleneck(nn.Module):

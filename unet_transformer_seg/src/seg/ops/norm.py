@@ -1,6 +1,6 @@
-"""Normalisation: batch, group and layer norm with float32 statistics.
+"""Normalisation with float32 statistics: batch, group and layer norm of features, standardised kernels.
 
-Letters: b batch, h w rows and columns, c channels, g groups.
+Letters: b batch, h w rows and columns, c channels, g groups, i j rows and columns of a kernel, o output channels.
 
 The variance is computed in two passes, mean((x − mean(x))²). The one-pass form mean(x²) − mean(x)² subtracts two
 large numbers when the mean is large against the spread, and can come out negative.
@@ -111,6 +111,30 @@ def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-6):
     normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
     last_axis = (1,) * (x.ndim - 1) + (-1,)
     return (normal * scale_d.reshape(last_axis) + bias_d.reshape(last_axis)).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("epsilon",))
+def standardise_kernel(kernel_ijco, *, epsilon: float = 1e-5):
+    """Return the kernel with mean 0 and variance 1 over the inputs of each output channel.
+
+    kernel' = (kernel − mean_ijc) / sqrt(var_ijc + ε)
+
+    Args:
+        kernel_ijco: float[i, j, c, o], any range.
+        epsilon: added to the variance, which is the biased one (division by n = i·j·c).
+
+    Returns:
+        kernel_ijco: the shape and dtype of the kernel; computed in float32. An output whose inputs are all equal
+        becomes 0.
+
+    Reference: Qiao et al., 2019, equation 3.
+    """
+    chex.assert_rank(kernel_ijco, 4)
+    chex.assert_type(kernel_ijco, float)
+    kernel32_ijco = kernel_ijco.astype(jnp.float32)
+    centred_ijco = kernel32_ijco - kernel32_ijco.mean((0, 1, 2), keepdims=True)
+    var_111o = jnp.square(centred_ijco).mean((0, 1, 2), keepdims=True)
+    return (centred_ijco * jax.lax.rsqrt(var_111o + epsilon)).astype(kernel_ijco.dtype)
 
 
 def _check_channels(x_bhwc, *vectors_c):

@@ -100,15 +100,15 @@ def make_objective(model: nn.Module, loss: Loss) -> Callable:
     """Return `objective(params, batch_stats, image_bhwc, labels_bhw, key) → (loss, batch_stats)`."""
 
     def objective(params, batch_stats, image_bhwc, labels_bhw, key):
-        logits_bhwk, updated = model.apply(
+        output, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             image_bhwc,
             train=True,
             rngs={"dropout": key},
-            mutable=["batch_stats", "auxiliary"],
+            mutable=["batch_stats"],
         )
-        auxiliary = updated.get("auxiliary", {}).get("logits", ())
-        return deep_supervision_loss(loss, logits_bhwk, auxiliary, labels_bhw), updated.get("batch_stats", {})
+        stages = output if isinstance(output, tuple) else (output,)  # of several stages with deep supervision
+        return deep_supervision_loss(loss, stages, labels_bhw), updated.get("batch_stats", {})
 
     return objective
 
