@@ -2,14 +2,17 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from asr.data.text.tokenizer import BLANK, END, START, UNKNOWN, Tokenizer
 
 PLAIN = dict.fromkeys("’‘ʼ′`´＇", "'") | dict.fromkeys("“”„″", '"') | dict.fromkeys("‐‑‒–—−", "-") | {"…": "..."}
 """Signs that look like those of a keyboard. Unicode's compatible forms (NFKC) give more twins."""
 
+SPECIAL = (BLANK, START, END, UNKNOWN)
+
 MAX_LISTED = 10
+"""Most characters that a message lists."""
 
 JOINERS = "\u200c\u200d"
 """Invisible characters that are part of the spelling of Arabic and Indic scripts."""
@@ -48,10 +51,8 @@ def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> di
         splits: split → its texts; "train" may be missing.
         tokenizer: of the model, which normalises the texts first.
     """
-    normalised = {
-        split: [(where, tokenizer.normalise(text)) for where, text in texts] for split, texts in splits.items()
-    }
-    uses = {split: count_characters(texts) for split, texts in normalised.items()}
+    normalised = {split: _normalised(texts, tokenizer) for split, texts in splits.items()}
+    uses = {split: count_uses(texts, iter) for split, texts in normalised.items()}
     trained = uses.get("train")
     messages: dict[str, list[str]] = {}
     for split, own in uses.items():
@@ -62,23 +63,28 @@ def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> di
 
 def find_unwritable(texts: Texts, tokenizer: Tokenizer) -> list[str]:
     """Return a message about the parts of texts without a token, most frequent first, or nothing."""
-    uses: dict[str, Use] = {}
-    for where, text in texts:
-        form = tokenizer.normalise(text)
-        for part in tokenizer.unknown_characters(text):
-            _add(uses, part, form.count(part), where)
-    if not uses:
-        return []
-    listed = [f"{shown(part)} ({use}{_instead(part, tokenizer)})" for part, use in _ranked(uses)]
-    return [f"no token for {_list(listed)}"]
+
+    def is_known(form: str) -> bool:
+        return not tokenizer.unknown_characters(form)
+
+    def instead(part: str) -> str:
+        if form := _known_form(part, is_known):
+            return f"; write {form!r}"
+        other = part.swapcase()
+        return f"; the vocabulary has {other!r}" if other != part and is_known(other) else ""
+
+    uses = count_uses(_normalised(texts, tokenizer), tokenizer.unknown_characters)
+    return [f"no token for {_list(uses, instead)}"] if uses else []
 
 
-def count_characters(texts: Texts) -> dict[str, Use]:
-    """Return character → its uses."""
+def count_uses(texts: Texts, find_parts: Callable[[str], Iterable[str]]) -> dict[str, Use]:
+    """Return part → its uses, of the parts that `find_parts` returns of each text."""
     uses: dict[str, Use] = {}
     for where, text in texts:
-        for character in dict.fromkeys(text):
-            _add(uses, character, text.count(character), where)
+        for part in dict.fromkeys(find_parts(text)):
+            use = uses.setdefault(part, Use(first=where))
+            use.times += text.count(part)
+            use.lines += 1
     return uses
 
 
@@ -95,45 +101,41 @@ def shown(part: str) -> str:
     return f"{part!r} ({code})" if part.isprintable() else code
 
 
-def _add(uses: dict[str, Use], part: str, times: int, where: str) -> None:
-    use = uses.setdefault(part, Use(first=where))
-    use.times += times
-    use.lines += 1
+def _normalised(texts: Texts, tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    return [(where, tokenizer.normalise(text)) for where, text in texts]
 
 
 def _ranked(uses: Mapping[str, Use]) -> list[tuple[str, Use]]:
     return sorted(uses.items(), key=lambda item: (-item[1].times, item[0]))
 
 
-def _list(listed: Sequence[str]) -> str:
-    more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-    return "; ".join(listed[:MAX_LISTED]) + more
+def _list(uses: Mapping[str, Use], advice: Callable[[str], str]) -> str:
+    """Return the most frequent parts with their uses and advice."""
+    listed = [f"{shown(part)} ({use}{advice(part)})" for part, use in _ranked(uses)[:MAX_LISTED]]
+    more = f" and {len(uses) - MAX_LISTED} more" if len(uses) > MAX_LISTED else ""
+    return "; ".join(listed) + more
 
 
 def _special_tokens(texts: Texts) -> list[str]:
-    uses: dict[str, Use] = {}
-    for where, text in texts:
-        for token in (BLANK, START, END, UNKNOWN):
-            if times := text.lower().count(token):
-                _add(uses, token, times, where)
+    lowered = [(where, text.lower()) for where, text in texts]
+    uses = count_uses(lowered, lambda text: [token for token in SPECIAL if token in text])
     return [
-        f"the text {token!r} ({use}) is not the special token of this name, but letters to be said; remove it"
+        f"the text {token!r} ({use}) is not the special token of this name, but letters to be spoken; remove it"
         for token, use in _ranked(uses)
     ]
 
 
 def _invisible(uses: Mapping[str, Use]) -> list[str]:
     joined = any(character >= FIRST_JOINED and character.isalpha() for character in uses)
-    hidden = {c: u for c, u in uses.items() if unicodedata.category(c) in ("Cf", "Cc", "Co", "Cn")}
     return [
         f"invisible: {shown(character)} ({use}); remove it"
-        for character, use in _ranked(hidden)
-        if not (joined and character in JOINERS)
+        for character, use in _ranked(uses)
+        if unicodedata.category(character) in ("Cf", "Cc", "Co", "Cn") and not (joined and character in JOINERS)
     ]
 
 
 def _twins(uses: Mapping[str, Use]) -> list[str]:
-    """Return a message for each character whose plain form occurs, too."""
+    """Return a message for each character whose plain form occurs too."""
     twins = ((character, use, twin(character)) for character, use in _ranked(uses))
     return [
         f"{shown(character)} ({use}) and {plain!r} are two characters for the model; write {plain!r} for both"
@@ -143,28 +145,19 @@ def _twins(uses: Mapping[str, Use]) -> list[str]:
 
 
 def _untrained(uses: Mapping[str, Use], trained: Mapping[str, Use]) -> list[str]:
-    missing = {c: use for c, use in uses.items() if c not in trained}
-    if not missing:
-        return []
-    listed = [f"{shown(character)} ({use}{_trained_form(character, trained)})" for character, use in _ranked(missing)]
-    return [f"never in the training texts: {_list(listed)}"]
-
-
-def _trained_form(character: str, trained: Mapping[str, Use]) -> str:
-    plain, other = twin(character), character.swapcase()
-    for form in (plain, plain.lower(), plain.upper()) if plain != character else ():
-        if all(part in trained for part in form):
+    def instead(character: str) -> str:
+        if form := _known_form(character, lambda form: all(part in trained for part in form)):
             return f"; write {form!r}"
-    if other != character and other in trained:
-        return f"; {other!r} is: set tokenizer.text_case={'lower' if other.islower() else 'upper'}"
-    return ""
+        other = character.swapcase()
+        case = "lower" if other.islower() else "upper"
+        return f"; {other!r} is: set tokenizer.text_case={case}" if other != character and other in trained else ""
+
+    missing = {character: use for character, use in uses.items() if character not in trained}
+    return [f"never in the training texts: {_list(missing, instead)}"] if missing else []
 
 
-def _instead(part: str, tokenizer: Tokenizer) -> str:
+def _known_form(part: str, is_known: Callable[[str], bool]) -> str:
+    """Return the first plain form of a part that is known, in its case, lower or upper; "" if none is."""
     plain = "".join(map(twin, part))
-    for form in (plain, plain.lower(), plain.upper()) if plain != part else ():
-        if not tokenizer.unknown_characters(form):
-            return f"; write {form!r}"
-    if part.swapcase() != part and not tokenizer.unknown_characters(part.swapcase()):
-        return f"; the vocabulary has {part.swapcase()!r}"
-    return ""
+    forms = (plain, plain.lower(), plain.upper()) if plain != part else ()
+    return next(filter(is_known, forms), "")
