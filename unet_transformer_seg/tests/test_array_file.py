@@ -50,7 +50,7 @@ def test_masks_are_whole_numbers(dtype, colours, tmp_path):
 @pytest.mark.parametrize("values", [[[-1, 0]], [[0.5, 0]], [[0, 65536]], [[np.nan, 0]]])
 def test_masks_of_other_numbers_are_refused(values, tmp_path):
     np.save(tmp_path / "a.npy", np.array(values))
-    with pytest.raises(UserError, match="a.npy: mask values are (0…65535|whole numbers)"):
+    with pytest.raises(UserError, match="a.npy: mask values are (0…65535|integers)"):
         read_mask(tmp_path / "a.npy")
 
 

@@ -159,7 +159,7 @@ def test_whole_numbers_of_32_bits_are_values(dtype, tmp_path):
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.int64, np.uint32, np.float16, np.float64])
 def test_arrays_of_whole_numbers_are_values(dtype, tmp_path):
-    mask = mask_of_array(TWO.astype(dtype)[..., None], tmp_path)
+    mask = mask_of_array(TWO.astype(dtype)[..., None])
     np.testing.assert_array_equal(mask.values, TWO)
     assert mask.values.dtype == np.uint8 and mask.depth == (1 if dtype is bool else 8)
 
@@ -177,8 +177,9 @@ def test_arrays_of_whole_numbers_are_values(dtype, tmp_path):
     ],
 )
 def test_arrays_that_are_no_masks_are_named(array, message, tmp_path):
+    np.save(tmp_path / "m.npy", array)
     with pytest.raises(UserError, match=f"m.npy: .*{message}"):
-        mask_of_array(array, tmp_path / "m.npy")
+        read_mask(tmp_path / "m.npy")
 
 
 def test_a_threshold_makes_two_classes(tmp_path):

@@ -4,11 +4,12 @@ Images and masks are read alike, upright and refused if they hold several pages.
 becomes 8-bit RGB, a mask keeps its values.
 """
 
+import contextlib
 import mmap
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -23,13 +24,13 @@ from seg.data.images.pages import refuse_pages
 from seg.data.images.pixel_values import (
     has_deep_colours,
     is_wide,
+    note_channels,
     read_deep_colours,
-    remark_channels,
     rgb_values,
     to_rgb,
     wide_values,
 )
-from seg.data.images.remarks import Remark, log_remark
+from seg.data.images.remarks import Note, Remark, log_remark
 from seg.data.images.tags import grey_depth, is_lossy, turn_upright
 from seg.data.images.value_range import AUTO, ValueRange, largest_value
 from seg.data.masks.mask import Mask, mask_of_array, mask_of_image
@@ -75,10 +76,13 @@ def read_image(
             black and white are unclear.
     """
 
-    def convert(image: Image.Image, file: BinaryIO) -> np.ndarray:
-        return to_rgb(image, file, path, value_range, remark)
+    def note(kind: str, text: str) -> None:
+        remark(kind, path, text)
 
-    return _read(path, max_pixels, remark, convert, lambda array: rgb_values(array, path, value_range, remark))
+    def convert(image: Image.Image, file: BinaryIO) -> np.ndarray:
+        return to_rgb(image, file, value_range, note)
+
+    return _read(path, max_pixels, note, convert, lambda array: rgb_values(array, value_range, note))
 
 
 def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> float | None:
@@ -93,10 +97,10 @@ def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> floa
     def convert(image: Image.Image, file: BinaryIO) -> float | None:
         if not is_wide(image):
             return None
-        values, bits = wide_values(image, file, path, _drop_remark)
-        return None if bits else largest_value(values, path)
+        values, bits = wide_values(image, file, _drop)
+        return None if bits else largest_value(values)
 
-    return _read(path, max_pixels, _drop_remark, convert, lambda array: largest_value(array, path))
+    return _read(path, max_pixels, _drop, convert, largest_value)
 
 
 def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark = log_remark) -> Mask:
@@ -106,37 +110,40 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
         UserError: as `read_image` and `seg.data.masks.mask.mask_of_image`.
     """
 
+    def note(kind: str, text: str) -> None:
+        remark(kind, path, text)
+
     def convert(image: Image.Image, file: BinaryIO) -> Mask:
         if has_deep_colours(image):
-            return mask_of_array(read_deep_colours(image, file, path, remark, exact=True), path)
+            return mask_of_array(read_deep_colours(image, file, note, exact=True))
         depth, has_loss = grey_depth(image), is_lossy(image, file)
-        turn_upright(image, path, remark)
-        remark_channels(image, path, remark)
-        return mask_of_image(image, path, depth, has_loss)
+        turn_upright(image, note)
+        note_channels(image, note)
+        return mask_of_image(image, depth, has_loss)
 
-    return _read(path, max_pixels, remark, convert, lambda array: mask_of_array(array, path), has_layers=True)
+    return _read(path, max_pixels, note, convert, mask_of_array, has_layers=True)
 
 
 def _read(
     path: Path,
     max_pixels: int,
-    remark: Remark,
+    note: Note,
     convert: Callable[[Image.Image, BinaryIO], Content],
     convert_array: Callable[[np.ndarray], Content],
     has_layers: bool = False,
 ) -> Content:
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; ours is checked as soon as the file is open
     try:
-        with open_file(path) as file:
+        with open_file(path) as file, _naming(path):
             if path.suffix.lower() in array_file.SUFFIXES:
                 return convert_array(array_file.read_array(path, file, max_pixels, has_layers))
             # Given a path, Pillow maps some files into memory and then misreads TIFFs that a tag rotates by 90°.
             with codecs_silenced(), Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
-                check_pixels(path, f"{height}×{width} pixels are more", width * height, max_pixels)
+                check_pixels(f"{height}×{width} pixels are more", width * height, max_pixels)
                 if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
-                    raise UserError(f"{path}: a JPEG of more than {MAX_SCANS} scans would take very long; re-save it")
-                refuse_pages(image, path, remark)
+                    raise UserError(f"a JPEG of more than {MAX_SCANS} scans would take very long; re-save it")
+                refuse_pages(image, note)
                 return convert(image, file)
     except UserError:
         raise
@@ -153,8 +160,17 @@ def _read(
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
-def _drop_remark(kind: str, path: Path, text: str) -> None:
-    """Drop a remark on a file that will be read again."""
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before the errors of the body."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _drop(kind: str, text: str) -> None:
+    """Drop a note on a file that will be read again."""
 
 
 def _has_too_many_scans(file: BinaryIO) -> bool:

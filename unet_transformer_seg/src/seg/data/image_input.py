@@ -12,7 +12,7 @@ from seg.config import DataConfig
 from seg.data.image_file import read_image
 from seg.data.images.array_file import channels_last
 from seg.data.images.pixel_values import is_wide, rgb_values, to_rgb
-from seg.data.images.remarks import Remark
+from seg.data.images.remarks import Note, Remark
 from seg.data.images.tags import turn_upright
 from seg.errors import UserError
 
@@ -39,28 +39,31 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
         return read_image(Path(image), config.max_pixels, config.value_range, remark)
     if isinstance(image, bytes | bytearray | memoryview):
         return _read_bytes(bytes(image), Path(name), config, remark)
-    if isinstance(image, Image.Image):
-        return _read_pillow(image, Path(name), config, remark)
     if hasattr(image, "read"):
         return _read_open_file(image, name, config, remark)
-    if hasattr(image, "__array__"):
-        return _read_array(np.asarray(image), Path(name), config, remark)
-    expected = "a path, bytes, an open file, a Pillow image or an array"
-    raise UserError(f"{name}: expected {expected}, found {type(image).__name__}")
+
+    def note(kind: str, text: str) -> None:
+        remark(kind, Path(name), text)
+
+    try:
+        return _read_decoded(image, config, note)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
-def _read_array(array: np.ndarray, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:
+def _read_decoded(image: Any, config: DataConfig, note: Note) -> np.ndarray:
+    if isinstance(image, Image.Image) and not is_wide(image):
+        return to_rgb(image.copy(), None, config.value_range, note)
+    if isinstance(image, Image.Image):
+        image = image.copy()
+        turn_upright(image, note)
+    elif not hasattr(image, "__array__"):
+        expected = "a path, bytes, an open file, a Pillow image or an array"
+        raise UserError(f"expected {expected}, found {type(image).__name__}")
+    array = np.asarray(image)
     if array.dtype.kind not in "biuf" or not array.size:
-        raise UserError(f"{path}: expected an array of numbers, found {array.dtype}{list(array.shape)}")
-    return rgb_values(channels_last(array, path), path, config.value_range, remark)
-
-
-def _read_pillow(image: Image.Image, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:
-    if is_wide(image):
-        upright = image.copy()
-        turn_upright(upright, path, remark)
-        return rgb_values(np.asarray(upright), path, config.value_range, remark)
-    return to_rgb(image.copy(), None, path, config.value_range, remark)
+        raise UserError(f"expected an array of numbers, found {array.dtype}{list(array.shape)}")
+    return rgb_values(channels_last(array), config.value_range, note)
 
 
 def _read_open_file(file: Any, name: str, config: DataConfig, remark: Remark) -> np.ndarray:

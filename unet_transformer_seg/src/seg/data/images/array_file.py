@@ -17,11 +17,10 @@ CHANNELS = (1, 3, 4)
 MAX_HEADER_BYTES = 10_000
 
 
-def check_pixels(path: Path, contents: str, pixels: int, max_pixels: int) -> None:
+def check_pixels(contents: str, pixels: int, max_pixels: int) -> None:
     """Refuse more pixels than `data.max_pixels`, with the setting to add to the command.
 
     Args:
-        path: of the file.
         contents: start of the message, such as "an array [9, 9], more pixels".
         pixels: in the file.
         max_pixels: allowed.
@@ -30,7 +29,7 @@ def check_pixels(path: Path, contents: str, pixels: int, max_pixels: int) -> Non
         remedy = f"if there is memory for it, add data.max_pixels={pixels} to the command"
         if pixels > MAX_INT:
             remedy = f"cut it into parts: no setting allows more than {MAX_INT}"
-        raise UserError(f"{path}: {contents} than data.max_pixels = {max_pixels}; {remedy}")
+        raise UserError(f"{contents} than data.max_pixels = {max_pixels}; {remedy}")
 
 
 def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = False) -> np.ndarray:
@@ -49,52 +48,52 @@ def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = F
         UserError: another shape or dtype, too many pixels, or a damaged file.
     """
     if path.suffix.lower() == ".npy":
-        return _read(path, file, os.fstat(file.fileno()).st_size, max_pixels, has_layers)
+        return _read(file, os.fstat(file.fileno()).st_size, max_pixels, has_layers)
     with zipfile.ZipFile(file) as archive:
-        member = _choose_member(archive, path)
+        member = _choose_member(archive)
         with archive.open(member) as stream:
-            return _read(path, stream, member.file_size, max_pixels, has_layers)
+            return _read(stream, member.file_size, max_pixels, has_layers)
 
 
-def _choose_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
+def _choose_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     named = [members[name] for name in ("image", "mask", "label") if name in members]
     candidates = named or list(members.values())
     if len(candidates) != 1:
         names = ", ".join(f"{name!r:.80}" for name in list(members)[:10])
-        raise UserError(f"{path}: expected one array, or one called image or mask; found {len(members)}: {names}")
+        raise UserError(f"expected one array, or one called image or mask; found {len(members)}: {names}")
     return candidates[0]
 
 
-def _read(path: Path, stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.ndarray:
+def _read(stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.ndarray:
     """Return the array of a stream of `size` bytes; the header is checked against the size before allocation."""
     version = npy.read_magic(stream)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, is_fortran, dtype = read_header(stream, max_header_size=MAX_HEADER_BYTES)
     if dtype.hasobject or dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise UserError(f"{path}: an array of {dtype}; expected integers or floats of at most 64 bits")
+        raise UserError(f"an array of {dtype}; expected integers or floats of at most 64 bits")
     inner = _without_outer_ones(shape)
-    axis = _channel_axis(inner, path, has_layers)
+    axis = _channel_axis(inner, has_layers)
     pixels = int(np.prod(inner, dtype=object)) // (1 if axis is None else inner[axis] or 1)
-    check_pixels(path, f"an array {list(shape)}, more pixels", pixels, max_pixels)
+    check_pixels(f"an array {list(shape)}, more pixels", pixels, max_pixels)
     num_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
     content = stream.read(num_bytes if num_bytes <= size else 0)
     if not num_bytes:
-        raise UserError(f"{path}: an array {list(shape)} has no values")
+        raise UserError(f"an array {list(shape)} has no values")
     if len(content) != num_bytes:
-        raise UserError(f"{path}: damaged: shorter than the {num_bytes} bytes of an array {list(shape)} of {dtype}")
+        raise UserError(f"damaged: shorter than the {num_bytes} bytes of an array {list(shape)} of {dtype}")
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
-    return channels_last(array.astype(dtype.newbyteorder("="), copy=False), path, has_layers)
+    return channels_last(array.astype(dtype.newbyteorder("="), copy=False), has_layers)
 
 
-def channels_last(array: np.ndarray, path: Path, has_layers: bool = False) -> np.ndarray:
+def channels_last(array: np.ndarray, has_layers: bool = False) -> np.ndarray:
     """Return an array [h, w], [h, w, c] or [c, h, w], maybe with leading axes of length 1, as [h, w] or [h, w, c].
 
     Raises:
         UserError: another shape.
     """
     inner = _without_outer_ones(array.shape)
-    axis = _channel_axis(inner, path, has_layers)
+    axis = _channel_axis(inner, has_layers)
     array = array.reshape(inner)
     array = array if axis is None else np.moveaxis(array, axis, -1)
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
@@ -107,7 +106,7 @@ def _without_outer_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _channel_axis(shape: tuple[int, ...], path: Path, has_layers: bool) -> int | None:
+def _channel_axis(shape: tuple[int, ...], has_layers: bool) -> int | None:
     """Return the axis of the channels; None for [h, w]."""
     if len(shape) == 2:
         return None
@@ -118,5 +117,5 @@ def _channel_axis(shape: tuple[int, ...], path: Path, has_layers: bool) -> int |
             return 0 if shape[0] < shape[2] else 2
     pages = "; save each page as a file of its own" if len(shape) in (3, 4) else ""
     raise UserError(
-        f"{path}: an array {list(shape)}; expected [h, w], or [h, w, c] or [c, h, w] with 1, 3 or 4 channels{pages}"
+        f"an array {list(shape)}; expected [h, w], or [h, w, c] or [c, h, w] with 1, 3 or 4 channels{pages}"
     )

@@ -1,11 +1,10 @@
 """Refuses files with several pictures: the pages of a TIFF, the frames of an animation."""
 
 import os
-from pathlib import Path
 
 from PIL import Image
 
-from seg.data.images.remarks import Remark
+from seg.data.images.remarks import Note
 from seg.data.images.tags import BITS_PER_SAMPLE, IMAGE_DESCRIPTION
 from seg.errors import UserError
 
@@ -15,18 +14,18 @@ SMALLER_OR_TRANSPARENCY = 1 | 4
 MAX_COUNTED = 1000
 
 
-def refuse_pages(image: Image.Image, path: Path, remark: Remark) -> None:
+def refuse_pages(image: Image.Image, note: Note) -> None:
     """Refuse a file with several pictures.
 
     Smaller copies in a TIFF and further pictures of a JPEG (a preview, a depth map) do not count: the first picture is
-    read, as viewers show it, with a remark for a JPEG.
+    read, as viewers show it, with a note for a JPEG.
 
     Raises:
         UserError: with the number of pages or frames and their sizes.
     """
     if image.format in ("JPEG", "MPO"):
         if getattr(image, "n_frames", 1) > 1:
-            remark("pictures", path, f"it holds {image.n_frames} pictures; the first is read, as viewers show it")
+            note("pictures", f"it holds {image.n_frames} pictures; the first is read, as viewers show it")
         return
     if getattr(image, "n_frames", 1) == 1 and not _imagej_pages(image):
         return
@@ -37,7 +36,7 @@ def refuse_pages(image: Image.Image, path: Path, remark: Remark) -> None:
     count = f"at least {len(sizes)}" if len(sizes) >= MAX_COUNTED else str(len(sizes))
     shown = ", ".join(f"{h}×{w}" for w, h in list(dict.fromkeys(sizes))[:5])
     raise UserError(
-        f"{path}: {count} {kind} (height×width {shown}) where one image was expected; "
+        f"{count} {kind} (height×width {shown}) where one image was expected; "
         f"save each of them, 1 to {len(sizes)}, as a file of its own"
     )
 

@@ -1,13 +1,12 @@
 """The pixels of an opened image: its colours as 8-bit RGB, upright, and the exact values of deep ones."""
 
 import sys
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from seg.data.images.remarks import Remark
+from seg.data.images.remarks import Note
 from seg.data.images.tags import (
     BITS_PER_SAMPLE,
     PLANES,
@@ -30,27 +29,26 @@ OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"
 """Byte order of a raw mode → the order with which Pillow takes the lower byte instead of the upper one."""
 
 
-def to_rgb(image: Image.Image, file: BinaryIO, path: Path, value_range: ValueRange, remark: Remark) -> np.ndarray:
+def to_rgb(image: Image.Image, file: BinaryIO, value_range: ValueRange, note: Note) -> np.ndarray:
     """Return uint8[h, w, 3] of an image that is not decoded yet.
 
     Args:
         image: of any mode.
         file: that `image` reads.
-        path: for messages.
         value_range: values of black and white if there are more than 8 bits.
-        remark: called with what is dropped.
+        note: called with what is dropped.
 
     Raises:
         UserError: values whose black and white are unclear.
     """
     if not is_wide(image):
-        turn_upright(image, path, remark)
-        _remark_dropped(image, path, remark)
+        turn_upright(image, note)
+        _note_dropped(image, note)
         return _eight_bits_to_rgb(image)
     inverted = is_inverted(image)
-    values, bits = wide_values(image, file, path, remark, exact=value_range != AUTO)
-    _remark_dropped(image, path, remark)
-    values = to_bytes(values, value_range, bits, path, remark)
+    values, bits = wide_values(image, file, note, exact=value_range != AUTO)
+    _note_dropped(image, note)
+    values = to_bytes(values, value_range, bits, note)
     return _three_channels(255 - values if inverted else values)
 
 
@@ -59,33 +57,31 @@ def is_wide(image: Image.Image) -> bool:
     return image.mode in WIDE_MODES or has_signed_bytes(image) or has_deep_colours(image)
 
 
-def wide_values(
-    image: Image.Image, file: BinaryIO, path: Path, remark: Remark, exact: bool = False
-) -> tuple[np.ndarray, int]:
+def wide_values(image: Image.Image, file: BinaryIO, note: Note, exact: bool = False) -> tuple[np.ndarray, int]:
     """Return the values [h, w] or [h, w, 3] of an image that `is_wide`, and the bits that its file states, or 0.
 
     `exact` as in `read_deep_colours`.
     """
     if has_signed_bytes(image):
-        turn_upright(image, path, remark)
+        turn_upright(image, note)
         return np.asarray(image).view(np.int8), 0
     bits = read_stated_bits(image, file)
     if image.mode in WIDE_MODES:
-        turn_upright(image, path, remark)
+        turn_upright(image, note)
         values = np.asarray(image)
     else:
-        values = read_deep_colours(image, file, path, remark, exact)
+        values = read_deep_colours(image, file, note, exact)
     if bits and image.format == "PNG" and values.max() >> bits:
         bits = 16  # by the PNG standard, the stated bits are the upper ones
     return values, bits
 
 
-def rgb_values(array: np.ndarray, path: Path, value_range: ValueRange, remark: Remark) -> np.ndarray:
+def rgb_values(array: np.ndarray, value_range: ValueRange, note: Note) -> np.ndarray:
     """Return uint8[h, w, 3] of an array [h, w] or [h, w, c] of 3 or 4 channels; the fourth is dropped."""
     if array.ndim == 3 and array.shape[2] == 4:
-        remark("channels", path, "it has 4 channels; the first three are read as red, green and blue")
+        note("channels", "it has 4 channels; the first three are read as red, green and blue")
         array = array[..., :3]
-    return _three_channels(to_bytes(array, value_range, 0, path, remark))
+    return _three_channels(to_bytes(array, value_range, 0, note))
 
 
 def has_deep_colours(image: Image.Image) -> bool:
@@ -93,9 +89,7 @@ def has_deep_colours(image: Image.Image) -> bool:
     return image.format in ("PNG", "TIFF") and (raw_mode(image)[:-1] in DEEP_MODES or _is_planar(image))
 
 
-def read_deep_colours(
-    image: Image.Image, file: BinaryIO, path: Path, remark: Remark, exact: bool = False
-) -> np.ndarray:
+def read_deep_colours(image: Image.Image, file: BinaryIO, note: Note, exact: bool = False) -> np.ndarray:
     """Return uint16[h, w] or [h, w, 3], upright.
 
     Pillow reads the upper 8 of 16 bits, so the file is decoded a second time for the lower ones. They are left 0 if a
@@ -105,9 +99,9 @@ def read_deep_colours(
         UserError: uncompressed planes of 16 bits, which Pillow misreads.
     """
     if _is_planar(image):
-        raise UserError(f"{path}: its 16-bit channels are stored in planes; save it with interleaved channels")
+        raise UserError("its 16-bit channels are stored in planes; save it with interleaved channels")
     stored = raw_mode(image)
-    turn_upright(image, path, remark)
+    turn_upright(image, note)
     is_grey = stored == GREY_AND_ALPHA
     channels = 0 if is_grey else slice(3)
     upper = np.asarray(image)[..., channels].astype(np.uint16) << 8
@@ -118,21 +112,21 @@ def read_deep_colours(
         # Grey with alpha has no other byte order; its four bytes are read as four channels.
         other = "RGBA" if is_grey else stored[:-1] + OTHER_BYTE[stored[-1]]
         again.tile = [tile._replace(args=_with_raw_mode(tile.args, other)) for tile in again.tile]
-        turn_upright(again, path, remark)
+        turn_upright(again, note)
         return upper | np.asarray(again)[..., 1 if is_grey else channels]
 
 
-def remark_channels(image: Image.Image, path: Path, remark: Remark) -> None:
-    """Remark on channels of a TIFF that are not read."""
+def note_channels(image: Image.Image, note: Note) -> None:
+    """Note channels of a TIFF that are not read."""
     num_channels = image.tag_v2.get(SAMPLES_PER_PIXEL, 1) if image.format == "TIFF" else 1
     if num_channels > max(3, len(image.getbands())):
-        remark("channels", path, f"it has {num_channels} channels; the first three are read as red, green and blue")
+        note("channels", f"it has {num_channels} channels; the first three are read as red, green and blue")
 
 
-def _remark_dropped(image: Image.Image, path: Path, remark: Remark) -> None:
-    remark_channels(image, path, remark)
+def _note_dropped(image: Image.Image, note: Note) -> None:
+    note_channels(image, note)
     if _is_transparent(image):
-        remark("transparency", path, "it is transparent in places; the colours beneath are read")
+        note("transparency", "it is transparent in places; the colours beneath are read")
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -1,12 +1,11 @@
 """What an image file states about its pixels: bits, sign, which value is white, orientation, and lossy compression."""
 
 import re
-from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
-from seg.data.images.remarks import Remark
+from seg.data.images.remarks import Note
 
 BITS_PER_SAMPLE, PHOTOMETRIC, IMAGE_DESCRIPTION, SAMPLES_PER_PIXEL, PLANES, SAMPLE_FORMAT = 258, 262, 270, 277, 284, 339
 MAX_SAMPLE_VALUE_TAGS = (281, 341)
@@ -23,16 +22,16 @@ FEW_BITS = re.compile(r"L;([24])I?R?")
 LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
-def turn_upright(image: Image.Image, path: Path, remark: Remark) -> None:
+def turn_upright(image: Image.Image, note: Note) -> None:
     """Decode an image and apply the orientation of its EXIF or TIFF tag in place.
 
-    A damaged EXIF entry is ignored, as viewers do, with a remark.
+    A damaged EXIF entry is ignored, as viewers do, with a note.
     """
     try:
         image.getexif()
     except Exception as error:  # Pillow raises nearly any exception on damage
         image.load()  # raises if the pixels themselves are damaged
-        remark("EXIF entry", path, f"ignored its damaged EXIF entry ({type(error).__name__}) and its orientation")
+        note("EXIF entry", f"ignored its damaged EXIF entry ({type(error).__name__}) and its orientation")
     else:
         ImageOps.exif_transpose(image, in_place=True)
 

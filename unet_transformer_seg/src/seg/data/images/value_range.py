@@ -9,11 +9,9 @@ A 16-bit file often holds the 10, 12 or 14 bits of a sensor and seldom states so
   5. Anything else is refused, with the setting that reads it.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from seg.data.images.remarks import Remark
+from seg.data.images.remarks import Note
 from seg.errors import UserError
 
 ValueRange = tuple[float, float]
@@ -25,15 +23,14 @@ SMALLEST_WHITE = 16
 """Smallest maximum of floats above 1 that count as integers."""
 
 
-def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path: Path, remark: Remark) -> np.ndarray:
+def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:
     """Return uint8 of the same shape, 0 = black, 255 = white.
 
     Args:
         values: bool, integers or floats.
         value_range: the setting, or `AUTO`.
         stated_bits: bit depth that the file states, or 0.
-        path: for messages.
-        remark: called with a guess, a contradiction, or clipped values.
+        note: called with a guess, a contradiction, or clipped values.
 
     Raises:
         UserError: values that are not finite, or a range that no rule covers.
@@ -42,22 +39,22 @@ def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, path
         return values.astype(np.uint8) * 255
     if values.dtype == np.uint8:
         return values
-    low, high = _extent(values, path)
+    low, high = _extent(values)
     if value_range != AUTO:
-        return _by_range(values, value_range, low, high, stated_bits, path, remark)
+        return _by_range(values, value_range, low, high, stated_bits, note)
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(values * values.dtype.type(255)).astype(np.uint8)
-    _check_covered(values.dtype, low, high, path)
+    _check_covered(values.dtype, low, high)
     bits = choose_bits(high, stated_bits)
     if stated_bits and bits != stated_bits:
-        remark("bit depth", path, f"it states {stated_bits} bits, but its maximum is {high:g}; read as {bits} bits")
+        note("bit depth", f"it states {stated_bits} bits, but its maximum is {high:g}; read as {bits} bits")
     elif not stated_bits and bits < 16:
         guess = f"{values.dtype} values up to {high:g} are read as {bits} bits, with {(1 << bits) - 1} as white"
-        remark("bit depth", path, f"{guess}. If white is another value, such as 65535, set data.value_range=[0,65535]")
+        note("bit depth", f"{guess}. If white is another value, such as 65535, set data.value_range=[0,65535]")
     return shift_down(values, bits)
 
 
-def largest_value(values: np.ndarray, path: Path) -> float | None:
+def largest_value(values: np.ndarray) -> float | None:
     """Return the maximum if it decides the number of bits (rules 3 and 4), else None.
 
     Raises:
@@ -65,10 +62,10 @@ def largest_value(values: np.ndarray, path: Path) -> float | None:
     """
     if values.dtype in (np.bool_, np.uint8):
         return None
-    low, high = _extent(values, path)
+    low, high = _extent(values)
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
         return None
-    _check_covered(values.dtype, low, high, path)
+    _check_covered(values.dtype, low, high)
     return high
 
 
@@ -87,35 +84,35 @@ def shift_down(values: np.ndarray, bits: int) -> np.ndarray:
     return np.minimum(np.rint(scaled) if bits == 8 else scaled, 255).astype(np.uint8)
 
 
-def _check_covered(dtype: np.dtype, low: float, high: float, path: Path) -> None:
+def _check_covered(dtype: np.dtype, low: float, high: float) -> None:
     """Refuse a range that no rule covers."""
     if low < 0 or high > 65535 or (dtype.kind == "f" and high < SMALLEST_WHITE):
         raise UserError(
-            f"{path}: {dtype} values from {low:g} to {high:g}; which ones are black and white? "
+            f"{dtype} values from {low:g} to {high:g}; which ones are black and white? "
             f"To show all of them set data.value_range=[{low:g},{high:g}]"
         )
 
 
-def _extent(values: np.ndarray, path: Path) -> tuple[float, float]:
+def _extent(values: np.ndarray) -> tuple[float, float]:
     low, high = values.min().item(), values.max().item()
     if not (np.isfinite(low) and np.isfinite(high)):
         count = np.count_nonzero(~np.isfinite(values))
-        raise UserError(f"{path}: {count} of {values.size} values are NaN or infinite; replace them by numbers")
+        raise UserError(f"{count} of {values.size} values are NaN or infinite; replace them by numbers")
     return low, high
 
 
 def _by_range(
-    values: np.ndarray, value_range: ValueRange, low: float, high: float, stated_bits: int, path: Path, remark: Remark
+    values: np.ndarray, value_range: ValueRange, low: float, high: float, stated_bits: int, note: Note
 ) -> np.ndarray:
     """Return the values between black and white in 256 steps."""
     black, white = value_range
     setting = f"= [{black:g}, {white:g}]"
     if low < black or high > white:
-        remark("value range", path, f"its values {low:g} … {high:g} are clipped to data.value_range {setting}")
+        note("value range", f"its values {low:g} … {high:g} are clipped to data.value_range {setting}")
     elif (high - black) * 256 < white - black:
-        remark("value range", path, f"its values {low:g} … {high:g} are all black in data.value_range {setting}")
+        note("value range", f"its values {low:g} … {high:g} are all black in data.value_range {setting}")
     elif stated_bits and white != (1 << stated_bits) - 1:
-        remark("value range", path, f"it states {stated_bits} bits; data.value_range {setting} is followed")
+        note("value range", f"it states {stated_bits} bits; data.value_range {setting} is followed")
     clipped = np.clip(values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64), black, white)
     if values.dtype.kind != "f" and white - black >= 255:  # as many steps as `shift_down`
         return ((clipped - black) * (256 / (white - black + 1))).astype(np.uint8)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -67,17 +66,16 @@ class Mask:
         return None if greys.size and greys[-1] > 255 else np.repeat(greys[:, None], 3, axis=1).astype(np.uint8)
 
 
-def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool = False) -> Mask:
+def mask_of_image(image: Image.Image, depth: int = 8, is_lossy: bool = False) -> Mask:
     """Return the mask of a decoded, upright picture.
 
     Args:
         image: the picture.
-        path: for messages.
         depth: bits of its grey values, see `seg.data.images.tags.grey_depth`.
         is_lossy: it has lossy compression.
 
     Raises:
-        UserError: naming the file: transparency that differs within a colour, values that are not integers, or
+        UserError: transparency that differs within a colour, values that are not integers, or
             colours other than RGB.
     """
     if is_lossy and image.mode == "RGB" and _is_nearly_grey(image):
@@ -86,32 +84,31 @@ def mask_of_image(image: Image.Image, path: Path, depth: int = 8, is_lossy: bool
         case "1":
             mask = Mask(np.asarray(image).astype(np.uint8), depth=1)
         case "L" if has_signed_bytes(image):
-            mask = mask_of_array(np.asarray(image).view(np.int8), path)
+            mask = mask_of_array(np.asarray(image).view(np.int8))
         case "L" if depth < 8:
             mask = Mask(np.asarray(image) // np.uint8(255 // ((1 << depth) - 1)), depth=depth)
         case "L" | "I" | "F":
-            mask = mask_of_array(np.asarray(image), path)
+            mask = mask_of_array(np.asarray(image))
         case "P" | "PA":
             mask = _of_palette(image)
         case "LA" | "RGB" | "RGBA":
-            mask = mask_of_array(_without_alpha(np.asarray(image), path), path)
+            mask = mask_of_array(_without_alpha(np.asarray(image)))
         case mode if mode.startswith("I;16"):
             array = np.asarray(image)
-            mask = mask_of_array(65535 - array if is_inverted(image) else array, path)
+            mask = mask_of_array(65535 - array if is_inverted(image) else array)
         case mode:
-            raise UserError(f"{path}: a mask has no colours in {mode}; save it as a grey, palette or RGB image")
+            raise UserError(f"a mask has no colours in {mode}; save it as a grey, palette or RGB image")
     return dataclasses.replace(mask, is_lossy=is_lossy, is_inverted=is_white_zero(image))
 
 
-def mask_of_array(array: np.ndarray, path: Path) -> Mask:
+def mask_of_array(array: np.ndarray) -> Mask:
     """Return the mask of an array of bools or integers, of any dtype.
 
     Args:
         array: [h, w] or [h, w, 1], values; [h, w, 3], colours; or [h, w, k], one-hot layers of the classes.
-        path: for messages.
 
     Raises:
-        UserError: naming the file: another shape, or numbers that are not mask values.
+        UserError: another shape, or numbers that are not mask values.
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -120,12 +117,12 @@ def mask_of_array(array: np.ndarray, path: Path) -> Mask:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or array.dtype.kind not in "biuf":
         shape = "×".join(map(str, array.shape))
         raise UserError(
-            f"{path}: expected a mask of height×width numbers, found {shape} of {array.dtype}; if these are layers of "
+            f"expected a mask of height×width numbers, found {shape} of {array.dtype}; if these are layers of "
             "scores, save np.argmax over the layers"
         )
     if array.dtype == bool:
         return Mask(array.astype(np.uint8), depth=1)
-    array = _as_integers(array, path)
+    array = _as_integers(array)
     if array.ndim == 2:
         return Mask(array)
     if is_grey(array):
@@ -133,7 +130,7 @@ def mask_of_array(array: np.ndarray, path: Path) -> Mask:
     if array.dtype == np.uint16 and not (array % 257).any():
         array = (array // 257).astype(np.uint8)  # full red is 65535 in 16 bits and 255 in 8
     if array.dtype != np.uint8:
-        raise UserError(f"{path}: expected colours of 0 to 255, found up to {array.max()}")
+        raise UserError(f"expected colours of 0 to 255, found up to {array.max()}")
     return Mask(array)
 
 
@@ -154,7 +151,7 @@ def _is_nearly_grey(image: Image.Image) -> bool:
     return bool((colours.max(axis=2) - colours.min(axis=2)).max(initial=0) <= NEARLY_GREY)
 
 
-def _as_integers(array: np.ndarray, path: Path) -> np.ndarray:
+def _as_integers(array: np.ndarray) -> np.ndarray:
     """Return the numbers as uint8 if they fit, else as uint16."""
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8)
@@ -162,15 +159,13 @@ def _as_integers(array: np.ndarray, path: Path) -> np.ndarray:
     advice = "write another value for those, such as 255, and set data.ignore_value to it"
     if not (np.isfinite(low) and np.isfinite(high)):
         count = np.count_nonzero(~np.isfinite(array))
-        raise UserError(
-            f"{path}: mask values are integers, found NaN or infinity in {count:,} of {array.size:,}; {advice}"
-        )
+        raise UserError(f"mask values are integers, found NaN or infinity in {count:,} of {array.size:,}; {advice}")
     if low < 0 or high > MAX_MASK_VALUE:
-        raise UserError(f"{path}: mask values are 0…{MAX_MASK_VALUE}, found {low} to {high}; {advice}")
+        raise UserError(f"mask values are 0…{MAX_MASK_VALUE}, found {low} to {high}; {advice}")
     integers = array.astype(np.uint8 if high <= 255 else np.uint16)
     if array.dtype.kind == "f" and (integers != array).any():
         example = float(array[integers != array][0])
-        raise UserError(f"{path}: mask values are integers, found {example:.6g}; save classes, not probabilities")
+        raise UserError(f"mask values are integers, found {example:.6g}; save classes, not probabilities")
     return integers
 
 
@@ -191,7 +186,7 @@ _ADVICE_ON_ALPHA = (
 )
 
 
-def _without_alpha(array: np.ndarray, path: Path) -> np.ndarray:
+def _without_alpha(array: np.ndarray) -> np.ndarray:
     """Return grey [h, w] or colours [h, w, 3]; refuse transparency that carries information of its own."""
     channels = array.shape[2] if array.ndim == 3 else 1
     if channels in (1, 3):
@@ -203,7 +198,7 @@ def _without_alpha(array: np.ndarray, path: Path) -> np.ndarray:
             codes = codes << 8 | channel
         if len(np.unique(codes << 8 | alpha)) > len(np.unique(codes)):
             raise UserError(
-                f"{path}: its pixels of one colour differ in transparency (alpha {alpha.min()} to {alpha.max()}), so "
+                f"its pixels of one colour differ in transparency (alpha {alpha.min()} to {alpha.max()}), so "
                 f"either may mean the class; {_ADVICE_ON_ALPHA}"
             )
     return colours[..., 0] if channels == 2 else colours
