@@ -19,7 +19,7 @@ from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.config.reader import override_config
 from seg.errors import UserError
 from seg.inference.done_record import RECORD
-from seg.inference.output import overlay_file, plan_jobs, probabilities_file, save_mask, save_overlay, writing_together
+from seg.inference.output import overlay_file, plan_jobs, probabilities_file, save_mask, writing_together
 from seg.inference.predictor import Predictor
 from seg.models import build_model
 from seg.pictures import draw_overlay
@@ -226,7 +226,8 @@ def test_masks_come_back_in_the_values_of_the_training_data(infer_with, predicto
 def test_an_overlay_of_many_rows_equals_the_whole(tmp_path):
     rng = np.random.default_rng(0)
     image_hwc, mask_hw = rng.integers(0, 256, (600, 5, 3), np.uint8), rng.integers(0, 3, (600, 5), np.uint8)
-    save_overlay(tmp_path / "new/overlay.png", image_hwc, mask_hw, CLASSES)
+    with overlay_file(tmp_path / "new/overlay.png", mask_hw.shape, CLASSES) as append_rows:
+        append_rows(image_hwc, mask_hw)
     np.testing.assert_array_equal(read(tmp_path / "new/overlay.png"), draw_overlay(image_hwc, mask_hw, CLASSES))
 
 

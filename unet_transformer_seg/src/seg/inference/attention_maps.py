@@ -1,6 +1,6 @@
-"""Where the transformer of a model looks: how much each token of an image attends to each other one.
+"""Attention of a model's transformer: how much each token of an image attends to every other.
 
-Letters: l layers, a heads, p pixels that ask, h w rows and columns of the token grid.
+Letters: l layers, a heads, p query pixels, h w rows and columns of the token grid.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from seg.models.resnet_v2 import DOWNSAMPLING
 
 
 def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return what the tokens that hold the pixels attend to, block by block and head by head.
+    """Return the attention of the tokens that contain the pixels, per block and head.
 
-    The image is computed whole, as it is; `Predictor.bring` brings it to the size at which it is segmented. Memory
-    grows with the square of the number of tokens.
+    The image is computed in one piece at its own size; `Predictor.bring` resizes it as prediction does. Memory grows
+    with the square of the number of tokens.
 
     Args:
         predictor: a model with a transformer.
@@ -45,7 +45,7 @@ def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence
 
 
 def token_grid(config: ModelConfig, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """Return the pixels from one token of the transformer to the next, and the rows and columns of tokens.
+    """Return the stride of the tokens in pixels, and their rows and columns.
 
     Args:
         config: of the model.
@@ -67,15 +67,15 @@ def token_grid(config: ModelConfig, size: tuple[int, int]) -> tuple[int, tuple[i
 
 
 def _attention(predictor: Predictor, image_hwc: np.ndarray, asking_p: Sequence[int]) -> np.ndarray:
-    """Return weights_lapj: float32[l, a, p, j], what the tokens of these numbers attend to."""
+    """Return weights_lapj: float32[l, a, p, j], the attention of the query tokens of these numbers."""
     config = predictor.config
     model = build_model(config.model)
 
     @jax.jit
     def weights(variables, image_bhwc):
         x_bhwc = normalise(to_unit(image_bhwc), config.data.mean, config.data.std)
-        _, found = model.apply(variables, x_bhwc, train=False, mutable=["attention"])
-        (weights_lbasj,) = jax.tree.leaves(found["attention"])
+        _, state = model.apply(variables, x_bhwc, train=False, mutable=["attention"])
+        (weights_lbasj,) = jax.tree.leaves(state["attention"])
         return weights_lbasj[:, 0][:, :, np.asarray(asking_p)]
 
     return np.asarray(weights(predictor.variables, image_hwc[None]))

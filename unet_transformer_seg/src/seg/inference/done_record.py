@@ -1,11 +1,11 @@
-"""The record of complete results in a folder, which `--skip-done` reads.
+"""The record of complete results in a folder, for `--skip-done`.
 
-`.seg_done.jsonl` in the folder of the results gets one line for each input, when all of its results are in place:
+`.seg_done.jsonl` in that folder gets one line per input once all of its results are in place:
 
     {"made_by": SHA-256 of weights and settings, "source": path, "size": bytes, "modified_ns": nanoseconds,
      "results": {name below the folder: bytes}}
 
-A result counts as done only if the same model with the same settings made it, the input has not changed since, and each
+A result counts as done only if it was made by the same model and settings, the input has not changed since, and each
 of its files still has its size.
 """
 
@@ -27,11 +27,11 @@ MAX_RECORD_BYTES = 1 << 30
 
 
 def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all that decides what a result holds.
+    """Return the SHA-256 of what determines a result.
 
     Args:
         variables: the weights.
-        settings: JSON values: the config's sections that matter, options of the command.
+        settings: JSON values: the relevant sections of the config, and options of the command.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, array in sorted(named_arrays(variables).items()):
@@ -42,7 +42,11 @@ def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
 
 
 class DoneRecord:
-    """The record of one folder, as far as one model and its settings are concerned."""
+    """The record of one folder, for one model with its settings.
+
+    Attributes:
+        folder: of the results.
+    """
 
     def __init__(self, folder: Path, made_by: str):
         """Read the record, if there is one.
@@ -64,7 +68,7 @@ class DoneRecord:
         self._done = {entry["source"]: entry for entry in map(_entry, lines) if entry.get("made_by") == made_by}
 
     def is_done(self, source: Path, results: Sequence[Path]) -> bool:
-        """Return whether the results of an input are complete, and those of this model and these settings.
+        """Return whether the results of an input are complete and made by this model and these settings.
 
         Args:
             source: the input file.
@@ -84,12 +88,12 @@ class DoneRecord:
         try:
             line = json.dumps(self._describe(source, results))
             with open_log(self._path) as file:
-                file.write(f"\n{line}\n".encode("ascii"))  # a line of its own even behind one that was cut off
+                file.write(f"\n{line}\n".encode("ascii"))  # a new line even after one that was cut off
         except OSError as error:
             raise self._unusable(error) from None
 
     def _describe(self, source: Path, results: Sequence[Path]) -> dict[str, Any]:
-        """Return the entry of an input and its results as they are on the disk now."""
+        """Return the entry of an input and its results as they are on disk now."""
         status = source.stat()
         return {
             "made_by": self._made_by,
@@ -100,11 +104,11 @@ class DoneRecord:
         }
 
     def _unusable(self, error: OSError) -> UserError:
-        return UserError(f"{self._path}: cannot keep the record of what is done ({error.strerror or error})")
+        return UserError(f"{self._path}: cannot record what is done ({error.strerror or error})")
 
 
 def _entry(line: bytes) -> dict[str, Any]:
-    """Return the entry of a line; nothing for a line that was cut off or is something else."""
+    """Return the entry of a line; {} for a line that was cut off or is something else."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -113,5 +117,5 @@ def _entry(line: bytes) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """Return the path as a text that JSON can hold; bytes that are not UTF-8 are written as escapes."""
+    """Return the path as text for JSON, with escapes for bytes that are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Writes what an evaluation found: metrics.json, results.csv, samples.csv and two pictures."""
+"""Writes the results of an evaluation: metrics.json, results.csv, samples.csv and two pictures."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from seg.classes import ClassTable
 from seg.data import Sample
-from seg.files import naming_the_file, writing_aside
+from seg.files import naming_the_file, replace_text, writing_aside
 from seg.inference.scoring import SampleScore
 from seg.metrics import SegMetrics
 from seg.pictures import draw_comparison
@@ -20,7 +20,7 @@ from seg.untrusted import harmless
 
 PER_CLASS = ("iou", "dice", "precision", "recall", "true_share", "predicted_share")
 MAX_NUMBERED = 25
-"""With more classes the cells are too small for numbers."""
+"""Largest number of classes whose confusion matrix shows numbers."""
 
 
 def write_tables(
@@ -29,15 +29,15 @@ def write_tables(
     """Write the numbers.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         metrics: of the summed confusion matrix.
         scores: of each sample.
         classes: names.
-        facts: how the numbers came about, put in front of metrics.json.
+        facts: how the numbers were made; written first in metrics.json.
     """
     confusion_kk = sum(score.confusion_kk for score in scores)
     content = {**facts, **metrics.to_dict(classes.names), "confusion_matrix": confusion_kk.tolist()}
-    _write(folder / "metrics.json", json.dumps(content, indent=1) + "\n")
+    replace_text(folder / "metrics.json", json.dumps(content, indent=1) + "\n")
     rows = [
         [name, *(_shown(getattr(metrics, column)[i]) for column in PER_CLASS)] for i, name in enumerate(classes.names)
     ]
@@ -50,7 +50,7 @@ def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) ->
     """Draw the confusion matrix, each row as percentages of its true class.
 
     Args:
-        confusion_kk: int64[k, k], [true, predicted], in pixels; a row of zeros stays empty.
+        confusion_kk: int64[k, k], [true, predicted], in pixels; a row of zeros is left blank.
         classes: names.
         path: the picture.
     """
@@ -105,12 +105,7 @@ def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    with writing_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    replace_text(path, text.getvalue())
 
 
 def _shown(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The README.txt of an exported model: what its program takes, and how an image is brought to it."""
+"""The README.txt of an exported model: arguments of its program, and how to feed it an image of any size."""
 
 from seg.classes import ClassTable
 from seg.config import Config
@@ -6,7 +6,7 @@ from seg.data.fit import is_fitted, window_shape
 from seg.data.masks.class_settings import mask_values
 
 PLATFORMS = ("cpu", "cuda")
-"""What programs are written for."""
+"""Platforms of an exported program."""
 
 
 def describe_model(config: Config, classes: ClassTable) -> str:
@@ -15,12 +15,12 @@ def describe_model(config: Config, classes: ClassTable) -> str:
     return f"""\
 A segmentation model with {len(classes)} classes: {", ".join(classes.names)}.
 
-model.stablehlo is a program of two arguments, written for {" and ".join(PLATFORMS)}:
+model.stablehlo is a program with two arguments, for {" and ".join(PLATFORMS)}:
     weights  the arrays of weights.safetensors, by name
     images   uint8[b, {height}, {width}, 3], RGB, any batch size b
-It returns float32[b, {height}, {width}, {len(classes)}], the probability of each class in each pixel.
+It returns float32[b, {height}, {width}, {len(classes)}], the probability of each class at each pixel.
 
-To run it from any jax program (pip install jax flatbuffers safetensors numpy):
+To run it with jax alone (pip install jax flatbuffers safetensors numpy):
 
     import jax.export, numpy, safetensors.numpy
     program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
@@ -28,23 +28,23 @@ To run it from any jax program (pip install jax flatbuffers safetensors numpy):
     images = numpy.zeros((1, {height}, {width}, 3), numpy.uint8)
     probabilities = program.call(weights, images)
 
-Images of any size: python -m seg.infer --model THIS_FOLDER --out RESULTS IMAGES
+Images of any size: seg infer --model THIS_FOLDER --out RESULTS IMAGES
 {_on_mask_values(config, classes)}
 {_on_scale(config)}"""
 
 
 def _on_scale(config: Config) -> str:
-    """Return how an image of any size is brought to the program, and its mask back, with the lines that do it."""
+    """Return the lines of Python that predict an image of any size."""
     height, width = window_shape(config)
     match config.inference.scale:
         case "trained" if is_fitted(config):
             rows, columns = config.data.size
-            told = f"resized to fit into {rows} × {columns}, as in training"
+            how = f"resized to fit into {rows} × {columns}, as in training"
             lines = [f"factor = min({rows} / picture.height, {columns} / picture.width)"]
         case "trained" | "native":
-            told, lines = "not resized", ["factor = 1"]
+            how, lines = "not resized", ["factor = 1"]
         case factor:
-            told, lines = f"magnified by {factor:g}", [f"factor = {factor!r}"]
+            how, lines = f"scaled by {factor:g}", [f"factor = {factor!r}"]
     fill = "" if config.inference.scale == "trained" else ', mode="edge"'
     lines = [
         "from PIL import Image, ImageOps",
@@ -62,17 +62,17 @@ def _on_scale(config: Config) -> str:
         "mask = numpy.stack(planes).argmax(0)",
     ]
     return (
-        f"Images are {told} (inference.scale in config.yaml). After the lines above, these do so (with pillow);\n"
-        "the mask, class numbers, has the size of the image:\n\n  "
+        f"Images are {how} (inference.scale in config.yaml). After the lines above, these predict one with pillow;\n"
+        "the mask holds class numbers and has the size of the image:\n\n  "
         + "\n  ".join(lines)
-        + "\n\nWhere an image takes several windows, seg.infer lets them overlap and blends them.\n"
+        + "\n\nseg infer makes the windows of a large image overlap and blends them.\n"
     )
 
 
 def _on_mask_values(config: Config, classes: ClassTable) -> str:
-    """Return a line on masks in the values of the training data, where these are not the numbers of the classes."""
+    """Return a line on the mask values of the training data, where these are not class numbers."""
     values = classes.mask_values or mask_values(config.data, len(classes))
     if not values:
         return ""
     stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=True))
-    return f"With --values source, masks hold what those of the training data held: {stated}.\n"
+    return f"With --values source, masks hold the values of the training data: {stated}.\n"

@@ -1,4 +1,4 @@
-"""From a batch of images to class probabilities: what is compiled for prediction, and what is exported."""
+"""From a batch of images to class probabilities: the function that prediction compiles and export writes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
 
     Args:
         model: `apply(variables, image_bhwc, train) → logits_bhwk`.
-        config: `data.mean` and `data.std`; `inference.mirror` averages with the answer for the mirrored image.
+        config: `data.mean` and `data.std`; `inference.mirror` averages with the prediction for the mirrored image.
 
     Returns:
         a pure function of variables and image_bhwc: uint8[b, h, w, 3], RGB. It returns float32[b, h, w, k], which

@@ -1,14 +1,14 @@
-"""An exported model: one folder that any jax program can run, and that `seg.infer --model` reads.
+"""An exported model: one folder that any program with jax can run, and that `seg infer --model` reads.
 
     config.yaml          settings of the run
     classes.json         names and colours of the classes
     weights.safetensors  arrays by their names, such as params/encoder/stage0/conv1/kernel; averaged ones if any
-    model.stablehlo      the compiled program's source: (weights, image uint8[b, h, w, 3]) → probabilities
+    model.stablehlo      the program: (weights, image uint8[b, h, w, 3]) → probabilities
     checksums.txt        SHA-256 of the files, as `sha256sum -c` reads it
     README.txt           how to run it
-    origin.json          of a converted model: what it was made of
+    origin.json          of a converted model: its source
 
-The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
+The weights are an argument of the program, so they are stored once and can be inspected and exchanged.
 """
 
 import dataclasses
@@ -52,15 +52,15 @@ def save_model_folder(
     force: bool = False,
     model: nn.Module | None = None,
 ) -> None:
-    """Write a model folder; it appears under its name only when it is complete.
+    """Write a model folder, which appears when it is complete.
 
     Args:
-        folder: where it shall be.
+        folder: the new folder.
         config: of the run, `model.num_classes` set.
         classes: names and colours.
         variables: `params` and `batch_stats`.
         origin: of a converted model, what it was made of.
-        force: replace an exported model that is there already.
+        force: replace an exported model of this name.
         model: the network, where it comes from outside the package.
 
     Raises:
@@ -80,7 +80,7 @@ def save_model_folder(
 
 
 def load_origin(folder: Path) -> dict[str, Any]:
-    """Return what a converted model was made of; nothing for any other, and for a run.
+    """Return the source of a converted model; {} for any other model and for a run.
 
     Raises:
         UserError: the file is damaged.
@@ -96,14 +96,14 @@ def load_origin(folder: Path) -> dict[str, Any]:
 
 
 def _is_origin(key: str, value: Any) -> bool:
-    """Return whether a model can have been made of this: counters of batches by name, or a text."""
+    """Return whether an entry of origin.json is valid: counters of batches by name, or a text."""
     if key != COUNTERS:
         return isinstance(value, str)
     return isinstance(value, dict) and all(type(count) is int and 0 <= count < 1 << 63 for count in value.values())
 
 
 def load_weights(files: CheckedFolder) -> dict[str, Any]:
-    """Return the variables {"params": …, "batch_stats": …} of a model folder whose files are all as they were written.
+    """Return the variables {"params": …, "batch_stats": …} of a model folder, after verifying all of its files.
 
     Raises:
         UserError: a file is missing or has changed, or the weights are damaged.
@@ -165,7 +165,7 @@ def check_variables(variables: Any, config: Config, folder: Path, model: nn.Modu
 
 
 def check_target(folder: Path, force: bool) -> None:
-    """Refuse to write a model folder over something that is there.
+    """Refuse to write a model folder over something else.
 
     Raises:
         UserError: saying what is there and what to do.

@@ -1,9 +1,9 @@
-"""Where the results for each image go, and how they are written.
+"""Names and writes the results for each image.
 
-Of `photo.jpg` come `photo.png` (the mask: an indexed PNG, its values the classes, its palette their colours),
-`photo_overlay.png` and `photo_probabilities.npz`. The sub-folders of a folder are kept. Where a name is taken by an
-earlier image, the later one becomes `photo_2`, whatever its own suffix is, and a name that would lead out of the folder
-or steer a terminal becomes a safe one. A file appears when it is complete.
+`photo.jpg` gives `photo.png` (the mask: an indexed PNG of class numbers, with the colours of the classes as palette),
+`photo_overlay.png` and `photo_probabilities.npz`. Sub-folders are kept. If an earlier image has taken the name, the
+results are called `photo_2`. A name that leads out of the folder or would control a terminal is replaced by a safe one.
+Files appear when they are complete.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ ROWS_AT_ONCE = 256
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One image and the files that come of it.
+    """One image and the files of its results.
 
     Attributes:
         source: the image file.
-        stem: path of the results, without what follows the stem.
-        is_renamed: their own name was taken, or would not be safe.
+        stem: path of the results without suffix.
+        is_renamed: the name of the image was taken, or not safe.
     """
 
     source: Path
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def files(self) -> tuple[Path, Path, Path]:
-        """All that may be written."""
+        """Every file that may be written."""
         return self.mask, self.overlay, self.probabilities
 
 
@@ -65,16 +65,16 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
     """Return a job for each image, no two of which write the same file.
 
     Args:
-        inputs: files, taken as they are, and folders, searched with their sub-folders in the order of the names.
-        out: folder of the results; if it lies inside an input folder, it is not searched.
+        inputs: files, and folders, which are searched with their sub-folders in the order of names.
+        out: folder of the results; not searched if it is inside an input folder.
 
     Raises:
         UserError: no image in a folder, or a result would overwrite an input or lie outside of `out`.
     """
-    found = [pair for path in inputs for pair in _find_images(path, out)]
+    images = [pair for path in inputs for pair in _find_images(path, out)]
     by_source: dict[Path, tuple[Path, Path]] = {}
-    for source, parent in found:
-        by_source.setdefault(source.resolve(), (source, parent))  # a file given twice is segmented once
+    for source, parent in images:
+        by_source.setdefault(source.resolve(), (source, parent))  # a file named twice is segmented once
     names = [(source, "/".join((*parent.parts, source.stem))) for source, parent in by_source.values()]
     folders = {parent.as_posix() for _, name in names for parent in PurePosixPath(safe_path(name)).parents}
     taken = {name_key(folder) for folder in folders}
@@ -91,7 +91,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
 
 @contextlib.contextmanager
 def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Give a new, empty file for each path; after the body all of them take their names, or none does.
+    """Yield a new, empty file for each path; after the body all of them take their names, or none does.
 
     Raises:
         UserError: naming a path: the disk refuses.
@@ -104,7 +104,7 @@ def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
             complete += [(path, aside.stat().st_ino) for path, aside in zip(paths, asides, strict=True)]
     except BaseException:
         for path, inode in complete:
-            with contextlib.suppress(OSError):  # it never took its name
+            with contextlib.suppress(OSError):  # it did not take its name
                 if path.stat().st_ino == inode:
                     path.unlink()
         raise
@@ -114,14 +114,14 @@ def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def mask_file(
     path: Path, shape: tuple[int, int], classes: ClassTable, values: MaskValues = ()
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that appends rows of labels, uint8[rows, w], to a PNG, so that the whole is never in memory.
+    """Yield a function that appends rows of labels, uint8[rows, w], to a PNG, so that it need not fit into memory.
 
     Args:
         path: the file.
         shape: (h, w) of the whole.
         classes: their colours.
-        values: what is written for each class: k values make a grey PNG of 8 bits, or of 16 where one needs them,
-            k colours an RGB one. Without them it is an indexed PNG of the labels, its palette that of the classes.
+        values: written for each class: k values make a grey PNG of 8 bits, or 16 if one needs them; k colours make an
+            RGB one. Without them it is an indexed PNG of class numbers with the palette of the classes.
     """
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = classes.palette
@@ -139,7 +139,7 @@ def mask_file(
 def overlay_file(
     path: Path, shape: tuple[int, int], classes: ClassTable
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Give a function that appends rows, of the image and of its labels, to a PNG with the colours laid over it."""
+    """Yield a function that appends rows of the image and of its labels to a PNG of the image with its colours."""
     with writing_aside(path, parents=True) as aside, aside.open("wb") as file:
         png = PngRows(file, shape, RGB, level=1)
 
@@ -153,20 +153,14 @@ def overlay_file(
 
 
 def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:
-    """Write all labels of an image, uint8[h, w], as `mask_file` does."""
+    """Write the labels of an image, uint8[h, w], as `mask_file` does."""
     with mask_file(path, mask_hw.shape, classes, values) as append_rows:
         append_rows(mask_hw)
 
 
-def save_overlay(path: Path, image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable) -> None:
-    """Write the image with the colours of its classes laid over it."""
-    with overlay_file(path, mask_hw.shape, classes) as append_rows:
-        append_rows(image_hwc, mask_hw)
-
-
 @contextlib.contextmanager
 def probabilities_file(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[np.ndarray], object]]:
-    """Give a function that appends rows to an npz file, so that the whole is never in memory.
+    """Yield a function that appends rows to an npz file, so that it need not fit into memory.
 
     `np.load(path)["probabilities"]` is float16[h, w, k].
 
@@ -185,19 +179,19 @@ def probabilities_file(path: Path, shape: tuple[int, int, int]) -> Iterator[Call
 
 
 def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return (file, its folder relative to `path`) of each image below a folder, or of the one file."""
+    """Return (file, its folder relative to `path`) of each image in a folder, or of the one file."""
     if not path.is_dir():
         return [(path, Path())]
     files = find_images(path)
     inside = out.resolve() if path.resolve() in out.resolve().parents else None
-    found = [(f, f.parent.relative_to(path)) for f in files if not inside or not f.resolve().is_relative_to(inside)]
-    if not found:
+    images = [(f, f.parent.relative_to(path)) for f in files if not inside or not f.resolve().is_relative_to(inside)]
+    if not images:
         raise UserError(f"{path}: no image is in this folder; {describe_folder(path)}")
-    return found
+    return images
 
 
 def _free_job(source: Path, out: Path, own_name: str, taken: set[str]) -> Job:
-    """Return the job of an image under the first name that is free, and take its files."""
+    """Return the job of an image under the first free name, and mark its files as taken."""
     for number in itertools.count(1):
         name = safe_path(own_name) if number == 1 else f"{safe_path(own_name)}_{number}"
         job = Job(source, out / name, is_renamed=name != own_name)

@@ -1,4 +1,4 @@
-"""Writes a PNG row by row, so that a picture larger than the memory that is left can be written.
+"""Writes a PNG row by row, so that it need not fit into memory.
 
 Reference: PNG Specification (Third Edition), W3C 2025, sections 5 and 9.
 """
@@ -14,10 +14,10 @@ GREY, RGB, INDEXED = 0, 2, 3
 """Colour types."""
 
 NO_FILTER, SUB = 0, 1
-"""Filters of a row: its bytes as they are, or each less the one of the pixel before."""
+"""Filters of a row: none, or the difference to the pixel before."""
 
 BUFFERED = 1 << 20
-"""Bytes of a chunk of pixels."""
+"""Smallest chunk of pixels, in bytes."""
 
 
 class PngRows:
@@ -26,7 +26,7 @@ class PngRows:
     def __init__(
         self, file: BinaryIO, shape: tuple[int, int], colour: int, bits: int = 8, palette: bytes = b"", level: int = 6
     ):
-        """Write what comes before the pixels.
+        """Write the header.
 
         Args:
             file: open for writing.
@@ -58,10 +58,10 @@ class PngRows:
             self._flush()
 
     def close(self) -> None:
-        """Write what comes after the pixels.
+        """Write the end of the file.
 
         Raises:
-            ValueError: rows are missing, or there were too many.
+            ValueError: too few or too many rows.
         """
         if self._rows_left:
             raise ValueError(f"{self._rows_left} rows of the picture are missing")

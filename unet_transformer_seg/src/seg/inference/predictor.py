@@ -41,15 +41,15 @@ Windows = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 
 class Predictor:
-    """A trained model, ready to segment: images are brought to it as in training, and the masks have their own size.
+    """A trained model, ready to segment. Images are resized as in training; labels have the size of their image.
 
-    Every call of the network has `inference.batch_size` windows of the shape `tile`, or a single one, so it is
-    compiled twice at most, whatever sizes the images have. Only images that are computed whole
-    (`inference.whole_up_to`) need a compilation for each size, and give what the network says of the image as it is.
+    Every call of the network takes `inference.batch_size` windows of the shape `tile`, or one, so it is compiled at
+    most twice, whatever the sizes of the images. Only images that are computed in one piece (`inference.whole_up_to`)
+    need a compilation for each size.
 
     Attributes:
-        config: settings of the run, of which `model`, `data.mean`, `data.std`, `data.fit`, `data.size` and `inference`
-            matter here.
+        config: settings of the run. Prediction depends on `model`, `inference`, and `mean`, `std`, `fit`, `size`,
+            `value_range` and `max_pixels` of `data`.
         classes: names and colours.
         tile: rows and columns of the window.
         variables: the weights, on the device.
@@ -63,13 +63,13 @@ class Predictor:
         windows_forward: Windows | None = None,
         model: CustomModel | None = None,
     ):
-        """Take a model over.
+        """Wrap a model.
 
         Args:
             config: its settings.
             classes: names and colours.
             variables: the weights.
-            windows_forward: what answers windows in place of a program compiled here; then `variables` may be None.
+            windows_forward: predicts windows instead of a program compiled here; then `variables` may be None.
             model: the network, where it comes from outside the package.
         """
         self.config, self.classes, self._custom_model = config, classes, model
@@ -90,14 +90,14 @@ class Predictor:
         return build_model(self.config.model, self._custom_model)
 
     def bring(self, image_hwc: np.ndarray) -> np.ndarray:
-        """Return uint8[h, w, 3], the image at the size at which it is segmented (`inference.scale`)."""
+        """Return the image, uint8[h, w, 3], at the size at which it is segmented (`inference.scale`)."""
         chex.assert_shape(image_hwc, (None, None, 3))
         chex.assert_type(image_hwc, np.uint8)
         return resize_image(image_hwc, predicted_shape(image_hwc.shape[:2], self.config))
 
     @property
     def mask_values(self) -> MaskValues:
-        """What stood for each class in the masks of the training data; empty where it was the class number."""
+        """Value or colour of each class in the masks of the training data; empty if these hold class numbers."""
         return self.classes.mask_values or mask_values(self.config.data, len(self.classes))
 
     def predict(
@@ -134,8 +134,8 @@ class Predictor:
     def predict_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, np.ndarray, np.ndarray]]:
         """Yield (tag, image, mask) for each (tag, image), in order.
 
-        Neighbours that fit into one window are computed in one batch; the next batch is read and started while the
-        last one is used.
+        Consecutive images that fit into one window are computed in one batch. The next batch is read and started while
+        the caller uses the last one.
         """
         brought = (_Item(tag, image_hwc, self.bring(image_hwc)) for tag, image_hwc in items)
         groups = ((group, self._start(group)) for group in self._groups(brought))
@@ -149,7 +149,7 @@ class Predictor:
                 yield tag, image_hwc, answer.copy() if answer.ndim == 2 else labels_at(answer, image_hwc.shape[:2])
 
     def predict_bands(self, image_hwc: np.ndarray) -> Iterator[Band]:
-        """Yield the class probabilities of an image from top to bottom, so that they need not be held at once.
+        """Yield the class probabilities of an image from top to bottom, a band of rows at a time.
 
         Args:
             image_hwc: uint8[h, w, 3], RGB, any size.
@@ -167,7 +167,7 @@ class Predictor:
             start += band_khw.shape[1]
 
     def predict_rows(self, image_hwc: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the mask of an image from top to bottom: uint8[rows, w] each."""
+        """Yield the labels of an image from top to bottom, uint8[rows, w] at a time."""
         brought_hwc = self.bring(image_hwc)
         if brought_hwc is image_hwc:
             yield from (most_probable_class(band.probabilities) for band in self._blend(image_hwc))
@@ -199,7 +199,7 @@ class Predictor:
         return all(size <= side for size, side in zip(brought_hwc.shape[:2], self._window(brought_hwc), strict=True))
 
     def _groups(self, items: Iterable["_Item"]) -> Iterator[list["_Item"]]:
-        """Yield the items in order: a full batch of small images, what small ones are left, or one image alone."""
+        """Yield the items in order: batches of images that fit into one window, and other images one by one."""
         small = []
         for item in items:
             shared = self._fits(item.brought_hwc) and self._window(item.brought_hwc) == self.tile
@@ -214,9 +214,9 @@ class Predictor:
             yield small
 
     def _start(self, group: list["_Item"]) -> jax.Array | None:
-        """Return the answers of a group that shares a window, still being computed; None for a large image.
+        """Return the labels of a group that shares a window, still being computed; None for a large image.
 
-        They are labels, or probabilities where an image was resized.
+        Where an image was resized, return probabilities: the labels are chosen at the size of the image.
         """
         first_hwc = group[0].brought_hwc
         if not self._fits(first_hwc):
@@ -230,11 +230,11 @@ class Predictor:
 
 
 class _Item(NamedTuple):
-    """An image on its way.
+    """An image to segment.
 
     Attributes:
-        tag: of the caller.
-        image_hwc: as it came.
+        tag: the caller's.
+        image_hwc: at its own size.
         brought_hwc: at the size at which it is segmented.
     """
 
@@ -249,8 +249,8 @@ def load_predictor(
     """Return the predictor of a run directory or of an exported model folder.
 
     Args:
-        folder: either of the two; both hold `config.yaml` and `classes.json`.
-        which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
+        folder: holds `config.yaml` and `classes.json`.
+        which: checkpoint of a run, `best` or `last`. Averaged weights are used if there are any.
         overrides: changes of the config as `key=value`, for example `inference.mirror=true`.
         model: the network, where it comes from outside the package (`model.name: custom`).
 
@@ -278,7 +278,7 @@ def load_predictor(
 
 
 def explain_old_scale(folder: Path, config: Config) -> str:
-    """Return how a model from before `inference.scale` is read now, where that is not as it was read then; else ""."""
+    """Return a remark if a model from before `inference.scale` is used differently now; else ""."""
     text = read_bounded(folder / "config.yaml", MAX_CONFIG_BYTES).decode("utf-8", "replace")
     if config.data.fit != "resize" or config.inference.scale != "trained" or "scale: trained" in text:
         return ""

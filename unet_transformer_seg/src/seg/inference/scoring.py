@@ -14,14 +14,14 @@ from seg.metrics import compute_metrics, count_pairs
 
 @dataclasses.dataclass(frozen=True)
 class SampleScore:
-    """How one sample was answered.
+    """The score of one sample.
 
     Attributes:
         index: position in the data set.
-        name: what the data set calls it.
+        name: of the sample.
         confusion_kk: int64[k, k], [true, predicted], in pixels.
-        mean_iou: over the classes that are in its truth or its prediction; NaN if no pixel counts.
-        pixel_accuracy: share of its pixels that are right; NaN if no pixel counts.
+        mean_iou: over the classes in its truth or prediction; NaN if every pixel is ignored.
+        pixel_accuracy: share of its pixels that are right; NaN likewise.
     """
 
     index: int
@@ -46,7 +46,7 @@ def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterato
 
 
 def check_classes(dataset: ClassTable, model: ClassTable) -> None:
-    """Refuse a data set whose classes are not those that the model was trained on.
+    """Refuse a data set with other classes than the model was trained on.
 
     Raises:
         UserError: listing both.
@@ -62,7 +62,7 @@ def pick_extremes(scores: Iterable[SampleScore], number: int) -> list[tuple[str,
     """Return ("best" or "worst", score) of the samples with the highest and the lowest mean IoU.
 
     Args:
-        scores: of all samples; those without a counted pixel are left out.
+        scores: of all samples; those whose pixels are all ignored are left out.
         number: of each kind, at most; no sample is in both.
 
     Returns:
@@ -77,6 +77,6 @@ def pick_extremes(scores: Iterable[SampleScore], number: int) -> list[tuple[str,
 def predict_again(
     predictor: Predictor, dataset: SegmentationDataset, scores: Iterable[SampleScore]
 ) -> list[tuple[Sample, np.ndarray]]:
-    """Return (sample, prediction) of a few samples: keeping all predictions of a pass would fill the memory."""
+    """Return (sample, prediction) of a few samples: all predictions of a pass would not fit into memory."""
     samples = [dataset[score.index] for score in scores]
     return [(sample, mask) for sample, _, mask in predictor.predict_many((s, s.image) for s in samples)]

@@ -1,4 +1,4 @@
-"""Segments image files one after the other: reads, predicts, writes; a file that cannot be read or written is named."""
+"""Segments image files: reads, predicts, writes, and names each file that cannot be read or written."""
 
 import contextlib
 import dataclasses
@@ -27,20 +27,20 @@ Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]
 """(job, image uint8[h, w, 3], mask uint8[h, w])."""
 
 MAX_HELD_PIXELS = 1 << 25
-"""Of larger images no mask is held in memory."""
+"""Largest image whose mask is held in memory, in pixels; larger ones are written by rows."""
 
 TOLD_PER_KIND = 20
-"""Files named in the remarks of each kind."""
+"""Files that the remarks of one kind name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is written for each image, besides its mask.
+    """What is written for each image beside its mask.
 
     Attributes:
-        overlay: the image with the colours of its classes laid over it.
-        probabilities: float16[h, w, k].
-        values: what the mask holds for each class; empty: its number.
+        overlay: whether to write the image with the colours of its classes.
+        probabilities: whether to write float16[h, w, k].
+        values: value or colour of each class in the mask; empty: its number.
     """
 
     overlay: bool = True
@@ -48,17 +48,17 @@ class Options:
     values: MaskValues = ()
 
     def results(self, job: Job) -> list[Path]:
-        """Return the files that are written for a job, the mask first and the probabilities last."""
+        """Return the files of a job, the mask first and the probabilities last."""
         return [job.mask, *[job.overlay] * self.overlay, *[job.probabilities] * self.probabilities]
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of the files.
+    """Counts of the files.
 
     Attributes:
         num_done: images segmented.
-        num_bad: files that could not be read, or whose results could not be written; each was named on stderr.
+        num_bad: files that could not be read, or whose results could not be written, each named on stderr.
         seconds: from the first file read to the last result written, compilation included.
     """
 
@@ -70,17 +70,17 @@ class Outcome:
 def segment_files(
     predictor: Predictor, jobs: Sequence[Job], options: Options, record: DoneRecord, outcome: Outcome
 ) -> None:
-    """Write the results of all jobs; those of one image appear together.
+    """Write the results of all jobs. Those of one image appear together.
 
     Args:
         predictor: the model.
         jobs: what to read and where to write.
         options: what to write.
         record: gets each job whose results are complete.
-        outcome: counts the files, also up to an exception.
+        outcome: updated file by file, so it is right after an exception, too.
 
     Raises:
-        UserError: the disk is full, or refuses every file for another reason.
+        UserError: the disk is full or refuses every file.
     """
     start = time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:
@@ -97,7 +97,7 @@ def segment_files(
 
 
 def _segmented(predictor: Predictor, images: Iterable[tuple[Job, np.ndarray]], options: Options) -> Segmented:
-    """Yield each image with its mask, or with None where the mask is to be written while it is computed."""
+    """Yield each image with its mask, or with None where rows are written as they are computed."""
     by_rows = itertools.groupby(images, lambda item: options.probabilities or item[1][..., 0].size > MAX_HELD_PIXELS)
     for is_by_rows, group in by_rows:
         yield from ((job, image_hwc, None) for job, image_hwc in group) if is_by_rows else predictor.predict_many(group)
@@ -106,7 +106,7 @@ def _segmented(predictor: Predictor, images: Iterable[tuple[Job, np.ndarray]], o
 def _write(
     predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options, paths: Sequence[Path]
 ) -> None:
-    """Write the results of one image; without a mask, its rows as they are computed."""
+    """Write the results of one image; without a mask, row by row as they are computed."""
     shape, classes = image_hwc.shape[:2], predictor.classes
     with contextlib.ExitStack() as stack:
         append_mask = stack.enter_context(mask_file(paths[0], shape, classes, options.values))
@@ -128,7 +128,7 @@ def _write(
 def _rows(
     predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield labels and, if they are wanted, probabilities of an image from top to bottom."""
+    """Yield the labels and, if the options ask for them, probabilities of an image from top to bottom."""
     if options.probabilities:
         for band in predictor.predict_bands(image_hwc):
             yield most_probable_class(band.probabilities), band.probabilities
@@ -138,7 +138,7 @@ def _rows(
 
 
 def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
-    """Yield (job, image) for each file that can be read; the others are named on stderr and counted."""
+    """Yield (job, image) for each file that can be read; name the rest on stderr and count them."""
     remark = Remarks(lambda text: bar.write(indented(text), file=sys.stderr), TOLD_PER_KIND)
     for job in jobs:
         image_hwc = None
@@ -152,7 +152,7 @@ def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tq
 
 @contextlib.contextmanager
 def _reporting(outcome: Outcome, bar: tqdm) -> Iterator[None]:
-    """Name a file that cannot be read or written on stderr, and count it; a disk that refuses all files is an error."""
+    """Name a file that cannot be read or written on stderr and count it; raise if the disk refuses every file."""
     try:
         yield
     except UserError as error:

@@ -1,15 +1,14 @@
-"""Covers an image of any size with windows of one shape and blends their answers, a band of rows at a time.
+"""Covers an image of any size with windows of one shape and blends their predictions, a band of rows at a time.
 
 Letters: b windows of a batch, h w rows and columns, k classes; H W rows and columns of the whole image.
 
-A window is least sure at its border, where half of its surroundings is missing, so its answers are weighted by a
-Gaussian. Windows stand on a grid (every row position with every column position), the Gaussian is separable, so the
-weights can be normalised along each axis alone, before anything is computed:
+A prediction is least reliable at the border of a window, where half of the context is missing, so a Gaussian weights
+it. The windows form a grid and the Gaussian is separable, so the weights are normalised along each axis in advance:
 
     p[y, x] = Σ_ij u_i[y] v_j[x] p_ij[y, x]    with    Σ_i u_i[y] = 1 for every y,    Σ_j v_j[x] = 1 for every x
 
-There is no second accumulator and no division at the end. Rows above the next row of windows are finished: they are
-handed out, and memory holds one band of the height of a window, however tall the image is.
+So there is no accumulator of weights and no division at the end. Rows above the next row of windows are finished and
+yielded: memory holds one band of the height of a window, however tall the image is.
 
 Reference: Isensee et al., 2021 (nnU-Net), Gaussian importance weighting; σ = 1/8 of the window.
 """
@@ -26,20 +25,19 @@ SIGMA = 1 / 8
 """Standard deviation of the Gaussian over the side of the window."""
 
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""(windows uint8[b, h, w, 3], weights_bh, weights_bw) → probabilities times weights, float32[b, h, w, k]. It may
-return before it has computed (jax does): the result is asked for one batch later."""
-
+"""(windows uint8[b, h, w, 3], weights_bh, weights_bw) → probabilities times weights, float32[b, h, w, k]. As with jax,
+the result may still be under way: it is read one batch later."""
 
 Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Where the windows stand along one side of the image.
+    """The windows along one side of the image.
 
     Attributes:
-        starts: int[n], first pixel of each window, rising, the first 0.
-        weights: float32[n, side], weight of each pixel of each window; over every pixel of the image they sum to 1.
+        starts: int[n], first pixel of each window, ascending from 0.
+        weights: float32[n, side], weight of each pixel of each window; they sum to 1 at every pixel of the image.
     """
 
     starts: np.ndarray
@@ -70,7 +68,7 @@ def place_windows(length: int, side: int, overlap: float) -> np.ndarray:
     Args:
         length: pixels of the image along the axis, at least `side`.
         side: pixels of a window.
-        overlap: smallest share of a window that its neighbour covers too, 0…1 (1 excluded).
+        overlap: smallest share of a window that its neighbour also covers, in [0, 1).
 
     Returns:
         starts: int[n], with the fewest windows that keep the overlap.
@@ -81,13 +79,13 @@ def place_windows(length: int, side: int, overlap: float) -> np.ndarray:
 
 
 def gaussian(side: int) -> np.ndarray:
-    """Return float64[side], a bell around the middle: 1 at the top, e⁻⁸ = 0.0003 at the ends, nowhere 0."""
+    """Return float64[side], a Gaussian: 1 in the middle, e⁻⁸ = 0.0003 at the ends, never 0."""
     offset = np.arange(side) - (side - 1) / 2
     return np.exp(-0.5 * (offset / (SIGMA * side)) ** 2)
 
 
 def place_axis(length: int, side: int, overlap: float) -> Axis:
-    """Return the windows along one axis with their normalised weights; arguments as in `place_windows`."""
+    """Return the windows along one axis with normalised weights; arguments as in `place_windows`."""
     starts = place_windows(length, side, overlap)
     bell = gaussian(side)
     total = np.zeros(length)
@@ -98,7 +96,7 @@ def place_axis(length: int, side: int, overlap: float) -> Axis:
 
 
 def fill_up(image_hwc: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Return the image with its last row and column repeated, so that a window fits into it."""
+    """Return the image, padded to the size of a window by repeating its last row and column."""
     missing = [max(side - length, 0) for side, length in zip(tile, image_hwc.shape[:2], strict=True)]
     if not any(missing):
         return image_hwc
@@ -116,16 +114,16 @@ def blend_windows(
 ) -> Iterator[Band]:
     """Yield the class probabilities of an image from top to bottom, each row once, as soon as it is finished.
 
-    Memory, besides the image and what `forward` needs: two bands of h × W × k and two batches of answers, in
-    float32; 10,000 × 8,000 pixels with 11 classes and a window of 512² are 0.4 GB.
+    Memory, besides the image and `forward`: two bands of h × W × k and two batches of predictions, in float32. For
+    10,000 × 8,000 pixels, 11 classes and windows of 512² that is 0.4 GB.
 
     Args:
         image_hwc: uint8[H, W, 3].
-        forward: see `Forward`; it is called with one shape only.
+        forward: see `Forward`; called with one shape only.
         tile: rows and columns (h, w) of a window.
-        overlap: smallest share of a window that its neighbour covers too, 0…1 (1 excluded).
-        batch_size: windows per call; the last call is filled up with copies that count nowhere.
-        fill: makes an image with a side shorter than the window as large as one, at the bottom and right.
+        overlap: smallest share of a window that its neighbour also covers, in [0, 1).
+        batch_size: windows per call; the last call is padded with copies, whose predictions are dropped.
+        fill: pads an image that is smaller than the window, at the bottom and right.
 
     Yields:
         bands of finished rows; the caller may keep or change them.
@@ -153,7 +151,7 @@ def blend_windows(
 def _answers(
     image_hwc: np.ndarray, forward: Forward, rows: Axis, columns: Axis, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Yield the weighted answer of each window, row by row, and at the end those of the copies."""
+    """Yield the weighted predictions of each window, row by row, and finally those of the copies."""
     size = (rows.weights.shape[1], columns.weights.shape[1])
 
     def compute() -> Iterator[np.ndarray]:
@@ -169,7 +167,7 @@ def _answers(
 
 
 def one_behind(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the items, each after the next one was made: a device computes it while the host uses the last."""
+    """Yield each item after the next one was made, so that a device computes while the host uses the last."""
     waiting = list(itertools.islice(items, 1))
     for item in items:
         yield waiting.pop()
@@ -182,7 +180,7 @@ def _cut(image_hwc: np.ndarray, top: int, left: int, size: tuple[int, int]) -> n
 
 
 def _move_down(open_hwk: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return a new band that begins `num_rows` further down; what the old one held there is kept."""
+    """Return a new band that starts `num_rows` further down and keeps the rows that both cover."""
     moved_hwk = np.zeros_like(open_hwk)
     moved_hwk[: len(open_hwk) - num_rows] = open_hwk[num_rows:]
     return moved_hwk
