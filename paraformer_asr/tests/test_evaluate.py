@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from asr.config import Config, LossConfig, TokenizerConfig, TrainingConfig
+from asr.custom import CustomParts
 from asr.data.text.building import build_tokenizer
 from asr.data.text.tokenizer import END_ID
-from asr.training.custom import CustomParts
 from asr.training.evaluate import evaluate
 from asr.training.setup import with_selection
 from asr.watch.interruption import Interruption

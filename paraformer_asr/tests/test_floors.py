@@ -26,11 +26,11 @@ GROUND = {
     "cli",
 }
 FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "decode": 2, "fonts": 1, "pictures": 2}
-FLOORS |= {"models": 3, "data": 3, "checkpoints": 3, "watch": 3, "record": 4, "published": 4}
+FLOORS |= {"models": 3, "data": 3, "checkpoints": 3, "watch": 3, "record": 4, "published": 4, "custom": 4}
 FLOORS |= {"training": 5, "inference": 5, "profiling": 6}
 FLOORS |= {"api": 7, "__main__": 9, "__init__": 9}
 COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
-ON_ONE_FLOOR = {("training", "profiling"), ("checkpoints", "record")}
+ON_ONE_FLOOR = {("checkpoints", "record")}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -127,3 +127,16 @@ def test_files_are_written_in_one_place():
     found = {(path.name, name) for path in SOURCES for name in writes.findall(path.read_text())}
     assert {(path, name) for path, name in found if name not in given} == set()
     assert found  # else the pattern finds nothing at all
+
+
+MAX_TRAINING_FILES, MAX_TRAINING_ARROWS = 12, 30
+
+
+def test_training_stays_small_enough_to_be_read():
+    """The files of `training/`, and the imports between them."""
+    files = {path.stem: path for path in PACKAGE.glob("training/*.py") if path.stem != "__init__"}
+    names = {name: {tuple(module.split(".")) for module in imports(path)} for name, path in files.items()}
+    arrows = {(a, b) for a, modules in names.items() for b in files if ("asr", "training", b) in modules}
+    assert len(files) <= MAX_TRAINING_FILES, sorted(files)
+    assert len(arrows) <= MAX_TRAINING_ARROWS, sorted(arrows)
+    assert {("loop", "setup"), ("setup", "step")} <= arrows  # else the count is of nothing

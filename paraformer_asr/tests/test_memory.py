@@ -74,10 +74,10 @@ def test_savings_are_told_in_bytes():
 
 
 def test_out_of_memory_says_what_was_asked_for_and_what_would_need_less(monkeypatch):
-    monkeypatch.setattr(memory, "compile_for", lambda _: program(10**6, 0, 0, 0))
+    monkeypatch.setattr(memory, "compile_for", lambda *_: program(10**6, 0, 0, 0))
     shapes = (BatchShape(9, 16000, 5), BatchShape(2, 32000, 9))
     loader, placement = types.SimpleNamespace(shapes=shapes), types.SimpleNamespace(num_devices=2)
-    setup = types.SimpleNamespace(config=CONFIG, loader=loader, placement=placement)
+    setup = types.SimpleNamespace(config=CONFIG, loader=loader, placement=placement, custom=None)
     lines = memory.explain_out_of_memory(setup, program(3 * 10**9, 0, 0, 0)).splitlines()
     assert "training.batch_seconds 10 in 1 part(s), the largest batches 9 × 1 s, on 2 device(s)" in lines[0]
     assert lines[0].endswith("the step needs 3.00 GB on each device")
@@ -99,7 +99,7 @@ def test_bytes_are_told_in_the_unit_that_suits_them(size, text):
 
 
 def test_a_dry_run_tells_all_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "compile_for", lambda _: program(10**6, 0, 0, 0))
+    monkeypatch.setattr(dry_run, "compile_for", lambda *_: program(10**6, 0, 0, 0))
     text = dry_run.describe_run(dataclasses.replace(CONFIG, runs_dir=str(tmp_path / "runs")))
     assert "paraformer, " in text and "8 training utterances (0.00 hours), 4 for validation" in text
     assert "3 epochs of" in text and "with model.remat=true: 1.00 MB" in text

@@ -15,8 +15,7 @@ from asr.config import DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfi
 from asr.errors import UserError
 from asr.models import build_model
 from asr.models.stacking import unstack_blocks
-from asr.training.frozen import FrozenParts
-from asr.training.parameter_groups import check_groups, describe_groups, frozen_mask, matches, rate_factors
+from asr.training.parameter_groups import FrozenParts, check_groups, describe_groups, frozen_mask, matches, rate_factors
 from asr.training.state import init_state
 
 PARTS = st.lists(st.text("ab1_", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)

@@ -1,5 +1,6 @@
 """The written record of a run: table, detail, pictures, texts, TensorBoard, log file, terminal and progress line."""
 
+import contextlib
 import json
 import logging
 import math
@@ -332,7 +333,8 @@ def clock(monkeypatch):
 
 
 def test_without_a_terminal_there_are_plain_lines_and_no_bar(clock, capsys):
-    with ProgressLine(total_steps=100, start_step=0) as line:
+    line = ProgressLine(total_steps=100, start_step=0)
+    with contextlib.closing(line):
         for step in range(1, 11):
             clock.now += 2
             line.update(step, 1 / step, audio_s=48.0)
@@ -357,7 +359,8 @@ def test_the_speed_leaves_out_pauses(clock):
 
 def test_on_a_terminal_there_is_a_live_bar_and_no_plain_line(clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with ProgressLine(total_steps=100, start_step=40) as line:
+    line = ProgressLine(total_steps=100, start_step=40)
+    with contextlib.closing(line):
         for step in (41, 42):
             clock.now += 20
             time.sleep(0.12)  # the bar is drawn ten times a second at most

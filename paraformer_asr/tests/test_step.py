@@ -101,7 +101,7 @@ def test_one_batch_can_be_learned_by_heart(key, batch):
     step = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
     found = []
     for _ in range(60):
-        state, metrics = step(state, batch)
+        state, metrics, _ = step(state, batch)
         found.append({name: float(value) for name, value in metrics.items()})
     assert found[0]["cross_entropy"] > 1.5 and found[-1]["cross_entropy"] < 0.3
     assert found[-1]["loss"] < 0.5 * found[0]["loss"]
@@ -204,7 +204,7 @@ def test_rows_that_fill_up_a_batch_change_nothing(key, batch):
 def test_a_batch_without_any_token_is_finite_and_moves_nothing(key, batch):
     empty = jax.tree.map(lambda x: x[3:], batch)
     model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
-    new, metrics = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))(state, empty)
+    new, metrics, _ = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))(state, empty)
     assert all(float(value) == 0 for value in metrics.values())
     jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
 
@@ -212,7 +212,7 @@ def test_a_batch_without_any_token_is_finite_and_moves_nothing(key, batch):
 def test_the_average_of_the_weights_lags_behind_them(key, batch):
     model, optimizer, state = start(key, ema=True)
     step = jax.jit(make_train_step(model, optimizer, front_end, settings(ema_decay=0.9)))
-    new, _ = step(state, batch)
+    new, _, _ = step(state, batch)
     # At step 0 the decay is 1/10.
     expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema_params, expected)
@@ -236,7 +236,8 @@ def test_evaluation_returns_sums_and_the_transcripts_of_the_decoding_path(key, b
         "weigh": {"kernel": jnp.zeros((3, 1)), "bias": jnp.array([2.6])},  # always 2.6 of them
     }
     assert jax.tree.structure(params) == jax.tree.structure(state.params)
-    results = jax.jit(make_eval_step(model, cut, cut, CONFIG))({"params": params}, batch)
+    results = jax.jit(make_eval_step(model, cut, cut, CONFIG))({"params": params}, batch, jnp.array([1, 0]))
+    assert int(results["stop"]) == 1
     right = (np.asarray(batch["tokens"]) == 5).sum()
     log_other, log_five = -np.log(np.exp(2) + VOCABULARY - 1), 2 - np.log(np.exp(2) + VOCABULARY - 1)
     assert {name: int(number) for name, number in results["counts"].items()} == {"tokens": 8, "utterances": 3}
@@ -247,3 +248,14 @@ def test_evaluation_returns_sums_and_the_transcripts_of_the_decoding_path(key, b
     np.testing.assert_array_equal(results["token_lengths_b"], [3, 3, 3, 0])
     assert results["tokens_bu"].shape == (4, num_decoding_rows(NUM_TOKENS)) == (4, 10)
     np.testing.assert_array_equal(results["tokens_bu"][:3, :3], 5)
+
+
+def test_a_step_on_sound_that_is_no_number_leaves_the_state_and_counts_those_who_want_to_stop(key, batch):
+    model, optimizer, state = start(key)
+    step = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
+    new, metrics, healthy = step(state, batch, jnp.bool_(True), jnp.array([0, 1, 1]))
+    assert int(metrics["stop"]) == 2 and bool(healthy) and int(new.step) == 1
+    bad = batch | {"wave": jnp.full_like(batch["wave"], jnp.nan)}
+    kept, metrics, healthy = step(new, bad, healthy, jnp.zeros(3, jnp.int32))
+    assert not metrics["finite"] and not healthy and int(metrics["stop"]) == 0
+    jax.tree.map(np.testing.assert_array_equal, kept, new)

@@ -63,11 +63,12 @@ def test_the_error_of_the_run_is_raised_in_the_main_thread():
 WATCHED = """
 import sys, time
 from pathlib import Path
+from asr.record.run_dir import RunDir
 from asr.watch.interruption import Interruption
 from asr.watch.supervisor import Supervisor
 
 def work():
-    supervisor.run_path = Path(sys.argv[1])
+    supervisor.run_dir = RunDir(Path(sys.argv[1]))
     {body}
 
 with Interruption() as interruption:
@@ -104,9 +105,9 @@ def test_a_run_directory_that_vanishes_ends_the_run_at_once_with_a_word(tmp_path
     run = tmp_path / "run"
     run.mkdir()
     start = time.monotonic()
-    code, output = watched(run, f"import shutil; run = supervisor.run_path; {change}; time.sleep(60)")
+    code, output = watched(run, f"import shutil; run = supervisor.run_dir.path; {change}; time.sleep(60)")
     assert code == EXIT_USER_ERROR and time.monotonic() - start < 30
-    assert output == f"error: the run directory {run} is gone, so that nothing can be saved; start again\n"
+    assert output == f"error: the run directory {run} is gone, nothing can be saved; start again\n"
 
 
 def test_beats_keep_a_slow_run_alive(tmp_path):
@@ -150,7 +151,7 @@ def test_a_second_process_is_refused_and_the_first_named(tmp_path):
 def test_a_holder_that_says_nothing_is_refused_all_the_same(tmp_path):
     with only_process(tmp_path):
         (tmp_path / LOCK_NAME).write_text("{")
-        with pytest.raises(UserError, match="says nothing about itself"), only_process(tmp_path):
+        with pytest.raises(UserError, match="left no description"), only_process(tmp_path):
             raise AssertionError("two processes in one run")
 
 
@@ -166,8 +167,8 @@ GUARDED = """
 import os, signal, sys, time
 from asr.watch.parent_process import run_guarded
 
-def work(tell_run_path):
-    tell_run_path("runs/one")
+def work(report_resume_command):
+    report_resume_command("RESUME COMMAND")
     print("begun", flush=True)
     {body}
 
@@ -195,7 +196,7 @@ def test_the_guardian_answers_as_its_child():
 def test_an_abort_is_explained_with_the_way_on():
     code, output = guarded("os.abort()")
     assert code == EXIT_PEER_LOST
-    assert "another process of it is gone" in output and "python -m asr.train --resume runs/one" in output
+    assert "another process of this run is gone" in output and "resume with: RESUME COMMAND" in output
 
 
 def test_a_kill_from_outside_is_explained():

@@ -230,7 +230,7 @@ def test_a_resumed_run_has_weights_of_its_own(run, given):
 
 
 def test_a_folder_without_a_model_is_named(write, tmp_path):
-    with pytest.raises(UserError, match="init: expected a run directory, or a folder that asr.export or asr.convert"):
+    with pytest.raises(UserError, match="init: expected a run directory, or a folder written by asr.export or"):
         load_start_config(write(init=str(tmp_path / "nothing")))
 
 

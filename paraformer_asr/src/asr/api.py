@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     import flax.linen as nn
     import jax
 
+    from asr.custom import Loss, Metric
     from asr.data import SpeechDataset
     from asr.inference.transcriber import Transcriber
     from asr.models import CustomModel
-    from asr.training.custom import Loss, Metric
     from asr.training.run import Run
     from asr.training.warm_start import InitialModel
+    from asr.watch.hook import Hook
 
 
 def load(
@@ -99,11 +100,13 @@ def train(
     allow_changed: Collection[str] = (),
     max_minutes: float | None = None,
     profile_steps: int = 0,
+    hooks: "Sequence[Hook]" = (),
     **process: Any,
 ) -> "Run":
-    """Train a model and leave a full record in a run directory; call it in the main thread.
+    """Train a model and leave a full record in a run directory.
 
-    Ctrl-C and SIGTERM save first: then the run that is returned is not `finished`, and `resume` continues it.
+    In the main thread Ctrl-C and SIGTERM save first: then the run that is returned is not `finished`, and `resume`
+    continues it.
 
     Args:
         config: the settings, a YAML file, or the name of a packaged config; with `resume`, by default the run's own.
@@ -118,15 +121,19 @@ def train(
         allow_changed: what may differ from what the run was made of: data, tokenizer, normalisation, config.
         max_minutes: save and stop after this time.
         profile_steps: number of steps to trace for Perfetto.
-        process: for the command line: `tell_run_path`.
+        hooks: what listens to the run, see `asr.watch.hook.Hook`.
+        process: for the command line: `owns_process` and `report_resume_command`.
 
     Raises:
         UserError: a config, data or run directory that cannot be used.
         NonFiniteError: a loss or gradient is NaN or infinite.
     """
-    from asr.training.custom import CustomParts
+    from asr.custom import CustomParts
+    from asr.profiling.memory import MemoryAdvisor
+    from asr.profiling.trace import StepTrace
     from asr.training.run import train
 
+    trace = [StepTrace(profile_steps)] if profile_steps else []
     return train(
         read_config(config, resume, overrides),
         custom=CustomParts(model, loss, train_set, val_set, metrics or {}),
@@ -134,7 +141,7 @@ def train(
         allow_changed=allow_changed,
         load_initial=load_initial,
         max_minutes=max_minutes,
-        profile_steps=profile_steps,
+        hooks=[MemoryAdvisor(), *trace, *hooks],
         **process,
     )
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import dataclasses
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,27 @@ def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
     compiled = function.lower(*arguments).compile()
     give_back_freed()
     return compiled
+
+
+class CompiledStep:
+    """Calls a jitted step, compiled once for each shape of a batch.
+
+    Attributes:
+        last: the program that was called last, or None.
+    """
+
+    def __init__(self, function: Any, wait: Callable = lambda function, *arguments: function(*arguments)):
+        """Args are the jitted function and `wait(compile, *arguments)`, which may be interrupted."""
+        self._function, self._wait, self.last = function, wait, None
+        self._programs: dict[tuple, Any] = {}
+
+    def __call__(self, state: Any, batch: dict[str, jax.Array], *flags: jax.Array) -> Any:
+        """Return what the function returns."""
+        shapes = tuple(array.shape for array in batch.values())
+        if shapes not in self._programs:
+            self._programs[shapes] = self._wait(compile_program, self._function, state, batch, *flags)
+        self.last = self._programs[shapes]
+        return self.last(state, batch, *flags)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ def main() -> int:
     config = load_config(arguments.folder.parent / "config.yaml", arguments.overrides)
 
     from asr.training.diagnosis import diagnose  # imports jax: after the config was checked
-    from asr.training.reproducer import load_reproducer
+    from asr.training.non_finite import load_reproducer
     from asr.training.setup import build_setup
 
     setup = build_setup(config)

@@ -106,11 +106,13 @@ def main() -> int:
     config = read_config(arguments)
     check_distributed(arguments)
     if arguments.distributed:
-        return run_guarded(lambda tell_run_path: start(arguments, config, tell_run_path))
+        return run_guarded(lambda report_resume_command: start(arguments, config, report_resume_command))
     return start(arguments, config)
 
 
-def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable[[str], None] | None = None) -> int:
+def start(
+    arguments: argparse.Namespace, config: Config, report_resume_command: Callable[[str], None] | None = None
+) -> int:
     """Train, or describe a step, in this process; return the exit code."""
     if arguments.distributed:
         from asr.distributed import initialize
@@ -127,7 +129,8 @@ def start(arguments: argparse.Namespace, config: Config, tell_run_path: Callable
         allow_changed=allowed_names(arguments),
         max_minutes=arguments.max_minutes,
         profile_steps=arguments.profile,
-        tell_run_path=tell_run_path,
+        owns_process=True,
+        report_resume_command=report_resume_command,
     ).exit_code
 
 

@@ -63,7 +63,10 @@ def _describe_step(setup: Setup) -> list[tuple[str, str]]:
         return [*lines, ("memory", "not reported by this compiler")]
     parts = f"state and batch {format_bytes(need.arguments)}, activations and gradients {format_bytes(need.workspace)}"
     lines.append(("memory", f"{format_bytes(need.peak)} on each device: {parts}"))
-    return lines + [("", f"with {line}") for line in describe_savings(setup.config, compile_for)]
+    return lines + [
+        ("", f"with {line}")
+        for line in describe_savings(setup.config, lambda changed: compile_for(changed, setup.custom))
+    ]
 
 
 def _describe_disk(setup: Setup) -> list[tuple[str, str]]:

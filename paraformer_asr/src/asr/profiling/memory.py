@@ -8,9 +8,13 @@ import jax
 
 from asr.compiler import compile_program, plan_memory
 from asr.config import Config
+from asr.custom import CustomParts
 from asr.data.bucketing import BatchShape
+from asr.errors import UserError
 from asr.profiling.flops import count_flops
+from asr.training.loop import Training
 from asr.training.setup import Setup, build_setup
+from asr.watch.hook import Hook
 
 
 def largest_shape(setup: Setup) -> BatchShape:
@@ -66,9 +70,23 @@ def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> l
     return lines
 
 
-def compile_for(config: Config) -> Any:
-    """Return the compiled train step of another config."""
-    return compile_train_step(build_setup(config))
+def compile_for(config: Config, custom: CustomParts) -> Any:
+    """Return the compiled train step of another config, with the same parts from outside the package."""
+    return compile_train_step(build_setup(config, custom=custom))
+
+
+class MemoryAdvisor(Hook):
+    """Explains what a run that ran out of memory needs, and what would need less."""
+
+    def on_start(self, training: Training, step: int) -> None:
+        """Remember what runs."""
+        self._training = training
+
+    def explain(self, error: Exception) -> Exception | None:
+        """Return the explanation, if memory was refused."""
+        if not is_out_of_memory(error):
+            return None
+        return UserError(explain_out_of_memory(self._training.setup, self._training.train_step.last))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -92,7 +110,7 @@ def explain_out_of_memory(setup: Setup, program: Any) -> str:
         f"{setup.placement.num_devices} device(s)"
         + (f"; the step needs {format_bytes(need.peak)} on each device" if need else "")
     ]
-    lines += [f"  with {line}" for line in describe_savings(config, compile_for)]
+    lines += [f"  with {line}" for line in describe_savings(config, lambda changed: compile_for(changed, setup.custom))]
     lines.append("  or, in a new run, with a smaller training.batch_seconds")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class ProgressLine:
-    """Shows step, loss, speed and the time left; a context around the loop.
+    """Shows step, loss, speed and the time left.
 
     What runs in a pause, such as compilation, is left out of the speed and of the time left: evaluations come on top.
 
@@ -20,9 +20,8 @@ class ProgressLine:
             resume; 0 before the first step.
     """
 
-    def __init__(self, total_steps: int, start_step: int, shown: bool = True):
-        self.total_steps, self._shown = total_steps, shown
-        self._live = shown and sys.stderr.isatty()
+    def __init__(self, total_steps: int, start_step: int):
+        self.total_steps, self._live = total_steps, sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -34,10 +33,8 @@ class ProgressLine:
         self._steps, self._audio_s, self._busy_s = 0, 0.0, 0.0
         self._mark, self._last_plain = time.monotonic(), time.monotonic()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self) -> None:
+        """Remove the line."""
         self._bar.close()
 
     @property

@@ -97,6 +97,10 @@ class RunDir:
         """Directory of the transcripts and alignments of validation utterances."""
         return self.path / "samples"
 
+    def list_checkpoints(self) -> list[str]:
+        """Return the folder names of the checkpoints that were saved, including damaged ones."""
+        return sorted(path.name for path in self.checkpoints.glob("step_*"))
+
 
 def create_run_dir(
     config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, write_more: Callable[[RunDir], None] = lambda run: None

@@ -1,4 +1,4 @@
-"""Finds where a step stopped being finite: the first module of the forward pass, or the gradients."""
+"""Finds where a step stops being finite: the first module of the forward pass, the loss, or the gradients."""
 
 import collections
 import dataclasses
@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from asr.checkpoints.arrays import named_arrays
 from asr.data.frontend import make_train_frontend
 from asr.models import build_model
-from asr.training.frozen import FrozenParts
+from asr.training.parameter_groups import FrozenParts
 from asr.training.setup import ON_DEVICE, Setup
 from asr.training.state import TrainState
 from asr.training.step import make_objective, split_into_parts, step_key
@@ -21,9 +22,9 @@ MAX_SHOWN = 5
 
 
 def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> list[str]:
-    """Return, in words, what is not finite when the step after `state` is made with `batch`.
+    """Return lines that describe what is not finite in the step that `batch` makes of `state`.
 
-    The step is made once more, with the same randomness, operation by operation: slow, and in the open.
+    The step is repeated with the same randomness, operation by operation: slow, but every value can be inspected.
 
     Args:
         setup: of the run.
@@ -35,7 +36,7 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     if bad := find_bad_arrays({"params": state.params, "opt_state": state.opt_state}):
         return [*lines, f"not finite before the step: {_first(bad)}"]
     config, rows = setup.config, {name: jnp.asarray(batch[name]) for name in ON_DEVICE}
-    # Without recomputation: every module has a value that can be looked at.
+    # Without recomputation: every module has a value that can be inspected.
     model = build_model(dataclasses.replace(config.model, remat=False), setup.custom.model)
     model = FrozenParts(model, config.optimizer.freeze) if config.optimizer.freeze else model
     frontend = make_train_frontend(config.features, config.data, setup.cmvn)
@@ -44,9 +45,9 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     counts, parts, keys = split_into_parts(config.training.accumulate, rows, key)
     for number, part_key in enumerate(keys):
         part = jax.tree.map(lambda x, number=number: x[number], parts)
-        if found := _look_at_part(objective, state, (part, counts, part_key), names[number :: len(keys)]):
-            return lines + found
-    return [*lines, "made once more on its own, the step is finite: the fault lies in its execution, or in the update"]
+        if cause := _look_at_part(objective, state, (part, counts, part_key), names[number :: len(keys)]):
+            return [*lines, cause]
+    return [*lines, "repeated on its own, the step is finite: the fault is in its compiled execution, or in the update"]
 
 
 def name_items(setup: Setup, batch: dict[str, np.ndarray]) -> list[str]:
@@ -55,42 +56,41 @@ def name_items(setup: Setup, batch: dict[str, np.ndarray]) -> list[str]:
     return [names[index] for index in batch["index"] if index >= 0]
 
 
-def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[str]) -> list[str]:
-    """Return what is not finite in the forward and backward pass of a part of the batch; nothing if all is well."""
-    finds: list[Find] = []
-    with jax.disable_jit(), nn.intercept_methods(make_observer(finds)):
+def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[str]) -> str:
+    """Return what is not finite in the forward and backward pass of a part of the batch; an empty text if all is."""
+    faults: list[Fault] = []
+    with jax.disable_jit(), nn.intercept_methods(make_observer(faults)):
         value, _ = objective(state.params, *part)
-    if finds:
-        first = finds[0]
+    if faults:
+        first = faults[0]
         rows = [names[row] for row in first.rows if row < len(names)]
-        of = f", for {', '.join(rows)}" if 0 < len(rows) < len(names) else ""
-        return [f"the first module whose output is not finite: {first.module}{of}"]
+        samples = f", for {', '.join(rows)}" if 0 < len(rows) < len(names) else ""
+        return f"the first module whose output is not finite: {first.module}{samples}"
     if not np.isfinite(value):
-        return [f"all modules are finite, the loss is not: {float(value)}"]
+        return f"all modules are finite, the loss is not: {float(value)}"
     grads, _ = jax.jit(jax.grad(objective, has_aux=True))(state.params, *part)
     if bad := find_bad_arrays(grads):
-        return [f"the forward pass is finite, the gradient is not: of {_first(bad)}"]
-    norm = float(jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads))))
-    return [] if np.isfinite(norm) else ["every gradient is finite, but their norm is too large for float32"]
+        return f"the forward pass is finite, the gradient is not: of {_first(bad)}"
+    return "" if np.isfinite(optax.tree.norm(grads)) else "every gradient is finite, but their norm overflows float32"
 
 
 @dataclasses.dataclass(frozen=True)
-class Find:
+class Fault:
     """A module whose output is not finite.
 
     Attributes:
         module: its path and class, and which call of it, where there are several.
-        rows: the rows of the batch in question; empty where the output has no batch axis.
+        rows: those of the batch that are not finite; empty where the output has no batch axis.
     """
 
     module: str
     rows: list[int]
 
 
-def make_observer(finds: list[Find]) -> Any:
-    """Return an interceptor for `nn.intercept_methods` that adds each call with a non-finite output to `finds`.
+def make_observer(faults: list[Fault]) -> Any:
+    """Return an interceptor for `nn.intercept_methods` that adds each call with a non-finite output to `faults`.
 
-    In the order in which the calls end: what is inside of a module comes before the module.
+    In the order in which the calls end: the inner modules before the outer ones.
     """
     calls: collections.Counter = collections.Counter()
 
@@ -98,7 +98,7 @@ def make_observer(finds: list[Find]) -> Any:
         output = call(*args, **kwargs)
         leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            return output  # a loop looks at the shapes of its body before it runs
+            return output  # a loop traces the shapes of its body before it runs
         path = "/".join(context.module.path) or "the model"
         calls[path] += 1
         for leaf in leaves:
@@ -106,7 +106,7 @@ def make_observer(finds: list[Find]) -> Any:
             if not finite.all():
                 rows = np.flatnonzero(~finite.reshape(len(finite), -1).all(1)).tolist() if finite.ndim > 1 else []
                 number = f", call {calls[path]}" if calls[path] > 1 else ""
-                finds.append(Find(f"{path} ({type(context.module).__name__}{number})", rows))
+                faults.append(Fault(f"{path} ({type(context.module).__name__}{number})", rows))
                 break
         return output
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -60,6 +61,27 @@ def frozen_mask(patterns: tuple[str, ...], params: Any) -> Any:
             )
         values.append(all(frozen))
     return jax.tree.unflatten(jax.tree.structure(params), values)
+
+
+class FrozenParts:
+    """Applies `model` with the parameters that `patterns` name cut off from the gradient.
+
+    The compiler then leaves out the backward pass of a frozen encoder: nothing depends on it.
+
+    Attributes:
+        model: the network.
+        patterns: beginnings of parameter names.
+    """
+
+    def __init__(self, model: nn.Module, patterns: tuple[str, ...]):
+        self.model, self.patterns = model, patterns
+
+    def apply(self, variables: dict[str, Any], *args, **kwargs) -> Any:
+        """Return what `model.apply` returns."""
+        params = variables["params"]
+        mask = frozen_mask(self.patterns, params)
+        params = jax.tree.map(lambda x, still: jax.lax.stop_gradient(x) if still else x, params, mask)
+        return self.model.apply({**variables, "params": params}, *args, **kwargs)
 
 
 def rate_factors(config: OptimizerConfig, params: Any) -> Any:

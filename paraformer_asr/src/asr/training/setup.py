@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from asr.config import Config
+from asr.custom import NO_CUSTOM_PARTS, CustomParts, Loss
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
 from asr.data.dataset import SpeechDataset
@@ -24,11 +25,8 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, build_model
 from asr.record.text_coverage import check_texts
-from asr.training.custom import NO_CUSTOM_PARTS, CustomParts, Loss
-from asr.training.frozen import FrozenParts
-from asr.training.guard import make_guarded_step, make_stoppable_eval
 from asr.training.optimizer import build_optimizer, build_schedule
-from asr.training.parameter_groups import check_groups, has_groups
+from asr.training.parameter_groups import FrozenParts, check_groups, has_groups
 from asr.training.sharding import GatheredParameters, Placement, build_placement
 from asr.training.state import TrainState, init_state
 from asr.training.step import make_eval_step, make_train_step
@@ -44,7 +42,7 @@ WHY_CER = ": the model writes no spaces between words of the validation texts, s
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What the loop drives.
+    """The pieces of a run.
 
     Attributes:
         config: the resolved config, `model.vocab_size` and `model.input_dim` filled in.
@@ -56,15 +54,15 @@ class Setup:
         val_set: the validation split.
         model: the network, without parameters.
         init: `() → TrainState`, fresh weights before the first step, placed on the devices.
-        warm_start: what is then taken over from another model, or None.
-        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`, see `asr.training.guard`; takes the
-            state's memory over. Compiled once for each shape.
+        warm_start: the arrays that are then copied from another model, or None.
+        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`; donates the state's memory. Compiled
+            once for each shape.
         eval_step: `(variables, batch, stop_d) → results`; compiled once for each shape.
         schedule: learning rate by step.
         placement: of state and batches on the devices.
         abstract_state: the state's shapes, each with its placement.
-        flags: by whether this process wants to stop, the `stop_d` of the steps.
-        custom: parts that came from outside the package.
+        flags: the `stop_d` of the steps, by whether this process wants to stop.
+        custom: the parts from outside the package.
     """
 
     config: Config
@@ -77,8 +75,8 @@ class Setup:
     model: nn.Module
     init: Callable[[], TrainState]
     warm_start: WarmStart | None
-    train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]
-    eval_step: Callable[[Any, dict], dict]
+    train_step: Callable[..., tuple[TrainState, dict, jax.Array]]
+    eval_step: Callable[..., dict]
     schedule: optax.Schedule
     placement: Placement
     abstract_state: TrainState
@@ -91,8 +89,17 @@ class Setup:
         return self.loader.num_steps
 
     def steps_in(self, num_epochs: int) -> int:
-        """Return the updates in so many passes over the training data."""
+        """Return the updates in a number of passes over the training data."""
         return int(self.loader.plan.epoch_starts(num_epochs)[-1])
+
+    def epochs_after(self, step: int) -> int:
+        """Return the passes over the training data, the last one perhaps incomplete, in a number of updates."""
+        return int(np.searchsorted(self.loader.epoch_starts, step))
+
+    def evaluates_after(self, step: int) -> bool:
+        """Return whether the state is evaluated after a number of updates."""
+        ends = self.loader.epoch_starts[:: self.config.training.eval_every_epochs][1:]
+        return step in ends or step == self.num_steps
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Return the batch on the devices, made of the shares of all processes."""
@@ -192,13 +199,13 @@ def jit_steps(
     return {
         "init": jax.jit(init, out_shardings=of_state),
         "train_step": jax.jit(
-            make_guarded_step(train_step, config.training.on_non_finite),
+            train_step,
             donate_argnums=0,
             in_shardings=(of_state, batch, everywhere, batch),
             out_shardings=(of_state, everywhere, everywhere),
         ),
         "eval_step": jax.jit(
-            make_stoppable_eval(eval_step),
+            eval_step,
             in_shardings=(of_state.variables, batch, batch),
             out_shardings=everywhere,
         ),

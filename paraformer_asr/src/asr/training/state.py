@@ -1,5 +1,8 @@
-"""The state of a run: arrays only, so that it is exactly what a checkpoint holds."""
+"""The state of a run: `TrainState` on the devices, arrays only, and `Progress` on the host. A checkpoint holds both."""
 
+import dataclasses
+import math
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from asr.errors import UserError
 from asr.models import init_variables
 
 
@@ -58,3 +62,54 @@ def init_state(
         opt_state=optimizer.init(params),
         ema_params=jax.tree.map(jnp.copy, params) if with_ema else None,
     )
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the loop remembers besides the arrays; saved with each checkpoint.
+
+    Attributes:
+        best_score: lowest error rate of an evaluation so far, and its validation loss; None before the first.
+        evaluations_since_best: for early stopping.
+        loss_sum: sum of the training losses since the last evaluation.
+        loss_count: number of steps in `loss_sum`.
+        seconds: time spent on the run, over all its parts.
+        evaluation_due: whether the evaluation of this state was interrupted.
+    """
+
+    best_score: list[float] | None = None
+    evaluations_since_best: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
+    evaluation_due: bool = False
+
+    def add_loss(self, loss: float) -> None:
+        """Add the loss of a step."""
+        self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
+
+    def take_train_loss(self) -> float:
+        """Return the mean loss since the last call."""
+        mean = self.loss_sum / max(self.loss_count, 1)
+        self.loss_sum, self.loss_count = 0.0, 0
+        return mean
+
+    def add_score(self, score: list[float]) -> list[float]:
+        """Add [error rate, loss] of an evaluation; return it with infinity for what is not finite."""
+        score = [value if math.isfinite(value) else math.inf for value in score]
+        better = self.best_score is None or score < self.best_score
+        self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
+        self.best_score = score if better else self.best_score
+        return score
+
+
+def read_progress(stored: dict, run_path: Path) -> Progress:
+    """Return the progress in a checkpoint.
+
+    Raises:
+        UserError: it does not have the fields of `Progress`.
+    """
+    kinds = {field.name: int | float for field in dataclasses.fields(Progress)} | {"best_score": list | None}
+    if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
+        raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")
+    return Progress(**stored)

@@ -5,7 +5,7 @@ Letters: b batch, n samples of sound, t frames, i input width, u token positions
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,21 +13,21 @@ import jax.numpy as jnp
 import optax
 
 from asr.config import Config
+from asr.custom import Loss
 from asr.decode.greedy import greedy
 from asr.losses import divisor, paraformer_loss
-from asr.training.custom import Loss
 from asr.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 """wave float32[b, n], wave_lengths int32[b], tokens int32[b, u], token_lengths int32[b]."""
 
 Counts = dict[str, jax.Array]
-"""Of a whole batch: tokens float32[], utterances float32[]."""
+"""Totals of a batch: tokens float32[], utterances float32[]."""
 
 Metrics = dict[str, jax.Array]
 
 ROWS_PER_TOKEN, SPARE_ROWS = 1.5, 4
-"""Decoding has that many rows for u true tokens: an untrained predictor that counts too many is cut off there."""
+"""Decoding has 1.5 u + 4 rows for u true tokens; an untrained predictor that counts more tokens is cut off there."""
 
 
 def make_train_step(
@@ -36,37 +36,64 @@ def make_train_step(
     frontend: Callable,
     config: Config,
     loss: Loss | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Return `train_step(state, batch) → (state, metrics)`, pure: the same arguments give the same result.
+) -> Callable[..., tuple[TrainState, Metrics, jax.Array]]:
+    """Return `train_step(state, batch, healthy, stop_d) → (state, metrics, healthy)`, pure.
 
-    Its randomness is a function of (seed, state.step), so a run that resumes needs nothing but the state. The metrics
-    are loss, its terms, token_accuracy (of the second pass) and grad_norm, each a float32[].
+    The same arguments give the same result: all randomness is a function of (seed, state.step), so a run that resumes
+    needs nothing but the state.
+
+    The metrics are loss, its terms, token_accuracy (of the second pass) and grad_norm, float32[]; finite, bool[]; and
+    stop, int32[], the number of devices whose process wants to stop. `stop_d`, int32[devices], has a 1 on each of them:
+    the step itself carries the request to all processes, so that all of them stop after the same step. For `healthy`,
+    see `keep_if_finite`.
 
     Args:
         model: a Paraformer.
         optimizer: an optax transformation.
         frontend: of training, `(key, wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`.
-        config: seed, loss, and of training `accumulate`, the number of parts that a batch is computed in, and
-            `ema_decay`, of the averaged weights.
+        config: seed, loss, and of training `accumulate`, the number of parts that a batch is computed in, `ema_decay`,
+            of the averaged weights, and `on_non_finite`.
         loss: the caller's own, instead of that of the config.
     """
-    objective = make_objective(model, frontend, config, loss)
+    objective, settings = make_objective(model, frontend, config, loss), config.training
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, healthy: jax.Array | bool = True, stop_d: jax.Array | int = 0):
+        # The step's own key: nothing is carried from step to step, so a resumed run draws what it would have drawn.
         key = step_key(config, state.step)
-        parts = config.training.accumulate
-        grads, metrics = summed_gradient(objective, parts, state.params, batch, key)
+        grads, metrics = summed_gradient(objective, settings.accumulate, state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            ema_params=moving_average(state.ema_params, params, config.training.ema_decay, state.step),
+            ema_params=moving_average(state.ema_params, params, settings.ema_decay, state.step),
         )
-        return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "stop": jnp.sum(stop_d)}
+        return keep_if_finite(state, new_state, metrics, healthy, settings.on_non_finite)
 
     return train_step
+
+
+def keep_if_finite(
+    old: TrainState,
+    new: TrainState,
+    metrics: Metrics,
+    healthy: jax.Array | bool,
+    on_non_finite: Literal["stop", "skip"],
+) -> tuple[TrainState, Metrics, jax.Array]:
+    """Return (state, metrics with "finite", healthy): the new state if the loss and the gradient norm are finite.
+
+    The host reads the numbers of a step when the next one is under way already. So the device decides, and the old
+    state is still there when the host learns of a fault. With "skip" a step that is not finite counts all the same, and
+    the next one has the next batch. With "stop" it does not, and no later step changes the state either: `healthy` is
+    False from then on.
+    """
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    kept = old.replace(step=old.step + 1) if on_non_finite == "skip" else old
+    # A select, not a product: 0 · NaN is NaN.
+    state = jax.tree.map(lambda n, o: jnp.where(finite & healthy, n, o), new, kept)
+    return state, metrics | {"finite": finite}, healthy & finite if on_non_finite == "stop" else healthy
 
 
 def make_objective(model: nn.Module, frontend: Callable, config: Config, loss: Loss | None = None) -> Callable:
@@ -89,16 +116,16 @@ def step_key(config: Config, step: jax.Array) -> jax.Array:
 
 
 def count(batch: Batch) -> dict[str, jax.Array]:
-    """Return the numbers of tokens and of utterances in a batch, int32[]; rows that only fill it up are none."""
+    """Return the numbers of tokens and of utterances in a batch, int32[]; padding rows do not count."""
     return {"tokens": jnp.sum(batch["token_lengths"]), "utterances": jnp.sum(batch["wave_lengths"] > 0)}
 
 
 def split_into_parts(parts: int, batch: Batch, key: jax.Array) -> tuple[Counts, Batch, jax.Array]:
     """Return (what the batch counts, its parts, their keys), the last two with a leading axis of parts.
 
-    Every parts-th row goes to the same part: a batch that is spread over devices stays spread. One part has the key
-    itself.
+    A single part has the key itself.
     """
+    # Every parts-th row goes to the same part: a batch that is sharded over devices stays sharded.
     counts = {name: jnp.maximum(number, 1).astype(jnp.float32) for name, number in count(batch).items()}
     rows = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
     return counts, rows, key[None] if parts == 1 else jax.random.split(key, parts)
@@ -124,11 +151,8 @@ def training_loss(
 
 
 def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[Any, Metrics]:
-    """Return (gradient, metrics), each added up over `parts` equal parts of the batch.
-
-    The parts run one after the other under `lax.scan`, so the activations of one part at a time are alive. Every part
-    divides by the counts of the whole batch, so that the sum is the gradient of the whole batch.
-    """
+    """Return (gradient, metrics), each summed over `parts` equal parts of the batch."""
+    # Every part divides by the counts of the whole batch, so that the sum is the gradient of the whole batch.
     counts, rows, keys = split_into_parts(parts, batch, key)
     gradient = jax.grad(objective, has_aux=True)
     if parts == 1:
@@ -138,18 +162,17 @@ def summed_gradient(objective, parts: int, params, batch: Batch, key) -> tuple[A
         part, part_key = inputs
         return jax.tree.map(jnp.add, total, gradient(params, part, counts, part_key)), None
 
+    # One part after the other: the activations of a single part are alive at a time.
     shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], rows), counts, key)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add_part, nothing, (rows, keys))[0]
 
 
 def moving_average(average: Any, value: Any, decay: float, step: jax.Array) -> Any:
-    """Return a + (1 − d)(value − a) with d = min(decay, (1 + step) / (10 + step)); None stays None.
-
-    The smaller decay at the start keeps the random initial weights out of the average.
-    """
+    """Return a + (1 − d)(value − a) with d = min(decay, (1 + step) / (10 + step)); None stays None."""
     if average is None:
         return None
+    # The smaller decay at the start keeps the random initial weights out of the average.
     d = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda a, v: a + (1.0 - d) * (v - a), average, value)
 
@@ -162,14 +185,15 @@ def num_decoding_rows(num_tokens: int) -> int:
 def make_eval_step(
     model: nn.Module, frontend: Callable, spectrogram: Callable, config: Config, loss: Loss | None = None
 ) -> Callable[[dict[str, Any], Batch], dict[str, Any]]:
-    """Return `eval_step(variables, batch) → results`.
+    """Return `eval_step(variables, batch, stop_d) → results`.
 
     The loss is that of the training path, aligned by the true number of tokens, without dropout. The transcripts are
     those of the decoding path, which knows the sound alone.
 
     The results: `sums`, the terms of `training_loss` as plain sums; `counts`, what they are divided by;
     `quantity_error_b`, |N − Σ alpha|; the decoded `tokens_bu` and `token_lengths_b`; and what a picture of an alignment
-    needs: `mel_btm`, `mel_lengths_b`, `feature_lengths_b` and `alignment_but`, tail included.
+    needs: `mel_btm`, `mel_lengths_b`, `feature_lengths_b` and `alignment_but`, tail included; `stop` as of
+    `make_train_step`.
 
     Args:
         model: a Paraformer.
@@ -179,7 +203,7 @@ def make_eval_step(
         loss: the caller's own, instead of that of the config.
     """
 
-    def eval_step(variables: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    def eval_step(variables: dict[str, Any], batch: Batch, stop_d: jax.Array | int = 0) -> dict[str, Any]:
         features_bti, lengths_b = frontend(batch["wave"], batch["wave_lengths"])
         targets = batch["tokens"], batch["token_lengths"]
         outputs = model.apply(variables, features_bti, lengths_b, *targets, train=False)
@@ -201,6 +225,7 @@ def make_eval_step(
             "mel_lengths_b": mel_lengths_b,
             "feature_lengths_b": lengths_b,
             "alignment_but": hypotheses.alignment_but,
+            "stop": jnp.sum(stop_d),
         }
 
     return eval_step

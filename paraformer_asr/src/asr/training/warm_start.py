@@ -133,7 +133,7 @@ def _refusal(differing: list[str], expected: Shapes, found: Shapes, folder: str)
         else:
             lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', found[name])[1:]}")
     return (
-        f"init: {folder} holds another model than the config describes: {len(differing)} arrays differ.\n"
+        f"init: {folder} belongs to a different model than the config describes: {len(differing)} arrays differ.\n"
         + "\n".join(lines)
         + "\nLeave the section model out of the config to take over its architecture."
     )

@@ -1,7 +1,8 @@
-"""Stopping a run at a step boundary: on a signal that ordinarily ends a process, or when its time is up."""
+"""Stops a run at a step boundary: on a signal that ordinarily ends a process, or when its time is up."""
 
 import concurrent.futures
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,34 +11,37 @@ from asr.errors import EXIT_UNFINISHED
 from asr.signals import IMPATIENT, exit_code_of, is_signal_code, listen, restore_handlers
 
 POLL_S = 0.1
-"""So often whoever waits looks at the flag."""
+"""Polling interval of the stop flag, in seconds."""
 
 SAME_SIGNAL_S = 1.0
-"""Signals closer to each other than this are one."""
+"""Signals within this window count as one, in seconds: some launchers signal a process and its parent, which passes
+the signal on."""
 
 
 class StopRequestedError(Exception):
-    """The run is asked to stop, and what it was waiting for is left."""
+    """The run is asked to stop; what it was waiting for is abandoned."""
 
 
 class Interruption:
-    """Watches for a reason to stop; used as a context in the main thread.
+    """Watches for a reason to stop; a context. Only the main thread can handle signals; elsewhere time alone counts.
 
     The signal handler sets a flag and nothing else: saving inside a handler can deadlock. A second SIGINT, SIGTERM or
-    SIGQUIT, a second or more after the first, exits at once. (Some launchers signal a process and its parent, which
-    passes it on.) A scheduler that warns with SIGUSR1 and sends SIGTERM at the end of its patience cuts no save short.
+    SIGQUIT ends the process immediately. The warnings of a scheduler (SIGUSR1 and the like) do not count as a first
+    one, so that the SIGTERM after them cuts no save short. In a process that belongs to somebody else the second signal
+    raises KeyboardInterrupt.
 
     Attributes:
-        exit_code: None while the run may go on, otherwise the code to exit with.
+        exit_code: None as long as there is no reason to stop, then the code to exit with.
     """
 
-    def __init__(self, max_minutes: float | None = None):
+    def __init__(self, max_minutes: float | None = None, owns_process: bool = True):
         self.exit_code: int | None = None
         self._deadline = time.monotonic() + 60 * max_minutes if max_minutes is not None else None
-        self._previous, self._first_impatient = {}, None
+        self._owns_process, self._previous, self._first_impatient = owns_process, {}, None
 
     def __enter__(self):
-        self._previous = listen(self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            self._previous = listen(self._on_signal)
         return self
 
     def __exit__(self, *_):
@@ -51,7 +55,7 @@ class Interruption:
 
     @property
     def signalled(self) -> bool:
-        """Whether a signal came: someone is waiting for the end."""
+        """Whether a signal was received: somebody waits for the end."""
         return is_signal_code(self.exit_code)
 
     def _on_signal(self, number, _frame):
@@ -63,14 +67,16 @@ class Interruption:
         if self._first_impatient is None:
             self._first_impatient = now
         elif now - self._first_impatient >= SAME_SIGNAL_S:
+            if not self._owns_process:
+                raise KeyboardInterrupt
             os._exit(exit_code_of(number))
 
 
 class Waiting:
-    """Waits for what may take long, such as data or a compilation, and looks at a flag meanwhile.
+    """Waits for slow work, such as data or a compilation, and polls a flag meanwhile.
 
-    The work is done in a thread of its own. When the flag is set the thread is left to itself: it can hang, and
-    the run can be saved all the same.
+    The work has a thread of its own. When the flag is set the thread is abandoned: it may hang, and the run can be
+    saved all the same.
     """
 
     def __init__(self, stop_requested: Callable[[], bool]):

@@ -1,7 +1,7 @@
-"""A small process beside each process of a distributed run, that outlives it and says why it ended.
+"""A small parent of each process of a distributed run, which outlives it and reports why it ended.
 
-When one process dies, jax's runtime ends the others with an abort inside of the library. This one waits outside, adds
-one clear line and answers with a documented exit code. It holds no jax.
+When one process dies, jax's runtime aborts the others from inside the library. The parent waits outside, prints one
+clear line and exits with a documented code. It does not import jax.
 """
 
 import contextlib
@@ -17,35 +17,33 @@ ABORTED = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 
 
 def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
-    """Call `work(tell_run_path)` in a child process and return its exit code. No thread may have been started before.
+    """Return the exit code of `work(report_resume_command)`, called in a child process.
 
-    Signals are passed on. A child that was aborted because of a lost peer gives `EXIT_PEER_LOST`, one that was killed
-    128 + the number of the signal, as in a shell.
+    No thread may have been started before. Signals are passed on to the child. A child that aborts because a peer is
+    lost gives `EXIT_PEER_LOST`, a killed one 128 + the number of the signal, as in a shell.
     """
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        os.setpgid(0, 0)  # what the terminal sends reaches this process once: through its guardian
-        sys.exit(work(lambda path: os.write(write_end, path.encode()) and None))
+        os.setpgid(0, 0)  # a signal from the terminal reaches the child once: through its parent
+        sys.exit(work(lambda command: os.write(write_end, command.encode()) and None))
     os.close(write_end)
     listen(lambda number, _frame: os.kill(child, number))
     status = _wait(child)
-    run_path = os.read(read_end, 4096).decode()
+    resume_command = os.read(read_end, 4096).decode()
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
     number = os.WTERMSIG(status)
     lost = number in ABORTED
     reason = (
-        "the run broke off because another process of it is gone, or cannot be reached"
+        "training stopped: another process of this run is gone or cannot be reached"
         if lost
-        else f"the process was ended by signal {number} ({signal.strsignal(number)}); out of memory, if nobody sent it"
+        else f"killed by signal {number} ({signal.strsignal(number)}); if nobody sent it, the machine ran out of memory"
     )
-    way_on = "no run directory was made yet: start again"
-    if run_path:
-        way_on = f"go on with: python -m asr.train --resume {run_path}"
+    hint = f"resume with: {resume_command}" if resume_command else "there is no run directory yet: start again"
     with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
-        print(f"error: {reason}; {way_on}, in all processes", file=sys.stderr, flush=True)
+        print(f"error: {reason}; {hint}, in all processes", file=sys.stderr, flush=True)
     return EXIT_PEER_LOST if lost else 128 + number
 
 

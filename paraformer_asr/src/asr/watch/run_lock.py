@@ -1,4 +1,4 @@
-"""One process, or one distributed job, in a run directory at a time."""
+"""A lock that keeps a run directory to one process, or one distributed job, at a time."""
 
 import contextlib
 import fcntl
@@ -17,10 +17,10 @@ LOCK_NAME = "lock"
 
 @contextlib.contextmanager
 def only_process(run_path: Path) -> Iterator[None]:
-    """Hold the run directory while the body runs; the system lets go of it however the process ends.
+    """Hold the run directory while the context is active; the system releases it however the process ends.
 
     Raises:
-        UserError: another process holds it, naming that one.
+        UserError: another process holds it; the message names that process.
     """
     path = run_path / LOCK_NAME
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -28,8 +28,8 @@ def only_process(run_path: Path) -> Iterator[None]:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}), but training writes there; move it away, or "
-            "make the run directory writable"
+            f"{path}: cannot be written ({error.strerror}), and training must; move it away, or make the "
+            "run directory writable"
         ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -37,33 +37,33 @@ def only_process(run_path: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = _describe_holder(path)
+        holder = _read_holder(path)
         os.close(descriptor)
         raise UserError(
-            f"{run_path}: another process trains in this run directory ({holder}). Wait for its end, or stop it, and "
-            "resume then"
+            f"{run_path}: another process trains in this run directory ({holder}). Stop it or wait until it ends, "
+            "then resume"
         ) from None
     except OSError:  # a file system without locks: nothing is refused there
         pass
     try:
-        _describe_oneself(descriptor)
+        _write_holder(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-def _describe_oneself(descriptor: int) -> None:
-    """Write who holds the lock; on a full disk it is held all the same."""
+def _write_holder(descriptor: int) -> None:
+    """Write who holds the lock, as far as the disk has room."""
     about = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(about).encode())
 
 
-def _describe_holder(path: Path) -> str:
-    """Return what the holder wrote about itself."""
+def _read_holder(path: Path) -> str:
+    """Return the description that the holder wrote."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8")[:1000])
         return f"process {int(holder['process'])} on {holder['host']!s:.100}, since {holder['since']!s:.100}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it says nothing about itself"
+        return "it left no description"

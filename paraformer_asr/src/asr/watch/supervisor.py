@@ -1,7 +1,7 @@
-"""Watches over a run from the main thread, while the run itself has a thread of its own.
+"""Runs training in a worker thread, so that the main thread can handle signals and detect hangs.
 
-Signals reach Python only between two of its instructions, in the main thread; one that waits for the compiler or the
-device for minutes hears nothing. Here the main thread does nothing but look: at the signals, and at the clock.
+Python delivers a signal between two bytecode instructions of the main thread. If that thread waited minutes for the
+compiler or the device, it would notice nothing; here it only polls the signals and the clock.
 """
 
 import contextlib
@@ -18,39 +18,50 @@ from typing import Any
 import jax
 
 from asr.cli import leave_at_once
-from asr.errors import EXIT_HANG, EXIT_PEER_LOST, EXIT_USER_ERROR, UserError
+from asr.distributed import explain_lost_peer
+from asr.errors import EXIT_HANG, EXIT_INTERRUPTED, EXIT_PEER_LOST, EXIT_USER_ERROR, UserError
 from asr.files import writing_aside
-from asr.watch.interruption import POLL_S, Interruption, Waiting
+from asr.watch.hook import Hook, StepInfo
+from asr.watch.interruption import POLL_S, Interruption, StopRequestedError, Waiting
 
 log = logging.getLogger("asr")
 
 STACKS_NAME = "stacks.txt"
 
 REARM_S, MARGIN_S = 5.0, 60.0
-"""If even the main thread cannot run, because something holds Python's lock, a timer outside of Python takes over."""
+"""A timer outside Python takes over when even the main thread is blocked (something holds the GIL): how often it is
+restarted, and how much later than the watchdog it fires, in seconds."""
 
 
-class Supervisor:
-    """Runs a function and ends the process when it must not go on.
+class Supervisor(Hook):
+    """Runs a function and ends the process when it must not continue.
 
     Attributes:
         interruption: the reasons to stop.
-        run_path: directory of the run, once it is known; the stacks of a run that hangs are written there.
+        run_dir: that of the run (`RunDir`), once it is known; the stacks of a run that hangs are written there.
     """
 
-    def __init__(self, interruption: Interruption, watchdog_minutes: float = 0.0, guarded: bool = False):
+    def __init__(
+        self,
+        interruption: Interruption,
+        watchdog_minutes: float = 0.0,
+        *,
+        guarded: bool = False,
+        owns_process: bool = True,
+    ):
         """Begin to watch.
 
         Args:
             interruption: the reasons to stop.
-            watchdog_minutes: so long nothing may be completed; 0: for ever.
-            guarded: whether the process that started this one must outlive it.
+            watchdog_minutes: end the run if nothing completes for this long; 0: never.
+            guarded: end the process when its parent is gone.
+            owns_process: whether the process exists for this run and may be ended; otherwise an error is raised.
         """
-        self.interruption, self.run_path = interruption, None
+        self.interruption, self.run_dir = interruption, None
         self._limit_s, self._parent = 60 * watchdog_minutes, os.getppid() if guarded else None
+        self._owns_process, self._stop_agreed, self._unsaved = owns_process, False, True
         self._waiting = Waiting(lambda: jax.process_count() == 1 and self.urgent())
         self._last_beat = self._last_arming = time.monotonic()
-        self._unsaved = True
 
     def run(self, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, called in a thread of its own, or raise what it raises."""
@@ -71,6 +82,8 @@ class Supervisor:
         finally:
             if self._limit_s:
                 faulthandler.cancel_dump_traceback_later()
+        if isinstance(outcome.get("error"), StopRequestedError):  # the loop handles the later ones
+            self._end_unstarted()
         if "error" in outcome:
             raise outcome["error"]
         return outcome["result"]
@@ -79,30 +92,43 @@ class Supervisor:
         """Return whether this process wants to stop after the step that is under way."""
         return self.interruption.requested()
 
-    def urgent(self) -> bool:
-        """Return whether it wants to stop at once, even in an evaluation.
+    def stopping(self) -> bool:
+        """Return whether to stop after this step; several processes agree on it, a step late."""
+        return self._stop_agreed if jax.process_count() > 1 else self.requested()
 
-        When the time of the run is up it does not: what was begun would have to be done again from its start.
+    def urgent(self) -> bool:
+        """Return whether this process wants to stop immediately, even in an evaluation.
+
+        The end of `max_minutes` is not urgent: an evaluation would have to restart from its beginning.
         """
         return self.interruption.signalled
 
     def result_of(self, function: Callable, *arguments) -> Any:
         """Return `function(*arguments)`, which may take long.
 
-        A process of several does not stop by itself: the others would wait for it. They agree at the next step.
+        One of several processes does not stop by itself: its peers would wait for it. They agree at the next step.
 
         Raises:
-            StopRequestedError: this process, the only one, wants to stop at once.
+            StopRequestedError: the only process wants to stop immediately.
         """
         return self._waiting.result_of(function, *arguments)
 
     def beat(self) -> None:
-        """Say that the run is alive: a step, an evaluated batch or a checkpoint is done."""
+        """Reset the watchdog: a step, an evaluated batch or a checkpoint is done."""
         self._last_beat = time.monotonic()
+
+    def on_step(self, info: StepInfo) -> None:
+        """Reset the watchdog, and note what the processes agreed on."""
+        self.beat()
+        self._stop_agreed = self._stop_agreed or info.stop
+
+    def explain(self, error: Exception) -> Exception | None:
+        """Return the error of a lost peer, if it is one."""
+        return explain_lost_peer(error)
 
     @contextlib.contextmanager
     def nothing_to_save(self) -> Iterator[None]:
-        """Say that a signal may end the process at once in the body: no step was made that is not saved."""
+        """Let a signal end the process immediately while this context is active."""
         self._unsaved = False
         try:
             yield
@@ -113,41 +139,47 @@ class Supervisor:
     def _look(self) -> None:
         """End the process where there is a reason."""
         if not self._unsaved and self.interruption.signalled:
-            self._exit(self.interruption.exit_code, f"stopped before the first step of this start; {self._way_on()}")
+            self._end_unstarted()
         if self._parent is not None and os.getppid() != self._parent:
-            self._exit(EXIT_PEER_LOST, "the process that started this one is gone")
-        if self.run_path is not None and _is_gone(self.run_path):
-            message = f"error: the run directory {self.run_path} is gone, so that nothing can be saved; start again"
-            self._exit(EXIT_USER_ERROR, message)
+            self._end(EXIT_PEER_LOST, "the process that started this one is gone")
+        if self.run_dir is not None and _is_gone(self.run_dir.path):
+            message = f"error: the run directory {self.run_dir.path} is gone, nothing can be saved; start again"
+            self._end(EXIT_USER_ERROR, message)
         now = time.monotonic()
         if self._limit_s and now - self._last_beat > self._limit_s:
             stacks = self._write_stacks()
-            self._exit(
+            self._end(
                 EXIT_HANG,
-                f"error: nothing was completed in {self._limit_s / 60:g} minutes (training.watchdog_minutes); "
-                f"where each thread stands is in {stacks}; {self._way_on()}",
+                f"error: nothing completed in {self._limit_s / 60:g} minutes (training.watchdog_minutes); the stack of "
+                f"each thread is in {stacks}; {self._resume_hint()}",
             )
-        if self._limit_s and now - self._last_arming > REARM_S:
+        if self._limit_s and self._owns_process and now - self._last_arming > REARM_S:
             self._last_arming = now
             faulthandler.dump_traceback_later(self._limit_s + MARGIN_S, exit=True, file=sys.__stderr__)
 
-    def _way_on(self) -> str:
-        if self.run_path is None:
-            return "no run directory was made yet: start again"
-        return f"go on with: python -m asr.train --resume {self.run_path}"
+    def _resume_hint(self) -> str:
+        if self.run_dir is None:
+            return "there is no run directory yet: start again"
+        return f"resume with: {self.run_dir.resume_command}"
 
     def _write_stacks(self) -> Path | str:
         """Write the stacks of all threads into the run directory; return where they are."""
-        if self.run_path is not None:
-            with contextlib.suppress(OSError, UserError), writing_aside(self.run_path / STACKS_NAME) as aside:
+        if self.run_dir is not None:
+            path = self.run_dir.path / STACKS_NAME
+            with contextlib.suppress(OSError, UserError), writing_aside(path) as aside:
                 with aside.open("w") as file:
                     faulthandler.dump_traceback(file, all_threads=True)
-                return self.run_path / STACKS_NAME
+                return path
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
         return "the lines above"
 
-    def _exit(self, code: int, message: str) -> None:
-        """End the process without waiting for threads that may hang."""
+    def _end_unstarted(self) -> None:
+        self._end(self.interruption.exit_code, f"stopped before the first step of this start; {self._resume_hint()}")
+
+    def _end(self, code: int, message: str) -> None:
+        """End the process, or its caller's wait, without waiting for threads that may hang."""
+        if not self._owns_process:
+            raise KeyboardInterrupt if code == EXIT_INTERRUPTED else UserError(message.removeprefix("error: "))
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
             log.info("%s", message)
             if not log.handlers:

@@ -1,11 +1,13 @@
-"""The resuming of a run: what is compared, what is refused, and what is written down."""
+"""Resumes a run: compares what it was made of with what is there now, and records the changes."""
 
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
-from asr.config import Config
+from asr.config import Config, OptimizerConfig
 from asr.config.reader import config_text, read_config_text, save_config, to_plain
 from asr.data.fingerprint import take_fingerprint
 from asr.distributed import is_main
@@ -22,16 +24,19 @@ from asr.record.run_record import (
     make_record,
     save_record,
 )
-from asr.training.optimizer import build_schedule
-from asr.training.setup import Setup
 
 log = logging.getLogger("asr")
 
 MAX_LINES = 12
 
 
-def record_start(run: RunDir, setup: Setup) -> None:
-    """Write down what a new run is made of."""
+def record_start(run: RunDir, setup: Any) -> None:
+    """Record what a new run is made of.
+
+    Args:
+        run: its directory.
+        setup: its pieces, a `asr.training.setup.Setup`.
+    """
     save_record(run, make_record(run, setup.config, setup.num_steps, _fingerprints(setup)))
 
 
@@ -41,8 +46,8 @@ class Resumption:
     Attributes:
         run: its directory.
         config: the settings from now on.
-        changes: settings that are not what the run had.
-        record: what the run was made of; None of a run that was made before there were records.
+        changes: settings that differ from those of the run.
+        record: what the run was made of; None if it is older than records.
     """
 
     def __init__(self, run: RunDir, config: Config, allowed: Collection[str] = ()):
@@ -51,11 +56,10 @@ class Resumption:
         Args:
             run: its directory, held by this process.
             config: the settings: those of the run, changed by the command line.
-            allowed: names of what may be other than it was.
+            allowed: names of what may have changed.
 
         Raises:
-            UserError: a file of the run that is damaged or that was edited without leave, or a setting that cannot
-                change.
+            UserError: a file of the run is damaged or was edited, or a setting cannot change.
         """
         self.run, self.config, self.record, self._allowed = run, config, load_record(run), set(allowed)
         on_disk = load_run(run.path)[0]
@@ -64,14 +68,14 @@ class Resumption:
         self._differences = file_differences(run, self.record) if self.record else {}
         if edits := list_changes(before, on_disk):
             self._differences["config"] = [f"{run.config_file} was edited: {edit}" for edit in edits]
-        self._refuse_differences()  # first: a file that was cut short is damage, not a wish for other settings
+        self._refuse_differences()  # first: a truncated file is damage, not a change of settings
         check_changes(self.changes, run.path)
 
-    def compare(self, setup: Setup) -> None:
-        """Compare the data.
+    def compare(self, setup: Any) -> None:
+        """Compare the data of the run's pieces, a `asr.training.setup.Setup`.
 
         Raises:
-            UserError: something is not what it was, and the user did not allow it.
+            UserError: something has changed, and the user did not allow it.
         """
         self._setup, self._prints = setup, _fingerprints(setup, self.record)
         if self.record:
@@ -79,46 +83,67 @@ class Resumption:
                 self._differences[name] = self._differences.get(name, []) + lines
         self._refuse_differences()
 
-    def begin(self, step: int, finished: str) -> None:
-        """Say what is other than it was, and write it down with the step from which it holds.
+    def begin(
+        self,
+        step: int,
+        finished: bool,
+        stopped_early: bool,
+        build_schedule: Callable[[OptimizerConfig, int], Callable],
+    ) -> None:
+        """Log what has changed, and record it with the step from which it applies.
 
         Args:
             step: of the checkpoint.
-            finished: why nothing is left to train, or an empty text.
+            finished: whether nothing is left to train.
+            stopped_early: whether that is because the score did not improve.
+            build_schedule: `(optimizer config, number of steps) → learning rate by step`.
 
         Raises:
             UserError: settings without effect on a run in which nothing is left to train.
         """
         idle = [change for change in self.changes if not change.key.startswith(BESIDES_TRAINING)]
+        end = self._describe_end(step, stopped_early) if finished else ""
         if finished and idle:
             raise UserError(
-                f"{self.run.path}: {', '.join(map(str, idle))}: without effect, as nothing is left to train: {finished}"
+                f"{self.run.path}: {', '.join(map(str, idle))}: without effect, as nothing is left to train: {end}"
             )
         if finished:
-            log.info("nothing is left to train: %s", finished)
+            log.info("nothing is left to train: %s", end)
         if self.record is None:
             log.info(
-                "%s has no %s, as it was made by an earlier version or the file was moved away: nothing could be "
-                "compared with what the run was made of; from now on it has one",
+                "%s has no %s: an earlier version made the run, or the file was moved away; nothing could be compared "
+                "with what the run was made of; from now on it has one",
                 self.run.path,
                 RECORD_NAME,
             )
-        for line in self._lines(step):
+        for line in self._lines(step, build_schedule):
             log.info("%s", line)
         if is_main() and (self.record is None or self.changes or self._differences):
             self._write_down(step)
+
+    def _describe_end(self, step: int, stopped_early: bool) -> str:
+        """Return why nothing is left to train after `step`, and what to type to train on."""
+        setup, training = self._setup, self._setup.config.training
+        reason, settings = f"{step} steps are done, and the run has {setup.num_steps}", []
+        if step >= setup.num_steps:
+            epochs = math.ceil(step / setup.loader.steps_per_epoch)
+            settings.append(f"training.num_epochs={2 * max(training.num_epochs, epochs)}")
+        if stopped_early:
+            reason += f", and the run stopped early (training.early_stop={training.early_stop})"
+            settings.append("training.early_stop=0")
+        return f"{reason}. To train on: {self.run.resume_command} {' '.join(settings)}"
 
     def _refuse_differences(self) -> None:
         refused = {name: lines for name, lines in self._differences.items() if name not in self._allowed}
         if refused:
             raise UserError(
-                f"{self.run.path}: what the run was made of has changed since it was written down:\n"
+                f"{self.run.path}: what the run was made of has changed:\n"
                 f"{_listed(refused)}\nPut it back, or resume with what is there now: "
                 f"--allow-changed {','.join(self._differences)}"
             )
 
-    def _lines(self, step: int) -> list[str]:
-        """Return what is other than it was, and what follows for the length and the learning rate."""
+    def _lines(self, step: int, build_schedule: Callable) -> list[str]:
+        """Return what has changed, and the effect on the length and the learning rate."""
         lines = [f"allowed: {line}" for lines in self._differences.values() for line in lines[:MAX_LINES]]
         lines += [f"from step {step} on: {change}" for change in self.changes]
         steps, steps_before = self._setup.num_steps, self._num_steps_before()
@@ -136,7 +161,7 @@ class Resumption:
         return self.record.num_steps if self.record else self._setup.steps_in(self._before.training.num_epochs)
 
     def _write_down(self, step: int) -> None:
-        """Write the record first and config.yaml after it: `load_own_config` completes what a kill cuts short."""
+        """Write the record, then config.yaml: after a kill between them, `load_own_config` completes the change."""
         config = self._setup.config
         record = make_record(self.run, config, self._setup.num_steps, self._prints)
         before = self.record or RunRecord("", 0, {}, {})
@@ -160,7 +185,7 @@ class Resumption:
         }
 
 
-def _fingerprints(setup: Setup, record: RunRecord | None = None) -> dict:
+def _fingerprints(setup: Any, record: RunRecord | None = None) -> dict:
     sets, before = {"train": setup.train_set, "val": setup.val_set}, record.data if record else {}
     return {
         split: take_fingerprint(dataset, before[split].one_in if split in before else None)
@@ -169,5 +194,5 @@ def _fingerprints(setup: Setup, record: RunRecord | None = None) -> dict:
 
 
 def _listed(differences: dict[str, list[str]]) -> str:
-    lines = [f"  {name}: {line}" for name, found in differences.items() for line in found]
+    lines = [f"  {name}: {line}" for name, changes in differences.items() for line in changes]
     return "\n".join(lines[:MAX_LINES] + ([f"  … and {len(lines) - MAX_LINES} more"] if lines[MAX_LINES:] else []))
