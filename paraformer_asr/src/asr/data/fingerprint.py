@@ -1,9 +1,8 @@
-"""What a split consists of, in so few bytes that a run can keep it: to notice later that the data have changed.
+"""The contents of a split in few enough bytes to keep with a run, to notice later that the data have changed.
 
-Of every utterance the fingerprint has its name, its place in the order, its text as a hash, its length and the size of
-its sound file. Of every sound file in a split of at most 10,000, and of about so many of a larger one, chosen by their
-names, it has a hash of the contents, too: of small files all bytes, of large ones the beginning, the middle and the
-end. 200,000 utterances take about 10 s on a warm disk and 15 MB in the record.
+A fingerprint has the name, position, hash of the text, length and size of the sound file of every utterance. For about
+10,000 sound files, chosen by name, it also has a hash of the contents: all bytes of small files; start, middle and end
+of large ones. 200,000 utterances take about 10 s on a warm disk and 15 MB in the record.
 """
 
 import binascii
@@ -19,14 +18,14 @@ from asr.data.dataset import SpeechDataset
 from asr.files import open_file
 
 MAX_CONTENTS = 10_000
-"""About so many sound files of a split have their contents read."""
+"""Approximate number of sound files whose contents are read."""
 
 BLOCK_BYTES = 1 << 14
 """Bytes read at the start, middle and end of a file; a file of up to three blocks is read whole."""
 
 NUM_THREADS, CHUNK = 8, 256
 MAX_NAMED = 3
-"""Utterances that a message names."""
+"""Utterances named in a message."""
 
 PARTS = ("sound", "text")
 
@@ -37,7 +36,7 @@ class Fingerprint:
 
     Attributes:
         samples: (name, print of the sound, print of the text), in the order of the data set; empty if generated.
-        one_in: the contents of one sound file in so many were read.
+        one_in: one in this many sound files had its contents read.
         generated: settings of generated data.
     """
 
@@ -46,7 +45,7 @@ class Fingerprint:
     generated: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it in JSON values: a line for each utterance."""
+        """Return JSON values, with a line for each utterance."""
         lines = ["\t".join(sample) for sample in self.samples]
         return {"one_in": self.one_in, "generated": self.generated, "samples": lines}
 
@@ -60,12 +59,7 @@ class Fingerprint:
 
 
 def take_fingerprint(dataset: SpeechDataset, one_in: int | None = None) -> Fingerprint:
-    """Return the fingerprint of a split; nothing is decoded.
-
-    Args:
-        dataset: the split.
-        one_in: as in the fingerprint that this one is to be compared with; by default as the number of samples asks.
-    """
+    """Return the fingerprint of a split, without decoding sound; `one_in` as of the fingerprint to compare with."""
     if settings := dataset.generated_from():
         return Fingerprint(generated=settings)
     files = dataset.sound_files() or [""] * len(dataset)

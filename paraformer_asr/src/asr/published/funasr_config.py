@@ -6,6 +6,7 @@ Neither jax nor numpy is imported here, so that a mistake is answered in well un
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -73,7 +74,9 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
     changes["inference.whole_up_to_s"] = WHOLE_UP_TO_S
     if files.cmvn:
         changes |= {"features.cmvn": "file", "features.cmvn_file": str(files.cmvn)}
-    config = _replaced(Config(), changes)
+    config = Config()
+    for ours, value in changes.items():
+        config = _replaced(config, ours, value)
     try:
         check_config(config)
     except UserError as error:
@@ -95,7 +98,7 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         value = WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
         if key == "length_normalized_loss":
             value = NORMALISERS[_checked(path, _dotted(section, key), value, False)]
-        changes[ours] = _checked(path, _dotted(section, key), value, _value(Config(), ours))
+        changes[ours] = _checked(path, _dotted(section, key), value, attrgetter(ours)(Config()))
         _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
     num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
@@ -139,8 +142,8 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
     constants |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
     for path, value in constants.items():
-        if _value(config, path) != value:
-            raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {_value(config, path)!r}")
+        if (own := attrgetter(path)(config)) != value:
+            raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {own!r}")
     if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
         raise UserError("features.high_frequency_hz: FunASR's front end goes up to half the sample rate")
     kinds = {kind: name for name, kind in PREDICTORS.items()}
@@ -150,7 +153,7 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
         if section and value not in (None, []):
             content.setdefault(section, {})[key] = value
     for section, key, ours, _ in SETTINGS:
-        value = _value(config, ours)
+        value = attrgetter(ours)(config)
         value = {name: theirs for theirs, name in WINDOWS.items()}.get(value, value) if key == "window" else value
         value = value == NORMALISERS[True] if key == "length_normalized_loss" else value
         content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
@@ -199,7 +202,7 @@ def _check_range(path: Path, key: str, value: Any, setting: tuple[Any, Mapping])
 def _setting(ours: str) -> tuple[Any, Mapping]:
     """Return (type, metadata) of one of our settings."""
     parent, _, name = ours.rpartition(".")
-    section = type(_value(Config(), parent))
+    section = type(attrgetter(parent)(Config()))
     return get_type_hints(section)[name], section.__dataclass_fields__[name].metadata
 
 
@@ -207,19 +210,10 @@ def _dotted(section: str, key: str) -> str:
     return f"{section}.{key}" if section else key
 
 
-def _value(config: Any, path: str) -> Any:
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
-
-
-def _replaced(config: Any, changes: dict[str, Any]) -> Any:
-    """Return the config with other values, by their paths."""
-    own = {path: value for path, value in changes.items() if "." not in path}
-    for name in {path.split(".")[0] for path in changes if "." in path}:
-        below = {path.partition(".")[2]: value for path, value in changes.items() if path.startswith(f"{name}.")}
-        own[name] = _replaced(getattr(config, name), below)
-    return dataclasses.replace(config, **own)
+def _replaced(config: Any, path: str, value: Any) -> Any:
+    """Return the config with another value at a path."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{name: _replaced(getattr(config, name), rest, value) if rest else value})
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Keeps off the terminal what C libraries print about damaged files, without the name of the file.
+"""Silences the messages of C libraries about damaged files, which do not name the file.
 
-libtiff and mpg123 print to C's stream of errors. Our own error names the file, and a file that can be used needs no
-remark. Python, and what ends a process, do not use that stream: they write to its descriptor.
+libtiff and mpg123 print to C's stream of errors. Our own error names the file, and a usable file needs no remark.
+Python and the messages of a crash do not use that stream: they write to its descriptor.
 """
 
 import contextlib
