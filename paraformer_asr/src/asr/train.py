@@ -12,7 +12,7 @@ from asr import api
 from asr.cli import run_training_command
 from asr.config import Config
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
-from asr.record.record_file import ALLOWED_NAMES
+from asr.record.resume_rules import ALLOWED_NAMES
 from asr.signals import EXIT_CODES
 from asr.watch.parent_process import run_guarded
 

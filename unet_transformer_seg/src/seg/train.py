@@ -12,7 +12,7 @@ from seg import api
 from seg.cli import run_training_command
 from seg.config import Config
 from seg.errors import EXIT_OK, EXIT_UNFINISHED, UserError
-from seg.record.record_file import ALLOWED_NAMES
+from seg.record.resume_rules import ALLOWED_NAMES
 from seg.signals import EXIT_CODES
 from seg.watch.parent_process import run_guarded
 

@@ -1,37 +1,17 @@
 """The settings of a run: a YAML file read into dataclasses, with its checks."""
 
-from asr.config.schema import (
-    AugmentConfig,
-    Config,
-    DataConfig,
-    DecoderConfig,
-    EncoderConfig,
-    FeaturesConfig,
-    InferenceConfig,
-    LossConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PredictorConfig,
-    TokenizerConfig,
-    ToyConfig,
-    TrainingConfig,
-)
-
-__all__ = [
-    "AugmentConfig",
-    "Config",
-    "DataConfig",
-    "DecoderConfig",
-    "EncoderConfig",
-    "FeaturesConfig",
-    "InferenceConfig",
-    "LossConfig",
-    "MeshConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "PredictorConfig",
-    "TokenizerConfig",
-    "ToyConfig",
-    "TrainingConfig",
-]
+from asr.config.schema import AugmentConfig as AugmentConfig
+from asr.config.schema import Config as Config
+from asr.config.schema import DataConfig as DataConfig
+from asr.config.schema import DecoderConfig as DecoderConfig
+from asr.config.schema import EncoderConfig as EncoderConfig
+from asr.config.schema import FeaturesConfig as FeaturesConfig
+from asr.config.schema import InferenceConfig as InferenceConfig
+from asr.config.schema import LossConfig as LossConfig
+from asr.config.schema import MeshConfig as MeshConfig
+from asr.config.schema import ModelConfig as ModelConfig
+from asr.config.schema import OptimizerConfig as OptimizerConfig
+from asr.config.schema import PredictorConfig as PredictorConfig
+from asr.config.schema import TokenizerConfig as TokenizerConfig
+from asr.config.schema import ToyConfig as ToyConfig
+from asr.config.schema import TrainingConfig as TrainingConfig

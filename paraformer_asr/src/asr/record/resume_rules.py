@@ -63,3 +63,6 @@ LEFT_TO_THE_DATA = {
 BESIDES_TRAINING = ("inference.", "model.predictor.tail_threshold", "data.root", "data.tsv_file")
 BESIDES_TRAINING += ("data.train_split", "data.val_split", "data.test_split")
 """Prefixes of settings that evaluation and transcription read from the run: useful even after the last step."""
+
+ALLOWED_NAMES = ("data", "tokenizer", "normalisation", "config")
+"""Parts of a run that `--allow-changed` accepts."""

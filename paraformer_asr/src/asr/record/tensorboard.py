@@ -1,5 +1,6 @@
 """TensorBoard scalars and pictures, an optional extra."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,8 @@ def require_tensorboard(enabled: bool) -> None:
     Raises:
         UserError: it is enabled and not installed.
     """
-    if not enabled:
-        return
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError:
+    if enabled and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "training.tensorboard is true, but tensorboardX is not installed: "
             "pip install 'paraformer-asr[tensorboard]', or set training.tensorboard=false"
-        ) from None
+        )

@@ -1,4 +1,4 @@
-"""The configs that come with the package, opened by name: `toy_unet` is configs/toy_unet.yaml anywhere."""
+"""The configs that come with the package, opened by name: `NAME` is configs/NAME.yaml, in any folder."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from seg.config.retired import accept_retired, refuse_retired
+from seg.config.retired import is_retired
 from seg.config.safe_yaml import CANNOT_BE_READ, at, compose_text, describe
 from seg.errors import UserError
 from seg.untrusted import escaped, is_printable, shown
@@ -39,7 +39,8 @@ def parse_override(config: Any, override: str) -> Any:
         raise UserError(f"{where}: expected key=value, for example training.num_epochs=5")
     if len(override) > MAX_TEXT:
         raise UserError(f"{where}: expected at most {MAX_TEXT} characters")
-    refuse_retired(key, where)
+    if is_retired(key, text, where):
+        return config
     return _replace(config, key.split("."), compose_text(text, where), "", where)
 
 
@@ -77,7 +78,8 @@ def parse(cls: type, node: yaml.Node, where: str, base: Any = None, prefix: str 
         if not isinstance(key_node, yaml.ScalarNode):
             raise UserError(f"{at(where, key_node)}: expected the name of a setting, found {describe(key_node)}")
         key, place = f"{prefix}{key_node.value}", at(where, key_node)
-        if accept_retired(key, value_node, place):
+        text = value_node.value if isinstance(value_node, yaml.ScalarNode) else describe(value_node)
+        if is_retired(key, text, place):
             continue
         field = _field(cls, key_node.value, prefix, place)
         if field.name in values:

@@ -2,63 +2,41 @@
 
 import functools
 import logging
-from typing import NamedTuple
-
-import yaml
 
 from seg.errors import UserError
 from seg.untrusted import escaped
 
 log = logging.getLogger("seg")
 
-
-class Retired(NamedTuple):
-    """A setting that is gone.
-
-    Attributes:
-        kept: value whose behaviour is the only one left, as YAML writes it.
-        advice: what to do instead of another value.
-        ignored: another value gets a warning instead of an error.
-    """
-
-    kept: str
-    advice: str
-    ignored: bool = False
-
-
 RETIRED = {
-    "training.compile_cache": Retired(
-        "false", "to keep compiled programs, set JAX_COMPILATION_CACHE_DIR=FOLDER in the environment", ignored=True
-    ),
+    "training.compile_cache": ("false", "set JAX_COMPILATION_CACHE_DIR=FOLDER to keep compiled programs"),
 }
+"""Setting → (value whose behaviour is the only one left, what to do instead of another value)."""
+
+IGNORED = ("training.compile_cache",)
+"""Retired settings that do not change the results: another value is ignored with a warning."""
 
 
-def accept_retired(key: str, node: yaml.Node, where: str) -> bool:
-    """Return whether a key of a config file is a retired setting, whose value can be ignored.
+def is_retired(key: str, value: str, where: str) -> bool:
+    """Return whether a key is a retired setting, whose value can be ignored.
+
+    Args:
+        key: with dots between sections.
+        value: as YAML writes it.
+        where: file and line, or override, for messages.
 
     Raises:
-        UserError: it asks for behaviour that is gone.
+        UserError: the value asks for behaviour that is gone.
     """
     if key not in RETIRED:
         return False
-    kept, advice, ignored = RETIRED[key]
-    value = node.value if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
+    kept, advice = RETIRED[key]
     if value != kept:
         message = f"{where}: {key}: this setting is gone, and {escaped(value)!r} with it; {advice}"
-        if not ignored:
+        if key not in IGNORED:
             raise UserError(message)
         warn_once(message)
     return True
-
-
-def refuse_retired(key: str, where: str) -> None:
-    """Refuse an override of a retired setting.
-
-    Raises:
-        UserError: it is one.
-    """
-    if key in RETIRED:
-        raise UserError(f"{where}: {key}: this setting is gone; {RETIRED[key].advice}")
 
 
 @functools.cache

@@ -20,9 +20,6 @@ RECORD_NAME, CONFIG_NAME = "record.json", "config.yaml"
 MAX_RECORD_BYTES = 1 << 29
 MAX_CONFIG_BYTES = 1 << 20
 
-ALLOWED_NAMES = ("data", "classes", "config")
-"""Parts of a run that `--allow-changed` accepts."""
-
 
 def write_record_file(run_path: Path, content: dict[str, Any]) -> None:
     """Write `record.json` atomically."""

@@ -63,3 +63,6 @@ BESIDES_TRAINING += ("data.test_split", "data.images_dir", "data.masks_dir", "da
 BESIDES_TRAINING += ("data.val_fraction", "data.test_fraction", "data.num_folds", "data.fold", "data.group_pattern")
 BESIDES_TRAINING += ("data.split_seed",)
 """Prefixes of settings that evaluation and prediction read from the run: useful even after the last step."""
+
+ALLOWED_NAMES = ("data", "classes", "config")
+"""Parts of a run that `--allow-changed` accepts."""

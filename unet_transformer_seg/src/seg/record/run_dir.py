@@ -15,7 +15,6 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
 """
 
 import contextlib
-import dataclasses
 import datetime
 import itertools
 import json
@@ -44,55 +43,30 @@ APPENDED = ("train.log", "lock", "stacks.txt")
 FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDir:
-    """The paths of one run."""
+    """The paths of one run.
 
-    path: Path
+    Attributes:
+        path: the directory.
+        run_id: its name, which identifies the run in tables.
+        resume_command: the command that resumes the run.
+        config_file: the resolved settings.
+        classes_file: names and colours of the classes.
+        environment_file: versions, devices and flags on which the numbers may depend.
+        log_file: the messages of the terminal, and each logged step.
+        checkpoints: directory of the checkpoint store.
+        samples: directory of the pictures of validation samples.
+    """
 
-    @property
-    def run_id(self) -> str:
-        """Name of the directory; identifies the run in tables."""
-        return self.path.name
-
-    @property
-    def resume_command(self) -> str:
-        """The command that resumes the run."""
-        return f"python -m seg.train --resume {self.path}"
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved settings."""
-        return self.path / "config.yaml"
-
-    @property
-    def classes_file(self) -> Path:
-        """Names and colours of the classes."""
-        return self.path / "classes.json"
-
-    @property
-    def environment_file(self) -> Path:
-        """Versions, devices and flags on which the numbers may depend."""
-        return self.path / "environment.json"
-
-    @property
-    def log_file(self) -> Path:
-        """The messages of the terminal, and each logged step."""
-        return self.path / "train.log"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Directory of the checkpoint store."""
-        return self.path / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """Directory of the pictures of validation samples."""
-        return self.path / "samples"
-
-    def list_checkpoints(self) -> list[str]:
-        """Return the folder names of the checkpoints that were saved, including damaged ones."""
-        return sorted(path.name for path in self.checkpoints.glob("step_*"))
+    def __init__(self, path: Path):
+        self.path, self.run_id = path, path.name
+        self.resume_command = f"python -m seg.train --resume {path}"
+        self.config_file = path / "config.yaml"
+        self.classes_file = path / "classes.json"
+        self.environment_file = path / "environment.json"
+        self.log_file = path / "train.log"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
 
 
 def create_run_dir(
