@@ -136,7 +136,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch, part
     model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
     whole = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
     in_parts = jax.jit(make_train_step(model, optimizer, front_end, settings(accumulate=parts)))
-    (state_whole, metrics_whole), (state_parts, metrics_parts) = whole(state, batch), in_parts(state, batch)
+    (state_whole, metrics_whole, _), (state_parts, metrics_parts, _) = whole(state, batch), in_parts(state, batch)
     for name, value in metrics_whole.items():
         assert float(metrics_parts[name]) == pytest.approx(float(value), rel=1e-5), name
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state_whole.params, state_parts.params)
