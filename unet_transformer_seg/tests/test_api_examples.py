@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -57,8 +58,7 @@ def test_parts_from_outside_are_written_down_and_needed_again(page):
     assert json.loads((path / "metrics.json").read_text())[-1]["worst_iou"] >= 0
     with pytest.raises(seg.UserError, match=r"model.name: custom.*seg\.load\(folder, model=\.\.\.\)"):
         seg.load(path)
-    parts = {"train_set": names["Gradients"](0), "val_set": names["Gradients"](100)}
-    parts |= {"model": names["TwoConvolutions"](2), "loss": names["brier_loss"]}
+    parts = parts_of(names)
     for missing, message in [
         ("model", "model.name: custom.*model=..."),
         ("loss", "loss.name: custom.*loss=..."),
@@ -93,3 +93,45 @@ def test_commands_refuse_a_run_with_parts_from_outside(page, monkeypatch, capsys
     with pytest.raises(SystemExit) as end:
         run_command(infer.main)
     assert end.value.code == 2 and "model.name: custom" in capsys.readouterr().err
+
+
+def test_parts_that_do_not_fit_are_refused_before_training(page):
+    names, folder = page
+
+    class Wrong(names["Gradients"]):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return seg.Sample(*self.change(sample.image, sample.mask), sample.name)
+
+    def train(change=None, model=None, dataset=None):
+        dataset = Wrong(0) if dataset is None else dataset
+        dataset.change = change
+        seg.train(names["config"], model=model, train_set=names["Gradients"](0), val_set=dataset)
+
+    with pytest.raises(seg.UserError, match=r"val_set\[0\]: expected an image uint8\[h, w, 3\].*found float64"):
+        train(lambda image, mask: (image / 255, mask))
+    with pytest.raises(seg.UserError, match=r"val_set\[0\]: expected labels 0…1, or 255 to ignore, found 2"):
+        train(lambda image, mask: (image, mask + 1))
+    with pytest.raises(seg.UserError, match="val_set: expected a subclass of seg.SegmentationDataset, found Event"):
+        train(dataset=threading.Event())
+    with pytest.raises(seg.UserError, match=r"model: expected logits .*2\] of .*found float32\[1, 32, 32, 3\]"):
+        train(lambda *sample: sample, names["TwoConvolutions"](3))
+    assert len(list((folder / "runs").glob("*own_parts*"))) == 1
+
+
+def test_a_hook_listens_to_the_steps(page):
+    names, _ = page
+    steps = []
+
+    class Steps(seg.Hook):
+        def on_step(self, info):
+            steps.append(info.step)
+
+    seg.train(resume=names["run"].path, overrides=["training.num_epochs=2"], hooks=[Steps()], **parts_of(names))
+    assert steps == [3, 4]
+
+
+def parts_of(names):
+    """Return the parts that the run of the page was trained with."""
+    sets = {"train_set": names["Gradients"](0), "val_set": names["Gradients"](100)}
+    return sets | {"model": names["TwoConvolutions"](2), "loss": names["brier_loss"]}

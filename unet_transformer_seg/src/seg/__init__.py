@@ -45,12 +45,14 @@ if TYPE_CHECKING:
     from seg.metrics import confusion_matrix as confusion_matrix
     from seg.models import count_parameters as count_parameters
     from seg.training.run import Run as Run
+    from seg.watch.hook import Hook as Hook
 
 _MODULES = {
     "AugmentConfig": "seg.config",
     "ClassTable": "seg.classes",
     "Config": "seg.config",
     "DataConfig": "seg.config",
+    "Hook": "seg.watch.hook",
     "InferenceConfig": "seg.config",
     "LossConfig": "seg.config",
     "ModelConfig": "seg.config",

@@ -11,7 +11,7 @@ import optax
 
 from seg.classes import ClassTable
 from seg.config import Config
-from seg.custom import NO_CUSTOM_PARTS, CustomParts
+from seg.custom import NO_CUSTOM_PARTS, CustomParts, check_logits
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.fit import is_fitted
 from seg.data.image_folder import settle_value_range
@@ -128,6 +128,8 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
     )
     num_steps = training.num_epochs * loader.steps_per_epoch
     model = build_model(config.model, custom.model)
+    if custom.model is not None:
+        check_logits(model, config)
     optimizer = build_optimizer(config.optimizer, num_steps)
     loss = choose_loss(config, custom, train_set)
     if has_groups(config.optimizer):
