@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 from asr.config import Config
 from asr.config.reader import load_config
-from asr.config.safe_yaml import compose
+from asr.config.safe_yaml import compose_text
 from asr.errors import UserError
 from asr.untrusted import escaped, shown
 
@@ -173,7 +173,7 @@ def test_any_tree_of_values_is_a_config_or_named(tmp_path_factory, key, value):
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_yaml_or_named(content):
     try:
-        assert isinstance(compose(content, "c.yaml"), yaml.Node)
+        assert isinstance(compose_text(content, "c.yaml"), yaml.Node)
     except UserError as error:
         assert str(error).startswith("c.yaml")
 
@@ -190,7 +190,7 @@ def test_any_bytes_are_yaml_or_named(content):
 def test_hostile_yaml_is_refused_at_once(content, said):
     start = time.perf_counter()
     with pytest.raises(UserError) as error:
-        compose(content, "c.yaml")
+        compose_text(content, "c.yaml")
     assert str(error.value).startswith(f"c.yaml{said}") and time.perf_counter() - start < 2
 
 

@@ -105,7 +105,7 @@ def _open(config: Config, split: str) -> tuple[SpeechDataset, np.ndarray, list[s
         dataset = ToySeq2Seq(config.data, config.features, split, config.seed)
         return dataset, np.full(len(dataset), np.nan), []
     reading = read_manifest(config.data, split)
-    stated_s, rate_hz = reading.entries.stated_s(), config.features.sample_rate_hz
+    stated_s, rate_hz = np.array(reading.entries.stated_s), config.features.sample_rate_hz
     # The lengths only bound what is decoded; those that no manifest states are not looked up.
     dataset = ManifestDataset(reading.entries, np.nan_to_num(stated_s), rate_hz, config.data.channel)
     return dataset, stated_s, reading.problems

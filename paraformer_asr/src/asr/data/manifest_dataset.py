@@ -59,15 +59,15 @@ class ManifestDataset(SpeechDataset):
 
     def texts(self) -> list[str]:
         """Return the text of each utterance as the manifest has it."""
-        return self.entries.texts()
+        return list(self.entries.texts)
 
     def names(self) -> list[str]:
         """Return the name of each utterance."""
-        return self.entries.names()
+        return list(self.entries.names)
 
     def sound_files(self) -> list[str]:
         """Return the path of each utterance's sound file."""
-        return [self.entries.paths[number] for number in self.entries.path_numbers()]
+        return [self.entries.paths[number] for number in self.entries.path_numbers]
 
     def where(self, index: int) -> str:
         """Return the manifest's file and line of utterance `index`."""
@@ -80,34 +80,19 @@ def open_manifest_dataset(
     """Return a split; the headers are read of those sound files whose length the manifest does not state.
 
     Raises:
-        UserError: a missing manifest or file, or lines that cannot be used; the first of them are listed.
+        UserError: a manifest that is missing or empty, or lines that cannot be used; the first of them are listed.
     """
-    entries, durations_s, problems = open_split(config, split)
+    reading, name = read_manifest(config, split), getattr(config, f"{split}_split")
+    if not reading.entries and not reading.problems:
+        raise UserError(f"data.{split}_split: {name!r} has no utterance (in {Path(config.root) / name})")
+    durations_s, problems = read_durations(reading.entries, max(config.num_threads, 1))
+    problems = reading.problems + problems
     if problems:
         listed = "\n  ".join(problems[:MAX_LISTED])
         more = f"\n  … {len(problems)} in all; python -m asr.check lists them" if len(problems) > MAX_LISTED else ""
-        raise UserError(
-            f"data.{split}_split {getattr(config, f'{split}_split')!r}: "
-            f"lines that cannot be used: {len(problems)}\n  {listed}{more}"
-        )
-    return ManifestDataset(entries, durations_s, sample_rate_hz, config.channel)
-
-
-def open_split(config: DataConfig, split: Literal["train", "val", "test"]) -> tuple[Entries, np.ndarray, list[str]]:
-    """Return (entries whose files exist, float64[len] their lengths in seconds, a problem for each other line).
-
-    Raises:
-        UserError: no manifest, or one that is empty.
-    """
-    reading = read_manifest(config, split)
-    if not reading.entries and not reading.problems:
-        name = getattr(config, f"{split}_split")
-        raise UserError(f"data.{split}_split: {name!r} has no utterance (in {Path(config.root) / name})")
-    entries, path_numbers = reading.entries, reading.entries.path_numbers()
-    durations_s, problem_by_path = _durations(entries, max(config.num_threads, 1))
-    bad = np.array([bool(problem_by_path[number]) for number in path_numbers], bool)
-    problems = [f"{entries.where(int(i))}: {problem_by_path[path_numbers[i]]}" for i in np.flatnonzero(bad)]
-    return entries.select(np.flatnonzero(~bad)), durations_s[~bad], reading.problems + problems
+        unusable = f"lines that cannot be used: {len(problems)}\n  {listed}{more}"
+        raise UserError(f"data.{split}_split {name!r}: {unusable}")
+    return ManifestDataset(reading.entries, durations_s, sample_rate_hz, config.channel)
 
 
 def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) -> Reading:
@@ -131,18 +116,20 @@ def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) ->
     raise UserError(f"data.dataset: {config.dataset} has no manifest")
 
 
-def _durations(entries: Entries, num_threads: int) -> tuple[np.ndarray, list[str]]:
-    """Return (float64[len], the length of each entry; what is wrong with each of `entries.paths`).
+def read_durations(entries: Entries, num_threads: int) -> tuple[np.ndarray, list[str]]:
+    """Return (float64[len], seconds of each entry; a problem for each entry whose sound file cannot be read).
 
     Each sound file is opened once, however many entries have it.
     """
-    stated_s, path_numbers = entries.stated_s(), entries.path_numbers()
+    stated_s, path_numbers = np.array(entries.stated_s), np.array(entries.path_numbers)
     needs_length = np.zeros(len(entries.paths), bool)
     needs_length[path_numbers[np.isnan(stated_s)]] = True
     with ThreadPoolExecutor(num_threads) as pool:
         lengths = list(pool.map(_read_length, entries.paths, needs_length))
     header_s = np.array([seconds for seconds, _ in lengths], np.float64)[path_numbers]
-    return np.where(np.isnan(stated_s), header_s, stated_s), [problem for _, problem in lengths]
+    reasons = ((index, lengths[number][1]) for index, number in enumerate(path_numbers))
+    problems = [f"{entries.where(index)}: {reason}" for index, reason in reasons if reason]
+    return np.where(np.isnan(stated_s), header_s, stated_s), problems
 
 
 def _read_length(path: str, needed: bool) -> tuple[float, str]:

@@ -12,7 +12,7 @@ import soundfile
 from asr.config import DataConfig, TokenizerConfig
 from asr.data.cmvn import load_cmvn, save_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.manifest_dataset import open_manifest_dataset, open_split
+from asr.data.manifest_dataset import open_manifest_dataset, read_durations, read_manifest
 from asr.data.text.building import build_tokenizer
 from asr.data.text.funasr_text import cut, read_seg_dict, spell
 from asr.data.text.tokenizer import BPE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer, with_special_tokens
@@ -81,7 +81,8 @@ def _manifest_kind(name: str, files: dict[str, str], config: Callable[[Path], Da
         return [str(split / file) for file in files]
 
     def read(folder: Path) -> None:
-        problems = open_split(config(folder), "train")[2]
+        reading = read_manifest(config(folder), "train")
+        problems = reading.problems + read_durations(reading.entries, 1)[1]
         unnamed = [text for text in problems if not text.startswith(f"{folder}") or ":" not in text]
         assert not unnamed, f"problems that name no line: {unnamed}"
         dataset = open_manifest_dataset(config(folder), "train", 16_000)

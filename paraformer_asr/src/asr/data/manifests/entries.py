@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -47,65 +45,44 @@ class Texts(Sequence[str]):
 
 
 class Entries(Sequence[Entry]):
-    """The entries of a manifest, or some of them; an `Entry` is made on access.
+    """The entries of a manifest; an `Entry` is made on access.
 
     Attributes:
+        names: of the utterances.
+        texts: what is said in them.
         paths: the different sound files, each once.
+        path_numbers: place of each entry's sound file in `paths`.
+        stated_s: length of each entry by the manifest, in seconds; NaN where it is not stated.
     """
 
-    def __init__(self, manifest: str = ""):
+    def __init__(self, manifest: str):
         """Start without an entry; `manifest` is the file whose lines they are."""
-        self._manifest, self._names, self._texts, self.paths = manifest, Texts(), Texts(), Texts()
-        self._path_numbers, self._lines, self._stated_s = array("i"), array("i"), array("d")
-        self._rows: np.ndarray | None = None
+        self._manifest, self._lines = manifest, array("i")
+        self.names, self.texts, self.paths = Texts(), Texts(), Texts()
+        self.path_numbers, self.stated_s = array("i"), array("d")
 
     def append(self, name: str, path_number: int, text: str, line: int, stated_s: float | None) -> None:
         """Add an entry; `path_number` is the place of its sound file in `paths`."""
-        self._names.append(name)
-        self._texts.append(text)
-        self._path_numbers.append(path_number)
+        self.names.append(name)
+        self.texts.append(text)
+        self.path_numbers.append(path_number)
         self._lines.append(line)
-        self._stated_s.append(math.nan if stated_s is None else stated_s)
-
-    def select(self, rows: np.ndarray) -> "Entries":
-        """Return the entries at the places int[kept]; they share the columns with these."""
-        selected = Entries.__new__(Entries)
-        selected.__dict__ = self.__dict__ | {"_rows": self._all_rows()[rows]}
-        return selected
-
-    def path_numbers(self) -> np.ndarray:
-        """Return int32[len], the place of each entry's sound file in `paths`."""
-        return np.array(self._path_numbers)[self._all_rows()]
-
-    def stated_s(self) -> np.ndarray:
-        """Return float64[len], the length of each entry by the manifest; NaN where it is not stated."""
-        return np.array(self._stated_s)[self._all_rows()]
-
-    def names(self) -> list[str]:
-        """Return the name of each entry."""
-        return [self._names[row] for row in self._all_rows()]
-
-    def texts(self) -> list[str]:
-        """Return the text of each entry."""
-        return [self._texts[row] for row in self._all_rows()]
+        self.stated_s.append(math.nan if stated_s is None else stated_s)
 
     def where(self, index: int) -> str:
         """Return file and line of entry `index`."""
-        return f"{self._manifest}:{self._lines[self._row(index)]}"
+        return f"{self._manifest}:{self._lines[self._checked(index)]}"
 
     def __len__(self) -> int:
-        return len(self._lines) if self._rows is None else len(self._rows)
+        return len(self._lines)
 
     def __getitem__(self, index: int) -> Entry:
-        row = self._row(index)
-        stated_s = None if math.isnan(self._stated_s[row]) else self._stated_s[row]
-        path = Path(self.paths[self._path_numbers[row]])
-        return Entry(self._names[row], path, self._texts[row], self.where(index), stated_s)
+        stated_s = self.stated_s[self._checked(index)]
+        path = Path(self.paths[self.path_numbers[index]])
+        known_s = None if math.isnan(stated_s) else stated_s
+        return Entry(self.names[index], path, self.texts[index], self.where(index), known_s)
 
-    def _row(self, index: int) -> int:
+    def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"the manifest has {len(self)} entries, asked for index {index}")
-        return index if self._rows is None else int(self._rows[index])
-
-    def _all_rows(self) -> np.ndarray:
-        return np.arange(len(self._lines)) if self._rows is None else self._rows
+        return index
