@@ -124,6 +124,15 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
     return _read(path, max_pixels, note, convert, mask_of_array, has_layers=True)
 
 
+@contextlib.contextmanager
+def naming_file(name: Path | str) -> Iterator[None]:
+    """Put the file's name before the errors of the body."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
 def _read(
     path: Path,
     max_pixels: int,
@@ -134,7 +143,7 @@ def _read(
 ) -> Content:
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; ours is checked as soon as the file is open
     try:
-        with open_file(path) as file, _naming(path):
+        with open_file(path) as file, naming_file(path):
             if path.suffix.lower() in array_file.SUFFIXES:
                 return convert_array(array_file.read_array(path, file, max_pixels, has_layers))
             # Given a path, Pillow maps some files into memory and then misreads TIFFs that a tag rotates by 90°.
@@ -158,15 +167,6 @@ def _read(
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # decoders raise nearly any exception on damage
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before the errors of the body."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _drop(kind: str, text: str) -> None:

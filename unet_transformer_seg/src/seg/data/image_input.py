@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from seg.config import DataConfig
-from seg.data.image_file import read_image
+from seg.data.image_file import naming_file, read_image
 from seg.data.images.array_file import channels_last
 from seg.data.images.pixel_values import is_wide, rgb_values, to_rgb
 from seg.data.images.remarks import Note, Remark
@@ -45,10 +45,8 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
     def note(kind: str, text: str) -> None:
         remark(kind, Path(name), text)
 
-    try:
+    with naming_file(name):
         return _read_decoded(image, config, note)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
 
 
 def _read_decoded(image: Any, config: DataConfig, note: Note) -> np.ndarray:

@@ -61,12 +61,10 @@ def open_milesial(path: Path) -> Published:
     model = _supported(milesial.read_milesial_config(tensors, path), path)
     pairs = milesial.milesial_pairs(model, milesial.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
-    num_values = len(tensors["outc.conv.weight"])
-    data = DataConfig(size=WINDOW, **PLAIN)
     # A model of one class was trained with mask values for background and foreground.
-    data = milesial.read_mask_values(data, extras, max(num_values, 2), path)
-    origin = {COUNTERS: milesial.read_counters(tensors)}
-    return Published(Config(model=model, data=data), _classes(model, data), variables, origin)
+    num_values = max(len(tensors["outc.conv.weight"]), 2)
+    data = milesial.read_mask_values(DataConfig(size=WINDOW, **PLAIN), extras, num_values, path)
+    return _published(model, data, variables, {COUNTERS: milesial.read_counters(tensors)})
 
 
 def open_transunet(path: Path, num_heads: int | None = None) -> Published:
@@ -75,8 +73,7 @@ def open_transunet(path: Path, num_heads: int | None = None) -> Published:
     model = _supported(transunet.read_transunet_config(tensors, path, num_heads), path)
     variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
     rows, columns = model.transunet.position_grid
-    data = DataConfig(size=(16 * rows, 16 * columns), **PLAIN)
-    return Published(Config(model=model, data=data), _classes(model, data), variables, {})
+    return _published(model, DataConfig(size=(16 * rows, 16 * columns), **PLAIN), variables)
 
 
 def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
@@ -84,8 +81,7 @@ def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
     arrays = r50_vit.read_vit_npz(path)
     model = _supported(r50_vit.read_vit_npz_config(arrays, path, num_classes), path)
     variables = r50_vit.vit_npz_variables(arrays, path, model, jax.random.key(0))
-    data = DataConfig(size=PHOTOGRAPH_WINDOW, **TO_PLUS_MINUS_ONE)
-    return Published(Config(model=model, data=data), _classes(model, data), variables, {})
+    return _published(model, DataConfig(size=PHOTOGRAPH_WINDOW, **TO_PLUS_MINUS_ONE), variables)
 
 
 def open_smp(path: Path) -> Published:
@@ -107,8 +103,7 @@ def open_smp(path: Path) -> Published:
     model = _supported(smp.read_smp_config(tensors, path, interpolation), path)
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, smp.is_ignored)
-    data = DataConfig(size=WINDOW)  # mean and standard deviation of ImageNet are the default
-    return Published(Config(model=model, data=data), _classes(model, data), variables, {})
+    return _published(model, DataConfig(size=WINDOW), variables)  # ImageNet's mean and deviation are the default
 
 
 def open_published(
@@ -206,6 +201,8 @@ def _supported(model: ModelConfig, path: Path) -> ModelConfig:
     return model
 
 
-def _classes(model: ModelConfig, data: DataConfig) -> ClassTable:
+def _published(
+    model: ModelConfig, data: DataConfig, variables: dict[str, Any], origin: dict[str, Any] | None = None
+) -> Published:
     names = ("background", *(f"class {number}" for number in range(1, model.num_classes)))
-    return make_class_table(names, data.palette)
+    return Published(Config(model=model, data=data), make_class_table(names, data.palette), variables, origin or {})

@@ -1,9 +1,11 @@
 """Reads lists of samples as editors on any system write them, and finds the files that they name."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from seg.data.images.image_kind import SUFFIXES
 from seg.data.pairing.image_names import composed, describe_folder
+from seg.data.pairing.pair import Pair, Search
 from seg.errors import UserError
 from seg.files import decoded, read_bounded
 from seg.untrusted import escaped, shown
@@ -49,6 +51,46 @@ def split_line(line: str) -> list[str]:
     return [part.strip().strip('"') for part in line.split(separator)]
 
 
+def holds_pairs(root: Path, lines: list[Line]) -> bool:
+    """Return whether a list names pairs of files, judged by its first lines."""
+    finder = NameFinder(root)
+    for _, line in lines[:10]:
+        parts = split_line(line)
+        if len(parts) == 2:
+            are_images = all(PurePath(part).suffix.lower() in SUFFIXES for part in parts)
+            if are_images or finder.find(parts[0]):
+                return True
+    return False
+
+
+def listed_pairs(root: Path, list_file: Path, lines: list[Line]) -> Search:
+    """Return the pairs of a list of paths."""
+    search, finder = Search(), NameFinder(root)
+    seen: dict[str, tuple[int, Path]] = {}
+    for number, line in lines:
+        parts = split_line(line)
+        if len(parts) != 2:
+            raise UserError(
+                f"{list_file}:{number}: expected an image and a mask path (a tab or comma between them if they have "
+                f"spaces), found {shown(line)}"
+            )
+        image, mask = map(finder.find, parts)
+        if image is None or mask is None:
+            missing = [str(root / part) for part, file in zip(parts, (image, mask), strict=True) if file is None]
+            search.problems.append(f"{list_file}:{number}: no such file: {', '.join(map(escaped, missing))}")
+            continue
+        line_before, mask_before = seen.setdefault(os.path.realpath(image), (number, mask))
+        if line_before != number:
+            text = f"{list_file}:{number}: {escaped(parts[0])} is already in line {line_before}"
+            if not os.path.samefile(mask, mask_before):
+                search.problems.append(f"{text}, with the mask {escaped(str(mask_before))}")
+                continue
+            search.remarks.append(f"{text}, and counts twice")
+        name = str(Path(parts[0].replace("\\", "/")).with_suffix(""))
+        search.pairs.append(Pair(name, image, mask, composed(name)))
+    return search
+
+
 class NameFinder:
     """Finds files below a folder by names that may be spelled as on another system."""
 
@@ -79,11 +121,3 @@ class NameFinder:
             except (OSError, ValueError):
                 self._names[folder] = {}
         return self._names[folder]
-
-
-def expected_pair(path: Path, number: int, line: str) -> UserError:
-    """Return the error for a line that is not a pair of paths."""
-    return UserError(
-        f"{path}:{number}: expected an image and a mask path (a tab or comma between them if they have spaces), "
-        f"found {shown(line)}"
-    )

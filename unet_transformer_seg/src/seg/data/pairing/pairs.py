@@ -4,15 +4,12 @@ import os
 from pathlib import Path
 
 from seg.config import DataConfig
-from seg.data.images.image_kind import SUFFIXES
 from seg.data.pairing.advice import describe_no_layout
 from seg.data.pairing.folder_match import match_folders
-from seg.data.pairing.image_names import composed
-from seg.data.pairing.list_file import Line, NameFinder, expected_pair, read_lines, split_line
+from seg.data.pairing.list_file import holds_pairs, listed_pairs, read_lines
 from seg.data.pairing.name_affixes import Affixes
-from seg.data.pairing.pair import Layout, Pair, Search
+from seg.data.pairing.pair import Layout, Search
 from seg.errors import UserError
-from seg.untrusted import escaped
 
 
 def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
@@ -44,46 +41,10 @@ def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
     lines = read_lines(list_file) if has_list else []
     if has_list and not lines:
         raise UserError(f"{list_file}: the split {split!r} is empty")
-    if _holds_pairs(root, lines) or (is_list and not os.path.isdir(root / config.images_dir)):
-        return _listed_pairs(root, list_file, lines)
+    if holds_pairs(root, lines) or (is_list and not os.path.isdir(root / config.images_dir)):
+        return listed_pairs(root, list_file, lines)
     layout = _find_layout(config, root, "" if is_list else split, list_file if has_list else None, is_pool)
     return match_folders(layout, Affixes.of_config(config), lines)
-
-
-def _holds_pairs(root: Path, lines: list[Line]) -> bool:
-    """Return whether a list names pairs of files, judged by its first lines."""
-    finder = NameFinder(root)
-    parts = [split_line(line) for _, line in lines[:10]]
-    return any(len(part) == 2 and (finder.find(part[0]) or all(map(_is_image, part))) for part in parts)
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _listed_pairs(root: Path, list_file: Path, lines: list[Line]) -> Search:
-    """Return the pairs of a list of paths."""
-    search, finder = Search(), NameFinder(root)
-    seen: dict[str, tuple[int, Path]] = {}
-    for number, line in lines:
-        parts = split_line(line)
-        if len(parts) != 2:
-            raise expected_pair(list_file, number, line)
-        image, mask = map(finder.find, parts)
-        if image is None or mask is None:
-            missing = [str(root / part) for part, file in zip(parts, (image, mask), strict=True) if file is None]
-            search.problems.append(f"{list_file}:{number}: no such file: {', '.join(map(escaped, missing))}")
-            continue
-        line_before, mask_before = seen.setdefault(os.path.realpath(image), (number, mask))
-        if line_before != number:
-            text = f"{list_file}:{number}: {escaped(parts[0])} is already in line {line_before}"
-            if not os.path.samefile(mask, mask_before):
-                search.problems.append(f"{text}, with the mask {escaped(str(mask_before))}")
-                continue
-            search.remarks.append(f"{text}, and counts twice")
-        name = str(Path(parts[0].replace("\\", "/")).with_suffix(""))
-        search.pairs.append(Pair(name, image, mask, composed(name)))
-    return search
 
 
 def _find_layout(config: DataConfig, root: Path, split: str, stem_list: Path | None, is_pool: bool) -> Layout:
