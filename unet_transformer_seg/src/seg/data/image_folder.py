@@ -37,10 +37,6 @@ class ImageFolder(SegmentationDataset):
     def __init__(self, config: DataConfig, split: Split):
         """Find the files of a split without opening them.
 
-        Args:
-            config: location and meaning of the files.
-            split: "train", "val" or "test".
-
         Raises:
             UserError: missing folders, lists, images or masks; names that are not unique; no class names.
         """

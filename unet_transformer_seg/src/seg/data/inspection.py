@@ -102,14 +102,10 @@ class SplitReport:
 def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[..., Iterable]) -> SplitReport:
     """Return the report of a split, read with `config.num_threads` threads.
 
-    Args:
-        config: the section `data`.
-        split: "train", "val" or "test".
-        seed: of generated data.
-        progress: wraps an iterator as `tqdm` does, called with `total` and `desc`.
+    `seed` is that of generated data; `progress` wraps an iterator as `tqdm` does, called with `total` and `desc`.
 
     Raises:
-        UserError: the split does not exist, or its classes are not stated.
+        UserError: the split does not exist, or there are no class names.
     """
     report = _open_split(config, split, seed)
     dataset, num_classes = report.dataset, len(report.dataset.classes)

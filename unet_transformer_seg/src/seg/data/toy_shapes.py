@@ -31,13 +31,7 @@ class ToyShapes(SegmentationDataset):
     classes = make_class_table(("background", "circle", "rectangle", "triangle", "ring", "star"))
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
-        """Describe a split.
-
-        Args:
-            config: `size` of the pictures and the section `toy`.
-            split: "train", "val" or "test"; these share no sample.
-            seed: of the samples of all splits.
-        """
+        """Describe a split; "train", "val" and "test" share no sample."""
         self._size, self._toy = config.size, config.toy
         self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
         self._split, self._seed = split, seed

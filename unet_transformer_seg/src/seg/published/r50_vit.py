@@ -29,7 +29,7 @@ from seg.models import build_model
 from seg.models.resnet_v2 import DOWNSAMPLING
 from seg.published.mapping import Layout, Pair, import_arrays
 from seg.published.npz_file import read_npz
-from seg.published.transunet import BLOCKS, count_layers, count_units, positions, shape_of, square_grid, units
+from seg.published.transunet import BLOCKS, count_layers, count_units, positions, resnet_layers, shape_of, square_grid
 
 KINDS = ("kernel", "bias")
 ATTENTION = "MultiHeadDotProductAttention_1"
@@ -81,14 +81,9 @@ def vit_npz_pairs(config: ModelConfig) -> list[Pair]:
     """Return the pairs of the arrays that the file has."""
     settings = config.transunet
     pairs = [Pair("params/resnet/root_conv/kernel", "conv_root/kernel"), *_affine("params/resnet/root_norm", "gn_root")]
-    for ours, block, unit in units(settings):
-        theirs = f"block{block}/unit{unit}"
-        layers = [(f"conv{n}", f"norm{n}", f"conv{n}", f"gn{n}") for n in (1, 2, 3)]
-        if unit == 1:
-            layers.append(("project_conv", "project_norm", "conv_proj", "gn_proj"))
-        for conv, norm, their_conv, their_norm in layers:
-            pairs.append(Pair(f"params/{ours}/{conv}/kernel", f"{theirs}/{their_conv}/kernel"))
-            pairs += _affine(f"params/{ours}/{norm}", f"{theirs}/{their_norm}")
+    for conv, norm, their_conv, their_norm in resnet_layers(settings, "conv_proj", "/"):
+        pairs.append(Pair(f"params/{conv}/kernel", f"{their_conv}/kernel"))
+        pairs += _affine(f"params/{norm}", their_norm)
     pairs += [
         Pair("params/tokens/embedding/kernel", "embedding/kernel", FLAX_CONV1X1),
         Pair("params/tokens/embedding/bias", "embedding/bias"),

@@ -84,14 +84,9 @@ def transunet_pairs(config: ModelConfig) -> list[Pair]:
 def _resnet_pairs(settings: TransUNetConfig) -> list[Pair]:
     pairs = [Pair("params/resnet/root_conv/kernel", f"{RESNET}.root.conv.weight", CONV2D)]
     pairs += affine("resnet/root_norm", f"{RESNET}.root.gn")
-    for ours, block, unit in units(settings):
-        theirs = f"{RESNET}.body.block{block}.unit{unit}"
-        layers = [(f"conv{n}", f"norm{n}", f"conv{n}", f"gn{n}") for n in (1, 2, 3)]
-        if unit == 1:
-            layers.append(("project_conv", "project_norm", "downsample", "gn_proj"))
-        for conv, norm, their_conv, their_norm in layers:
-            pairs.append(Pair(f"params/{ours}/{conv}/kernel", f"{theirs}.{their_conv}.weight", CONV2D))
-            pairs += affine(f"{ours}/{norm}", f"{theirs}.{their_norm}")
+    for conv, norm, their_conv, their_norm in resnet_layers(settings, "downsample", "."):
+        pairs.append(Pair(f"params/{conv}/kernel", f"{RESNET}.body.{their_conv}.weight", CONV2D))
+        pairs += affine(norm, f"{RESNET}.body.{their_norm}")
     return pairs
 
 
@@ -133,11 +128,18 @@ def _decoder_pairs() -> list[Pair]:
     return pairs
 
 
-def units(settings: TransUNetConfig) -> Iterator[tuple[str, int, int]]:
-    """Yield (path here, number of its block, its own number) for each unit of the ResNet; numbers start at 1."""
+def resnet_layers(settings: TransUNetConfig, projection: str, separator: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield, for each layer of the ResNet, convolution and norm here, and convolution and norm there.
+
+    There, `projection` is the name of a shortcut's convolution, and `separator` is between the parts of a name.
+    """
     for block, num_units in enumerate(settings.resnet_units, start=1):
         for unit in range(1, num_units + 1):
-            yield f"resnet/block{block}/unit{unit}", block, unit
+            ours, theirs = f"resnet/block{block}/unit{unit}", f"block{block}{separator}unit{unit}{separator}"
+            for n in (1, 2, 3):
+                yield f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}conv{n}", f"{theirs}gn{n}"
+            if unit == 1:
+                yield f"{ours}/project_conv", f"{ours}/project_norm", f"{theirs}{projection}", f"{theirs}gn_proj"
 
 
 def positions(settings: TransUNetConfig, num_extra: int) -> Layout:

@@ -18,13 +18,7 @@ MAX_HEADER_BYTES = 10_000
 
 
 def check_pixels(contents: str, pixels: int, max_pixels: int) -> None:
-    """Refuse more pixels than `data.max_pixels`, with the setting to add to the command.
-
-    Args:
-        contents: start of the message, such as "an array [9, 9], more pixels".
-        pixels: in the file.
-        max_pixels: allowed.
-    """
+    """Refuse more pixels than `data.max_pixels`; `contents` starts the message, as "12×17 pixels are more"."""
     if pixels > max_pixels:
         remedy = f"if there is memory for it, add data.max_pixels={pixels} to the command"
         if pixels > MAX_INT:

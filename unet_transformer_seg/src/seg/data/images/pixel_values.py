@@ -30,17 +30,7 @@ OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"
 
 
 def to_rgb(image: Image.Image, file: BinaryIO, value_range: ValueRange, note: Note) -> np.ndarray:
-    """Return uint8[h, w, 3] of an image that is not decoded yet.
-
-    Args:
-        image: of any mode.
-        file: that `image` reads.
-        value_range: values of black and white if there are more than 8 bits.
-        note: called with what is dropped.
-
-    Raises:
-        UserError: values whose black and white are unclear.
-    """
+    """Return uint8[h, w, 3] of an image that is open from `file` and not decoded yet. Errors as in `to_bytes`."""
     if not is_wide(image):
         turn_upright(image, note)
         _note_dropped(image, note)

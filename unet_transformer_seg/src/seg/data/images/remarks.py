@@ -31,12 +31,7 @@ class Remarks:
     """
 
     def __init__(self, write: Callable[[str], object] = log.warning, named_per_kind: int = NAMED_PER_KIND):
-        """Start without remarks.
-
-        Args:
-            write: called with each line.
-            named_per_kind: files of a kind that are named.
-        """
+        """Pass each line to `write`, and name up to `named_per_kind` files of a kind."""
         self._write, self._named_per_kind, self._lock = write, named_per_kind, threading.Lock()
         self._seen: dict[str, set[Path]] = defaultdict(set)
 

@@ -52,12 +52,9 @@ class Census:
 
 
 def take_census(mask: Mask, by_colour: bool = False, known_indices: bool = False) -> Census:
-    """Return the census of one mask.
+    """Return the census of one mask; `by_colour` counts the colours of its palette instead of the indices.
 
-    Args:
-        mask: of any kind.
-        by_colour: count the colours of its palette instead of the indices.
-        known_indices: all its indices are classes.
+    `known_indices` states that all its indices are classes.
     """
     census = Census(num_masks=1, num_inverted=int(mask.is_inverted), num_lossy=int(mask.is_lossy))
     if mask.has_colours:

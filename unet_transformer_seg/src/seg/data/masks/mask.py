@@ -67,12 +67,7 @@ class Mask:
 
 
 def mask_of_image(image: Image.Image, depth: int = 8, is_lossy: bool = False) -> Mask:
-    """Return the mask of a decoded, upright picture.
-
-    Args:
-        image: the picture.
-        depth: bits of its grey values, see `seg.data.images.tags.grey_depth`.
-        is_lossy: it has lossy compression.
+    """Return the mask of a decoded, upright picture with grey values of `depth` bits.
 
     Raises:
         UserError: transparency that differs within a colour, values that are not integers, or

@@ -23,12 +23,7 @@ MAX_NAMED = 3
 
 
 def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Search:
-    """Return the pairs of two folders.
-
-    Args:
-        layout: the folders.
-        affixes: prefixes and suffixes around the shared part of the names.
-        lines: of the layout's list, which restricts and orders the images; ignored without a list.
+    """Return the pairs of two folders; `lines` are those of the layout's list, if it has one.
 
     Raises:
         UserError: a folder is missing or has no image, or no image has a mask.

@@ -24,10 +24,7 @@ def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
 
     A `<root>/<split>.txt` that holds pairs of paths is a list as in 1.
 
-    Args:
-        config: location of the files.
-        split: a folder or a list.
-        is_pool: the split will be divided, so layout 4 needs no list.
+    With `is_pool`, the split will be divided, so layout 4 needs no list.
 
     Raises:
         UserError: none of these exists, or it has no image, or no image has a mask.

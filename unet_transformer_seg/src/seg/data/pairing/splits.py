@@ -52,11 +52,7 @@ def find_split(config: DataConfig, split: Split) -> Search:
 
 
 def find_groups(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the group of each name; without a pattern, each name is its own group.
-
-    Args:
-        names: paths below the images' folder, without suffix.
-        pattern: regular expression with one group, searched anywhere in a name.
+    """Return the group of each name: that of `pattern`, searched anywhere in it; without a pattern, the name itself.
 
     Raises:
         UserError: a name without a match, or a search that takes too long.
@@ -87,11 +83,7 @@ def find_groups(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def divide(groups: Sequence[str], config: DataConfig) -> dict[str, Split]:
-    """Return the split of each group. The test part is taken first, so all folds share it.
-
-    Args:
-        groups: the group of each image.
-        config: `val_fraction` or `num_folds` and `fold`, `test_fraction`, `split_seed`.
+    """Return the split of each group, from the group of each image. The test part is taken first: folds share it.
 
     Raises:
         UserError: fewer groups than folds, or an empty part.
