@@ -1,1 +1,1 @@
-"""Weights that others have published: read, written, and translated to the names and layouts of the models here."""
+"""Published weights: read, written, and converted to the names and layouts of our models."""

@@ -1,1 +1,1 @@
-"""Image files and arrays: bounded reading, and their values as 8-bit RGB."""
+"""Image files and arrays: what they state, and their pixels as 8-bit RGB."""

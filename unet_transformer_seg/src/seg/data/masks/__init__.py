@@ -1,1 +1,1 @@
-"""Mask files: what they hold, and which class each value or colour stands for."""
+"""Mask files: their content, and the class of each value or colour."""

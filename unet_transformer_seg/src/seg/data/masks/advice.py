@@ -214,8 +214,7 @@ def _advise_on_colours(census: Census, stated: MaskClasses, unknown: list[Colour
             else ""
         )
         return f"{number:,} colours come from masks that {cause}. Save them again as PNG, one colour a class{name_all}"
-    base = {"threshold": 0} if settings.threshold else {}
-    base |= {"read_masks_by": "auto"} if settings.read_masks_by == "value" else {}
+    base = _read_colours(settings)
     if not stated.by_colour:
         colours = sorted(census.colours, key=lambda colour: (colour != BLACK, -census.colours[colour]))
         more = _more_names(stated.stated_names, colours, len(colours), stated)
@@ -236,10 +235,15 @@ def _advise_on_colours(census: Census, stated: MaskClasses, unknown: list[Colour
 
 def _advise_on_unread_colours(settings: DataConfig) -> str:
     """Return what to do about masks with colours that these settings do not read."""
-    back = {"read_masks_by": "auto"} if settings.read_masks_by == "value" else {}
-    back |= {"threshold": 0} if settings.threshold else {}
-    against = " and ".join(f"data.{key}" for key in back)
-    return f"its pixels are colours, but {against} reads values. To read them by data.palette, {Suggestion('', back)}"
+    reset = _read_colours(settings)
+    keys = " and ".join(f"data.{key}" for key in reset)
+    return f"its pixels are colours, but {keys} reads values. To read them by data.palette, {Suggestion('', reset)}"
+
+
+def _read_colours(settings: DataConfig) -> dict[str, Any]:
+    """Return the settings to reset so that masks are read by colour."""
+    reset: dict[str, Any] = {"read_masks_by": "auto"} if settings.read_masks_by == "value" else {}
+    return reset | ({"threshold": 0} if settings.threshold else {})
 
 
 def _more_names(names: tuple[str, ...], colours: list[Colour], number: int, stated: MaskClasses) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Which files make a split: images with their masks, by folders, lists and names."""
+"""Images paired with masks, by folders, lists and names, and divided into splits."""
