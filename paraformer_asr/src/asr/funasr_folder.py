@@ -183,12 +183,9 @@ def _stated_names(folder: Path) -> dict[str, Named] | None:
 
 
 def _names_within(source: Path, content: Mapping[str, Any], *, known_only: bool) -> Iterator[tuple[str, Named]]:
-    """Yield (key, name) of the files that a mapping names, at most one level deep.
+    """Yield (key, name) of the files that the mapping in `source` names, at most one level deep.
 
-    Args:
-        source: file with the mapping.
-        content: the mapping.
-        known_only: ignore keys that are not in USUAL, instead of refusing them.
+    Other keys are ignored with `known_only`, and else refused.
     """
     flat = {}
     for key, value in content.items():

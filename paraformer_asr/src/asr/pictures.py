@@ -79,13 +79,9 @@ def draw_alignment(
 
 
 def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:
-    """Return float64[u], the time when the running sum of the weights passes u + 1, linear within a frame.
+    """Return float64[u], the time when the running sum of the weights of float[u, t] passes u + 1.
 
-    An incomplete token has the end of the frames.
-
-    Args:
-        alignment_ut: float[u, t], overlap matrix.
-        frame_shift_s: length of a frame in seconds.
+    It is linear within a frame; an incomplete token has the end of the frames.
     """
     weight_t = alignment_ut.sum(0).astype(np.float64)
     sum_t = np.cumsum(weight_t)
@@ -100,12 +96,7 @@ def firing_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray
 
 
 def mean_times_s(alignment_ut: np.ndarray, frame_shift_s: float) -> np.ndarray:
-    """Return float64[u], the mean time of each token's frames by their weights; the end of the frames if it has none.
-
-    Args:
-        alignment_ut: float[u, t], overlap matrix.
-        frame_shift_s: length of a frame in seconds.
-    """
+    """Return float64[u], the mean time of each token's frames by their weights, or the end of the frames."""
     num_frames = alignment_ut.shape[1]
     sum_u = alignment_ut.sum(1, dtype=np.float64)
     mean_u = alignment_ut @ (np.arange(num_frames) + 0.5) / np.where(sum_u > 0, sum_u, 1.0)

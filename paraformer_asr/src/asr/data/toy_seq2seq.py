@@ -140,9 +140,7 @@ class ToySeq2Seq(SpeechDataset):
         """Return (features: float32[t, i], tokens: int32[u], feat_len = t, token_len = u).
 
         The features are stacked log mel energies without CMVN, the tokens those of `tokenizer` without the end.
-
-        Args:
-            index: of the utterance; None: the next one at each call.
+        Without an index each call returns the next utterance.
         """
         index = next(self._calls) % self._length if index is None else index
         utterance = self[index]
@@ -202,10 +200,7 @@ def render(plan: Plan, tones_hz: dict[str, tuple[float, float]], sample_rate_hz:
 def gliding(plan: Plan, letter_hz: list[float], sample_rate_hz: int) -> np.ndarray:
     """Return float64[n], a tone's frequency: each letter's own, and straight glides between neighbouring letters.
 
-    Args:
-        plan: places of the characters.
-        letter_hz: frequency of each character; NaN for a space, where the frequency glides in silence.
-        sample_rate_hz: samples in one second.
+    `letter_hz` has the frequency of each character, NaN for a space, where the tone glides in silence.
     """
     half = GLIDE_S * sample_rate_hz / 2
     places, values = [], []

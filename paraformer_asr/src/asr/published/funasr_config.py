@@ -37,11 +37,7 @@ WHOLE_UP_TO_S = 20.0
 
 
 def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a run directory, of an exported model, or of a FunASR model folder.
-
-    Args:
-        folder: one of the three.
-        overrides: changes as `key=value`.
+    """Return the config of a run directory, an exported model or a FunASR model folder, changed by `key=value`.
 
     Raises:
         UserError: as `asr.config.reader.load_config` and `open_funasr_folder`.

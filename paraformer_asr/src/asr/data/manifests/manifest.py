@@ -62,15 +62,7 @@ class Reading:
         self.problems.append(f"{self.where(line)}: {reason}")
 
     def add(self, name: str, path: str, text: str, line: int, seconds: Any = None) -> None:
-        """Add an entry, or note why it cannot be used.
-
-        Args:
-            name: of the utterance, unique in the manifest.
-            path: of the sound file.
-            text: its transcript, not empty.
-            line: of the manifest.
-            seconds: stated length; None where it is not stated.
-        """
+        """Add an entry, or note why it cannot be used; `seconds` is the stated length, or None."""
         number = self._path_number(path)
         try:
             stated_s = None if seconds is None else to_seconds(seconds)
@@ -202,11 +194,7 @@ def read_tsv(path: Path, splits: str, root: Path) -> Reading:
 
 
 def read_lines(path: Path, expected: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of the lines of a UTF-8 file that are not blank.
-
-    Args:
-        path: of the file.
-        expected: what it should be, for messages.
+    """Yield (line number, text) of the lines of a UTF-8 file that are not blank; messages say what was `expected`.
 
     Raises:
         UserError: a file that is missing, is not UTF-8, has more than MAX_MANIFEST_BYTES, or a line longer than

@@ -137,15 +137,9 @@ def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
 
 
 def change_speed(wave_n: np.ndarray, speed: float, sample_rate_hz: int) -> np.ndarray:
-    """Return the sound played at `speed` times its speed; pitch and tempo change together.
+    """Return float32[changed_length(n, speed)], the sound of float32[n] played at `speed` times its speed.
 
-    Args:
-        wave_n: float32[n], one channel.
-        speed: above 1 is faster and shorter; 1 returns the wave itself.
-        sample_rate_hz: samples in one second, before and after.
-
-    Returns:
-        float32[changed_length(n, speed)].
+    Pitch and tempo change together: above 1 is faster and shorter. Speed 1 returns the wave itself.
 
     Reference: Ko et al. 2015, Audio augmentation for speech recognition, Interspeech, section 2.
     """

@@ -36,11 +36,7 @@ MAX_TOKEN_FILE_BYTES = 1 << 26
 def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
     """Return the tokenizer of a new run: that of the model in `init`, or one that `build_tokenizer` returns.
 
-    With `kind: init` a `text_case` other than "keep" overrides that of the model.
-
-    Args:
-        config: `tokenizer` and `init` matter.
-        texts: of the training split.
+    With `kind: init` a `text_case` other than "keep" overrides that of the model. `texts` are the training texts.
 
     Raises:
         UserError: as `build_tokenizer` and `asr.data.text.tokenizer.load_tokenizer`.

@@ -97,10 +97,6 @@ def suit_characters(tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
     So it is if most words have letters of a script without spaces and more than 1.5 characters on average, as Chinese
     sentences; if words have more than MAX_WORD_CHARACTERS characters in any script; or if the model writes most words
     without spaces between them, as a FunASR model with single Latin letters does.
-
-    Args:
-        tokenizer: of the model.
-        texts: as the data set writes them.
     """
     words = [word for text in texts for word in comparable(tokenizer, text).split()]
     if not words:

@@ -62,11 +62,6 @@ def cut(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[tuple[str,
     With one, its words become their pieces. Any other word falls into characters if it begins with a letter, a digit
     or a Chinese character, and is otherwise unknown as a whole. Both are looked up in lower case first, as in FunASR;
     then, unlike there, in the case of the text and among the tokens.
-
-    Args:
-        text: words separated by spaces.
-        seg_dict: known words; empty for a model without the file.
-        tokens: of the model.
     """
     if not seg_dict:
         return [(character, character if character in tokens else None) for character in text if character != " "]
@@ -81,7 +76,7 @@ def cut_written(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[st
     """Return the tokens of a text that a model may have written; unknown parts stay as they are.
 
     Unlike `cut` it treats runs of letters beside Chinese characters as words: FunASR writes `今天hello`, and would cut
-    that into single letters. Arguments as of `cut`.
+    that into single letters.
     """
     if not seg_dict:
         return [character for character in text if character != " "]

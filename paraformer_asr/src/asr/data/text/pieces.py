@@ -54,11 +54,9 @@ def is_unspaced(character: str) -> bool:
 
 
 def word_starts(tokens: Sequence[str], *, continued: bool) -> list[bool]:
-    """Return for each token whether a word begins with it; see `asr.data.text.tokenizer.Tokenizer.word_starts`.
+    """Return for each of a row of ordinary tokens whether a word begins with it; see `Tokenizer.word_starts`.
 
-    Args:
-        tokens: a row of ordinary ones.
-        continued: `@@` joins pieces to words; otherwise `▁` begins them.
+    With `continued`, `@@` joins pieces to words; otherwise `▁` begins them.
     """
     flags, previous = [], ""
     for token in tokens:
