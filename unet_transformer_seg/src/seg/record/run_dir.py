@@ -68,6 +68,10 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
 
+    def list_checkpoints(self) -> list[str]:
+        """Return the folder names of the checkpoints that were saved, including damaged ones."""
+        return sorted(path.name for path in self.checkpoints.glob("step_*"))
+
 
 def create_run_dir(
     config: Config, classes: ClassTable, write_more: Callable[[RunDir], None] = lambda run: None
