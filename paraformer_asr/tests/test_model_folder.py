@@ -263,7 +263,7 @@ def test_weights_that_contradict_the_config_are_listed(model_folder, tmp_path):
 def test_arrays_whose_names_make_no_tree_are_named(name, model_folder, tmp_path):
     folder = copy(model_folder, tmp_path / "model")
     forge(folder, lambda weights: weights.update({name: np.zeros(2, np.float32)}))
-    with pytest.raises(UserError, match=r"weights\.safetensors: .* the array .* has no place in a tree") as error:
+    with pytest.raises(UserError, match=r"weights\.safetensors: .* the array .* does not fit into a tree") as error:
         load_weights(CheckedFolder(folder), CONFIG)
     assert str(error.value).isprintable()
 

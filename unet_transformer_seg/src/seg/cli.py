@@ -65,7 +65,7 @@ def _code_of_harmless(main: Callable[[], int | None]) -> int:
     try:
         code = main() or EXIT_OK
     except BrokenPipeError:
-        return _nobody_reads()
+        return _closed_pipe()
     except tuple(CODES) as error:
         _print_error(f"error: {indented(str(error))}")
         return next(code for kind, code in CODES.items() if isinstance(error, kind))
@@ -85,7 +85,7 @@ def _flushed(code: int) -> int:
     try:
         print(end="", flush=True)
     except BrokenPipeError:
-        return code or _nobody_reads()
+        return code or _closed_pipe()
     except OSError as error:
         _drop_output()
         if error.errno == errno.EIO:  # the terminal was closed
@@ -95,7 +95,7 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _nobody_reads() -> int:
+def _closed_pipe() -> int:
     """Return the code for a closed pipe, as after `| head`."""
     _drop_output()
     return EXIT_NOBODY_READS

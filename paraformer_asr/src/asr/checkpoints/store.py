@@ -130,27 +130,6 @@ class CheckpointStore:
         state = jax.tree.unflatten(treedef, [restored[name] for name in expected])
         return state, manifest.details["progress"]
 
-    def restore_variables(self, which: Which = "best", average: int = 1) -> dict[str, Any]:
-        """Return `{"params": …}` for inference: the moving average of the weights if there is one.
-
-        The optimizer's state, and weights that are not used, are not read.
-
-        Args:
-            which: "last", "best" or a step.
-            average: number of checkpoints whose weights are averaged in float32: the newest, or those with the lowest
-                scores. They are read one after the other.
-
-        Raises:
-            UserError: no checkpoint is intact, or fewer than `average`.
-        """
-        needs_score = average > 1 and which == "best"
-        good = ((f, m) for f, m in self._good(which) if not needs_score or m.details["score"] is not None)
-        checkpoints = list(itertools.islice(good, average))
-        if len(checkpoints) < average:
-            short = self._too_few(which, average, len(checkpoints))
-            raise UserError(self._none_found(which) if average == 1 else short)
-        return {"params": _mean_params(checkpoints)}
-
     def _folder(self, step: int) -> Path:
         return self.directory / f"step_{step:08d}"
 
@@ -241,8 +220,8 @@ class CheckpointStore:
             return f"{self.directory}: there is no checkpoint (expected folders named step_…); train first"
         if isinstance(which, str):
             return f"{self.directory}: no checkpoint is intact; the warnings above name the damage"
-        others = ", ".join(str(step) for step in self.steps() if step != which) or "none"
-        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {others}"
+        intact = ", ".join(str(step) for step in self.steps() if step != which) or "none"
+        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {intact}"
 
     def _too_few(self, which: Which, number: int, count: int) -> str:
         if isinstance(which, int):
@@ -255,17 +234,27 @@ class CheckpointStore:
 
 
 def restore_variables(directory: Path, which: Which = "best", average: int = 1) -> dict[str, Any]:
-    """Return `{"params": …}` from the folder `checkpoints/` of a run.
+    """Return `{"params": …}` for inference: the moving average of the weights if there is one.
+
+    The optimizer's state, and weights that are not used, are not read.
 
     Args:
-        directory: the folder.
+        directory: the folder `checkpoints/` of a run.
         which: "last", "best" or a step.
-        average: number of newest, or best, checkpoints whose weights are averaged.
+        average: number of checkpoints whose weights are averaged in float32: the newest, or those with the lowest
+            scores. They are read one after the other.
 
     Raises:
         UserError: no checkpoint is intact, or fewer than `average`.
     """
-    return CheckpointStore(directory).restore_variables(which, average)
+    store = CheckpointStore(directory)
+    needs_score = average > 1 and which == "best"
+    good = ((f, m) for f, m in store._good(which) if not needs_score or m.details["score"] is not None)
+    checkpoints = list(itertools.islice(good, average))
+    if len(checkpoints) < average:
+        short = store._too_few(which, average, len(checkpoints))
+        raise UserError(store._none_found(which) if average == 1 else short)
+    return {"params": _mean_params(checkpoints)}
 
 
 def _disqualify(folder: Path) -> None:

@@ -108,13 +108,7 @@ def _measure_train(config: Config, size: BatchSize, num_steps: int) -> Measureme
     batch = training.put(_random_batch(config, size))
     step, compile_s = training.compile(batch)
 
-    def steps() -> Iterator[None]:
-        while True:
-            metrics = training.run(step, batch)
-            jax.block_until_ready((training.state, metrics))
-            yield
-
-    step_s = _time(steps(), num_steps)
+    step_s = _time(_awaited(lambda: (training.run(step, batch), training.state)), num_steps)
     facts = {"flops": training.flops(batch), "num_devices": num_devices, "planned_bytes": planned_bytes(step)}
     return _finish("train", size.totals, compile_s, step_s, training.state.params, **facts)
 
@@ -178,13 +172,7 @@ def _measure_infer(config: Config, size: BatchSize, num_steps: int) -> Measureme
     compiled, compile_s = _compile(jax.jit(_make_transcribe(config, size.tokens)), variables, *inputs)
     plain = _plain(config)
     params = jax.eval_shape(lambda: _init_params(plain))
-
-    def steps() -> Iterator[None]:
-        while True:
-            jax.block_until_ready(compiled(variables, *inputs))
-            yield
-
-    step_s = _time(steps(), num_steps)
+    step_s = _time(_awaited(lambda: compiled(variables, *inputs)), num_steps)
     flops = count_flops(_make_transcribe(plain, size.tokens), {"params": params}, *inputs)
     facts = {"flops": flops, "planned_bytes": planned_bytes(compiled)}
     return _finish("infer", size.totals, compile_s, step_s, variables, **facts)
@@ -207,13 +195,7 @@ def _measure_frontend(config: Config, size: BatchSize, num_steps: int) -> Measur
     batch = jax.device_put(_random_batch(config, size))
     inputs = batch["wave"], batch["wave_lengths"]
     compiled, compile_s = _compile(jax.jit(make_frontend(config.features, _no_change(config))), *inputs)
-
-    def steps() -> Iterator[None]:
-        while True:
-            jax.block_until_ready(compiled(*inputs))
-            yield
-
-    return _finish("frontend", size.totals, compile_s, _time(steps(), num_steps))
+    return _finish("frontend", size.totals, compile_s, _time(_awaited(lambda: compiled(*inputs)), num_steps))
 
 
 def _measure_input(config: Config, num_steps: int) -> Measurement:
@@ -272,6 +254,13 @@ def _compile(function: Callable, *arguments) -> tuple[Callable, float]:
     start = time.perf_counter()
     compiled = compile_program(function, *arguments)
     return compiled, time.perf_counter() - start
+
+
+def _awaited(step: Callable[[], Any]) -> Iterator[None]:
+    """Take steps, awaiting each."""
+    while True:
+        jax.block_until_ready(step())
+        yield
 
 
 def _time(steps: Iterator[Any], num_steps: int) -> list[float]:

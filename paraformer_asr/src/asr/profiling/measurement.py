@@ -81,22 +81,13 @@ class Measurement:
         typical = float(np.mean(self.step_s)) if self.resident_s else median
         peak = PEAK_FLOPS.get(jax.local_devices()[0].device_kind)
         numbers = {
-            "mode": self.mode,
-            "num_devices": self.num_devices,
-            "batch": self.batch,
-            "audio_s": self.audio_s,
+            **{name: value for name, value in vars(self).items() if name not in ("step_s", "resident_s")},
             "steps": len(self.step_s),
-            "parameters": self.parameters,
-            "compile_s": self.compile_s,
             "median_s": median,
             "p95_s": p95,
             "audio_s_per_s": self.audio_s / typical,
-            "flops": self.flops,
             "flops_per_s": self.flops / typical if self.flops else None,
             "mfu": self.flops / typical / (peak * self.num_devices) if self.flops and peak else None,
-            "device_bytes": self.device_bytes,
-            "planned_bytes": self.planned_bytes,
-            "process_bytes": self.process_bytes,
         }
         return numbers | self._against_resident()
 

@@ -64,7 +64,7 @@ def make_strangers() -> list[Stranger]:
         ("weights that are not finite", "not finite", not_finite),
         ("a header of 2^60 bytes", "cannot be read as safetensors", long_header),
         ("200,000 names in a header", "cannot be read as safetensors", many_names),
-        ("a child below a leaf", "no place in a tree", child_of_leaf),
+        ("a child below a leaf", "does not fit into a tree", child_of_leaf),
     ):
         strangers.append(Stranger(Mistake(what, of_model, (said,)), plant))
     return strangers

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from asr.checkpoints import CheckpointStore
+from asr.checkpoints import CheckpointStore, restore_variables
 from asr.checkpoints.manifest import DamagedCheckpointError, read_manifest, verify_files
 from asr.checkpoints.safetensors_file import write_safetensors
 from asr.config import Config, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig
@@ -253,8 +253,8 @@ def _read_checkpoint(folder: Path) -> None:
             damaged.append(step)
     intact = [step for step in store.steps() if step not in damaged]  # of a forged manifest the store says so itself
     if not intact:
-        raise _refused(lambda: store.restore_variables("last"))
-    params = store.restore_variables("last")["params"]
+        raise _refused(lambda: restore_variables(store.directory, "last"))
+    params = restore_variables(store.directory, "last")["params"]
     values = {float(value) for x in params.values() for value in np.ravel(x)}
     assert values == {max(intact)}, f"restored {values}, not {max(intact)}"
 

@@ -1,11 +1,10 @@
 """Writes and reads arrays as safetensors, a few megabytes at a time.
 
-    length of the header, uint64 · header, JSON: name → dtype, shape, place · the values, little-endian
+    header length, uint64 · header, JSON: name → dtype, shape, offsets · values, little-endian
 
-The library's own writer wants all arrays at once and contiguous in memory: for weights that are views of somebody
-else's file, a copy of all of them. Its reader opens a file by its name, so that the bytes whose SHA-256 was compared
-need not be those that are read. Here a stranger's header is checked before anything is allocated, and every byte is
-read once.
+The library's writer needs all arrays contiguous in memory, which copies weights that are views of another file. Its
+reader opens a file by name, so the bytes that were hashed need not be the bytes that are read. Here an untrusted header
+is checked before anything is allocated, and every byte is read and hashed once.
 """
 
 import hashlib
@@ -29,18 +28,18 @@ ALIGNMENT = 8
 CHUNK_BYTES = 4 << 20
 
 MAX_HEADER_BYTES, MAX_ARRAYS = 1 << 23, 20_000
-"""A model of ours has some hundred arrays, each of some hundred bytes in the header."""
+"""Largest header, in bytes, and number of arrays; our models have a few hundred arrays of about 100 bytes each."""
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file that `safetensors` reads.
 
     Args:
-        path: of the new file; nothing may have this name.
-        arrays: by name, of a dtype in `DTYPES`; need not be contiguous, and may lie on a device.
+        path: of the file, which must not exist.
+        arrays: by name, of a dtype in `DTYPES`; contiguous or not, on the host or a device.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     header, end = {}, 0
     for name, array in arrays.items():
@@ -57,7 +56,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class _Entry(NamedTuple):
-    """What the header says of an array; `start` and `stop` are bytes behind the header."""
+    """An array in the header; `start` and `stop` are byte offsets after it."""
 
     name: str
     dtype: np.dtype
@@ -70,7 +69,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """Return the arrays of a file by name, and the SHA-256 of the file in hexadecimal digits.
 
     Raises:
-        UserError: naming the file: it cannot be read, or its header does not describe just what follows.
+        UserError: naming the file: it cannot be read, or its header does not match its content.
     """
     try:
         with open_file(path) as file:
@@ -90,24 +89,24 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], str]:
         for start in range(0, len(content), CHUNK_BYTES):
             part = content[start : start + CHUNK_BYTES]
             if file.readinto(part) != len(part):
-                raise ValueError("it ends while it is read")
+                raise ValueError("it ends early")
             digest.update(part)
         arrays[entry.name] = content.view(entry.dtype).reshape(entry.shape)
     return arrays, digest.hexdigest()
 
 
 def _read_header(file: BinaryIO, digest: Any) -> list[_Entry]:
-    """Return the arrays in the order of their bytes.
+    """Return the arrays in file order.
 
     Raises:
-        ValueError: the header does not describe just what follows it.
+        ValueError: the header does not match the content.
     """
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-        raise ValueError(f"of {size} bytes, its header claims {length} and may have {MAX_HEADER_BYTES}")
+        raise ValueError(f"its header claims {length} of {size} bytes; at most {MAX_HEADER_BYTES} are allowed")
     text = file.read(length)
     digest.update(start + text)
     try:
@@ -115,7 +114,7 @@ def _read_header(file: BinaryIO, digest: Any) -> list[_Entry]:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"its header is not JSON ({error!s:.80})") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is not a table of arrays")
+        raise ValueError("its header is not a mapping")
     header.pop("__metadata__", None)
     if len(header) > MAX_ARRAYS:
         raise ValueError(f"expected at most {MAX_ARRAYS} arrays, found {len(header)}")
@@ -128,51 +127,53 @@ def _read_header(file: BinaryIO, digest: Any) -> list[_Entry]:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("a name stands in its header twice")
+        raise ValueError("a name appears twice in its header")
     return table
 
 
 def _entry(name: str, value: Any) -> _Entry:
-    """Return what the header says of one array, once it is known to be consistent in itself."""
+    """Return one array of the header, checked for consistency."""
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the array {shown(name)}: expected dtype, shape and data_offsets")
     dtype, shape, place = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _READABLE:
         raise ValueError(f"the array {shown(name)}: unknown dtype {shown(dtype)}")
     if not _are_sizes(shape) or not _are_sizes(place) or len(place) != 2:
-        raise ValueError(f"the array {shown(name)}: shape {shown(shape)} and data_offsets {shown(place)} are no sizes")
+        raise ValueError(f"the array {shown(name)}: shape {shown(shape)} and data_offsets {shown(place)} are not sizes")
     num_bytes = math.prod(shape) * _READABLE[dtype].itemsize
     if place[1] - place[0] != num_bytes:
-        raise ValueError(f"the array {shown(name)}: shape {shown(shape)} of {dtype} is not {shown(place)} in bytes")
+        raise ValueError(
+            f"the array {shown(name)}: shape {shown(shape)} of {dtype} does not fill the bytes {shown(place)}"
+        )
     return _Entry(name, _READABLE[dtype], tuple(shape), *place)
 
 
 def _are_sizes(values: Any) -> bool:
-    """Return whether this is a short list of whole numbers that a file or an array can have as a size."""
+    """Return whether this is a short list of plausible sizes."""
     return isinstance(values, list) and len(values) <= 16 and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
 
 
 def _check_places(entries: list[_Entry], num_bytes: int) -> None:
-    """Refuse arrays that overlap, leave a gap, or reach beyond the end."""
+    """Refuse arrays that overlap, leave a gap, or exceed the file."""
     end = 0
     for entry in entries:
         if entry.start != end:
             raise ValueError(f"the array {shown(entry.name)} begins at byte {entry.start}, expected {end}")
         end = entry.stop
     if end != num_bytes:
-        raise ValueError(f"its arrays have {end} bytes, but {num_bytes} follow the header")
+        raise ValueError(f"its arrays take {end} bytes, but {num_bytes} follow the header")
 
 
 def _check_tree(names: Any) -> None:
-    """Refuse names that cannot stand in one tree: `a` beside `a/b`, or an empty part."""
+    """Refuse names that do not form a tree: `a` beside `a/b`, or an empty part."""
     for name in names:
         parents = itertools.accumulate(name.split("/")[:-1], lambda above, part: f"{above}/{part}")
         if not all(name.split("/")) or not names.isdisjoint(parents):
-            raise ValueError(f"the array {shown(name)} has no place in a tree of names")
+            raise ValueError(f"the array {shown(name)} does not fit into a tree of names")
 
 
 def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the array in pieces of its first axis."""
+    """Yield the array in chunks along its first axis."""
     rows = max(CHUNK_BYTES // max(array[:1].nbytes, 1), 1)
     yield from (array[start : start + rows] for start in range(0, len(array), rows))
 
@@ -186,4 +187,4 @@ _READABLE = {ours: jnp.dtype(name) for name, ours in DTYPES.items()} | {
     "U32": np.dtype(np.uint32),
     "U64": np.dtype(np.uint64),
 }
-"""Dtypes by their names in a file; those that no model of ours has are named by the comparison with its config."""
+"""Dtypes by name in a file; the comparison with the config refuses those that our models do not have."""

@@ -124,21 +124,6 @@ class CheckpointStore:
         state = jax.tree.unflatten(treedef, [restored[name] for name in expected])
         return state, manifest.details["progress"]
 
-    def restore_variables(self, which: Which = "best") -> dict[str, Any]:
-        """Return `{"params": …, "batch_stats": …}` for inference: the averaged weights if there are any.
-
-        The optimizer's state, and weights that are not used, are not read.
-
-        Raises:
-            UserError: no checkpoint is intact.
-        """
-        folder, manifest = self._first_good(which)
-        arrays = stored_arrays(manifest.details["arrays"])
-        prefix = "ema_" if any(name.startswith("ema_params/") for name in arrays) else ""
-        stored = {name: f"{prefix}{name}" for name in ("params", "batch_stats")}
-        tree = read_collections(folder / ARRAYS_NAME, arrays, stored.values())
-        return {name: tree.get(place, {}) for name, place in stored.items()}
-
     def _folder(self, step: int) -> Path:
         return self.directory / f"step_{step:08d}"
 
@@ -226,17 +211,28 @@ class CheckpointStore:
             return f"{self.directory}: there is no checkpoint (expected folders named step_…); train first"
         if isinstance(which, str):
             return f"{self.directory}: no checkpoint is intact; the warnings above name the damage"
-        others = ", ".join(str(step) for step in self.steps() if step != which) or "none"
-        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {others}"
+        intact = ", ".join(str(step) for step in self.steps() if step != which) or "none"
+        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {intact}"
 
 
 def restore_variables(directory: Path, which: Which = "best") -> dict[str, Any]:
-    """Return `{"params": …, "batch_stats": …}` from the folder `checkpoints/` of a run.
+    """Return `{"params": …, "batch_stats": …}` for inference: the averaged weights if there are any.
+
+    The optimizer's state, and weights that are not used, are not read.
+
+    Args:
+        directory: the folder `checkpoints/` of a run.
+        which: "last", "best" or a step.
 
     Raises:
         UserError: no checkpoint is intact.
     """
-    return CheckpointStore(directory).restore_variables(which)
+    folder, manifest = CheckpointStore(directory)._first_good(which)
+    arrays = stored_arrays(manifest.details["arrays"])
+    prefix = "ema_" if any(name.startswith("ema_params/") for name in arrays) else ""
+    stored = {name: f"{prefix}{name}" for name in ("params", "batch_stats")}
+    tree = read_collections(folder / ARRAYS_NAME, arrays, stored.values())
+    return {name: tree.get(place, {}) for name, place in stored.items()}
 
 
 def _disqualify(folder: Path) -> None:

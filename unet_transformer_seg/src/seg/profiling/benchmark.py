@@ -8,7 +8,7 @@ one batch that is already on the device.
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -87,12 +87,6 @@ class _Trainer:
         self.state, metrics, self._healthy = self.program(self.state, batch, self._healthy, self._flag)
         return metrics
 
-    def steps_waited_for(self) -> Iterator[None]:
-        """Take steps with the batch of noise, awaiting each."""
-        while True:
-            jax.block_until_ready((self.step(self.batch), self.state))
-            yield
-
     def steps_read_late(self, batches: Iterator[dict[str, jax.Array]]) -> Iterator[None]:
         """Take steps as a run does: the metrics of one are read while the next one runs."""
         pending = None
@@ -106,7 +100,9 @@ class _Trainer:
 
 def _measure_train(config: Config, num_steps: int) -> Measurement:
     trainer = _Trainer(config)
-    return _finish_train(config, trainer, _time(trainer.steps_waited_for(), num_steps), None)
+    return _finish_train(
+        config, trainer, _time(_awaited(lambda: (trainer.step(trainer.batch), trainer.state)), num_steps), None
+    )
 
 
 def _measure_fed(config: Config, num_steps: int) -> Measurement:
@@ -160,15 +156,10 @@ def _measure_infer(config: Config, num_steps: int) -> Measurement:
     start = time.perf_counter()
     program = compile_program(apply, variables, image_bhwc)
     compile_s = time.perf_counter() - start
-
-    def steps() -> Iterator[None]:
-        while True:
-            jax.block_until_ready(program(variables, image_bhwc))
-            yield
-
+    step_s = _time(_awaited(lambda: program(variables, image_bhwc)), num_steps)
     counted = build_model(plain_model(config.model))
     flops = count_flops(lambda v, x: counted.apply(v, x, train=False), variables, image_bhwc)
-    times = {"compile_s": compile_s, "step_s": _time(steps(), num_steps)}
+    times = {"compile_s": compile_s, "step_s": step_s}
     parameters = count_parameters(variables["params"])
     return _finish(config, "infer", times, flops, parameters, program, placement.num_devices)
 
@@ -191,6 +182,13 @@ def _random_batch(config: Config) -> dict[str, np.ndarray]:
     shape = (config.training.batch_size, *config.data.size)
     image = rng.integers(0, 256, (*shape, 3), np.uint8)
     return {"image": image, "label": rng.integers(0, config.model.num_classes, shape, np.uint8)}
+
+
+def _awaited(step: Callable[[], Any]) -> Iterator[None]:
+    """Take steps, awaiting each."""
+    while True:
+        jax.block_until_ready(step())
+        yield
 
 
 def _time(steps: Iterator[Any], num_steps: int, warm_up: int = WARM_UP_STEPS) -> list[float]:

@@ -61,21 +61,12 @@ class Measurement:
         median = times["median_s"]
         fed = _describe(self.fed_s, self.batch) if self.fed_s else None
         return {
-            "mode": self.mode,
-            "batch": self.batch,
+            **{name: value for name, value in vars(self).items() if name not in ("step_s", "fed_s")},
             "steps": len(self.step_s),
-            "parameters": self.parameters,
-            "compile_s": self.compile_s,
             **times,
             "images_per_s": self.batch / median,
-            "flops": self.flops,
             "flops_per_s": self.flops / median if self.flops else None,
             "mfu": self.flops / median / peak / self.devices if self.flops and peak else None,
-            "devices": self.devices,
-            "device_bytes": self.device_bytes,
-            "planned_bytes": self.planned_bytes,
-            "process_bytes": self.process_bytes,
-            "bare_bytes": self.bare_bytes,
             "fed": fed and fed | {"ratio": fed["mean_s"] / times["mean_s"]},
         }
 
