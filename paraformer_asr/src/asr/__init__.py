@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asr.data import Utterance as Utterance
     from asr.data import build_dataset as build_dataset
     from asr.data.text.tokenizer import Tokenizer as Tokenizer
+    from asr.errors import NonFiniteError as NonFiniteError
     from asr.errors import UserError as UserError
     from asr.inference.transcriber import Transcriber as Transcriber
     from asr.inference.transcript import SegmentText as SegmentText
@@ -51,6 +52,7 @@ _MODULES = {
     "ErrorCounts": "asr.metrics",
     "Hypotheses": "asr.models",
     "ModelConfig": "asr.config",
+    "NonFiniteError": "asr.errors",
     "Paraformer": "asr.models",
     "Run": "asr.training.run",
     "SegmentText": "asr.inference.transcript",

@@ -49,6 +49,8 @@ def load_parts(
     files = CheckedFolder(folder) if is_model_folder(folder) else None
     read = files.read if files else read_bounded
     config = load_config(folder / "config.yaml", overrides, read)
+    if custom is not None and config.model.name != "custom":
+        raise UserError(f"{folder}: its model is {config.model.name}, of this package; leave model=... out")
     tokenizer = load_tokenizer(folder, read)
     config = dataclasses.replace(config, model=_with_vocabulary(config.model, tokenizer, folder))
     model = build_model(dataclasses.replace(config.model, input_dim=config.features.input_dim), custom)
