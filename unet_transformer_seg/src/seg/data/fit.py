@@ -57,6 +57,7 @@ def shape_within(shape: Shape, size: Shape) -> Shape:
 def shrink_or_grow(image_hwc: np.ndarray, mask_hw: np.ndarray, size: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Return image (bilinear, antialiased) and mask (nearest), as large as fits into `size` at the same aspect."""
     height, width = shape_within(mask_hw.shape, size)
+    # Nearest for labels: the mean of classes 1 and 3 is not class 2.
     mask = Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST)
     return resize_image(image_hwc, (height, width)), np.asarray(mask)
 
@@ -112,6 +113,7 @@ def window_shape(config: Config) -> Shape:
 
 def window_for(shape: Shape, config: Config) -> Shape:
     """Return rows and columns of the window for an image segmented at `shape`: the image's own if it fits whole."""
+    # Whole if it is small enough: no seams, at the price of one compilation per size.
     whole = config.data.size if is_fitted(config) else shape
     return whole if whole[0] * whole[1] <= config.inference.whole_up_to else window_shape(config)
 
@@ -142,6 +144,7 @@ def resize_bands(bands: Iterable[np.ndarray], source: Shape, target: Shape) -> I
         if held_khw is None:
             held_khw = _planes(next(bands))
         end = min(target[0], start + max(1, BAND_VALUES // (len(held_khw) * target[1])))
+        # Source rows low … high contribute to result rows start … end: read up to high, forget those above low.
         low, high = max(0, math.floor(start * step - reach)), min(source[0], math.ceil(end * step + reach))
         parts = [held_khw]
         while top + sum(part.shape[1] for part in parts) < high:

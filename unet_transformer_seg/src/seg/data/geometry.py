@@ -119,6 +119,7 @@ def nearest(labels_hw: jax.Array, positions_i: jax.Array, *, axis: int) -> jax.A
     """Return the labels at the nearest pixels along one axis; 255 outside."""
     size = labels_hw.shape[axis]
     index_i = jnp.clip(jnp.floor(positions_i + 0.5), 0, size - 1).astype(jnp.int32)
+    # Index lookups cannot fail under jit, so they are clipped, and what was outside becomes ignored.
     inside_i = jnp.expand_dims(is_inside(positions_i, size), 1 - axis)
     taken = jnp.take(labels_hw, index_i, axis=axis)
     return jnp.where(inside_i, taken, jnp.asarray(IGNORE_LABEL, taken.dtype))

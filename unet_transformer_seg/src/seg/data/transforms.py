@@ -12,13 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from seg.classes import IGNORE_LABEL
-from seg.config import AugmentConfig, DataConfig
+from seg.config import DataConfig
 from seg.data.colour import jitter_colour, random_blur, random_noise
 from seg.data.geometry import Pair, check_batch, random_flip, random_resized_crop, random_rotation
 
+Change = Callable[[jax.Array, jax.Array, jax.Array], Pair]
+"""`change(key, image_bhwc, labels_bhw) → (image_bhwc, labels_bhw)`."""
 
-def make_augment(config: DataConfig) -> Callable[[jax.Array, jax.Array, jax.Array], Pair]:
-    """Return `augment(key, image_bhwc, labels_bhw) → (image_bhwc, labels_bhw)`.
+
+def make_augment(config: DataConfig) -> Change:
+    """Return the augmentation of a batch.
 
     It takes uint8 images and labels of `config.size` and returns normalised float32 images and int32 labels of
     the crop's size. Only changes that `config.augment` enables are traced.
@@ -27,7 +30,7 @@ def make_augment(config: DataConfig) -> Callable[[jax.Array, jax.Array, jax.Arra
 
     def augment(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array) -> Pair:
         check_batch(image_bhwc, labels_bhw, jnp.uint8)
-        image_bhwc = to_unit(image_bhwc)
+        image_bhwc = to_unit(image_bhwc)  # the host sends bytes, a quarter of the floats
         # One key for each change, so that each draws independently of the others.
         for number, change in enumerate(changes):
             image_bhwc, labels_bhw = change(jax.random.fold_in(key, number), image_bhwc, labels_bhw)
@@ -46,12 +49,13 @@ def make_preprocess(config: DataConfig) -> Callable[[jax.Array, jax.Array], Pair
     return preprocess
 
 
-def _changes(config: DataConfig) -> list[Callable[[jax.Array, jax.Array, jax.Array], Pair]]:
+def _changes(config: DataConfig) -> list[Change]:
     """Return the enabled changes in the order of application."""
     augment = config.augment
-    # Rotation first, so that the crop can cut off its black corners; pasting after both, so that it stays in view.
     crop = tuple(c or s for c, s in zip(augment.crop, config.size, strict=True))
-    changes = []
+    colour = {name: getattr(augment, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    changes: list[Change] = []
+    # Rotation first, so that the crop can cut off its black corners; pasting after both, so that it stays in view.
     if augment.rotate_degrees:
         changes.append(lambda k, x, y: random_rotation(k, x, y, degrees=augment.rotate_degrees))
     if augment.scale != (1.0, 1.0) or augment.aspect or crop != config.size:
@@ -62,23 +66,14 @@ def _changes(config: DataConfig) -> list[Callable[[jax.Array, jax.Array, jax.Arr
         changes.append(lambda k, x, y: random_flip(k, x, y, probability=augment.flip))
     if augment.copy_paste:
         changes.append(lambda k, x, y: copy_paste(k, x, y, probability=augment.copy_paste))
-    return changes + [_image_only(change) for change in _image_changes(augment)]
-
-
-def _image_changes(augment: AugmentConfig) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:
-    changes = []
-    colour = {name: getattr(augment, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    # The rest changes the image only.
     if any(colour.values()):
-        changes.append(lambda k, x: jitter_colour(k, x, **colour))
+        changes.append(lambda k, x, y: (jitter_colour(k, x, **colour), y))
     if augment.blur:
-        changes.append(lambda k, x: random_blur(k, x, probability=augment.blur))
+        changes.append(lambda k, x, y: (random_blur(k, x, probability=augment.blur), y))
     if augment.noise:
-        changes.append(lambda k, x: random_noise(k, x, largest_std=augment.noise))
+        changes.append(lambda k, x, y: (random_noise(k, x, largest_std=augment.noise), y))
     return changes
-
-
-def _image_only(change: Callable[[jax.Array, jax.Array], jax.Array]):
-    return lambda key, image_bhwc, labels_bhw: (change(key, image_bhwc), labels_bhw)
 
 
 def to_unit(image_bhwc: jax.Array) -> jax.Array:
