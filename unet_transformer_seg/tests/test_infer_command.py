@@ -329,7 +329,7 @@ def test_links_are_neither_searched_nor_followed_and_other_files_are_named(infer
 def test_a_setting_that_a_message_advises_is_taken_as_an_argument(predictor, infer_with, tmp_path, monkeypatch, capsys):
     """And a file whose name has a '=' stays a file."""
 
-    def load(_folder, _checkpoint, overrides):
+    def load(_folder, _checkpoint, overrides, _model):
         with_settings = copy.copy(predictor)
         with_settings.config = override_config(predictor.config, overrides)
         return with_settings
@@ -350,7 +350,7 @@ def test_a_setting_that_a_message_advises_is_taken_as_an_argument(predictor, inf
 
 def test_settings_without_an_image_and_wrong_settings_are_refused(infer_with, tmp_path, capsys):
     assert infer_with("--out", tmp_path / "out", "data.max_pixels=5") == 2
-    assert "settings alone: data.max_pixels=5" in capsys.readouterr().err
+    assert "found only settings: data.max_pixels=5" in capsys.readouterr().err
     assert infer_with("--out", tmp_path / "out", write_image(tmp_path / "a.png"), "data.max_pixel=5") == 2
     assert "did you mean 'data.max_pixels'" in capsys.readouterr().err
 
