@@ -1,9 +1,8 @@
 """Checks of tensors: their shapes while tracing, their values on the host.
 
-Inside the package, `chex` checks the public functions (`chex.assert_rank`, `assert_shape`, `assert_type`; they see
-only shapes and dtypes, so they cost nothing once a function is compiled). For sizes that several tensors share,
-`chex.Dimensions` reads well: `dims = chex.Dimensions(B=2, H=64, W=64)`, then `chex.assert_shape(x, dims["BHW"])`.
-The two functions here are for scripts, notebooks and error reports, and name the tensor in their message.
+The networks and the programs made of them check what they are called with by `assert_shape`, which names the tensor in
+its message. The operations inside use `chex`. Both see only shapes, so they cost nothing once a function is compiled.
+`check_nan_inf` looks at values; it is for scripts, notebooks and tests.
 """
 
 import re
@@ -25,12 +24,12 @@ def assert_shape(x: Any, pattern: str, name: str = "tensor", **sizes: int) -> di
     Args:
         x: anything with a `shape`.
         pattern: one entry for each axis: a number is the exact size, a letter or word any size, the same wherever it
-            stands again. An empty pattern is a scalar.
+            recurs. An empty pattern is a scalar.
         name: what the message calls the tensor.
-        **sizes: letters whose size is known already; letters that are not in the pattern are passed over.
+        **sizes: letters whose size is known already; letters that are not in the pattern are ignored.
 
     Raises:
-        AssertionError: with name, pattern and found shape.
+        AssertionError: with name, pattern and shape.
         ValueError: a malformed pattern.
     """
     axes = [axis.strip() for axis in pattern.split(",")] if pattern.strip() else []
@@ -38,14 +37,14 @@ def assert_shape(x: Any, pattern: str, name: str = "tensor", **sizes: int) -> di
     if malformed:
         raise ValueError(f"pattern {pattern!r}: expected letters and numbers between commas, found {malformed[0]!r}")
     shape = tuple(x.shape)
-    found = f"{name}: expected shape [{pattern}], found {list(shape)}"
+    mismatch = f"{name}: expected shape [{pattern}], found {list(shape)}"
     if len(shape) != len(axes):
-        raise AssertionError(f"{found}: {len(axes)} axes expected, {len(shape)} found")
+        raise AssertionError(f"{mismatch}: {len(axes)} axes expected, {len(shape)} found")
     known = dict(sizes)
     for position, (axis, size) in enumerate(zip(axes, shape, strict=True)):
         expected = int(axis) if axis.isdigit() else known.setdefault(axis, size)
         if size != expected:
-            raise AssertionError(f"{found}: axis {position} ({axis}) should be {expected}, is {size}")
+            raise AssertionError(f"{mismatch}: axis {position} ({axis}) should be {expected}, is {size}")
     return {axis: known[axis] for axis in axes if not axis.isdigit()}
 
 

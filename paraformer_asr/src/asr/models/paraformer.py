@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from asr.config import ModelConfig
+from asr.contracts import assert_shape
 from asr.models.decoder import Decoder
 from asr.models.encoder import Encoder
 from asr.models.layers import Logits
@@ -107,9 +108,12 @@ class Paraformer(nn.Module):
             token_lengths_b: int32[b], N; 0 for a row that only fills up the batch.
             train: dropout (key `dropout`) and the sampler (key `sampler`).
         """
-        chex.assert_rank([features_bti, feature_lengths_b, tokens_bu, token_lengths_b], [3, 1, 2, 1])
+        dims = assert_shape(features_bti, "b,t,i", "features")
+        dims |= assert_shape(tokens_bu, "b,u", "tokens", **dims)
+        assert_shape(feature_lengths_b, "b", "feature_lengths", **dims)
+        assert_shape(token_lengths_b, "b", "token_lengths", **dims)
         chex.assert_type([feature_lengths_b, tokens_bu, token_lengths_b], int)
-        num_rows = tokens_bu.shape[1]
+        num_rows = dims["u"]
 
         hidden_btd, valid_bt, alpha_bt = self._listen(features_bti, feature_lengths_b, train)
         alignment_but = cif.align(cif.scaled_cumulative(alpha_bt, valid_bt, token_lengths_b), num_rows)
@@ -143,6 +147,8 @@ class Paraformer(nn.Module):
             features_bti: float32[b, t, i], normalised frames.
             feature_lengths_b: int32[b], real frames; 0 gives no token.
         """
+        dims = assert_shape(features_bti, "b,t,i", "features")
+        assert_shape(feature_lengths_b, "b", "feature_lengths", **dims)
         hidden_btd, _, alpha_bt = self._listen(features_bti, feature_lengths_b, train=False)
         tail = self.config.predictor.tail_threshold
         alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, tail)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seg.config import Config
+from seg.contracts import assert_shape
 from seg.data.transforms import normalise, to_unit
 
 Forward = Callable[[Any, jax.Array], jax.Array]
@@ -33,7 +34,7 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
         return jax.nn.softmax(model.apply(variables, x_bhwc, train=False), axis=-1)
 
     def forward(variables: Any, image_bhwc: jax.Array) -> jax.Array:
-        chex.assert_shape(image_bhwc, (None, None, None, 3))
+        assert_shape(image_bhwc, "b,h,w,3", "image")
         chex.assert_type(image_bhwc, jnp.uint8)
         if not config.inference.mirror:
             return probabilities(variables, image_bhwc)

@@ -24,6 +24,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.config import ModelConfig
+from seg.contracts import assert_shape
 from seg.models.layers import Conv, DoubleConv
 from seg.models.resnet import ResNet
 from seg.models.unet import crop_to
@@ -87,7 +88,7 @@ class Decoder(nn.Module):
 
 def fill_up(image_bhwc):
     """Return the image with zeros at the bottom and right, so that both sides are multiples of 32."""
-    chex.assert_rank(image_bhwc, 4)
+    assert_shape(image_bhwc, "b,h,w,c", "image")
     chex.assert_type(image_bhwc, float)
     rows, columns = (-n % COARSEST for n in image_bhwc.shape[1:3])
     return jnp.pad(image_bhwc, ((0, 0), (0, rows), (0, columns), (0, 0)))

@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.config import ModelConfig, TransformerConfig, TransUNetConfig
+from seg.contracts import assert_shape
 from seg.models.initialisers import truncated_normal
 from seg.models.layers import BatchNorm, Conv, DoubleConv, Dropout
 from seg.models.resnet_v2 import DOWNSAMPLING, ResNetV2, fill_up
@@ -56,7 +57,7 @@ class TransUNet(nn.Module):
         Returns:
             logits_bhwk: float32[b, h, w, k].
         """
-        chex.assert_rank(image_bhwc, 4)
+        assert_shape(image_bhwc, "b,h,w,c", "image")
         chex.assert_type(image_bhwc, float)
         settings, size = self.config.transunet, image_bhwc.shape[1:3]
         whole_size = tuple(-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in size)

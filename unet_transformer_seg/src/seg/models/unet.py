@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.config import ModelConfig
+from seg.contracts import assert_shape
 from seg.models.layers import DoubleConv, Dropout, PixelClassifier, UpConv
 from seg.ops import conv, resize
 
@@ -166,7 +167,7 @@ def prepare_image(image_bhwc, config: ModelConfig):
     Returns:
         x_bhwc: float[b, h'/r, w'/r, c·r²] with r = stem_stride.
     """
-    chex.assert_rank(image_bhwc, 4)
+    assert_shape(image_bhwc, "b,h,w,c", "image")
     chex.assert_type(image_bhwc, float)
     smallest, stride = 2**config.depth, config.stem_stride
     _, h, w, _ = image_bhwc.shape
