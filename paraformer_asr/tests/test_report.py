@@ -1,12 +1,10 @@
-"""The written record of a run: table, detail, pictures, texts, TensorBoard, log file, terminal and progress line."""
+"""The written record of a run: table, detail, pictures, texts, TensorBoard, log file, terminal."""
 
-import contextlib
 import json
 import logging
 import math
 import os
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,13 +13,11 @@ from PIL import Image
 from asr.config import Config, TrainingConfig
 from asr.errors import UserError
 from asr.metrics import ErrorCounts
-from asr.record import progress_bar as progress_module
 from asr.record import report as report_module
 from asr.record import results as results_module
 from asr.record.curves import draw_curves
 from asr.record.evaluation import Aligned, Evaluation, Transcribed
 from asr.record.log_file import close_logging, open_log_file, setup_logging
-from asr.record.progress_bar import ProgressLine
 from asr.record.report import COLUMNS, Report
 from asr.record.results import read_rows
 from asr.record.run_dir import RunDir
@@ -319,54 +315,6 @@ def test_a_terminal_that_has_gone_away_does_not_stop_the_run(logging_to_file, mo
     monkeypatch.setattr(sys, "stdout", Gone())
     LOG.info("still noted")
     assert "still noted" in logging_to_file.read_text()
-
-
-# --- progress line ---
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock to be set by hand."""
-    clock = type("Clock", (), {"now": 1000.0})()
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock.now)
-    return clock
-
-
-def test_without_a_terminal_there_are_plain_lines_and_no_bar(clock, capsys):
-    line = ProgressLine(total_steps=100, start_step=0)
-    with contextlib.closing(line):
-        for step in range(1, 11):
-            clock.now += 2
-            line.update(step, 1 / step, audio_s=48.0)
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert shown.out.splitlines() == [
-        "step 5/100  loss 0.2000  24.0 × real time  03:10 left",
-        "step 10/100  loss 0.1000  24.0 × real time  03:00 left",
-    ]
-
-
-def test_the_speed_leaves_out_pauses(clock):
-    line = ProgressLine(total_steps=100, start_step=40)
-    assert line.audio_s_per_s == 0
-    for step in range(41, 45):
-        with line.paused():
-            clock.now += 1000  # compilation or evaluation
-        clock.now += 2
-        line.update(step, 1.0, audio_s=10.0 * (step - 40))
-    assert line.audio_s_per_s == (10 + 20 + 30 + 40) / 8
-
-
-def test_on_a_terminal_there_is_a_live_bar_and_no_plain_line(clock, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    line = ProgressLine(total_steps=100, start_step=40)
-    with contextlib.closing(line):
-        for step in (41, 42):
-            clock.now += 20
-            time.sleep(0.12)  # the bar is drawn ten times a second at most
-            line.update(step, 0.25, audio_s=8.0)
-    shown = capsys.readouterr()
-    assert shown.out == "" and "loss 0.2500, 0.4 × real time" in shown.err and "42/100" in shown.err
 
 
 def test_an_evaluation_of_empty_texts_is_noted(report, draws):

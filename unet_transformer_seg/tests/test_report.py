@@ -1,12 +1,10 @@
-"""The written record of a run: table, detail, curves, pictures, TensorBoard, log file, terminal and progress line."""
+"""The written record of a run: table, detail, curves, pictures, TensorBoard, log file, terminal."""
 
-import contextlib
 import json
 import logging
 import math
 import os
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,13 +14,11 @@ from seg.classes import make_class_table
 from seg.config import Config, TrainingConfig
 from seg.errors import UserError
 from seg.metrics import compute_metrics
-from seg.record import progress_bar as progress_module
 from seg.record import report as report_module
 from seg.record import results as results_module
 from seg.record.curves import draw_curves
 from seg.record.evaluation import Evaluation
 from seg.record.log_file import close_logging, open_log_file, setup_logging
-from seg.record.progress_bar import ProgressLine
 from seg.record.report import COLUMNS, Report
 from seg.record.results import read_rows
 from seg.record.run_dir import RunDir
@@ -293,56 +289,6 @@ def test_a_terminal_that_has_gone_away_does_not_stop_the_run(logging_to_file, mo
     monkeypatch.setattr(sys, "stdout", Gone())
     LOG.info("still noted")
     assert "still noted" in logging_to_file.read_text()
-
-
-# --- progress line ---
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock to be set by hand."""
-    clock = type("Clock", (), {"now": 1000.0})()
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock.now)
-    return clock
-
-
-def test_without_a_terminal_there_are_plain_lines_and_no_bar(clock, capsys):
-    line = ProgressLine(total_steps=100, start_step=0, images_per_step=8)
-    with contextlib.closing(line):
-        clock.now += 50  # the compilation
-        line.update(1, 9.0)
-        for step in range(2, 12):
-            clock.now += 2
-            line.update(step, 1 / step)
-    shown = capsys.readouterr()
-    assert shown.err == ""
-    assert shown.out.splitlines() == [
-        "step 2/100  loss 0.5000  4.0 images/s  03:16 left",
-        "step 7/100  loss 0.1429  4.0 images/s  03:06 left",
-    ]
-
-
-def test_the_speed_leaves_out_compilation_and_pauses(clock):
-    line = ProgressLine(total_steps=100, start_step=40, images_per_step=8)
-    assert line.images_per_s == 0
-    for step in range(41, 45):
-        clock.now += 99 if step == 41 else 2
-        line.update(step, 1.0)
-        with line.paused():
-            clock.now += 1000
-    assert line.images_per_s == 4
-
-
-def test_on_a_terminal_there_is_a_live_bar_and_no_plain_line(clock, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    line = ProgressLine(total_steps=100, start_step=40, images_per_step=8)
-    with contextlib.closing(line):
-        for step in (41, 42):
-            clock.now += 20
-            time.sleep(0.12)  # the bar is drawn ten times a second at most
-            line.update(step, 0.25)
-    shown = capsys.readouterr()
-    assert shown.out == "" and "loss 0.2500, 0.4 images/s" in shown.err and "42/100" in shown.err
 
 
 def test_an_evaluation_without_a_counted_pixel_is_noted(report, draws):

@@ -20,7 +20,7 @@ class Recorder(Hook):
         """Show the progress line."""
         setup = training.setup
         self._schedule, self._rate_hz = setup.schedule, setup.config.features.sample_rate_hz
-        self._line = ProgressLine(setup.num_steps, step)
+        self._line = ProgressLine(setup.num_steps, step, "× real time")
 
     def on_step(self, info: StepInfo) -> None:
         """Show a step, and note it at intervals."""
@@ -40,7 +40,7 @@ class Recorder(Hook):
             step=info.step,
             train_loss=info.train_loss,
             learning_rate=info.learning_rate,
-            audio_s_per_s=self._line.audio_s_per_s,
+            audio_s_per_s=self._line.speed,
             seconds=info.seconds,
         )
 

@@ -11,18 +11,23 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class ProgressLine:
-    """Shows step, loss, images per second and the time left.
+    """Shows step, loss, speed and the time left.
+
+    Time in a pause, such as compilation or evaluation, counts neither for the speed nor for the time left.
 
     Attributes:
-        images_per_s: training speed since the start or the last resume, pauses and the first step (compilation)
-            left out; 0 before the second step.
-
-    The time left is that of the training steps; evaluations come on top of it.
+        speed: amount trained on per second since the start or the last resume; 0 before the first step.
     """
 
-    def __init__(self, total_steps: int, start_step: int, images_per_step: int):
-        self.total_steps, self.images_per_step = total_steps, images_per_step
-        self._live = sys.stderr.isatty()
+    def __init__(self, total_steps: int, start_step: int, unit: str):
+        """Show a bar.
+
+        Args:
+            total_steps: in the whole run.
+            start_step: updates done.
+            unit: of the speed, such as "images/s".
+        """
+        self._total_steps, self._unit, self._live = total_steps, unit, sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -31,42 +36,48 @@ class ProgressLine:
             dynamic_ncols=True,
             disable=not self._live,
         )
-        self._steps, self._busy_s, self._mark, self._last_plain = 0, 0.0, None, time.monotonic()
+        self._steps, self._amount, self._busy_s = 0, 0.0, 0.0
+        self._mark, self._last_plain = time.monotonic(), time.monotonic()
 
     def close(self) -> None:
-        """Remove the line."""
+        """Remove the bar."""
         self._bar.close()
 
     @property
-    def images_per_s(self) -> float:
+    def speed(self) -> float:
         """Training speed."""
-        return self.images_per_step * self._steps / self._busy_s if self._busy_s > 0 else 0.0
+        return self._amount / self._busy_s if self._busy_s > 0 else 0.0
 
-    def update(self, step: int, loss: float) -> None:
-        """Show a completed step."""
+    def update(self, step: int, loss: float, amount: float) -> None:
+        """Show a completed step.
+
+        Args:
+            step: number of the update.
+            loss: of the step.
+            amount: images, or seconds of sound, in its batch.
+        """
         now = time.monotonic()
-        if self._mark is not None:
-            self._steps += 1
-            self._busy_s += now - self._mark
+        self._steps += 1
+        self._amount += amount
+        self._busy_s += now - self._mark
         self._mark = now
         if self._live:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {self.images_per_s:.1f} images/s", refresh=False)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {self.speed:.1f} {self._unit}", refresh=False)
             self._bar.update(step - self._bar.n)
-        elif self._steps and now - self._last_plain >= PLAIN_INTERVAL_S:
+        elif now - self._last_plain >= PLAIN_INTERVAL_S:
             self._last_plain = now
-            write_above_line(self._plain(step, loss))
+            left = tqdm.format_interval((self._total_steps - step) * self._busy_s / self._steps)
+            text = f"step {step}/{self._total_steps}  loss {loss:.4f}  {self.speed:.1f} {self._unit}  {left} left"
+            write_above_line(text)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Exclude the time of the body from the speed."""
         start = time.monotonic()
         yield
-        if self._mark is not None:
-            self._mark += time.monotonic() - start
-
-    def _plain(self, step: int, loss: float) -> str:
-        left = tqdm.format_interval((self.total_steps - step) * self._busy_s / self._steps)
-        return f"step {step}/{self.total_steps}  loss {loss:.4f}  {self.images_per_s:.1f} images/s  {left} left"
+        pause_s = time.monotonic() - start
+        self._mark += pause_s
+        self._last_plain += pause_s
 
 
 def write_above_line(text: str) -> None:

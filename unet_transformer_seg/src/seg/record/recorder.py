@@ -17,14 +17,14 @@ class Recorder(Hook):
     def on_start(self, training: Any, step: int) -> None:
         """Show the progress line."""
         setup = training.setup
-        self._schedule = setup.schedule
-        self._line = ProgressLine(setup.num_steps, step, setup.config.training.batch_size)
+        self._schedule, self._batch_size = setup.schedule, setup.config.training.batch_size
+        self._line = ProgressLine(setup.num_steps, step, "images/s")
 
     def on_step(self, info: StepInfo) -> None:
         """Show a step, and note it at intervals."""
         if not info.finite:
             return
-        self._line.update(info.step, info.values["loss"])
+        self._line.update(info.step, info.values["loss"], self._batch_size)
         if info.step % self._log_every_steps == 0:
             learning_rate = float(self._schedule(info.step - 1))
             self._report.log_step(info.step, info.values["loss"], info.values["grad_norm"], learning_rate)
@@ -37,7 +37,7 @@ class Recorder(Hook):
             step=info.step,
             train_loss=info.train_loss,
             learning_rate=info.learning_rate,
-            images_per_s=self._line.images_per_s,
+            images_per_s=self._line.speed,
             seconds=info.seconds,
         )
 
