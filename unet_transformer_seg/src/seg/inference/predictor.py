@@ -5,7 +5,7 @@ Letters: b windows, h w rows and columns of a window or an image, k classes.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import chex
 import flax.linen as nn
@@ -33,6 +33,9 @@ from seg.inference.tiling import Band, blend_windows, one_behind
 from seg.models import CustomModel, build_model
 
 Tag = TypeVar("Tag")
+
+Images = list[ImageInput] | tuple[ImageInput, ...]
+"""Images to segment together."""
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -100,9 +103,13 @@ class Predictor:
         """Value or colour of each class in the masks of the training data; empty if these hold class numbers."""
         return self.classes.mask_values or mask_values(self.config.data, len(self.classes))
 
-    def predict(
-        self, image: ImageInput | Sequence[ImageInput], *, probabilities: bool = False
-    ) -> Segmentation | list[Segmentation]:
+    @overload
+    def predict(self, image: ImageInput, *, probabilities: bool = False) -> Segmentation: ...
+
+    @overload
+    def predict(self, image: Images, *, probabilities: bool = False) -> list[Segmentation]: ...
+
+    def predict(self, image, *, probabilities=False):
         """Return the class of each pixel.
 
         Args:
