@@ -69,6 +69,7 @@ EQUAL = [
     "tests/test_file_names.py",
     "tests/test_files.py",
     "tests/test_flops.py",
+    "tests/test_loop.py",
     "tests/test_mesh.py",
     "tests/test_processor_time.py",
     "tests/test_profile.py",
