@@ -129,11 +129,11 @@ def test_each_part_of_the_loss_has_its_own_divisor():
 def test_the_first_utterances_are_shown_whatever_batch_they_are_in(found):
     shown = [(t.name, t.reference, t.hypothesis) for t in found.transcripts]
     assert shown == [("first", "ab cd", "ab d"), ("second", "a", "a"), ("third", "b b", "b c b")]
-    assert [a.transcribed.name for a in found.alignments] == ["first", "second"]
+    assert [transcribed.name for transcribed, _ in found.alignments] == ["first", "second"]
 
 
 def test_an_alignment_ends_with_its_tokens_and_its_tail(found):
-    first, second = found.alignments
+    first, second = (aligned for _, aligned in found.alignments)
     assert first.tokens == ("a", "b", "▁", "d", "</s>") and second.tokens == ("a", "</s>")
     assert first.alignment_ut.shape == (5, 5 + 1) and second.alignment_ut.shape == (2, 5 + 1)
     assert first.mel_tm.shape == (10, 4) and (first.mel_tm == 0).all()

@@ -50,7 +50,7 @@ def report(run):
 
 def evaluation(loss=0.5, samples=0, words=(3, 1, 1, 20)):
     transcribed = Transcribed("utterance 7", "zwei größen", "zwei größe")
-    aligned = Aligned(transcribed, np.random.default_rng(0).normal(size=(30, 8)), np.eye(3, 5), ("a", "b", "c"))
+    aligned = Aligned(np.random.default_rng(0).normal(size=(30, 8)), np.eye(3, 5), ("a", "b", "c"))
     return Evaluation(
         losses={"loss": loss, "cross_entropy": 0.4, "quantity": 0.1, "token_accuracy": 0.75},
         words=ErrorCounts(*words),
@@ -58,7 +58,7 @@ def evaluation(loss=0.5, samples=0, words=(3, 1, 1, 20)):
         tokens=ErrorCounts(0, 5, 0, 50),
         quantity_error=0.25,
         transcripts=[transcribed] * samples,
-        alignments=[aligned] * samples,
+        alignments=[(transcribed, aligned)] * samples,
     )
 
 

@@ -3,7 +3,6 @@
 Letters: b batch, n samples, t frames, m mel filters, u token positions.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,23 +15,7 @@ from asr.decode import greedy
 from asr.inference.programs import make_listen
 from asr.inference.shapes import row_counts
 from asr.inference.transcriber import Transcriber
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Aligned:
-    """How one utterance was cut into tokens.
-
-    Attributes:
-        mel_tm: float32[t, m], log energies before stacking.
-        alignment_ut: float32[u, t + 1], what each frame gave to each token; the last column is the tail's.
-        tokens: u texts, special tokens included.
-        ids: their numbers.
-    """
-
-    mel_tm: np.ndarray
-    alignment_ut: np.ndarray
-    tokens: tuple[str, ...]
-    ids: tuple[int, ...]
+from asr.record.evaluation import Aligned
 
 
 def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[Aligned]:

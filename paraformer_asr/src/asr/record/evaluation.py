@@ -26,19 +26,17 @@ class Transcribed:
         return f"{self.name}\n  REF: {self.reference}\n  HYP: {self.hypothesis}\n"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Aligned:
-    """The data of a picture of one utterance's alignment.
+    """How one utterance was cut into tokens: the data of a picture.
 
     Attributes:
-        transcribed: name and texts.
-        mel_tm: float32[t, m], log energies.
-        alignment_ut: float32[u, t + 1], the overlap matrix, tail included.
-        tokens: u decoded tokens.
+        mel_tm: float32[t, m], log energies before stacking.
+        alignment_ut: float32[u, t + 1], what each frame gave to each token; the last column is the tail's.
+        tokens: u texts, special tokens included.
         ids: their numbers.
     """
 
-    transcribed: Transcribed
     mel_tm: np.ndarray
     alignment_ut: np.ndarray
     tokens: tuple[str, ...]
@@ -66,7 +64,7 @@ class Evaluation:
     tokens: ErrorCounts
     quantity_error: float
     transcripts: list[Transcribed]
-    alignments: list[Aligned]
+    alignments: list[tuple[Transcribed, Aligned]]
     custom: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property

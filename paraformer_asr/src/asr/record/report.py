@@ -101,9 +101,9 @@ class Report:
         if evaluation.transcripts:
             text = "\n".join(map(str, evaluation.transcripts))
             replace_text(self.run.samples / f"{name}.txt", text)
-        for number, aligned in enumerate(evaluation.alignments, 1):
+        for number, (transcribed, aligned) in enumerate(evaluation.alignments, 1):
             path = self.run.samples / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
-            title = f"{aligned.transcribed.name}\nsaid: {aligned.transcribed.reference}"
+            title = f"{transcribed.name}\nsaid: {transcribed.reference}"
             draw_alignment(
                 aligned.mel_tm,
                 aligned.alignment_ut,

@@ -57,7 +57,7 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
             if index < NUM_TRANSCRIPTS:
                 transcripts[index] = transcribed
             if index < setup.config.training.num_sample_pictures:
-                alignments[index] = _align(setup, transcribed, results, row)
+                alignments[index] = transcribed, _align(setup, results, row)
         supervisor.beat()
     return Evaluation(
         losses=_means(sums, counts, setup.config.loss),
@@ -86,11 +86,10 @@ def _means(sums: dict[str, float], counts: dict[str, int], config: LossConfig) -
     return {"loss": weigh(losses, config)} | losses | accuracy
 
 
-def _align(setup: Setup, transcribed: Transcribed, results: dict, row: int) -> Aligned:
+def _align(setup: Setup, results: dict, row: int) -> Aligned:
     num_frames, num_tokens = int(results["feature_lengths_b"][row]), int(results["token_lengths_b"][row])
     decoded_u = np.asarray(results["tokens_bu"])[row, :num_tokens]
     return Aligned(
-        transcribed=transcribed,
         mel_tm=np.asarray(results["mel_btm"])[row, : int(results["mel_lengths_b"][row])],
         alignment_ut=np.asarray(results["alignment_but"])[row, :num_tokens, : num_frames + 1],
         tokens=tuple(setup.tokenizer.tokens[i] for i in decoded_u),
