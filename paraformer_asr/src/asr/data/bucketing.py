@@ -81,7 +81,7 @@ class BatchPlan:
 
         Args:
             durations_s: float64[u], length of each utterance in seconds, at speed 1; at least one utterance.
-            token_counts: int[u], tokens of each, with the end of sentence where there is one.
+            token_counts: int[u], tokens of each, with the end of sentence if the model has one.
             batch_seconds: most seconds of sound in a batch, with padding; one row for each device may exceed it.
             num_buckets: most shapes.
             sample_rate_hz: samples in a second.

@@ -1,4 +1,4 @@
-"""The lines of a manifest in columns: a line costs its texts and a few numbers, not objects of its own."""
+"""Stores the lines of a manifest in columns, so that a line costs its texts and a few numbers, not Python objects."""
 
 import dataclasses
 import math

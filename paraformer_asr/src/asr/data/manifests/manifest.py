@@ -251,7 +251,7 @@ def to_seconds(value: Any) -> float:
 
 
 def contents(folder: Path) -> str:
-    """Return what a folder holds, in words."""
+    """Return a phrase that lists what a folder holds."""
     if not folder.is_dir():
         return f"there is no folder {folder}"
     names = sorted(escaped(f"{entry.name}/" if entry.is_dir() else entry.name) for entry in folder.iterdir())

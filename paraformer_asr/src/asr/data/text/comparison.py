@@ -16,7 +16,7 @@ MAX_ROUNDS = 8
 """Most times that a text is cut and joined until it stays the same."""
 
 MAX_GROWTH = 4
-"""Largest growth of a text in these rounds: spaces between characters double it, a damaged list of words goes on."""
+"""Largest growth of a text in these rounds. Spaces between characters double it; a damaged list has no limit."""
 
 MAX_WORD_CHARACTERS = 12
 """Largest mean length of words: German and Finnish have 6 to 8 characters."""
@@ -86,7 +86,7 @@ def comparable(tokenizer: Tokenizer, text: str) -> str:
 
 
 def comparison_case(tokenizer: Tokenizer) -> str:
-    """Return the case in which texts are compared, in words."""
+    """Return a phrase for the case in which texts are compared."""
     case = tokenizer.text_case if tokenizer.only_case == "keep" else tokenizer.only_case
     return {"lower": "in lower case", "upper": "in upper case", "keep": "case counts"}[case]
 

@@ -154,7 +154,7 @@ def list_pieces(model: bytes) -> list[str]:
 
 
 def _fields(message: bytes, number: int) -> Iterator[bytes]:
-    """Yield the values of one field of a protocol buffer, of those that hold bytes; a RuntimeError if it is none."""
+    """Yield the values of one field of a protocol buffer that holds bytes; RuntimeError for other bytes."""
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)
