@@ -11,7 +11,7 @@ from PIL import Image
 import seg.train as command
 from seg.config.reader import load_config
 from seg.data.fingerprint import describe_differences, print_of, take_fingerprint
-from seg.data.image_folder import ImageFolder
+from seg.data.image_folder import open_image_folder
 from seg.errors import UserError
 from seg.record import resumption as resumption_module
 from seg.record.record_file import load_own_config, read_record_file
@@ -150,7 +150,7 @@ def test_data_that_moved_to_another_folder_are_the_same(root, run):
 
 def test_contents_are_chosen_by_name_so_that_prints_stay_comparable(root):
     config = load_config(root / "config.yaml")
-    dataset = ImageFolder(config.data, "train")
+    dataset = open_image_folder(config.data, "train")
     every, third = take_fingerprint(dataset), take_fingerprint(dataset, one_in=3)
     with_contents = [sample[0] for sample in third.samples if ":" in sample[1]]
     assert 0 < len(with_contents) < len(dataset) == sum(":" in sample[2] for sample in every.samples)

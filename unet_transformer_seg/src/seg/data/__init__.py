@@ -4,7 +4,7 @@ from typing import Literal
 
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.image_folder import ImageFolder
+from seg.data.image_folder import open_image_folder
 from seg.data.toy_shapes import ToyShapes
 from seg.data.transforms import make_augment, make_preprocess
 from seg.errors import UserError
@@ -27,7 +27,7 @@ def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], se
         case "toy_shapes":
             return ToyShapes(config, split, seed)
         case "image_folder":
-            return ImageFolder(config, split)
+            return open_image_folder(config, split)
         case "custom":
             raise UserError(
                 "data.dataset: custom: the data set comes from outside the package, so it works from Python only; pass "

@@ -34,31 +34,10 @@ class ImageFolder(SegmentationDataset):
     of the classes.
     """
 
-    def __init__(self, config: DataConfig, split: Split):
-        """Find the files of a split without opening them.
-
-        Raises:
-            UserError: missing folders, lists, images or masks; names that are not unique; no class names.
-        """
-        search = find_split(config, split)
-        if problems := search.problems:
-            listed = "\n  ".join(problems[:MAX_LISTED])
-            more = f"\n  … {len(problems)} in all; python -m seg.check lists them" if len(problems) > MAX_LISTED else ""
-            raise UserError(f"data.root {config.root}, split {split!r}:\n  {listed}{more}")
-        for text in search.remarks:
-            log.warning("warning: %s", text)
-        self._init(search.pairs, build_label_map(config), config, Remarks())
-
-    def _init(self, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> None:
+    def __init__(self, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark):
+        """Keep the files without opening them; `remark` is called with what is dropped from each."""
         self.pairs, self.label_map, self._config, self._remark = pairs, label_map, config, remark
         self.classes, self._colours = label_map.classes, {}
-
-    @classmethod
-    def of_pairs(cls, pairs: list[Pair], label_map: LabelMap, config: DataConfig, remark: Remark) -> "ImageFolder":
-        """Return a data set of known files; `remark` is called with what is dropped from them."""
-        dataset = cls.__new__(cls)
-        dataset._init(pairs, label_map, config, remark)
-        return dataset
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -113,6 +92,22 @@ class ImageFolder(SegmentationDataset):
         if not 0 <= index < len(self.pairs):
             raise IndexError(f"index {index} is outside the data set of {len(self.pairs)} samples")
         return self.pairs[index]
+
+
+def open_image_folder(config: DataConfig, split: Split) -> ImageFolder:
+    """Return the data set of a split.
+
+    Raises:
+        UserError: missing folders, lists, images or masks; names that are not unique; no class names.
+    """
+    search = find_split(config, split)
+    if problems := search.problems:
+        listed = "\n  ".join(problems[:MAX_LISTED])
+        more = f"\n  … {len(problems)} in all; python -m seg.check lists them" if len(problems) > MAX_LISTED else ""
+        raise UserError(f"data.root {config.root}, split {split!r}:\n  {listed}{more}")
+    for text in search.remarks:
+        log.warning("warning: %s", text)
+    return ImageFolder(search.pairs, build_label_map(config), config, Remarks())
 
 
 def check_sizes(image_hwc: np.ndarray, mask_hw: np.ndarray, image: Path, mask: Path) -> None:

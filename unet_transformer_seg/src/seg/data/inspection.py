@@ -143,7 +143,7 @@ def _open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
         if kind != "palette":  # `find_differing_palettes` compares those of all splits
             remarks.append((kind, path, text))
 
-    dataset = ImageFolder.of_pairs(search.pairs, build_label_map(config), config, remark)
+    dataset = ImageFolder(search.pairs, build_label_map(config), config, remark)
     return SplitReport(dataset, search.problems, search.remarks, remarks, search.notes)
 
 

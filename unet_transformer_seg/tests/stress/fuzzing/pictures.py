@@ -20,7 +20,7 @@ from PIL import Image
 from seg.classes import load_class_table
 from seg.config import DataConfig
 from seg.data.image_file import read_image, read_mask
-from seg.data.image_folder import ImageFolder
+from seg.data.image_folder import open_image_folder
 from seg.data.images.image_kind import SUFFIXES
 from seg.data.masks.class_settings import build_label_map
 from seg.data.masks.mask import Mask
@@ -180,7 +180,7 @@ def change_mask(rng: Random, samples: list[Case]) -> Case:
 def read_data_set(folder: Path, case: Case) -> None:
     """Read the sample of a data set, and count its pixels as the class weights do."""
     config = DataConfig(dataset="image_folder", root=str(folder / "root"), max_pixels=MAX_PIXELS)
-    dataset = ImageFolder(config, "train")
+    dataset = open_image_folder(config, "train")
     sample = dataset[0]
     assert sample.mask.dtype == np.uint8 and sample.mask.shape == sample.image.shape[:2]
     assert ((sample.mask < len(dataset.classes)) | (sample.mask == 255)).all()
@@ -221,7 +221,7 @@ def read_label_map(folder: Path):
     """Return the classes of a data set, once a mask of each kind went through them."""
     label_map = build_label_map(DataConfig(dataset="image_folder", root=str(folder)))
     values_hw = np.array([[value for value in label_map.by_value if value < 1 << 16]], np.uint16)
-    assert (label_map.to_labels(Mask(values_hw), folder) <= 255).all()
+    assert (label_map.read(Mask(values_hw), folder).labels <= 255).all()
     return label_map.classes
 
 

@@ -24,8 +24,7 @@ class Census:
         masks: value → masks.
         sets: set of the values of a mask → masks with exactly these.
         colours: colour → pixels, of the remaining masks.
-        num_masks: masks counted.
-        num_inverted: of these, masks in whose files 0 is white.
+        num_inverted: masks in whose files 0 is white.
         num_lossy: masks with lossy compression.
         num_changes: pixels that differ from their left neighbour, in masks of more than `MANY` values.
         num_palettes: masks with a palette that were read by colour although their indices are classes.
@@ -35,7 +34,6 @@ class Census:
     masks: Counter[int] = dataclasses.field(default_factory=Counter)
     sets: Counter[frozenset[int]] = dataclasses.field(default_factory=Counter)
     colours: Counter[Colour] = dataclasses.field(default_factory=Counter)
-    num_masks: int = 0
     num_inverted: int = 0
     num_lossy: int = 0
     num_changes: int = 0
@@ -56,7 +54,7 @@ def take_census(mask: Mask, by_colour: bool = False, known_indices: bool = False
 
     `known_indices` states that all its indices are classes.
     """
-    census = Census(num_masks=1, num_inverted=int(mask.is_inverted), num_lossy=int(mask.is_lossy))
+    census = Census(num_inverted=int(mask.is_inverted), num_lossy=int(mask.is_lossy))
     if mask.has_colours:
         codes, counts = np.unique(pack(mask.values), return_counts=True)
         order = np.argsort(-counts, kind="stable")[:MAX_KEPT]

@@ -38,10 +38,6 @@ class Reading:
 class LabelMap(MaskClasses):
     """The classes of a folder, and the label of each mask value or colour."""
 
-    def to_labels(self, mask: Mask, path: Path) -> np.ndarray:
-        """Return uint8[h, w], the labels of a mask. Errors as in `read`."""
-        return self.read(mask, path).labels
-
     def read(self, mask: Mask, path: Path) -> Reading:
         """Return the labels of a mask, and what they were read from.
 
