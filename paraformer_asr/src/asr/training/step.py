@@ -16,6 +16,7 @@ from asr.config import Config
 from asr.custom import Loss
 from asr.decode.greedy import greedy
 from asr.losses import divisor, paraformer_loss
+from asr.ops.masks import length_mask
 from asr.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -145,7 +146,7 @@ def training_loss(
     else:
         value = loss(outputs, tokens_bu, token_lengths_b) / counts[divisor("custom", config.loss)]
         terms = {"custom": value}
-    real_bu = jnp.arange(tokens_bu.shape[1])[None, :] < token_lengths_b[:, None]
+    real_bu = length_mask(token_lengths_b, tokens_bu.shape[1])
     hits = jnp.sum((jnp.argmax(outputs.logits_buv, axis=-1) == tokens_bu) & real_bu)
     return value, {"loss": value, "token_accuracy": hits / counts["tokens"]} | terms
 
