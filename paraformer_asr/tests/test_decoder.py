@@ -34,7 +34,7 @@ def test_logits_are_float32_and_all_parameters_but_the_sampler_s_learn(key):
     decoder, variables, given = start(key)
     logits = run(decoder)(variables, *given, train=False)
     assert logits.shape == (B, U, V) and logits.dtype == jnp.float32
-    gradients = jax.grad(lambda v: jnp.square(run(decoder)(v, *given, train=False)).sum())(variables)
+    gradients = jax.jit(jax.grad(lambda v: jnp.square(decoder.apply(v, *given, train=False)).sum()))(variables)
     flat = jax.tree_util.tree_leaves_with_path(gradients)
     still = {jax.tree_util.keystr(path) for path, leaf in flat if not np.abs(leaf).max() > 0}
     assert still == {"['params']['embedding']"}
@@ -46,7 +46,8 @@ def test_padding_of_tokens_and_of_frames_changes_nothing(key):
     def tokens(embedding, hidden):
         return run(decoder)(variables, embedding, token_valid, hidden, mask, train=False)[1, :4]
 
-    by_embedding, by_hidden = jax.grad(lambda *x: jnp.square(tokens(*x)).sum(), argnums=(0, 1))(embedding, hidden)
+    gradient = jax.jit(jax.grad(lambda *x: jnp.square(tokens(*x)).sum(), argnums=(0, 1)))
+    by_embedding, by_hidden = gradient(embedding, hidden)
     assert not by_embedding[1, 4:].any() and not by_hidden[1, 5:].any() and by_hidden[1, :5].any()
     alone = run(decoder)(
         variables, embedding[1:, :4], jnp.ones((1, 4), bool), hidden[1:, :5], jnp.ones((1, 1, 5), bool), train=False
@@ -68,7 +69,7 @@ def test_what_each_kind_of_block_sees(key, layers, sees_hidden, sees_neighbours)
         valid, mask = jnp.ones((B, U), bool), jnp.ones((B, 1, T), bool)
         return jnp.square(run(decoder)(variables, embedding, valid, hidden, mask, train=False)[0, 2]).sum()
 
-    by_embedding, by_hidden = jax.grad(token, argnums=(0, 1))(embedding, hidden)
+    by_embedding, by_hidden = jax.jit(jax.grad(token, argnums=(0, 1)))(embedding, hidden)
     assert by_hidden.any() == sees_hidden
     reached_u = np.abs(by_embedding[0]).sum(-1) > 0
     assert reached_u.tolist() == [n == 2 or (sees_neighbours and abs(n - 2) <= 1) for n in range(U)]

@@ -99,7 +99,7 @@ def test_no_utterance_depends_on_its_padding_or_its_neighbours():
         return jnp.square(run(model)(variables, acoustics, num_rows=5, method="decode").logits_buv[1, :3]).sum()
 
     for answer in map(jax.jit, (trained, transcribed)):
-        gradient = jax.grad(answer)(jnp.asarray(features))
+        gradient = jax.jit(jax.grad(answer))(jnp.asarray(features))
         assert gradient[1, :9].any() and not gradient[1, 9:].any() and not gradient[0].any()
         poisoned = np.where(np.arange(14)[None, :, None] < lengths[:, None, None], features, np.nan)
         np.testing.assert_array_equal(answer(jnp.asarray(poisoned)), answer(jnp.asarray(features)))

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 
+import asr.diagnose as diagnose_command
+import asr.train as train_command
 from asr.checkpoints import restore_variables
+from asr.cli import run_command
 from asr.config.reader import load_config, override_config
 from asr.errors import UserError
 from asr.record.run_dir import load_run
@@ -40,22 +43,64 @@ optimizer: {learning_rate: 3e-3, schedule: constant, warmup_fraction: 0}
 training: {batch_seconds: 9.75, num_epochs: 4, ema_decay: 0.9, num_sample_pictures: 0, log_every_steps: 1, keep_best: 2}
 """
 
+# As small as a run can be, with one program to compile: for tests of how runs stop. Its batches of 8 utterances are the
+# same on one device and on two.
+SMALL = """
+name: small
+features: {num_mels: 12, lfr_m: 2, lfr_n: 2}
+model:
+  sampling_ratio: 0
+  encoder: {kind: conv, num_layers: 1, width: 16, num_heads: 2, ffn_width: 32, kernel_size: 3}
+  decoder: {num_layers: 0, num_ffn_layers: 1, num_heads: 2, ffn_width: 32, kernel_size: 3}
+data:
+  num_threads: 1
+  num_buckets: 1
+  toy: {num_train: 32, num_val: 6, num_letters: 4, max_words: 1, max_word_letters: 3}
+optimizer: {learning_rate: 3e-3, schedule: constant, warmup_fraction: 0}
+training: {batch_seconds: 8.5, num_epochs: 500, num_sample_pictures: 0, log_every_steps: 1}
+"""
+
+
+def write_config(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text + f"runs_dir: {folder / 'runs'}\n")
+    return path
+
 
 @pytest.fixture
 def config(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY + f"runs_dir: {tmp_path / 'runs'}\n")
-    return path
+    return write_config(tmp_path, TINY)
+
+
+@pytest.fixture
+def small_config(tmp_path):
+    return write_config(tmp_path, SMALL)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compile_cache(tmp_path_factory):
-    """Every run below compiles the same programs: let the first one do it for all."""
+    """Every run below compiles the same programs: let the first one do it for all, where no cache is shared already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles in half the time
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+            patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         yield
+
+
+@pytest.fixture
+def call(capsys):
+    """Return a function that runs a command in this process, and returns what it printed."""
+
+    def run(*arguments, code=0, command=train_command):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(sys, "argv", [command.__name__, *map(str, arguments)])
+            run_command(command.main)
+        output = "".join(capsys.readouterr())
+        assert end.value.code == code, output
+        assert "Traceback" not in output, output
+        return output
+
+    return run
 
 
 def start(*arguments, devices=1, log_compilations=False):
@@ -112,8 +157,7 @@ def assert_equal_trees(one, other):
 @pytest.fixture(scope="module")
 def whole_run(compile_cache, tmp_path_factory):
     """A run that nobody interrupted, and what it printed."""
-    path = tmp_path_factory.mktemp("whole") / "tiny.yaml"
-    path.write_text(TINY + f"runs_dir: {path.parent / 'runs'}\n")
+    path = write_config(tmp_path_factory.mktemp("whole"), TINY)
     output = finish(start("--config", path, "training.num_sample_pictures=1", log_compilations=True))
     return run_dir(path), output
 
@@ -168,28 +212,28 @@ def test_nothing_is_compiled_after_each_shape_was_seen(whole_run):
 # --- interruption and resuming ---
 
 
-def test_a_run_in_pieces_and_killed_ends_with_the_same_bits(whole_run, config):
-    output = finish(start("--config", config, "--max-minutes", "0.0001"), code=75)
+def test_a_run_in_pieces_and_killed_ends_with_the_same_bits(whole_run, config, call):
+    output = call("--config", config, "--max-minutes", "0.0001", code=75)
     assert "stopped at step 1;" in output and f"--resume {run_dir(config)}" in output  # within an epoch
     process = start("--resume", run_dir(config))
     wait_for_checkpoint(config, process, step=3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    finish(start("--resume", run_dir(config)))
+    call("--resume", run_dir(config))
     assert_equal_trees(last_variables(run_dir(config)), last_variables(whole_run[0]))
     unequal = ("run_id", "audio_s_per_s", "seconds")
     strip = lambda row: {k: v for k, v in row.items() if k not in unequal}  # noqa: E731
     assert [strip(row) for row in rows(run_dir(config))] == [strip(row) for row in rows(whole_run[0])]
 
 
-def test_a_resumed_run_keeps_its_own_tokens_and_normalisation(whole_run, config):
+def test_a_resumed_run_keeps_its_own_tokens_and_normalisation(whole_run, config, call):
     """Data that has changed since must not change what a token number or a feature means."""
     copy = config.parent / "copy"
     shutil.copytree(whole_run[0], copy)
     shutil.rmtree(copy / "checkpoints" / "step_00000012")
     changed = ("--resume", copy, "data.toy.num_letters=3", "--max-minutes", "0.0001")
-    assert "train split: generated with num_letters 3 instead of 4" in finish(start(*changed), code=2)
-    output = finish(start(*changed, "--allow-changed", "data"), code=75)
+    assert "train split: generated with num_letters 3 instead of 4" in call(*changed, code=2)
+    output = call(*changed, "--allow-changed", "data", code=75)
     assert "computing mean" not in output and "and 8 tokens" in output and "step 9 of 12" in output
     for name in ("tokenizer.json", "cmvn.txt"):
         assert (copy / name).read_bytes() == (whole_run[0] / name).read_bytes()
@@ -199,39 +243,39 @@ def first_step(run):
     return re.search(r"step 1: loss .*", (run / "train.log").read_text())[0]
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole_run, config):
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(whole_run, config, call):
     copy = config.parent / "copy"
     shutil.copytree(
         whole_run[0], copy, ignore=shutil.ignore_patterns("checkpoints", "train.log", "results.csv", "metrics.json")
     )
-    output = finish(start("--resume", copy, "--max-minutes", "0.0001"), code=75)
+    output = call("--resume", copy, "--max-minutes", "0.0001", code=75)
     assert "starts from the beginning" in output and "stopped at step 1;" in output
     assert first_step(copy) == first_step(whole_run[0]) and not (copy / "results.csv").exists()
 
 
-def test_a_stop_signal_saves_and_says_how_to_go_on(whole_run, config):
-    process = start("--config", config, "training.num_epochs=500")
-    wait_for_checkpoint(config, process)
+def test_a_stop_signal_saves_and_says_how_to_go_on(small_config):
+    process = start("--config", small_config)
+    wait_for_checkpoint(small_config, process)
     process.send_signal(signal.SIGTERM)
     output = finish(process, code=143)
-    assert f"--resume {run_dir(config)}" in output
+    assert f"--resume {run_dir(small_config)}" in output
 
 
-def test_a_finished_run_is_not_trained_again(whole_run):
-    output = finish(start("--resume", whole_run[0]))
+def test_a_finished_run_is_not_trained_again(whole_run, call):
+    output = call("--resume", whole_run[0])
     assert "finished" in output
     assert len(rows(whole_run[0])) == 4
 
 
-def test_a_run_is_resumed_with_its_own_settings_only(whole_run, config):
-    output = finish(start("--resume", whole_run[0], "--config", config, "training.num_epochs=9"), code=2)
+def test_a_run_is_resumed_with_its_own_settings_only(whole_run, config, call):
+    output = call("--resume", whole_run[0], "--config", config, "training.num_epochs=9", code=2)
     assert "was started with other settings" in output and "runs_dir" in output
     assert "vocab_size" not in output  # the config leaves it to the data
 
 
 def test_another_model_is_not_restored(whole_run):
     output = finish(start("--resume", whole_run[0], "model.encoder.width=32", "training.num_epochs=9"), code=2)
-    assert "error:" in output and "another model" in output
+    assert "error:" in output and "cannot change once a run has started:\n  model." in output
 
 
 # --- devices, and what stops a run ---
@@ -246,65 +290,67 @@ def test_four_devices_with_the_state_spread_over_two_give_the_loss_of_one(whole_
     assert [float(x) for x in four.groups()] == pytest.approx([float(x) for x in one.groups()], rel=3e-4)
 
 
-def test_two_processes_train_as_one(whole_run, config):
-    """They stop together after a common step, go on from it, and when one is killed the other ends and says so."""
-    job = start_job("--config", config, "training.num_epochs=500", "training.log_every_steps=1")
-    wait_for_checkpoint(config, job[0])
+@pytest.mark.slow
+def test_two_processes_train_as_one(small_config, tmp_path, call):
+    """They stop together after a common step, resume from it, and when one is killed the other ends and says so."""
+    job = start_job("--config", small_config)
+    wait_for_checkpoint(small_config, job[0])
     job[1].send_signal(signal.SIGTERM)
     first, second = (finish(process, code=143) for process in job)
-    assert f"--resume {run_dir(config)}" in first and "epoch" not in second
-    assert first_step(run_dir(config)) == first_step(whole_run[0])
+    run = run_dir(small_config)
+    assert f"--resume {run}" in first and "epoch" not in second
     stopped = int(re.search(r"stopped at step (\d+);", first)[1])
+    alone = tmp_path / "alone"
+    call("--config", small_config, f"runs_dir={alone}", "--max-minutes", "0.0001", code=75)
+    assert first_step(run) == first_step(next(alone.iterdir()))
 
-    job = start_job("--resume", run_dir(config))
-    wait_for_checkpoint(config, job[0], step=stopped + 1)
+    job = start_job("--resume", run)
+    wait_for_checkpoint(small_config, job[0], step=stopped + 1)
     job[0].send_signal(signal.SIGKILL)
-    told = job[1].communicate(timeout=240)[0]
-    assert job[1].returncode == 5, told
-    told = told.splitlines()[-1]  # of the training itself, or of its guardian where jax's runtime was faster
-    assert re.search(r"another process of this run is gone or cannot be reached", told), told
-    assert f"python -m asr.train --resume {run_dir(config)}" in told
+    answer = job[1].communicate(timeout=240)[0]
+    assert job[1].returncode == 5, answer
+    answer = answer.splitlines()[-1]  # of the training itself, or of its guardian where jax's runtime was faster
+    assert re.search(r"another process of this run is gone or cannot be reached", answer), answer
+    assert f"python -m asr.train --resume {run}" in answer
     job[0].communicate()
-    output = finish(start("--resume", run_dir(config), "--max-minutes", "0.0001"), code=75)  # in one process
+    output = call("--resume", run, "--max-minutes", "0.0001", code=75)  # in one process
     assert int(re.search(r"step (\d+) of", output)[1]) > stopped
 
 
-def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_path):
+def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_path, call):
     """Other letters, a frozen encoder; the resumed run ends with the bits of the one that went through."""
-    model, config = shutil.copytree(whole_run[0], tmp_path / "model"), tmp_path / "tuned.yaml"
-    text = re.sub(r"features:.*\nmodel:\n(  .*\n)*", "", TINY)
-    config.write_text(text + f"runs_dir: {tmp_path / 'runs'}\n")
+    model = shutil.copytree(whole_run[0], tmp_path / "model")
+    config = write_config(tmp_path, re.sub(r"features:.*\nmodel:\n(  .*\n)*", "", TINY))
     settings = ("training.num_epochs=2", "optimizer.freeze=[encoder]", "optimizer.rate_factors={decoder/output: 4}")
     settings += ("data.toy.num_letters=5", "tokenizer.kind=characters", "data.num_buckets=1")
-    output = finish(start("--config", config, "--init", model, *settings))
+    output = call("--config", config, "--init", model, *settings)
     assert f"taken over from {model}: 39 of 42 arrays" in output
     new = r"new: params/decoder/embedding float32\[9, 16\], .*: the vocabulary has 9 tokens, that of .*model 8"
     assert re.search(new, output) and re.search(r"frozen: encoder \(15 of 42 arrays\); .*: 1 to 4", output)
-    given, tuned = restore_variables(model / "checkpoints", "best"), last_variables(run_dir(config))
-    assert_equal_trees(tuned["params"]["encoder"], given["params"]["encoder"])
-    assert (tuned["params"]["predictor"]["kernel"] != given["params"]["predictor"]["kernel"]).any()
+    initial, tuned = restore_variables(model / "checkpoints", "best"), last_variables(run_dir(config))
+    assert_equal_trees(tuned["params"]["encoder"], initial["params"]["encoder"])
+    assert (tuned["params"]["predictor"]["kernel"] != initial["params"]["predictor"]["kernel"]).any()
 
     shutil.rmtree(model)
     shutil.rmtree(max((run_dir(config) / "checkpoints").iterdir()))
-    finish(start("--resume", run_dir(config)))
+    call("--resume", run_dir(config))
     assert_equal_trees(last_variables(run_dir(config)), tuned)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config):
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config, call):
     """Each step multiplies the kernels by 1 − 100 · 10, until they overflow."""
     wild = ("optimizer.learning_rate=100", "optimizer.weight_decay=10", "training.num_epochs=20")
     wild += ("data.num_buckets=1", "training.eval_every_epochs=20")  # one program to compile
-    output = finish(start("--config", config, *wild), code=3)
+    output = call("--config", config, *wild, code=3)
     step = re.search(r"error: step (\d+): the loss is", output)[1]
     assert (
         "its items: train_000" in output and "  the forward pass is finite, the gradient is not: of decoder/" in output
     )
 
     reproducer = run_dir(config) / f"non_finite_step_{int(step):08d}"
-    again = subprocess.run([sys.executable, "-m", "asr.diagnose", reproducer], capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert f"step {step} of {run_dir(config)}" in again.stdout
-    assert [line for line in again.stdout.splitlines() if line.startswith("  ")] == [
+    again = call(reproducer, command=diagnose_command)
+    assert f"step {step} of {run_dir(config)}" in again
+    assert [line for line in again.splitlines() if line.startswith("  ")] == [
         line for line in output.split("error: ")[1].split("  State and batch")[0].splitlines() if line.startswith("  ")
     ]
 
