@@ -420,6 +420,7 @@ for directory in sys.stdin:  # one process for each line, after one import for a
 """
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_leaves_a_good_checkpoint(tmp_path, caplog):
     """Five kills of one run, each process going on where the one before was killed."""
     draw, saved = random.Random(0), 0

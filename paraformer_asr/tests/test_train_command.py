@@ -212,6 +212,7 @@ def test_nothing_is_compiled_after_each_shape_was_seen(whole_run):
 # --- interruption and resuming ---
 
 
+@pytest.mark.slow
 def test_a_run_in_pieces_and_killed_ends_with_the_same_bits(whole_run, config, call):
     output = call("--config", config, "--max-minutes", "0.0001", code=75)
     assert "stopped at step 1;" in output and f"--resume {run_dir(config)}" in output  # within an epoch
@@ -281,6 +282,7 @@ def test_another_model_is_not_restored(whole_run):
 # --- devices, and what stops a run ---
 
 
+@pytest.mark.slow
 def test_four_devices_with_the_state_spread_over_two_give_the_loss_of_one(whole_run, config):
     output = finish(start("--config", config, "--max-minutes", "0.0001", "mesh.fsdp=2", devices=4), code=75)
     shapes = re.compile(r"batches of .*;")

@@ -46,6 +46,7 @@ def test_the_kinds_are_those_of_the_script(script):
         assert sum(script["share_cases"](script["KINDS"], cases)) == cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_inputs_are_accepted_or_named(name, script, tmp_path):
     (kind,) = (kind for kind in script["KINDS"] if kind.name == name)

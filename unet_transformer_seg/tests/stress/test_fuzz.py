@@ -69,6 +69,7 @@ def test_every_kind_is_tried():
     assert list(KINDS) == list(CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_damaged_input_is_accepted_or_refused_by_name(name):
     tally = fuzz_inputs.fuzz(KINDS[name], range(CASES[name]), seed=1)
