@@ -25,13 +25,12 @@ def masked_cross_entropy(
 
     It is 0, not the entropy of p, where the output is exactly p; without smoothing it is −q[true token]. The `where`
     on the logits comes before anything is computed from them: what padding holds, NaN included, reaches neither
-    value nor gradient. A real token that is no token of the vocabulary makes the loss NaN, which training reports
-    with the step.
+    value nor gradient. A token outside the vocabulary makes the loss NaN, which training reports with the step.
 
     Args:
-        logits_buv: float[b, u, v], second pass of the decoder; the sums run in float32.
-        tokens_bu: int32[b, u], 0…v−1, the end of sentence included where the decoder says it; padding is anything.
-        token_lengths_b: int32[b], real tokens of each row, 0 for a filled-up row.
+        logits_buv: float[b, u, v], second pass of the decoder; accumulated in float32.
+        tokens_bu: int32[b, u], 0…v−1, with the end of sentence where the decoder emits it; padding may hold anything.
+        token_lengths_b: int32[b], real tokens of each row, 0 for a padding row.
         label_smoothing: share of the target given to the other tokens, 0 ≤ label_smoothing < 1.
 
     Returns:
@@ -52,9 +51,11 @@ def masked_cross_entropy(
     log_true_bu = jnp.take_along_axis(logits_buv, nearest_bu[..., None], axis=-1)[..., 0] - normaliser_bu
     cost_bu = -log_true_bu
     if label_smoothing:
+        # Σ_v log q[v] over the other tokens, without making an array of the vocabulary's size for the target.
         others = vocab_size - 1
         log_others_bu = jnp.sum(logits_buv, axis=-1) - vocab_size * normaliser_bu - log_true_bu
         cost_bu = -(1 - label_smoothing) * log_true_bu - label_smoothing / others * log_others_bu
+        # Minus the entropy of the target, a constant: with it the minimum is 0.
         cost_bu += (1 - label_smoothing) * math.log(1 - label_smoothing)
         cost_bu += label_smoothing * math.log(label_smoothing / others)
     cost_bu = jnp.where(nearest_bu == tokens_bu, cost_bu, jnp.nan)
@@ -64,12 +65,12 @@ def masked_cross_entropy(
 def quantity_loss(token_count_b: jax.Array, token_lengths_b: jax.Array) -> jax.Array:
     """Return Σ_b |token_lengths[b] − token_count[b]|: by how many tokens the predictor's weights miss the truth.
 
-    A row that is exactly right adds 0 and no gradient, so neither does a filled-up row (no frames, so no weights, and
-    no tokens). A row of real sound without tokens does count: its weights should be 0.
+    A row that is exactly right adds 0 and no gradient, and so does a padding row (no frames, so no weights, and no
+    tokens). A row of real sound without tokens does count: its weights should be 0.
 
     Args:
         token_count_b: float[b], sum of the predictor's weights, not scaled, tail not counted, in tokens.
-        token_lengths_b: int32[b], true number of tokens, the end of sentence included where the decoder says it.
+        token_lengths_b: int32[b], true number of tokens, with the end of sentence where the decoder emits it.
 
     Returns:
         float32 scalar.

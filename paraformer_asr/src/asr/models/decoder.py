@@ -23,7 +23,7 @@ class Decoder(nn.Module):
         width: d, the encoder's.
         vocab_size: v.
         attention: implementation of the cross attention.
-        remat: compute a block's activations again in the backward pass.
+        remat: recompute a block's activations in the backward pass.
 
     Reference: Gao et al., 2022, section 2.4; `ParaformerSANMDecoder` of FunASR.
     """
@@ -58,6 +58,7 @@ class Decoder(nn.Module):
             train: apply dropout (key `dropout`).
         """
         x_bud = embedding_bud
+        # No block is causal: all tokens are decoded at once, each sees all others.
         for block in (*self.blocks, *self.memory_blocks):
             x_bud = block(x_bud, token_valid_bu, hidden_btd, mask_b1t, train)
         for block in self.ffn_blocks:
@@ -65,7 +66,7 @@ class Decoder(nn.Module):
         return self.output(self.norm(x_bud))
 
     def embed(self, tokens_bu):
-        """Return the learned vector of each token, float32[b, u, d]: what the glancing sampler shows in training."""
+        """Return the learned embedding of each token, float32[b, u, d], as the glancing sampler shows it."""
         return self.embedding_vd[tokens_bu]
 
 
@@ -76,8 +77,8 @@ class DecoderBlock(nn.Module):
         x = x + dropout(memory(y))
         x = x + dropout(W_out · attention(W_q · norm3(x), W_kv · hidden))
 
-    The feed-forward network comes first and has no residual of its own. Without cross attention the last line is left
-    out.
+    The feed-forward network comes first and has no residual of its own. Without cross attention the last line is
+    omitted.
     """
 
     config: DecoderConfig
@@ -93,6 +94,7 @@ class DecoderBlock(nn.Module):
         x_bud = x_bud + FsmnMemory(config.kernel_size, config.dropout, name="memory")(y_bud, token_valid_bu, train)
         if not self.attends:
             return x_bud
+        # Each token looks again at the frames, all of them: its embedding holds only its own stretch of sound.
         q_bud = Dense(width, name="q")(LayerNorm(name="norm3")(x_bud))
         k_btd, v_btd = jnp.split(Dense(2 * width, name="kv")(hidden_btd), 2, axis=-1)
         attend = Attend(config.num_heads, config.attention_dropout, self.attention)

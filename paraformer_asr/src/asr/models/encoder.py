@@ -20,11 +20,11 @@ class Encoder(nn.Module):
         hidden = norm(x)
 
     The SAN-M encoder adds the positions to the input as it is and lets its first block change the width, as published;
-    the others begin with a linear map to the model width. Without positions there is no √d.
+    other kinds begin with a linear map to the model width. Without positions there is no √d.
 
     Attributes:
         config: kind and sizes.
-        remat: compute a block's activations again in the backward pass instead of keeping them.
+        remat: recompute a block's activations in the backward pass instead of storing them.
     """
 
     config: EncoderConfig
@@ -36,14 +36,16 @@ class Encoder(nn.Module):
 
         Args:
             features_bti: float[b, t, i], normalised frames; its dtype is the compute dtype.
-            valid_bt: bool[b, t], True for real frames. What padded frames hold changes nothing in real ones.
+            valid_bt: bool[b, t], True for real frames, which do not depend on padded ones.
             train: apply dropout (key `dropout`).
         """
         config = self.config
         mask_btj = causal_mask(valid_bt) if config.causal else padding_mask(valid_bt)
+        # SAN-M's first block widens the frames itself, as published.
         x_btd = features_bti if config.kind == "sanm" else Dense(config.width, name="input")(features_bti)
         if config.position == "sincos":
             position_1td = sinusoid(*x_btd.shape[1:])[None].astype(x_btd.dtype)
+            # √d brings the features to the scale of embeddings, so that the positions do not drown them.
             x_btd = x_btd * config.width**0.5 + position_1td
         x_btd = Dropout(config.input_dropout)(x_btd, train)
         return LayerNorm(name="norm")(self._blocks(x_btd, valid_bt, mask_btj, train))
@@ -58,6 +60,7 @@ class Encoder(nn.Module):
             for number in range(config.num_layers):
                 x_btd = block(config, name=f"block{number}")(x_btd, valid_bt, mask_btj, train)
             return x_btd
+        # A loop needs equal blocks: the one that changes the width runs before it.
         if changes_width:
             x_btd = block(config, name="block0")(x_btd, valid_bt, mask_btj, train)
         in_loop = config.num_layers - changes_width

@@ -25,10 +25,10 @@ from asr.ops.masks import length_mask
 
 @struct.dataclass
 class TrainingOutputs:
-    """What the losses need.
+    """The outputs that the losses read.
 
     Attributes:
-        logits_buv: float32, second pass: with the labels that the sampler showed.
+        logits_buv: float32, second pass: with the labels that the sampler shows.
         first_logits_buv: float32, first pass: from sound alone; no gradient flows through it.
         token_count_b: float32, Σ alpha as predicted.
         alignment_but: float32, integrate-and-fire's overlap matrix, N full rows for N tokens.
@@ -46,7 +46,7 @@ class TrainingOutputs:
 
 @struct.dataclass
 class Acoustics:
-    """What the encoder and the predictor found in the sound.
+    """The outputs of encoder and predictor.
 
     Attributes:
         hidden_btd: encoder frames, 0 where padded.
@@ -65,7 +65,7 @@ class Acoustics:
 
 @struct.dataclass
 class Hypotheses:
-    """The decoder's answer.
+    """The outputs of the decoder.
 
     Attributes:
         logits_buv: float32.
@@ -99,13 +99,13 @@ class Paraformer(nn.Module):
             self.ctc = Logits(config.vocab_size)
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
-        """Return both passes' logits and what the predictor said, aligned to the given tokens.
+        """Return both passes' logits and the predictor's count, aligned to the true tokens.
 
         Args:
             features_bti: float32[b, t, i], normalised frames.
             feature_lengths_b: int32[b], real frames.
-            tokens_bu: int32[b, u], the right tokens, with the end of sentence where `append_eos`.
-            token_lengths_b: int32[b], N; 0 for a row that only fills up the batch.
+            tokens_bu: int32[b, u], the true tokens, with the end of sentence where `append_eos`.
+            token_lengths_b: int32[b], N; 0 for a padding row.
             train: dropout (key `dropout`) and the sampler (key `sampler`).
         """
         dims = assert_shape(features_bti, "b,t,i", "features")
@@ -116,6 +116,7 @@ class Paraformer(nn.Module):
         num_rows = dims["u"]
 
         hidden_btd, valid_bt, alpha_bt = self._listen(features_bti, feature_lengths_b, train)
+        # Scaled to the true count, so that there are exactly N embeddings to compare with N tokens.
         alignment_but = cif.align(cif.scaled_cumulative(alpha_bt, valid_bt, token_lengths_b), num_rows)
         acoustic_bud = cif.integrate(alignment_but, hidden_btd).astype(hidden_btd.dtype)
 
@@ -123,25 +124,33 @@ class Paraformer(nn.Module):
             token_valid_bu = length_mask(token_lengths_b, num_rows)
             return self.decoder(embedding_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=train)
 
-        logits_buv = decode(acoustic_bud)  # first pass: what the sound alone tells
+        logits_buv = decode(acoustic_bud)  # first pass: from sound alone
+        # It only decides how many labels are shown; training goes through the second pass.
         first_logits_buv = jax.lax.stop_gradient(logits_buv)
         if train and self.config.sampling_ratio > 0:
             label_bud, predicted_bu = self.decoder.embed(tokens_bu), first_logits_buv.argmax(-1)
-            given = acoustic_bud, label_bud, predicted_bu, tokens_bu, token_lengths_b
-            mixed_bud, _ = glance(self.make_rng("sampler"), *given, ratio=self.config.sampling_ratio)
-            logits_buv = decode(mixed_bud)  # second pass: with some of the right tokens shown
+            mixed_bud, _ = glance(
+                self.make_rng("sampler"),
+                acoustic_bud,
+                label_bud,
+                predicted_bu,
+                tokens_bu,
+                token_lengths_b,
+                ratio=self.config.sampling_ratio,
+            )
+            logits_buv = decode(mixed_bud)  # second pass: some true tokens are shown
 
         return TrainingOutputs(
             logits_buv=logits_buv,
             first_logits_buv=first_logits_buv,
-            token_count_b=alpha_bt.sum(1),
+            token_count_b=alpha_bt.sum(1),  # unscaled: the predictor has to learn the count itself
             alignment_but=alignment_but,
             frame_lengths_b=feature_lengths_b,
             ctc_logits_btv=self.ctc(hidden_btd) if self.config.ctc_head else None,
         )
 
     def encode(self, features_bti, feature_lengths_b) -> Acoustics:
-        """Return what can be told before the number of tokens is known.
+        """Return all that does not depend on the number of tokens: frames, weights, and that number.
 
         Args:
             features_bti: float32[b, t, i], normalised frames.
@@ -151,7 +160,7 @@ class Paraformer(nn.Module):
         assert_shape(feature_lengths_b, "b", "feature_lengths", **dims)
         hidden_btd, _, alpha_bt = self._listen(features_bti, feature_lengths_b, train=False)
         tail = self.config.predictor.tail_threshold
-        alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, tail)
+        alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, tail)  # completes a last token that is nearly there
         total_b = cif.cumulative(alpha_bt)[:, -1]
         # Without a tail that completes it, a last token that has collected half of itself counts, as published.
         count_b = jnp.floor(total_b) if tail else jnp.round(total_b)
@@ -168,7 +177,7 @@ class Paraformer(nn.Module):
 
         Args:
             acoustics: from `encode`.
-            num_rows: u, static; what fires beyond it is left out, so choose at least the largest token count.
+            num_rows: u, static, at least the largest token count; tokens beyond it are dropped.
         """
         hidden_btd = acoustics.hidden_btd
         valid_bt = length_mask(acoustics.frame_lengths_b, hidden_btd.shape[1])
@@ -187,6 +196,7 @@ class Paraformer(nn.Module):
     def _listen(self, features_bti, feature_lengths_b, train: bool):
         """Return the encoder's frames (0 where padded), which of them are real, and the predictor's weights."""
         valid_bt = length_mask(feature_lengths_b, features_bti.shape[1])
+        # Whatever padding holds, even NaN, must not reach a real frame.
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0).astype(self.config.dtype)
         hidden_btd = self.encoder(features_bti, valid_bt, train=train)
         # The predictor's convolution sees one frame beyond the end: without this line a batch would change the answer.

@@ -20,8 +20,8 @@ class Predictor(nn.Module):
         depthwise:  h = relu(dropout(depthwise(hidden) + hidden))    (CIF V1)
         alpha = relu(sigmoid(w · h + b) · smooth_factor − noise_threshold), 0 in padded frames
 
-    All of it is float32, whatever the compute dtype of the encoder: the sum over a long utterance has to be exact to a
-    small part of a token.
+    All of it is float32, whatever the encoder's compute dtype: over a long utterance the sum must be exact to a small
+    part of a token.
 
     Reference: Gao et al., 2022, section 2.2; the two forms are `CifPredictorV2` and `CifPredictor` of FunASR.
     """
@@ -38,9 +38,11 @@ class Predictor(nn.Module):
             train: apply dropout (key `dropout`).
         """
         config, hidden_btd = self.config, hidden_btd.astype(jnp.float32)
+        # Neighbours matter: a token ends where the sound changes.
         h_btd = nn.relu(self._convolve(hidden_btd, train))
         kernel_d1 = self.param("kernel", fan_in_uniform(), (h_btd.shape[-1], 1), jnp.float32)
         bias_1 = self.param("bias", constant(config.initial_bias), (1,), jnp.float32)
+        # A frame adds at most `smooth_factor` tokens; the threshold silences frames that add next to nothing.
         weight_bt1 = jax.nn.sigmoid(h_btd @ kernel_d1 + bias_1[None, None, :])
         alpha_bt1 = nn.relu(weight_bt1 * config.smooth_factor - config.noise_threshold)
         return jnp.where(valid_bt[..., None], alpha_bt1, 0.0)

@@ -1,7 +1,6 @@
 """Scaled dot-product attention with several heads.
 
-Letters: b batch, t frames or tokens that ask (queries), j frames that answer (keys and values), a heads, e width of a
-head.
+Letters: b batch, t queries (frames or tokens), j key and value frames, a heads, e width of a head.
 """
 
 import functools
@@ -28,7 +27,7 @@ def attention(
         k_bjae: float[b, j, a, e], keys.
         v_bjae: float[b, j, a, e], values.
         mask_btj: bool[b, t, j], or bool[b, 1, j] for all queries alike; True where query t may attend to frame j. A
-            query that may attend to nothing gets 0.
+            query with no frame to attend to gets 0.
         implementation: "explicit" (the equation above, term by term), "xla" (`jax.nn.dot_product_attention`) or
             "cudnn" (its fused GPU kernel, which never stores the t × j weights). All give the same result up to
             rounding. "cudnn" is "explicit" in a program for any other platform, and, with a RuntimeWarning, where the
@@ -80,10 +79,11 @@ def attention_weights(q_btae, k_bjae, mask_btj):
 
     Returns:
         weights_batj: float32[b, a, t, j], in 0…1, exactly 0 where the mask is False. A row sums to 1, or to 0 where
-        the mask admits nothing.
+        all of it is masked.
     """
     _check_heads(q_btae, k_bjae, mask_btj)
-    scaled_btae = q_btae * q_btae.shape[-1] ** -0.5  # the queries are fewer than the scores
+    # 1/√e keeps the variance of a score at 1; applied to the queries, which are fewer than the scores.
+    scaled_btae = q_btae * q_btae.shape[-1] ** -0.5
     heads = _heads_first(scaled_btae), _heads_first(k_bjae)
     scores_batj = jnp.einsum("bate,baje->batj", *heads, preferred_element_type=jnp.float32)
     mask_b1tj = mask_btj[:, None]
@@ -120,7 +120,7 @@ def usable_implementation(implementation: str, q_btae, k_bjae) -> str:
 
     Args:
         implementation: "explicit", "xla" or "cudnn".
-        q_btae: the queries; only shape and dtype are looked at, here and below.
+        q_btae: the queries; only shapes and dtypes matter.
         k_bjae: the keys.
 
     Raises:

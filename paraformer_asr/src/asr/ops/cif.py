@@ -7,11 +7,11 @@ exactly the overlap of two intervals:
     alignment[u, t] = | [c[t−1], c[t]] ∩ [u, u+1] | = max(0, min(c[t], u+1) − max(c[t−1], u))
     embedding[u] = Σ_t alignment[u, t] · hidden[t]
 
-The published form is a loop that integrates, tests `≥ 1`, fires and carries the rest on. The overlap gives the same
-vectors without the loop, is right for weights above 1 as well (a frame may complete several tokens), has a fixed
-number of rows, and cannot lose the last token to rounding: that row is there because the count is known.
+The published form is a loop that integrates, tests `≥ 1`, fires and carries the rest over. The overlap gives the same
+vectors without the loop, is also right for weights above 1 (a frame may complete several tokens), has a fixed number
+of rows, and cannot lose the last token to rounding: its row exists because the count is given.
 
-Everything here is float32, as a running sum in bfloat16 would miss frames.
+Everything here is float32: a running sum in bfloat16 would lose frames.
 
 Letters: b batch, t frames, u tokens, d width.
 
@@ -40,6 +40,7 @@ def align(cumulative_bt, num_rows: int):
     chex.assert_rank(cumulative_bt, 2)
     chex.assert_type(cumulative_bt, jnp.float32)
     before_bt = jnp.pad(cumulative_bt[:, :-1], ((0, 0), (1, 0)))
+    # Frame t covers [c[t−1], c[t]] of the running sum, token u covers [u, u+1].
     token_u = jnp.arange(num_rows, dtype=jnp.float32)[None, :, None]
     upper_but = jnp.minimum(cumulative_bt[:, None, :], token_u + 1)
     lower_but = jnp.maximum(before_bt[:, None, :], token_u)
@@ -87,6 +88,7 @@ def scaled_cumulative(alpha_bt, valid_bt, num_tokens_b):
     weight_bt = jnp.where(largest_b1 > 0, alpha_bt / jnp.where(largest_b1 > 0, largest_b1, 1.0), even_bt)
     sum_bt = jnp.cumsum(weight_bt, axis=1)
     total_b1 = sum_bt[:, -1:]
+    # The sum's own last value, so that the quotient ends at exactly 1.
     share_bt = jnp.minimum(sum_bt / jnp.where(total_b1 > 0, total_b1, 1.0), 1.0)
     return share_bt * num_tokens_b[:, None].astype(jnp.float32)
 
@@ -100,16 +102,17 @@ def add_tail(alpha_bt, lengths_b, tail: float):
 
     Args:
         alpha_bt: float32[b, t], 0 in padded frames.
-        lengths_b: int32[b], real frames. An utterance without any gets no tail.
+        lengths_b: int32[b], real frames. An utterance without frames gets no tail.
         tail: 0.45 in the published model.
 
     Returns:
-        alpha_bt: float32[b, t + 1]; the tail stands at column lengths[b], wherever the padding of the batch ends.
+        alpha_bt: float32[b, t + 1]; the tail is in column lengths[b], wherever the padding of the batch ends.
     """
     chex.assert_rank([alpha_bt, lengths_b], [2, 1])
     chex.assert_type([alpha_bt, lengths_b], [jnp.float32, int])
     extended_bt = jnp.pad(alpha_bt, ((0, 0), (0, 1)))
     frame_t = jnp.arange(extended_bt.shape[1])[None, :]
+    # Not behind the padding: a batch must not change where an utterance ends.
     at_tail_bt = (frame_t == lengths_b[:, None]) & (lengths_b[:, None] > 0)
     return jnp.where(at_tail_bt, tail, extended_bt)
 

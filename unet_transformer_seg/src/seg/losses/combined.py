@@ -79,6 +79,7 @@ def deep_supervision_loss(
     chex.assert_rank(stages, 4)
     chex.assert_shape(labels_bhw, stages[0].shape[:3])
     losses = [loss(logits_bhwk, labels_at(labels_bhw, logits_bhwk.shape[1:3])) for logits_bhwk in stages]
+    # A coarser stage has a quarter of the pixels and blurred borders: it should guide, not dominate.
     weights = [2.0**-i for i in range(len(losses))]
     return sum(w * value for w, value in zip(weights, losses, strict=True)) / sum(weights)
 

@@ -41,6 +41,7 @@ def cross_entropy_loss(
     counted_bhw1 = pixels.counted[..., None].astype(jnp.float32)
     smooth_bhwk = (1 - label_smoothing) * pixels.target + counted_bhw1 * (label_smoothing / num_classes)
     cost_bhwk = -smooth_bhwk * jax.nn.log_softmax(pixels.logits) * weights_k.reshape(1, 1, 1, -1)
+    # The weights of the true classes, not the number of pixels: a common factor on the weights changes nothing.
     total = jnp.sum(weights_of_true_classes(pixels, class_weights_k))
     return jnp.sum(cost_bhwk) * inverse_or_zero(total)
 
@@ -51,7 +52,7 @@ def bce_loss(logits_bhwk: jax.Array, labels_bhw: jax.Array, *, class_weights_k: 
         bce[k] = mean_pixels −log sigmoid(z),   z = +logits[k] where k is the true class, −logits[k] elsewhere
         loss   = Σ_k weight[k]·bce[k] / Σ_k weight[k]
 
-    The weight goes with the class that answers, not with the class that is true. The prediction stays the
+    A weight belongs to the class whose logit it is, not to the true class of the pixel. The prediction stays the
     class of the largest logit.
 
     Args:
@@ -66,6 +67,7 @@ def bce_loss(logits_bhwk: jax.Array, labels_bhw: jax.Array, *, class_weights_k: 
     """
     pixels = count_pixels(logits_bhwk, labels_bhw)
     weights_k = weights_or_ones(class_weights_k, logits_bhwk.shape[-1])
+    # −log sigmoid(z) = softplus(−z), which does not overflow.
     z_bhwk = jnp.where(pixels.target > 0, pixels.logits, -pixels.logits)
     counted_bhwk = jnp.broadcast_to(pixels.counted[..., None], z_bhwk.shape).astype(jnp.float32)
     bce_k = weighted_mean(jax.nn.softplus(-z_bhwk), counted_bhwk, axis=(0, 1, 2))

@@ -115,6 +115,7 @@ def measure_overlap(
 ) -> Overlap:
     """Return the soft overlap of `probability(logits)` = p with the one-hot truth t."""
     pixels = count_pixels(logits_bhwk, labels_bhw)
+    # Ignored pixels are no false alarms: their probabilities go too.
     p_bhwk = jnp.where(pixels.counted[..., None], probability(pixels.logits), 0.0)
     axes = (1, 2) if per_image else (0, 1, 2)
     sums = [jnp.sum(x_bhwk, axes) for x_bhwk in (p_bhwk * pixels.target, p_bhwk, pixels.target)]
@@ -124,9 +125,9 @@ def measure_overlap(
 def mean_over_present_classes(loss_gk: jax.Array, true_gk: jax.Array, class_weights_k: chex.Array | None) -> jax.Array:
     """Return the mean of `loss_gk` over the classes that occur in the truth of a group, then over groups.
 
-    The empty-class rule: a class without a true pixel in the group is left out of the mean, whether it is
-    predicted there or not. Its ratio would be 0 with a vanishing slope however few pixels were wrong. With the
-    softmax, pixels wrongly given to it are still paid for by the classes they were taken from.
+    The empty-class rule: a class without a true pixel in the group is left out of the mean, predicted or not. Its
+    ratio would be 0 with a vanishing slope however few pixels were wrong. With the softmax, pixels wrongly assigned
+    to it still cost the classes that they belong to.
 
     A group in which no class (of positive weight) occurs is left out of the mean over groups.
     """

@@ -30,8 +30,8 @@ def count_pixels(logits_bhwk: jax.Array, labels_bhw: jax.Array) -> CountedPixels
     """Return logits in float32 and the truth in one-hot form, with ignored pixels cut off.
 
     The cut is a `where` on the logits, before anything is computed from them. Its derivative is exactly 0, and
-    0 times an infinite logit never happens: an ignored pixel changes neither value nor gradient, whatever the
-    network says there, NaN and infinity included.
+    0 times an infinite logit never happens: an ignored pixel changes neither value nor gradient, whatever its
+    logits are, NaN and infinity included.
 
     A label that is neither a class nor 255 makes the loss NaN, which training reports with the step. (Counting
     it as ignored would hide a wrong mask.) All logits of the batch become NaN for it, and the pixel counts as one of
@@ -48,6 +48,7 @@ def count_pixels(logits_bhwk: jax.Array, labels_bhw: jax.Array) -> CountedPixels
     num_classes = logits_bhwk.shape[-1]
     labels_bhw = labels_bhw.astype(jnp.int32)
     counted_bhw = labels_bhw != IGNORE_LABEL
+    # A wrong label must not be silent: it makes the whole loss NaN.
     nearest_bhw = jnp.clip(labels_bhw, 0, num_classes - 1)
     impossible = jnp.any(counted_bhw & (labels_bhw != nearest_bhw))
     logits_bhwk = jnp.where(impossible, jnp.nan, logits_bhwk.astype(jnp.float32))
@@ -79,5 +80,6 @@ def weighted_mean(values: jax.Array, weights: jax.Array, axis: int | tuple[int, 
 
 
 def inverse_or_zero(total: jax.Array) -> jax.Array:
-    """Return 1 / total, and 0 where total is 0: what is averaged over nothing counts nothing."""
+    """Return 1 / total, and 0 where total is 0, so that the mean over nothing is 0."""
+    # Two selects: the inner one keeps 1 / 0 out of the gradient, where 0 · ∞ would be NaN.
     return jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1.0), 0.0)

@@ -24,8 +24,8 @@ class Transformer(nn.Module):
     """`num_layers` blocks one after the other, then a layer norm: float[b, s, d] → float[b, s, d].
 
     The blocks are one compiled block in a loop (`nn.scan`): their parameters carry a leading axis l, and compile
-    time does not grow with the depth. Who asks for the collection `attention` (`mutable=["attention"]`) is given the
-    weights of all of them, float32[l, b, a, s, j] under `weights`; nobody else pays for it.
+    time does not grow with the depth. Pass `mutable=["attention"]` to get the attention weights of all blocks too,
+    float32[l, b, a, s, j] under `weights`; otherwise they are not stored.
 
     Attributes:
         config: layers, heads, rates.
@@ -53,6 +53,7 @@ class Transformer(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=layers,
         )
+        # Deeper blocks are skipped more often: later ones refine, the first ones are needed by all the rest.
         rates_l = skip_rates(self.config.stochastic_depth, layers)
         x_bsd, _ = blocks(self.config, name="blocks")(x_bsd, rates_l, mask_bsj, train)
         return LayerNorm(name="norm")(x_bsd)
@@ -69,10 +70,11 @@ class Block(nn.Module):
 
         Args:
             x_bsd: float[b, s, d], tokens.
-            skip_rate: float scalar, probability that a branch of this block is left out for an image.
+            skip_rate: float scalar, probability that a branch of this block is skipped for an image.
             mask_bsj: as in `Transformer`.
             train: as in `Transformer`.
         """
+        # Pre-norm: the residual stream itself is never normalised, so gradients reach the first block unchanged.
         normal_bsd = LayerNorm(name="attention_norm")(x_bsd)
         branch_bsd = MultiHeadAttention(self.config, name="attention")(normal_bsd, mask_bsj)
         x_bsd += self._regularise(branch_bsd, skip_rate, train)
@@ -82,10 +84,11 @@ class Block(nn.Module):
         return x_bsd, None
 
     def _regularise(self, branch_bsd, skip_rate, train: bool):
-        """Return the branch after dropout, and in training left out altogether at `skip_rate`, image by image."""
+        """Return the branch after dropout; in training it is skipped at `skip_rate`, image by image."""
         branch_bsd = Dropout(self.config.dropout)(branch_bsd, train)
         if not train or self.config.stochastic_depth == 0:
             return branch_bsd
+        # One draw for an image, not for a value: its whole branch stays or goes. Dividing keeps the expected value.
         keep_b11 = jax.random.bernoulli(self.make_rng("dropout"), 1 - skip_rate, (branch_bsd.shape[0], 1, 1))
         return branch_bsd * (keep_b11 / (1 - skip_rate)).astype(branch_bsd.dtype)
 
@@ -131,7 +134,7 @@ class FeedForward(nn.Module):
 
 
 def skip_rates(last: float, num_layers: int):
-    """Return float32[l], how often each block's branches are left out: rising evenly to `last` at the last block."""
+    """Return float32[l], the rate at which each block's branches are skipped, rising linearly to `last`."""
     return last * jnp.arange(1, num_layers + 1, dtype=jnp.float32) / num_layers
 
 

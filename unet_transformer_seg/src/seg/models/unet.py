@@ -43,6 +43,7 @@ class UNet(nn.Module):
                 coarser stages, the finest first.
         """
         x_bhwc = prepare_image(image_bhwc, self.config)
+        # The deepest map knows what is in the image, the finer ones where: those wait for the decoder.
         *skips, x_bhwc = Encoder(self.config, name="encoder")(x_bhwc, train)
         x_bhwc = Dropout(self.config.dropout, name="bottleneck_dropout")(x_bhwc, train)
         maps = Decoder(self.config, name="decoder")(x_bhwc, skips, train)
@@ -72,7 +73,9 @@ class Encoder(nn.Module):
         for i in range(self.config.depth + 1):
             if i > 0:
                 x_bhwc = conv.max_pool(x_bhwc)
+            # Half the resolution, twice the channels: every stage costs about the same.
             width = self.config.base_width * 2**i
+            # An up-convolution halves the channels, bilinear upsampling does not: halve them here, as published.
             if i == self.config.depth and self.config.upsample == "bilinear":
                 width //= 2
             x_bhwc = stage(self.config, features=width, middle=width, name=f"stage{i}")(x_bhwc, train)
@@ -120,8 +123,10 @@ class UpStage(nn.Module):
             x_bhwc = UpConv(width, name="up")(x_bhwc)
             features = width
         else:
+            # No weights: the convolutions behind it halve the channels, so that the next stage gets its width.
             x_bhwc = resize.resize_bilinear(x_bhwc, size=(2 * h, 2 * w), align_corners=True)
             features = width if self.level == 0 else width // 2
+        # Pooling dropped the last row or column of an odd map; zeros stand in for it here.
         x_bhwc = jnp.concatenate([skip_bhwc, centre_in(x_bhwc, skip_bhwc.shape[1:3])], -1)
         return DoubleConv(self.config, features=features, middle=width, name="convs")(x_bhwc, train)
 
@@ -155,9 +160,9 @@ class Heads(nn.Module):
 
 
 def prepare_image(image_bhwc, config: ModelConfig):
-    """Return the image in the compute dtype, filled up with zeros (bottom, right) where the network needs it.
+    """Return the image in the compute dtype, padded with zeros (bottom, right) where the network needs it.
 
-    Without a stem any size from 2^depth works: pooling drops an odd last row and the decoder fills it up again, as
+    Without a stem any size from 2^depth works: pooling drops an odd last row and the decoder pads it again, as
     published. With a stem the size becomes a multiple of stem_stride·2^depth and stem_stride² pixels become one.
 
     Args:
@@ -169,7 +174,7 @@ def prepare_image(image_bhwc, config: ModelConfig):
     """
     assert_shape(image_bhwc, "b,h,w,c", "image")
     chex.assert_type(image_bhwc, float)
-    smallest, stride = 2**config.depth, config.stem_stride
+    smallest, stride = 2**config.depth, config.stem_stride  # so that the bottleneck has at least one pixel
     _, h, w, _ = image_bhwc.shape
     if stride == 1:
         new_h, new_w = max(h, smallest), max(w, smallest)
@@ -195,5 +200,5 @@ def crop_to(x_bhwc, size: tuple[int, int]):
 
 
 def _stage(module: type[nn.Module], config: ModelConfig, train_index: int):
-    """Return `module`, whose activations are computed again in the backward pass if the config asks for it."""
+    """Return `module`; with `config.remat` its activations are recomputed in the backward pass."""
     return nn.remat(module, static_argnums=(train_index,)) if config.remat else module

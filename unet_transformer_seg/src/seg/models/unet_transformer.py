@@ -34,6 +34,7 @@ class UNetTransformer(nn.Module):
         """Return the logits float32[b, h, w, k]; arguments, result, collections and keys are those of `UNet`."""
         x_bhwc = prepare_image(image_bhwc, self.config)
         *skips, x_bhwc = Encoder(self.config, name="encoder")(x_bhwc, train)
+        # Here the map is smallest: attention over all pairs of its pixels is affordable.
         if self.config.transformer.num_layers > 0:
             x_bhwc = Bottleneck(self.config.transformer, self.config.remat, name="bottleneck")(x_bhwc, train)
         x_bhwc = Dropout(self.config.dropout, name="bottleneck_dropout")(x_bhwc, train)
@@ -52,8 +53,9 @@ class Bottleneck(nn.Module):
     def __call__(self, x_bhwd, train: bool):
         """Return the map after positions and transformer; `train` switches dropout on."""
         b, h, w, d = x_bhwd.shape
+        # Attention does not see where a token comes from, so its position is added to what it holds.
         x_bhwd = Positions(self.config, name="positions")(x_bhwd)
-        x_bsd = map_to_tokens(x_bhwd)
+        x_bsd = map_to_tokens(x_bhwd)  # each pixel of the map is a token
         x_bsd = Transformer(self.config, self.remat, name="transformer")(x_bsd, train=train)
         return tokens_to_map(x_bsd, (h, w))
 
@@ -75,7 +77,7 @@ class Positions(nn.Module):
             case "learned":
                 grid = (*self.config.position_grid, d)
                 table_hwd = self.param("table", table_normal(0.02), grid, jnp.float32)
-                position_hwd = interpolate_positions(table_hwd, size=(h, w))
+                position_hwd = interpolate_positions(table_hwd, size=(h, w))  # images of other sizes than in training
             case name:
                 raise ValueError(f"position: expected sincos, learned or none, found {name!r}")
         return x_bhwd + position_hwd[None].astype(x_bhwd.dtype)

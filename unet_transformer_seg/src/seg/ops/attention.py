@@ -1,6 +1,6 @@
 """Scaled dot-product attention with several heads.
 
-Letters: b batch, s tokens that ask (queries), j tokens that answer (keys and values), a heads, e width of a head.
+Letters: b batch, s query tokens, j key and value tokens, a heads, e width of a head.
 """
 
 import functools
@@ -22,8 +22,8 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
         q_bsae: float[b, s, a, e], queries.
         k_bjae: float[b, j, a, e], keys.
         v_bjae: float[b, j, a, e], values.
-        mask_bsj: bool[b, s, j], True where token s may attend to token j. A token that may attend to nothing gets 0.
-            None admits everything.
+        mask_bsj: bool[b, s, j], True where token s may attend to token j; None masks nothing. A token with no key to
+            attend to gets 0.
         implementation: "explicit" (the equation above, term by term), "xla" (`jax.nn.dot_product_attention`) or
             "cudnn" (its fused GPU kernel, which never stores the s × j weights). All give the same result up to
             rounding. "cudnn" is "explicit" in a program for any other platform, and, with a RuntimeWarning, where the
@@ -65,10 +65,10 @@ def attention_weights(q_bsae, k_bjae, mask_bsj=None):
 
     Returns:
         weights_basj: float32[b, a, s, j], in 0…1, exactly 0 where the mask is False. A row sums to 1, or to 0 where
-        the mask admits nothing.
+        all of it is masked.
     """
     _check_heads(q_bsae, k_bjae, mask_bsj)
-    scale = q_bsae.shape[-1] ** -0.5
+    scale = q_bsae.shape[-1] ** -0.5  # keeps the variance of a score at 1, so that the softmax does not saturate
     scores_basj = scale * jnp.einsum("bsae,bjae->basj", q_bsae, k_bjae, preferred_element_type=jnp.float32)
     if mask_bsj is None:
         return jax.nn.softmax(scores_basj)
@@ -85,7 +85,7 @@ def usable_implementation(implementation: str, q_bsae, k_bjae, mask_bsj=None) ->
 
     Args:
         implementation: "explicit", "xla" or "cudnn".
-        q_bsae: the queries; only shape and dtype are looked at, here and below.
+        q_bsae: the queries; only shapes and dtypes matter.
         k_bjae: the keys.
         mask_bsj: the mask, or None.
 

@@ -72,6 +72,7 @@ def up_conv(x_bhwc: chex.Array, kernel_cijo: chex.Array, bias_o: chex.Array | No
     b, h, w, c = x_bhwc.shape
     chex.assert_shape(kernel_cijo, (c, 2, 2, None))
     o = kernel_cijo.shape[3]
+    # One matrix product, so its gradients are matrix products too.
     blocks_nf = x_bhwc.reshape(b * h * w, c) @ kernel_cijo.reshape(c, 4 * o)
     out_bhwo = depth_to_space(blocks_nf.reshape(b, h, w, 4 * o), 2)
     return out_bhwo if bias_o is None else out_bhwo + bias_o[None, None, None, :]
@@ -114,8 +115,8 @@ def max_pool_3x3(x_bhwc: chex.Array, *, padding: int) -> chex.Array:
     """
     chex.assert_rank(x_bhwc, 4)
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    x_bhwc = jnp.pad(x_bhwc, sides, constant_values=-jnp.inf)
-    for axis in (1, 2):
+    x_bhwc = jnp.pad(x_bhwc, sides, constant_values=-jnp.inf)  # never the largest
+    for axis in (1, 2):  # the maximum of a square is that of its columns' maxima
         last = (x_bhwc.shape[axis] - 3) // 2 * 2
         first, second, third = (jax.lax.slice_in_dim(x_bhwc, i, i + last + 1, stride=2, axis=axis) for i in range(3))
         x_bhwc = jnp.maximum(jnp.maximum(first, second), third)
