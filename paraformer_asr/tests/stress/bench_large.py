@@ -102,8 +102,8 @@ def open_ours(folder: Path, dtype: str):
         num_rows = min(count for count in rows if count >= most)
         heard = Heard(acoustics, np.full(size, 10.0, np.float32))
         program = once((size, num_rows), lambda: spell.lower(weights.arrays, heard, num_rows))
-        found = jax.device_get(program(weights.arrays, heard))
-        return found.ids_bu, found.lengths_b
+        hypotheses = jax.device_get(program(weights.arrays, heard))
+        return hypotheses.ids_bu, hypotheses.lengths_b
 
     return recognise
 

@@ -193,7 +193,7 @@ def compare(arguments: argparse.Namespace) -> dict:
         "ours_s": ours,
         "torch_s": torch_side,
         "ratio": statistics.median(a / b for a, b in pairs),
-        "memory_bytes": {side: found["memory_bytes"] for side, found in numbers.items()},
+        "memory_bytes": {side: side_numbers["memory_bytes"] for side, side_numbers in numbers.items()},
         "environment": numbers["ours"]["environment"] | {"torch": numbers["torch"]["torch"]},
         "processor": platform.processor(),
     }
@@ -225,7 +225,7 @@ def main() -> None:
     if not arguments.torch_only:
         median = {side: 1e3 * statistics.median(result[f"{side}_s"]) for side in ("ours", "torch")}
         print(f"median: ours {median['ours']:.0f} ms, torch {median['torch']:.0f} ms; ratio {result['ratio']:.2f}")
-        used = {side: found / 1e9 for side, found in result["memory_bytes"].items()}
+        used = {side: size / 1e9 for side, size in result["memory_bytes"].items()}
         print(f"memory while the steps ran: ours {used['ours']:.2f} GB, torch {used['torch']:.2f} GB")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -127,11 +127,11 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-def largest_deviation(found: dict[int, float], expected: dict[int, float]) -> float:
+def largest_deviation(loss_by_step: dict[int, float], expected: dict[int, float]) -> float:
     """Return the largest relative difference of two runs' losses, step by step."""
-    if found.keys() != expected.keys():
-        raise RuntimeError(f"steps {sorted(found)} were logged, expected {sorted(expected)}")
-    return max(abs(found[step] - expected[step]) / expected[step] for step in expected)
+    if loss_by_step.keys() != expected.keys():
+        raise RuntimeError(f"steps {sorted(loss_by_step)} were logged, expected {sorted(expected)}")
+    return max(abs(loss_by_step[step] - expected[step]) / expected[step] for step in expected)
 
 
 def compare(folder: Path, config: Path) -> list[dict]:
@@ -140,11 +140,11 @@ def compare(folder: Path, config: Path) -> list[dict]:
     for number, arrangement in enumerate(ARRANGEMENTS):
         runs = folder / f"runs_{number}"
         train(arrangement, ["--config", str(config), f"runs_dir={runs}"])
-        found = losses(only_run(runs))
-        expected = expected or found
-        deviation = largest_deviation(found, expected)
-        rows.append({"arrangement": str(arrangement), "loss": found[max(found)], "deviation": deviation})
-        print(f"| {arrangement} | {found[max(found)]:.4f} | {deviation:.1e} |", flush=True)
+        loss_by_step = losses(only_run(runs))
+        expected = expected or loss_by_step
+        deviation = largest_deviation(loss_by_step, expected)
+        rows.append({"arrangement": str(arrangement), "loss": loss_by_step[max(loss_by_step)], "deviation": deviation})
+        print(f"| {arrangement} | {loss_by_step[max(loss_by_step)]:.4f} | {deviation:.1e} |", flush=True)
     return rows
 
 

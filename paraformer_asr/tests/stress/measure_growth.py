@@ -160,41 +160,41 @@ def read_points(path: Path, settings: dict | None = None) -> dict:
     if settings and not path.exists():
         return {"settings": settings, "points": []}
     try:
-        found = json.loads(path.read_text())
-        kept = [{name: point[name] for name in (*POINT, "time_s", "above_model_bytes")} for point in found["points"]]
+        record = json.loads(path.read_text())
+        kept = [{name: point[name] for name in (*POINT, "time_s", "above_model_bytes")} for point in record["points"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected the points of an earlier run, found {error!r}") from None
-    if settings and found["settings"] != settings:
-        raise UserError(f"{path}: measured with {found['settings']}, asked for {settings}; give another --json")
+    if settings and record["settings"] != settings:
+        raise UserError(f"{path}: measured with {record['settings']}, asked for {settings}; give another --json")
     if not kept:
         raise UserError(f"{path}: expected points, found none")
-    return found
+    return record
 
 
 def measure(arguments: argparse.Namespace, config: Config) -> tuple[dict, bool]:
     """Return all points, and whether none is missing; each is written when it is measured."""
     settings = {"config": str(arguments.config or config.name), "overrides": arguments.overrides}
-    found, start = read_points(arguments.json, settings), time.monotonic()
-    done = {tuple(point[name] for name in POINT) for point in found["points"]}
+    record, start = read_points(arguments.json, settings), time.monotonic()
+    done = {tuple(point[name] for name in POINT) for point in record["points"]}
     with tempfile.TemporaryDirectory() as folder:
         for seconds, batch in plan_points(arguments):
             if (seconds, batch) in done:
                 continue
             if arguments.max_minutes is not None and time.monotonic() - start > 60 * arguments.max_minutes:
-                return found, False
+                return record, False
             sound = Path(folder) / f"{seconds:g}_s.wav"
             if not sound.exists():
                 from generated_sounds import write_sound  # not in the processes that measure
 
                 write_sound(sound, seconds, config.features.sample_rate_hz)
             point = measure_point(arguments, sound, batch) | {"seconds": seconds}
-            found["environment"] = point.pop("environment", None)
-            found["points"].append(point)
+            record["environment"] = point.pop("environment", None)
+            record["points"].append(point)
             print(format_row(point), flush=True)
             part = arguments.json.with_name(f"{arguments.json.name}.part")
-            part.write_text(json.dumps(found, indent=1) + "\n")
+            part.write_text(json.dumps(record, indent=1) + "\n")
             part.replace(arguments.json)
-    return found, True
+    return record, True
 
 
 def format_row(point: dict) -> str:
@@ -263,7 +263,7 @@ def main() -> int:
     """Measure, or draw what was measured; return the exit code."""
     arguments = parse_arguments()
     if arguments.draw:
-        found, complete = read_points(arguments.draw), True
+        record, complete = read_points(arguments.draw), True
     elif arguments.json:
         config = read_config(arguments)
         if arguments.sound:
@@ -271,12 +271,12 @@ def main() -> int:
             arguments.json.write_text(json.dumps(transcribe(config, arguments.sound)))
             return EXIT_OK
         print(HEADER, flush=True)
-        found, complete = measure(arguments, config)
+        record, complete = measure(arguments, config)
     else:
         raise UserError("give --json FILE for the points, or --draw FILE to draw those of an earlier run")
-    print("\n".join([HEADER, *map(format_row, sorted(found["points"], key=lambda p: (p["seconds"], p["batch"])))]))
-    if arguments.picture and found["points"]:
-        draw(found["points"], arguments.picture)
+    print("\n".join([HEADER, *map(format_row, sorted(record["points"], key=lambda p: (p["seconds"], p["batch"])))]))
+    if arguments.picture and record["points"]:
+        draw(record["points"], arguments.picture)
     if not complete:
         print("not finished: the same command goes on")
     return EXIT_OK if complete else EXIT_UNFINISHED

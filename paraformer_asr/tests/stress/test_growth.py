@@ -86,8 +86,8 @@ def test_points_that_were_measured_are_not_measured_again(growth, tmp_path, monk
     assert picture.read_bytes()[1:4] == b"PNG"
     shown = capsys.readouterr().out
     assert "| 1 | 1 | 0.12 | 120.00 | 8 | 10 | – |" in shown
-    found = json.loads(file.read_text())
-    assert len(found["points"]) == 4 and found["environment"] == {"jax": "x"}
+    record = json.loads(file.read_text())
+    assert len(record["points"]) == 4 and record["environment"] == {"jax": "x"}
     with pytest.raises(UserError, match="measured with .* asked for .* give another --json"):
         run(growth, monkeypatch, *few, "model.dtype=bfloat16")
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_measured_is_refused(growth, tmp_path, monkeypatch):
 class FakePrograms:
     """Hears one token in each sound; knows the shapes that it was told to compile for."""
 
-    def __init__(self, config, tokenizer, cmvn, variables):
+    def __init__(self, config, tokenizer, cmvn, variables, model):
         self.weights, self.shapes, FakePrograms.made = PackedWeights(config.model, variables), [], self
 
     def compilations(self, shape):
@@ -158,10 +158,10 @@ def test_nothing_is_compiled_while_the_time_runs(load, tmp_path, monkeypatch):
     monkeypatch.setattr(growth, "reset_peak", lambda: shapes_before.append([*FakePrograms.made.shapes]) or 1000)
     for batch, longest_s in ((16, 60), (2, 2)):  # a few segments; more than are read at once
         settings = [f"inference.batch_size={batch}", f"inference.max_segment_s={longest_s}"]
-        found = growth.transcribe(override_config(config, settings), sound)
+        point = growth.transcribe(override_config(config, settings), sound)
         assert shapes_before[-1] == FakePrograms.made.shapes
-        assert (found["seconds"], found["batch"], found["model_bytes"]) == (70.0, batch, 1000)
-        assert found["time_s"] > 0 < found["above_model_bytes"] and found["parameters"] > 100
+        assert (point["seconds"], point["batch"], point["model_bytes"]) == (70.0, batch, 1000)
+        assert point["time_s"] > 0 < point["above_model_bytes"] and point["parameters"] > 100
     few, many = shapes_before
     assert max(few).num_samples < 60 * rate_hz and [shape.num_samples for shape in many] == [rate_hz, 2 * rate_hz]
 
@@ -273,6 +273,6 @@ def test_costs_are_summed_by_direction_and_operation(load):
         {"origin": origin, "share": share}
         for origin, share in zip((*step, step[0], ""), (0.2, 0.3, 0.4, 0.1), strict=True)
     ]
-    found = show.sum_kinds(costs)
-    assert list(found) == ["backward dot_general", "forward dot_general", "rest"]
-    assert found["backward dot_general"] == pytest.approx(0.6)
+    shares = show.sum_kinds(costs)
+    assert list(shares) == ["backward dot_general", "forward dot_general", "rest"]
+    assert shares["backward dot_general"] == pytest.approx(0.6)

@@ -36,7 +36,7 @@ else
     tests losses losses metrics build_loss class_weights deep_supervision
     tests models models transformer transunet resnet_unet resnet_v2
     tests data transforms loader mapping
-    tests step step guard memory optimizer parameter_groups warm_start diagnosis
+    tests step step keep_if_finite memory optimizer parameter_groups warm_start diagnosis
     tests checkpoints checkpoints supervision
     tests inference predictor tiling model_folder
     tests train_command train_command

@@ -1,7 +1,7 @@
 """Measures how time and memory grow with the area of an image and with the batch, and draws it.
 
     python tests/stress/measure_growth.py --json growth.json [--kinds tiles whole train] [--dtype bfloat16] [key=value]
-    python tests/stress/measure_growth.py --draw growth.json            draws what an earlier call found
+    python tests/stress/measure_growth.py --draw growth.json            draws the points of an earlier call
 
 Three kinds of points: `tiles`, an image segmented window by window as `seg.infer` does it; `whole`, the same image in
 one piece; `train`, a training step at the size of the window. The model is that of `seg.bench`, with random weights;
@@ -67,21 +67,21 @@ def read(path: Path, expected: dict | None = None) -> dict:
     if not path.exists() and expected is not None:
         return {"settings": expected, "rows": []}
     try:
-        found = json.loads(path.read_text())
-        rows, stated = found["rows"], found["settings"]
+        record = json.loads(path.read_text())
+        rows, stated = record["rows"], record["settings"]
         {(row["kind"], row["n"]) for row in rows}
     except (OSError, ValueError, LookupError, TypeError) as error:
         sys.exit(f"error: {path}: expected the points of an earlier call ({type(error).__name__}: {error!s:.200})")
     if expected not in (None, stated):
         differing = ", ".join(f"{name} {stated.get(name)!r}" for name in expected if stated.get(name) != expected[name])
         sys.exit(f"error: {path} was measured with {differing}: give the same settings, or another --json")
-    return found
+    return record
 
 
-def write(path: Path, found: dict) -> None:
+def write(path: Path, record: dict) -> None:
     """Replace the file at once, so that an interruption leaves the old or the new one."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.write_text(json.dumps(record, indent=1) + "\n")
     part.replace(path)
 
 
@@ -106,16 +106,16 @@ def measure_apart(arguments: argparse.Namespace, kind: str, n: int) -> dict:
 
 def measure_all(arguments: argparse.Namespace) -> dict:
     """Measure the points that are missing, writing the file after each; return its content."""
-    found = read(arguments.json, settings(arguments))
-    done = {(row["kind"], row["n"]) for row in found["rows"]}
+    record = read(arguments.json, settings(arguments))
+    done = {(row["kind"], row["n"]) for row in record["rows"]}
     for kind, n in wanted(arguments):
         if (kind, n) not in done:
             row = measure_apart(arguments, kind, n)
-            found["environment"] = row.pop("environment", None) or found.get("environment")
-            found["rows"].append(row)
-            write(arguments.json, found)
+            record["environment"] = row.pop("environment", None) or record.get("environment")
+            record["rows"].append(row)
+            write(arguments.json, record)
             print(format_row(row), file=sys.stderr, flush=True)
-    return found
+    return record
 
 
 def format_row(row: dict) -> str:
@@ -130,10 +130,10 @@ def format_row(row: dict) -> str:
     return f"| {row['kind']} | {what} | {seconds} | {row['memory_bytes'] / 1e9:.3f} | {device} | {mfu} |"
 
 
-def format_table(found: dict) -> str:
+def format_table(record: dict) -> str:
     """Return all rows, by kind and size."""
     head = "| kind | size | s | s a megapixel | GB above the model | GB on the device | MFU |\n" + "|---" * 7 + "|"
-    rows = sorted(found["rows"], key=lambda row: (KINDS.index(row["kind"]), row["n"]))
+    rows = sorted(record["rows"], key=lambda row: (KINDS.index(row["kind"]), row["n"]))
     return "\n".join([head, *map(format_row, rows)])
 
 
@@ -146,11 +146,11 @@ def main() -> int:
         kind, n = arguments.point
         write(arguments.json, measure_point(arguments, kind, int(n)))
         return 0
-    found = read(arguments.draw) if arguments.draw else measure_all(arguments)
+    record = read(arguments.draw) if arguments.draw else measure_all(arguments)
     from growth.picture import draw
 
-    print(format_table(found))
-    draw(found, arguments.picture)
+    print(format_table(record))
+    draw(record, arguments.picture)
     return 0
 
 

@@ -140,9 +140,9 @@ def test_a_kill_waits_for_the_checkpoint_it_is_aimed_at(start, tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 2, 61])
 def test_every_damage_changes_the_file(size, tmp_path):
     content, path = Random(size).randbytes(size), tmp_path / "file"
-    found = damage.damages(size, Random(0))
-    assert len({what for what, _ in found}) == len(found) == (9 if size else 2)
-    for what, change in found:
+    changes = damage.damages(size, Random(0))
+    assert len({what for what, _ in changes}) == len(changes) == (9 if size else 2)
+    for what, change in changes:
         path.write_bytes(content)
         change(path)
         assert not path.is_file() or path.read_bytes() != content, what
@@ -210,16 +210,16 @@ def test_runs_that_differ_in_times_only_are_equal(make_run):
     ],
 )
 def test_every_other_difference_is_named(make_run, change, named):
-    (found,) = comparison.differences(make_run("one", **change), make_run("two"))
-    assert named in found
+    (difference,) = comparison.differences(make_run("one", **change), make_run("two"))
+    assert named in difference
 
 
 def test_arrays_are_compared_by_name_kind_and_bits():
     one = {"a": np.float32([0.0]), "b": np.float32([1]), "c": np.float32([1])}
     other = {"a": np.float32([-0.0]), "b": np.float16([1]), "d": np.float32([1])}
-    found = comparison.compare_arrays(one, other)
-    assert [text.split(":")[0] for text in found] == ["a", "b", "c", "d"]
-    assert "float32(1,) and float16(1,)" in found[1]
+    differing = comparison.compare_arrays(one, other)
+    assert [text.split(":")[0] for text in differing] == ["a", "b", "c", "d"]
+    assert "float32(1,) and float16(1,)" in differing[1]
 
 
 # --- the command ---
@@ -246,8 +246,8 @@ def test_an_end_on_a_full_disk_is_examined(start, tmp_path):
     code = process.finish()
     assert disk.examine(process, code, [1], r"needs \d MB")["faults"] == []
     (tmp_path / "runs" / "x" / "checkpoints" / "unfinished_step_00000002").mkdir()
-    found = disk.examine(process, code, [1, 2], "other words")["faults"]
-    assert [text[:20] for text in found] == ["the message does not", "an unfinished checkp", "the checkpoints were"]
+    faults = disk.examine(process, code, [1, 2], "other words")["faults"]
+    assert [text[:20] for text in faults] == ["the message does not", "an unfinished checkp", "the checkpoints were"]
 
 
 # --- mistakes of users ---

@@ -89,9 +89,9 @@ def test_a_case_depends_on_seed_kind_and_number_alone(tmp_path):
     for name in ("image", "list", "config", "torch file"):
         kind = KINDS[name]
         samples = [kind.make(tmp_path / f"{name} {i}") for i in range(2)]
-        found = [[kind.change(Random(f"0 {name} {number}"), s) for number in range(20)] for s in samples]
-        assert found[0] == found[1]
-        assert len({str(case) for case in found[0]}) > 15
+        cases = [[kind.change(Random(f"0 {name} {number}"), s) for number in range(20)] for s in samples]
+        assert cases[0] == cases[1]
+        assert len({str(case) for case in cases[0]}) > 15
 
 
 # ---- the harness is not blind ------------------------------------------------------------------------------------
@@ -183,8 +183,8 @@ def test_the_table_and_the_exit_code(monkeypatch, tmp_path, capsys):
         assert capsys.readouterr().out.splitlines()[-1].split()[:5] == [
             *("all", str(2 * len(chosen)), "2", "0", str(failures))
         ]
-        found = json.loads((tmp_path / "found.json").read_text())
-        assert sum(len(kind["failures"]) for kind in found["kinds"]) == failures
+        report = json.loads((tmp_path / "found.json").read_text())
+        assert sum(len(kind["failures"]) for kind in report["kinds"]) == failures
 
 
 # ---- any JSON ----------------------------------------------------------------------------------------------------
@@ -273,9 +273,9 @@ def test_an_npz_that_unpacks_to_far_more_is_refused(tmp_path):
     with pytest.raises(UserError, match="a.npz: its arrays have 33554"):
         read_npz(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", x=np.arange(6.0).reshape(2, 3), y=np.asfortranarray(np.arange(6).reshape(2, 3)))
-    found = read_npz(tmp_path / "a.npz")
-    np.testing.assert_array_equal(found["x"], np.arange(6.0).reshape(2, 3))
-    np.testing.assert_array_equal(found["y"], np.arange(6).reshape(2, 3))
+    arrays = read_npz(tmp_path / "a.npz")
+    np.testing.assert_array_equal(arrays["x"], np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(arrays["y"], np.arange(6).reshape(2, 3))
     content = (tmp_path / "a.npz").read_bytes().replace(b"'shape': (2, 3), ", b"'shape': (99999,)")
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(UserError, match="a.npz: expected an .npz with arrays of numbers"):

@@ -71,9 +71,9 @@ def test_what_was_measured_is_drawn_and_printed(growth, tmp_path, monkeypatch, c
 def test_only_measured_points_are_drawn_by_rising_size(growth):
     from growth.picture import curves, memory
 
-    found = curves(FOUND)
-    assert [[r["n"] for r in found[kind]] for kind in found] == [[256, 512], [2]]
-    assert [memory(r) for r in found["tiles"]] == [2.0, 0.512]
+    drawn = curves(FOUND)
+    assert [[r["n"] for r in drawn[kind]] for kind in drawn] == [[256, 512], [2]]
+    assert [memory(r) for r in drawn["tiles"]] == [2.0, 0.512]
 
 
 def arguments(path, **changes):
@@ -93,12 +93,12 @@ def test_points_that_are_there_are_not_measured_again(growth, tmp_path, monkeypa
     monkeypatch.setattr(growth, "measure_apart", measure_until_stopped)
     with pytest.raises(KeyboardInterrupt):
         growth.measure_all(arguments(path))
-    found = growth.measure_all(arguments(path))
+    record = growth.measure_all(arguments(path))
     assert asked == [("tiles", 64), ("tiles", 128), ("tiles", 128), ("train", 1)]
-    assert found == json.loads(path.read_text())
-    assert [(r["kind"], r["n"]) for r in found["rows"]] == [("tiles", 64), ("tiles", 128), ("train", 1)]
-    assert found["environment"] == {"devices": 1}
-    assert growth.measure_all(arguments(path)) == found
+    assert record == json.loads(path.read_text())
+    assert [(r["kind"], r["n"]) for r in record["rows"]] == [("tiles", 64), ("tiles", 128), ("train", 1)]
+    assert record["environment"] == {"devices": 1}
+    assert growth.measure_all(arguments(path)) == record
     assert len(asked) == 4
 
 
@@ -123,8 +123,8 @@ def test_a_point_has_a_process_of_its_own(growth, tmp_path, monkeypatch, code, o
         return subprocess.CompletedProcess(command, code, stderr="")
 
     monkeypatch.setattr(growth.subprocess, "run", run)
-    found = growth.measure_apart(arguments(tmp_path / "x", overrides=["model.depth=2"]), "tiles", 64)
-    assert found == (row("tiles", 64) if outcome is None else {"kind": "tiles", "n": 64, "failed": outcome})
+    point = growth.measure_apart(arguments(tmp_path / "x", overrides=["model.depth=2"]), "tiles", 64)
+    assert point == (row("tiles", 64) if outcome is None else {"kind": "tiles", "n": 64, "failed": outcome})
     monkeypatch.setattr(sys, "argv", called[0][1:])
     parsed = growth.parse_arguments()
     assert (parsed.point, parsed.overrides, parsed.window) == (["tiles", "64"], ["model.depth=2"], 64)
@@ -153,7 +153,7 @@ def test_the_test_files_that_are_named_exist():
     lines = [line.split() for line in text.splitlines() if line.startswith("    tests ")]
     named = [name for words in lines for name in words[2:]]
     assert len(named) > 20
-    assert [name for name in named if not (Path(__file__).parent / f"test_{name}.py").is_file()] == []
+    assert [name for name in named if not (Path(__file__).parents[1] / f"test_{name}.py").is_file()] == []
 
 
 def pieces(folder, body):
@@ -244,6 +244,6 @@ def test_costs_are_summed_by_direction_and_operation(gpu):
         {"origin": origin, "share": share}
         for origin, share in zip((*step, step[0], ""), (0.2, 0.3, 0.4, 0.1), strict=True)
     ]
-    found = {row["kind"]: row["share"] for row in gpu("trace_table").sum_kinds(rows)}
-    assert list(found) == ["backward conv", "forward conv", "rest"]
-    assert found["backward conv"] == pytest.approx(0.6)
+    shares = {row["kind"]: row["share"] for row in gpu("trace_table").sum_kinds(rows)}
+    assert list(shares) == ["backward conv", "forward conv", "rest"]
+    assert shares["backward conv"] == pytest.approx(0.6)

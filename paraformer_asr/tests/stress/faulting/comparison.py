@@ -18,11 +18,11 @@ TIMES = ("run_id", "audio_s_per_s", "seconds")
 def differences(run: Path, other: Path) -> list[str]:
     """Return what differs between two run directories: final arrays, progress, tables; empty if nothing does."""
     (arrays, progress), (others, other_progress) = last_state(run), last_state(other)
-    found = compare_arrays(arrays, others)
-    found += [f"{run.name}: {other.name} has another progress"] if progress != other_progress else []
+    differing = compare_arrays(arrays, others)
+    differing += [f"{run.name}: {other.name} has another progress"] if progress != other_progress else []
     for name, read in {"results.csv": read_table, "metrics.json": read_details}.items():
-        found += [f"{run / name} differs from {other / name}"] if read(run / name) != read(other / name) else []
-    return found
+        differing += [f"{run / name} differs from {other / name}"] if read(run / name) != read(other / name) else []
+    return differing
 
 
 def last_state(run: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -42,16 +42,16 @@ def read_checkpoint(folder: Path) -> dict[str, np.ndarray]:
 
 def compare_arrays(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> list[str]:
     """Return the names of arrays that are not the same to the last bit, with what differs."""
-    found = []
+    differing = []
     for name in sorted(arrays | others):
         one, other = arrays.get(name), others.get(name)
         if one is None or other is None:
-            found.append(f"{name}: only in one of the two")
+            differing.append(f"{name}: only in one of the two")
         elif (one.shape, one.dtype) != (other.shape, other.dtype):
-            found.append(f"{name}: {one.dtype}{one.shape} and {other.dtype}{other.shape}")
+            differing.append(f"{name}: {one.dtype}{one.shape} and {other.dtype}{other.shape}")
         elif one.tobytes() != other.tobytes():
-            found.append(f"{name}: other bits")
-    return found
+            differing.append(f"{name}: other bits")
+    return differing
 
 
 def read_table(path: Path) -> list[dict]:

@@ -77,10 +77,10 @@ def damage_all(folder: Path, seed: int) -> Outcome:
         if case["fault"]
     ]
     ends = resume_damaged(folder, whole, newest)
-    failures += [f"{what}: {text}" for what, found in ends.items() for text in found]
+    failures += [f"{what}: {text}" for what, faults in ends.items() for text in faults]
     heads = ["damage", "tried", "found and named", "previous one used", "refused, being alone", "accepted"]
-    notes = [f"{len(files_of(newest))} files; resumed to the end with {what}: {'; '.join(found) or 'the same bits'}"
-             for what, found in ends.items()]  # fmt: skip
+    notes = [f"{len(files_of(newest))} files; resumed to the end with {what}: {'; '.join(faults) or 'the same bits'}"
+             for what, faults in ends.items()]  # fmt: skip
     return Outcome(heads, count(cases), failures, notes, {"cases": cases, "resumed": ends})
 
 
@@ -137,7 +137,7 @@ def resume_damaged(folder: Path, whole: Path, newest: Path) -> dict[str, list[st
         "a flipped bit in the largest file": (largest, _flip(100, 3)),
         "no manifest": ("manifest.json", Path.unlink),
     }
-    found = {}
+    outcomes = {}
     for number, (what, (name, damage)) in enumerate(cases.items()):
         place = folder / f"damaged_{number}"
         shutil.rmtree(place, ignore_errors=True)
@@ -147,8 +147,8 @@ def resume_damaged(folder: Path, whole: Path, newest: Path) -> dict[str, list[st
         start.step_before = min(saved_steps(place))
         fault = start.fault(start.finish())
         named = f"{newest.name}/{name}" in start.output()
-        found[what] = [fault] if fault else differences(run, whole) + ([] if named else ["the file was not named"])
-    return found
+        outcomes[what] = [fault] if fault else differences(run, whole) + ([] if named else ["the file was not named"])
+    return outcomes
 
 
 def copy_checkpoints(place: Path, folders: list[Path]) -> Path:

@@ -93,11 +93,11 @@ class Start:
 
     def unfinished(self) -> list[str]:
         """Return the names of checkpoints that it is writing or removing, not of what was left by a start before."""
-        found = []
+        names = []
         for path in self.folder.glob("runs/*/checkpoints/unfinished_*"):
             with contextlib.suppress(FileNotFoundError):
-                found += [path.name] if path.stat().st_ctime >= self._began_at else []
-        return sorted(found)
+                names += [path.name] if path.stat().st_ctime >= self._began_at else []
+        return sorted(names)
 
     def seconds_to(self, text: str) -> float | None:
         """Return how long it took to the first line of its log with this text; None if there is none."""

@@ -63,11 +63,11 @@ def _write(file: Path) -> bool:
 
 def _places_samples(folder: Path) -> dict[str, Files]:
     """Return the files of an exported model, of a run, and of a model of FunASR."""
-    found = {}
+    samples = {}
     for name, make in models.FOLDERS.items():
         (folder / name).mkdir()
-        found[name] = make(folder / name)
-    return found
+        samples[name] = make(folder / name)
+    return samples
 
 
 def _write_places(rng: random.Random, samples: dict[str, Files], folder: Path) -> list[str]:

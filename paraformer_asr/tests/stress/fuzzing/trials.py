@@ -95,8 +95,8 @@ def _judge_refusal(message: str, names: list[str]) -> tuple[str, str]:
         return "failed", f"the message names none of {names}: {message[:1000]}"
     if len(message) > MAX_MESSAGE:
         return "failed", f"a message of {len(message)} characters: {message[:500]}"
-    if found := CONTROL.search(message):
-        return "failed", f"the message hands on the character {found[0]!r}: {message[:1000]!r}"
+    if match := CONTROL.search(message):
+        return "failed", f"the message hands on the character {match[0]!r}: {message[:1000]!r}"
     return "refused", message
 
 

@@ -207,8 +207,8 @@ def try_mistake(place: Path, mistake: Mistake) -> tuple[dict, list[str]]:
     if mistake.code:  # what goes on may write
         faults += [f"changed or gone: {name}" for name in before if after.get(name) != before[name]]
         faults += [f"written: {name}" for name in after.keys() - before.keys()]
-    found = sorted(path.name for path in (place / WRITTEN).rglob("*") if path.is_file())
-    faults += [f"written: {found}, expected {sorted(mistake.left)}"] if found != sorted(mistake.left) else []
+    written = sorted(path.name for path in (place / WRITTEN).rglob("*") if path.is_file())
+    faults += [f"written: {written}, expected {sorted(mistake.left)}"] if written != sorted(mistake.left) else []
     said = [line for line in done.stderr.splitlines() if line.strip()]
     return {"what": mistake.what, "code": done.returncode, "seconds": round(seconds, 2), "said": said}, faults
 

@@ -29,11 +29,11 @@ def signal_all(folder: Path, seed: int) -> Outcome:
     timing.kill()
     cases, failures = [], []
     for phase, number in itertools.product(PHASES, CODES):
-        case, found = try_signal(
+        case, faults = try_signal(
             folder / f"{phase.replace(' ', '_')}_{number.name}", phase, number, seed, ready_s, whole
         )
         cases.append(case)
-        failures += [f"{number.name} in {phase}: {text}" for text in found]
+        failures += [f"{number.name} in {phase}: {text}" for text in faults]
     heads = ["aimed at", "signal", "phase when it came", "exit code", "seconds to the exit", "resumed", "bits equal"]
     rows = [list(case.values()) for case in cases]
     return Outcome(heads, rows, failures, facts={"cases": cases, "seconds_to_log": ready_s})
@@ -47,7 +47,7 @@ def try_signal(
     held = {"data wait": ("data", HELD_BATCH), "second signal": ("save", HELD_SAVE)}.get(phase)
     start = Start(folder, *SETTINGS, held=held, fresh_cache=phase == "compilation")
     assert wait_for_phase(start, phase, rng, ready_s, evaluated), f"{folder}: {start.output()}"
-    found = "held" if held else phase_of(start.log(), start.unfinished(), saved_steps(folder), evaluated)
+    actual_phase = "held" if held else phase_of(start.log(), start.unfinished(), saved_steps(folder), evaluated)
     start.process.send_signal(number)
     failures, limit_s = [], LIMIT_S
     if phase == "second signal":
@@ -62,7 +62,7 @@ def try_signal(
     failures += [fault] if (fault := start.fault(code, CODES[number])) else []
     resumed, differing = go_on(start, folder, whole, printed=phase != "second signal")
     failures += differing
-    case = {"aimed_at": phase, "signal": number.name, "phase": found, "code": code, "seconds": round(seconds, 2)}
+    case = {"aimed_at": phase, "signal": number.name, "phase": actual_phase, "code": code, "seconds": round(seconds, 2)}
     return case | {"resumed": resumed, "bits_equal": not differing}, failures
 
 

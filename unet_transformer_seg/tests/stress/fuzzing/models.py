@@ -243,10 +243,10 @@ def change_tensors(rng: Random, tensors: dict[str, np.ndarray]) -> None:
 
 def open_file(folder: Path, case: Case) -> None:
     """Open published weights as `seg.convert` does, and write their settings."""
-    found = open_published(case.arguments[0], folder / "w.pth")
-    assert array_shapes(found.config.model) == {k: np.shape(v) for k, v in named_arrays(found.variables).items()}
-    assert len(found.classes) == found.config.model.num_classes
-    save_config(found.config, folder / "config.yaml")
+    model = open_published(case.arguments[0], folder / "w.pth")
+    assert array_shapes(model.config.model) == {k: np.shape(v) for k, v in named_arrays(model.variables).items()}
+    assert len(model.classes) == model.config.model.num_classes
+    save_config(model.config, folder / "config.yaml")
 
 
 @functools.cache
@@ -254,8 +254,8 @@ def vit_arrays() -> dict[str, np.ndarray]:
     """Return the arrays of a small R50+ViT in Flax's layout."""
     config = ModelConfig(name="transunet", num_classes=2, transunet=VIT)
     arrays, pairs = random_arrays(config), vit_npz_pairs(config)
-    found = export_arrays(pairs, {pair.ours: arrays[pair.ours] for pair in pairs})
-    return found | {"cls": np.zeros((1, 1, 64), np.float32), "head/kernel": np.zeros((64, 10), np.float32)}
+    exported = export_arrays(pairs, {pair.ours: arrays[pair.ours] for pair in pairs})
+    return exported | {"cls": np.zeros((1, 1, 64), np.float32), "head/kernel": np.zeros((64, 10), np.float32)}
 
 
 def make_npz(folder: Path) -> list[Case]:

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 MARKERS = {"tiles": "o", "whole": "s", "train": "^"}
 
 
-def curves(found: dict) -> dict[str, list[dict]]:
+def curves(record: dict) -> dict[str, list[dict]]:
     """Return the measured rows of each kind by rising size; kinds without one are left out."""
-    rows = [row for row in found["rows"] if "failed" not in row]
+    rows = [row for row in record["rows"] if "failed" not in row]
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in MARKERS}
     return {kind: sorted(some, key=lambda row: row["megapixels"]) for kind, some in by_kind.items() if some}
 
@@ -30,20 +30,25 @@ def memory(row: dict) -> float:
     return (row.get("device_bytes") or row["memory_bytes"]) / 1e9
 
 
-def draw(found: dict, path: Path) -> None:
+def draw(record: dict, path: Path) -> None:
     """Draw time and memory of each kind of points, both axes logarithmic.
 
     Args:
-        found: content of a file of points.
+        record: content of a file of points.
         path: PNG file, replaced at once.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     time, space = figure.subplots(1, 2)
     on_device = False
-    for kind, rows in curves(found).items():
+    for kind, rows in curves(record).items():
         megapixels = [row["megapixels"] for row in rows]
-        style = {"marker": MARKERS[kind], "markersize": 4, "linewidth": 1.2, "label": describe(kind, found["settings"])}
+        style = {
+            "marker": MARKERS[kind],
+            "markersize": 4,
+            "linewidth": 1.2,
+            "label": describe(kind, record["settings"]),
+        }
         time.plot(megapixels, [row["seconds"] for row in rows], **style)
         space.plot(megapixels, [memory(row) for row in rows], **style)
         on_device |= any(row.get("device_bytes") for row in rows)

@@ -35,12 +35,12 @@ def measure_point(arguments: argparse.Namespace, kind: str, n: int) -> dict:
     config = read_config(arguments, n if kind == "train" else arguments.windows)
     row = {"kind": kind, "n": n}
     try:
-        found = measure_step(config, arguments) if kind == "train" else measure_image(config, kind, n, arguments)
+        measured = measure_step(config, arguments) if kind == "train" else measure_image(config, kind, n, arguments)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        found = {"failed": "out of memory"}
-    return row | found | {"environment": describe_environment()}
+        measured = {"failed": "out of memory"}
+    return row | measured | {"environment": describe_environment()}
 
 
 def read_config(arguments: argparse.Namespace, batch: int) -> Config:
@@ -56,16 +56,16 @@ def read_config(arguments: argparse.Namespace, batch: int) -> Config:
 
 def measure_step(config: Config, arguments: argparse.Namespace) -> dict:
     """Return time and memory of the training step; the state, parameters and moments, is part of it."""
-    found = measure(config, "train", arguments.steps).summary()
+    measured = measure(config, "train", arguments.steps).summary()
     return {
         "megapixels": config.training.batch_size * np.prod(config.data.size).item() / 1e6,
-        "seconds": found["median_s"],
-        "repeats": found["steps"],
-        "memory_bytes": found["process_bytes"] - found["bare_bytes"],
-        "planned_bytes": found["planned_bytes"],
-        "device_bytes": found["device_bytes"],
-        "flops": found["flops"],
-        "mfu": found["mfu"],
+        "seconds": measured["median_s"],
+        "repeats": measured["steps"],
+        "memory_bytes": measured["process_bytes"] - measured["bare_bytes"],
+        "planned_bytes": measured["planned_bytes"],
+        "device_bytes": measured["device_bytes"],
+        "flops": measured["flops"],
+        "mfu": measured["mfu"],
     }
 
 
