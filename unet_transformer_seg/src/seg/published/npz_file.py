@@ -6,7 +6,6 @@ entry is checked against its header and the file before it is read.
 """
 
 import lzma
-import math
 import os
 import tokenize
 import zipfile
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from seg.data.image_file import naming_file
+from seg.data.images.array_file import read_npy
 from seg.errors import UserError
 from seg.files import open_file
 
@@ -35,8 +36,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         UserError: no such file, not an `.npz` of numbers, or one that unpacks to far more than its size.
     """
     try:
-        with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            _check_size(archive, path, os.fstat(file.fileno()).st_size)
+        with open_file(path) as file, zipfile.ZipFile(file) as archive, naming_file(path):
+            unpacked, size = sum(info.file_size for info in archive.infolist()), os.fstat(file.fileno()).st_size
+            if unpacked > MAX_UNPACKED * size + SLACK_BYTES:
+                raise UserError(f"its arrays have {unpacked} bytes, the file {size}; weights do not compress that well")
             entries = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             return {info.filename.removesuffix(".npy"): _read_array(archive, info) for info in entries}
     except UserError:
@@ -47,34 +50,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _check_size(archive: zipfile.ZipFile, path: Path, size: int) -> None:
-    unpacked = sum(info.file_size for info in archive.infolist())
-    if unpacked > MAX_UNPACKED * size + SLACK_BYTES:
-        raise UserError(f"{path}: its arrays have {unpacked} bytes, the file {size}; weights do not compress that well")
-
-
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     """Return one array, after checking its header against the entry's size."""
     with archive.open(info) as entry:
-        version = np.lib.format.read_magic(entry)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{info.filename[:80]}: version {version} of the format")
-        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-        shape, fortran_order, dtype = read_header(entry)
-        if dtype.kind not in "biuf":
-            raise ValueError(f"{info.filename[:80]}: values of {dtype.kind!r}, not numbers")
-        num_bytes = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or num_bytes != info.file_size - entry.tell():
-            raise ValueError(f"{info.filename[:80]}: {info.file_size} bytes for the shape {shape!s:.80} of {dtype}")
-        values = np.frombuffer(_read(entry, num_bytes), dtype)
-    return values.reshape(shape, order="F" if fortran_order else "C")
 
+        def check(shape: tuple[int, ...], num_bytes: int) -> None:
+            size = info.file_size - entry.tell()
+            if min(shape, default=0) < 0 or num_bytes != size:
+                raise ValueError(f"{info.filename[:80]}: {size} bytes for the shape {shape!s:.80}")
 
-def _read(entry: zipfile.ZipExtFile, num_bytes: int) -> bytearray:
-    """Return the rest of an entry; reading it to the end checks the checksum."""
-    content = bytearray()
-    while part := entry.read(1 << 20):
-        content += part
-    if len(content) != num_bytes:
-        raise ValueError(f"{entry.name[:80]}: it ends after {len(content)} of {num_bytes} bytes")
-    return content
+        return read_npy(entry, info.file_size, check)  # reading to the end also checks the checksum

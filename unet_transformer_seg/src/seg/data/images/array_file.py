@@ -1,7 +1,9 @@
 """Reads numpy arrays (.npy, .npz) as images and masks: bounded, and without unpickling."""
 
+import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,24 +62,38 @@ def _choose_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 
 def _read(stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.ndarray:
-    """Return the array of a stream of `size` bytes; the header is checked against the size before allocation."""
+    def check(shape: tuple[int, ...], num_bytes: int) -> None:
+        inner = _without_outer_ones(shape)
+        axis = _channel_axis(inner, has_layers)
+        pixels = math.prod(inner) // (1 if axis is None else inner[axis] or 1)
+        check_pixels(f"an array {list(shape)}, more pixels", pixels, max_pixels)
+        if not num_bytes:
+            raise UserError(f"an array {list(shape)} has no values")
+
+    return channels_last(read_npy(stream, size, check), has_layers)
+
+
+def read_npy(stream: BinaryIO, size: int, check: Callable[[tuple[int, ...], int], None]) -> np.ndarray:
+    """Return the array of numbers in a stream of `size` bytes in numpy's format.
+
+    `check(shape, num_bytes)` may refuse an array by its header, before memory is allocated.
+
+    Raises:
+        UserError: another dtype, or fewer values than the header states.
+        ValueError: not in this format.
+    """
     version = npy.read_magic(stream)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, is_fortran, dtype = read_header(stream, max_header_size=MAX_HEADER_BYTES)
-    if dtype.hasobject or dtype.kind not in "biuf" or dtype.itemsize > 8:
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise UserError(f"an array of {dtype}; expected integers or floats of at most 64 bits")
-    inner = _without_outer_ones(shape)
-    axis = _channel_axis(inner, has_layers)
-    pixels = int(np.prod(inner, dtype=object)) // (1 if axis is None else inner[axis] or 1)
-    check_pixels(f"an array {list(shape)}, more pixels", pixels, max_pixels)
-    num_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    num_bytes = math.prod(shape) * dtype.itemsize
+    check(shape, num_bytes)
     content = stream.read(num_bytes if num_bytes <= size else 0)
-    if not num_bytes:
-        raise UserError(f"an array {list(shape)} has no values")
     if len(content) != num_bytes:
         raise UserError(f"damaged: shorter than the {num_bytes} bytes of an array {list(shape)} of {dtype}")
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
-    return channels_last(array.astype(dtype.newbyteorder("="), copy=False), has_layers)
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def channels_last(array: np.ndarray, has_layers: bool = False) -> np.ndarray:

@@ -12,7 +12,6 @@ START_BYTES = 512
 MACOS = "a file of macOS attributes, not an image"
 TIFF = "a damaged TIFF or one that Pillow does not read; save it as a TIFF of 8 or 16 bits"
 BIG_TIFF = "a BigTIFF that Pillow does not read; save it as a TIFF of 8 or 16 bits"
-TO_PNG = "convert it to PNG"
 
 KINDS = (
     (0, b"\x00\x05\x16\x07", MACOS),
@@ -32,10 +31,10 @@ KINDS = (
     *((4, b"ftyp" + brand, "a HEIC image; convert it to PNG or JPEG") for brand in (b"hei", b"hev", b"mif1", b"msf1")),
     (4, b"ftypcrx", "a raw camera image; convert it to PNG or TIFF"),
     (4, b"ftyp", "a video; convert it to single images"),
-    (4, b"jP  \r\n", f"a JPEG 2000 image; {TO_PNG}"),
-    (0, b"\xff\x4f\xff\x51", f"a JPEG 2000 image; {TO_PNG}"),
-    (0, b"\xff\x0a", f"a JPEG XL image; {TO_PNG}"),
-    (4, b"JXL \r\n", f"a JPEG XL image; {TO_PNG}"),
+    (4, b"jP  \r\n", "a JPEG 2000 image; convert it to PNG"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image; convert it to PNG"),
+    (0, b"\xff\x0a", "a JPEG XL image; convert it to PNG"),
+    (4, b"JXL \r\n", "a JPEG XL image; convert it to PNG"),
     (0, b"8BPS", "a Photoshop file; convert it to PNG"),
     (0, b"v/1\x01", "an OpenEXR image; convert it to a float TIFF"),
     (0, b"%PDF", "a PDF; convert its pages to PNG"),
