@@ -113,7 +113,8 @@ def test_files_that_are_named_exist(path):
 
 @every_file()
 def test_commands_that_are_named_exist(path):
-    for module, rest in re.findall(r"python -m asr\.(\w+)([^`\n|;,]*)", path.read_text()):
+    commands = r"(?:python -m asr\.|(?<=`)asr |^asr )(?!configs|--|COMMAND)(\w+)([^`\n|;,]*)"
+    for module, rest in re.findall(commands, path.read_text(), re.MULTILINE):
         source = PROJECT / "src" / "asr" / f"{module}.py"
         assert source.exists(), f"there is no command asr.{module}"
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest):

@@ -1,4 +1,4 @@
-"""The recipes of the README, as they stand there, on every kind of model: each leads to a run that can begin."""
+"""The recipes of README and docs/published_models.md: on every kind of model each leads to a run that can begin."""
 
 import argparse
 import json
@@ -23,9 +23,10 @@ from asr.published.funasr import save_funasr
 from asr.train import read_config
 from asr.training.setup import build_setup
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PROJECT = Path(__file__).parents[1]
+README = "".join((PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/published_models.md"))
 RECIPES = {name: text for text, name in re.findall(r"```yaml\n(# (\w+)\.yaml.*?)```", README, re.DOTALL)}
-COMMANDS = re.findall(r"^python -m asr\.train (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^(?:python -m asr\.|asr )train (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
 TEXTS = ["good morning", "a good day", "good day to you", "more day"]
 OTHER_LETTERS = [*"abcdefghijklmnopqrstuvwxyz", "▁"]
 
