@@ -7,10 +7,11 @@ import sys
 import threading
 from pathlib import Path
 
-import jax
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 import seg
 from seg import infer
@@ -85,6 +86,17 @@ def test_the_class_of_a_model_is_given_the_number_of_classes(page):
     loaded = seg.load(names["run"].path, model=lambda settings: names["TwoConvolutions"](settings.num_classes))
     image_hwc = names["Gradients"](0)[0].image
     np.testing.assert_array_equal(loaded.predict(image_hwc).labels, names["model"].predict(image_hwc).labels)
+
+
+def test_a_model_from_outside_is_exported_with_its_program(page):
+    names, folder = page
+    image_hwc = names["Gradients"](0)[0].image
+    exported = seg.load("exported", model=names["TwoConvolutions"](2))
+    expected = names["model"].predict(image_hwc, probabilities=True).probabilities
+    np.testing.assert_array_equal(exported.predict(image_hwc, probabilities=True).probabilities, expected)
+    program = jax.export.deserialize(bytearray((folder / "exported/model.stablehlo").read_bytes()))
+    weights = load_file(folder / "exported/weights.safetensors")
+    np.testing.assert_allclose(program.call(weights, image_hwc[None])[0], expected, atol=1e-5)
 
 
 def test_commands_refuse_a_run_with_parts_from_outside(page, monkeypatch, capsys):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from seg.api import init as init
     from seg.api import load as load
     from seg.api import load_config as load_config
+    from seg.api import save as save
     from seg.api import train as train
     from seg.classes import ClassTable as ClassTable
     from seg.classes import make_class_table as make_class_table
@@ -82,6 +83,7 @@ _MODULES = {
     "load": "seg.api",
     "load_config": "seg.api",
     "make_class_table": "seg.classes",
+    "save": "seg.api",
     "train": "seg.api",
     "tversky_loss": "seg.losses",
 }

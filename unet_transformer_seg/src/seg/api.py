@@ -55,6 +55,23 @@ def load(
     return predictor
 
 
+def save(model: "Predictor", folder: str | Path, *, force: bool = False) -> None:
+    """Write a model as a folder for `seg.load` that any program with jax can run, as `seg export` does.
+
+    Args:
+        model: as `seg.load` returned it.
+        folder: the new folder.
+        force: replace an exported model of this name.
+
+    Raises:
+        UserError: the folder exists, or the disk refuses.
+    """
+    from seg.inference.model_folder import save_model_folder
+
+    parts = model.config, model.classes, model.variables
+    save_model_folder(Path(folder), *parts, force=force, model=model.custom_model)
+
+
 def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Return the config in a YAML file, or the packaged one of this name, such as `toy_unet`, changed by `overrides`.
 

@@ -29,11 +29,11 @@ def main() -> int:
     arguments = parse_arguments()
     load_config(arguments.run / "config.yaml", arguments.overrides)  # a mistake is answered before jax is imported
 
-    from seg.inference.model_folder import check_target, save_model_folder
+    from seg.inference.model_folder import check_target
 
     check_target(arguments.out, arguments.force)
-    predictor = api.load(arguments.run, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
-    save_model_folder(arguments.out, predictor.config, predictor.classes, predictor.variables, force=arguments.force)
+    model = api.load(arguments.run, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
+    api.save(model, arguments.out, force=arguments.force)
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
     print(f"{arguments.out}: {size / 1e6:.1f} MB; README.txt says how to run it")
     return EXIT_OK

@@ -56,6 +56,7 @@ class Predictor:
         classes: names and colours.
         tile: rows and columns of the window.
         variables: the weights, on the device.
+        custom_model: the network, if it comes from outside the package.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Predictor:
             windows_forward: predicts windows instead of a program compiled here; then `variables` may be None.
             model: the network, where it comes from outside the package.
         """
-        self.config, self.classes, self._custom_model = config, classes, model
+        self.config, self.classes, self.custom_model = config, classes, model
         self._remark = Remarks()
         self.tile = window_shape(config)
         self.variables = jax.device_put(variables)
@@ -90,7 +91,7 @@ class Predictor:
     @property
     def model(self) -> nn.Module:
         """The network, without its weights."""
-        return build_model(self.config.model, self._custom_model)
+        return build_model(self.config.model, self.custom_model)
 
     def bring(self, image_hwc: np.ndarray) -> np.ndarray:
         """Return the image, uint8[h, w, 3], at the size at which it is segmented (`inference.scale`)."""
