@@ -78,7 +78,7 @@ def channels_last(x):
 
 
 def test_the_model_is_read_from_the_shapes():
-    assert read_transunet_config(tensors_of_the_twin(), SOURCE, num_heads=3) == CONFIG
+    assert read_transunet_config(tensors_of_the_twin(), num_heads=3) == CONFIG
 
 
 def test_the_answers_are_those_of_the_twin():
@@ -127,7 +127,7 @@ def test_the_pairs_cover_the_published_network():
 def test_heads_have_width_64_unless_their_number_is_given(heads, width, expected):
     tensors = dict(tensors_of_the_twin())
     tensors["transformer.embeddings.position_embeddings"] = np.zeros((1, 9, width), np.float32)
-    assert read_transunet_config(tensors, SOURCE, heads).transunet.num_heads == expected
+    assert read_transunet_config(tensors, heads).transunet.num_heads == expected
 
 
 RESNET = "transformer.embeddings.hybrid_model"
@@ -137,7 +137,7 @@ POSITIONS = "transformer.embeddings.position_embeddings"
 @pytest.mark.parametrize(
     ("changes", "heads", "message"),
     [
-        ({f"{RESNET}.root.conv.weight": None}, 3, f"weights.pth: expected a TransUNet .*found no {RESNET}.root.conv"),
+        ({f"{RESNET}.root.conv.weight": None}, 3, f"expected a TransUNet .*found no {RESNET}.root.conv"),
         ({"segmentation_head.0.weight": np.zeros((3, 4))}, 3, r"segmentation_head.0.weight has the shape \[3, 4\]"),
         ({"decoder.conv_more.0.weight": np.zeros((0, 12, 3, 3))}, 3, "conv_more.0.weight has the shape"),
         ({f"{RESNET}.body.block2.unit1.conv1.weight": None}, 3, "ResNet of 3 blocks, found no .*block2.unit1"),
@@ -152,7 +152,7 @@ POSITIONS = "transformer.embeddings.position_embeddings"
 def test_what_is_no_transunet_is_refused(changes, heads, message):
     tensors = {name: value for name, value in (tensors_of_the_twin() | changes).items() if value is not None}
     with pytest.raises(UserError, match=message):
-        read_transunet_config(tensors, SOURCE, heads)
+        read_transunet_config(tensors, heads)
 
 
 def test_missing_superfluous_and_misshapen_tensors_are_all_listed():
@@ -190,7 +190,7 @@ def npz(tmp_path):
 
 def test_resnet_and_transformer_start_from_the_npz_and_the_decoder_anew(npz, key):
     arrays = read_vit_npz(npz)
-    config = read_vit_npz_config(arrays, npz, num_classes=3)
+    config = read_vit_npz_config(arrays, num_classes=3)
     published = TransUNetConfig()
     as_published = {name: getattr(published, name) for name in ("bridge_width", "decoder_widths")}
     assert config == dataclasses.replace(CONFIG, transunet=dataclasses.replace(SIZES, **as_published))
@@ -251,6 +251,6 @@ def test_arrays_that_do_not_fit_are_listed(npz, key):
     arrays = read_vit_npz(npz)
     del arrays["conv_root/kernel"]
     with pytest.raises(UserError, match="found no conv_root/kernel"):
-        read_vit_npz_config(arrays, npz, num_classes=3)
+        read_vit_npz_config(arrays, num_classes=3)
     with pytest.raises(UserError, match="conv_root/kernel: missing"):
         vit_npz_variables(arrays, npz, CONFIG, key)

@@ -90,7 +90,7 @@ def converted(theirs, folder):
     """Return (our model, arrays, pairs) by way of a file."""
     torch.save(theirs.state_dict(), folder / "weights.pth")
     tensors = read_torch_file(folder / "weights.pth").tensors
-    config = read_smp_config(tensors, folder / "weights.pth")
+    config = read_smp_config(tensors)
     model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
     shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}

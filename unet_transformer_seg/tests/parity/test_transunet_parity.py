@@ -160,7 +160,7 @@ def test_a_file_of_torch_is_read_and_one_of_ours_is_loaded(tmp_path):
     path = tmp_path / "transunet.pth"
     torch.save(theirs.state_dict(), path)
     tensors = read_torch_file(path).tensors
-    config = read_transunet_config(tensors, path, num_heads=3)
+    config = read_transunet_config(tensors, num_heads=3)
     assert dataclasses.replace(config.transunet, dropout=0.0) == TINY
     _, variables = convert(config, theirs)
     back = export_arrays(transunet_pairs(config), named_arrays(variables))

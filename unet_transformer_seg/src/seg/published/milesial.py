@@ -18,7 +18,6 @@ import dataclasses
 import reprlib
 import types
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,21 +49,21 @@ def answers_sigmoid(params: Any) -> bool:
     return len(bias_k) == 2 and not kernel_ck[:, 0].any() and not bias_k[0]
 
 
-def read_milesial_config(tensors: Mapping[str, np.ndarray], path: Path) -> ModelConfig:
+def read_milesial_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig:
     """Return the model of a state dict: widths, depth, up-sampling and classes from its names and shapes.
 
     Raises:
-        UserError: naming `path`: not a U-Net of this kind, or one for images without three channels.
+        UserError: not a U-Net of this kind, or one for images without three channels.
     """
     first, last = tensors.get(ANCHOR), tensors.get("outc.conv.weight")
     depth = count(tensors, "down{}.maxpool_conv.1.double_conv.0.weight", start=1)
     if first is None or last is None or not depth or first.ndim != 4 or last.ndim != 4:
         raise UserError(
-            f"{path}: expected the state dict of milesial/Pytorch-UNet (inc.double_conv.0.weight, down1.…, up1.…, "
+            "expected the state dict of milesial/Pytorch-UNet (inc.double_conv.0.weight, down1.…, up1.…, "
             f"outc.conv.weight), found {', '.join(list(tensors)[:3])}, …"
         )
     if first.shape[1] != 3:
-        raise UserError(f"{path}: a model of images with {first.shape[1]} channels; images here have 3")
+        raise UserError(f"a model of images with {first.shape[1]} channels; images here have 3")
     return ModelConfig(
         name="unet",
         num_classes=max(len(last), 2),
@@ -131,11 +130,11 @@ def with_counters(
     return complete
 
 
-def read_mask_values(data: DataConfig, extras: Mapping[str, Any], num_classes: int, path: Path) -> DataConfig:
+def read_mask_values(data: DataConfig, extras: Mapping[str, Any], num_classes: int) -> DataConfig:
     """Return `data` with the settings that read masks by the `mask_values` among the file's extras.
 
     Raises:
-        UserError: naming `path`: other than one mask value for each class.
+        UserError: other than one mask value for each class.
     """
     values = extras.get("mask_values")
     if values is None:
@@ -146,7 +145,7 @@ def read_mask_values(data: DataConfig, extras: Mapping[str, Any], num_classes: i
     if not (as_colours or as_numbers) or len(values) != num_classes:
         # A list may contain itself many times over, so it is not shown whole.
         raise UserError(
-            f"{path}: mask_values: expected {num_classes} numbers or colours, one for each class, "
+            f"mask_values: expected {num_classes} numbers or colours, one for each class, "
             f"found {reprlib.repr(values):.200}"
         )
     if as_colours:

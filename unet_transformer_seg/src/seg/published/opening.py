@@ -15,6 +15,7 @@ from seg.checkpoints.arrays import describe_arrays, named_arrays
 from seg.classes import ClassTable, make_class_table
 from seg.config import Config, DataConfig, ModelConfig
 from seg.config.rules import check_config, check_ranges
+from seg.data.image_file import naming_file
 from seg.errors import UserError
 from seg.models import abstract_variables
 from seg.published import milesial, r50_vit, smp, transunet
@@ -58,19 +59,21 @@ def open_milesial(path: Path) -> Published:
     """Return the U-Net in a `.pth` of milesial/Pytorch-UNet. Errors as in `open_published`."""
     tensors, extras = read_torch_file(path)
     tensors = plain_names(tensors, milesial.ANCHOR, path)
-    model = _supported(milesial.read_milesial_config(tensors, path), path)
+    with naming_file(path):
+        model = _supported(milesial.read_milesial_config(tensors))
+        # A model of one class was trained with mask values for background and foreground.
+        num_values = max(len(tensors["outc.conv.weight"]), 2)
+        data = milesial.read_mask_values(DataConfig(size=WINDOW, **PLAIN), extras, num_values)
     pairs = milesial.milesial_pairs(model, milesial.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
-    # A model of one class was trained with mask values for background and foreground.
-    num_values = max(len(tensors["outc.conv.weight"]), 2)
-    data = milesial.read_mask_values(DataConfig(size=WINDOW, **PLAIN), extras, num_values, path)
     return _published(model, data, variables, {COUNTERS: milesial.read_counters(tensors)})
 
 
 def open_transunet(path: Path, num_heads: int | None = None) -> Published:
     """Return the TransUNet in a `.pth` of its authors' program. Errors as in `open_published`."""
     tensors = plain_names(read_torch_file(path).tensors, transunet.ANCHOR, path)
-    model = _supported(transunet.read_transunet_config(tensors, path, num_heads), path)
+    with naming_file(path):
+        model = _supported(transunet.read_transunet_config(tensors, num_heads))
     variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
     rows, columns = model.transunet.position_grid
     return _published(model, DataConfig(size=(16 * rows, 16 * columns), **PLAIN), variables)
@@ -79,7 +82,8 @@ def open_transunet(path: Path, num_heads: int | None = None) -> Published:
 def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
     """Return a TransUNet with the ResNet and transformer of an `.npz` and an untrained decoder."""
     arrays = r50_vit.read_vit_npz(path)
-    model = _supported(r50_vit.read_vit_npz_config(arrays, path, num_classes), path)
+    with naming_file(path):
+        model = _supported(r50_vit.read_vit_npz_config(arrays, num_classes))
     variables = r50_vit.vit_npz_variables(arrays, path, model, jax.random.key(0))
     return _published(model, DataConfig(size=PHOTOGRAPH_WINDOW, **TO_PLUS_MINUS_ONE), variables)
 
@@ -100,7 +104,8 @@ def open_smp(path: Path) -> Published:
         )
     tensors = plain_names(read_torch_file(path).tensors, smp.ANCHOR, path)
     smp.warn_of_classifier(tensors, path)
-    model = _supported(smp.read_smp_config(tensors, path, interpolation), path)
+    with naming_file(path):
+        model = _supported(smp.read_smp_config(tensors, interpolation))
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
     variables = _variables(pairs, tensors, model, path, smp.is_ignored)
     return _published(model, DataConfig(size=WINDOW), variables)  # ImageNet's mean and deviation are the default
@@ -191,13 +196,13 @@ def _variables(
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(arrays, sep="/")}
 
 
-def _supported(model: ModelConfig, path: Path) -> ModelConfig:
+def _supported(model: ModelConfig) -> ModelConfig:
     """Return the model of a file's tensors, after checking it like one from a config."""
     try:
         check_ranges(model, "model.")
         check_config(Config(model=model))
     except UserError as error:
-        raise UserError(f"{path}: the tensors describe a model that cannot be built here: {error}") from None
+        raise UserError(f"the tensors describe a model that cannot be built here: {error}") from None
     return model
 
 

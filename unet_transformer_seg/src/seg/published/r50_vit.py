@@ -54,25 +54,25 @@ def is_ignored_npz(name: str) -> bool:
     return name == "cls" or name.startswith(("head/", "pre_logits/")) or name.endswith(f"{ATTENTION}/key/bias")
 
 
-def read_vit_npz_config(arrays: Mapping[str, np.ndarray], path: Path, num_classes: int) -> ModelConfig:
+def read_vit_npz_config(arrays: Mapping[str, np.ndarray], num_classes: int) -> ModelConfig:
     """Return the model that starts from the arrays: widths and depths from their shapes, the decoder as published.
 
     Raises:
-        UserError: naming `path`: not a hybrid of ResNet and ViT.
+        UserError: not a hybrid of ResNet and ViT.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
-        return shape_of(arrays, name, rank, path, "a hybrid of ResNet and ViT in Flax's layout (R50+ViT)")
+        return shape_of(arrays, name, rank, "a hybrid of ResNet and ViT in Flax's layout (R50+ViT)")
 
     _, num_positions, hidden_width = shape(POSITIONS, 3)
     settings = TransUNetConfig(
         resnet_width=shape("conv_root/kernel", 4)[3],
-        resnet_units=count_units(arrays, path, "block{}/unit{}/conv1/kernel"),
+        resnet_units=count_units(arrays, "block{}/unit{}/conv1/kernel"),
         hidden_width=hidden_width,
-        num_layers=count_layers(arrays, path, f"{LAYER}/{ATTENTION}/query/kernel"),
+        num_layers=count_layers(arrays, f"{LAYER}/{ATTENTION}/query/kernel"),
         num_heads=shape(f"{LAYER.format(0)}/{ATTENTION}/query/kernel", 3)[1],
         mlp_width=shape(f"{LAYER.format(0)}/MlpBlock_3/Dense_0/kernel", 2)[1],
-        position_grid=square_grid(num_positions - 1, path),
+        position_grid=square_grid(num_positions - 1),
     )
     return ModelConfig(name="transunet", num_classes=num_classes, transunet=settings)
 

@@ -95,33 +95,31 @@ def has_one_class(tensors: Mapping[str, np.ndarray]) -> bool:
     return len(tensors["segmentation_head.0.weight"]) == 1
 
 
-def read_smp_config(
-    tensors: Mapping[str, np.ndarray], path: Path, interpolation: str = DEFAULT_INTERPOLATION
-) -> ModelConfig:
+def read_smp_config(tensors: Mapping[str, np.ndarray], interpolation: str = DEFAULT_INTERPOLATION) -> ModelConfig:
     """Return the model of a state dict: units, widths and classes from its names and shapes.
 
     Raises:
-        UserError: naming `path`: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
+        UserError: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
     """
 
     def shape(name: str) -> tuple[int, ...]:
         conv_shape = tensors.get(f"{name}.weight", np.zeros(0)).shape
         if len(conv_shape) != 4 or 0 in conv_shape:
-            raise _unsupported(path, f"no convolution {name}.weight among {_some(tensors)}")
+            raise _unsupported(f"no convolution {name}.weight among {_some(tensors)}")
         return conv_shape
 
     width, channels, *_ = shape("encoder.conv1")
     if channels != 3:
-        raise _unsupported(path, f"a model of {channels} channels (in_channels); images here have 3")
+        raise _unsupported(f"a model of {channels} channels (in_channels); images here have 3")
     units = tuple(count(tensors, f"encoder.layer{layer}.{{}}.conv1.weight") for layer in range(1, 5))
     if 0 in units:
-        raise _unsupported(path, f"no unit encoder.layer{units.index(0) + 1}.0 among {_some(tensors)}")
+        raise _unsupported(f"no unit encoder.layer{units.index(0) + 1}.0 among {_some(tensors)}")
     block = "bottleneck" if "encoder.layer1.0.conv3.weight" in tensors else "basic"
     outputs, inputs, *_ = shape("encoder.layer1.0.conv2")
     if (outputs, inputs) != (width, width):
-        raise _unsupported(path, "units that are grouped or widened (ResNeXt, Wide ResNet)")
+        raise _unsupported("units that are grouped or widened (ResNeXt, Wide ResNet)")
     if extra := sorted(name for name in tensors if ".attention" in name or name.startswith("decoder.center.")):
-        raise _unsupported(path, f"a decoder with attention or a centre block, {_some(extra)}")
+        raise _unsupported(f"a decoder with attention or a centre block, {_some(extra)}")
     decoder_widths = tuple(shape(f"decoder.blocks.{i}.conv1.0")[0] for i in range(NUM_BLOCKS))
     num_classes = max(shape("segmentation_head.0")[0], 2)
     sizes = ResNetUNetConfig(
@@ -151,9 +149,9 @@ def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
     return pairs
 
 
-def _unsupported(path: Path, contents: str) -> UserError:
+def _unsupported(contents: str) -> UserError:
     return UserError(
-        f"{path}: expected the state dict of segmentation_models_pytorch's Unet with a ResNet encoder (resnet18 to "
+        "expected the state dict of segmentation_models_pytorch's Unet with a ResNet encoder (resnet18 to "
         f"resnet152, depth 5, 3 channels; decoder with batch norm, without attention), found {contents}"
     )
 

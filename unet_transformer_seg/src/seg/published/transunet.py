@@ -18,7 +18,6 @@ Letters: d width of the tokens, a attention heads, i inputs, o outputs.
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -41,12 +40,11 @@ def is_ignored(name: str) -> bool:
     return name.endswith((COUNTER, ".attn.key.bias"))
 
 
-def read_transunet_config(tensors: Mapping[str, np.ndarray], path: Path, num_heads: int | None = None) -> ModelConfig:
+def read_transunet_config(tensors: Mapping[str, np.ndarray], num_heads: int | None = None) -> ModelConfig:
     """Return the model of a state dict: widths, depths and classes from its shapes.
 
     Args:
         tensors: by plain names.
-        path: of the file, for messages.
         num_heads: attention heads, which no shape shows; None takes heads of width 64, as in every published ViT.
 
     Raises:
@@ -54,7 +52,7 @@ def read_transunet_config(tensors: Mapping[str, np.ndarray], path: Path, num_hea
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
-        return shape_of(tensors, name, rank, path, "a TransUNet with a ResNet (R50-ViT), by its state dict")
+        return shape_of(tensors, name, rank, "a TransUNet with a ResNet (R50-ViT), by its state dict")
 
     convs = [shape(f"decoder.blocks.{i}.conv1.0.weight", 4) for i in range(NUM_BLOCKS)]
     widths = tuple(conv[0] for conv in convs)
@@ -63,12 +61,12 @@ def read_transunet_config(tensors: Mapping[str, np.ndarray], path: Path, num_hea
     _, positions, hidden_width = shape(f"{EMBEDDINGS}.position_embeddings", 3)
     settings = TransUNetConfig(
         resnet_width=shape(f"{RESNET}.root.conv.weight", 4)[0],
-        resnet_units=count_units(tensors, path, f"{RESNET}.body.block{{}}.unit{{}}.conv1.weight"),
+        resnet_units=count_units(tensors, f"{RESNET}.body.block{{}}.unit{{}}.conv1.weight"),
         hidden_width=hidden_width,
-        num_layers=count_layers(tensors, path, f"{LAYER}.{{}}.attn.query.weight"),
-        num_heads=_heads(hidden_width, num_heads, path),
+        num_layers=count_layers(tensors, f"{LAYER}.{{}}.attn.query.weight"),
+        num_heads=_heads(hidden_width, num_heads),
         mlp_width=shape(f"{LAYER}.0.ffn.fc1.weight", 2)[0],
-        position_grid=square_grid(positions, path),
+        position_grid=square_grid(positions),
         bridge_width=bridge_width,
         decoder_widths=widths,
         num_skips=sum(channels > 0 for channels in skips[:3]),
@@ -156,55 +154,55 @@ def positions(settings: TransUNetConfig, num_extra: int) -> Layout:
     return Layout(lambda x_1nd: x_1nd[0, num_extra:].reshape(h, w, d), to_theirs)
 
 
-def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, path: Path, expected: str) -> tuple[int, ...]:
+def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, expected: str) -> tuple[int, ...]:
     """Return the shape of a tensor.
 
     Raises:
-        UserError: naming `path` and what was `expected` there: no such tensor, another rank, or an empty one.
+        UserError: naming what was `expected`: no such tensor, another rank, or an empty one.
     """
     if name not in tensors:
         some = ", ".join(list(tensors)[:3])
-        raise UserError(f"{path}: expected {expected}, found no {name} among its {len(tensors)} tensors ({some} …)")
+        raise UserError(f"expected {expected}, found no {name} among its {len(tensors)} tensors ({some} …)")
     shape = tensors[name].shape
     if len(shape) != rank or 0 in shape:
-        raise UserError(f"{path}: expected {expected}, but its {name} has the shape {list(shape)}, not {rank} axes")
+        raise UserError(f"expected {expected}, but its {name} has the shape {list(shape)}, not {rank} axes")
     return shape
 
 
-def count_layers(tensors: Mapping[str, np.ndarray], path: Path, name: str) -> int:
+def count_layers(tensors: Mapping[str, np.ndarray], name: str) -> int:
     """Return the number of transformer layers, at least 1; `name` is a tensor's, with {} for the layer."""
     num_layers = count(tensors, name)
     if not num_layers:
-        raise UserError(f"{path}: expected the layers of a transformer, found no {name.format(0)}")
+        raise UserError(f"expected the layers of a transformer, found no {name.format(0)}")
     return num_layers
 
 
-def count_units(tensors: Mapping[str, np.ndarray], path: Path, name: str) -> tuple[int, int, int]:
+def count_units(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, int, int]:
     """Return the units in each of the ResNet's 3 blocks; `name` is a tensor's, with {} for block and unit."""
     counts = [count(tensors, name.format(block, "{}"), start=1) for block in (1, 2, 3)]
     if 0 in counts:
-        raise UserError(f"{path}: expected a ResNet of 3 blocks, found no {name.format(counts.index(0) + 1, 1)}")
+        raise UserError(f"expected a ResNet of 3 blocks, found no {name.format(counts.index(0) + 1, 1)}")
     if name.format(4, 1) in tensors:
-        raise UserError(f"{path}: expected a ResNet of 3 blocks, found a fourth block, {name.format(4, 1)}")
+        raise UserError(f"expected a ResNet of 3 blocks, found a fourth block, {name.format(4, 1)}")
     return tuple(counts)
 
 
-def square_grid(num_positions: int, path: Path) -> tuple[int, int]:
+def square_grid(num_positions: int) -> tuple[int, int]:
     """Return rows and columns of the positions of a square image."""
     side = math.isqrt(max(num_positions, 0))
     if not side or side**2 != num_positions:
-        raise UserError(f"{path}: expected positions of a square image, found {num_positions}, not a square number")
+        raise UserError(f"expected positions of a square image, found {num_positions}, not a square number")
     return side, side
 
 
-def _heads(hidden_width: int, num_heads: int | None, path: Path) -> int:
+def _heads(hidden_width: int, num_heads: int | None) -> int:
     """Return `num_heads`, or as many heads of width 64 as fit."""
     if num_heads is None and hidden_width % HEAD_WIDTH:
         raise UserError(
-            f"{path}: no tensor shows the number of attention heads, and the width {hidden_width} is no multiple of "
+            f"no tensor shows the number of attention heads, and the width {hidden_width} is no multiple of "
             f"{HEAD_WIDTH}, the width of published heads; set it, for example --num-heads 4"
         )
     heads = hidden_width // HEAD_WIDTH if num_heads is None else num_heads
     if heads < 1 or hidden_width % heads:
-        raise UserError(f"{path}: {heads} attention heads do not divide the width {hidden_width} of the tokens")
+        raise UserError(f"{heads} attention heads do not divide the width {hidden_width} of the tokens")
     return heads

@@ -283,7 +283,7 @@ def change_npz(rng: Random, samples: list[Case]) -> Case:
 def read_npz(folder: Path, case: Case) -> None:
     """Read the arrays, and what model they are a part of."""
     path = folder / "w.npz"
-    vit_npz_pairs(read_vit_npz_config(read_vit_npz(path), path, num_classes=2))
+    vit_npz_pairs(read_vit_npz_config(read_vit_npz(path), num_classes=2))
 
 
 KINDS = (
