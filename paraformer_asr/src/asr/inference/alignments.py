@@ -1,4 +1,4 @@
-"""Which frames gave to which token: what the pictures of an evaluation are drawn from.
+"""The alignment of frames and tokens that an evaluation draws.
 
 Letters: b batch, n samples, t frames, m mel filters, u token positions.
 """
@@ -19,9 +19,9 @@ from asr.record.evaluation import Aligned
 
 
 def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[Aligned]:
-    """Return the alignment of each sound, by the parallel decoder whatever `inference.decoder` says.
+    """Return the alignment of each sound, by the parallel decoder, regardless of `inference.decoder`.
 
-    One program is compiled, for the longest of them.
+    Compiles one program, for the longest sound.
 
     Args:
         transcriber: the model.
@@ -43,18 +43,18 @@ def _make_align(transcriber: Transcriber, num_samples: int) -> Callable[..., tup
     def align(variables: Any, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, ...]:
         mel_btm, mel_lengths_b = filterbank(config.features, wave_bn, wave_lengths_b)
         acoustics = listen(variables, wave_bn, wave_lengths_b).acoustics
-        found = model.apply(variables, acoustics, num_rows, method="decode")
-        ids_bu, _ = greedy(found.logits_buv, found.token_lengths_b)
-        lengths = mel_lengths_b, acoustics.frame_lengths_b, found.token_lengths_b
-        return mel_btm, found.alignment_but, ids_bu, *lengths
+        hypotheses = model.apply(variables, acoustics, num_rows, method="decode")
+        ids_bu, _ = greedy(hypotheses.logits_buv, hypotheses.token_lengths_b)
+        lengths = mel_lengths_b, acoustics.frame_lengths_b, hypotheses.token_lengths_b
+        return mel_btm, hypotheses.alignment_but, ids_bu, *lengths
 
     return align
 
 
 def _align_one(transcriber: Transcriber, align: Callable, wave: np.ndarray, longest: int) -> Aligned:
     wave_1n = np.pad(wave, (0, longest - len(wave)))[None]
-    found = jax.device_get(align(wave_1n, np.array([len(wave)], np.int32)))
-    mel_tm, alignment_ut, ids_u, num_mels, num_frames, num_tokens = (values[0] for values in found)
+    arrays = jax.device_get(align(wave_1n, np.array([len(wave)], np.int32)))
+    mel_tm, alignment_ut, ids_u, num_mels, num_frames, num_tokens = (values[0] for values in arrays)
     names = transcriber.tokenizer.tokens
     ids = tuple(ids_u[:num_tokens].tolist())
     return Aligned(mel_tm[:num_mels], alignment_ut[:num_tokens, : num_frames + 1], tuple(names[i] for i in ids), ids)

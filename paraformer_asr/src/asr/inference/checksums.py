@@ -1,7 +1,4 @@
-"""The checksums of a model folder, and reading its files no other than they were written.
-
-checksums.txt    a line for each file: its SHA-256, two blanks, its name; as `sha256sum -c` reads it
-"""
+"""Checksums of a model folder: `checksums.txt` has a line for each file, as `sha256sum -c` reads it."""
 
 import hashlib
 import re
@@ -15,7 +12,7 @@ CHECKSUMS = "checksums.txt"
 
 MAX_CHECKSUM_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 30
-"""Of a file that is not weights. The program has some megabytes; a file of holes costs nothing to make."""
+"""Largest file accepted that is not weights; the program has a few megabytes."""
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\0]+)")
 
@@ -27,9 +24,9 @@ def write_checksums(folder: Path) -> None:
 
 
 class CheckedFolder:
-    """Reads the files of a model folder, each once, and refuses one that is not as it was written.
+    """Reads the files of a model folder, and refuses those that changed after they were written.
 
-    A file that is not listed is not read; if nobody asks for it, it does no harm.
+    Files that are not listed are ignored.
     """
 
     def __init__(self, folder: Path):
@@ -49,7 +46,7 @@ class CheckedFolder:
         return content
 
     def check(self, path: Path, sha256: str) -> None:
-        """Refuse a file whose SHA-256, of the bytes that were read, is not the listed one."""
+        """Refuse a file if the SHA-256 of the bytes that were read is not the listed one."""
         if path.name not in self._expected:
             raise UserError(f"{self.folder / CHECKSUMS}: has no checksum of {path.name}; export the model again")
         if sha256 != self._expected[path.name]:
@@ -60,7 +57,7 @@ class CheckedFolder:
         self._unchecked.discard(path.name)
 
     def check_the_others(self) -> None:
-        """Refuse the folder if a listed file that was not read is missing or not as it was written."""
+        """Refuse the folder if a listed file that was not read is missing or has changed."""
         for name in sorted(self._unchecked):
             path = self.folder / name
             try:
@@ -72,7 +69,7 @@ class CheckedFolder:
 
 
 def _read_checksums(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each listed file; a line on the list itself, which `sha256sum *` writes, is left out."""
+    """Return the SHA-256 of each listed file, without the line on the list itself that `sha256sum *` writes."""
     try:
         lines = decoded(path, read_bounded(path, MAX_CHECKSUM_BYTES), "checksums").splitlines()
     except OSError as error:
@@ -80,10 +77,10 @@ def _read_checksums(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: expected the checksums of the model ({reason}); export the model again") from None
     expected = {}
     for number, line in enumerate(lines, 1):
-        found = _LINE.fullmatch(line)
-        if not found or found[2] in expected or found[2] in (".", ".."):
+        entry = _LINE.fullmatch(line)
+        if not entry or entry[2] in expected or entry[2] in (".", ".."):
             raise UserError(f"{path}:{number}: expected the SHA-256 of one more file and its name, found {shown(line)}")
-        expected[found[2]] = found[1]
+        expected[entry[2]] = entry[1]
     expected.pop(CHECKSUMS, None)
     return expected
 

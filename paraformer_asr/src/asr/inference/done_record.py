@@ -1,12 +1,12 @@
 """The record of complete results in a folder, which `--skip-done` reads.
 
-`.asr_done.jsonl` in the folder of the results gets one line for each input, when all of its results are in place:
+`.asr_done.jsonl` in the folder of the results gets one line for each input, once all of its results are written:
 
     {"made_by": SHA-256 of weights and settings, "source": path, "size": bytes, "modified_ns": nanoseconds,
      "part": which part of the input, missing for the whole, "results": {name below the folder: bytes}}
 
-A result counts as done only if the same model with the same settings made it, the input has not changed since, and each
-of its files still has its size.
+An input counts as done if the same model with the same settings made its results, it has not changed since, and each
+result still has its size.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ MAX_RECORD_BYTES = 1 << 30
 
 
 def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all that decides what a result holds.
+    """Return the SHA-256 of everything a result depends on.
 
     Args:
         variables: the weights.
-        settings: JSON values: the config's sections that matter, options of the command.
+        settings: JSON values: the relevant sections of the config, options of the command.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, array in sorted(named_arrays(variables).items()):
@@ -42,7 +42,7 @@ def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
 
 
 class DoneRecord:
-    """The record of one folder, as far as one model and its settings are concerned."""
+    """The record of one folder for one model and its settings."""
 
     def __init__(self, folder: Path, made_by: str):
         """Read the record, if there is one.
@@ -68,7 +68,7 @@ class DoneRecord:
         }
 
     def is_done(self, source: Path, results: Sequence[Path], part: str = "") -> bool:
-        """Return whether the results of an input are complete, and those of this model and these settings.
+        """Return whether the results of an input are complete and made by this model with these settings.
 
         Args:
             source: the input file.

@@ -1,4 +1,4 @@
-"""Writes what an evaluation found: metrics.json, utterances.csv, errors.txt and pictures of alignments."""
+"""Writes the results of an evaluation: metrics.json, utterances.csv, errors.txt and pictures of alignments."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ def write_tables(
         scores: of each utterance.
         totals: summed counts of each line of the table.
         intervals: of the rates.
-        facts: how the numbers came about, put in front of metrics.json.
+        facts: the circumstances, put in front of metrics.json.
         by_characters: errors.txt aligns characters instead of words.
     """
     parts = {name.replace(", ", "_").replace(" ", "_"): _as_json(c, intervals[name]) for name, c in totals.items()}
@@ -70,7 +70,7 @@ def draw_extremes(
     """
     waves = [dataset[score.index].wave for _, score in extremes]
     features, numbers = transcriber.config.features, {"best": 0, "worst": 0}
-    for (kind, score), found in zip(extremes, align_waves(transcriber, waves), strict=True):
+    for (kind, score), aligned in zip(extremes, align_waves(transcriber, waves), strict=True):
         numbers[kind] += 1
         name, tokens = harmless(score.name, kept=""), score.tokens
         title = f"{kind}: {name}, {tokens.errors} errors in {tokens.reference_length} tokens\n"
@@ -78,14 +78,14 @@ def draw_extremes(
         path = folder / f"alignment_{kind}_{numbers[kind]}.png"
         with naming_the_file(path):
             draw_alignment(
-                found.mel_tm,
-                found.alignment_ut,
-                found.tokens,
+                aligned.mel_tm,
+                aligned.alignment_ut,
+                aligned.tokens,
                 features.output_shift_ms / 1000,
                 path,
                 title,
                 features.frame_shift_ms / 1000,
-                found.ids,
+                aligned.ids,
             )
 
 

@@ -30,14 +30,14 @@ def load_parts(
     """Return (config, tokenizer, CMVN, variables) of a run directory, an exported model folder, or one of FunASR.
 
     Args:
-        folder: one of the three; the first two hold `config.yaml`, `tokenizer.json` and, if there is one, `cmvn.txt`.
-        which: of a run directory, the `best` or `last` checkpoint. Averaged weights are used where there are some.
+        folder: one of the three.
+        which: the `best` or `last` checkpoint of a run. Averaged weights are used if there are any.
         overrides: changes of the config as `key=value`, for example `inference.decoder=ctc`.
-        average: of a run directory, the mean of so many best or last checkpoints.
-        custom: the network, where it came from outside the package.
+        average: use the mean of this many best or last checkpoints of a run.
+        custom: the network, if it came from outside the package.
 
     Raises:
-        UserError: not such a folder, or weights that do not belong to its config.
+        UserError: not such a folder, or weights that do not fit its config.
     """
     folder = Path(folder)
     if average < 1:

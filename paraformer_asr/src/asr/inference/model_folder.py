@@ -1,4 +1,4 @@
-"""An exported model: one folder that any jax program can run, and that `asr.infer --model` reads.
+"""An exported model: a folder that any jax program can run, and that `asr.load` reads.
 
     config.yaml          settings of the run
     tokenizer.json       the tokens; bpe.model beside it if they are pieces of words
@@ -8,7 +8,7 @@
     checksums.txt        SHA-256 of the files, as `sha256sum -c` reads it
     README.txt           how to run it
 
-The weights are an argument of the program: they stand on the disk once, and can be looked at and exchanged.
+The weights are an argument of the program: they are stored once, and can be inspected and replaced.
 """
 
 import dataclasses
@@ -48,12 +48,12 @@ def save_model_folder(
     """Write a model folder; it appears under its name only when it is complete.
 
     Args:
-        folder: where it shall be.
+        folder: the folder to write.
         config: of the run, `model.vocab_size` set.
         tokenizer: of the model.
         cmvn: of the features.
         variables: {"params": …}.
-        force: replace an exported model that is there already.
+        force: replace an existing exported model.
 
     Raises:
         UserError: the folder exists, or the disk refuses.
@@ -72,7 +72,7 @@ def save_model_folder(
 
 
 def load_weights(files: CheckedFolder, config: Config, model: nn.Module | None = None) -> dict[str, Any]:
-    """Return the variables {"params": …} of a model folder, all of whose files are as they were written.
+    """Return the variables {"params": …} of a model folder after verifying all of its files.
 
     Raises:
         UserError: a file is missing or has changed, or the weights are damaged or do not fit the folder's config.
@@ -93,10 +93,10 @@ def check_variables(variables: Any, config: Config, folder: Path, model: nn.Modu
         variables: {"params": …}.
         config: `model` describes what they should be.
         folder: where they come from, for the message.
-        model: the network, where it is not that of the config.
+        model: the network, if it came from outside the package.
 
     Raises:
-        UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
+        UserError: naming arrays that are missing, unexpected, of a different shape or dtype, or not finite.
     """
     expected = abstract_variables(dataclasses.replace(config.model, input_dim=config.features.input_dim), model)
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
@@ -104,15 +104,15 @@ def check_variables(variables: Any, config: Config, folder: Path, model: nn.Modu
 
 
 def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] = is_model_folder) -> None:
-    """Refuse to write a model folder over something that is there.
+    """Refuse to overwrite something with a model folder.
 
     Args:
-        folder: where it shall be.
+        folder: the folder to write.
         force: replace a folder of the same kind.
-        replaceable: whether a folder is of that kind.
+        replaceable: returns whether a folder is of that kind.
 
     Raises:
-        UserError: saying what is there and what to do.
+        UserError: naming what exists and what to do.
     """
     if not folder.exists():
         return
@@ -144,5 +144,5 @@ To run it from any jax program (pip install jax flatbuffers safetensors numpy; j
     tokens, confidence, start, end, counts = program.call(weights, waves, lengths)
     print([[texts[token] for token in row[:count]] for row, count in zip(tokens, counts)])
 
-Sound of any length: python -m asr.infer --model THIS_FOLDER FILES
+Sound of any length, with this package installed: asr infer --model THIS_FOLDER FILES
 """

@@ -1,11 +1,11 @@
-"""Which files are transcribed, what the results are called, and where they go.
+"""Plans which files are transcribed, and the names and places of their results.
 
-With a folder for the results, of `talk.wav` comes `talk.txt` (or `.json`, `.srt`, `.vtt`, `.ctm`). The sub-folders of a
-folder are kept. Where a name is taken by an earlier file, the later one becomes `talk_2`, and a name that would lead
-out of the folder or steer a terminal becomes a safe one. A file appears when it is complete.
+In a folder for the results, `talk.wav` becomes `talk.txt` (or `.json`, `.srt`, `.vtt`, `.tsv`, `.ctm`); sub-folders are
+kept. If an earlier file has taken the name, the result is `talk_2`. A name that would lead out of the folder or control
+a terminal is replaced by a safe one.
 
-In a folder a file is a sound if its first bytes or its suffix say so (`asr.data.sounds.header`): also one of a kind
-that is not read, to be named. Other files, hidden ones (`._talk.wav`) and what lies in `__MACOSX` are passed over.
+Folders are searched for files whose first bytes or suffix are those of a sound (`asr.data.sounds.header`), including
+unsupported kinds, which then get an error. Hidden files (`._talk.wav`) and the contents of `__MACOSX` are skipped.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ MAX_NAME_CHARACTERS = 200
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One sound file, or a part of it, and what comes of it.
+    """One sound file, or a part of it, and its result.
 
     Attributes:
         source: the sound file.
         result: file of the transcript; None for the standard output.
-        name: what results call it, no two of them alike; the path of `result` in its folder, without the suffix.
-        label: what messages and lines of text call it: the path, or for a line of a list the name.
+        name: unique name in results: the path of `result` in its folder, without the suffix.
+        label: name in messages and lines of text: the path, or for a line of a list the name.
         span: the part of the file.
-        is_renamed: its own name was taken, or would not be safe.
+        is_renamed: its own name was taken or not safe.
         where: list and line that name it.
     """
 
@@ -52,7 +52,7 @@ class Job:
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job]:
-    """Return a job for each sound, no two of which have the same name or write the same file.
+    """Return a job for each sound, each with a name and a result of its own.
 
     Args:
         inputs: files, taken as they are; folders, searched with their sub-folders in the order of the names; and
@@ -64,9 +64,9 @@ def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job
         UserError: no sound in a folder, a list that cannot be used, or a result would overwrite an input or lie outside
             of `out`.
     """
-    wanted = [job for path in inputs for job in _find_sounds(path, out)]
+    planned = [job for path in inputs for job in _find_sounds(path, out)]
     by_sound: dict[tuple, Job] = {}
-    for job in wanted:  # a file given twice is transcribed once
+    for job in planned:  # a file named twice is transcribed once
         by_sound.setdefault((job.source.resolve(), job.span, "" if job.label else job.name), job)
     sources = {source for source, *_ in by_sound}
     safe_names = [safe_path(job.name) for job in by_sound.values()]
@@ -87,9 +87,9 @@ def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job
 
 
 def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
-    """Yield a job for each sound below a folder, of a list, or for the one file.
+    """Yield a job for each sound in a folder or a list, or for the one file.
 
-    Its name may be taken; the label of a line of a list is still empty, for its name may change.
+    Names are not unique yet, so the label of a line of a list is still empty.
     """
     if path.is_dir():
         for file in _sounds_in(path, out):
@@ -101,27 +101,27 @@ def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
 
 
 def _sounds_in(folder: Path, out: Path | None) -> list[Path]:
-    """Return the sounds below a folder that is no result's."""
+    """Return the sounds below a folder, without those in the folder of the results."""
     inside = out.resolve() if out and folder.resolve() in out.resolve().parents else None
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     seen = [file for file in files if not _is_hidden(file.relative_to(folder))]
-    found = [f for f in seen if is_sound(f) and not (inside and f.resolve().is_relative_to(inside))]
-    if not found:
+    sounds = [f for f in seen if is_sound(f) and not (inside and f.resolve().is_relative_to(inside))]
+    if not sounds:
         hidden = f" and {len(files) - len(seen)} hidden" if len(seen) < len(files) else ""
         raise UserError(
             f"{folder}: no sound file is in this folder (found {len(seen)} other{hidden} files; expected WAV, FLAC, "
             "OGG or MP3)"
         )
-    return found
+    return sounds
 
 
 def _is_hidden(path: Path) -> bool:
-    """Return whether a file is one that a system keeps for itself."""
+    """Return whether a file is hidden, or in macOS's folder for itself."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _short(name: str) -> str:
-    """Return the name that a list gives an utterance with parts that a file can have as a name."""
+    """Return the name of an utterance with parts short enough for file names."""
     return "/".join(part[:MAX_NAME_CHARACTERS] for part in name.split("/"))
 
 

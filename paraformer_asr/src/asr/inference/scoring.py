@@ -1,4 +1,4 @@
-"""Scores a transcriber on a data set: every utterance as a whole, without a search for silences."""
+"""Scores a transcriber on a data set; each utterance is recognised in one piece."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ from asr.metrics import Alignment, ErrorCounts, align, character_errors, charact
 
 @dataclasses.dataclass(frozen=True)
 class UtteranceScore:
-    """How one utterance was answered.
+    """The score of one utterance.
 
     Attributes:
         index: position in the data set.
-        name: what the data set calls it.
+        name: that of the data set.
         duration_s: of the sound.
-        reference: what is said, in the form that `asr.data.text.comparison` compares.
-        hypothesis: what was understood, in the same form.
+        reference: the true text, in the form that `asr.data.text.comparison` compares.
+        hypothesis: the transcript, in the same form.
         tokens: errors in tokens, special ones left out.
         in_training: its text occurs in the training split.
     """
@@ -50,7 +50,7 @@ class UtteranceScore:
 
 
 def warm_up_for(transcriber: Transcriber, dataset: SpeechDataset) -> None:
-    """Compile what the utterances of a data set will need."""
+    """Compile the programs for the utterances of a data set."""
     rate_hz = transcriber.config.features.sample_rate_hz
     lengths = [math.ceil(seconds * rate_hz) for seconds in dataset.durations_s()]
     batch_size = transcriber.config.inference.batch_size
@@ -83,7 +83,7 @@ def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[s
 
     Args:
         scores: of all utterances.
-        with_parts: count the utterances whose text occurs in the training split, and the others, apart.
+        with_parts: also count utterances separately by whether their text occurs in the training split.
     """
     counts = {
         "words": [score.words for score in scores],
@@ -104,7 +104,7 @@ def totals(counts: Mapping[str, Iterable[ErrorCounts]]) -> dict[str, ErrorCounts
 def pick_extremes(scores: Iterable[UtteranceScore], number: int) -> list[tuple[str, UtteranceScore]]:
     """Return ("best" or "worst", score) of the utterances with the lowest and the highest error rates in tokens.
 
-    Of equal ones the longer one comes first, as it shows more.
+    Ties go to the longer utterance, which shows more.
 
     Args:
         scores: of all utterances; those without a word in their reference are left out.

@@ -5,21 +5,21 @@ if its level is above
 
     max( loud_db − silence_db ,  FLOOR_DB )
 
-where `loud_db` is the level of the loudest frames within 30 s before and after. The third loudest frame of each second
-stands for it, so that a click of 20 ms does not make the speech around it silent. Then
+where `loud_db` is the level of the loudest frames within 30 s before and after. Each second counts with its third
+loudest frame, so that a click of 20 ms does not silence the speech around it. Then
 
-- silence of a second and more (or of `min_silence_s`, if that is longer) ends a segment and is left out;
-- silence of at least `min_silence_s` ends a segment, too, if with the sound up to the next such silence it would be
-  longer than half of the training utterances: a model that was trained on single utterances loses words where it hears
-  two in one segment. Without known lengths, or with a stated `max_segment_s`, this rule is left out;
-- sound that is longer than `max_segment_s`, or than 95 % of the training utterances, without such a silence is cut
-  before the limit: in the middle of the longest silence of at least `min_silence_s`, and where there is none at the
-  quietest point. Such a cut may part a word;
-- a segment has 0.2 s of context on either side, where the sound has that much.
+- silence of at least a second (or `min_silence_s`, if that is longer) ends a segment and is left out;
+- silence of at least `min_silence_s` also ends a segment if, with the sound up to the next such silence, it would be
+  longer than the median training utterance: a model trained on single utterances loses words when a segment has two.
+  This rule is off if the lengths are unknown or `max_segment_s` is set;
+- longer sound without such a silence is cut before the limit, `max_segment_s` or the 95 % quantile of the training
+  utterances: in the middle of the longest silence of at least `min_silence_s`, otherwise at the quietest point, which
+  may split a word;
+- a segment has 0.2 s of context on either side, if the sound has that much.
 
-No frame of sound is left out, and no two segments overlap. Limits, which come of looking at levels alone: steady noise
-without speech is sound once the last speech is 30 s away, music is sound, and speech that is more than `silence_db`
-below other speech within 30 s, or below −70 dB of full scale, is taken for silence.
+No frame of sound is left out, and no two segments overlap. Levels alone have limits: steady noise counts as sound once
+the last speech is 30 s away, so does music, and speech more than `silence_db` below other speech within 30 s, or below
+−70 dB of full scale, counts as silence.
 """
 
 import collections
@@ -35,17 +35,17 @@ from asr.config import InferenceConfig
 FRAMES_PER_SECOND = 100
 SURROUNDINGS_S = 30
 FLOOR_DB = -70.0
-"""Below it all is silence: the noise of a good microphone, 20 dB above the last bit of 16."""
+"""Levels below it are silence: the noise of a good microphone, 20 dB above the last bit of 16."""
 UNTRAINED_SEGMENT_S = 20.0
-"""Longest segment for a model that does not say how long its training utterances were."""
+"""Longest segment if the lengths of the training utterances are unknown."""
 SHORTEST_LIMIT_S, LONGEST_LIMIT_S = 1.0, 120.0
-"""Between them lies the longest segment, as in the config, however the model was trained."""
+"""Limits of the longest segment, as in the config, however the model was trained."""
 LONG_SILENCE_S = 1.0
 PADDING_S = 0.2
 CLICK_FRAMES = 2
 SMOOTHED_FRAMES = 11
 NEAR_LIMIT = 3
-"""Sound that is too long is cut within the last third of the longest segment, and what is left is a third at least."""
+"""Sound that is too long is cut within the last third of the longest segment; at least a third is left."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +77,8 @@ def split_at_silences(
 ) -> Iterator[Segment]:
     """Yield the segments of a sound, in order.
 
-    About 30 s and 4/3 of the longest segment are held at a time. Sound of up to `whole_up_to_s` is one segment from its
-    first to its last sample, if it is not silence altogether.
+    Holds about 30 s and 4/3 of the longest segment at a time. Sound of up to `whole_up_to_s` is one segment from its
+    first to its last sample, unless all of it is silence.
 
     Args:
         blocks: float32[n] pieces of the sound, one after the other, of any lengths.
@@ -88,15 +88,15 @@ def split_at_silences(
     blocks = iter(blocks)
     whole = round(min(settings.whole_up_to_s, segment_lengths_s(settings)[0]) * sample_rate_hz)
     first = _read_more_than(blocks, whole)
-    found = _split(itertools.chain(first, blocks), sample_rate_hz, settings)
+    segments = _split(itertools.chain(first, blocks), sample_rate_hz, settings)
     if sum(map(len, first)) > whole:
-        yield from found
-    elif next(found, None):
+        yield from segments
+    elif next(segments, None):
         yield Segment(0, np.concatenate(first))
 
 
 def _read_more_than(blocks: Iterator[np.ndarray], num_samples: int) -> list[np.ndarray]:
-    """Return the first blocks: so many that they are longer than `num_samples`, or all."""
+    """Return the first blocks, until they are longer than `num_samples`, or all."""
     read: list[np.ndarray] = []
     while sum(map(len, read)) <= num_samples and (block := next(blocks, None)) is not None:
         read.append(block)
@@ -114,7 +114,7 @@ def _split(blocks: Iterable[np.ndarray], sample_rate_hz: int, settings: Inferenc
 
 
 def longest_segment(sample_rate_hz: int, settings: InferenceConfig) -> int:
-    """Return how many samples a segment has at most."""
+    """Return the most samples of a segment."""
     return _limits(settings).longest * _frame_samples(sample_rate_hz)
 
 
@@ -147,7 +147,7 @@ def frame_levels(wave: np.ndarray, frame_samples: int) -> np.ndarray:
 
 
 class _Pending:
-    """The sound whose frames are known to be sound or silence, but which is not yet in a segment or left out."""
+    """Frames that are classified as sound or silence, but not yet in a segment or left out."""
 
     def __init__(self, frame_samples: int):
         self.frame_samples = frame_samples
@@ -163,7 +163,7 @@ class _Pending:
         self.sound_t = np.concatenate([self.sound_t, level_t > max(loud_db - silence_db, FLOOR_DB)])
 
     def take(self, limits: _Limits, *, final: bool) -> Iterator[Segment]:
-        """Yield the segments that are complete, and forget all up to them."""
+        """Yield the complete segments, and drop everything up to them."""
         while len(self.level_t):
             frames, done = _find_segment(self.level_t, self.sound_t, limits, final=final)
             if frames is not None:
@@ -180,7 +180,7 @@ class _Pending:
 def _find_segment(
     level_t: np.ndarray, sound_t: np.ndarray, limits: _Limits, *, final: bool
 ) -> tuple[tuple[int, int] | None, int]:
-    """Return (first frame, frame behind the last one) of the next segment, or None, and how many frames are done with.
+    """Return (first frame, frame after the last one) of the next segment, or None, and the number of finished frames.
 
     Args:
         level_t: in dB.
@@ -228,7 +228,7 @@ def _last_of_first(sounding: np.ndarray, start: int, limits: _Limits) -> int:
 
 
 def _quietest_point(level_t: np.ndarray, sound_t: np.ndarray, low: int, high: int, min_silence: int) -> int:
-    """Return the frame from `low` to `high` where a cut does least harm."""
+    """Return the best frame to cut at, from `low` to `high`."""
     edges = np.diff(np.concatenate([[0], ~sound_t[low:high], [0]]).astype(np.int8))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     if starts.size and (stops - starts).max() >= min_silence:
@@ -262,7 +262,7 @@ def _with_loudness(seconds: Iterable[np.ndarray], frame_samples: int) -> Iterato
 
 
 def _whole_seconds(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """Yield the sound in pieces of so many samples; the last one may be shorter."""
+    """Yield the sound in pieces of `samples` samples; the last one may be shorter."""
     held: list[np.ndarray] = []
     size = 0
     for block in blocks:

@@ -1,8 +1,7 @@
 """The few shapes that transcription compiles programs for.
 
-A program is compiled for one batch size and one length of sound. Too many shapes cost compilations, too few cost
-padding: lengths are a quarter, a half, three quarters and the whole of the longest sound that can come, fewer where
-there is little sound.
+A program is compiled for one batch size and one length of sound. Many shapes cost compilations, few cost padding:
+lengths are 1/4, 2/4, 3/4 and 4/4 of the longest possible sound, and fewer if there is little sound.
 """
 
 import dataclasses
@@ -10,9 +9,9 @@ from collections.abc import Sequence
 
 PARTS = 4
 MARGIN_S = 0.1
-"""By so much the sound may be longer than its header says: rounding, and the padding of compressed files."""
+"""Slack for sound longer than its header claims, in seconds: rounding, and the padding of compressed files."""
 PARTS_BY_SOUND = ((60.0, 1), (600.0, 2))
-"""(seconds of sound, parts): with less sound than this, padding costs less than compiling for more lengths."""
+"""(seconds of sound, parts): below this duration, padding is cheaper than compiling for more lengths."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -41,9 +40,9 @@ def make_ladder(longest: int, batch_sizes: Sequence[int], parts: int = PARTS) ->
 
 
 def plan_shapes(lengths: Sequence[int], longest: int | None, batch_size: int, sample_rate_hz: int) -> tuple[Shape, ...]:
-    """Return the shapes to compile for sounds of known lengths, none if there is no sound.
+    """Return the shapes to compile for sounds of known lengths; none if there is no sound.
 
-    A few sounds that are not split make one batch of their number.
+    If the sounds are few and not split, the batch size is their number.
 
     Args:
         lengths: of all sounds, in samples.
@@ -65,16 +64,16 @@ def plan_shapes(lengths: Sequence[int], longest: int | None, batch_size: int, sa
 
 
 def whole_seconds(num_samples: int, sample_rate_hz: int) -> int:
-    """Return the number of samples rounded up to whole seconds: fewer different shapes, found in a cache sooner."""
+    """Return the number of samples rounded up to whole seconds: fewer shapes, more hits in the compile cache."""
     return -(-num_samples // sample_rate_hz) * sample_rate_hz
 
 
 def row_counts(num_frames: int, tokens_per_frame: float) -> tuple[int, ...]:
-    """Return how many tokens the decoder is compiled for: a quarter, a half of the frames, and all that can fire.
+    """Return the row counts to compile the decoder for: 1/4 and 1/2 of the frames, and all tokens that can fire.
 
     Args:
         num_frames: of the encoder, the tail not counted.
-        tokens_per_frame: most that fire in one frame.
+        tokens_per_frame: most tokens that fire in one frame.
     """
     most = int(num_frames * max(tokens_per_frame, 1.0)) + 1
     return tuple(sorted({-(-num_frames // 4), -(-num_frames // 2), most} - {0}))

@@ -1,10 +1,10 @@
 """Lists of sounds to transcribe: `wav.scp` as Kaldi writes it, and JSONL manifests as NeMo and FunASR write them.
 
     wav.scp   each line `name path`
-    JSONL     each line {"audio_filepath", "offset", "duration"} or {"key", "source"}; all but the path may be missing
+    JSONL     each line {"audio_filepath", "offset", "duration"} or {"key", "source"}; only the path is required
 
-A relative path starts from the folder of the list, or from the working directory where there is no such file. Texts in
-a list are not looked at. No command is ever run.
+A relative path starts from the folder of the list, or from the working directory if there is no such file. Texts are
+ignored. Commands in a list are never run.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from asr.untrusted import shown
 
 KALDI_SUFFIXES, JSON_SUFFIXES = (".scp",), (".jsonl", ".ndjson", ".json")
 MAX_LISTED = 20
-"""Problems that an error message lists."""
+"""Most problems listed in an error message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Listed:
 
 
 def is_list(path: Path) -> bool:
-    """Return whether a file is taken for a list of sounds, by its suffix."""
+    """Return whether a file is a list of sounds, by its suffix."""
     return path.suffix.lower() in KALDI_SUFFIXES + JSON_SUFFIXES
 
 
@@ -51,29 +51,29 @@ def read_list(path: Path) -> list[Listed]:
     """Return the lines of a list.
 
     Raises:
-        UserError: it cannot be read or is empty, or lines that cannot be used; the first of them are named.
+        UserError: unreadable or empty, or naming the first lines that cannot be used.
     """
     kaldi = path.suffix.lower() in KALDI_SUFFIXES
     parse = _parse_kaldi if kaldi else _parse_json
     lines = read_lines(path, "a list of sounds, each line a name and a path" if kaldi else "a JSON object on each line")
-    found, problems = [], []
+    sounds, problems = [], []
     for number, line in lines:
         try:
             listed = _checked(parse(line, _finder(path.parent)))
-            found.append(dataclasses.replace(listed, where=f"{path}:{number}"))
+            sounds.append(dataclasses.replace(listed, where=f"{path}:{number}"))
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
         more = f"\n  … {len(problems)} in all" if len(problems) > MAX_LISTED else ""
         listed = "\n  ".join(problems[:MAX_LISTED])
         raise UserError(f"{path}: lines that cannot be used: {len(problems)}\n  {listed}{more}")
-    if not found:
+    if not sounds:
         raise UserError(f"{path}: expected a list of sounds, found an empty file")
-    return found
+    return sounds
 
 
 def _checked(listed: Listed) -> Listed:
-    """Refuse what no file can be called."""
+    """Refuse a name that no file can have."""
     bad = next((c for c in f"{listed.name}{listed.path}" if unicodedata.category(c) in ("Cc", "Cs")), None)
     if bad:
         raise ValueError(f"the character {bad!r} in a name or a path")
@@ -102,7 +102,7 @@ def _parse_json(line: str, find: Callable[[str], Path]) -> Listed:
     if name is not None and (not isinstance(name, str) or not name):
         raise ValueError(f"key: expected a text, found {shown(name)}")
     start_s = _seconds(content, "offset") or 0.0
-    # The length of a whole file is not looked at: it is often rounded.
+    # The length of a whole file is ignored: it is often rounded.
     duration_s = _seconds(content, "duration") if start_s or "offset" in content else None
     if duration_s == 0.0:
         raise ValueError("duration: expected seconds above 0, found 0")
@@ -110,12 +110,12 @@ def _parse_json(line: str, find: Callable[[str], Path]) -> Listed:
 
 
 def _name_of(path: PurePosixPath) -> str:
-    """Return what a sound without a name is called: its path from the folder of the list, or its own name."""
+    """Return the name of a sound without one: its path from the folder of the list, or its file name."""
     return path.stem if path.is_absolute() else str(path.with_suffix(""))
 
 
 def _seconds(content: dict, key: str) -> float | None:
-    """Return a number of seconds, None where it is not stated."""
+    """Return a number of seconds; None if it is missing."""
     value = content.get(key)
     if value is None:
         return None
@@ -125,7 +125,7 @@ def _seconds(content: dict, key: str) -> float | None:
 
 
 def _finder(folder: Path) -> Callable[[str], Path]:
-    """Return the function that gives the file that a path in a list of this folder names."""
+    """Return the function that resolves a path in a list of this folder."""
 
     def find(source: str) -> Path:
         if problem := explain_no_path(source):

@@ -56,7 +56,7 @@ class Recognition:
 
 
 NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
-"""Silence, or sound that is shorter than one frame."""
+"""The recognition of silence, or of sound shorter than one frame."""
 
 
 class Transcriber:
@@ -89,21 +89,21 @@ class Transcriber:
 
     @property
     def variables(self) -> Any:
-        """The weights as the model knows them; a copy where the programs read another layout."""
+        """The weights in the layout of the model; a copy if the programs read a different one."""
         return self._programs.weights.variables
 
     @property
     def window_size(self) -> int:
-        """Sounds that are read before they are sorted by length and recognised."""
+        """Segments to read before sorting by length and recognising."""
         return WINDOW_BATCHES * self.config.inference.batch_size
 
     @property
     def compilations(self) -> int:
-        """Programs that jax compiled, in the whole process, since the transcriber was made."""
+        """Number of programs that jax compiled in this process since the transcriber was created."""
         return self._counter.count
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Compile for these shapes; from now on a batch takes another shape only if it fits into none of them.
+        """Compile for these shapes; from now on a batch takes a different shape only if it fits none of them.
 
         Args:
             shapes: see `asr.inference.shapes.plan_shapes`.
@@ -146,7 +146,7 @@ class Transcriber:
         """Return the tokens of one segment.
 
         Args:
-            wave: float32[n] in −1…1. For speed and memory it should not be longer than `longest_segment`.
+            wave: float32[n] in −1…1. Keep it below `longest_segment` for speed and memory.
         """
         ((_, recognition),) = self.recognise_many([(None, wave)])
         return recognition
@@ -154,7 +154,7 @@ class Transcriber:
     def recognise_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, Recognition]]:
         """Yield (tag, tokens) for each (tag, wave), in order.
 
-        A window of a few batches is read, sorted by length and cut into batches; what is shorter than one frame costs
+        A window of a few batches is read, sorted by length and cut into batches. Sound shorter than one frame costs
         nothing. An utterance gives the same tokens in any batch.
         """
         for window in self._windows(items):
@@ -162,7 +162,7 @@ class Transcriber:
             yield from zip((tag for tag, _ in window), recognitions, strict=True)
 
     def _windows(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
-        """Yield the items in runs with a few batches of sound each."""
+        """Yield the items in windows with a few batches of sound each."""
         window, room = [], self.window_size
         for tag, wave in items:
             chex.assert_rank(wave, 1)
@@ -175,7 +175,7 @@ class Transcriber:
         yield window
 
     def _recognise_window(self, waves: list[np.ndarray]) -> list[Recognition]:
-        """Return the tokens of each; all batches are started before the first one is waited for."""
+        """Return the tokens of each; all batches are started before waiting for the first."""
         recognitions = [NOTHING] * len(waves)
         sounding = [i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.config.features)]
         sounding.sort(key=lambda i: -len(waves[i]))
@@ -200,7 +200,7 @@ class Transcriber:
         return self._programs.start(wave_bn, lengths_b)
 
     def _choose(self, batch_size: int, num_samples: int) -> Shape:
-        """Return the smallest shape that a batch fits into, of those warmed up for if one of them will do."""
+        """Return the smallest shape that a batch fits into, preferably one that is compiled."""
         for shapes in (self._warm, self._ladder):
             fitting = [s for s in shapes if s.batch_size >= batch_size and s.num_samples >= num_samples]
             if fitting:
