@@ -18,7 +18,7 @@ BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
 def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
     """Return the jitted function compiled for these arguments (arrays or their shapes), and keep nothing else.
 
-    The compiler frees hundreds of megabytes when it is done, which would stay with the process for its whole life:
+    The compiler frees hundreds of megabytes that would otherwise stay resident for the life of the process:
     350 of the 2480 MB in use while SAN-M 12 × 256 with 6 decoder layers trains on batches of 64 s.
     """
     compiled = function.lower(*arguments).compile()
@@ -53,8 +53,8 @@ class MemoryNeed:
 
     Attributes:
         arguments: state and batch.
-        workspace: activations, gradients and whatever else lives during the step only.
-        results: the new state; where it takes the place of the old one it is not counted.
+        workspace: activations, gradients and everything else that exists only during the step.
+        results: the new state, not counted where it replaces the old one in place.
     """
 
     arguments: int
@@ -63,12 +63,12 @@ class MemoryNeed:
 
     @property
     def peak(self) -> int:
-        """All of it."""
+        """Bytes at once."""
         return self.arguments + self.workspace + self.results
 
 
 def plan_memory(program: Any) -> MemoryNeed | None:
-    """Return what a compiled program needs, or None where the compiler does not tell."""
+    """Return what a compiled program needs, or None where the compiler does not report it."""
     analysis = program.memory_analysis()
     if analysis is None:
         return None

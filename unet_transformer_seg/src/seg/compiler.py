@@ -1,4 +1,7 @@
-"""What the compiler is told beyond the program; it changes no answer beyond rounding."""
+"""Compiles programs with the fastest options, and plans the memory that they need.
+
+The options change results by rounding only, and only in programs that this process compiles for itself.
+"""
 
 import contextlib
 import ctypes
@@ -16,7 +19,7 @@ CONVOLUTIONS_BY_EIGEN = {
         "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     )
 }
-"""Leaves YNNPACK the matrix products and the sums, and takes the convolutions from it.
+"""YNNPACK computes the matrix products and the sums, Eigen the convolutions.
 docs/performance.md has the measurements."""
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -26,7 +29,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 def compiler_options() -> dict[str, str]:
     """Return the options for the programs of a model on the devices of this process.
 
-    Only a CPU whose vectors have 256 bits or more gets some; with other ones they have not been measured.
+    Only for a CPU with vectors of 256 bits or more; others were not measured.
     """
     if jax.default_backend() == "cpu" and has_avx2() and _knows(CONVOLUTIONS_BY_EIGEN):
         return CONVOLUTIONS_BY_EIGEN
@@ -34,7 +37,7 @@ def compiler_options() -> dict[str, str]:
 
 
 def has_avx2() -> bool:
-    """Return whether the processor has vectors of 256 bits or more; False where the system does not tell."""
+    """Return whether the processor has vectors of 256 bits or more; False where this cannot be read."""
     try:
         lines = CPU_INFO.read_text().splitlines()
     except OSError:
@@ -56,7 +59,7 @@ def _knows(options: dict[str, str]) -> bool:
 def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
     """Return the jitted function compiled for these arguments (arrays or their shapes), and keep nothing else.
 
-    The compiler frees hundreds of megabytes when it is done, which would stay with the process for its whole life:
+    The compiler frees hundreds of megabytes that would otherwise stay resident for the life of the process:
     380 of the 820 MB that it has after compiling the step of the U-Net with 31 million parameters.
     """
     compiled = function.lower(*arguments).compile(compiler_options=compiler_options())
@@ -91,8 +94,8 @@ class MemoryNeed:
 
     Attributes:
         arguments: state and batch.
-        workspace: activations, gradients and whatever else lives during the step only.
-        results: the new state; where it takes the place of the old one it is not counted.
+        workspace: activations, gradients and everything else that exists only during the step.
+        results: the new state, not counted where it replaces the old one in place.
     """
 
     arguments: int
@@ -101,12 +104,12 @@ class MemoryNeed:
 
     @property
     def peak(self) -> int:
-        """All of it."""
+        """Bytes at once."""
         return self.arguments + self.workspace + self.results
 
 
 def plan_memory(program: Any) -> MemoryNeed | None:
-    """Return what a compiled program needs, or None where the compiler does not tell."""
+    """Return what a compiled program needs, or None where the compiler does not report it."""
     analysis = program.memory_analysis()
     if analysis is None:
         return None

@@ -84,9 +84,9 @@ class NgramModel:
         word = self._known(word)
         backed_off = 0.0
         for first in range(len(context) + 1):
-            found = self.scores.get((*context[first:], word))
-            if found:
-                return backed_off + found[0]
+            score = self.scores.get((*context[first:], word))
+            if score:
+                return backed_off + score[0]
             backed_off += self.scores.get(context[first:], (0.0, 0.0))[1]
         return backed_off + UNKNOWN_LOG10 * LN_10
 
@@ -112,7 +112,7 @@ def read_arpa(path: Path) -> NgramModel:
 
 
 class _Reader:
-    """Goes through a file line by line and knows where it is."""
+    """Reads a file line by line, and names the line in its errors."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self.path, self.file = path, file
@@ -150,11 +150,11 @@ class _Reader:
 
     def _section(self, n: int, count: int, scores: dict) -> str:
         """Read the n-grams of one order into `scores`; return the first line behind them."""
-        for found in range(count + 1):
-            line = self._line(f"{count - found} more {n}-grams" if found < count else "the next section or \\end\\")
-            if line.startswith("\\") != (found == count):
-                self._fail(f"{count} {n}-grams, as many as the head of the file says", f"after {found}: {line}")
-            if found == count:
+        for number in range(count + 1):
+            line = self._line(f"{count - number} more {n}-grams" if number < count else "the next section or \\end\\")
+            if line.startswith("\\") != (number == count):
+                self._fail(f"{count} {n}-grams, as many as the head of the file says", f"after {number}: {line}")
+            if number == count:
                 return line
             gram, score = self._ngram(line, n, scores)
             scores[gram] = score
@@ -198,5 +198,5 @@ class _Reader:
                 return line
         self._fail(expected, "the end of the file")
 
-    def _fail(self, expected: str, found: str) -> NoReturn:
-        raise UserError(f"{self.path}:{self.number}: expected {expected}, found {escaped(found)}")
+    def _fail(self, expected: str, actual: str) -> NoReturn:
+        raise UserError(f"{self.path}:{self.number}: expected {expected}, found {escaped(actual)}")

@@ -29,7 +29,7 @@ def ctc_spans(logits_tv: np.ndarray, tokens: Sequence[int], blank: int = 0) -> C
 
     Args:
         logits_tv: float[t, v], of one utterance's real frames.
-        tokens: what is said, without blanks.
+        tokens: without blanks.
         blank: the blank's token.
 
     Raises:

@@ -27,8 +27,8 @@ class BeamHypothesis:
     """One answer of the search.
 
     Attributes:
-        tokens: what is said, without blanks.
-        score: what the search maximises: ctc_log_probability and what the fusion adds.
+        tokens: without blanks.
+        score: to be maximised: ctc_log_probability plus the fusion's terms.
         ctc_log_probability: natural logarithm of the summed probability of the paths that were kept.
     """
 
@@ -56,7 +56,7 @@ def ctc_beam_search(
         fusion: language model and length bonus, from `asr.decode.fusion.make_fusion`.
         blank: the blank's token.
         num_tokens: new tokens tried in each frame, the best ones.
-        threshold: tokens so far below the best one of a frame, in natural logarithms, are not tried.
+        threshold: tokens this far below the best one of a frame, in natural logarithms, are not tried.
     """
     chex.assert_rank(logits_tv, 2)
     fusion = fusion or TokenFusion(None, (), 0.0)
@@ -66,11 +66,11 @@ def ctc_beam_search(
         grown = _grow(beam, log_q_v, tried, blank, fusion)
         best = heapq.nlargest(beam_size, grown.items(), key=lambda item: _log_add(*item[1]) + item[0].state.score)
         beam = dict(best)
-    found = (
+    hypotheses = (
         BeamHypothesis(prefix.tokens(), total + fusion.finish(prefix.state), total)
         for prefix, total in ((prefix, _log_add(*both)) for prefix, both in beam.items())
     )
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 class _Prefix:
@@ -89,11 +89,11 @@ class _Prefix:
         return child
 
     def tokens(self) -> tuple[int, ...]:
-        found, node = [], self
+        tokens, node = [], self
         while node.before is not None:
-            found.append(node.token)
+            tokens.append(node.token)
             node = node.before
-        return tuple(reversed(found))
+        return tuple(reversed(tokens))
 
 
 def _grow(beam: dict, log_q_v: np.ndarray, tried: list[int], blank: int, fusion: Fusion) -> dict:

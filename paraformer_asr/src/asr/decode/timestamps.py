@@ -1,7 +1,7 @@
-"""When each token was said, read from the overlap matrix of integrate-and-fire.
+"""Start and end of each token, read from the overlap matrix of integrate-and-fire.
 
-Row u of the matrix says how much each frame gave to token u. The rows come in order and none is missing, so there is
-one pair of times for each token, always.
+Row u of the matrix is what each frame gave to token u. The rows come in order and none is missing, so every token has
+one pair of times.
 
 A predictor may spread a token's weight over all its frames, or put it into one frame somewhere inside; most do
 something in between. One rule serves both:
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from asr.ops.masks import length_mask
 
 CUT_SHARE = 0.25
-"""Of a row's weight, left out at either end."""
+"""Share of a row's weight that is cut off at either end."""
 
 
 def token_times(

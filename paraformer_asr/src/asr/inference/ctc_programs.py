@@ -26,7 +26,7 @@ from asr.models import build_model
 
 @struct.dataclass
 class Read:
-    """What the CTC head says.
+    """The output of the CTC head.
 
     Attributes:
         logits_btv: float32.
@@ -57,10 +57,10 @@ def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = 
 
     def best_path(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Spelling:
         heard = read(variables, wave_bn, wave_lengths_b)
-        found = ctc_greedy(heard.logits_btv, heard.frame_lengths_b)
-        spans = found.first_frame_bu, found.last_frame_bu, found.token_lengths_b
+        path = ctc_greedy(heard.logits_btv, heard.frame_lengths_b)
+        spans = path.first_frame_bu, path.last_frame_bu, path.token_lengths_b
         times_bu = find_times(*spans, heard.frame_lengths_b, heard.duration_s_b)
-        return Spelling(found.tokens_bu, found.confidence_bu, *times_bu, found.token_lengths_b)
+        return Spelling(path.tokens_bu, path.confidence_bu, *times_bu, path.token_lengths_b)
 
     return best_path
 

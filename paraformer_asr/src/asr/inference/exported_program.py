@@ -1,9 +1,9 @@
-"""The whole recognition as one program that any jax program can run: StableHLO, for a CPU and a GPU.
+"""The whole recognition as one program in StableHLO, which any jax program can run on a CPU or a GPU.
 
     (weights, wave float32[b, n], lengths int32[b]) → tokens, confidence, start, end, counts
 
 The number of utterances b is free; n is fixed, the longest segment. Batches are made with `jax.vmap` over programs of
-one utterance, so that no function inside has to cope with a size that is not known.
+one utterance, so that no function inside has to handle an unknown size.
 
 Letters: b utterances, n samples, u token positions.
 """
@@ -26,7 +26,7 @@ PLATFORMS = ("cpu", "cuda")
 
 
 def export_program(config: Config, cmvn: Cmvn | None, weights: dict[str, Any]) -> bytes:
-    """Return the serialised program; the parallel decoder's, whatever `inference.decoder` says.
+    """Return the serialised program; the parallel decoder, regardless of `inference.decoder`.
 
     The attention is explicit, as jax promises no compatibility for the fused kernels.
 
@@ -42,8 +42,8 @@ def export_program(config: Config, cmvn: Cmvn | None, weights: dict[str, Any]) -
     recognise = _make_recognise(config, cmvn)
 
     def program(weights: dict[str, jax.Array], wave_bn: jax.Array, lengths_b: jax.Array) -> tuple[jax.Array, ...]:
-        found = recognise(nested(weights), wave_bn, lengths_b)
-        return found.ids_bu, found.confidence_bu, found.start_s_bu, found.end_s_bu, found.lengths_b
+        spelling = recognise(nested(weights), wave_bn, lengths_b)
+        return tuple(getattr(spelling, field.name) for field in dataclasses.fields(spelling))
 
     b, n = jax.export.symbolic_shape(f"b, {num_samples(config)}")
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
@@ -90,10 +90,10 @@ def _for_each(function: Callable) -> Callable:
 
 
 def _filled_up(spell: Callable[..., Spelling], num_rows: int, most: int) -> Callable[..., Spelling]:
-    """Return `spell` for so many rows, its result filled up with zeros to `most` rows."""
+    """Return `spell` with `num_rows` rows, its result padded with zeros to `most` rows."""
 
     def filled(variables: Any, heard: Heard) -> Spelling:
-        found = spell(variables, heard, num_rows)
-        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, most - num_rows))) if x.ndim == 2 else x, found)
+        spelling = spell(variables, heard, num_rows)
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, most - num_rows))) if x.ndim == 2 else x, spelling)
 
     return filled

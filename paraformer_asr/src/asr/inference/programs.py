@@ -50,7 +50,7 @@ class Spelling:
 
 @struct.dataclass
 class Heard:
-    """What `listen` found.
+    """The result of `listen`.
 
     Attributes:
         acoustics: without CTC logits.
@@ -68,7 +68,7 @@ def make_listen(config: Config, cmvn: Cmvn | None, model: nn.Module | None = Non
     def listen(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Heard:
         features_bti, lengths_b = frontend(wave_bn, wave_lengths_b)
         acoustics = model.apply(variables, features_bti, lengths_b, method="encode")
-        # The CTC logits are large, and not asked for here.
+        # The CTC logits are large and not needed here; unused, they are never computed.
         return Heard(acoustics.replace(ctc_logits_btv=None), wave_lengths_b / config.features.sample_rate_hz)
 
     return listen
@@ -79,22 +79,27 @@ def make_spell(config: Config, model: nn.Module | None = None) -> Callable[..., 
     model = model or build_model(config.model)
 
     def spell(variables: Variables, heard: Heard, num_rows: int) -> Spelling:
-        found = model.apply(variables, heard.acoustics, num_rows, method="decode")
-        ids_bu, confidence_bu = greedy(found.logits_buv, found.token_lengths_b)
-        given = found.token_lengths_b, heard.acoustics.frame_lengths_b, heard.duration_s_b
-        times_bu = token_times(found.alignment_but, *given, **time_grid(config.features))
-        return Spelling(ids_bu, confidence_bu, *times_bu, found.token_lengths_b)
+        hypotheses = model.apply(variables, heard.acoustics, num_rows, method="decode")
+        ids_bu, confidence_bu = greedy(hypotheses.logits_buv, hypotheses.token_lengths_b)
+        start_s_bu, end_s_bu = token_times(
+            hypotheses.alignment_but,
+            hypotheses.token_lengths_b,
+            heard.acoustics.frame_lengths_b,
+            heard.duration_s_b,
+            **time_grid(config.features),
+        )
+        return Spelling(ids_bu, confidence_bu, start_s_bu, end_s_bu, hypotheses.token_lengths_b)
 
     return spell
 
 
 def time_grid(features: FeaturesConfig) -> dict[str, float]:
-    """Return where the encoder's frames lie, as `asr.decode.timestamps` takes it."""
+    """Return the times of the encoder's frames, as arguments of `asr.decode.token_times`."""
     return {"frame_shift_ms": features.output_shift_ms, "first_centre_ms": features.frame_length_ms / 2}
 
 
 class CifPrograms:
-    """The parallel decoder of one model, compiled ahead or when a shape is first met.
+    """The parallel decoder of one model, compiled ahead or when a shape first occurs.
 
     Attributes:
         weights: of the model, on the device.

@@ -1,4 +1,4 @@
-"""What makes a trained model quick to use: weights in their final form, and the compiler's options.
+"""What makes inference fast: weights in their final form, and the compiler's options.
 
 Neither changes an answer beyond rounding. The figures are those of paraformer-large and 10 s of sound.
 """
@@ -20,11 +20,11 @@ from asr.models import unstack_blocks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Products:
-    """A way to compute the matrix products of a program; each is one object, equal to no other.
+    """A way to compute the matrix products of a program.
 
     Attributes:
         options: of the compiler.
-        turned: the kernels lie with their outputs in front.
+        turned: kernels are transposed, outputs first.
     """
 
     options: dict[str, str | bool]
@@ -38,7 +38,7 @@ BY_ONEDNN = Products(
     {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}, turned=True
 )
 FIRST_JAX_WITH_FAST_ONEDNN = (0, 12)
-"""With 0.10.2 oneDNN takes 1.2 times as long as YNNPACK; 0.11 was not measured."""
+"""First version in which oneDNN is fast: with 0.10.2 it takes 1.2 times as long as YNNPACK; 0.11 was not measured."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -66,10 +66,11 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
 
 
 def choose_products(config: ModelConfig) -> Products:
-    """Return how a model's matrix products are fastest.
+    """Return the fastest way to compute a model's matrix products on the devices of this process.
 
-    Only float32 on a CPU has a choice. With vectors of 512 bits oneDNN wins, or Eigen with an older jax on one core;
-    all else is YNNPACK's, the compiler's default. `docs/performance.md` has the figures.
+    Only float32 on a CPU has a choice. With 512-bit vectors oneDNN wins, or Eigen with an older jax on one core;
+    otherwise YNNPACK, the compiler's default, does. `docs/performance.md` has the figures. Only programs that this
+    process compiles for itself depend on the choice, never an exported one.
     """
     if jax.default_backend() != "cpu" or config.dtype != "float32":
         return BY_DEFAULT
@@ -84,7 +85,7 @@ class PackedWeights:
     """The variables of a model on the device, in the layout that its programs read fastest.
 
     Attributes:
-        arrays: what the programs are given.
+        arrays: the first argument of the programs.
         options: of the compiler, for these programs.
     """
 
@@ -99,11 +100,11 @@ class PackedWeights:
         return self._turn(self.arrays)
 
     def reading(self, program: Callable) -> Callable:
-        """Return `program(variables, …)` as a function of the arrays; the compiler turns nothing, it reads across."""
+        """Return `program(variables, …)` as a function of the arrays; the products absorb the transposition."""
         return lambda arrays, *rest: program(self._turn(arrays), *rest)
 
     def _turn(self, variables: Any) -> Any:
-        """Return the tree with each matrix transposed, the predictor's apart; twice is not at all."""
+        """Return the tree with each matrix but the predictor's transposed; its own inverse."""
         return jax.tree_util.tree_map_with_path(_turn_kernel, variables) if self._turns else variables
 
 
@@ -114,7 +115,7 @@ def num_cores() -> int:
 
 @functools.cache
 def has_avx512() -> bool:
-    """Return whether the processor has vectors of 512 bits; False where the system does not tell."""
+    """Return whether the processor has 512-bit vectors; False where this cannot be read."""
     try:
         return re.search(r"^flags\b.*\bavx512f\b", CPU_INFO.read_text(), re.MULTILINE) is not None
     except OSError:

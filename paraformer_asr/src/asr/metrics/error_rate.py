@@ -32,7 +32,7 @@ class ErrorCounts:
     """How many units of the truth were missed, and how.
 
     Attributes:
-        substitutions: units that were said as another one.
+        substitutions: units recognised as another one.
         deletions: units that were left out.
         insertions: units that were added.
         reference_length: units of the truth.
@@ -50,7 +50,7 @@ class ErrorCounts:
 
     @property
     def hits(self) -> int:
-        """Units of the truth that were said rightly."""
+        """Units of the truth that were recognised."""
         return self.reference_length - self.substitutions - self.deletions
 
     @property
@@ -86,10 +86,10 @@ class Alignment:
 
     @property
     def counts(self) -> ErrorCounts:
-        """How many errors of each kind it shows."""
+        """Number of errors of each kind."""
         kinds = Counter(
-            "insertion" if truth is None else "deletion" if said is None else "hit" if truth == said else "substitution"
-            for truth, said in self.pairs
+            "insertion" if truth is None else "deletion" if unit is None else "hit" if truth == unit else "substitution"
+            for truth, unit in self.pairs
         )
         length = len(self.pairs) - kinds["insertion"]
         return ErrorCounts(kinds["substitution"], kinds["deletion"], kinds["insertion"], length)
@@ -98,28 +98,28 @@ class Alignment:
 def align(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> Alignment:
     """Return an alignment with the fewest errors, each error counting 1.
 
-    Of several such alignments it is the one that rapidfuzz finds, and with it jiwer: so the three kinds of error agree
-    with jiwer's, not only their sum.
+    Of several such alignments it is the one of rapidfuzz and jiwer, so all three kinds of error agree with jiwer's, not
+    only their sum.
 
     Args:
         reference: units of the truth: words, characters or tokens; none of them None.
-        hypothesis: units that were said.
+        hypothesis: units that were recognised.
 
     Reference: Levenshtein 1966; rapidfuzz `Levenshtein.opcodes`.
     """
     numbers: dict[Hashable, int] = {}  # numbers are compared exactly, other things by their hash alone
-    truth_ids, said_ids = (
+    truth_ids, heard_ids = (
         [numbers.setdefault(unit, len(numbers)) for unit in units] for units in (reference, hypothesis)
     )
     pairs: list[tuple[Hashable | None, Hashable | None]] = []
-    for code in Levenshtein.opcodes(truth_ids, said_ids):
+    for code in Levenshtein.opcodes(truth_ids, heard_ids):
         truth: Sequence = reference[code.src_start : code.src_end]
-        said: Sequence = hypothesis[code.dest_start : code.dest_end]
+        heard: Sequence = hypothesis[code.dest_start : code.dest_end]
         if code.tag == "insert":
-            truth = [None] * len(said)
+            truth = [None] * len(heard)
         elif code.tag == "delete":
-            said = [None] * len(truth)
-        pairs += zip(truth, said, strict=True)
+            heard = [None] * len(truth)
+        pairs += zip(truth, heard, strict=True)
     return Alignment(tuple(pairs))
 
 

@@ -17,7 +17,7 @@ class Confusions:
     """Which errors were made, and how often.
 
     Attributes:
-        substitutions: (unit of the truth, what was said instead) → times.
+        substitutions: (unit of the truth, what was recognised instead) → count.
         deletions: unit of the truth that was left out → times.
         insertions: unit that was added → times.
     """
@@ -29,16 +29,16 @@ class Confusions:
 
 def count_confusions(alignments: Iterable[Alignment]) -> Confusions:
     """Return the errors of all utterances, sorted into kinds and counted."""
-    found = Confusions(Counter(), Counter(), Counter())
+    confusions = Confusions(Counter(), Counter(), Counter())
     for alignment in alignments:
-        for truth, said in alignment.pairs:
+        for truth, recognised in alignment.pairs:
             if truth is None:
-                found.insertions[said] += 1
-            elif said is None:
-                found.deletions[truth] += 1
-            elif truth != said:
-                found.substitutions[truth, said] += 1
-    return found
+                confusions.insertions[recognised] += 1
+            elif recognised is None:
+                confusions.deletions[truth] += 1
+            elif truth != recognised:
+                confusions.substitutions[truth, recognised] += 1
+    return confusions
 
 
 def format_table(
@@ -81,15 +81,15 @@ def format_alignment(alignment: Alignment, name: str, width: int = 100) -> str:
         HYP:  the BIG cat SIT
         Eval:     I       S
 
-    Stars stand where nothing was said. Wrong units are in capitals where their script has them. Wide characters
-    (Chinese, Japanese, Korean) count two columns. Lines longer than `width` go on in further triples of lines.
+    Stars mark a missing unit. Wrong units are in capitals where their script has them. Wide characters
+    (Chinese, Japanese, Korean) count as two columns. Lines longer than `width` wrap into further triples of lines.
 
     Args:
         alignment: of the utterance's words, or of other units; they are written with `str`.
         name: of the utterance.
         width: columns of a line.
     """
-    columns = [_column(truth, said) for truth, said in alignment.pairs]
+    columns = [_column(truth, recognised) for truth, recognised in alignment.pairs]
     c = alignment.counts
     lines = [f"id: ({name})", f"Scores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"]
     start, used = 0, 0
@@ -111,41 +111,41 @@ def format_alignment(alignment: Alignment, name: str, width: int = 100) -> str:
 def format_report(
     alignments: Sequence[tuple[str, Alignment]], num_confusions: int = 20, only_errors: bool = True
 ) -> str:
-    """Return what went wrong: the sums, the most frequent errors, and the utterances beside their truth.
+    """Return a report of the errors: their sums, the most frequent ones, and the utterances beside their truth.
 
     Args:
         alignments: (name, alignment) of each utterance.
-        num_confusions: longest list of one kind of error.
-        only_errors: leave out utterances without an error.
+        num_confusions: most entries in the list of one kind of error.
+        only_errors: omit utterances without an error.
     """
     confusions = count_confusions(alignment for _, alignment in alignments)
     total = sum_counts(alignment.counts for _, alignment in alignments)
     shown = [(name, alignment) for name, alignment in alignments if not only_errors or alignment.counts.errors]
     wrong = sum(alignment.counts.errors > 0 for _, alignment in alignments)
     parts = [f"{len(alignments):,} utterances, {wrong:,} with errors\n\n" + format_table({"all": total})]
-    pairs = Counter({f"{truth} → {said}": n for (truth, said), n in confusions.substitutions.items()})
-    for title, found in [
+    pairs = Counter({f"{truth} → {recognised}": n for (truth, recognised), n in confusions.substitutions.items()})
+    for title, errors in [
         ("substituted", pairs),
         ("deleted", confusions.deletions),
         ("inserted", confusions.insertions),
     ]:
-        if found:
+        if errors:
             # Ties in the order of their names, so that the report of equal results is equal.
-            ranked = sorted(found.items(), key=lambda item: (-item[1], str(item[0])))[:num_confusions]
+            ranked = sorted(errors.items(), key=lambda item: (-item[1], str(item[0])))[:num_confusions]
             number = len(f"{ranked[0][1]:,}")
-            more = f", the first {num_confusions} of {len(found):,}" if len(found) > num_confusions else ""
+            more = f", the first {num_confusions} of {len(errors):,}" if len(errors) > num_confusions else ""
             parts.append("\n".join([f"{title}{more}", *(f"  {n:>{number},}  {unit}" for unit, n in ranked)]))
     return "\n\n".join([*parts, *(format_alignment(alignment, name) for name, alignment in shown)]) + "\n"
 
 
-def _column(truth: object | None, said: object | None) -> tuple[str, str, str]:
+def _column(truth: object | None, recognised: object | None) -> tuple[str, str, str]:
     """Return the three cells of one unit: truth, hypothesis, kind of error."""
-    above, below = str(truth), str(said)
+    above, below = str(truth), str(recognised)
     if truth is None:
         return "*" * _display_width(below), below.upper(), "I"
-    if said is None:
+    if recognised is None:
         return above.upper(), "*" * _display_width(above), "D"
-    if truth == said:
+    if truth == recognised:
         return above, below, ""
     # Units that differ in case alone would look alike in capitals.
     return (above, below, "S") if above.upper() == below.upper() else (above.upper(), below.upper(), "S")

@@ -1,7 +1,7 @@
 """Dropout whose random bits are a hash of key and position.
 
-The generator behind `jax.random` spends some thirty operations on each random word, and on a CPU the masks of a small
-network then cost more than its matrix products. A mask needs no cryptographic bits: here each element hashes its own
+`jax.random` spends some thirty operations on each random word, and on a CPU the masks of a small network then cost
+more than its matrix products. A mask needs no cryptographic bits: here each element hashes its own
 position, in seven operations that the compiler fuses into the multiplication.
 """
 
@@ -38,7 +38,7 @@ def random_bits(key, shape: tuple[int, ...]):
 
     Args:
         key: random key.
-        shape: of the result; at most 2³² elements are told apart.
+        shape: of the result; at most 2³² elements differ.
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)  # of fold_in and split keys too
     position = _flat_positions(shape)
@@ -57,7 +57,7 @@ def _flat_positions(shape: tuple[int, ...]):
 def _mix(x):
     """Return a bijection of 32-bit words in which every bit of `x` changes every bit of the result half of the time.
 
-    Reference: the finaliser "lowbias32" found by Wellons' hash prospector, 2018.
+    Reference: the finaliser "lowbias32" from Wellons' hash prospector, 2018.
     """
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)

@@ -25,7 +25,7 @@ def edit_distance(
     Args:
         reference_bu: int32[b, u], true tokens; padding is anything.
         reference_lengths_b: int32[b], real tokens of each.
-        hypothesis_bw: int32[b, w], tokens that were said; padding is anything.
+        hypothesis_bw: int32[b, w], recognised tokens; padding may hold anything.
         hypothesis_lengths_b: int32[b], real tokens of each.
 
     Returns:

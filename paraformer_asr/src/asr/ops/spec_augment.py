@@ -1,6 +1,6 @@
-"""SpecAugment: random bands of filters and stretches of time that are to be hidden from the model.
+"""SpecAugment: random bands of filters and stretches of time to hide from the model.
 
-What a hidden value is replaced by is the caller's choice; here it is only said which ones they are.
+These functions return which values are hidden; the caller replaces them.
 
 Letters: b batch, t frames, m mel filters, r masks.
 
@@ -40,8 +40,8 @@ def spec_augment_masks(
 ):
     """Return which frames and which filters SpecAugment hides; a value is hidden if either is.
 
-    Every mask of every utterance is drawn apart: its width evenly from 0 … its maximum, then its start evenly from
-    the places where it fits. A stretch of time lies inside its utterance and is never longer than `max_time_share`
+    Every mask of every utterance is drawn independently: its width uniformly from 0 … its maximum, then its start
+    uniformly from where it fits. A stretch of time lies inside its utterance and is never longer than `max_time_share`
     of it, rounded down; masks may overlap.
 
     Args:

@@ -30,7 +30,7 @@ _IMPOSSIBLE = np.iinfo(np.int32).min
 
 @partial(jax.jit, static_argnames="num_classes")
 def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classes: int) -> jax.Array:
-    """Return how many pixels of each true class were given to each class.
+    """Return how many pixels of each true class were predicted as each class.
 
     Counting is a scatter-add of ones in int32: exact, and its cost does not grow with the number of classes. (A
     product of one-hot matrices is exact in float32 only up to 2^24 pixels a sum, and its cost grows with k².) As
@@ -68,7 +68,7 @@ def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classe
 
 
 def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many pixels of each true class were given to each class.
+    """Return how many pixels of each true class were predicted as each class.
 
     On the host, where `confusion_matrix` would be compiled for every new size.
 

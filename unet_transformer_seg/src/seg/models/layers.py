@@ -68,7 +68,7 @@ class UpConv(nn.Module):
 class PixelClassifier(nn.Module):
     """A 1 × 1 convolution to float32 logits: float[b, h, w, c] → float32[b, h·r, w·r, k].
 
-    With `factor` r > 1 each pixel answers for the r × r image pixels that it stands for. The products are summed and
+    With `factor` r > 1 each pixel classifies the r × r image pixels that it covers. The products are summed and
     returned in float32 whatever the dtype of the features.
     """
 
@@ -138,7 +138,10 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """In training, sets values to 0 at `rate` and divides the others by 1 − rate: float[...] → the same shape."""
+    """In training, sets values to 0 at `rate` and divides the others by 1 − rate: float[...] → the same shape.
+
+    Only tokens and the bottleneck have it, so the cost of jax's random bits does not matter.
+    """
 
     rate: float
 

@@ -104,7 +104,7 @@ def max_pool_3x3(x_bhwc: chex.Array, *, padding: int) -> chex.Array:
 
     y[b, h, w, c] = max_ij x[b, 2h + i − padding, 2w + j − padding, c], i and j from 0 to 2, the image's pixels only
 
-    The largest of nine is written as comparisons of two arrays, for the reason given at `max_pool`.
+    The largest of nine is written as comparisons of two arrays, for the same reason as in `max_pool`.
 
     Args:
         x_bhwc: float[b, h, w, c].

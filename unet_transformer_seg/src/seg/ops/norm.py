@@ -41,7 +41,7 @@ def batch_norm_train(x_bhwc, scale_c, bias_c, *, epsilon: float = 1e-5):
 
 @functools.partial(jax.jit, static_argnames=("epsilon",))
 def batch_norm_infer(x_bhwc, scale_c, bias_c, mean_c, var_c, *, epsilon: float = 1e-5):
-    """Return `x` normalised per channel with given statistics: one multiplication and one addition per value.
+    """Return `x` normalised per channel with fixed statistics: one multiplication and one addition per value.
 
     y = x · m + (bias − mean · m) with m = scale / sqrt(var + ε)
 

@@ -46,7 +46,7 @@ def interpolate_positions(table_hwd, *, size: tuple[int, int]):
 
     Args:
         table_hwd: float[h, w, d], learned at one grid.
-        size: rows and columns wanted; the table's own size returns the table unchanged.
+        size: rows and columns of the result; the table's own size returns the table unchanged.
 
     Returns:
         position_yxd: float[*size, d], bilinear, corners of the two grids aligned as areas (align_corners False).

@@ -21,8 +21,8 @@ def resize_bilinear(x_bhwc, *, size: tuple[int, int], align_corners: bool = Fals
         align_corners: True puts the centres of the corner pixels onto each other, False the corners of the image.
 
     Returns:
-        y_byxc: float[b, *size, c], the dtype of `x`, within the range of `x`. The size that `x` has already returns
-        `x` itself.
+        y_byxc: float[b, *size, c], the dtype of `x`, within the range of `x`. Its own size returns `x`
+        itself.
     """
     chex.assert_rank(x_bhwc, 4)
     chex.assert_type(x_bhwc, float)
@@ -36,8 +36,8 @@ def linear_weights(length: int, new_length: int, align_corners: bool) -> np.ndar
     """Return the float32[m, n] matrix that samples a line linearly: at most two weights in a row, their sum 1.
 
     Args:
-        length: number n of samples given.
-        new_length: number m of samples wanted.
+        length: number n of samples.
+        new_length: number m of samples of the result.
         align_corners: as in `resize_bilinear`.
     """
     index_m = np.arange(new_length)
