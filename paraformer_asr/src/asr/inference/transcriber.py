@@ -6,10 +6,11 @@ Letters: b batch, n samples, u tokens.
 import dataclasses
 import functools
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import chex
 import flax.linen as nn
@@ -18,7 +19,7 @@ import numpy as np
 from asr.compiler import CompilationCounter
 from asr.config import Config
 from asr.data.frontend import Cmvn, num_feature_frames
-from asr.data.sounds.sound_input import open_sound
+from asr.data.sounds.sound_input import Sound, open_sound
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
@@ -79,6 +80,7 @@ class Transcriber:
         custom: CustomModel | None = None,
     ):
         self._counter = CompilationCounter()
+        weakref.finalize(self, self._counter.close).atexit = False
         config, variables = ready_weights(config, variables)
         self.model = build_model(config.model, custom)
         self.config, self.tokenizer, self.cmvn = config, tokenizer, cmvn
@@ -113,7 +115,13 @@ class Transcriber:
             list(pool.map(lambda compile: compile(), compilations))
         self._warm = tuple(shapes)
 
-    def transcribe(self, sound: Any, rate: float | None = None) -> Transcript | list[Transcript]:
+    @overload
+    def transcribe(self, sound: Sound, rate: float | None = None) -> Transcript: ...
+
+    @overload
+    def transcribe(self, sound: Sequence[Sound], rate: float | None = None) -> list[Transcript]: ...
+
+    def transcribe(self, sound, rate=None):
         """Return what is said in a sound of any length: text, words and tokens with times and confidence.
 
         Long sound is cut at its silences. The confidence of a token is the model's probability; a word has that of its

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -20,6 +20,8 @@ import soundfile
 from asr.data.sounds.audio import MAX_SAMPLES, iterate_audio
 from asr.errors import UserError
 from asr.untrusted import shown
+
+Sound = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 
 SUBTYPES = {"uint8": "PCM_U8", "int16": "PCM_16", "int32": "PCM_32", "float16": "FLOAT", "float32": "FLOAT"}
 SUBTYPES |= {"float64": "FLOAT"}
@@ -55,7 +57,7 @@ class SoundInput:
             yield from iterate_audio(Path(file.name), sample_rate_hz, channel=channel)
 
 
-def open_sound(sound: Any, rate: float | None = None) -> SoundInput:
+def open_sound(sound: Sound, rate: float | None = None) -> SoundInput:
     """Return a sound to be read.
 
     Args:
