@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -348,13 +347,6 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_missing_extra_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "flatbuffers" else find_spec(name))
-    with pytest.raises(UserError, match=r"flatbuffers.*pip install 'paraformer-asr\[export\]'"):
-        save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
 
 
 def test_a_run_whose_weights_are_not_finite_does_not_predict(tmp_path):
