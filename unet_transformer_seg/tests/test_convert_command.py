@@ -17,10 +17,10 @@ from seg.config import ModelConfig, ResNetUNetConfig, TransUNetConfig
 from seg.config.reader import load_config
 from seg.inference.predictor import load_predictor
 from seg.models import build_model
-from seg.published import opening
+from seg.published import published_model
 from seg.published.mapping import export_arrays
 from seg.published.milesial import milesial_pairs, with_counters
-from seg.published.opening import WHOLE_UP_TO, array_shapes
+from seg.published.published_model import WHOLE_UP_TO, array_shapes
 from seg.published.r50_vit import vit_npz_pairs
 from seg.published.smp import smp_pairs
 from seg.published.torch_file import read_torch_file
@@ -164,8 +164,8 @@ def test_the_scale_of_a_milesial_is_its_names_or_the_options(
 
 
 def test_a_transunet_resizes_as_its_program_does_and_an_smp_does_not():
-    assert opening._scale("transunet", Path("x_scale0.5.pth")) == "trained"
-    assert opening._scale("smp", Path("x_scale0.5.pth")) == "native"
+    assert published_model._scale("transunet", Path("x_scale0.5.pth")) == "trained"
+    assert published_model._scale("smp", Path("x_scale0.5.pth")) == "native"
 
 
 def test_a_folder_that_was_converted_before_scales_takes_images_as_they_are(run, pth, tmp_path, no_program):

@@ -27,7 +27,7 @@ from seg.published.milesial import (
     read_mask_values,
     read_milesial_config,
 )
-from seg.published.opening import array_shapes, open_published, save_milesial
+from seg.published.published_model import array_shapes, open_published, save_milesial
 from seg.published.torch_file import read_torch_file
 from seg.published.torch_writer import write_torch_file
 

@@ -20,7 +20,7 @@ from seg.errors import UserError
 from seg.models import build_model
 from seg.models.resnet_unet import double
 from seg.published.mapping import export_arrays, import_arrays
-from seg.published.opening import open_published
+from seg.published.published_model import open_published
 from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs
 from seg.published.torch_writer import write_torch_file
 

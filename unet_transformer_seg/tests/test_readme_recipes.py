@@ -18,7 +18,7 @@ from seg.inference.model_folder import save_model_folder
 from seg.models import abstract_variables
 from seg.published.mapping import export_arrays
 from seg.published.milesial import milesial_pairs, with_counters
-from seg.published.opening import open_published
+from seg.published.published_model import open_published
 from seg.published.smp import smp_pairs
 from seg.published.torch_writer import write_torch_file
 from seg.published.transunet import transunet_pairs

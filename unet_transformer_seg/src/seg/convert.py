@@ -53,7 +53,7 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     """Write the model folder of published weights."""
     from seg.config.reader import override_config
     from seg.inference.model_folder import check_target, save_model_folder
-    from seg.published.opening import array_shapes, open_published
+    from seg.published.published_model import array_shapes, open_published
 
     check_target(arguments.out, arguments.force)
     names = [name.strip() for name in arguments.classes.split(",") if name.strip()]
@@ -92,7 +92,7 @@ def write_file(folder: Path, arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.out}: exists already; choose another --out, or replace a file with --force")
 
     from seg.inference.model_folder import load_origin
-    from seg.published.opening import save_milesial
+    from seg.published.published_model import save_milesial
 
     predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
     with naming_the_file(arguments.out):

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from seg.models import build_model, count_parameters  # noqa: E402
 from seg.published.mapping import export_arrays  # noqa: E402
 from seg.published.milesial import milesial_pairs  # noqa: E402
-from seg.published.opening import open_published, save_milesial  # noqa: E402
+from seg.published.published_model import open_published, save_milesial  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("milesial_twin", Path(__file__).with_name("milesial_twin.py"))
 twin = importlib.util.module_from_spec(_spec)

@@ -20,7 +20,7 @@ from PIL import Image
 from seg.config import ModelConfig
 from seg.published.mapping import export_arrays
 from seg.published.milesial import milesial_pairs
-from seg.published.opening import array_shapes
+from seg.published.published_model import array_shapes
 from seg.published.torch_writer import write_torch_file
 
 SETTINGS = ("training.num_epochs=2",)

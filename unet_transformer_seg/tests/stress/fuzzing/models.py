@@ -27,7 +27,7 @@ from seg.inference.model_folder import load_origin
 from seg.inference.predictor import load_predictor
 from seg.published import milesial, smp, transunet
 from seg.published.mapping import export_arrays
-from seg.published.opening import array_shapes, open_published
+from seg.published.published_model import array_shapes, open_published
 from seg.published.r50_vit import read_vit_npz, read_vit_npz_config, vit_npz_pairs
 from seg.published.torch_file import read_torch_file
 from seg.published.torch_writer import write_torch_file

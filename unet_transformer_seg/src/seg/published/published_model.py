@@ -1,4 +1,4 @@
-"""Opens a file of published weights as settings, classes and variables of a model here."""
+"""A published model: its file opened as settings, classes and variables of a model here."""
 
 import dataclasses
 import logging
