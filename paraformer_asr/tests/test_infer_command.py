@@ -609,6 +609,36 @@ def test_a_list_gives_a_transcript_each_in_order(transcriber, tmp_path):
     assert [spoken.text for spoken in together] == [transcriber.transcribe(path).text for path in paths]
     assert transcriber.transcribe([]) == []
     assert [spoken.text for spoken in transcriber.transcribe([silence(1), burst(1)], rate=RATE)][0] == ""
+    both = transcriber.transcribe([paths[0], soundfile.read(paths[1])[0]], rate=RATE)  # a rate is that of the arrays
+    assert [spoken.text for spoken in both] == [spoken.text for spoken in together[:2]]
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">f4", jnp.bfloat16])
+def test_an_array_means_its_numbers_whatever_their_bytes(transcriber, tmp_path, dtype):
+    samples = soundfile.read(write_sound(tmp_path / "a.wav", burst(1.5)), dtype="int16")[0]
+    if dtype != ">i2":
+        samples = (samples / 32768).astype(jnp.bfloat16).astype(np.float32)
+    expected = transcriber.transcribe(samples, RATE)
+    assert expected.text and transcriber.transcribe(samples.astype(dtype), RATE) == expected
+
+
+class Elsewhere:
+    """An array on another device."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("use .cpu() first")
+
+
+def closed_file():
+    file = io.BytesIO(b"RIFF")
+    file.close()
+    return file
+
+
+def read_file():
+    file = io.BytesIO(b"RIFF")
+    file.read()
+    return file
 
 
 @pytest.mark.parametrize(
@@ -626,6 +656,13 @@ def test_a_list_gives_a_transcript_each_in_order(transcriber, tmp_path):
         (np.zeros(0), 8000, "array: holds no samples"),
         (np.full(9000, 300.0), 8000, "^array: expected samples in −1…1, found 300 at 0.000 s; if they are 16-bit"),
         (np.full(9000, np.nan), 8000, "^array: expected samples in −1…1, found nan"),
+        (np.zeros(9), 999, "rate: expected a whole number of samples in a second, 1000 to 384000, found 999"),
+        (np.zeros((99, 65)), 8000, "array: expected at most 64 channels, found 65"),
+        ([[np.zeros(9)], "there.wav"], 8000, "sound 1 of 2: sound: expected a path, .*; found list"),
+        ([np.zeros(9), np.zeros(0)], 8000, "sound 2 of 2: array: holds no samples"),
+        (Elsewhere(), 8000, r"array: cannot be read \(TypeError: use .cpu\(\) first\)"),
+        (closed_file(), None, "file: cannot be read .*closed file"),
+        (read_file(), None, r"file: nothing is left to read .*seek\(0\)"),
         ("nowhere.wav", 8000, "only an array needs its rate"),
         (None, None, "expected a path, an open binary file, bytes, or an array with its rate; found NoneType"),
         (["nowhere.wav", "there.wav"], None, "^sound 1 of 2: nowhere.wav: no such file"),

@@ -71,6 +71,31 @@ INPUTS = {
 }
 
 
+class Elsewhere:
+    """An array on another device."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("use .cpu() first")
+
+
+def closed_file():
+    file = io.BytesIO(b"png")
+    file.close()
+    return file
+
+
+def read_file():
+    file = io.BytesIO(b"png")
+    file.read()
+    return file
+
+
+def closed_picture():
+    picture = Image.open(io.BytesIO(encoded(IMAGE, "png")))
+    picture.close()
+    return picture
+
+
 @pytest.mark.parametrize("kind", INPUTS)
 def test_every_kind_of_input_gives_the_answer_for_the_array(model, tmp_path, kind):
     path = tmp_path / "image.png"
@@ -81,6 +106,11 @@ def test_every_kind_of_input_gives_the_answer_for_the_array(model, tmp_path, kin
     np.testing.assert_array_equal(result.image, IMAGE)
     np.testing.assert_array_equal(result.labels, expected.labels)
     assert result.labels.dtype == np.uint8 and len(np.unique(result.labels)) > 1
+
+
+def test_short_floats_are_read_as_floats(model):
+    white_hwc = (IMAGE > 127).astype(np.float32)
+    np.testing.assert_array_equal(model.predict(jnp.asarray(white_hwc, jnp.bfloat16)).image, 255 * white_hwc)
 
 
 def test_grey_is_repeated_and_an_orientation_is_followed(model, tmp_path):
@@ -122,6 +152,12 @@ def test_probabilities_are_of_the_labels_and_sum_to_one(model):
         (io.StringIO("text"), "image: expected a file opened as binary"),
         ("nowhere.png", "nowhere.png: no such file"),
         (3, "image: expected a path, bytes, an open file, a Pillow image or an array, found int"),
+        (Elsewhere(), r"image: cannot be read \(TypeError: use .cpu\(\) first\)"),
+        (closed_file(), "image: cannot be read .*closed file"),
+        (read_file(), r"image: nothing is left to read .*seek\(0\)"),
+        (closed_picture(), "image: cannot be read .*closed image"),
+        (Image.open(io.BytesIO(encoded(IMAGE, "png")[:600])), "image: cannot be read .*truncated"),
+        (Image.new("LA", (4, 4)).convert("La"), "image: cannot be read .*La"),
         ([IMAGE, None], "image 1: expected a path.* found NoneType"),
     ],
 )
@@ -150,6 +186,20 @@ def test_the_command_writes_what_the_library_returns(folder, model, tmp_path, mo
 def test_a_mask_is_saved_without_loss_only(model, tmp_path):
     with pytest.raises(seg.UserError, match=r"labels.jpg: expected a name that ends in .png"):
         model.predict(IMAGE).save(tmp_path / "labels.jpg")
+
+
+@pytest.mark.parametrize("opacity", [2, -0.1, float("nan"), "0.5", None])
+def test_an_opacity_is_a_share(opacity):
+    result = seg.Segmentation(np.zeros((1, 1), np.uint8), CLASSES, np.zeros((1, 1, 3), np.uint8))
+    with pytest.raises(seg.UserError, match="opacity: expected a number from 0 to 1, found "):
+        result.overlay(opacity)
+
+
+def test_an_ignored_pixel_has_no_share():
+    labels_hw = np.array([[0, 255], [2, 255]], np.uint8)
+    result = seg.Segmentation(labels_hw, CLASSES, np.zeros((2, 2, 3), np.uint8))
+    np.testing.assert_array_equal(result.shares_k, [0.25, 0, 0.25])
+    assert repr(result) == "Segmentation(2×2: sky 25.0%, tree 25.0%)" and result._repr_png_()
 
 
 def test_a_notebook_shows_a_picture_and_a_terminal_the_shares():

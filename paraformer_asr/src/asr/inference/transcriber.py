@@ -19,7 +19,7 @@ import numpy as np
 from asr.compiler import CompilationCounter
 from asr.config import Config
 from asr.data.frontend import Cmvn, num_feature_frames
-from asr.data.sounds.sound_input import Sound, open_sound
+from asr.data.sounds.sound_input import Sound, open_sounds, place_in_list
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
@@ -130,7 +130,7 @@ class Transcriber:
         Args:
             sound: a path, an open binary file, the bytes of a file, an array [samples] or [samples, channels] of
                 integers or floats in −1…1, or a list of these, whose segments share batches.
-            rate: samples in a second of an array.
+            rate: samples in a second of an array, or of the arrays in a list.
 
         Returns:
             the transcript, or for a list one transcript each.
@@ -139,14 +139,13 @@ class Transcriber:
             UserError: naming the sound that cannot be read, and what to do.
         """
         several = isinstance(sound, list | tuple)
-        inputs = [open_sound(each, rate) for each in (sound if several else [sound])]
+        inputs = open_sounds(sound if several else [sound], rate)
         rate_hz, channel = self.config.features.sample_rate_hz, self.config.data.channel
         sources = [Source(functools.partial(each.blocks, rate_hz, channel), each.label) for each in inputs]
         transcripts = []
         for number, outcome in enumerate(transcribe_segments(self, read_segments(self, sources)), 1):
             if outcome.error:
-                where = f"sound {number} of {len(inputs)}: " if len(inputs) > 1 else ""
-                raise UserError(f"{where}{outcome.error}")
+                raise UserError(f"{place_in_list(number, len(inputs))}{outcome.error}")
             transcripts.append(outcome.transcript)
         return transcripts if several else transcripts[0]
 

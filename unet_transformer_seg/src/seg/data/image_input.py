@@ -1,7 +1,9 @@
 """Images as a caller of the library has them: paths, bytes, open files, Pillow images, arrays."""
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,7 +47,7 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
     def note(kind: str, text: str) -> None:
         remark(kind, Path(name), text)
 
-    with naming_file(name):
+    with naming_file(name), _reading():
         return _read_decoded(image, config, note)
 
 
@@ -59,17 +61,34 @@ def _read_decoded(image: Any, config: DataConfig, note: Note) -> np.ndarray:
         expected = "a path, bytes, an open file, a Pillow image or an array"
         raise UserError(f"expected {expected}, found {type(image).__name__}")
     array = np.asarray(image)
+    if array.dtype.name == "bfloat16":  # numpy has no such type: jax's is an extension
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf" or not array.size:
         raise UserError(f"expected an array of numbers, found {array.dtype}{list(array.shape)}")
     return rgb_values(channels_last(array), config.value_range, note)
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Explain what the caller's object raises: a closed file, a truncated image, an array on another device."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"cannot be read ({type(error).__name__}: {error})") from error
+
+
 def _read_open_file(file: Any, name: str, config: DataConfig, remark: Remark) -> np.ndarray:
-    content = file.read()
-    if not isinstance(content, bytes):
-        raise UserError(f'{name}: expected a file opened as binary, found text; open it with open(path, "rb")')
     own_name = getattr(file, "name", name)
-    return _read_bytes(content, Path(own_name if isinstance(own_name, str) else name), config, remark)
+    path = Path(own_name if isinstance(own_name, str) else name)
+    with naming_file(path), _reading():
+        content = "" if hasattr(file, "encoding") else file.read()
+        if not isinstance(content, bytes):
+            raise UserError('expected a file opened as binary, found text; open it with open(path, "rb")')
+        if not content:
+            raise UserError("nothing is left to read in the open file; file.seek(0) goes back to its start")
+    return _read_bytes(content, path, config, remark)
 
 
 def _read_bytes(content: bytes, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:

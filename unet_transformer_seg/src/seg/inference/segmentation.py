@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import numbers
 import os
 from pathlib import Path
 
@@ -41,10 +42,16 @@ class Segmentation:
     @property
     def shares_k(self) -> np.ndarray:
         """float64[k], the share of each class in the pixels."""
-        return np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        return np.bincount(self.labels.ravel(), minlength=len(self.classes))[: len(self.classes)] / self.labels.size
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Return the image with the colours of its classes laid over it."""
+        """Return the image with the colours of its classes laid over it.
+
+        Args:
+            opacity: of the colours, 0 (the image alone) to 1 (the colours alone).
+        """
+        if not isinstance(opacity, numbers.Real) or not 0 <= opacity <= 1:
+            raise UserError(f"opacity: expected a number from 0 to 1, found {opacity!r:.80}")
         return Image.fromarray(draw_overlay(self.image, self.labels, self.classes, opacity))
 
     def save(self, path: str | os.PathLike) -> None:

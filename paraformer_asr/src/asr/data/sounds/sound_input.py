@@ -10,7 +10,7 @@ import numbers
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 
 from asr.data.sounds.audio import MAX_SAMPLES, iterate_audio
+from asr.data.sounds.header import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 from asr.errors import UserError
 from asr.untrusted import shown
 
@@ -26,8 +27,6 @@ Sound = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | np.ndarr
 SUBTYPES = {"uint8": "PCM_U8", "int16": "PCM_16", "int32": "PCM_32", "float16": "FLOAT", "float32": "FLOAT"}
 SUBTYPES |= {"float64": "FLOAT"}
 """Type of an array → how its samples are stored."""
-
-MAX_RATE_HZ = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +56,26 @@ class SoundInput:
             yield from iterate_audio(Path(file.name), sample_rate_hz, channel=channel)
 
 
+def open_sounds(sounds: Sequence[Sound], rate: float | None = None) -> list[SoundInput]:
+    """Return the sounds of a list, to be read; `rate` is that of the arrays among them.
+
+    Raises:
+        UserError: as `open_sound`, with the place in the list.
+    """
+    has_array, inputs = any(map(_is_array, sounds)), []
+    for number, sound in enumerate(sounds, 1):
+        try:
+            inputs.append(open_sound(sound, rate if _is_array(sound) or not has_array else None))
+        except UserError as error:
+            raise UserError(f"{place_in_list(number, len(sounds))}{error}") from None
+    return inputs
+
+
+def place_in_list(number: int, count: int) -> str:
+    """Return the start of a message on one of several sounds; "" for a single one."""
+    return f"sound {number} of {count}: " if count > 1 else ""
+
+
 def open_sound(sound: Sound, rate: float | None = None) -> SoundInput:
     """Return a sound to be read.
 
@@ -68,34 +87,70 @@ def open_sound(sound: Sound, rate: float | None = None) -> SoundInput:
     Raises:
         UserError: none of these, an array without its rate, or a rate without an array.
     """
-    if isinstance(sound, np.ndarray) or hasattr(sound, "__array__"):
-        return _of_array(np.asarray(sound), rate)
+    if _is_array(sound):
+        return _of_array(_to_numpy(sound), rate)
+    is_path, is_bytes = isinstance(sound, str | os.PathLike), isinstance(sound, bytes | bytearray | memoryview)
+    if not is_path and not is_bytes and not hasattr(sound, "read"):
+        expected = "a path, an open binary file, bytes, or an array with its rate"
+        raise UserError(f"sound: expected {expected}; found {type(sound).__name__}")
     if rate is not None:
         raise UserError(f"rate={rate}: only an array needs its rate; a file states its own. Leave rate out")
-    if isinstance(sound, str | os.PathLike):
+    if is_path:
         return SoundInput(os.fspath(sound))
-    if isinstance(sound, bytes | bytearray | memoryview):
+    if is_bytes:
         return SoundInput("bytes", lambda file: file.write(sound) and None)
-    if hasattr(sound, "read"):
-        if isinstance(sound.read(0), str):
-            raise UserError("file: opened as text; open it in binary mode: open(path, 'rb')")
-        name = getattr(sound, "name", None)
-        return SoundInput(name if isinstance(name, str) else "file", lambda file: shutil.copyfileobj(sound, file))
-    raise UserError(
-        f"sound: expected a path, an open binary file, bytes, or an array with its rate; found {type(sound).__name__}"
-    )
+    name = getattr(sound, "name", None)
+    label = name if isinstance(name, str) else "file"
+    with _reading(label):
+        is_text = isinstance(sound.read(0), str)
+    if is_text:
+        raise UserError(f"{label}: opened as text; open it in binary mode: open(path, 'rb')")
+    return SoundInput(label, lambda file: _copy(sound, file, label))
+
+
+def _copy(source: BinaryIO, file: BinaryIO, label: str) -> None:
+    """Copy the rest of an open file."""
+    with _reading(label):
+        shutil.copyfileobj(source, file)
+    if not file.tell():
+        raise UserError(f"{label}: nothing is left to read in the open file; file.seek(0) goes back to its start")
+
+
+@contextlib.contextmanager
+def _reading(label: str) -> Iterator[None]:
+    """Name a sound whose owner's code raises: a closed file, a connection that is lost, an array on another device."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{label}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _is_array(sound: object) -> bool:
+    return hasattr(sound, "__array__")
+
+
+def _to_numpy(sound: object) -> np.ndarray:
+    """Return an array in this machine's byte order; soundfile writes the bytes as they are."""
+    with _reading("array"):
+        array = np.asarray(sound)
+    if array.dtype.name == "bfloat16":  # numpy has no such type: jax's is an extension
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _of_array(array: np.ndarray, rate: float | None) -> SoundInput:
     if rate is None:
         raise UserError("array: expected its rate too, for example transcribe(array, rate=16000)")
-    if not isinstance(rate, numbers.Real) or not 1 <= rate <= MAX_RATE_HZ or rate != int(rate):
-        raise UserError(f"rate: expected a whole number of samples in a second, found {shown(rate)}")
+    if not isinstance(rate, numbers.Real) or not MIN_RATE_HZ <= rate <= MAX_RATE_HZ or rate != int(rate):
+        expected = f"a whole number of samples in a second, {MIN_RATE_HZ} to {MAX_RATE_HZ}"
+        raise UserError(f"rate: expected {expected}, found {shown(rate)}")
     if array.dtype.name not in SUBTYPES:
         raise UserError(f"array: expected int16, int32, uint8, or floats in −1…1, found {array.dtype}")
     if array.ndim not in (1, 2) or array.ndim == 2 and array.shape[1] > array.shape[0]:
         turn = "; transpose it" if array.ndim == 2 else ""
         raise UserError(f"array: expected [samples] or [samples, channels], found the shape {array.shape}{turn}")
+    if array.ndim == 2 and array.shape[1] > MAX_CHANNELS:
+        raise UserError(f"array: expected at most {MAX_CHANNELS} channels, found {array.shape[1]}")
     if not array.size:
         raise UserError("array: holds no samples")
     if array.size > MAX_SAMPLES:
