@@ -77,6 +77,8 @@ class ProcessorTime:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
+        if not self.seconds:
+            return
         terminalreporter.section(f"processor time: {sum(self.seconds.values()):.0f} s in the tests")
         for file, seconds in self.seconds.most_common(10):
             terminalreporter.line(f"{seconds:7.1f} s {file}")
