@@ -51,6 +51,8 @@ def page(tmp_path_factory):
 def test_the_examples_run_and_leave_what_they_say(page):
     names, folder = page
     assert (folder / "talk.srt").exists() and names["first"].duration_s == 2 * names["second"].duration_s == 1.0
+    losses = names["losses"].values
+    assert len(losses) > 1 and all(np.isfinite(losses))
     assert names["run"].finished and names["hypotheses"].logits_buv.shape == (1, 10, 20)
     assert names["errors"].rate == 0.5 and len(names["samples"])
 

@@ -326,7 +326,7 @@ def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_p
     settings = ("training.num_epochs=2", "optimizer.freeze=[encoder]", "optimizer.rate_factors={decoder/output: 4}")
     settings += ("data.toy.num_letters=5", "tokenizer.kind=characters", "data.num_buckets=1")
     output = call("--config", config, "--init", model, *settings)
-    assert f"taken over from {model}: 39 of 42 arrays" in output
+    assert f"copied from {model}: 39 of 42 arrays" in output
     new = r"new: params/decoder/embedding float32\[9, 16\], .*: the vocabulary has 9 tokens, that of .*model 8"
     assert re.search(new, output) and re.search(r"frozen: encoder \(15 of 42 arrays\); .*: 1 to 4", output)
     initial, tuned = restore_variables(model / "checkpoints", "best"), last_variables(run_dir(config))

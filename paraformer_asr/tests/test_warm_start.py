@@ -105,7 +105,7 @@ def test_a_run_begins_with_all_arrays_of_a_run_or_a_model_folder(kind, request):
         jax.tree.map(np.testing.assert_array_equal, params, initial().variables["params"])
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh_state().opt_state)
     assert state.step == fresh_state().step
-    assert lines == [f"taken over from {given.folder}: 68 of 68 arrays"]
+    assert lines == [f"copied from {given.folder}: 68 of 68 arrays"]
 
 
 def test_every_array_has_memory_of_its_own():
@@ -150,7 +150,7 @@ def test_a_ctc_head_that_one_side_has_is_new_or_left_out():
     assert lines[1] == "new: params/ctc/bias float32[8], params/ctc/kernel float32[4, 8]: there has no CTC head"
     assert "params/decoder/embedding" in taken
     _, lines, _ = begin(initial(with_ctc), plain)
-    assert lines[1].startswith("left out: params/ctc/bias float32[8], params/ctc/kernel float32[4, 8]")
+    assert lines[1].startswith("not copied: params/ctc/bias float32[8], params/ctc/kernel float32[4, 8]")
 
 
 def test_another_architecture_is_refused_and_every_array_named():
@@ -161,7 +161,7 @@ def test_another_architecture_is_refused_and_every_array_named():
     expected, found = named_arrays({"params": fresh_state(model).params}), named_arrays(initial().variables)
     differing = {n for n in expected.keys() | found.keys() if n not in found or expected[n].shape != found[n].shape}
     assert len(lines) == len(differing) == 3 * 3 + 13 and all(any(name in line for line in lines) for name in differing)
-    assert "  missing there: params/encoder/block3/qkv/kernel float32[4, 12]" in lines
+    assert "  only in this run: params/encoder/block3/qkv/kernel float32[4, 12]" in lines
     assert "  params/encoder/block0/ffn/expand/bias: expected float32[8], found float32[4]" in lines
 
 

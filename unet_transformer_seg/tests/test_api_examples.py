@@ -42,6 +42,8 @@ def test_the_examples_run_and_leave_what_they_say(page):
     names, folder = page
     assert (folder / "labels.png").exists() and (folder / "overlay.png").exists()
     assert names["certain"].probabilities.shape == (48, 64, 2) and len(names["many"]) == 2
+    losses = names["losses"].values
+    assert len(losses) > 1 and all(np.isfinite(losses))
     assert names["run"].finished and names["logits_bhwk"].shape == (1, 32, 32, 2)
 
 

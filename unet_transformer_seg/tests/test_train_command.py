@@ -253,7 +253,7 @@ def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_p
     settings = ("training.num_epochs=2", "training.num_sample_pictures=0")
     settings += ("optimizer.freeze=[encoder]", "optimizer.layer_decay=0.5")
     output = call("--config", config, "--init", model, *settings)
-    assert f"taken over from {model}: 51 of 51 arrays" in output
+    assert f"copied from {model}: 51 of 51 arrays" in output
     assert re.search(r"trained: 1,490 of 2,654 parameters; frozen: encoder \(12 of 39 arrays\); .*: 0.5 to 1", output)
     initial, tuned = restore_variables(model / "checkpoints", "best"), last_variables(run_dir(config))
     for collection in ("params", "batch_stats"):

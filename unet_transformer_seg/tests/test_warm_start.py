@@ -104,7 +104,7 @@ def test_a_run_begins_with_all_arrays_of_a_run_or_a_model_folder(kind, request):
         jax.tree.map(np.testing.assert_array_equal, variables, initial().variables)
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh_state().opt_state)
     assert state.step == fresh_state().step
-    assert lines == [f"taken over from {given.folder}: 51 of 51 arrays"]
+    assert lines == [f"copied from {given.folder}: 51 of 51 arrays"]
 
 
 def test_every_array_has_memory_of_its_own():
@@ -138,7 +138,7 @@ def test_heads_for_deep_supervision_are_new_or_left_out():
     _, lines, taken = begin(initial(plain), deep)
     assert "new: params/heads/auxiliary1/bias" in lines[1] and "params/heads/pixel/kernel" in taken
     _, lines, _ = begin(initial(deep), plain)
-    assert "left out: params/heads/auxiliary1/bias" in lines[1]
+    assert "not copied: params/heads/auxiliary1/bias" in lines[1]
 
 
 def test_another_architecture_is_refused_and_every_array_named():
@@ -149,7 +149,7 @@ def test_another_architecture_is_refused_and_every_array_named():
     expected, found = names_of(fresh_state(model)), named_arrays(initial().variables)
     differing = {n for n in expected.keys() | found.keys() if n not in found or expected[n].shape != found[n].shape}
     assert len(lines) == len(differing) > 30 and all(any(name in line for line in lines) for name in differing)
-    assert "  missing there: params/bottleneck/positions/table float32[16, 16, 8]" in lines
+    assert "  only in this run: params/bottleneck/positions/table float32[16, 16, 8]" in lines
     assert "  params/encoder/stage0/conv1/kernel: expected float32[3, 3, 3, 4], found float32[3, 3, 3, 2]" in lines
 
 

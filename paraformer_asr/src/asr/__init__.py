@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from asr.models import TrainingOutputs as TrainingOutputs
     from asr.models import count_parameters as count_parameters
     from asr.training.run import Run as Run
+    from asr.watch.hook import Hook as Hook
 
 _MODULES = {
     "Acoustics": "asr.models",
     "Config": "asr.config",
     "ErrorCounts": "asr.metrics",
+    "Hook": "asr.watch.hook",
     "Hypotheses": "asr.models",
     "ModelConfig": "asr.config",
     "NonFiniteError": "asr.errors",

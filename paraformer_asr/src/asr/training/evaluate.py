@@ -25,7 +25,7 @@ def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step:
     Args:
         setup: of the run.
         state: of the run.
-        supervisor: waits for the data, and says when to stop.
+        supervisor: waits for the data, and decides when to stop.
         eval_step: that of the setup, compiled.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Begins a run with the weights of another model: what is taken over, what is new, and what is refused."""
+"""Starts a run from the weights of another model: which arrays are copied, new or rejected."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ CTC_HEAD = "params/ctc/"
 
 @dataclasses.dataclass(frozen=True)
 class InitialModel:
-    """The model that a run begins with.
+    """The model that a run starts from.
 
     Attributes:
         folder: where it was read from, for messages.
@@ -37,20 +37,20 @@ class InitialModel:
 
 
 class WarmStart:
-    """The arrays that are taken over.
+    """The arrays that are copied.
 
     Attributes:
         arrays: by name, such as `params/encoder/block0/qkv/kernel`; empty after `apply`.
-        lines: what the log says about it.
+        lines: for the log.
     """
 
     def __init__(self, arrays: dict[str, Any], lines: list[str]):
         self.arrays, self.lines = arrays, lines
 
     def apply(self, state: TrainState) -> TrainState:
-        """Return the state with the arrays taken over, in the moving average too; they are given away.
+        """Return the state with the arrays copied, in the moving average too; and drop them.
 
-        Every array gets memory of its own: the train step takes over that of its arguments.
+        Every array gets memory of its own: the train step donates that of its arguments.
         """
         variables = {"params": state.params}
         leaves = [
@@ -63,10 +63,10 @@ class WarmStart:
 
 
 def plan_warm_start(initial: InitialModel, params: Any, tokenizer: Tokenizer) -> WarmStart:
-    """Return what a run takes over from another model.
+    """Return what a run copies from another model.
 
-    All arrays of equal name and shape are taken over, whether the encoders are scanned or unrolled. What counts tokens
-    is new where the tokens are others; a CTC head that only one of the two models has is new or left out. Nothing else
+    All arrays of equal name and shape are copied, whether the encoders are scanned or unrolled. What counts tokens
+    is new where the tokens differ; a CTC head that only one of the two models has is new or not copied. Nothing else
     may differ.
 
     Args:
@@ -75,24 +75,24 @@ def plan_warm_start(initial: InitialModel, params: Any, tokenizer: Tokenizer) ->
         tokenizer: of the run.
 
     Raises:
-        UserError: naming every array that only one of the models has, or that has another shape.
+        UserError: the message lists every array that only one of the models has, or whose shape differs.
     """
     variables = {"params": _stacked_as(params, initial.variables["params"])}
-    expected, found = describe_arrays({"params": params}), describe_arrays(variables)
+    expected, theirs = describe_arrays({"params": params}), describe_arrays(variables)
     reason = differing_tokens(tokenizer, initial)
 
     def is_loose(name: str) -> bool:
-        on_one_side = (name in expected) != (name in found)
+        on_one_side = (name in expected) != (name in theirs)
         return name.startswith(OF_TOKENS) if reason else name.startswith(CTC_HEAD) and on_one_side
 
-    names = sorted(expected | found)
+    names = sorted(expected | theirs)
     loose = set(filter(is_loose, names))
-    if differing := [name for name in names if expected.get(name) != found.get(name) and name not in loose]:
-        raise UserError(_refusal(differing, expected, found, initial.folder))
+    if differing := [name for name in names if expected.get(name) != theirs.get(name) and name not in loose]:
+        raise UserError(_refusal(differing, expected, theirs, initial.folder))
     arrays = {name: x for name, x in named_arrays(variables).items() if name in expected and name not in loose}
-    lines = [f"taken over from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
+    lines = [f"copied from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
     lines += _line("new", loose & expected.keys(), expected, reason or f"{initial.folder} has no CTC head")
-    lines += _line("left out", loose - expected.keys(), found, "the model of this run has no CTC head")
+    lines += _line("not copied", loose - expected.keys(), theirs, "the model of this run has no CTC head")
     return WarmStart(arrays, lines)
 
 
@@ -108,7 +108,7 @@ def differing_tokens(tokenizer: Tokenizer, initial: InitialModel) -> str:
 
 
 def shown(name: str, entry: tuple[tuple[int, ...], str]) -> str:
-    """Return an array in words, such as `params/decoder/output/bias float32[40]`."""
+    """Return name, dtype and shape of an array, such as `params/decoder/output/bias float32[40]`."""
     shape, dtype = entry
     return f"{name} {dtype}[{', '.join(map(str, shape))}]"
 
@@ -122,18 +122,18 @@ def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:
     return [f"{what}: {', '.join(shown(name, arrays[name]) for name in sorted(names))}: {reason}"] if names else []
 
 
-def _refusal(differing: list[str], expected: Shapes, found: Shapes, folder: str) -> str:
-    """Return the message that lists all arrays that do not fit."""
+def _refusal(differing: list[str], expected: Shapes, theirs: Shapes, folder: str) -> str:
+    """Return the message that lists the arrays that differ."""
     lines = []
     for name in differing:
-        if name not in found:
-            lines.append(f"  missing there: {shown(name, expected[name])}")
+        if name not in theirs:
+            lines.append(f"  only in this run: {shown(name, expected[name])}")
         elif name not in expected:
-            lines.append(f"  only there: {shown(name, found[name])}")
+            lines.append(f"  only in {folder}: {shown(name, theirs[name])}")
         else:
-            lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', found[name])[1:]}")
+            lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', theirs[name])[1:]}")
     return (
         f"init: {folder} belongs to a different model than the config describes: {len(differing)} arrays differ.\n"
         + "\n".join(lines)
-        + "\nLeave the section model out of the config to take over its architecture."
+        + "\nLeave the section model out of the config to use its architecture."
     )

@@ -3,7 +3,7 @@
 A batch of samples at the data size goes through the evaluation step, which gives the loss and the probabilities. Where
 prediction would look at the same window and no more, they are its answer: counted on the device if the sample has the
 data size, else brought to the sample's own size and counted here. Other samples (a window is cut from a larger one, or
-`inference` asks for another tile or scale) are left to the predictor, which is given the same step.
+`inference` sets another tile or scale) are left to the predictor, which calls the same step.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def evaluate(
     Args:
         setup: of the run.
         state: of the run.
-        supervisor: waits for the data, and says when to stop.
+        supervisor: waits for the data, and decides when to stop.
         eval_step: that of the setup, compiled.
         build_predictor: `(config, classes, variables, windows_forward) → Predictor` of `seg.inference`.
 
@@ -67,7 +67,7 @@ class StoppableStep:
         """Return the results, which may still be under way.
 
         Raises:
-            StopRequestedError: at the call before, a process was asked to stop.
+            StopRequestedError: a process was asked to stop before the previous call.
         """
         self.check()
         flag = self._setup.flags[self._supervisor.urgent()]
@@ -76,7 +76,7 @@ class StoppableStep:
         return self._last
 
     def check(self) -> None:
-        """Wait for the last call; raise StopRequestedError if a process was asked to stop at it."""
+        """Wait for the last call; raise StopRequestedError if a process was asked to stop before it."""
         if self._last is not None and int(self._last["stop"]):
             raise StopRequestedError
         self._supervisor.beat()
@@ -114,16 +114,16 @@ class _Tally:
     Attributes:
         on_device_kk: int64[k, k], counted by the step, over all processes.
         here_kk: int64[k, k], counted in this process, of its own samples.
-        left: samples of this process that the predictor must see to.
+        left: samples of this process that the predictor must score.
     """
 
     def __init__(self, setup: Setup):
         k = len(setup.classes)
         self.on_device_kk, self.here_kk, self.left = *np.zeros((2, k, k), np.int64), []
         self._dataset, self._predictions = setup.val_set, {}
-        rows, wanted = setup.rows, setup.config.training.num_sample_pictures if is_main() else 0
+        rows, num_shown = setup.rows, setup.config.training.num_sample_pictures if is_main() else 0
         own = (i for i in range(len(setup.val_set)) if i % setup.config.training.batch_size // rows == setup.share[0])
-        self._shown = [index for index, _ in zip(own, range(wanted), strict=False)]
+        self._shown = [index for index, _ in zip(own, range(num_shown), strict=False)]
 
     def count(self, index: int, prediction_hw: np.ndarray) -> np.ndarray:
         """Return the confusion matrix of a sample of this process."""
@@ -131,16 +131,16 @@ class _Tally:
         return count_pairs(self._dataset.read_mask(index), prediction_hw, len(self.here_kk))
 
     def keep(self, index: int, prediction_hw: np.ndarray) -> None:
-        """Keep a prediction if a picture of it is wanted."""
+        """Keep a prediction if it is drawn."""
         if index in self._shown:
             self._predictions[index] = _thin(prediction_hw).copy()
 
-    def wants(self, index: int) -> bool:
-        """Return whether a picture of the sample is wanted."""
+    def draws(self, index: int) -> bool:
+        """Return whether the sample is drawn."""
         return index in self._shown
 
     def samples(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Return image, mask and prediction of the samples that pictures are wanted of."""
+        """Return image, mask and prediction of the samples that are drawn."""
         samples = ((self._dataset[index], self._predictions[index]) for index in self._shown)
         return [(_thin(sample.image), _thin(sample.mask), prediction_hw) for sample, prediction_hw in samples]
 
@@ -195,11 +195,11 @@ def _settle(
     results: dict[str, jax.Array],
     number: int,
 ) -> float:
-    """Take note of a batch of `number` samples; return the sum of their losses."""
+    """Count a batch of `number` samples; return the sum of their losses."""
     tally.on_device_kk += np.asarray(results["confusion_kk"], np.int64)
     scaled = []
     for row, (index, shape) in enumerate(zip(batch["index"].tolist(), _shapes(batch), strict=True)):
-        if batch["role"][row] == COUNTED and tally.wants(index):
+        if batch["role"][row] == COUNTED and tally.draws(index):
             tally.keep(index, setup.placement.local_rows(results["predicted_bhw"])[row, : shape[0], : shape[1]])
         elif batch["role"][row] == PREDICTED and is_answered_in_training(shape, setup.config):
             scaled.append((row, index, shape))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from seg.config import OptimizerConfig
-from seg.training.parameter_groups import frozen_mask, rate_factors
+from seg.training.parameter_groups import exclude_frozen, rate_factors
 
 
 def build_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -36,18 +36,11 @@ def build_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 def build_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
     """Return the chain clip → update rule → weight decay → learning rate → factor of the parameter.
 
-    Frozen parameters have no part in it: no moments, no decay, no share in the norm that is clipped.
+    Frozen parameters are left out of all of it, see `exclude_frozen`.
     """
     rule = _build_rule(config, num_steps)
     if config.freeze:
-
-        def frozen(params: Any) -> Any:
-            return frozen_mask(config.freeze, params)
-
-        def trained(params: Any) -> Any:
-            return jax.tree.map(lambda still: not still, frozen(params))
-
-        rule = optax.chain(optax.masked(rule, trained), optax.masked(stand_still(), frozen))
+        rule = exclude_frozen(rule, config.freeze)
     if config.rate_factors or config.layer_decay != 1:
         rule = optax.chain(rule, scale_by_factors(config))
     return rule
@@ -58,13 +51,8 @@ def scale_by_factors(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rate_factors(config, updates)))
 
 
-def stand_still() -> optax.GradientTransformation:
-    """Return the transformation to updates that change no bit: x + (−0.0) is x for every x, −0.0 too."""
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda update: jnp.full_like(update, -0.0), updates))
-
-
 def _build_rule(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Return what all trained parameters have in common."""
+    """Return the chain that all trained parameters share."""
     schedule = build_schedule(config, num_steps)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)

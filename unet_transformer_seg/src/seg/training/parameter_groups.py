@@ -1,4 +1,4 @@
-"""Which parameters stay as they are, and at what share of the learning rate the others move: by their names.
+"""Groups of parameters, by their names: which are frozen, and the factor on the learning rate of the others.
 
 A name is a path below `params`, such as `encoder/stage0/conv1/kernel`. A pattern is the beginning of a path, in whole
 parts: `encoder/stage1` means all arrays of that stage and none of `encoder/stage10`. Within a part `*` stands for any
@@ -15,7 +15,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from seg.checkpoints.arrays import named_arrays
 from seg.config import OptimizerConfig
@@ -42,17 +44,17 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def layer_names(params: Any) -> dict[str, list[tuple[str, ...]]]:
-    """Return for each array, by name, what each of its layers is called; an array that is not stacked is one layer."""
-    found = {}
+    """Return for each array, by name, the names of each of its layers; an array that is not stacked is one layer."""
+    layers_of = {}
     for name, leaf in named_arrays(params).items():
         parent, stacked, rest = name.partition(f"/{STACK}/")
         count = leaf.shape[0] if stacked else 0
-        found[name] = [(name, f"{parent}/block{layer}/{rest}") for layer in range(count)] if stacked else [(name,)]
-    return found
+        layers_of[name] = [(name, f"{parent}/block{layer}/{rest}") for layer in range(count)] if stacked else [(name,)]
+    return layers_of
 
 
 def frozen_mask(patterns: tuple[str, ...], params: Any) -> Any:
-    """Return for each parameter, in their tree, whether it stays as it is.
+    """Return for each parameter, in their tree, whether it is frozen.
 
     Raises:
         UserError: some layers of a stacked array would be frozen and others not.
@@ -88,7 +90,7 @@ class FrozenParts:
         """Return what `model.apply` returns."""
         params = variables["params"]
         mask = frozen_mask(self.patterns, params)
-        params = jax.tree.map(lambda x, still: jax.lax.stop_gradient(x) if still else x, params, mask)
+        params = jax.tree.map(lambda x, is_frozen: jax.lax.stop_gradient(x) if is_frozen else x, params, mask)
         with nn.intercept_methods(self._keep_statistics):
             return self.model.apply({**variables, "params": params}, *args, **kwargs)
 
@@ -102,6 +104,20 @@ class FrozenParts:
     def _is_frozen(self, norm: BatchNorm) -> bool:
         names = [f"{'/'.join(norm.path)}/{name}" for name in ("scale", "bias")]
         return all(any(matches(pattern, name) for pattern in self.patterns) for name in names)
+
+
+def exclude_frozen(rule: optax.GradientTransformation, patterns: tuple[str, ...]) -> optax.GradientTransformation:
+    """Return the update rule for the other parameters alone: a frozen one has no moments, decay or share of a norm."""
+
+    def frozen(params: Any) -> Any:
+        return frozen_mask(patterns, params)
+
+    def trained(params: Any) -> Any:
+        return jax.tree.map(lambda is_frozen: not is_frozen, frozen(params))
+
+    # Updates of −0.0 change no bit: x + (−0.0) is x for every x, −0.0 too.
+    keep = optax.stateless(lambda updates, _: jax.tree.map(lambda update: jnp.full_like(update, -0.0), updates))
+    return optax.chain(optax.masked(rule, trained), optax.masked(keep, frozen))
 
 
 def rate_factors(config: OptimizerConfig, params: Any) -> Any:
@@ -121,7 +137,7 @@ def rate_factors(config: OptimizerConfig, params: Any) -> Any:
     distances = _distances(names)
     values = []
     for layers, leaf in zip(names.values(), leaves, strict=True):
-        factors = [_given_factor(config, layer) * config.layer_decay ** distances[layer[-1]] for layer in layers]
+        factors = [_stated_factor(config, layer) * config.layer_decay ** distances[layer[-1]] for layer in layers]
         stacked = np.array(factors, np.float32).reshape(-1, *(1,) * (len(leaf.shape) - 1))
         values.append(stacked if len(layers[0]) > 1 else factors[0])
     return jax.tree.unflatten(jax.tree.structure(params), values)
@@ -135,7 +151,7 @@ def check_groups(config: OptimizerConfig, params: Any) -> None:
         params: the parameters, or their shapes.
 
     Raises:
-        UserError: naming the pattern and what it may have meant.
+        UserError: the message names the pattern, and names that resemble it.
     """
     names = [name for layers in layer_names(params).values() for layer in layers for name in layer]
     for key, patterns in (("freeze", config.freeze), ("rate_factors", config.rate_factors)):
@@ -147,15 +163,15 @@ def check_groups(config: OptimizerConfig, params: Any) -> None:
 
 
 def has_groups(config: OptimizerConfig) -> bool:
-    """Return whether parameters are treated differently from each other."""
+    """Return whether parameters are trained differently from each other."""
     return bool(config.freeze or config.rate_factors or config.layer_decay != 1)
 
 
 def describe_groups(config: OptimizerConfig, params: Any) -> str:
-    """Return in words what is trained and how fast."""
+    """Return a line on what is trained, and how fast."""
     frozen = jax.tree.leaves(frozen_mask(config.freeze, params))
     leaves, factors = jax.tree.leaves(params), jax.tree.leaves(rate_factors(config, params))
-    trained = [i for i, still in enumerate(frozen) if not still]
+    trained = [i for i, is_frozen in enumerate(frozen) if not is_frozen]
     low, high = min(np.min(factors[i]) for i in trained), max(np.max(factors[i]) for i in trained)
     return (
         f"trained: {count_parameters([leaves[i] for i in trained]):,} of {count_parameters(leaves):,} parameters; "
@@ -164,14 +180,14 @@ def describe_groups(config: OptimizerConfig, params: Any) -> str:
     )
 
 
-def _given_factor(config: OptimizerConfig, names: tuple[str, ...]) -> float:
+def _stated_factor(config: OptimizerConfig, names: tuple[str, ...]) -> float:
     """Return the factor of the pattern with the most parts, of equal ones that with the most characters but `*`."""
-    found = [
+    factors = [
         (pattern.count("/"), len(pattern.replace("*", "")), factor)
         for pattern, factor in config.rate_factors.items()
         if any(matches(pattern, name) for name in names)
     ]
-    return max(found)[-1] if found else 1.0
+    return max(factors)[-1] if factors else 1.0
 
 
 def _distances(names: dict[str, list[tuple[str, ...]]]) -> dict[str, int]:
@@ -195,7 +211,7 @@ def _distances(names: dict[str, list[tuple[str, ...]]]) -> dict[str, int]:
 
 
 def _near(pattern: str, names: Iterable[str]) -> str:
-    """Return what could have been meant: beginnings of names."""
+    """Return a hint: beginnings of names that resemble the pattern."""
     beginnings = {"/".join(name.split("/")[:count]) for name in names for count in range(1, name.count("/") + 2)}
     close = difflib.get_close_matches(pattern, sorted(beginnings), n=3, cutoff=0.5)
     if close:

@@ -1,7 +1,7 @@
-"""The arrangement of the devices: which part of the state and of a batch lies where.
+"""The mesh of devices, and the sharding of state and batches over it.
 
-All devices of all processes form a grid of `data` rows and `fsdp` columns. Every device has its share of a batch; the
-state is the same in every row, and within a row each parameter, and its moments, are spread over the columns (fully
+All devices of all processes form a mesh of `data` rows and `fsdp` columns. A batch is sharded over all devices. The
+state is replicated over the rows, and within a row each parameter and its moments are sharded over the columns (fully
 sharded data parallelism, ZeRO). With one column every device has the whole state.
 """
 
@@ -17,12 +17,12 @@ from seg.config import MeshConfig
 from seg.errors import UserError
 
 MIN_SPREAD = 1024
-"""Smaller arrays are not worth the messages."""
+"""Smallest array that is sharded, in elements: below it the messages cost more than the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where things lie.
+    """The sharding of a run.
 
     Attributes:
         mesh: the devices, with axes "data" and "fsdp".
@@ -42,16 +42,16 @@ class Placement:
 
     @property
     def over_devices(self) -> NamedSharding:
-        """The first axis spread over all devices."""
+        """The first axis sharded over all devices."""
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
 
     @property
     def is_spread(self) -> bool:
-        """Whether the state is spread at all."""
+        """Whether the state is sharded at all."""
         return self.mesh.shape["fsdp"] > 1
 
     def of_state(self, abstract: Any) -> Any:
-        """Return the placement of each array of a state: its longest divisible axis is spread, if it is worth it."""
+        """Return the sharding of each array of a state: over its longest divisible axis, unless the array is small."""
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), abstract)
 
     def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
@@ -63,20 +63,20 @@ class Placement:
         return PartitionSpec(*("fsdp" if axis == longest else None for axis in range(len(shape))))
 
     def put_batch(self, arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Return the batch on the devices; each process gives the rows of its own ones."""
+        """Return the batch on the devices; each process passes the rows of its own devices."""
         if jax.process_count() == 1:
             return jax.device_put(arrays, self.over_devices)
         return {k: jax.make_array_from_process_local_data(self.over_devices, v) for k, v in arrays.items()}
 
     def local_rows(self, array: jax.Array) -> np.ndarray:
-        """Return the rows of an array, spread `over_devices`, that lie on the devices of this process."""
+        """Return the rows of an array, sharded `over_devices`, that are on the devices of this process."""
         if jax.process_count() == 1:
             return np.asarray(array)
         shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
     def put_flag(self, flag: bool) -> jax.Array:
-        """Return int32[devices], on each device of this process the flag."""
+        """Return int32[devices] with the flag on each device of this process."""
         local = np.full(len(self.mesh.local_devices), flag, np.int32)
         return self.put_batch({"flag": local})["flag"]
 
@@ -85,15 +85,15 @@ def build_placement(config: MeshConfig) -> Placement:
     """Return the placement on all devices of all processes.
 
     Raises:
-        UserError: the devices cannot be arranged so.
+        UserError: the number of devices does not fit the config.
     """
     devices = jax.devices()
     rows = config.data or len(devices) // config.fsdp
     if rows * config.fsdp != len(devices):
-        asked = f"mesh.data {config.data} times " if config.data else ""
+        rows_text = f"mesh.data {config.data} times " if config.data else ""
         raise UserError(
-            f"mesh: {asked}mesh.fsdp {config.fsdp} cannot be made of {len(devices)} device(s); fsdp must divide their "
-            "number, and data be the rest, or 0. A run may be resumed on another number: add mesh.fsdp=1"
+            f"mesh: {rows_text}mesh.fsdp {config.fsdp} cannot be made of {len(devices)} device(s); fsdp must divide "
+            "their number, and data must be the quotient, or 0. To resume on another number, add mesh.fsdp=1"
         )
     # In the order of the processes: the rows of a batch that a process reads are those that its devices need.
     grid = np.array(sorted(devices, key=lambda d: (d.process_index, d.id))).reshape(rows, config.fsdp)
@@ -101,10 +101,10 @@ def build_placement(config: MeshConfig) -> Placement:
 
 
 class GatheredParameters:
-    """Applies `model` with whole parameters on every device, gathered from where they are spread.
+    """Applies `model` with whole parameters on every device, gathered from their shards.
 
-    Without it the compiler may spread the computation as the parameters are, and send activations instead. The
-    gradients are added up and spread again.
+    Without it the compiler may shard the computation like the parameters, and send activations instead. The gradients
+    are summed and sharded again.
     """
 
     def __init__(self, model: nn.Module, placement: Placement):

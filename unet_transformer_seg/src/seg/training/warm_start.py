@@ -1,4 +1,4 @@
-"""Begins a run with the weights of another model: what is taken over, what is new, and what is refused."""
+"""Starts a run from the weights of another model: which arrays are copied, new or rejected."""
 
 import dataclasses
 from typing import Any
@@ -22,7 +22,7 @@ AUXILIARY_HEADS = "params/heads/auxiliary"
 
 @dataclasses.dataclass(frozen=True)
 class InitialModel:
-    """The model that a run begins with.
+    """The model that a run starts from.
 
     Attributes:
         folder: where it was read from, for messages.
@@ -36,39 +36,39 @@ class InitialModel:
 
 
 class WarmStart:
-    """The arrays that are taken over.
+    """The arrays that are copied.
 
     Attributes:
         arrays: by name, such as `params/encoder/stage0/conv1/kernel`; empty after `apply`.
-        lines: what the log says about it.
+        lines: for the log.
     """
 
     def __init__(self, arrays: dict[str, Any], lines: list[str]):
         self.arrays, self.lines = arrays, lines
 
     def apply(self, state: TrainState) -> TrainState:
-        """Return the state with the arrays taken over, in the moving averages too; they are given away.
+        """Return the state with the arrays copied, in the moving averages too; and drop them.
 
-        Every array gets memory of its own: the train step takes over that of its arguments.
+        Every array gets memory of its own: the train step donates that of its arguments.
         """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         leaves = [
             jax.device_put(self.arrays.pop(name, leaf), leaf.sharding, may_alias=False)
             for name, leaf in named_arrays(variables).items()
         ]
-        taken = jax.tree.unflatten(jax.tree.structure(variables), leaves)
-        state = state.replace(**taken)
+        copied = jax.tree.unflatten(jax.tree.structure(variables), leaves)
+        state = state.replace(**copied)
         if state.ema_params is None:
             return state
-        averages = jax.tree.map(jnp.copy, taken)
+        averages = jax.tree.map(jnp.copy, copied)
         return state.replace(ema_params=averages["params"], ema_batch_stats=averages["batch_stats"])
 
 
 def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTable) -> WarmStart:
-    """Return what a run takes over from another model.
+    """Return what a run copies from another model.
 
-    All arrays of equal name and shape are taken over. The heads are new where the classes are others; heads for deep
-    supervision that only one of the two models has are new or left out. Nothing else may differ.
+    All arrays of equal name and shape are copied. The heads are new where the classes differ; heads for deep
+    supervision that only one of the two models has are new or not copied. Nothing else may differ.
 
     Args:
         initial: the other model.
@@ -76,24 +76,24 @@ def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTabl
         classes: of the run.
 
     Raises:
-        UserError: naming every array that only one of the models has, or that has another shape.
+        UserError: the message lists every array that only one of the models has, or whose shape differs.
     """
     expected = describe_arrays({"params": state.params, "batch_stats": state.batch_stats})
-    found = describe_arrays(initial.variables)
+    theirs = describe_arrays(initial.variables)
     reason = differing_classes(classes, initial)
 
     def is_loose(name: str) -> bool:
-        on_one_side = (name in expected) != (name in found)
+        on_one_side = (name in expected) != (name in theirs)
         return name.startswith(HEADS) if reason else name.startswith(AUXILIARY_HEADS) and on_one_side
 
-    names = sorted(expected | found)
+    names = sorted(expected | theirs)
     loose = set(filter(is_loose, names))
-    if differing := [name for name in names if expected.get(name) != found.get(name) and name not in loose]:
-        raise UserError(_refusal(differing, expected, found, initial.folder))
+    if differing := [name for name in names if expected.get(name) != theirs.get(name) and name not in loose]:
+        raise UserError(_refusal(differing, expected, theirs, initial.folder))
     arrays = {name: x for name, x in named_arrays(initial.variables).items() if name in expected and name not in loose}
-    lines = [f"taken over from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
+    lines = [f"copied from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
     lines += _line("new", loose & expected.keys(), expected, reason or f"{initial.folder} has no such heads")
-    lines += _line("left out", loose - expected.keys(), found, "the model of this run has no such heads")
+    lines += _line("not copied", loose - expected.keys(), theirs, "the model of this run has no such heads")
     return WarmStart(arrays, lines)
 
 
@@ -112,7 +112,7 @@ def differing_classes(classes: ClassTable, initial: InitialModel) -> str:
 
 
 def shown(name: str, entry: tuple[tuple[int, ...], str]) -> str:
-    """Return an array in words, such as `params/heads/pixel/bias float32[3]`."""
+    """Return name, dtype and shape of an array, such as `params/heads/pixel/bias float32[3]`."""
     shape, dtype = entry
     return f"{name} {dtype}[{', '.join(map(str, shape))}]"
 
@@ -121,18 +121,18 @@ def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:
     return [f"{what}: {', '.join(shown(name, arrays[name]) for name in sorted(names))}: {reason}"] if names else []
 
 
-def _refusal(differing: list[str], expected: Shapes, found: Shapes, folder: str) -> str:
-    """Return the message that lists all arrays that do not fit."""
+def _refusal(differing: list[str], expected: Shapes, theirs: Shapes, folder: str) -> str:
+    """Return the message that lists the arrays that differ."""
     lines = []
     for name in differing:
-        if name not in found:
-            lines.append(f"  missing there: {shown(name, expected[name])}")
+        if name not in theirs:
+            lines.append(f"  only in this run: {shown(name, expected[name])}")
         elif name not in expected:
-            lines.append(f"  only there: {shown(name, found[name])}")
+            lines.append(f"  only in {folder}: {shown(name, theirs[name])}")
         else:
-            lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', found[name])[1:]}")
+            lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', theirs[name])[1:]}")
     return (
         f"init: {folder} belongs to a different model than the config describes: {len(differing)} arrays differ.\n"
         + "\n".join(lines)
-        + "\nLeave the section model out of the config to take over its architecture."
+        + "\nLeave the section model out of the config to use its architecture."
     )
