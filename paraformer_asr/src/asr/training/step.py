@@ -62,6 +62,7 @@ def make_train_step(
         # The step's own key: nothing is carried from step to step, so a resumed run draws what it would have drawn.
         key = step_key(config, state.step)
         grads, metrics = summed_gradient(objective, settings.accumulate, state.params, batch, key)
+        # With a sharded batch the gradient is that of the global batch: the compiler inserts the all-reduce.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new_state = TrainState(
@@ -91,6 +92,7 @@ def keep_if_finite(
     False from then on.
     """
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    # The averages and moments of a bad step are dropped with it; `step` decides about the next batch.
     kept = old.replace(step=old.step + 1) if on_non_finite == "skip" else old
     # A select, not a product: 0 · NaN is NaN.
     state = jax.tree.map(lambda n, o: jnp.where(finite & healthy, n, o), new, kept)
@@ -102,6 +104,7 @@ def make_objective(model: nn.Module, frontend: Callable, config: Config, loss: L
 
     def objective(params, part: Batch, counts: Counts, key) -> tuple[jax.Array, Metrics]:
         augment_key, dropout_key, sampler_key, mwer_key = jax.random.split(key, 4)
+        # The features are computed in the step, on the device: augmentation is part of the compiled program.
         features_bti, lengths_b = frontend(augment_key, part["wave"], part["wave_lengths"])
         rngs = {"dropout": dropout_key, "sampler": sampler_key}
         targets = part["tokens"], part["token_lengths"]
@@ -209,8 +212,10 @@ def make_eval_step(
         targets = batch["tokens"], batch["token_lengths"]
         outputs = model.apply(variables, features_bti, lengths_b, *targets, train=False)
         ones = {"tokens": jnp.float32(1), "utterances": jnp.float32(1)}
+        # Divisors of 1 give plain sums, which can be added over batches of any size.
         _, sums = training_loss(outputs, *targets, config, ones, jax.random.key(config.seed), loss)
         del sums["loss"]  # its parts may have different divisors
+        # The decoding path predicts the number of tokens itself.
         acoustics = model.apply(variables, features_bti, lengths_b, method="encode")
         num_rows = num_decoding_rows(batch["tokens"].shape[1])
         hypotheses = model.apply(variables, acoustics, num_rows, method="decode")

@@ -61,14 +61,16 @@ class Training:
         """
         first = step = int(state.step)
         healthy, last = jax.device_put(np.bool_(True), self.setup.placement.replicated), None
-        batches = self.setup.loader.iterate(step)
+        batches = self.setup.loader.iterate(step)  # a function of (seed, step): a resumed run gets the same
         self._start = time.monotonic() - self.progress.seconds
         if self.progress.evaluation_due:
             self.save(step, state, self.evaluate(step, state))
         try:
             while not (self.finished(step) or self.progress.evaluation_due):
                 batch = self.next_batch(batches, step)
+                # The request to stop travels with the step: all processes learn of it with the same step's numbers.
                 stop_d = self.setup.flags[self.supervisor.requested()]
+                # Dispatched, not waited for. The old state's memory is donated to the new one.
                 state, metrics, healthy = self.train_step(state, self.setup.put_batch(batch), healthy, stop_d)
                 step += 1
                 # The numbers are read one step late, so that the device never waits for the host.
@@ -115,6 +117,7 @@ class Training:
         if last is None:
             return
         step, batch, metrics = last
+        # The only place where the host waits for a step.
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         finite, stop = values.pop("finite") > 0, values.pop("stop") > 0
         if finite:

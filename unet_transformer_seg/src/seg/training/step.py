@@ -58,6 +58,7 @@ def make_train_step(
         mean_loss, batch_stats, grads = mean_gradient(
             objective, accumulate, state.params, state.batch_stats, image_bhwc, labels_bhw, key
         )
+        # With a sharded batch the gradient is that of the global batch: the compiler inserts the all-reduce.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new_state = TrainState(
@@ -90,6 +91,7 @@ def keep_if_finite(
     """
     numbers = metrics["loss"], metrics["grad_norm"], new.batch_stats
     finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(numbers)]))
+    # The averages and moments of a bad step are dropped with it; `step` decides about the next batch.
     kept = old.replace(step=old.step + 1) if on_non_finite == "skip" else old
     # A select, not a product: 0 · NaN is NaN.
     state = jax.tree.map(lambda n, o: jnp.where(finite & healthy, n, o), new, kept)
@@ -173,13 +175,16 @@ def make_eval_step(
 
     def eval_step(variables: dict[str, Any], batch: Batch, stop_d: jax.Array | int = 0) -> dict[str, jax.Array]:
         image_bhwc, labels_bhw = preprocess(batch["image"], batch["label"])
+        # Inference mode: running statistics instead of the batch's, no dropout.
         logits_bhwk = model.apply(variables, image_bhwc, train=False)
         probabilities_bhwk = jax.nn.softmax(logits_bhwk, axis=-1)
+        # Probabilities are averaged, not logits, as in prediction.
         if mirror:
             mirrored_bhwk = jax.nn.softmax(model.apply(variables, image_bhwc[:, :, ::-1], train=False), axis=-1)
             probabilities_bhwk = (probabilities_bhwk + mirrored_bhwk[:, :, ::-1]) / 2
         predicted_bhw = jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.int32)
         role_b = batch.get("role", jnp.full(len(labels_bhw), COUNTED))
+        # Only samples whose own pixels the window shows are counted here; the others are scored at their own size.
         counted_bhw = jnp.where((role_b == COUNTED)[:, None, None], labels_bhw, IGNORE_LABEL)
         return {
             "loss": loss(logits_bhwk, labels_bhw),
