@@ -50,14 +50,20 @@ def attention(
         raise ValueError(f"attention: dropout of the weights needs the explicit form, not {implementation!r}")
     qkv = q_btae, k_bjae, v_bjae
     explicit = functools.partial(_explicit_attention, mask_btj=mask_btj, rate=dropout_rate, key=dropout_key)
-    match usable_implementation(implementation, q_btae, k_bjae):
+    if implementation == "cudnn" and (obstacle := _cudnn_obstacle(q_btae, k_bjae)):
+        warnings.warn(f"attention: cudnn {obstacle}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
+        implementation = "explicit"
+    match implementation:
         case "explicit":
             return explicit(*qkv)
         case "xla":
             return _fused_attention(*qkv, mask_btj, "xla")
         case "cudnn":
             fused = functools.partial(_fused_attention, mask_btj=mask_btj, implementation="cudnn")
+            # Decided when the program is lowered: the same trace serves every platform.
             return jax.lax.platform_dependent(*qkv, cuda=fused, default=explicit)
+        case name:
+            raise ValueError(f"attention: expected explicit, xla or cudnn, found {name!r}")
 
 
 def _explicit_attention(q_btae, k_bjae, v_bjae, mask_btj, rate: float = 0.0, key=None):
@@ -112,33 +118,8 @@ def causal_mask(valid_bt):
     return valid_bt[:, None, :] & (frame_t[None, None, :] <= frame_t[None, :, None])
 
 
-def usable_implementation(implementation: str, q_btae, k_bjae) -> str:
-    """Return `implementation`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
-
-    The kernel raises instead of falling back, so shapes and dtype are checked while tracing. Which platform the program
-    is for is known when it is lowered, see `attention`.
-
-    Args:
-        implementation: "explicit", "xla" or "cudnn".
-        q_btae: the queries; only shapes and dtypes matter.
-        k_bjae: the keys.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if implementation not in ("explicit", "xla", "cudnn"):
-        raise ValueError(f"attention: expected explicit, xla or cudnn, found {implementation!r}")
-    if implementation != "cudnn":
-        return implementation
-    reason = _cudnn_obstacle(q_btae, k_bjae)
-    if reason is None:
-        return implementation
-    warnings.warn(f"attention: cudnn {reason}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
-    return "explicit"
-
-
 def _cudnn_obstacle(q_btae, k_bjae) -> str | None:
-    """Return why the cudnn kernel cannot run, or None."""
+    """Return why the cudnn kernel cannot run, or None. It raises instead of falling back, so this is known before."""
     if not has_cudnn():
         return "needs jax's packages for NVIDIA GPUs, not installed here (pip install 'jax[cuda13]')"
     if q_btae.dtype not in (jnp.bfloat16, jnp.float16):

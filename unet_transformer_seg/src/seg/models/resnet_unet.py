@@ -11,7 +11,7 @@ Letters: b batch, h w rows and columns, c channels, k classes.
                                               /32
 
 A ResNet halves the resolution before its first unit, so there is no skip connection at the image's own resolution:
-the last block makes its details from those of half the resolution. The encoder is most of the network, and trained
+the last block works from details of half the resolution. The encoder is most of the network, and trained
 encoders are published for it; the decoder learns the new task. It repeats pixels (×2), or interpolates, where the U-Net
 of `seg.models.unet` learns how to, and puts the skip connection behind the channels, not in front.
 
@@ -31,7 +31,7 @@ from seg.models.unet import crop_to
 from seg.ops import conv, resize
 
 COARSEST = 32
-"""Pixels of the image a side of one pixel of the encoder's last map."""
+"""Image pixels per pixel of the encoder's last map, along each side."""
 
 
 class ResNetUNet(nn.Module):

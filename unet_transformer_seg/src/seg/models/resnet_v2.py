@@ -22,6 +22,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.models.initialisers import truncated_normal
+from seg.models.unet import fill_up
 from seg.ops import conv, norm
 from seg.ops.norm import standardise_kernel
 
@@ -30,7 +31,7 @@ UNIT_EPSILON = 1e-6
 PROJECTION_EPSILON = 1e-5  # the norm of the shortcut is the only one that keeps torch's default
 
 DOWNSAMPLING = 16
-"""Pixels of the image, a side, for one of the last map."""
+"""Image pixels per pixel of the last map, along each side."""
 
 
 class ResNetV2(nn.Module):
@@ -174,9 +175,3 @@ def scale_and_bias(module: nn.Module, x_bhwc):
         module.param(name, init, (c,), jnp.float32)
         for name, init in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros))
     )
-
-
-def fill_up(x_bhwc, size: tuple[int, int]):
-    """Return `x` with zeros at the bottom and right, so that it has `size`."""
-    _, h, w, _ = x_bhwc.shape
-    return jnp.pad(x_bhwc, ((0, 0), (0, size[0] - h), (0, size[1] - w), (0, 0)))

@@ -29,9 +29,9 @@ from seg.config import ModelConfig, TransformerConfig, TransUNetConfig
 from seg.contracts import assert_shape
 from seg.models.initialisers import truncated_normal
 from seg.models.layers import BatchNorm, Conv, DoubleConv, Dropout
-from seg.models.resnet_v2 import DOWNSAMPLING, ResNetV2, fill_up
+from seg.models.resnet_v2 import DOWNSAMPLING, ResNetV2
 from seg.models.transformer import Transformer
-from seg.models.unet import crop_to
+from seg.models.unet import crop_to, fill_up
 from seg.models.unet_transformer import Positions, map_to_tokens, tokens_to_map
 from seg.ops import conv, resize
 

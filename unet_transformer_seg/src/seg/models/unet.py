@@ -180,7 +180,7 @@ def prepare_image(image_bhwc, config: ModelConfig):
         new_h, new_w = max(h, smallest), max(w, smallest)
     else:
         new_h, new_w = (-(-n // (stride * smallest)) * stride * smallest for n in (h, w))
-    x_bhwc = jnp.pad(image_bhwc.astype(config.dtype), ((0, 0), (0, new_h - h), (0, new_w - w), (0, 0)))
+    x_bhwc = fill_up(image_bhwc.astype(config.dtype), (new_h, new_w))
     return x_bhwc if stride == 1 else conv.space_to_depth(x_bhwc, factor=stride)
 
 
@@ -192,6 +192,12 @@ def centre_in(x_bhwc, size: tuple[int, int]):
         return x_bhwc
     sides = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
     return jnp.pad(x_bhwc, sides)
+
+
+def fill_up(x_bhwc, size: tuple[int, int]):
+    """Return `x` with zeros at the bottom and right, so that it has `size`; undone by `crop_to`."""
+    _, h, w, _ = x_bhwc.shape
+    return jnp.pad(x_bhwc, ((0, 0), (0, size[0] - h), (0, size[1] - w), (0, 0)))
 
 
 def crop_to(x_bhwc, size: tuple[int, int]):

@@ -38,7 +38,10 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
     chex.assert_equal_shape([k_bjae, v_bjae])
     chex.assert_type([v_bjae], float)
     qkv = q_bsae, k_bjae, v_bjae
-    match usable_implementation(implementation, q_bsae, k_bjae, mask_bsj):
+    if implementation == "cudnn" and (obstacle := _cudnn_obstacle(q_bsae, k_bjae, mask_bsj)):
+        warnings.warn(f"attention: cudnn {obstacle}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
+        implementation = "explicit"
+    match implementation:
         case "explicit":
             return _explicit_attention(*qkv, mask_bsj)
         case "xla":
@@ -46,7 +49,10 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
         case "cudnn":
             explicit = functools.partial(_explicit_attention, mask_bsj=mask_bsj)
             fused = functools.partial(_fused_attention, mask_bsj=mask_bsj, implementation="cudnn")
+            # Decided when the program is lowered: the same trace serves every platform.
             return jax.lax.platform_dependent(*qkv, cuda=fused, default=explicit)
+        case name:
+            raise ValueError(f"attention: expected explicit, xla or cudnn, found {name!r}")
 
 
 def _explicit_attention(q_bsae, k_bjae, v_bjae, mask_bsj):
@@ -77,34 +83,8 @@ def attention_weights(q_bsae, k_bjae, mask_bsj=None):
     return jnp.where(mask_b1sj, jax.nn.softmax(jnp.where(mask_b1sj, scores_basj, lowest)), 0.0)
 
 
-def usable_implementation(implementation: str, q_bsae, k_bjae, mask_bsj=None) -> str:
-    """Return `implementation`, or "explicit" with a RuntimeWarning where the cudnn kernel cannot run.
-
-    The kernel raises instead of falling back, so shapes and dtype are checked while tracing. Which platform the program
-    is for is known when it is lowered, see `attention`.
-
-    Args:
-        implementation: "explicit", "xla" or "cudnn".
-        q_bsae: the queries; only shapes and dtypes matter.
-        k_bjae: the keys.
-        mask_bsj: the mask, or None.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if implementation not in ("explicit", "xla", "cudnn"):
-        raise ValueError(f"attention: expected explicit, xla or cudnn, found {implementation!r}")
-    if implementation != "cudnn":
-        return implementation
-    reason = _cudnn_obstacle(q_bsae, k_bjae, mask_bsj)
-    if reason is None:
-        return implementation
-    warnings.warn(f"attention: cudnn {reason}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
-    return "explicit"
-
-
 def _cudnn_obstacle(q_bsae, k_bjae, mask_bsj) -> str | None:
-    """Return why the cudnn kernel cannot run, or None."""
+    """Return why the cudnn kernel cannot run, or None. It raises instead of falling back, so this is known before."""
     if not has_cudnn():
         return "needs jax's packages for NVIDIA GPUs, not installed here (pip install 'jax[cuda13]')"
     if q_bsae.dtype not in (jnp.bfloat16, jnp.float16):
