@@ -32,10 +32,9 @@ def is_retired(key: str, value: str, where: str) -> bool:
         return False
     kept, advice = RETIRED[key]
     if value != kept:
-        message = f"{where}: {key}: this setting is gone, and {escaped(value)!r} with it; {advice}"
         if key not in IGNORED:
-            raise UserError(message)
-        warn_once(message)
+            raise UserError(f"{where}: {key}: {escaped(value)} is no longer supported; {advice}")
+        warn_once(f"{where}: {key}: {escaped(value)} is ignored, as this setting no longer exists; {advice}")
     return True
 
 
