@@ -144,3 +144,16 @@ def test_training_stays_small_enough_to_be_read():
     assert len(files) <= MAX_TRAINING_FILES, sorted(files)
     assert len(arrows) <= MAX_TRAINING_ARROWS, sorted(arrows)
     assert {("loop", "setup"), ("setup", "step")} <= arrows  # else the count is of nothing
+
+
+READING_PATH = ("train", "api", "training/run", "training/setup", "training/state", "training/optimizer")
+READING_PATH += ("training/loop", "training/step")
+
+
+def test_eight_files_lead_from_the_command_to_the_gradient():
+    opened = READING_PATH[:1]
+    for name in READING_PATH[1:]:
+        module = f"seg.{name.replace('/', '.')}"
+        assert any(module in imports(PACKAGE / f"{earlier}.py") for earlier in opened), name
+        opened += (name,)
+    assert len(opened) == 8 and "jax.value_and_grad(" in (PACKAGE / f"{opened[-1]}.py").read_text()
