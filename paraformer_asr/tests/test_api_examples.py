@@ -109,6 +109,15 @@ def test_a_module_works_as_its_class_does(page):
     assert loaded.transcribe(sound, 16000) == transcriber.transcribe(sound, 16000)
 
 
+def test_a_model_from_outside_is_saved_and_opened_again(page):
+    names, folder = page
+    exported = asr.load(folder / "exported", model=names["WithPrenet"])
+    sound = names["Tones"](0)[0].wave
+    assert exported.transcribe(sound, 16000) == names["transcriber"].transcribe(sound, 16000)
+    with pytest.raises(asr.UserError, match="model.name: custom"):
+        asr.load(folder / "exported")
+
+
 def test_commands_refuse_a_run_with_parts_from_outside(page, monkeypatch, capsys):
     names, _ = page
     monkeypatch.setattr(sys, "argv", ["infer", "--run", str(names["run"].path), "talk.wav"])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asr.api import init as init
     from asr.api import load as load
     from asr.api import load_config as load_config
+    from asr.api import save as save
     from asr.api import train as train
     from asr.config import Config as Config
     from asr.config import ModelConfig as ModelConfig
@@ -81,6 +82,7 @@ _MODULES = {
     "mwer_loss": "asr.losses",
     "paraformer_loss": "asr.losses",
     "quantity_loss": "asr.losses",
+    "save": "asr.api",
     "sum_counts": "asr.metrics",
     "train": "asr.api",
     "word_errors": "asr.metrics",

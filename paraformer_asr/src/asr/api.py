@@ -49,6 +49,27 @@ def load(
     return load_transcriber(folder, checkpoint, overrides, average, model)
 
 
+def save(transcriber: "Transcriber", folder: str | Path, *, force: bool = False) -> None:
+    """Write a model as a folder for `asr.load` that any program with jax can run, as `asr export` does.
+
+    Args:
+        transcriber: as `asr.load` returned it.
+        folder: the new folder.
+        force: replace an exported model of this name.
+
+    Raises:
+        UserError: the folder exists, or the disk refuses.
+    """
+    import jax
+    import numpy as np
+
+    from asr.inference.model_folder import save_model_folder
+
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), transcriber.variables)  # some may be rounded
+    parts = transcriber.config, transcriber.tokenizer, transcriber.cmvn, variables
+    save_model_folder(Path(folder), *parts, force=force, custom=transcriber.custom_model)
+
+
 def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Return the config in a YAML file, or the packaged one of this name, such as `toy`, changed by `overrides`.
 

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,14 @@ from asr.data.frontend import Cmvn, num_feature_frames
 from asr.inference.programs import Heard, Spelling, make_listen, make_spell
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import row_counts
+from asr.models import CustomModel, build_model
 
 PLATFORMS = ("cpu", "cuda")
 
 
-def export_program(config: Config, cmvn: Cmvn | None, weights: dict[str, Any]) -> bytes:
+def export_program(
+    config: Config, cmvn: Cmvn | None, weights: dict[str, Any], custom: CustomModel | None = None
+) -> bytes:
     """Return the serialised program; the parallel decoder, regardless of `inference.decoder`.
 
     The attention is explicit, as jax promises no compatibility for the fused kernels.
@@ -34,12 +38,13 @@ def export_program(config: Config, cmvn: Cmvn | None, weights: dict[str, Any]) -
         config: of the run, `model.vocab_size` set.
         cmvn: a constant of the program.
         weights: arrays by name, concrete or abstract.
+        custom: the network, if it comes from outside the package.
     """
     import jax.export
 
     encoder = dataclasses.replace(config.model.encoder, attention="explicit")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
-    recognise = _make_recognise(config, cmvn)
+    recognise = _make_recognise(config, cmvn, build_model(config.model, custom))
 
     def program(weights: dict[str, jax.Array], wave_bn: jax.Array, lengths_b: jax.Array) -> tuple[jax.Array, ...]:
         spelling = recognise(nested(weights), wave_bn, lengths_b)
@@ -62,11 +67,11 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
     return {"params": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
 
 
-def _make_recognise(config: Config, cmvn: Cmvn | None) -> Callable[..., Spelling]:
+def _make_recognise(config: Config, cmvn: Cmvn | None, model: nn.Module) -> Callable[..., Spelling]:
     """Return `recognise(variables, wave_bn, lengths_b) → Spelling` with as many rows as tokens can fire."""
     counts = row_counts(num_feature_frames(num_samples(config), config.features), config.model.predictor.smooth_factor)
-    listen = _for_each(make_listen(config, cmvn))
-    spells = [_for_each(_filled_up(make_spell(config), rows, counts[-1])) for rows in counts]
+    listen = _for_each(make_listen(config, cmvn, model))
+    spells = [_for_each(_filled_up(make_spell(config, model), rows, counts[-1])) for rows in counts]
 
     def recognise(variables: Any, wave_bn: jax.Array, lengths_b: jax.Array) -> Spelling:
         heard = listen(variables, wave_bn, lengths_b)

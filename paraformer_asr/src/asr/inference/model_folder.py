@@ -30,7 +30,7 @@ from asr.errors import UserError
 from asr.files import appearing, replace_text
 from asr.inference.checksums import CheckedFolder, write_checksums
 from asr.inference.exported_program import PLATFORMS, export_program, nested, num_samples
-from asr.models import abstract_variables
+from asr.models import CustomModel, abstract_variables
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
@@ -43,7 +43,14 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def save_model_folder(
-    folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, *, force: bool = False
+    folder: Path,
+    config: Config,
+    tokenizer: Tokenizer,
+    cmvn: Cmvn | None,
+    variables: Any,
+    *,
+    force: bool = False,
+    custom: CustomModel | None = None,
 ) -> None:
     """Write a model folder; it appears under its name only when it is complete.
 
@@ -54,6 +61,7 @@ def save_model_folder(
         cmvn: of the features.
         variables: {"params": …}.
         force: replace an existing exported model.
+        custom: the network, if it comes from outside the package.
 
     Raises:
         UserError: the folder exists, or the disk refuses.
@@ -61,7 +69,7 @@ def save_model_folder(
     check_target(folder, force)
     with appearing(folder) as partial:
         weights = named_arrays(variables)
-        (partial / PROGRAM).write_bytes(export_program(config, cmvn, weights))
+        (partial / PROGRAM).write_bytes(export_program(config, cmvn, weights, custom))
         write_safetensors(partial / WEIGHTS, weights)
         save_config(config, partial / "config.yaml")
         tokenizer.save(partial)

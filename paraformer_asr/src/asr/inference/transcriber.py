@@ -68,6 +68,7 @@ class Transcriber:
         tokenizer: of the model.
         cmvn: of its features.
         model: the network.
+        custom_model: the network or its class, if it comes from outside the package.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Transcriber:
         self._counter = CompilationCounter()
         weakref.finalize(self, self._counter.close).atexit = False
         config, variables = ready_weights(config, variables)
-        self.model = build_model(config.model, custom)
+        self.model, self.custom_model = build_model(config.model, custom), custom
         self.config, self.tokenizer, self.cmvn = config, tokenizer, cmvn
         self._programs = _make_programs(config, tokenizer, cmvn, variables, self.model)
         longest = longest_segment(config.features.sample_rate_hz, config.inference)
