@@ -183,7 +183,7 @@ def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypa
     save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
     loaded = load_parts(tmp_path / "model")[3]
     jax.tree.map(np.testing.assert_array_equal, loaded, VARIABLES)
-    monkeypatch.setattr("asr.inference.transcriber.Transcriber", lambda *_: transcriber)  # it is compiled already
+    monkeypatch.setattr("asr.inference.transcriber.Transcriber", lambda *_, **__: transcriber)  # it is compiled already
     monkeypatch.setattr(transcriber, "warm_up", lambda shapes: None)
     monkeypatch.setattr("asr.inference.eval_report.draw_extremes", lambda *_: None)
     assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test") == 2
