@@ -105,3 +105,26 @@ def test_a_packaged_config_is_read_by_its_name_and_a_file_of_this_name_goes_firs
     assert asr.load_config("toy").name == "mine"
     with pytest.raises(asr.UserError, match="toys: .* configs that come with the package: an4_"):
         asr.load_config("toys")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: asr.load(None), "folder: expected a path, found NoneType"),
+        (lambda: asr.load("here", checkpoint="newest"), "checkpoint: expected best or last, found 'newest'"),
+        (lambda: asr.load_config({"name": "mine"}), "config: expected a Config, .* found dict"),
+        (lambda: asr.load_config("toy", "seed=3"), r"overrides: expected a list .* write \['seed=3'\]"),
+        (lambda: asr.load_config("toy", [3]), "override 3: expected a text key=value"),
+        (lambda: asr.train({"name": "mine"}), "config: expected a Config, .* found dict"),
+        (lambda: asr.train(asr.Config(), overrides="seed=3"), "overrides: expected a list"),
+        (lambda: asr.train(resume=3), "resume: expected a path, found int"),
+        (lambda: asr.train(asr.Config(), max_minutes=float("nan")), "max_minutes: .* at least 0, found nan"),
+        (lambda: asr.train(asr.Config(), max_minutes="5"), "max_minutes: .* found '5'"),
+        (lambda: asr.train(asr.Config(), hooks=[print]), "hooks: expected instances of .*Hook, found <built-in"),
+        (lambda: asr.train(asr.Config(), allow_changed=["data"]), "--allow-changed goes with --resume"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_name(monkeypatch, call, message):
+    monkeypatch.setattr("asr.training.run.train", None)  # nothing starts, should an argument pass
+    with pytest.raises(asr.UserError, match=message):
+        call()

@@ -105,3 +105,26 @@ def test_a_packaged_config_is_read_by_its_name_and_a_file_of_this_name_goes_firs
     assert seg.load_config("toy_unet").name == "mine"
     with pytest.raises(seg.UserError, match="toy_u: .* configs that come with the package: camvid_"):
         seg.load_config("toy_u")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: seg.load(None), "folder: expected a path, found NoneType"),
+        (lambda: seg.load("here", checkpoint="newest"), "checkpoint: expected best or last, found 'newest'"),
+        (lambda: seg.load_config({"name": "mine"}), "config: expected a Config, .* found dict"),
+        (lambda: seg.load_config("toy_unet", "seed=3"), r"overrides: expected a list .* write \['seed=3'\]"),
+        (lambda: seg.load_config("toy_unet", [3]), "override 3: expected a text key=value"),
+        (lambda: seg.train({"name": "mine"}), "config: expected a Config, .* found dict"),
+        (lambda: seg.train(seg.Config(), overrides="seed=3"), "overrides: expected a list"),
+        (lambda: seg.train(resume=3), "resume: expected a path, found int"),
+        (lambda: seg.train(seg.Config(), max_minutes=float("nan")), "max_minutes: .* at least 0, found nan"),
+        (lambda: seg.train(seg.Config(), max_minutes="5"), "max_minutes: .* found '5'"),
+        (lambda: seg.train(seg.Config(), hooks=[print]), "hooks: expected instances of .*Hook, found <built-in"),
+        (lambda: seg.train(seg.Config(), allow_changed=["data"]), "--allow-changed goes with --resume"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_name(monkeypatch, call, message):
+    monkeypatch.setattr("seg.training.run.train", None)  # nothing starts, should an argument pass
+    with pytest.raises(seg.UserError, match=message):
+        call()

@@ -314,3 +314,17 @@ def test_a_log_holds_nothing_that_steers_a_terminal_and_goes_to_no_pipe_or_link(
     finally:
         close_logging()
     assert "a\\x1b[2J\\udce9\n" in path.read_text()
+
+
+def test_the_logger_is_left_as_its_caller_set_it():
+    log = logging.getLogger("seg")
+    log.setLevel(logging.WARNING)
+    log.propagate = False
+    try:
+        setup_logging()
+        setup_logging()
+        close_logging()
+        assert (log.level, log.propagate, log.handlers) == (logging.WARNING, False, [])
+    finally:
+        log.setLevel(logging.NOTSET)
+        log.propagate = True

@@ -12,7 +12,6 @@ from asr import api
 from asr.cli import run_training_command
 from asr.config import Config
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
-from asr.record.resume_rules import ALLOWED_NAMES
 from asr.signals import EXIT_CODES
 from asr.watch.parent_process import run_guarded
 
@@ -85,10 +84,7 @@ def allowed_names(arguments: argparse.Namespace) -> list[str]:
         UserError: an unknown name, or no run to resume.
     """
     names = [name.strip() for name in arguments.allow_changed.split(",") if name.strip()]
-    if unknown := [name for name in names if name not in ALLOWED_NAMES]:
-        raise UserError(f"--allow-changed: expected some of {', '.join(ALLOWED_NAMES)}, found {unknown[0]!r:.80}")
-    if names and arguments.resume is None:
-        raise UserError("--allow-changed goes with --resume: a new run has nothing to be compared with")
+    api.check_allow_changed(names, arguments.resume)
     return names
 
 

@@ -1,6 +1,8 @@
 """What `import seg` offers: load a model, build one, train one. docs/api.md describes it with examples."""
 
 import logging
+import numbers
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +12,7 @@ from seg.config.reader import load_start_config, override_config
 from seg.errors import UserError
 from seg.record.changes import keep_decided, list_changes
 from seg.record.record_file import load_own_config
+from seg.record.resume_rules import ALLOWED_NAMES
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -47,6 +50,9 @@ def load(
     Raises:
         UserError: not such a folder, or weights that do not fit its config.
     """
+    check_path("folder", folder)
+    if checkpoint not in ("best", "last"):
+        raise UserError(f"checkpoint: expected best or last, found {checkpoint!r:.80}")
     from seg.inference.predictor import explain_old_scale, load_predictor
 
     predictor = load_predictor(folder, checkpoint, overrides, model)
@@ -154,7 +160,14 @@ def train(
     from seg.profiling.memory import MemoryAdvisor
     from seg.profiling.trace import StepTrace
     from seg.training.run import train
+    from seg.watch.hook import Hook
 
+    check_allow_changed(allow_changed, resume)
+    if max_minutes is not None and not (isinstance(max_minutes, numbers.Real) and max_minutes >= 0):
+        raise UserError(f"max_minutes: expected a number of minutes, at least 0, found {max_minutes!r:.80}")
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            raise UserError(f"hooks: expected instances of seg.Hook, found {hook!r:.80}")
     trace = [StepTrace(profile_steps)] if profile_steps else []
     return train(
         read_config(config, resume, overrides),
@@ -181,6 +194,7 @@ def read_config(config: Config | str | Path | None, resume: str | Path | None, o
         return (
             override_config(config, overrides) if isinstance(config, Config) else load_start_config(config, overrides)
         )
+    check_path("resume", resume)
     if not Path(resume).is_dir():
         raise UserError(f"--resume: expected a run directory, such as runs/20250131_120000_name, at {resume}")
     own = load_own_config(Path(resume))
@@ -193,6 +207,28 @@ def read_config(config: Config | str | Path | None, resume: str | Path | None, o
                 "resume with the run's own."
             )
     return resumed
+
+
+def check_path(name: str, path: object) -> None:
+    """Refuse an argument that is no path.
+
+    Raises:
+        UserError: naming the argument.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{name}: expected a path, found {type(path).__name__}")
+
+
+def check_allow_changed(names: Collection[str], resume: str | Path | None) -> None:
+    """Refuse to allow what has no name, or what no run is compared with.
+
+    Raises:
+        UserError: an unknown name, or no run to resume.
+    """
+    if unknown := [name for name in names if name not in ALLOWED_NAMES]:
+        raise UserError(f"--allow-changed: expected some of {', '.join(ALLOWED_NAMES)}, found {unknown[0]!r:.80}")
+    if names and resume is None:
+        raise UserError("--allow-changed goes with --resume: a new run has nothing to be compared with")
 
 
 def load_initial(folder: str) -> "InitialModel":

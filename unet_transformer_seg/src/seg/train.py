@@ -12,7 +12,6 @@ from seg import api
 from seg.cli import run_training_command
 from seg.config import Config
 from seg.errors import EXIT_OK, EXIT_UNFINISHED, UserError
-from seg.record.resume_rules import ALLOWED_NAMES
 from seg.signals import EXIT_CODES
 from seg.watch.parent_process import run_guarded
 
@@ -84,10 +83,7 @@ def allowed_names(arguments: argparse.Namespace) -> list[str]:
         UserError: an unknown name, or no run to resume.
     """
     names = [name.strip() for name in arguments.allow_changed.split(",") if name.strip()]
-    if unknown := [name for name in names if name not in ALLOWED_NAMES]:
-        raise UserError(f"--allow-changed: expected some of {', '.join(ALLOWED_NAMES)}, found {unknown[0]!r:.80}")
-    if names and arguments.resume is None:
-        raise UserError("--allow-changed goes with --resume: a new run has nothing to be compared with")
+    api.check_allow_changed(names, arguments.resume)
     return names
 
 

@@ -1,5 +1,6 @@
 """The configs that come with the package, opened by name: `NAME` is configs/NAME.yaml, in any folder."""
 
+import os
 from pathlib import Path
 
 from asr.errors import UserError
@@ -18,6 +19,9 @@ def find_config(path_or_name: str | Path) -> Path:
     Raises:
         UserError: neither a file nor such a name.
     """
+    if not isinstance(path_or_name, str | os.PathLike):
+        expected = "a Config, a YAML file or the name of a packaged config"
+        raise UserError(f"config: expected {expected}, found {type(path_or_name).__name__}")
     path, configs = Path(path_or_name), packaged_configs()
     if path.exists() or path.suffix:
         return path

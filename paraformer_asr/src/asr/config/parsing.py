@@ -34,6 +34,8 @@ def parse_override(config: Any, override: str) -> Any:
         UserError: naming the override: an unknown key or a wrong value.
     """
     where = f"override {shown(override)}"
+    if not isinstance(override, str):
+        raise UserError(f"{where}: expected a text key=value, for example training.num_epochs=5")
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"{where}: expected key=value, for example training.num_epochs=5")

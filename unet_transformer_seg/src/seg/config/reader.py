@@ -54,7 +54,7 @@ def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config
     path = find_config(path)
     node = compose_file(path)
     stated = parse(Config, node, str(path))
-    for override in overrides:
+    for override in _each(overrides):
         stated = parse_override(stated, override)
     base = _settings_of_model(stated.init, path) if stated.init else Config()
     return _checked(parse(Config, node, str(path), base), overrides, path)
@@ -87,10 +87,16 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         UserError: an unknown key, a wrong value, or contradictory settings.
     """
-    for override in overrides:
+    for override in _each(overrides):
         config = parse_override(config, override)
     check_config(config)
     return config
+
+
+def _each(overrides: Sequence[str]) -> Sequence[str]:
+    if isinstance(overrides, str):
+        raise UserError(f"overrides: expected a list of key=value, found one text; write [{overrides!r:.80}]")
+    return overrides
 
 
 def read_config_text(text: str, where: str) -> Config:

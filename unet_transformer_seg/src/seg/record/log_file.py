@@ -24,6 +24,10 @@ class _HarmlessFormatter(logging.Formatter):
 
 
 class _AboveProgressLine(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.callers = log.level, log.propagate
+
     def emit(self, record: logging.LogRecord) -> None:
         write_above_line(self.format(record))
 
@@ -86,5 +90,6 @@ def close_logging() -> None:
         if isinstance(handler, _AboveProgressLine | logging.FileHandler | logging.handlers.MemoryHandler):
             log.removeHandler(handler)
             handler.close()
-    log.setLevel(logging.NOTSET)
-    log.propagate = True
+        if isinstance(handler, _AboveProgressLine):
+            level, log.propagate = handler.callers
+            log.setLevel(level)
