@@ -68,7 +68,9 @@ def test_help_is_instant(arguments):
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["asr", *arguments])
-    return command.main()
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    return ended.value.code
 
 
 def test_the_command_lists_the_commands_with_a_line_each(monkeypatch, capsys):
@@ -96,6 +98,16 @@ def test_the_packaged_configs_are_listed_and_printed(monkeypatch, capsys):
     assert capsys.readouterr().out == (PROJECT / "configs/toy.yaml").read_text()
     assert run(monkeypatch, "configs", "toys") == 2
     assert "no config is called 'toys'; expected an4_full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("configs",), ("configs", "toy"), ("--help",)])
+def test_a_listing_whose_reader_has_had_enough_ends_quietly(arguments):
+    with subprocess.Popen(
+        [sys.executable, "-m", "asr", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_a_packaged_config_is_read_by_its_name_and_a_file_of_this_name_goes_first(tmp_path, monkeypatch):

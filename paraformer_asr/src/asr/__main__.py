@@ -4,7 +4,9 @@ import difflib
 import runpy
 import sys
 
+from asr.cli import run_command
 from asr.config.packaged import packaged_configs
+from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 COMMANDS = {
     "train": "train a model, or resume a run",
@@ -25,37 +27,40 @@ def describe() -> str:
     return "\n".join(["usage: asr COMMAND …", "", *lines, "", "asr COMMAND --help describes a command."])
 
 
-def show_configs(names: list[str]) -> int:
-    """Print the packaged configs of these names, or list them all; return the exit code."""
+def show_configs(names: list[str]) -> None:
+    """Print the packaged configs of these names, or list them all."""
     configs = packaged_configs()
     if names in ([], ["-h"], ["--help"]):
         print("\n".join(configs))
-        return 0
+        return
     if unknown := [name for name in names if name not in configs]:
-        print(f"error: no config is called {unknown[0]!r:.80}; expected {', '.join(configs)}", file=sys.stderr)
-        return 2
+        raise UserError(f"no config is called {unknown[0]!r:.80}; expected {', '.join(configs)}")
     print("\n".join(configs[name].read_text(encoding="utf-8").rstrip() for name in names))
-    return 0
 
 
-def main() -> int:
-    """Run the command that the first argument names; return the exit code."""
-    name, *rest = sys.argv[1:] or [""]
+def answer(name: str, rest: list[str]) -> int:
+    """Print what `asr` answers itself: the help, the packaged configs, or that the command is unknown."""
     if name in ("-h", "--help"):
         print(describe())
-        return 0
-    if name == "configs":
-        return show_configs(rest)
-    if name not in COMMANDS:
+    elif name == "configs":
+        show_configs(rest)
+    else:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         message = f"error: unknown command {name!r:.80}{hint}" if name else "error: a command is missing"
         print(f"{describe()}\n\n{message}", file=sys.stderr)
-        return 2
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+def main() -> None:
+    """Run the command that the first argument names, and exit with its code."""
+    name, *rest = sys.argv[1:] or [""]
+    if name == "configs" or name not in COMMANDS:
+        run_command(lambda: answer(name, rest))
     sys.argv[1:] = rest
     runpy.run_module(f"asr.{name}", run_name="__main__", alter_sys=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
