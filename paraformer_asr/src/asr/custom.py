@@ -1,15 +1,19 @@
 """Parts of a run that come from outside the package: a model, a loss, data sets, metrics."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from asr.config import Config
 from asr.data import SpeechDataset
 from asr.errors import UserError
-from asr.models import CustomModel
+from asr.models import FRAMES_TO_INIT, TOKENS_TO_INIT, CustomModel, init_variables
+from asr.untrusted import is_printable
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """(outputs, tokens_bu, token_lengths_b) → float32[], a sum over the batch; the step divides it as `loss.normaliser`
@@ -53,13 +57,128 @@ class CustomParts:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset="custom"))
         return config
 
-    def check_loss(self, config: Config) -> None:
+    def require_loss(self, config: Config) -> None:
         """Refuse a config whose loss came from outside when there is none."""
         if config.loss.name == "custom" and self.loss is None:
             raise UserError(
                 "loss.name: custom: the loss comes from outside the package, so it works from Python only; pass it: "
                 "asr.train(config, loss=...)"
             )
+
+
+def check_model(model: nn.Module, config: Config) -> Any:
+    """Refuse a network from outside the package that training or transcription cannot use; return training's outputs.
+
+    Returns:
+        what the losses read, as shapes and dtypes, of two utterances.
+
+    Raises:
+        UserError: with the shapes.
+    """
+    b, u, v, i = 2, TOKENS_TO_INIT, config.model.vocab_size, config.model.input_dim
+    lengths_b = jax.ShapeDtypeStruct((b,), jnp.int32)
+    sound = jax.ShapeDtypeStruct((b, FRAMES_TO_INIT, i), jnp.float32), lengths_b
+    key = jax.random.key(0)
+
+    def train(*inputs: jax.Array) -> Any:
+        params = init_variables(model, i, key)["params"]
+        return model.apply({"params": params}, *inputs, train=True, rngs={"dropout": key, "sampler": key})
+
+    def transcribe(*inputs: jax.Array) -> Any:
+        params = init_variables(model, i, key)["params"]
+        acoustics = model.apply({"params": params}, *inputs, method="encode")
+        return model.apply({"params": params}, acoustics, u, method="decode")
+
+    outputs = trace("model", train, *sound, jax.ShapeDtypeStruct((b, u), jnp.int32), lengths_b)
+    hypotheses = trace("model", transcribe, *sound)
+    for method, result, name, shape in (
+        ("__call__", outputs, "logits_buv", (b, u, v)),
+        ("__call__", outputs, "token_count_b", (b,)),
+        ("decode", hypotheses, "logits_buv", (b, u, v)),
+        ("decode", hypotheses, "token_lengths_b", (b,)),
+    ):
+        value = getattr(result, name, result)
+        if getattr(value, "shape", None) != shape:
+            place = f"{method} of {b} utterances with {u} tokens of {v}"
+            raise UserError(f"model: {place}: expected {name} {list(shape)}, found {describe(value)}")
+    return outputs
+
+
+def check_loss(loss: Loss, outputs: Any) -> None:
+    """Refuse a loss from outside the package that is no function of outputs and tokens to a scalar.
+
+    Args:
+        loss: from outside the package.
+        outputs: as `check_model` returns them.
+
+    Raises:
+        UserError: with what was found.
+    """
+    if not callable(loss):
+        expected = "a function (outputs, tokens_bu, token_lengths_b) → float32[]"
+        raise UserError(f"loss: expected {expected}, found {type(loss).__name__}")
+    tokens_bu, lengths_b = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, TOKENS_TO_INIT), (2,)))
+    check_scalar("loss", trace("loss", loss, outputs, tokens_bu, lengths_b))
+
+
+def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *example: Any) -> None:
+    """Refuse metrics that are no mapping of names to functions, have a name of the record's own, or give no number.
+
+    Args:
+        metrics: from outside the package.
+        reserved: names in the record.
+        example: arguments of a perfect prediction, which each metric is tried with.
+
+    Raises:
+        UserError: naming the metric.
+    """
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"metrics: expected a mapping of names to functions, found {type(metrics).__name__}")
+    for name, metric in metrics.items():
+        if not is_printable(name):
+            raise UserError(f"metrics: expected names of printable characters, found {name!r:.80}")
+        if name in reserved:
+            raise UserError(f"metrics: {name!r} is a name in the record already; choose another")
+        if not callable(metric):
+            raise UserError(f"metrics[{name!r}]: expected a function, found {type(metric).__name__}")
+        try:
+            value = metric(*example)
+            array = np.asarray(value)
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error!s:.200}"
+            raise UserError(f"metrics[{name!r}]: failed on a perfect prediction ({raised})") from error
+        if array.ndim or array.dtype.kind not in "biuf":
+            raise UserError(f"metrics[{name!r}]: expected a number, found {value!r:.80}")
+
+
+def trace(name: str, function: Callable, *arguments: Any) -> Any:
+    """Return the shapes and dtypes of what a part from outside the package returns; nothing is compiled.
+
+    Raises:
+        UserError: naming the part, if it fails.
+    """
+    try:
+        return jax.eval_shape(function, *arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raised = f"{type(error).__name__}: {error!s:.400}"
+        raise UserError(f"{name}: failed on arrays of the run's shapes ({raised})") from error
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Refuse what is not one floating-point number.
+
+    Raises:
+        UserError: with what was found.
+    """
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
+
+
+def describe(value: Any) -> str:
+    """Return dtype and shape of an array, or the name of another type."""
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 NO_CUSTOM_PARTS = CustomParts()

@@ -1,7 +1,8 @@
 """Parts of a run that come from outside the package: a model, a loss, data sets, metrics."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,8 @@ from seg.config import Config
 from seg.data import SegmentationDataset
 from seg.errors import UserError
 from seg.losses import Loss
-from seg.models import CustomModel, abstract_variables
+from seg.models import CustomModel
+from seg.untrusted import is_printable
 
 Metric = Callable[[np.ndarray], float]
 """confusion_kk int64[k, k], [true, predicted], in pixels → the metric."""
@@ -42,13 +44,16 @@ class CustomParts:
         """Return the config with `custom` where a part replaces what the config describes.
 
         Raises:
-            UserError: one of the two data sets alone, or one whose first sample is malformed.
+            UserError: one of the two data sets alone, one whose first sample is malformed, or two of different classes.
         """
         if (self.train_set is None) != (self.val_set is None):
             raise UserError("train_set and val_set belong together: pass both, or neither")
         for name in ("train_set", "val_set"):
             if (dataset := getattr(self, name)) is not None:
                 check_dataset(name, dataset)
+        if self.train_set is not None and self.train_set.classes.names != self.val_set.classes.names:
+            train, val = (", ".join(dataset.classes.names) for dataset in (self.train_set, self.val_set))
+            raise UserError(f"val_set.classes: expected those of train_set, {train}; found {val}")
         if self.model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="custom"))
         if self.loss is not None:
@@ -79,7 +84,7 @@ def check_dataset(name: str, dataset: SegmentationDataset) -> None:
         raise UserError(f"{name}[0]: expected labels 0…{k - 1}, or {IGNORE_LABEL} to ignore, found {beyond[0]}")
 
 
-def check_logits(model: nn.Module, config: Config) -> None:
+def check_model(model: nn.Module, config: Config) -> None:
     """Refuse a network from outside the package whose logits do not fit the images or the classes.
 
     Raises:
@@ -87,13 +92,89 @@ def check_logits(model: nn.Module, config: Config) -> None:
     """
     size, k = config.data.size, config.model.num_classes
     image_bhwc = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    variables = abstract_variables(config.model, model, size)
-    logits_bhwk = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image_bhwc)
-    if logits_bhwk.shape != (1, *size, k) or logits_bhwk.dtype != jnp.float32:
+
+    def predict(image_bhwc: jax.Array) -> jax.Array:
+        return model.apply(model.init(jax.random.key(0), image_bhwc, train=False), image_bhwc, train=False)
+
+    logits_bhwk = trace("model", predict, image_bhwc)
+    if getattr(logits_bhwk, "shape", None) != (1, *size, k) or logits_bhwk.dtype != jnp.float32:
         raise UserError(
             f"model: expected logits float32{[1, *size, k]} of one image {list(size)} with {k} classes, found "
-            f"{logits_bhwk.dtype}{list(logits_bhwk.shape)}"
+            f"{describe(logits_bhwk)}"
         )
+
+
+def check_loss(loss: Loss, config: Config) -> None:
+    """Refuse a loss from outside the package that is no function of logits and labels to a scalar.
+
+    Raises:
+        UserError: with what was found.
+    """
+    if not callable(loss):
+        raise UserError(f"loss: expected a function (logits_bhwk, labels_bhw) → float32[], found {type(loss).__name__}")
+    shape = config.training.batch_size // config.training.accumulate, *config.data.size
+    logits_bhwk = jax.ShapeDtypeStruct((*shape, config.model.num_classes), jnp.float32)
+    check_scalar("loss", trace("loss", loss, logits_bhwk, jax.ShapeDtypeStruct(shape, jnp.int32)))
+
+
+def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *example: Any) -> None:
+    """Refuse metrics that are no mapping of names to functions, have a name of the record's own, or give no number.
+
+    Args:
+        metrics: from outside the package.
+        reserved: names in the record.
+        example: arguments of a perfect prediction, which each metric is tried with.
+
+    Raises:
+        UserError: naming the metric.
+    """
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"metrics: expected a mapping of names to functions, found {type(metrics).__name__}")
+    for name, metric in metrics.items():
+        if not is_printable(name):
+            raise UserError(f"metrics: expected names of printable characters, found {name!r:.80}")
+        if name in reserved:
+            raise UserError(f"metrics: {name!r} is a name in the record already; choose another")
+        if not callable(metric):
+            raise UserError(f"metrics[{name!r}]: expected a function, found {type(metric).__name__}")
+        try:
+            value = metric(*example)
+            array = np.asarray(value)
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error!s:.200}"
+            raise UserError(f"metrics[{name!r}]: failed on a perfect prediction ({raised})") from error
+        if array.ndim or array.dtype.kind not in "biuf":
+            raise UserError(f"metrics[{name!r}]: expected a number, found {value!r:.80}")
+
+
+def trace(name: str, function: Callable, *arguments: Any) -> Any:
+    """Return the shapes and dtypes of what a part from outside the package returns; nothing is compiled.
+
+    Raises:
+        UserError: naming the part, if it fails.
+    """
+    try:
+        return jax.eval_shape(function, *arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raised = f"{type(error).__name__}: {error!s:.400}"
+        raise UserError(f"{name}: failed on arrays of the run's shapes ({raised})") from error
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Refuse what is not one floating-point number.
+
+    Raises:
+        UserError: with what was found.
+    """
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
+
+
+def describe(value: Any) -> str:
+    """Return dtype and shape of an array, or the name of another type."""
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 NO_CUSTOM_PARTS = CustomParts()

@@ -7,6 +7,9 @@ import numpy as np
 
 from asr.metrics import ErrorCounts
 
+SUMMARIES = ("losses", "words", "characters", "tokens", "quantity_error")
+"""Entries of metrics.json that are no columns of results.csv."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Transcribed:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from asr.config import Config
-from asr.custom import NO_CUSTOM_PARTS, CustomParts, Loss
+from asr.custom import NO_CUSTOM_PARTS, CustomParts, Loss, check_loss, check_metrics, check_model
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
 from asr.data.dataset import SpeechDataset
@@ -24,6 +24,8 @@ from asr.data.text.comparison import suit_characters
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.models import abstract_variables, build_model
+from asr.record.evaluation import SUMMARIES
+from asr.record.report import COLUMNS
 from asr.record.text_coverage import check_texts
 from asr.training.optimizer import build_optimizer, build_schedule
 from asr.training.parameter_groups import FrozenParts, check_groups, has_groups
@@ -125,7 +127,8 @@ def build_setup(
         UserError: data that cannot be found or read, texts that the tokenizer does not cover, parameters that are not
             there, an initial model of another architecture.
     """
-    custom.check_loss(config)
+    custom.require_loss(config)
+    check_metrics(custom.metrics, {*COLUMNS, *SUMMARIES}, ["one two"], ["one two"])
     own_data = custom.train_set is not None
     train_set = custom.train_set if own_data else build_dataset(config, "train")
     val_set = custom.val_set if own_data else build_dataset(config, "val")
@@ -141,6 +144,10 @@ def build_setup(
     val_loader = EvalLoader(val_set, tokenizer, config, placement.num_devices, share)
     cmvn = trained[1] if trained else build_cmvn(config, train_set)
     model = build_model(config.model, custom.model)
+    if custom.model is not None or custom.loss is not None:
+        outputs = check_model(model, config)
+    if custom.loss is not None:
+        check_loss(custom.loss, outputs)
     shapes = abstract_variables(config.model, model)["params"] if initial or has_groups(config.optimizer) else None
     if has_groups(config.optimizer):
         check_groups(config.optimizer, shapes)

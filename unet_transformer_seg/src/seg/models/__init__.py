@@ -46,10 +46,14 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
         custom: a network from outside the package, used instead.
 
     Raises:
-        UserError: no number of classes, or a model that came from outside the package.
+        UserError: no number of classes, or a network that came from outside the package and is missing or no module.
     """
     if custom is not None:
-        return custom if isinstance(custom, nn.Module) else custom(config)
+        model = custom(config) if callable(custom) and not isinstance(custom, nn.Module) else custom
+        if not isinstance(model, nn.Module):
+            expected = "a Flax module, or a function of config.model that returns one"
+            raise UserError(f"model: expected {expected}, found {type(model).__name__}")
+        return model
     if config.num_classes < 2:
         raise UserError(
             f"model.num_classes: expected 2 or more (background counts as a class), found {config.num_classes}; "

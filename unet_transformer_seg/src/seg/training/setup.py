@@ -11,14 +11,16 @@ import optax
 
 from seg.classes import ClassTable
 from seg.config import Config
-from seg.custom import NO_CUSTOM_PARTS, CustomParts, check_logits
+from seg.custom import NO_CUSTOM_PARTS, CustomParts, check_loss, check_metrics, check_model
 from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
 from seg.data.fit import is_fitted
 from seg.data.image_folder import settle_value_range
 from seg.data.loader import Share, TrainLoader
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
+from seg.metrics import compute_metrics
 from seg.models import abstract_variables, build_model, smallest_image
+from seg.record.report import COLUMNS
 from seg.training.optimizer import build_optimizer, build_schedule
 from seg.training.parameter_groups import FrozenParts, check_groups, has_groups
 from seg.training.sharding import GatheredParameters, Placement, build_placement
@@ -119,6 +121,9 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
     if train_set is None:
         train_set, val_set = (build_dataset(config.data, split, config.seed) for split in ("train", "val"))
     config = with_classes(config, train_set.classes)
+    perfect_kk = np.eye(len(train_set.classes), dtype=np.int64)
+    in_record = compute_metrics(perfect_kk).to_dict(train_set.classes.names)
+    check_metrics(custom.metrics, {*COLUMNS, *in_record}, perfect_kk)
     training = config.training
     placement = build_placement(config.mesh)
     check_batch_size(training.batch_size, training.accumulate, placement.num_devices)
@@ -129,7 +134,7 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
     num_steps = training.num_epochs * loader.steps_per_epoch
     model = build_model(config.model, custom.model)
     if custom.model is not None:
-        check_logits(model, config)
+        check_model(model, config)
     optimizer = build_optimizer(config.optimizer, num_steps)
     loss = choose_loss(config, custom, train_set)
     if has_groups(config.optimizer):
@@ -156,6 +161,7 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
 def choose_loss(config: Config, custom: CustomParts, train_set: SegmentationDataset) -> Loss:
     """Return the loss of the run: that from outside the package, or the one that the config names."""
     if custom.loss is not None:
+        check_loss(custom.loss, config)
         return custom.loss
     return build_loss(config.loss, build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels))
 
