@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import asr
-from asr.custom import check_loss, check_metrics, check_model
+from asr.custom import CustomParts, check_loss, check_metrics, check_model
 from asr.errors import UserError
 from asr.models import build_model
 
@@ -106,3 +106,44 @@ def test_a_model_that_is_no_module_is_refused(model):
         UserError, match="model: expected a Flax module, or a function of config.model .*found (int|str)"
     ):
         build_model(CONFIG.model, model)
+
+
+class Silence(asr.SpeechDataset):
+    """Two seconds of silence; `parts` replaces what a method returns."""
+
+    def __init__(self, **parts):
+        wave_n = np.zeros(16000, np.float32)
+        default = {"durations_s": np.ones(2), "texts": ["one", "two"], "names": ["a", "b"]}
+        self.parts = default | {"utterance": asr.Utterance(wave_n, 16000, "one", "a")} | parts
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.parts["utterance"]
+
+    def durations_s(self):
+        return self.parts["durations_s"]
+
+    def texts(self):
+        return self.parts["texts"]
+
+    def names(self):
+        return self.parts["names"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (3, "val_set: expected a subclass of asr.SpeechDataset, found int"),
+        (Silence(durations_s=[1.0, 1.0]), r"val_set.durations_s\(\): expected seconds float64\[2\], .*found list"),
+        (Silence(durations_s=np.array([1, -1.0])), r"val_set.durations_s\(\): .* none negative"),
+        (Silence(texts=["one"]), r"val_set.texts\(\): expected 2 texts, found 1"),
+        (Silence(names=["a", 2]), r"val_set.names\(\): expected 2 texts, found 2: \['a', 2\]"),
+        (Silence(utterance=None), r"val_set: Silence\[0\]: expected an asr.Utterance, found NoneType"),
+    ],
+)
+def test_a_malformed_data_set_is_refused(dataset, message):
+    with pytest.raises(UserError, match=message):
+        CustomParts(train_set=Silence(), val_set=dataset).mark(CONFIG)
+    assert CustomParts(train_set=Silence(), val_set=Silence()).mark(CONFIG).data.dataset == "custom"

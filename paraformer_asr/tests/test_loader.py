@@ -254,3 +254,29 @@ def test_generated_speech_is_loaded():
     assert np.sort(np.concatenate([b["index"][b["index"] >= 0] for b in batches])).tolist() == sorted([*range(6)] * 3)
     assert len(build_dataset(config, "val")) == 3
     assert build_dataset(dataclasses.replace(config, seed=1), "train").texts() != train_set.texts()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda u: (u.wave, u.text), "expected an asr.Utterance, found tuple"),
+        (lambda u: None, "expected an asr.Utterance, found NoneType"),
+        (lambda u: dataclasses.replace(u, name=3), "expected its name as str, found int"),
+        (lambda u: dataclasses.replace(u, text=None), "expected its text as str, found NoneType"),
+        (lambda u: dataclasses.replace(u, wave=u.wave.tolist()), r"expected a wave float32\[n\], found list"),
+        (lambda u: dataclasses.replace(u, wave=np.float64(u.wave)), "expected a wave .*found float64"),
+        (lambda u: dataclasses.replace(u, wave=u.wave[:, None]), r"expected a wave .*found float32\[\d+, 1\]"),
+        (lambda u: dataclasses.replace(u, sample_rate_hz=16000), "expected sound of 8000 Hz, .* found 16000"),
+    ],
+)
+def test_a_malformed_utterance_is_refused_wherever_it_is_in_the_data_set(change, message):
+    class Malformed(Numbered):
+        def __getitem__(self, index):
+            utterance = super().__getitem__(index)
+            return change(utterance) if index == 5 else utterance
+
+    config = changed(data={"num_threads": 0})
+    with pytest.raises(UserError, match=rf"^Malformed\[5\]: {message}"):
+        list(TrainLoader(Malformed(DATASET.real_s), TOKENIZER, config).iterate())
+    with pytest.raises(UserError, match=rf"^Malformed\[5\]: {message}"):
+        list(EvalLoader(Malformed(DATASET.real_s), TOKENIZER, config).iterate())

@@ -107,3 +107,10 @@ def test_a_validation_set_of_other_classes_is_refused():
     with pytest.raises(UserError, match="val_set.classes: expected those of train_set, sky, road; found road, sky"):
         CustomParts(train_set=Blank("sky", "road"), val_set=Blank("road", "sky")).mark(CONFIG)
     assert CustomParts(train_set=Blank("a", "b"), val_set=Blank("a", "b")).mark(CONFIG).data.dataset == "custom"
+
+
+def test_a_data_set_without_classes_is_refused():
+    unnamed = Blank("a", "b")
+    del unnamed.classes
+    with pytest.raises(UserError, match="train_set.classes: expected a table made by seg.make_class_table"):
+        CustomParts(train_set=unnamed, val_set=Blank("a", "b")).mark(CONFIG)

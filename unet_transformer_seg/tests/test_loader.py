@@ -9,6 +9,7 @@ import pytest
 from seg.classes import make_class_table
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
+from seg.data.fingerprint import take_fingerprint
 from seg.data.fit import fit_sample
 from seg.data.loader import TrainLoader, iterate_eval
 from seg.errors import UserError
@@ -35,6 +36,8 @@ class Numbered(SegmentationDataset):
 
 class Gradient(Numbered):
     """Every pixel has a value of its own, the same in image and mask."""
+
+    classes = make_class_table(tuple(f"value {i}" for i in range(255)))
 
     def __getitem__(self, index):
         mask = np.arange(np.prod(self.size), dtype=np.uint8).reshape(self.size)
@@ -169,3 +172,31 @@ def test_a_sample_of_the_size_is_untouched():
     sample = Gradient(1, size=(8, 8))[0]
     for how in ("resize", "crop"):
         assert fit_sample(sample, dataclasses.replace(CONFIG, fit=how)) is sample
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: (s.image, s.mask), "expected a seg.Sample, found tuple"),
+        (lambda s: None, "expected a seg.Sample, found NoneType"),
+        (lambda s: Sample(s.image, s.mask, 3), "expected its name as str, found int"),
+        (lambda s: Sample(s.image / 255, s.mask, ""), r"expected an image uint8.*, found float64\[8, 8, 3\] and uint8"),
+        (lambda s: Sample(s.image[:4], s.mask, ""), r"expected an image .*found uint8\[4, 8, 3\] and uint8\[8, 8\]"),
+        (lambda s: Sample(s.image, s.mask[..., None], ""), r"expected .* and a mask .*, found .* uint8\[8, 8, 1\]"),
+        (lambda s: Sample(s.image.tolist(), s.mask, ""), "expected .*, found list and uint8"),
+        (lambda s: Sample(s.image, s.mask + 1, ""), "expected labels 0…1, or 255 to ignore, found 2"),
+    ],
+)
+def test_a_malformed_sample_is_refused_wherever_it_is_in_the_data_set(change, message):
+    class Malformed(Numbered):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return change(sample) if index == 5 else sample
+
+    config = dataclasses.replace(CONFIG, num_threads=0)
+    with pytest.raises(UserError, match=rf"^Malformed\[5\]: {message}"):
+        list(iterate_eval(Malformed(6), config, 2))
+    with pytest.raises(UserError, match=rf"^Malformed\[5\]: {message}"):
+        take(TrainLoader(Malformed(6), config, 2, seed=0).iterate(), 3)
+    with pytest.raises(UserError, match=rf"^Malformed\[5\]: {message}"):
+        take_fingerprint(Malformed(6))

@@ -11,6 +11,7 @@ import numpy as np
 
 from asr.config import Config
 from asr.data import SpeechDataset
+from asr.data.dataset import describe, read_checked
 from asr.errors import UserError
 from asr.models import FRAMES_TO_INIT, TOKENS_TO_INIT, CustomModel, init_variables
 from asr.untrusted import is_printable
@@ -45,10 +46,13 @@ class CustomParts:
         """Return the config with `custom` where a part replaces what the config describes.
 
         Raises:
-            UserError: one of the two data sets alone.
+            UserError: one of the two data sets alone, or one whose first utterance is malformed.
         """
         if (self.train_set is None) != (self.val_set is None):
             raise UserError("train_set and val_set belong together: pass both, or neither")
+        for name in ("train_set", "val_set"):
+            if (dataset := getattr(self, name)) is not None:
+                check_dataset(name, dataset, config.features.sample_rate_hz)
         if self.model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="custom"))
         if self.loss is not None:
@@ -64,6 +68,31 @@ class CustomParts:
                 "loss.name: custom: the loss comes from outside the package, so it works from Python only; pass it: "
                 "asr.train(config, loss=...)"
             )
+
+
+def check_dataset(name: str, dataset: SpeechDataset, sample_rate_hz: int) -> None:
+    """Refuse a data set of another class, an empty one, lists of other lengths, and a malformed first utterance.
+
+    Raises:
+        UserError: with what was expected.
+    """
+    if not isinstance(dataset, SpeechDataset):
+        raise UserError(f"{name}: expected a subclass of asr.SpeechDataset, found {type(dataset).__name__}")
+    if not len(dataset):
+        raise UserError(f"{name}: expected at least one utterance, found none")
+    durations_u = dataset.durations_s()
+    is_row = isinstance(durations_u, np.ndarray) and durations_u.shape == (len(dataset),)
+    if not is_row or durations_u.dtype.kind not in "fiu" or not (np.isfinite(durations_u) & (durations_u >= 0)).all():
+        expected = f"seconds float64[{len(dataset)}], none negative"
+        raise UserError(f"{name}.durations_s(): expected {expected}, found {describe(durations_u)}")
+    for method in ("texts", "names"):
+        texts = getattr(dataset, method)()
+        if len(texts) != len(dataset) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{name}.{method}(): expected {len(dataset)} texts, found {len(texts)}: {texts!r:.80}")
+    try:
+        read_checked(dataset, 0, sample_rate_hz)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def check_model(model: nn.Module, config: Config) -> Any:
@@ -174,11 +203,6 @@ def check_scalar(name: str, value: Any) -> None:
     """
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
-
-
-def describe(value: Any) -> str:
-    """Return dtype and shape of an array, or the name of another type."""
-    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 NO_CUSTOM_PARTS = CustomParts()

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seg.classes import IGNORE_LABEL
+from seg.classes import ClassTable
 from seg.config import Config
 from seg.data import SegmentationDataset
+from seg.data.dataset import describe, read_checked
 from seg.errors import UserError
 from seg.losses import Loss
 from seg.models import CustomModel
@@ -71,17 +72,14 @@ def check_dataset(name: str, dataset: SegmentationDataset) -> None:
     """
     if not isinstance(dataset, SegmentationDataset):
         raise UserError(f"{name}: expected a subclass of seg.SegmentationDataset, found {type(dataset).__name__}")
+    if not isinstance(getattr(dataset, "classes", None), ClassTable):
+        raise UserError(f"{name}.classes: expected a table made by seg.make_class_table")
     if not len(dataset):
         raise UserError(f"{name}: expected at least one sample, found none")
-    image_hwc, mask_hw = np.asarray(dataset[0].image), np.asarray(dataset[0].mask)
-    if (image_hwc.dtype, mask_hw.dtype) != (np.uint8, np.uint8) or image_hwc.shape != (*mask_hw.shape, 3):
-        raise UserError(
-            f"{name}[0]: expected an image uint8[h, w, 3] and a mask uint8[h, w], found {image_hwc.dtype}"
-            f"{list(image_hwc.shape)} and {mask_hw.dtype}{list(mask_hw.shape)}"
-        )
-    labels, k = np.unique(mask_hw), len(dataset.classes)
-    if (beyond := labels[(labels >= k) & (labels != IGNORE_LABEL)]).size:
-        raise UserError(f"{name}[0]: expected labels 0…{k - 1}, or {IGNORE_LABEL} to ignore, found {beyond[0]}")
+    try:
+        read_checked(dataset, 0)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def check_model(model: nn.Module, config: Config) -> None:
@@ -170,11 +168,6 @@ def check_scalar(name: str, value: Any) -> None:
     """
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
-
-
-def describe(value: Any) -> str:
-    """Return dtype and shape of an array, or the name of another type."""
-    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 NO_CUSTOM_PARTS = CustomParts()

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from asr.config import FeaturesConfig
-from asr.data.dataset import SpeechDataset
+from asr.data.dataset import SpeechDataset, Utterance, read_checked
 from asr.data.frontend import Cmvn, make_frontend
 from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text
@@ -96,9 +96,13 @@ def _batches(
     if len(indices) > max_utterances:
         indices = indices[np.linspace(0, len(indices) - 1, max_utterances).round().astype(int)]
     indices = indices[np.argsort(durations_s[indices], kind="stable")]
+
+    def read(index: int) -> Utterance:
+        return read_checked(dataset, index, features.sample_rate_hz)
+
     with ThreadPoolExecutor(num_threads) as pool:
         for start in range(0, len(indices), BATCH_SIZE):
-            waves = [u.wave for u in pool.map(dataset.__getitem__, indices[start : start + BATCH_SIZE].tolist())]
+            waves = [u.wave for u in pool.map(read, indices[start : start + BATCH_SIZE].tolist())]
             longest_s = max(max(map(len, waves)) / features.sample_rate_hz, 1.0)
             num_samples = 2 ** math.ceil(math.log2(longest_s)) * features.sample_rate_hz
             wave_bn = np.zeros((BATCH_SIZE, num_samples), np.float32)

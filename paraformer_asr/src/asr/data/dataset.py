@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from asr.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Utterance:
@@ -68,3 +70,29 @@ class SpeechDataset(abc.ABC):
     def where(self, index: int) -> str:
         """Return where utterance `index` comes from, for a message: its name, or the line of a manifest."""
         return self.names()[index]
+
+
+def read_checked(dataset: SpeechDataset, index: int, sample_rate_hz: int) -> Utterance:
+    """Return `dataset[index]`.
+
+    Raises:
+        UserError: it is not what `Utterance` promises; naming the class of the data set and the index.
+    """
+    utterance, place = dataset[index], f"{type(dataset).__name__}[{index}]"
+    if not isinstance(utterance, Utterance):
+        raise UserError(f"{place}: expected an asr.Utterance, found {type(utterance).__name__}")
+    for name, text in (("name", utterance.name), ("text", utterance.text)):
+        if not isinstance(text, str):
+            raise UserError(f"{place}: expected its {name} as str, found {type(text).__name__}")
+    wave_n = utterance.wave
+    if not isinstance(wave_n, np.ndarray) or wave_n.dtype != np.float32 or wave_n.ndim != 1:
+        raise UserError(f"{place}: expected a wave float32[n], found {describe(wave_n)}")
+    if utterance.sample_rate_hz != sample_rate_hz:
+        expected = f"sound of {sample_rate_hz} Hz, as features.sample_rate_hz"
+        raise UserError(f"{place}: expected {expected}, found {utterance.sample_rate_hz!r:.20}")
+    return utterance
+
+
+def describe(value: Any) -> str:
+    """Return dtype and shape of an array, or the name of another type."""
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__

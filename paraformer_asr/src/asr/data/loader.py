@@ -10,7 +10,7 @@ import numpy as np
 
 from asr.config import Config, DataConfig, FeaturesConfig
 from asr.data.bucketing import BatchPlan, BatchShape, PlannedBatch
-from asr.data.dataset import SpeechDataset
+from asr.data.dataset import SpeechDataset, read_checked
 from asr.data.frontend import num_feature_frames
 from asr.data.sounds.audio import change_speed
 from asr.data.text.tokenizer import END_ID, Tokenizer
@@ -109,7 +109,7 @@ class TrainLoader:
         """Yield the batches from `start_step` to the end of the run.
 
         Raises:
-            UserError: at the batch whose sound cannot be read, naming the file.
+            UserError: at the batch with an unreadable file or a malformed utterance, named.
         """
         # Batches are indexed by step, so a resumed run starts here without reading what came before.
         steps = grain.MapDataset.range(self.num_steps)
@@ -246,7 +246,7 @@ class _Rows:
         return self._tokens[self._ends[index] : self._ends[index + 1]]
 
     def _read(self, index: int, speed: float) -> np.ndarray:
-        utterance = self._dataset[index]
+        utterance = read_checked(self._dataset, index, self._rate_hz)
         stated_s = self._durations_u[index]
         if utterance.duration_s > stated_s + TOLERANCE_S:
             raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable
+from seg.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,11 +54,11 @@ class SegmentationDataset(abc.ABC):
 
     def name(self, index: int) -> str:
         """Return the name of sample `index`."""
-        return self[index].name
+        return read_checked(self, index).name
 
     def read_mask(self, index: int) -> np.ndarray:
         """Return uint8[h, w], the mask of sample `index`."""
-        return self[index].mask
+        return read_checked(self, index).mask
 
     def files(self, index: int) -> tuple[Path, Path]:
         """Return the image file and the mask file of sample `index`; generated data have none."""
@@ -82,6 +83,35 @@ class SegmentationDataset(abc.ABC):
                 counts_k += mask_counts_k
                 pixels_k += np.where(mask_counts_k > 0, mask_counts_k.sum(), 0)
         return counts_k, pixels_k
+
+
+def read_checked(dataset: SegmentationDataset, index: int) -> Sample:
+    """Return `dataset[index]`.
+
+    Raises:
+        UserError: it is not what `Sample` promises; naming the class of the data set and the index.
+    """
+    sample, place = dataset[index], f"{type(dataset).__name__}[{index}]"
+    if not isinstance(sample, Sample):
+        raise UserError(f"{place}: expected a seg.Sample, found {type(sample).__name__}")
+    if not isinstance(sample.name, str):
+        raise UserError(f"{place}: expected its name as str, found {type(sample.name).__name__}")
+    image_hwc, mask_hw = sample.image, sample.mask
+    are_bytes = all(isinstance(a, np.ndarray) and a.dtype == np.uint8 for a in (image_hwc, mask_hw))
+    if not are_bytes or mask_hw.ndim != 2 or not mask_hw.size or image_hwc.shape != (*mask_hw.shape, 3):
+        expected = "an image uint8[h, w, 3] and a mask uint8[h, w]"
+        raise UserError(f"{place}: expected {expected}, found {describe(image_hwc)} and {describe(mask_hw)}")
+    k = len(dataset.classes)
+    beyond_hw = (mask_hw >= k) & (mask_hw != IGNORE_LABEL)
+    if beyond_hw.any():
+        expected = f"labels 0…{k - 1}, or {IGNORE_LABEL} to ignore"
+        raise UserError(f"{place}: expected {expected}, found {mask_hw[beyond_hw].min()}")
+    return sample
+
+
+def describe(value: Any) -> str:
+    """Return dtype and shape of an array, or the name of another type."""
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
 
 
 def count_classes(mask_hw: np.ndarray, num_classes: int) -> np.ndarray:

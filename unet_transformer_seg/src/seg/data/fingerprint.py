@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from seg.data.dataset import SegmentationDataset
+from seg.data.dataset import SegmentationDataset, read_checked
 from seg.files import open_file
 
 MAX_CONTENTS = 10_000
@@ -94,7 +94,7 @@ def _take_one(dataset: SegmentationDataset, index: int, one_in: int) -> tuple[st
     except NotImplementedError:  # a data set from outside the package, whose samples need not be files
         if not with_contents:
             return name, *("unread" for _ in PARTS)
-        sample = dataset[index]
+        sample = read_checked(dataset, index)
         return name, *(f"{array.nbytes}:{_hash(array.tobytes())}" for array in (sample.image, sample.mask))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from seg.classes import IGNORE_LABEL
 from seg.config import DataConfig
-from seg.data.dataset import SegmentationDataset
+from seg.data.dataset import SegmentationDataset, read_checked
 from seg.data.fit import fit_sample
 
 Batch = dict[str, np.ndarray]
@@ -57,7 +57,7 @@ class TrainLoader:
         """Yield the batches from `start_step` on, without end.
 
         Raises:
-            UserError: at the batch with an unreadable file, naming the file.
+            UserError: at the batch with an unreadable file or a malformed sample, named.
         """
         return read_ahead(self._batches, self._config, start_step)
 
@@ -73,7 +73,7 @@ def iterate_eval(
     """Yield all samples once, in order; with `fit: crop`, their central windows.
 
     Raises:
-        UserError: at the batch with an unreadable file, naming the file.
+        UserError: at the batch with an unreadable file or a malformed sample, named.
     """
 
     def load_or_pad(index: int) -> Batch:
@@ -94,13 +94,13 @@ def take_share(samples: grain.MapDataset, batch_size: int, share: Share) -> grai
 
 def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.random.Generator | None) -> Batch:
     """Return one sample at the data size, as a batch without its first axis."""
-    sample = fit_sample(dataset[index], config, rng)
+    sample = fit_sample(read_checked(dataset, index), config, rng)
     return {"image": sample.image, "label": sample.mask, "index": np.int32(index)}
 
 
 def load_for_eval(dataset: SegmentationDataset, config: DataConfig, index: int) -> Batch:
     """Return one sample as `load` does, with its shape before fitting."""
-    sample = dataset[index]
+    sample = read_checked(dataset, index)
     fitted = fit_sample(sample, config)
     shape = np.array(sample.mask.shape, np.int32)
     return {"image": fitted.image, "label": fitted.mask, "index": np.int32(index), "shape": shape}
