@@ -651,7 +651,12 @@ def read_file():
         (np.zeros(9), None, r"array: expected its rate too, for example transcribe\(array, rate=16000\)"),
         (np.zeros(9), 0, "rate: expected a whole number"),
         (np.zeros(9), "16k", "rate: expected a whole number"),
-        (np.zeros(9, bool), 8000, "array: expected int16, int32, uint8, or floats in −1…1, found bool"),
+        (np.zeros(9, bool), 8000, "array: expected int16, int32, uint8, or floats in −1…1, found bool$"),
+        (
+            np.zeros(9, np.int64),
+            8000,
+            r"array: .*found int64; .*: array.astype\(np.int16\) if they are 16, np.int32 if",
+        ),
         (np.zeros((2, 9)), 8000, r"found the shape \(2, 9\); transpose it"),
         (np.zeros(0), 8000, "array: holds no samples"),
         (np.full(9000, 300.0), 8000, "^array: expected samples in −1…1, found 300 at 0.000 s; if they are 16-bit"),

@@ -347,3 +347,8 @@ def test_a_run_whose_parts_contradict_each_other_is_refused(run, tmp_path):
     build_tokenizer(TokenizerConfig(), ["xy"]).save(run)
     with pytest.raises(UserError, match=rf"model\.vocab_size is {TOKENIZER.vocab_size}.*has 6 tokens"):
         load_transcriber(run)
+
+
+def test_a_transcriber_is_shown_in_one_line(transcriber):
+    number = sum(leaf.size for leaf in jax.tree.leaves(VARIABLES["params"]))
+    assert repr(transcriber) == f"Transcriber(paraformer, {TOKENIZER.vocab_size} tokens, {number:,} parameters)"

@@ -172,3 +172,10 @@ def test_the_network_is_compiled_with_the_options_of_the_processor(monkeypatch):
     monkeypatch.setattr(module, "compiler_options", lambda: {"xla_cpu_has_no_such_option": "1"})
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_cpu_has_no_such_option"):
         Predictor(tiny_config(), CLASSES, VARIABLES).predict(np.zeros((32, 24, 3), np.uint8))
+
+
+def test_a_predictor_is_shown_in_one_line():
+    number = sum(leaf.size for leaf in jax.tree.leaves(VARIABLES["params"]))
+    predictor = Predictor(tiny_config(), CLASSES, VARIABLES)
+    assert repr(predictor) == f"Predictor(unet, {len(CLASSES)} classes, {number:,} parameters)"
+    assert repr(Predictor(tiny_config(), CLASSES, None, windows_forward=len)).endswith("0 parameters)")

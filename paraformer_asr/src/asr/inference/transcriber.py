@@ -30,7 +30,7 @@ from asr.inference.shapes import Shape, make_ladder, whole_seconds
 from asr.inference.transcript import Transcript
 from asr.inference.transcription import Source, read_segments, transcribe_segments
 from asr.inference.tuning import ready_weights
-from asr.models import CustomModel, build_model
+from asr.models import CustomModel, build_model, count_parameters
 
 Tag = TypeVar("Tag")
 
@@ -89,6 +89,10 @@ class Transcriber:
         longest = longest_segment(config.features.sample_rate_hz, config.inference)
         self._ladder = make_ladder(longest, [1, config.inference.batch_size])
         self._warm: tuple[Shape, ...] = ()
+
+    def __repr__(self) -> str:
+        number = count_parameters(self._programs.weights.arrays)
+        return f"Transcriber({self.config.model.name}, {self.tokenizer.vocab_size} tokens, {number:,} parameters)"
 
     @property
     def variables(self) -> Any:

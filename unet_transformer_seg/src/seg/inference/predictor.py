@@ -30,7 +30,7 @@ from seg.inference.forward import make_forward, most_probable, most_probable_cla
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
 from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
-from seg.models import CustomModel, build_model
+from seg.models import CustomModel, build_model, count_parameters
 
 Tag = TypeVar("Tag")
 
@@ -47,8 +47,7 @@ class Predictor:
     """A trained model, ready to segment. Images are resized as in training; labels have the size of their image.
 
     Every call of the network takes `inference.batch_size` windows of the shape `tile`, or one, so it is compiled at
-    most twice, whatever the sizes of the images. Only images that are computed in one piece (`inference.whole_up_to`)
-    need a compilation for each size.
+    most twice, whatever the sizes of the images. Images computed whole (`inference.whole_up_to`) compile once per size.
 
     Attributes:
         config: settings of the run. Prediction depends on `model`, `inference`, and `mean`, `std`, `fit`, `size`,
@@ -82,6 +81,10 @@ class Predictor:
         self.variables = jax.device_put(variables)
         self._fill = fill_up if config.inference.scale == "trained" else tiling.fill_up  # training fills with black
         self._probabilities = windows_forward or self._compiled_forward()
+
+    def __repr__(self) -> str:
+        number = count_parameters((self.variables or {}).get("params", {}))
+        return f"Predictor({self.config.model.name}, {len(self.classes)} classes, {number:,} parameters)"
 
     def _compiled_forward(self) -> Windows:
         forward = make_forward(self.model, self.config)

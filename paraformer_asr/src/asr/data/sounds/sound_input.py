@@ -145,7 +145,11 @@ def _of_array(array: np.ndarray, rate: float | None) -> SoundInput:
         expected = f"a whole number of samples in a second, {MIN_RATE_HZ} to {MAX_RATE_HZ}"
         raise UserError(f"rate: expected {expected}, found {shown(rate)}")
     if array.dtype.name not in SUBTYPES:
-        raise UserError(f"array: expected int16, int32, uint8, or floats in −1…1, found {array.dtype}")
+        hint = "; the type states the bits of a sample: array.astype(np.int16) if they are 16, np.int32 if 32"
+        is_integer = array.dtype.kind in "iu"
+        raise UserError(
+            f"array: expected int16, int32, uint8, or floats in −1…1, found {array.dtype}{hint if is_integer else ''}"
+        )
     if array.ndim not in (1, 2) or array.ndim == 2 and array.shape[1] > array.shape[0]:
         turn = "; transpose it" if array.ndim == 2 else ""
         raise UserError(f"array: expected [samples] or [samples, channels], found the shape {array.shape}{turn}")
