@@ -1,8 +1,10 @@
 """Image and mask files: what each kind is read as, and that nothing harmful or damaged gets further than a message."""
 
+import contextlib
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -234,3 +236,18 @@ def test_a_damaged_file_gives_an_image_or_a_message(suffix, places, tmp_path, pi
             assert (content.values if read is read_mask else content).ndim in (2, 3)
         except UserError as error:
             assert str(path) in str(error)
+
+
+def test_the_pixel_limit_of_pillow_is_suspended_only_while_threads_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 64 × 64 is beyond twice this limit
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+
+    def read(number):
+        with contextlib.suppress(UserError):
+            return read_image(tmp_path / ("damaged.png" if number % 3 == 0 else "a.png")).shape
+
+    with ThreadPoolExecutor(4) as pool:
+        shapes = list(pool.map(read, range(60)))
+    assert shapes == [None if number % 3 == 0 else (64, 64, 3) for number in range(60)]
+    assert Image.MAX_IMAGE_PIXELS == 100

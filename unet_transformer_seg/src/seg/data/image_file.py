@@ -7,6 +7,7 @@ becomes 8-bit RGB, a mask keeps its values.
 import contextlib
 import mmap
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 START, END, SCAN = b"\xd8", b"\xd9", b"\xda"
 
 # Pillow warns of broken EXIF entries and the like without naming the file. Our errors name it, and usable files need no
-# warning. (Filters around each call are not thread-safe.)
+# warning. (Filters around each call are not thread-safe; docs/api.md names this one.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -133,6 +134,28 @@ def naming_file(name: Path | str) -> Iterator[None]:
         raise UserError(f"{name}: {error}") from None
 
 
+class _NoPillowLimit:
+    """Suspends Pillow's own limit of pixels while any thread reads; ours is checked as soon as the file is open."""
+
+    def __init__(self):
+        self._lock, self._readers, self._limit = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self._lock:
+            if not self._readers:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_NO_PILLOW_LIMIT = _NoPillowLimit()
+
+
 def _read(
     path: Path,
     max_pixels: int,
@@ -141,9 +164,8 @@ def _read(
     convert_array: Callable[[np.ndarray], Content],
     has_layers: bool = False,
 ) -> Content:
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit; ours is checked as soon as the file is open
     try:
-        with open_file(path) as file, naming_file(path):
+        with open_file(path) as file, naming_file(path), _NO_PILLOW_LIMIT:
             if path.suffix.lower() in array_file.SUFFIXES:
                 return convert_array(array_file.read_array(path, file, max_pixels, has_layers))
             # Given a path, Pillow maps some files into memory and then misreads TIFFs that a tag rotates by 90°.
