@@ -196,7 +196,7 @@ def test_the_guardian_answers_as_its_child():
 def test_an_abort_is_explained_with_the_way_on():
     code, output = guarded("os.abort()")
     assert code == EXIT_PEER_LOST
-    assert "another process of this run is gone" in output and "resume with: RESUME COMMAND" in output
+    assert "another process of this run died" in output and "resume with: RESUME COMMAND" in output
 
 
 def test_a_kill_from_outside_is_explained():

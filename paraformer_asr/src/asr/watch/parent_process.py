@@ -37,7 +37,7 @@ def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
     number = os.WTERMSIG(status)
     lost = number in ABORTED
     reason = (
-        "training stopped: another process of this run is gone or cannot be reached"
+        "training stopped: another process of this run died or became unreachable"
         if lost
         else f"killed by signal {number} ({signal.strsignal(number)}); if nobody sent it, the machine ran out of memory"
     )
