@@ -1,15 +1,10 @@
 """Strict numerics for every test, fresh random keys, and the processor time of each file."""
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    # A third less time to compile. Later versions do not know the flag, and would end the process.
-    " --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib").startswith("0.10.") else ""
-)
 sys.path.append(str(Path(__file__).parent))  # for the helpers that several tests share
 
 import hypothesis
