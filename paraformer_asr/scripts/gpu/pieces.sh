@@ -18,7 +18,7 @@ do_once() {
     timeout "$limit_s" "$@" >"$out/$name.log" 2>&1 || code=$?
     if [ "$code" = 130 ] || [ "$code" = 143 ]; then exit "$code"; fi # told to stop: the step is done anew
     if [ "$code" = 75 ]; then
-        echo "$name: goes on with the next call"
+        echo "$name: resumes at the next call"
         exit 75
     fi
     echo "$code" >"$out/$name.exit"

@@ -70,7 +70,7 @@ class Pieces:
         """Return the row of a run, which is trained and scored before if need be.
 
         Raises:
-            OutOfTimeError: it goes on with the next call.
+            OutOfTimeError: time is up; the next call resumes the run.
             SystemExit: the training or the evaluation failed.
         """
         full_name, arguments = f"{name}_seed{seed}", self._arguments
