@@ -28,17 +28,11 @@ MAX_JSON_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-    """Names and colours of the classes `0 … K-1`.
+    """Names and colours of the classes `0 … K-1`."""
 
-    Attributes:
-        names: K class names; the index is the label.
-        palette: K colours, each (red, green, blue) in 0…255.
-        mask_values: value or colour of each class in the masks of its data set; empty if it is the label.
-    """
-
-    names: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    mask_values: MaskValues = ()
+    names: tuple[str, ...]  # K class names; the index is the label
+    palette: tuple[Colour, ...]  # K colours, each (red, green, blue) in 0…255
+    mask_values: MaskValues = ()  # value or colour of each class in the masks of its data set; empty if it is the label
 
     def __post_init__(self):
         if not 2 <= len(self.names) <= MAX_CLASSES:

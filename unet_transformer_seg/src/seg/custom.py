@@ -24,21 +24,15 @@ Metric = Callable[[np.ndarray], float]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CustomParts:
-    """Parts of a run that come from outside the package; None where the config names one of its own.
+    """Parts of a run that come from outside the package; None where the config names one of its own."""
 
-    Attributes:
-        model: a Flax module, called `(image_bhwc, train) → logits_bhwk`, or a function of `config.model`
-            (`num_classes` set) that returns one.
-        loss: `(logits_bhwk, labels_bhw) → float32[]`.
-        train_set: the training split.
-        val_set: the validation split.
-        metrics: name → `(confusion_kk) → float`, reported beside the package's own.
-    """
-
+    # A Flax module, called `(image_bhwc, train) → logits_bhwk`, or a function of `config.model` (`num_classes` set)
+    # that returns one
     model: CustomModel | None = None
-    loss: Loss | None = None
-    train_set: SegmentationDataset | None = None
-    val_set: SegmentationDataset | None = None
+    loss: Loss | None = None  # `(logits_bhwk, labels_bhw) → float32[]`
+    train_set: SegmentationDataset | None = None  # the training split
+    val_set: SegmentationDataset | None = None  # the validation split
+    # Name → `(confusion_kk) → float`, reported beside the package's own
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
     def mark(self, config: Config) -> Config:

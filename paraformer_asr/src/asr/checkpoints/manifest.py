@@ -29,15 +29,10 @@ class DamagedCheckpointError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Content of a folder.
+    """Content of a folder."""
 
-    Attributes:
-        details: facts that its writer adds, as JSON values.
-        files: path below the folder → {"size": bytes, "sha256": hexadecimal digits}.
-    """
-
-    details: dict[str, Any]
-    files: dict[str, dict[str, Any]]
+    details: dict[str, Any]  # facts that its writer adds, as JSON values
+    files: dict[str, dict[str, Any]]  # path below the folder → {"size": bytes, "sha256": hexadecimal digits}
 
 
 def write_manifest(folder: Path, details: dict[str, Any] | None = None) -> None:

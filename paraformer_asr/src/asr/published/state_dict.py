@@ -33,15 +33,10 @@ MAX_SHOWN = 5
 
 
 class TorchFile(NamedTuple):
-    """The contents of a file.
+    """The contents of a file."""
 
-    Attributes:
-        tensors: the state dict, as views of the file.
-        extras: other values beside the tensors: numbers, strings, lists and dictionaries of them.
-    """
-
-    tensors: dict[str, np.ndarray]
-    extras: dict[str, Any]
+    tensors: dict[str, np.ndarray]  # the state dict, as views of the file
+    extras: dict[str, Any]  # other values beside the tensors: numbers, strings, lists and dictionaries of them
 
 
 def find_state_dict(path: Path, content: Any) -> TorchFile:

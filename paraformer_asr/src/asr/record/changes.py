@@ -12,17 +12,11 @@ from asr.untrusted import shown
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A setting that differs from that of the run.
+    """A setting that differs from that of the run."""
 
-    Attributes:
-        key: with dots between sections.
-        before: value in the run.
-        after: value now.
-    """
-
-    key: str
-    before: Any
-    after: Any
+    key: str  # with dots between sections
+    before: Any  # value in the run
+    after: Any  # value now
 
     def __str__(self):
         return f"{self.key} {_to_text(self.before)} → {_to_text(self.after)}"

@@ -14,17 +14,11 @@ from seg.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
-    """An image with the class of each pixel.
+    """An image with the class of each pixel."""
 
-    Attributes:
-        image: uint8[h, w, 3], RGB.
-        mask: uint8[h, w], 0 … K-1, or 255 for an ignored pixel.
-        name: of the sample in messages and pictures.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    name: str
+    image: np.ndarray  # uint8[h, w, 3], RGB
+    mask: np.ndarray  # uint8[h, w], 0 … K-1, or 255 for an ignored pixel
+    name: str  # of the sample in messages and pictures
 
 
 class SegmentationDataset(abc.ABC):

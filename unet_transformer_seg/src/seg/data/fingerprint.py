@@ -32,17 +32,12 @@ PARTS = ("image", "mask")
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """The contents of a split.
+    """The contents of a split."""
 
-    Attributes:
-        samples: (name, print of the image, print of the mask), in the order of the data set; empty if generated.
-        one_in: one in this many samples had its contents read.
-        generated: settings of generated data.
-    """
-
+    # (name, print of the image, print of the mask), in the order of the data set; empty if generated
     samples: tuple[tuple[str, str, str], ...] = ()
-    one_in: int = 1
-    generated: dict[str, Any] = dataclasses.field(default_factory=dict)
+    one_in: int = 1  # one in this many samples had its contents read
+    generated: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings of generated data
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, with a line for each sample."""

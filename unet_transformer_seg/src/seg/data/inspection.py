@@ -31,38 +31,24 @@ RARE = 0.01
 
 @dataclasses.dataclass
 class SplitReport:
-    """The contents of a split.
+    """The contents of a split."""
 
-    Attributes:
-        dataset: its usable pairs of files, or the generated samples.
-        problems: a message for each unusable sample, except for those in `masks.unknown`.
-        search_remarks: files that the search left out.
-        file_remarks: (kind, file, text) of what is dropped or guessed in a file.
-        notes: how the split was made.
-        masks: contents of the mask files.
-        usable: indices of the samples that could be read.
-        pixels_k: int64[k], pixels of each class.
-        present_pixels_k: int64[k], labelled pixels of the images with the class.
-        images_k: int64[k], images with the class.
-        ignored_pixels: pixels with an ignored label.
-        ignored_images: images with such pixels.
-        sizes: (height, width) → number of images.
-        names: hash of an image's pixels → names of the samples with these.
-    """
-
-    dataset: SegmentationDataset
-    problems: list[str]
-    search_remarks: list[str] = dataclasses.field(default_factory=list)
+    dataset: SegmentationDataset  # its usable pairs of files, or the generated samples
+    problems: list[str]  # a message for each unusable sample, except for those in `masks.unknown`
+    search_remarks: list[str] = dataclasses.field(default_factory=list)  # files that the search left out
+    # (kind, file, text) of what is dropped or guessed in a file
     file_remarks: list[tuple[str, Path, str]] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    masks: MaskSurvey = dataclasses.field(default_factory=MaskSurvey)
-    usable: list[int] = dataclasses.field(default_factory=list)
-    pixels_k: np.ndarray = dataclasses.field(init=False)
+    notes: list[str] = dataclasses.field(default_factory=list)  # how the split was made
+    masks: MaskSurvey = dataclasses.field(default_factory=MaskSurvey)  # contents of the mask files
+    usable: list[int] = dataclasses.field(default_factory=list)  # indices of the samples that could be read
+    pixels_k: np.ndarray = dataclasses.field(init=False)  # int64[k], pixels of each class
+    # int64[k], labelled pixels of the images with the class
     present_pixels_k: np.ndarray = dataclasses.field(init=False)
-    images_k: np.ndarray = dataclasses.field(init=False)
-    ignored_pixels: int = 0
-    ignored_images: int = 0
-    sizes: Counter = dataclasses.field(default_factory=Counter)
+    images_k: np.ndarray = dataclasses.field(init=False)  # int64[k], images with the class
+    ignored_pixels: int = 0  # pixels with an ignored label
+    ignored_images: int = 0  # images with such pixels
+    sizes: Counter = dataclasses.field(default_factory=Counter)  # (height, width) → number of images
+    # Hash of an image's pixels → names of the samples with these
     names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):

@@ -28,17 +28,11 @@ ROWS_AT_ONCE = 256
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One image and the files of its results.
+    """One image and the files of its results."""
 
-    Attributes:
-        source: the image file.
-        stem: path of the results without suffix.
-        is_renamed: the name of the image was taken, or not safe.
-    """
-
-    source: Path
-    stem: Path
-    is_renamed: bool = False
+    source: Path  # the image file
+    stem: Path  # path of the results without suffix
+    is_renamed: bool = False  # the name of the image was taken, or not safe
 
     @property
     def mask(self) -> Path:

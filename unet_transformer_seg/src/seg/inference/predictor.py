@@ -241,17 +241,11 @@ class Predictor:
 
 
 class _Item(NamedTuple):
-    """An image to segment.
+    """An image to segment."""
 
-    Attributes:
-        tag: the caller's.
-        image_hwc: at its own size.
-        brought_hwc: at the size at which it is segmented.
-    """
-
-    tag: Any
-    image_hwc: np.ndarray
-    brought_hwc: np.ndarray
+    tag: Any  # the caller's
+    image_hwc: np.ndarray  # at its own size
+    brought_hwc: np.ndarray  # at the size at which it is segmented
 
 
 def load_predictor(

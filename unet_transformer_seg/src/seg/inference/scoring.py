@@ -14,21 +14,13 @@ from seg.metrics import compute_metrics, count_pairs
 
 @dataclasses.dataclass(frozen=True)
 class SampleScore:
-    """The score of one sample.
+    """The score of one sample."""
 
-    Attributes:
-        index: position in the data set.
-        name: of the sample.
-        confusion_kk: int64[k, k], [true, predicted], in pixels.
-        mean_iou: over the classes in its truth or prediction; NaN if every pixel is ignored.
-        pixel_accuracy: share of its pixels that are right; NaN likewise.
-    """
-
-    index: int
-    name: str
-    confusion_kk: np.ndarray
-    mean_iou: float
-    pixel_accuracy: float
+    index: int  # position in the data set
+    name: str  # of the sample
+    confusion_kk: np.ndarray  # int64[k, k], [true, predicted], in pixels
+    mean_iou: float  # over the classes in its truth or prediction; NaN if every pixel is ignored
+    pixel_accuracy: float  # share of its pixels that are right; NaN likewise
 
 
 def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterator[SampleScore]:

@@ -35,17 +35,11 @@ TOLD_PER_KIND = 20
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is written for each image beside its mask.
+    """What is written for each image beside its mask."""
 
-    Attributes:
-        overlay: whether to write the image with the colours of its classes.
-        probabilities: whether to write float16[h, w, k].
-        values: value or colour of each class in the mask; empty: its number.
-    """
-
-    overlay: bool = True
-    probabilities: bool = False
-    values: MaskValues = ()
+    overlay: bool = True  # whether to write the image with the colours of its classes
+    probabilities: bool = False  # whether to write float16[h, w, k]
+    values: MaskValues = ()  # value or colour of each class in the mask; empty: its number
 
     def results(self, job: Job) -> list[Path]:
         """Return the files of a job, the mask first and the probabilities last."""
@@ -54,17 +48,11 @@ class Options:
 
 @dataclasses.dataclass
 class Outcome:
-    """Counts of the files.
+    """Counts of the files."""
 
-    Attributes:
-        num_done: images segmented.
-        num_bad: files that could not be read, or whose results could not be written, each named on stderr.
-        seconds: from the first file read to the last result written, compilation included.
-    """
-
-    num_done: int = 0
-    num_bad: int = 0
-    seconds: float = 0.0
+    num_done: int = 0  # images segmented
+    num_bad: int = 0  # files that could not be read, or whose results could not be written, each named on stderr
+    seconds: float = 0.0  # from the first file read to the last result written, compilation included
 
 
 def segment_files(

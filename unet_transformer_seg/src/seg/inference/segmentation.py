@@ -20,18 +20,12 @@ PICTURE_SIDE = 320
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What a model sees in an image. A notebook shows it as a picture with a legend.
+    """What a model sees in an image. A notebook shows it as a picture with a legend."""
 
-    Attributes:
-        labels: uint8[h, w], the class of each pixel.
-        classes: names and colours of the classes.
-        image: uint8[h, w, 3], the image, RGB and upright.
-        probabilities: float32[h, w, k], which sum to 1 over the classes; None unless they were asked for.
-    """
-
-    labels: np.ndarray
-    classes: ClassTable
-    image: np.ndarray
+    labels: np.ndarray  # uint8[h, w], the class of each pixel
+    classes: ClassTable  # names and colours of the classes
+    image: np.ndarray  # uint8[h, w, 3], the image, RGB and upright
+    # float32[h, w, k], which sum to 1 over the classes; None unless they were asked for
     probabilities: np.ndarray | None = None
 
     @property

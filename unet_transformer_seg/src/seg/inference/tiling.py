@@ -33,28 +33,19 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """The windows along one side of the image.
+    """The windows along one side of the image."""
 
-    Attributes:
-        starts: int[n], first pixel of each window, ascending from 0.
-        weights: float32[n, side], weight of each pixel of each window; they sum to 1 at every pixel of the image.
-    """
-
-    starts: np.ndarray
+    starts: np.ndarray  # int[n], first pixel of each window, ascending from 0
+    # float32[n, side], weight of each pixel of each window; they sum to 1 at every pixel of the image
     weights: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-    """Finished rows.
+    """Finished rows."""
 
-    Attributes:
-        start: first row of the image.
-        probabilities: float32[rows, W, k], summing to 1 over the classes.
-    """
-
-    start: int
-    probabilities: np.ndarray
+    start: int  # first row of the image
+    probabilities: np.ndarray  # float32[rows, W, k], summing to 1 over the classes
 
     @property
     def rows(self) -> slice:

@@ -93,17 +93,11 @@ def tversky_loss(
 
 
 class Overlap(NamedTuple):
-    """Sums over the counted pixels of each group, all float32[g, k], in pixels.
+    """Sums over the counted pixels of each group, all float32[g, k], in pixels."""
 
-    Attributes:
-        both: Σ p·t, the soft true positives.
-        predicted: Σ p.
-        true: Σ t, the number of true pixels.
-    """
-
-    both: jax.Array
-    predicted: jax.Array
-    true: jax.Array
+    both: jax.Array  # Σ p·t, the soft true positives
+    predicted: jax.Array  # Σ p
+    true: jax.Array  # Σ t, the number of true pixels
 
 
 def measure_overlap(

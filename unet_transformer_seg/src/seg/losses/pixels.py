@@ -13,17 +13,11 @@ from seg.classes import IGNORE_LABEL
 
 
 class CountedPixels(NamedTuple):
-    """The input of a loss, cleaned so that ignored pixels cannot reach the result.
+    """The input of a loss, cleaned so that ignored pixels cannot reach the result."""
 
-    Attributes:
-        logits: float32[b, h, w, k], 0 at ignored pixels.
-        target: float32[b, h, w, k], one-hot truth, all 0 at ignored pixels.
-        counted: bool[b, h, w], False at ignored pixels.
-    """
-
-    logits: jax.Array
-    target: jax.Array
-    counted: jax.Array
+    logits: jax.Array  # float32[b, h, w, k], 0 at ignored pixels
+    target: jax.Array  # float32[b, h, w, k], one-hot truth, all 0 at ignored pixels
+    counted: jax.Array  # bool[b, h, w], False at ignored pixels
 
 
 def count_pixels(logits_bhwk: jax.Array, labels_bhw: jax.Array) -> CountedPixels:

@@ -96,34 +96,20 @@ class SegMetrics:
     """What one summed confusion matrix says. A ratio is NaN where its denominator is 0.
 
     With tp = pixels of class k predicted as k, true and predicted = pixels that are, and were called, class k:
-
-    Attributes:
-        iou: float64[k], tp / (true + predicted − tp); NaN for a class absent from truth and prediction.
-        dice: float64[k], 2·tp / (true + predicted); NaN likewise.
-        precision: float64[k], tp / predicted; NaN for a class that was never predicted.
-        recall: float64[k], tp / true; NaN for a class absent from the truth.
-        true_share: float64[k], true / all counted pixels, 0 to 1.
-        predicted_share: float64[k], predicted / all counted pixels, 0 to 1.
-        mean_iou: mean of `iou` over the classes where it is not NaN.
-        mean_dice: mean of `dice` likewise.
-        pixel_accuracy: share of the counted pixels that are right.
-        mean_accuracy: mean of `recall` over the classes in the truth.
-        frequency_weighted_iou: mean of `iou` weighed by `true_share`.
-        num_pixels: counted pixels.
     """
 
-    iou: np.ndarray
-    dice: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    true_share: np.ndarray
-    predicted_share: np.ndarray
-    mean_iou: float
-    mean_dice: float
-    pixel_accuracy: float
-    mean_accuracy: float
-    frequency_weighted_iou: float
-    num_pixels: int
+    iou: np.ndarray  # float64[k], tp / (true + predicted − tp); NaN for a class absent from truth and prediction
+    dice: np.ndarray  # float64[k], 2·tp / (true + predicted); NaN likewise
+    precision: np.ndarray  # float64[k], tp / predicted; NaN for a class that was never predicted
+    recall: np.ndarray  # float64[k], tp / true; NaN for a class absent from the truth
+    true_share: np.ndarray  # float64[k], true / all counted pixels, 0 to 1
+    predicted_share: np.ndarray  # float64[k], predicted / all counted pixels, 0 to 1
+    mean_iou: float  # mean of `iou` over the classes where it is not NaN
+    mean_dice: float  # mean of `dice` likewise
+    pixel_accuracy: float  # share of the counted pixels that are right
+    mean_accuracy: float  # mean of `recall` over the classes in the truth
+    frequency_weighted_iou: float  # mean of `iou` weighed by `true_share`
+    num_pixels: int  # counted pixels
 
     def to_dict(self, names: Sequence[str]) -> dict:
         """Return the metrics as plain values for JSON, NaN as None, with the classes listed by name."""

@@ -20,19 +20,13 @@ NORM_EPSILON = 1e-5
 
 
 class Conv(nn.Module):
-    """A convolution: float[b, h, w, c] → [b, ⌈h/stride⌉, ⌈w/stride⌉, o].
+    """A convolution: float[b, h, w, c] → [b, ⌈h/stride⌉, ⌈w/stride⌉, o]."""
 
-    Attributes:
-        features: channels of the result.
-        kernel_size: rows and columns of the kernel, odd.
-        stride: step between the positions of the kernel; `kernel_size` // 2 zeros lie around the map, as in torch.
-        use_bias: add a learned bias; a norm that follows makes one superfluous.
-    """
-
-    features: int
-    kernel_size: int = 3
+    features: int  # channels of the result
+    kernel_size: int = 3  # rows and columns of the kernel, odd
+    # Step between the positions of the kernel; `kernel_size` // 2 zeros lie around the map, as in torch
     stride: int = 1
-    use_bias: bool = False
+    use_bias: bool = False  # add a learned bias; a norm that follows makes one superfluous
 
     @nn.compact
     def __call__(self, x_bhwc):
@@ -155,17 +149,11 @@ class Dropout(nn.Module):
 
 
 class DoubleConv(nn.Module):
-    """Twice convolution, norm and ReLU: float[b, h, w, c] → float[b, h, w, features].
+    """Twice convolution, norm and ReLU: float[b, h, w, c] → float[b, h, w, features]."""
 
-    Attributes:
-        config: says which norm.
-        features: channels of the result.
-        middle: channels between the two convolutions.
-    """
-
-    config: ModelConfig
-    features: int
-    middle: int
+    config: ModelConfig  # says which norm
+    features: int  # channels of the result
+    middle: int  # channels between the two convolutions
 
     @nn.compact
     def __call__(self, x_bhwc, train: bool):

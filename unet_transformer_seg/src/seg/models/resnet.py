@@ -35,21 +35,13 @@ STRIDED = {"basic": 1, "bottleneck": 2}
 
 
 class UnitPlan(NamedTuple):
-    """Where a unit stands and what it does.
+    """Where a unit stands and what it does."""
 
-    Attributes:
-        layer: 1 to 4.
-        number: in the layer, from 0.
-        width: channels between its convolutions.
-        stride: 2 in the first unit of layers 2 to 4.
-        projects: whether the shortcut has a convolution.
-    """
-
-    layer: int
-    number: int
-    width: int
-    stride: int
-    projects: bool
+    layer: int  # 1 to 4
+    number: int  # in the layer, from 0
+    width: int  # channels between its convolutions
+    stride: int  # 2 in the first unit of layers 2 to 4
+    projects: bool  # whether the shortcut has a convolution
 
 
 def plan_units(config: ResNetUNetConfig) -> list[UnitPlan]:
@@ -66,15 +58,10 @@ def plan_units(config: ResNetUNetConfig) -> list[UnitPlan]:
 
 
 class ResNet(nn.Module):
-    """The encoder.
+    """The encoder."""
 
-    Attributes:
-        config: kind and number of the units, and the width.
-        remat: compute the activations of each unit again in the backward pass.
-    """
-
-    config: ResNetUNetConfig
-    remat: bool = False
+    config: ResNetUNetConfig  # kind and number of the units, and the width
+    remat: bool = False  # compute the activations of each unit again in the backward pass
 
     @nn.compact
     def __call__(self, x_bhwc, train: bool):
@@ -99,17 +86,11 @@ class ResNet(nn.Module):
 
 
 class Layer(nn.Module):
-    """The units of one resolution: float[b, h, w, c] → float[b, ⌈h/stride⌉, ⌈w/stride⌉, width · expansion].
+    """The units of one resolution: float[b, h, w, c] → float[b, ⌈h/stride⌉, ⌈w/stride⌉, width · expansion]."""
 
-    Attributes:
-        config: as for `ResNet`.
-        layer: 1 to 4.
-        remat: as for `ResNet`.
-    """
-
-    config: ResNetUNetConfig
-    layer: int
-    remat: bool
+    config: ResNetUNetConfig  # as for `ResNet`
+    layer: int  # 1 to 4
+    remat: bool  # as for `ResNet`
 
     @nn.compact
     def __call__(self, x_bhwc, train: bool):
@@ -122,15 +103,10 @@ class Layer(nn.Module):
 
 
 class Unit(nn.Module):
-    """A residual unit: float[b, h, w, c] → float[b, ⌈h/stride⌉, ⌈w/stride⌉, width · expansion].
+    """A residual unit: float[b, h, w, c] → float[b, ⌈h/stride⌉, ⌈w/stride⌉, width · expansion]."""
 
-    Attributes:
-        block: basic or bottleneck.
-        plan: width, stride and shortcut.
-    """
-
-    block: str
-    plan: UnitPlan
+    block: str  # basic or bottleneck
+    plan: UnitPlan  # width, stride and shortcut
 
     @nn.compact
     def __call__(self, x_bhwc, train: bool):

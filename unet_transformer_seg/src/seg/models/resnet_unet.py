@@ -35,13 +35,9 @@ COARSEST = 32
 
 
 class ResNetUNet(nn.Module):
-    """Logits for every pixel of an image of any size.
+    """Logits for every pixel of an image of any size."""
 
-    Attributes:
-        config: its section `resnet_unet` has the widths and depths; `num_classes` is set.
-    """
-
-    config: ModelConfig
+    config: ModelConfig  # its section `resnet_unet` has the widths and depths; `num_classes` is set
 
     @nn.compact
     def __call__(self, image_bhwc, train: bool):

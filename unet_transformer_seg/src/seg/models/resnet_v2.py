@@ -35,17 +35,11 @@ DOWNSAMPLING = 16
 
 
 class ResNetV2(nn.Module):
-    """A map of a sixteenth of the image's size, and the finer ones for skip connections.
+    """A map of a sixteenth of the image's size, and the finer ones for skip connections."""
 
-    Attributes:
-        width: channels of the stem; a block has 4, 8 and 16 times as many.
-        units: number of units in each of the three blocks.
-        remat: compute a unit's activations again in the backward pass instead of keeping them.
-    """
-
-    width: int
-    units: tuple[int, int, int]
-    remat: bool = False
+    width: int  # channels of the stem; a block has 4, 8 and 16 times as many
+    units: tuple[int, int, int]  # number of units in each of the three blocks
+    remat: bool = False  # compute a unit's activations again in the backward pass instead of keeping them
 
     @nn.compact
     def __call__(self, x_bhwc):
@@ -77,19 +71,12 @@ class ResNetV2(nn.Module):
 
 
 class ResNetBlock(nn.Module):
-    """Units one after the other, the first of which changes size and channels: float[b, h, w, c] → 4·middle channels.
+    """Units in a row, the first of which changes size and channels: float[b, h, w, c] → 4·middle channels."""
 
-    Attributes:
-        middle: channels inside the units.
-        num_units: how many.
-        stride: of the first unit.
-        remat: as in `ResNetV2`.
-    """
-
-    middle: int
-    num_units: int
-    stride: int
-    remat: bool = False
+    middle: int  # channels inside the units
+    num_units: int  # how many
+    stride: int  # of the first unit
+    remat: bool = False  # as in `ResNetV2`
 
     @nn.compact
     def __call__(self, x_bhwc):

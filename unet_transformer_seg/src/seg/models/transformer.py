@@ -26,14 +26,10 @@ class Transformer(nn.Module):
     The blocks are one compiled block in a loop (`nn.scan`): their parameters carry a leading axis l, and compile
     time does not grow with the depth. Pass `mutable=["attention"]` to get the attention weights of all blocks too,
     float32[l, b, a, s, j] under `weights`; otherwise they are not stored.
-
-    Attributes:
-        config: layers, heads, rates.
-        remat: compute a block's activations again in the backward pass instead of keeping them.
     """
 
-    config: TransformerConfig
-    remat: bool = False
+    config: TransformerConfig  # layers, heads, rates
+    remat: bool = False  # compute a block's activations again in the backward pass instead of keeping them
 
     @nn.compact
     def __call__(self, x_bsd, mask_bsj=None, *, train: bool):

@@ -37,13 +37,9 @@ from seg.ops import conv, resize
 
 
 class TransUNet(nn.Module):
-    """Logits for every pixel of an image of any size.
+    """Logits for every pixel of an image of any size."""
 
-    Attributes:
-        config: its section `transunet`, `dtype` and `remat`; `num_classes` is set.
-    """
-
-    config: ModelConfig
+    config: ModelConfig  # its section `transunet`, `dtype` and `remat`; `num_classes` is set
 
     @nn.compact
     def __call__(self, image_bhwc, train: bool):
@@ -71,15 +67,10 @@ class TransUNet(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """Map → tokens + positions → transformer → map: float[b, h, w, c] → float[b, h, w, d].
+    """Map → tokens + positions → transformer → map: float[b, h, w, c] → float[b, h, w, d]."""
 
-    Attributes:
-        config: width, layers, heads, rates.
-        remat: as in `Transformer`.
-    """
-
-    config: TransUNetConfig
-    remat: bool = False
+    config: TransUNetConfig  # width, layers, heads, rates
+    remat: bool = False  # as in `Transformer`
 
     @nn.compact
     def __call__(self, x_bhwc, train: bool):

@@ -21,13 +21,9 @@ from seg.ops import conv, resize
 
 
 class UNet(nn.Module):
-    """Logits for every pixel of an image of any size.
+    """Logits for every pixel of an image of any size."""
 
-    Attributes:
-        config: widths, depth, norm and the other settings; `num_classes` is set.
-    """
-
-    config: ModelConfig
+    config: ModelConfig  # widths, depth, norm and the other settings; `num_classes` is set
 
     @nn.compact
     def __call__(self, image_bhwc, train: bool):

@@ -21,13 +21,9 @@ from seg.ops.position import interpolate_positions, sincos_2d
 
 
 class UNetTransformer(nn.Module):
-    """Logits for every pixel of an image of any size.
+    """Logits for every pixel of an image of any size."""
 
-    Attributes:
-        config: as for `UNet`, with its section `transformer`.
-    """
-
-    config: ModelConfig
+    config: ModelConfig  # as for `UNet`, with its section `transformer`
 
     @nn.compact
     def __call__(self, image_bhwc, train: bool):

@@ -18,36 +18,24 @@ PEAK_FLOPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """The result of one benchmark; times in seconds.
+    """The result of one benchmark; times in seconds."""
 
-    Attributes:
-        mode: "train", "infer" or "input".
-        batch: images in a step.
-        compile_s: time to trace and compile; 0 if nothing is compiled.
-        step_s: times of the single steps.
-        flops: of one step on all devices: matrix products and convolutions of the model, forward and, in training,
-            backward, without recomputation (remat). None without a model.
-        parameters: of the model; 0 without one.
-        device_bytes: peak memory in use on one device since the start of the process, if the device reports it.
-        process_bytes: peak resident memory of this process during the steps.
-        bare_bytes: of "train": resident memory after compilation, before the state exists; else 0.
-        planned_bytes: memory of a step on one device as the compiler plans it: arguments, results and temporaries.
-        devices: number of devices.
-        fed_s: times of the steps fed by the loader, or None.
-    """
-
-    mode: str
-    batch: int
-    compile_s: float
-    step_s: list[float]
+    mode: str  # "train", "infer" or "input"
+    batch: int  # images in a step
+    compile_s: float  # time to trace and compile; 0 if nothing is compiled
+    step_s: list[float]  # times of the single steps
+    # Of one step on all devices: matrix products and convolutions of the model, forward and, in training, backward,
+    # without recomputation (remat). None without a model.
     flops: float | None
-    parameters: int
+    parameters: int  # of the model; 0 without one
+    # Peak memory in use on one device since the start of the process, if the device reports it
     device_bytes: int | None
-    process_bytes: int
-    bare_bytes: int = 0
+    process_bytes: int  # peak resident memory of this process during the steps
+    bare_bytes: int = 0  # of "train": resident memory after compilation, before the state exists; else 0
+    # Memory of a step on one device as the compiler plans it: arguments, results and temporaries
     planned_bytes: int | None = None
-    devices: int = 1
-    fed_s: list[float] | None = None
+    devices: int = 1  # number of devices
+    fed_s: list[float] | None = None  # times of the steps fed by the loader, or None
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers to report.

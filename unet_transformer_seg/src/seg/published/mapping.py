@@ -16,15 +16,10 @@ MAX_LINES_SHOWN = 40
 
 
 class Layout(NamedTuple):
-    """How the values of one array are arranged on both sides; each function is the inverse of the other.
+    """How the values of one array are arranged on both sides; each function is the inverse of the other."""
 
-    Attributes:
-        to_ours: from torch's layout.
-        to_theirs: back to it.
-    """
-
-    to_ours: Callable[[np.ndarray], np.ndarray]
-    to_theirs: Callable[[np.ndarray], np.ndarray]
+    to_ours: Callable[[np.ndarray], np.ndarray]  # from torch's layout
+    to_theirs: Callable[[np.ndarray], np.ndarray]  # back to it
 
 
 AS_IS = Layout(lambda x: x, lambda x: x)
@@ -33,17 +28,12 @@ LINEAR = Layout(lambda w_oi: w_oi.T, lambda w_io: w_io.T)
 
 
 class Pair(NamedTuple):
-    """One array here and the tensor there that holds the same values.
+    """One array here and the tensor there that holds the same values."""
 
-    Attributes:
-        ours: path of the array, such as `params/encoder/norm/scale`.
-        theirs: name of the tensor; a tuple names several, which the array stacks along a new first axis.
-        layout: how the values are arranged.
-    """
-
-    ours: str
+    ours: str  # path of the array, such as `params/encoder/norm/scale`
+    # Name of the tensor; a tuple names several, which the array stacks along a new first axis
     theirs: str | tuple[str, ...]
-    layout: Layout = AS_IS
+    layout: Layout = AS_IS  # how the values are arranged
 
     @property
     def names(self) -> tuple[str, ...]:

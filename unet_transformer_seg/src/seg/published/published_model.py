@@ -40,19 +40,12 @@ TO_PLUS_MINUS_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 class Published(NamedTuple):
-    """A published model.
+    """A published model."""
 
-    Attributes:
-        config: its settings.
-        classes: names and colours.
-        variables: `params` and `batch_stats`; arrays may be views of the file.
-        origin: kind, file name, and what only the way back needs.
-    """
-
-    config: Config
-    classes: ClassTable
-    variables: dict[str, Any]
-    origin: dict[str, Any]
+    config: Config  # its settings
+    classes: ClassTable  # names and colours
+    variables: dict[str, Any]  # `params` and `batch_stats`; arrays may be views of the file
+    origin: dict[str, Any]  # kind, file name, and what only the way back needs
 
 
 def open_milesial(path: Path) -> Published:

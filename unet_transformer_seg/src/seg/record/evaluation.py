@@ -9,16 +9,10 @@ from seg.metrics import SegMetrics
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The result of one pass.
+    """The result of one pass."""
 
-    Attributes:
-        loss: mean of the batches' losses at the data size, weighted by their number of samples.
-        metrics: from one confusion matrix, summed over the whole split, each sample at its own size.
-        samples: the first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]), large ones thinned out.
-        custom: metrics from outside the package, by name.
-    """
-
-    loss: float
-    metrics: SegMetrics
+    loss: float  # mean of the batches' losses at the data size, weighted by their number of samples
+    metrics: SegMetrics  # from one confusion matrix, summed over the whole split, each sample at its own size
+    # The first few (image uint8[h, w, 3], mask uint8[h, w], prediction uint8[h, w]), large ones thinned out
     samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    custom: dict[str, float] = dataclasses.field(default_factory=dict)
+    custom: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics from outside the package, by name

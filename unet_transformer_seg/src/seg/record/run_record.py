@@ -37,25 +37,15 @@ FILES = {"classes.json": "classes"}
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """The content of `record.json`, see the head of this file.
+    """The content of `record.json`, see the head of this file."""
 
-    Attributes:
-        config: text of config.yaml.
-        num_steps: updates in the whole run.
-        files: name → SHA-256.
-        classes: of the data set, as `ClassTable` has them, in JSON values.
-        data: split → fingerprint.
-        changes: each with "step", "time", "settings" and "allowed".
-        previous: text of config.yaml before the last change.
-    """
-
-    config: str
-    num_steps: int
-    files: dict[str, str]
-    classes: dict[str, Any]
-    data: dict[str, Fingerprint]
-    changes: tuple[dict[str, Any], ...] = ()
-    previous: str = ""
+    config: str  # text of config.yaml
+    num_steps: int  # updates in the whole run
+    files: dict[str, str]  # name → SHA-256
+    classes: dict[str, Any]  # of the data set, as `ClassTable` has them, in JSON values
+    data: dict[str, Fingerprint]  # split → fingerprint
+    changes: tuple[dict[str, Any], ...] = ()  # each with "step", "time", "settings" and "allowed"
+    previous: str = ""  # text of config.yaml before the last change
 
 
 def make_record(

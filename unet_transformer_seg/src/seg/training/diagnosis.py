@@ -73,15 +73,10 @@ def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[st
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A module whose output is not finite.
+    """A module whose output is not finite."""
 
-    Attributes:
-        module: its path and class, and which call of it, where there are several.
-        rows: those of the batch that are not finite; empty where the output has no batch axis.
-    """
-
-    module: str
-    rows: list[int]
+    module: str  # its path and class, and which call of it, where there are several
+    rows: list[int]  # those of the batch that are not finite; empty where the output has no batch axis
 
 
 def make_observer(faults: list[Fault]) -> Any:

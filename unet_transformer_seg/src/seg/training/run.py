@@ -44,17 +44,11 @@ log = logging.getLogger("seg")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that ended or was stopped.
+    """A run that ended or was stopped."""
 
-    Attributes:
-        path: its directory, to be read by `seg.load`.
-        best_score: best mean IoU on the validation split; -1 before the first evaluation.
-        exit_code: 0 if it is finished, otherwise that of the reason to stop (docs/reliability.md).
-    """
-
-    path: Path
-    best_score: float
-    exit_code: int
+    path: Path  # its directory, to be read by `seg.load`
+    best_score: float  # best mean IoU on the validation split; -1 before the first evaluation
+    exit_code: int  # 0 if it is finished, otherwise that of the reason to stop (docs/reliability.md)
 
     @property
     def finished(self) -> bool:

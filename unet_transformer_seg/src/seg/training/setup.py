@@ -34,43 +34,25 @@ ON_DEVICE = ("image", "label")
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The pieces of a run.
+    """The pieces of a run."""
 
-    Attributes:
-        config: the resolved config, `model.num_classes` filled in.
-        classes: names and colours.
-        loader: batches of the training split, by step.
-        train_set: the training split.
-        val_set: the validation split.
-        model: the network, without parameters.
-        init: `() → TrainState`, fresh weights before the first step, placed on the devices.
-        warm_start: the arrays that are then copied from another model, or None.
-        loss: `(logits_bhwk, labels_bhw) → float32[]`.
-        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`; donates the state's memory.
-        eval_step: `(variables, batch, stop_d) → results`.
-        schedule: learning rate by step.
-        placement: of state and batches on the devices.
-        abstract_state: the state's shapes, each with its placement.
-        flags: the `stop_d` of the steps, by whether this process wants to stop.
-        custom: the parts from outside the package.
-    """
-
-    config: Config
-    classes: ClassTable
-    loader: TrainLoader
-    train_set: SegmentationDataset
-    val_set: SegmentationDataset
-    model: nn.Module
-    init: Callable[[], TrainState]
-    warm_start: WarmStart | None
-    loss: Loss
+    config: Config  # the resolved config, `model.num_classes` filled in
+    classes: ClassTable  # names and colours
+    loader: TrainLoader  # batches of the training split, by step
+    train_set: SegmentationDataset  # the training split
+    val_set: SegmentationDataset  # the validation split
+    model: nn.Module  # the network, without parameters
+    init: Callable[[], TrainState]  # `() → TrainState`, fresh weights before the first step, placed on the devices
+    warm_start: WarmStart | None  # the arrays that are then copied from another model, or None
+    loss: Loss  # `(logits_bhwk, labels_bhw) → float32[]`
+    # `(state, batch, healthy, stop_d) → (state, metrics, healthy)`; donates the state's memory
     train_step: Callable[..., tuple[TrainState, dict, jax.Array]]
-    eval_step: Callable[..., dict]
-    schedule: optax.Schedule
-    placement: Placement
-    abstract_state: TrainState
-    flags: dict[bool, jax.Array]
-    custom: CustomParts = NO_CUSTOM_PARTS
+    eval_step: Callable[..., dict]  # `(variables, batch, stop_d) → results`
+    schedule: optax.Schedule  # learning rate by step
+    placement: Placement  # of state and batches on the devices
+    abstract_state: TrainState  # the state's shapes, each with its placement
+    flags: dict[bool, jax.Array]  # the `stop_d` of the steps, by whether this process wants to stop
+    custom: CustomParts = NO_CUSTOM_PARTS  # the parts from outside the package
 
     @property
     def num_steps(self) -> int:

@@ -17,23 +17,14 @@ from seg.models import init_variables
 
 @struct.dataclass
 class TrainState:
-    """Everything that changes during training.
+    """Everything that changes during training."""
 
-    Attributes:
-        step: int32[], number of updates made.
-        params: float32 parameters.
-        batch_stats: running means and variances of the batch norms; empty for group norm.
-        opt_state: the optimizer's moments.
-        ema_params: exponential moving average of `params`; None when it is switched off.
-        ema_batch_stats: the same average of `batch_stats`; None when it is switched off.
-    """
-
-    step: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-    ema_params: Any = None
-    ema_batch_stats: Any = None
+    step: jax.Array  # int32[], number of updates made
+    params: Any  # float32 parameters
+    batch_stats: Any  # running means and variances of the batch norms; empty for group norm
+    opt_state: Any  # the optimizer's moments
+    ema_params: Any = None  # exponential moving average of `params`; None when it is switched off
+    ema_batch_stats: Any = None  # the same average of `batch_stats`; None when it is switched off
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -65,23 +56,14 @@ def init_state(
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop remembers besides the arrays; saved with each checkpoint.
+    """What the loop remembers besides the arrays; saved with each checkpoint."""
 
-    Attributes:
-        best_iou: best mean IoU of an evaluation so far.
-        evaluations_since_best: for early stopping.
-        loss_sum: sum of the training losses since the last evaluation.
-        loss_count: number of steps in `loss_sum`.
-        seconds: time spent on the run, over all its parts.
-        evaluation_due: whether the evaluation of this state was interrupted.
-    """
-
-    best_iou: float = -1.0
-    evaluations_since_best: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
-    evaluation_due: bool = False
+    best_iou: float = -1.0  # best mean IoU of an evaluation so far
+    evaluations_since_best: int = 0  # for early stopping
+    loss_sum: float = 0.0  # sum of the training losses since the last evaluation
+    loss_count: int = 0  # number of steps in `loss_sum`
+    seconds: float = 0.0  # time spent on the run, over all its parts
+    evaluation_due: bool = False  # whether the evaluation of this state was interrupted
 
     def add_loss(self, loss: float) -> None:
         """Add the loss of a step."""

@@ -22,17 +22,11 @@ AUXILIARY_HEADS = "params/heads/auxiliary"
 
 @dataclasses.dataclass(frozen=True)
 class InitialModel:
-    """The model that a run starts from.
+    """The model that a run starts from."""
 
-    Attributes:
-        folder: where it was read from, for messages.
-        classes: names and colours of its classes.
-        variables: `params` and `batch_stats`.
-    """
-
-    folder: str
-    classes: ClassTable
-    variables: Any
+    folder: str  # where it was read from, for messages
+    classes: ClassTable  # names and colours of its classes
+    variables: Any  # `params` and `batch_stats`
 
 
 class WarmStart:

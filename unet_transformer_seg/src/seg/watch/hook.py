@@ -9,44 +9,26 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class StepInfo:
-    """A step whose numbers have been read.
+    """A step whose numbers have been read."""
 
-    Attributes:
-        step: its number, from 1.
-        batch: what it was made with, on the host.
-        values: its metrics, such as "loss" and "grad_norm".
-        finite: whether the step was finite; otherwise it did not change the state.
-        stop: whether a process asked to stop when the step was dispatched.
-        state: the newest state. It may include the next step, which is dispatched before these numbers are read.
-    """
-
-    step: int
-    batch: dict[str, np.ndarray]
-    values: dict[str, float]
-    finite: bool
-    stop: bool
-    state: Any
+    step: int  # its number, from 1
+    batch: dict[str, np.ndarray]  # what it was made with, on the host
+    values: dict[str, float]  # its metrics, such as "loss" and "grad_norm"
+    finite: bool  # whether the step was finite; otherwise it did not change the state
+    stop: bool  # whether a process asked to stop when the step was dispatched
+    state: Any  # the newest state. It may include the next step, which is dispatched before these numbers are read.
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationInfo:
-    """An evaluation of the state after `step` steps.
+    """An evaluation of the state after `step` steps."""
 
-    Attributes:
-        step: updates so far.
-        epoch: passes over the training data so far.
-        train_loss: mean since the previous evaluation.
-        learning_rate: of the last step.
-        seconds: time spent on the run so far.
-        evaluation: loss, scores and samples of the validation split.
-    """
-
-    step: int
-    epoch: float
-    train_loss: float
-    learning_rate: float
-    seconds: float
-    evaluation: Any
+    step: int  # updates so far
+    epoch: float  # passes over the training data so far
+    train_loss: float  # mean since the previous evaluation
+    learning_rate: float  # of the last step
+    seconds: float  # time spent on the run so far
+    evaluation: Any  # loss, scores and samples of the validation split
 
 
 class Hook:

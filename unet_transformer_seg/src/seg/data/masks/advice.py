@@ -23,36 +23,23 @@ TWO_NAMES = ["background", "object"]
 
 @dataclasses.dataclass(frozen=True)
 class MaskClasses:
-    """What the settings state about masks.
+    """What the settings state about masks."""
 
-    Attributes:
-        classes: names and colours.
-        by_value: mask value → label (255: ignored).
-        by_colour: (red, green, blue) → label; empty if no colours are stated.
-        stated_names: names as stated, including ignored classes.
-        stated_colours: their colours, or nothing.
-        settings: all settings of the data; `read_masks_by` and `threshold` take part in reading, the rest in advice.
-    """
-
-    classes: ClassTable
-    by_value: dict[int, int]
-    by_colour: dict[Colour, int]
-    stated_names: tuple[str, ...]
-    stated_colours: tuple[Colour, ...]
+    classes: ClassTable  # names and colours
+    by_value: dict[int, int]  # mask value → label (255: ignored)
+    by_colour: dict[Colour, int]  # (red, green, blue) → label; empty if no colours are stated
+    stated_names: tuple[str, ...]  # names as stated, including ignored classes
+    stated_colours: tuple[Colour, ...]  # their colours, or nothing
+    # All settings of the data; `read_masks_by` and `threshold` take part in reading, the rest in advice
     settings: DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-    """Settings that together read the masks.
+    """Settings that together read the masks."""
 
-    Attributes:
-        when: the condition, as the start of a sentence.
-        settings: key of the section `data` → value.
-    """
-
-    when: str
-    settings: dict[str, Any]
+    when: str  # the condition, as the start of a sentence
+    settings: dict[str, Any]  # key of the section `data` → value
 
     def __str__(self) -> str:
         listed = " and ".join(f"data.{key}: {as_yaml(value)}" for key, value in self.settings.items())

@@ -17,27 +17,18 @@ MANY = 20
 
 @dataclasses.dataclass
 class Census:
-    """What masks hold.
+    """What masks hold."""
 
-    Attributes:
-        values: value → pixels, of grey masks and of palettes read by index.
-        masks: value → masks.
-        sets: set of the values of a mask → masks with exactly these.
-        colours: colour → pixels, of the remaining masks.
-        num_inverted: masks in whose files 0 is white.
-        num_lossy: masks with lossy compression.
-        num_changes: pixels that differ from their left neighbour, in masks of more than `MANY` values.
-        num_palettes: masks with a palette that were read by colour although their indices are classes.
-    """
-
+    # Value → pixels, of grey masks and of palettes read by index
     values: Counter[int] = dataclasses.field(default_factory=Counter)
-    masks: Counter[int] = dataclasses.field(default_factory=Counter)
+    masks: Counter[int] = dataclasses.field(default_factory=Counter)  # value → masks
+    # Set of the values of a mask → masks with exactly these
     sets: Counter[frozenset[int]] = dataclasses.field(default_factory=Counter)
-    colours: Counter[Colour] = dataclasses.field(default_factory=Counter)
-    num_inverted: int = 0
-    num_lossy: int = 0
-    num_changes: int = 0
-    num_palettes: int = 0
+    colours: Counter[Colour] = dataclasses.field(default_factory=Counter)  # colour → pixels, of the remaining masks
+    num_inverted: int = 0  # masks in whose files 0 is white
+    num_lossy: int = 0  # masks with lossy compression
+    num_changes: int = 0  # pixels that differ from their left neighbour, in masks of more than `MANY` values
+    num_palettes: int = 0  # masks with a palette that were read by colour although their indices are classes
 
     def add(self, other: "Census") -> None:
         """Add the counts of other masks."""

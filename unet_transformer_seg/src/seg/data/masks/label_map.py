@@ -22,17 +22,11 @@ CHOOSE = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-    """The labels of a mask.
+    """The labels of a mask."""
 
-    Attributes:
-        labels: uint8[h, w].
-        by: what decided: its values, the greys that a viewer shows, or its colours.
-        differs: the file's values would have given different labels than its colours.
-    """
-
-    labels: np.ndarray
-    by: Literal["value", "grey", "colour"]
-    differs: bool = False
+    labels: np.ndarray  # uint8[h, w]
+    by: Literal["value", "grey", "colour"]  # what decided: its values, the greys that a viewer shows, or its colours
+    differs: bool = False  # the file's values would have given different labels than its colours
 
 
 class LabelMap(MaskClasses):

@@ -16,22 +16,16 @@ NEARLY_GREY = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mask:
-    """The content of a mask file.
+    """The content of a mask file."""
 
-    Attributes:
-        values: uint8 or uint16 [h, w], grey values or palette indices; or uint8[h, w, 3], colours. Colours that are
-            all grey are values.
-        palette: uint8[n, 3], the colour of each index; None if `values` are grey values or colours.
-        depth: bits of a grey value; with fewer than 8 (bool: 1), values are 0, 1, …, the largest shown as 255.
-        is_lossy: lossy compression may have changed values.
-        is_inverted: 0 is white in the file; `values` are as viewers show them.
-    """
-
+    # uint8 or uint16 [h, w], grey values or palette indices; or uint8[h, w, 3], colours. Colours that are all grey are
+    # values.
     values: np.ndarray
+    # uint8[n, 3], the colour of each index; None if `values` are grey values or colours
     palette: np.ndarray | None = None
-    depth: int = 8
-    is_lossy: bool = False
-    is_inverted: bool = False
+    depth: int = 8  # bits of a grey value; with fewer than 8 (bool: 1), values are 0, 1, …, the largest shown as 255
+    is_lossy: bool = False  # lossy compression may have changed values
+    is_inverted: bool = False  # 0 is white in the file; `values` are as viewers show them
 
     @property
     def has_colours(self) -> bool:

@@ -19,18 +19,14 @@ NUM_EXAMPLES = 3
 
 @dataclasses.dataclass
 class MaskSurvey:
-    """What the masks of a split hold.
+    """What the masks of a split hold."""
 
-    Attributes:
-        census: of the masks read by values.
-        unknown: "values" or "colours" → the masks that were refused for these, and their census.
-        remarks: text → masks that were read with this remark.
-        palettes: index → colour → masks, if no colours are stated.
-    """
-
-    census: Census = dataclasses.field(default_factory=Census)
+    census: Census = dataclasses.field(default_factory=Census)  # of the masks read by values
+    # "values" or "colours" → the masks that were refused for these, and their census
     unknown: dict[str, tuple[list[Path], Census]] = dataclasses.field(default_factory=dict)
+    # Text → masks that were read with this remark
     remarks: dict[str, list[Path]] = dataclasses.field(default_factory=lambda: defaultdict(list))
+    # Index → colour → masks, if no colours are stated
     palettes: dict[int, dict[Colour, list[Path]]] = dataclasses.field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )

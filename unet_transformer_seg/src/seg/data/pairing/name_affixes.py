@@ -22,15 +22,10 @@ YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 @dataclasses.dataclass(frozen=True)
 class Affixes:
-    """Prefix and suffix around the shared part of a name.
+    """Prefix and suffix around the shared part of a name."""
 
-    Attributes:
-        image: (prefix, suffix) of an image's stem.
-        mask: those of a mask's stem.
-    """
-
-    image: tuple[str, str] = ("", "")
-    mask: tuple[str, str] = ("", "")
+    image: tuple[str, str] = ("", "")  # (prefix, suffix) of an image's stem
+    mask: tuple[str, str] = ("", "")  # those of a mask's stem
 
     @classmethod
     def of_config(cls, config: DataConfig) -> "Affixes":
