@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asr.errors import UserError
-from asr.file_names import check_inside, folder_links, name_key, safe_path
+from asr.untrusted import check_inside, folder_links, name_key, safe_path
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ GROUND = {
     "errors",
     "untrusted",
     "files",
-    "file_names",
     "funasr_folder",
     "config",
     "contracts",

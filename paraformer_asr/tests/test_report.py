@@ -15,10 +15,9 @@ from asr.errors import UserError
 from asr.metrics import ErrorCounts
 from asr.record import report as report_module
 from asr.record import results as results_module
-from asr.record.curves import draw_curves
 from asr.record.evaluation import Aligned, Evaluation, Transcribed
 from asr.record.log_file import close_logging, open_log_file, setup_logging
-from asr.record.report import COLUMNS, Report
+from asr.record.report import COLUMNS, Report, draw_curves
 from asr.record.results import read_rows
 from asr.record.run_dir import RunDir
 

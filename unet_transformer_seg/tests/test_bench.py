@@ -14,7 +14,7 @@ from seg import bench
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, ToyConfig, TrainingConfig
 from seg.errors import UserError
 from seg.profiling import benchmark as measuring
-from seg.profiling.measurement import PEAK_FLOPS, Measurement
+from seg.profiling.benchmark import PEAK_FLOPS, Measurement
 
 SMALL = Config(
     model=ModelConfig(name="unet", num_classes=3, base_width=8, depth=1),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seg.errors import UserError
-from seg.file_names import check_inside, folder_links, name_key, safe_path
+from seg.untrusted import check_inside, folder_links, name_key, safe_path
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ GROUND = {
     "errors",
     "untrusted",
     "files",
-    "file_names",
     "classes",
     "config",
     "contracts",

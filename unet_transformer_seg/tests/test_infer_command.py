@@ -295,7 +295,7 @@ def test_a_full_disk_ends_the_command_at_once(infer_with, tmp_path, capsys, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seg.inference.png_rows.PngRows.append", full)
+    monkeypatch.setattr("seg.inference.output.PngRows.append", full)
     assert infer_with("--out", tmp_path / "out", tmp_path / "in") == 2
     assert capsys.readouterr().err.count("No space left on device") == 1
     assert files(tmp_path / "out") == []

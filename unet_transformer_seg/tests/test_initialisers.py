@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from seg.models.initialisers import table_normal, truncated_normal, xavier_uniform
+from seg.models.layers import table_normal, truncated_normal, xavier_uniform
 from seg.models.transformer import residual_init
 
 SHAPE = (3, 3, 16, 24)

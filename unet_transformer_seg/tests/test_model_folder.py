@@ -18,8 +18,7 @@ from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TransformerConfig
 from seg.errors import UserError
-from seg.inference.folder_readme import describe_model
-from seg.inference.model_folder import save_model_folder
+from seg.inference.model_folder import describe_model, save_model_folder
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
 from seg.record.run_dir import create_run_dir

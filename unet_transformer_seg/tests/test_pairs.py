@@ -12,8 +12,8 @@ from PIL import Image
 from seg.config.reader import load_config, override_config
 from seg.data import build_dataset
 from seg.data.image_file import read_mask
-from seg.data.pairing.image_names import find_images
-from seg.data.pairing.pairs import find_pairs
+from seg.data.images.image_kind import find_images
+from seg.data.pairing.splits import find_pairs
 from seg.errors import UserError
 from seg.inference.output import plan_jobs
 

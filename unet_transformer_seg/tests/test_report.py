@@ -16,10 +16,9 @@ from seg.errors import UserError
 from seg.metrics import compute_metrics
 from seg.record import report as report_module
 from seg.record import results as results_module
-from seg.record.curves import draw_curves
 from seg.record.evaluation import Evaluation
 from seg.record.log_file import close_logging, open_log_file, setup_logging
-from seg.record.report import COLUMNS, Report
+from seg.record.report import COLUMNS, Report, draw_curves
 from seg.record.results import read_rows
 from seg.record.run_dir import RunDir
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from seg.record import seen_classes
-from seg.record.seen_classes import SeenClasses
+from seg.record import recorder
+from seg.record.recorder import SeenClasses
 
 NAMES = ("sky", "road", "tree", "car")
 
@@ -12,7 +12,7 @@ NAMES = ("sky", "road", "tree", "car")
 @pytest.fixture
 def warnings(monkeypatch):
     lines = []
-    monkeypatch.setattr(seen_classes.log, "warning", lambda message, *values: lines.append(message % values))
+    monkeypatch.setattr(recorder.log, "warning", lambda message, *values: lines.append(message % values))
     return lines
 
 

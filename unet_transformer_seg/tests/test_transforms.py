@@ -9,9 +9,17 @@ import pytest
 from PIL import Image
 
 from seg.config import AugmentConfig, DataConfig
-from seg.data.colour import hue_turn, jitter_colour, random_blur, random_noise
 from seg.data.geometry import random_flip, random_resized_crop, random_rotation, resample, rotate
-from seg.data.transforms import copy_paste, make_augment, make_preprocess, normalise
+from seg.data.transforms import (
+    copy_paste,
+    hue_turn,
+    jitter_colour,
+    make_augment,
+    make_preprocess,
+    normalise,
+    random_blur,
+    random_noise,
+)
 
 STEP = 40
 """In a batch that shows its own labels, label n is the grey value n·STEP."""

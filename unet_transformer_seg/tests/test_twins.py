@@ -22,7 +22,6 @@ EQUAL = [
     "src/seg/data/codec_noise.py",
     "src/seg/distributed.py",
     "src/seg/errors.py",
-    "src/seg/file_names.py",
     "src/seg/files.py",
     "src/seg/ops/__init__.py",
     "src/seg/profiling/__init__.py",

@@ -9,10 +9,9 @@ from asr import api
 from asr.cli import run_command
 from asr.config.reader import to_plain
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
-from asr.file_names import folder_links
 from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
 from asr.published.funasr_config import read_settings
-from asr.untrusted import escaped, harmless, indented
+from asr.untrusted import escaped, folder_links, harmless, indented
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,8 +11,7 @@ from seg.arguments import add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
 from seg.config.reader import load_config, to_plain
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
-from seg.file_names import folder_links
-from seg.untrusted import indented
+from seg.untrusted import folder_links, indented
 
 if TYPE_CHECKING:
     from seg.inference.done_record import DoneRecord
@@ -115,7 +114,7 @@ def main() -> int:
 
 def print_remarks(jobs: "Sequence[Job]", inputs: Sequence[Path]) -> None:
     """Name the results that are renamed, and the files and links in folders that are passed over."""
-    from seg.data.pairing.image_names import find_unreadable
+    from seg.data.images.image_kind import find_unreadable
 
     for job in jobs:
         if job.is_renamed:

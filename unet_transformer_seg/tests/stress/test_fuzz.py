@@ -23,7 +23,7 @@ from seg.data.image_file import read_image
 from seg.data.masks.class_settings import build_label_map
 from seg.errors import UserError
 from seg.inference.model_folder import load_origin
-from seg.published.npz_file import read_npz
+from seg.published.r50_vit import read_npz
 from seg.published.torch_file import read_torch_file
 from seg.published.torch_writer import write_torch_file
 

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from asr.data.sounds.audio import WHOLE, Span
 from asr.data.sounds.header import is_sound
 from asr.errors import UserError
-from asr.file_names import check_inside, name_key, safe_path
 from asr.inference.sound_lists import is_list, read_list
+from asr.untrusted import check_inside, name_key, safe_path
 
 MAX_NAME_CHARACTERS = 200
 

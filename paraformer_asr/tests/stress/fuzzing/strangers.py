@@ -7,12 +7,11 @@ from pathlib import Path
 from asr.checkpoints.safetensors_file import read_safetensors
 from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
-from asr.file_names import name_key
 from asr.files import read_bounded, writing_aside
 from asr.inference.loading import load_parts
 from asr.inference.output import plan_jobs
 from asr.record.run_dir import load_run
-from asr.untrusted import HARMFUL
+from asr.untrusted import HARMFUL, name_key
 from fuzzing import models
 from fuzzing.hostile import PLANTS, draw_header, draw_name, plant
 from fuzzing.trials import Kind

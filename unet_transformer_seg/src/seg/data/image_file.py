@@ -21,7 +21,6 @@ from seg.data.codec_noise import codecs_silenced
 from seg.data.images import array_file
 from seg.data.images.array_file import check_pixels
 from seg.data.images.image_kind import read_kind
-from seg.data.images.pages import refuse_pages
 from seg.data.images.pixel_values import (
     has_deep_colours,
     is_wide,
@@ -32,7 +31,7 @@ from seg.data.images.pixel_values import (
     wide_values,
 )
 from seg.data.images.remarks import Note, Remark, log_remark
-from seg.data.images.tags import grey_depth, is_lossy, turn_upright
+from seg.data.images.tags import grey_depth, is_lossy, refuse_pages, turn_upright
 from seg.data.images.value_range import AUTO, ValueRange, largest_value
 from seg.data.masks.mask import Mask, mask_of_array, mask_of_image
 from seg.errors import UserError

@@ -28,7 +28,7 @@ MAX_RANGE_IMAGES = 64
 
 
 class ImageFolder(SegmentationDataset):
-    """Image files with a mask file each; `seg.data.pairing.pairs` describes the layouts.
+    """Image files with a mask file each; `seg.data.pairing.splits` describes the layouts.
 
     Masks hold class indices (grey, palette or 16-bit images), values that `data.value_map` translates, or the colours
     of the classes.

@@ -9,19 +9,21 @@ Files appear when they are complete.
 import contextlib
 import dataclasses
 import itertools
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
-from seg.data.pairing.image_names import describe_folder, find_images
+from seg.data.images.image_kind import describe_folder, find_images
 from seg.errors import UserError
-from seg.file_names import check_inside, name_key, safe_path
 from seg.files import writing_aside
-from seg.inference.png_rows import GREY, INDEXED, RGB, PngRows
 from seg.pictures import IGNORED_COLOUR, draw_overlay
+from seg.untrusted import check_inside, name_key, safe_path
 
 ROWS_AT_ONCE = 256
 
@@ -194,3 +196,72 @@ def _free_job(source: Path, out: Path, own_name: str, taken: set[str]) -> Job:
             taken |= keys
             return job
     raise AssertionError("unreachable")
+
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, INDEXED = 0, 2, 3
+"""Colour types."""
+
+NO_FILTER, SUB = 0, 1
+"""Filters of a row: none, or the difference to the pixel before."""
+
+BUFFERED = 1 << 20
+"""Smallest chunk of pixels, in bytes."""
+
+
+class PngRows:
+    """A PNG that is being written."""
+
+    def __init__(
+        self, file: BinaryIO, shape: tuple[int, int], colour: int, bits: int = 8, palette: bytes = b"", level: int = 6
+    ):
+        """Write the header.
+
+        Args:
+            file: open for writing.
+            shape: rows and columns of the picture.
+            colour: `GREY`, `RGB` or `INDEXED`.
+            bits: of a value, 8 or 16.
+            palette: red, green and blue of each index.
+            level: of the compression, 1 (fast) to 9.
+        """
+        self._file, self._rows_left, self._bits = file, shape[0], bits
+        self._filter = SUB if colour == RGB else NO_FILTER
+        self._deflate, self._buffer = zlib.compressobj(level), bytearray()
+        file.write(SIGNATURE)
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", shape[1], shape[0], bits, colour, 0, 0, 0))
+        if palette:
+            self._chunk(b"PLTE", palette)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write uint8 or uint16 [rows, w], or [rows, w, 3]."""
+        values = np.ascontiguousarray(rows.astype(">u2") if self._bits == 16 else rows)
+        bytes_rn = values.view(np.uint8).reshape(len(rows), -1)
+        filtered_rn = np.empty((len(rows), 1 + bytes_rn.shape[1]), np.uint8)
+        filtered_rn[:, 0], filtered_rn[:, 1:] = self._filter, bytes_rn
+        if self._filter == SUB:
+            filtered_rn[:, 4:] -= bytes_rn[:, :-3]
+        self._buffer += self._deflate.compress(filtered_rn)
+        self._rows_left -= len(rows)
+        if len(self._buffer) >= BUFFERED:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the end of the file.
+
+        Raises:
+            ValueError: too few or too many rows.
+        """
+        if self._rows_left:
+            raise ValueError(f"{self._rows_left} rows of the picture are missing")
+        self._buffer += self._deflate.flush()
+        self._flush()
+        self._chunk(b"IEND", b"")
+
+    def _flush(self) -> None:
+        self._chunk(b"IDAT", bytes(self._buffer))
+        self._buffer.clear()
+
+    def _chunk(self, kind: bytes, content: bytes) -> None:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        self._file.write(struct.pack(">I", len(content)) + kind + content + checksum)

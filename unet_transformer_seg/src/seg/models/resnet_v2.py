@@ -21,7 +21,7 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
-from seg.models.initialisers import truncated_normal
+from seg.models.layers import truncated_normal
 from seg.models.unet import fill_up
 from seg.ops import conv, norm
 from seg.ops.norm import standardise_kernel

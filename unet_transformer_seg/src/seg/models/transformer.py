@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from seg.config import TransformerConfig
-from seg.models.initialisers import xavier_uniform
-from seg.models.layers import Dropout, LayerNorm
+from seg.models.layers import Dropout, LayerNorm, xavier_uniform
 from seg.ops.attention import attention, attention_weights
 
 

@@ -27,8 +27,7 @@ import jax.numpy as jnp
 
 from seg.config import ModelConfig, TransformerConfig, TransUNetConfig
 from seg.contracts import assert_shape
-from seg.models.initialisers import truncated_normal
-from seg.models.layers import BatchNorm, Conv, DoubleConv, Dropout
+from seg.models.layers import BatchNorm, Conv, DoubleConv, Dropout, truncated_normal
 from seg.models.resnet_v2 import DOWNSAMPLING, ResNetV2
 from seg.models.transformer import Transformer
 from seg.models.unet import crop_to, fill_up

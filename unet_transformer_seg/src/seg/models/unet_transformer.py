@@ -13,8 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from seg.config import ModelConfig, TransformerConfig
-from seg.models.initialisers import table_normal
-from seg.models.layers import Dropout
+from seg.models.layers import Dropout, table_normal
 from seg.models.transformer import Transformer
 from seg.models.unet import Decoder, Encoder, Heads, prepare_image
 from seg.ops.position import interpolate_positions, sincos_2d

@@ -19,11 +19,10 @@ from seg.errors import EXIT_OK, EXIT_TERMINATED, NonFiniteError
 from seg.models import count_parameters
 from seg.record.environment import describe_environment
 from seg.record.log_file import close_logging, open_log_file, setup_logging
-from seg.record.recorder import Recorder
+from seg.record.recorder import Recorder, SeenClasses
 from seg.record.report import Report
 from seg.record.resumption import Resumption, record_start
 from seg.record.run_dir import RunDir, check_run_files, create_run_dir, open_run_dir
-from seg.record.seen_classes import SeenClasses
 from seg.record.tensorboard import require_tensorboard
 from seg.training.evaluate import evaluate
 from seg.training.loop import Training

@@ -24,7 +24,7 @@ from seg.data.image_folder import open_image_folder
 from seg.data.images.image_kind import SUFFIXES
 from seg.data.masks.class_settings import build_label_map
 from seg.data.masks.mask import Mask
-from seg.data.pairing.pairs import find_pairs
+from seg.data.pairing.splits import find_pairs
 from seg.inference.output import plan_jobs
 
 HEIGHT, WIDTH = 20, 27

@@ -14,13 +14,12 @@ from seg.checkpoints.safetensors_file import read_safetensors
 from seg.data.image_file import read_image
 from seg.data.images.image_kind import SUFFIXES
 from seg.errors import UserError
-from seg.file_names import name_key
 from seg.files import writing_aside
 from seg.inference.model_folder import load_origin
 from seg.inference.output import plan_jobs
 from seg.inference.predictor import load_predictor
 from seg.record.run_dir import load_run
-from seg.untrusted import HARMFUL
+from seg.untrusted import HARMFUL, name_key
 
 
 def change_names(rng: Random, samples: list[Case]) -> Case:

@@ -16,9 +16,8 @@ from seg.inference.forward import make_forward
 from seg.inference.predictor import Predictor
 from seg.inference.tiling import place_windows
 from seg.models import abstract_variables, build_model
-from seg.profiling.benchmark import measure, plain_model
+from seg.profiling.benchmark import PEAK_FLOPS, measure, plain_model
 from seg.profiling.flops import count_flops
-from seg.profiling.measurement import PEAK_FLOPS
 from seg.profiling.memory import is_out_of_memory
 from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
 from seg.record.environment import describe_environment

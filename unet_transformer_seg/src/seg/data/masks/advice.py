@@ -11,7 +11,7 @@ import yaml
 
 from seg.classes import IGNORE_LABEL, MAX_CLASSES, MAX_MASK_VALUE, ClassTable, Colour, default_palette
 from seg.config import DataConfig
-from seg.data.masks.census import MANY, Census
+from seg.data.masks.mask import MANY, Census
 from seg.errors import UserError
 
 FEW = 5

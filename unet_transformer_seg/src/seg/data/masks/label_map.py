@@ -9,8 +9,7 @@ import numpy as np
 
 from seg.classes import IGNORE_LABEL, MAX_MASK_VALUE, Colour
 from seg.data.masks.advice import MaskClasses, UnknownValuesError
-from seg.data.masks.census import pack, take_census
-from seg.data.masks.mask import Mask
+from seg.data.masks.mask import Mask, pack, take_census
 from seg.errors import UserError
 
 UNKNOWN = -1

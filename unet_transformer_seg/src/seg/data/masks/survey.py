@@ -9,9 +9,8 @@ import numpy as np
 
 from seg.classes import IGNORE_LABEL, Colour
 from seg.data.masks.advice import UnknownValuesError, advise, suggest_palette
-from seg.data.masks.census import MANY, Census, take_census
 from seg.data.masks.label_map import LabelMap, Reading
-from seg.data.masks.mask import Mask
+from seg.data.masks.mask import MANY, Census, Mask, take_census
 
 NUM_EXAMPLES = 3
 """Files that a line names."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seg.config import DataConfig
-from seg.data.pairing.image_names import describe_folder, find_images, find_unreadable, is_junk
+from seg.data.images.image_kind import describe_folder, find_images, find_unreadable, is_junk
 from seg.data.pairing.name_affixes import Affixes, quoted, suggest_affixes
 from seg.data.pairing.pair import Layout
 from seg.errors import UserError

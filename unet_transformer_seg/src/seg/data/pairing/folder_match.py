@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from seg.data.images.image_kind import SUFFIXES
+from seg.data.images.image_kind import SUFFIXES, composed, describe_folder, find_images, find_unreadable
 from seg.data.pairing.advice import advise_masks_folder, describe_no_images, describe_no_match
-from seg.data.pairing.image_names import composed, describe_folder, find_images, find_unreadable
 from seg.data.pairing.list_file import Line
 from seg.data.pairing.name_affixes import Affixes, key_of
 from seg.data.pairing.pair import Layout, Pair, Search
 from seg.errors import UserError
-from seg.file_names import folder_links
-from seg.untrusted import escaped, shown
+from seg.untrusted import escaped, folder_links, shown
 
 MAX_LOOKED_UP = 5
 """Images without a mask for which the nearest name is looked up, among at most `MAX_NAMES`."""

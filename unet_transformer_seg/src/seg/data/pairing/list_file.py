@@ -3,8 +3,7 @@
 import os
 from pathlib import Path, PurePath
 
-from seg.data.images.image_kind import SUFFIXES
-from seg.data.pairing.image_names import composed, describe_folder
+from seg.data.images.image_kind import SUFFIXES, composed, describe_folder
 from seg.data.pairing.pair import Pair, Search
 from seg.errors import UserError
 from seg.files import decoded, read_bounded

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from seg.config import DataConfig
-from seg.data.images.image_kind import SUFFIXES
-from seg.data.pairing.image_names import composed
+from seg.data.images.image_kind import SUFFIXES, composed
 
 MAX_TRIED = 5
 """Images for which affixes are tried, against at most `MAX_MASKS` masks each."""
