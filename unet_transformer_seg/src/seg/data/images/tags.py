@@ -1,4 +1,4 @@
-"""What an image file states about its pixels: bits, sign, orientation, lossy compression, and the number of pictures."""
+"""What an image file states: bits, sign, which value is white, orientation, lossy compression, number of pictures."""
 
 import os
 import re
