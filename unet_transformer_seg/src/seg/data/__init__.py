@@ -1,4 +1,7 @@
-"""Data sets, the loader that batches them, and augmentation on the device."""
+"""Data sets, the loader that batches them, and augmentation on the device.
+
+Reading a file needs no jax: `seg.data.transforms`, which runs on the device, is imported where it is used.
+"""
 
 from typing import Literal
 
@@ -6,10 +9,9 @@ from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
 from seg.data.image_folder import open_image_folder
 from seg.data.toy_shapes import ToyShapes
-from seg.data.transforms import make_augment, make_preprocess
 from seg.errors import UserError
 
-__all__ = ["Sample", "SegmentationDataset", "build_dataset", "make_augment", "make_preprocess"]
+__all__ = ["Sample", "SegmentationDataset", "build_dataset"]
 
 
 def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], seed: int = 0) -> SegmentationDataset:

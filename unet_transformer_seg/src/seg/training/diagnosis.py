@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from seg.checkpoints.arrays import named_arrays
-from seg.data import make_augment
+from seg.data.transforms import make_augment
 from seg.models import build_model
 from seg.training.parameter_groups import FrozenParts
 from seg.training.setup import Setup

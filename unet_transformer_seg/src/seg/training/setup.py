@@ -12,10 +12,11 @@ import optax
 from seg.classes import ClassTable
 from seg.config import Config
 from seg.custom import NO_CUSTOM_PARTS, CustomParts, check_loss, check_metrics, check_model
-from seg.data import SegmentationDataset, build_dataset, make_augment, make_preprocess
+from seg.data import SegmentationDataset, build_dataset
 from seg.data.fit import is_fitted
 from seg.data.image_folder import settle_value_range
 from seg.data.loader import Share, TrainLoader
+from seg.data.transforms import make_augment, make_preprocess
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
 from seg.metrics import compute_metrics
