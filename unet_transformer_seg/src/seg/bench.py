@@ -46,11 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
-    """Return the config that the arguments describe.
-
-    Raises:
-        UserError: a setting that cannot be.
-    """
+    """Return the config that the arguments describe."""
     flags = {
         "training.batch_size": arguments.batch,
         "data.size": arguments.size,

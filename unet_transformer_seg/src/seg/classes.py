@@ -79,11 +79,7 @@ def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
-    """Return the table written by `ClassTable.save`; arguments as of `read_json`.
-
-    Raises:
-        UserError: the file is missing or has other content.
-    """
+    """Return the table written by `ClassTable.save`; arguments as of `read_json`."""
     expected = "a class table with 'names' and 'palette'"
     content = read_json(path, expected, read)
     try:
@@ -99,12 +95,7 @@ def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
 
 
 def read_json(path: Path, expected: str, read: Reader = read_bounded) -> Any:
-    """Return the content of a small, untrusted JSON file.
-
-    Raises:
-        UserError: naming the file and what was `expected` in it: missing, not a regular file, not JSON, nested too
-            deeply, or longer than `MAX_JSON_BYTES`.
-    """
+    """Return the content of a small, untrusted JSON file; an error says what was `expected` in it."""
     try:
         return json.loads(read(path, MAX_JSON_BYTES).decode("utf-8"))
     except UserError:

@@ -36,11 +36,7 @@ class CustomParts:
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
     def mark(self, config: Config) -> Config:
-        """Return the config with `custom` where a part replaces what the config describes.
-
-        Raises:
-            UserError: one of the two data sets alone, one whose first sample is malformed, or two of different classes.
-        """
+        """Return the config with `custom` where a part replaces what the config describes; data sets come in pairs."""
         if (self.train_set is None) != (self.val_set is None):
             raise UserError("train_set and val_set belong together: pass both, or neither")
         for name in ("train_set", "val_set"):
@@ -59,11 +55,7 @@ class CustomParts:
 
 
 def check_dataset(name: str, dataset: SegmentationDataset) -> None:
-    """Refuse a data set of another class, an empty one, and one whose first sample is malformed.
-
-    Raises:
-        UserError: with what was expected.
-    """
+    """Refuse a data set of another class, an empty one, and one whose first sample is malformed."""
     if not isinstance(dataset, SegmentationDataset):
         raise UserError(f"{name}: expected a subclass of seg.SegmentationDataset, found {type(dataset).__name__}")
     if not isinstance(getattr(dataset, "classes", None), ClassTable):
@@ -77,11 +69,7 @@ def check_dataset(name: str, dataset: SegmentationDataset) -> None:
 
 
 def check_model(model: nn.Module, config: Config) -> None:
-    """Refuse a network from outside the package whose logits do not fit the images or the classes.
-
-    Raises:
-        UserError: with the shapes.
-    """
+    """Refuse a network from outside the package whose logits do not fit the images or the classes."""
     size, k = config.data.size, config.model.num_classes
     image_bhwc = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
 
@@ -97,11 +85,7 @@ def check_model(model: nn.Module, config: Config) -> None:
 
 
 def check_loss(loss: Loss, config: Config) -> None:
-    """Refuse a loss from outside the package that is no function of logits and labels to a scalar.
-
-    Raises:
-        UserError: with what was found.
-    """
+    """Refuse a loss from outside the package that is no function of logits and labels to a scalar."""
     if not callable(loss):
         raise UserError(f"loss: expected a function (logits_bhwk, labels_bhw) → float32[], found {type(loss).__name__}")
     shape = config.training.batch_size // config.training.accumulate, *config.data.size
@@ -110,15 +94,9 @@ def check_loss(loss: Loss, config: Config) -> None:
 
 
 def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *example: Any) -> None:
-    """Refuse metrics that are no mapping of names to functions, have a name of the record's own, or give no number.
+    """Refuse metrics that are no mapping of names to functions, have a reserved name, or give no number.
 
-    Args:
-        metrics: from outside the package.
-        reserved: names in the record.
-        example: arguments of a perfect prediction, which each metric is tried with.
-
-    Raises:
-        UserError: naming the metric.
+    Each is tried with `example`, the arguments of a perfect prediction.
     """
     if not isinstance(metrics, Mapping):
         raise UserError(f"metrics: expected a mapping of names to functions, found {type(metrics).__name__}")
@@ -140,11 +118,7 @@ def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *exa
 
 
 def trace(name: str, function: Callable, *arguments: Any) -> Any:
-    """Return the shapes and dtypes of what a part from outside the package returns; nothing is compiled.
-
-    Raises:
-        UserError: naming the part, if it fails.
-    """
+    """Return the shapes and dtypes of what a part from outside the package returns; nothing is compiled."""
     try:
         return jax.eval_shape(function, *arguments)
     except UserError:
@@ -155,11 +129,7 @@ def trace(name: str, function: Callable, *arguments: Any) -> Any:
 
 
 def check_scalar(name: str, value: Any) -> None:
-    """Refuse what is not one floating-point number.
-
-    Raises:
-        UserError: with what was found.
-    """
+    """Refuse what is not one floating-point number."""
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
 

@@ -74,14 +74,7 @@ def from_main(text: str | None) -> str:
 
 
 def check_agreement(what: dict[str, Any]) -> None:
-    """Refuse to train if the processes see different settings or data.
-
-    Args:
-        what: name → JSON value.
-
-    Raises:
-        UserError: naming the difference and the processes.
-    """
+    """Refuse to train if the processes see different settings or data; `what` is name → JSON value."""
     if jax.process_count() == 1:
         return
     digests = np.stack([_digest(value) for value in what.values()])

@@ -35,36 +35,17 @@ Reader = Callable[[Path, int], bytes]
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading, following a link.
-
-    Raises:
-        OSError: the file is missing or cannot be opened.
-        UserError: naming the file: a folder, a pipe, a device, or an impossible name.
-    """
+    """Open a regular file for reading, following a link; a folder, a pipe or a device raises a UserError."""
     return _opened(path, _READ, "rb")
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open a regular file for appending, creating it if needed; a link is not followed.
-
-    Raises:
-        OSError: the file cannot be opened.
-        UserError: naming the file: a folder, a pipe or a device.
-    """
+    """Open a regular file for appending, creating it if needed; a link is not followed."""
     return _opened(path, _APPEND, "ab")
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a regular file.
-
-    Args:
-        path: of the file.
-        max_bytes: largest size accepted.
-
-    Raises:
-        OSError: the file is missing or cannot be read.
-        UserError: naming the file: a folder, a pipe or a device, or larger than `max_bytes`.
-    """
+    """Return the bytes of a regular file of at most `max_bytes`; an OSError means that it cannot be read."""
     with open_file(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
@@ -73,16 +54,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
 
 def decoded(path: Path, content: bytes, expected: str) -> str:
-    r"""Return UTF-8 bytes as text, without a byte order mark, with line ends as `\n`.
-
-    Args:
-        path: of the file, for the message.
-        content: of the file.
-        expected: kind of file, for the message.
-
-    Raises:
-        UserError: naming the file and the line that is not UTF-8.
-    """
+    """Return UTF-8 bytes as text, without a byte order mark, with line feeds only; an error names file and line."""
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -94,14 +66,7 @@ def decoded(path: Path, content: bytes, expected: str) -> str:
 def writing_aside(path: Path, *, parents: bool = False) -> Iterator[Path]:
     """Yield the path of a new, empty file, which is renamed to `path` after the body, or removed on an error.
 
-    If `path` is a link, the link is replaced, not its target.
-
-    Args:
-        path: of the file.
-        parents: create its folder if needed.
-
-    Raises:
-        UserError: naming `path`: it cannot be written, or is a folder, a pipe or a device.
+    If `path` is a link, the link is replaced, not its target. `parents` creates its folder if needed.
     """
     with naming_the_file(path):
         if parents:
@@ -138,9 +103,6 @@ def appearing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder, which is renamed to `folder` after the body, or removed on an error.
 
     An existing folder or link of this name is replaced.
-
-    Raises:
-        UserError: naming `folder`: it cannot be written.
     """
     with naming_the_file(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -155,9 +117,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 def replace_text(path: Path, text: str) -> None:
     """Replace a file by a UTF-8 text: a kill or a power failure leaves the whole old or the whole new file.
 
-    Raises:
-        OSError: the file cannot be written.
-        UserError: naming `path`: a folder, a pipe or a device.
+    An OSError means that it cannot be written.
     """
     with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         file.write(text)

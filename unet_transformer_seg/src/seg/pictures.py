@@ -72,10 +72,11 @@ def draw_comparison(
 ) -> None:
     """Write a grid with one row for each sample and a legend of the classes.
 
-    The columns are image, truth, prediction and errors; without predictions image, mask and overlay.
+    The columns are image, truth, prediction and errors; without predictions image, mask and overlay. The sizes of the
+    samples may differ.
 
     Args:
-        images: uint8[h, w, 3] each; sizes may differ.
+        images: uint8[h, w, 3] each.
         masks: uint8[h, w] each.
         predictions: uint8[h, w] each, or None.
         classes: names and colours.

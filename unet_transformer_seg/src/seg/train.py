@@ -77,11 +77,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
 
 
 def allowed_names(arguments: argparse.Namespace) -> list[str]:
-    """Return what may differ from what the run was made of.
-
-    Raises:
-        UserError: an unknown name, or no run to resume.
-    """
+    """Return what may differ from what the run was made of."""
     names = [name.strip() for name in arguments.allow_changed.split(",") if name.strip()]
     api.check_allow_changed(names, arguments.resume)
     return names

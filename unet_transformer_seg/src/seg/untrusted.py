@@ -65,12 +65,9 @@ _SHOWN = _Shown()
 
 
 def safe_path(name: str) -> str:
-    """Return a relative path like `name` that is not hidden and stays inside its folder.
+    """Return a relative path like an untrusted one with "/" that is not hidden and stays inside its folder.
 
     Leading dots, control characters and lone surrogates become underscores.
-
-    Args:
-        name: untrusted, its parts separated by "/".
     """
     parts = [HARMFUL.sub("_", part) for part in name.split("/") if part]
     return "/".join("_" * (len(part) - len(rest := part.lstrip("."))) + rest for part in parts) or "_"
@@ -82,11 +79,7 @@ def name_key(name: str) -> str:
 
 
 def check_inside(folder: Path, path: Path) -> None:
-    """Refuse a path that leaves `folder` by a link.
-
-    Raises:
-        UserError: naming the place of the link.
-    """
+    """Refuse a path that leaves `folder` by a link."""
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{folder}: a link at {path.parent} leads out of it; remove the link, or choose another folder")
 

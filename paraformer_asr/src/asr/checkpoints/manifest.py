@@ -47,11 +47,7 @@ def write_manifest(folder: Path, details: dict[str, Any] | None = None) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a folder.
-
-    Raises:
-        DamagedCheckpointError: it is missing, or not byte for byte what `write_manifest` wrote.
-    """
+    """Return the manifest of a folder, or refuse one that is not byte for byte what `write_manifest` wrote."""
     path = folder / MANIFEST
     try:
         text = read_bounded(path, MAX_MANIFEST_BYTES).decode("utf-8")
@@ -70,15 +66,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_checkpoint(folder: Path, step: int, is_rank: Callable[[dict[str, Any]], bool]) -> Manifest:
-    """Return the manifest of a checkpoint, once its details are known to be those of the step.
+    """Return the manifest of a checkpoint, or refuse one that is damaged or not of this step.
 
-    Args:
-        folder: of the checkpoint.
-        step: updates done.
-        is_rank: whether the details hold what checkpoints are ranked by.
-
-    Raises:
-        DamagedCheckpointError: the manifest is missing or has changed, or its details are not those of a checkpoint.
+    `is_rank` returns whether the details hold what checkpoints are ranked by.
     """
     manifest = read_manifest(folder)
     details = manifest.details if isinstance(manifest.details, dict) else {}
@@ -104,11 +94,7 @@ def _is_array(entry: Any) -> bool:
 
 
 def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
-    """Return the table of files of a manifest, whose paths must stay inside the folder.
-
-    Raises:
-        ValueError: not a table of files.
-    """
+    """Return the table of files of a manifest, whose paths must stay inside the folder."""
     if not isinstance(files, dict):
         raise ValueError("'files' is not a mapping")
     for name, entry in files.items():
@@ -120,12 +106,9 @@ def _checked_files(files: Any) -> dict[str, dict[str, Any]]:
 
 
 def verify_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Compare every file with the manifest; return the names of extra files, which are harmless.
+    """Refuse a folder with a missing or changed file; return the names of extra files, which are harmless.
 
     Files are read in chunks: memory does not grow with the checkpoint.
-
-    Raises:
-        DamagedCheckpointError: naming each file that is missing, truncated or changed.
     """
     faults = {name: _fault(folder / name, entry) for name, entry in manifest.files.items()}
     bad = [f"{folder / name} {fault}" for name, fault in faults.items() if fault]

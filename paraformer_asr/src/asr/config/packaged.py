@@ -14,11 +14,7 @@ def packaged_configs() -> dict[str, Path]:
 
 
 def find_config(path_or_name: str | Path) -> Path:
-    """Return the path of a config: the argument if it is a file, else that of the packaged config of this name.
-
-    Raises:
-        UserError: neither a file nor such a name.
-    """
+    """Return the path of a config: the argument if it is a file, else that of the packaged config of this name."""
     if not isinstance(path_or_name, str | os.PathLike):
         expected = "a Config, a YAML file or the name of a packaged config"
         raise UserError(f"config: expected {expected}, found {type(path_or_name).__name__}")

@@ -28,11 +28,7 @@ _NO_METADATA: typing.Mapping = types.MappingProxyType({})
 
 
 def parse_override(config: Any, override: str) -> Any:
-    """Return `config` with the one change of `section.key=value`.
-
-    Raises:
-        UserError: naming the override: an unknown key or a wrong value.
-    """
+    """Return `config` with the one change of `section.key=value`."""
     where = f"override {shown(override)}"
     if not isinstance(override, str):
         raise UserError(f"{where}: expected a text key=value, for example training.num_epochs=5")
@@ -59,7 +55,7 @@ def _replace(target: Any, path: list[str], node: yaml.Node, prefix: str, where: 
 
 
 def parse(cls: type, node: yaml.Node, where: str, base: Any = None, prefix: str = "") -> Any:
-    """Return the dataclass `cls` filled from a YAML mapping.
+    """Return the dataclass `cls` filled from a YAML mapping; a mistake names file, line and key.
 
     Args:
         cls: a section, or the whole config.
@@ -67,9 +63,6 @@ def parse(cls: type, node: yaml.Node, where: str, base: Any = None, prefix: str 
         where: file, for messages.
         base: holds the values that the mapping leaves out; None: the defaults.
         prefix: dotted name of the section, with a dot at its end.
-
-    Raises:
-        UserError: naming file, line and key: an unknown key, a wrong type or a value out of range.
     """
     if not isinstance(node, yaml.MappingNode):
         section = prefix.rstrip(".") or "a config"

@@ -28,15 +28,7 @@ _START = yaml.Mark("", 0, 0, 0, None, 0)
 
 
 def compose_file(path: Path, read: Reader = read_bounded) -> yaml.Node:
-    """Return the node tree of a YAML file; each node knows its line.
-
-    Args:
-        path: of the file.
-        read: as `asr.files.read_bounded`.
-
-    Raises:
-        UserError: the file cannot be read, is too long, or is refused by `compose_text`.
-    """
+    """Return the node tree of a YAML file, within the bounds above; each node knows its line."""
     try:
         content = read(path, MAX_CONFIG_BYTES)
     except OSError as error:
@@ -45,15 +37,7 @@ def compose_file(path: Path, read: Reader = read_bounded) -> yaml.Node:
 
 
 def compose_text(content: bytes | str, where: str) -> yaml.Node:
-    """Return the node tree of a YAML text; an empty text is an empty mapping.
-
-    Args:
-        content: the text.
-        where: file or override, for messages.
-
-    Raises:
-        UserError: naming the place and the line: not YAML, aliases, or beyond the bounds above.
-    """
+    """Return the node tree of a YAML text, within the bounds above; an empty text is an empty mapping."""
     try:
         check_bounds(content, where)
         node = yaml.compose(content, Loader=yaml.SafeLoader)
@@ -63,17 +47,7 @@ def compose_text(content: bytes | str, where: str) -> yaml.Node:
 
 
 def check_bounds(content: bytes | str, where: str, *, aliases: bool = False) -> None:
-    """Refuse too many values, too deep nesting, and aliases, before anything is built.
-
-    Args:
-        content: the text.
-        where: file or override, for messages.
-        aliases: accept `*name`; then merge keys (`<<`), which turn a small text into a huge mapping, are refused.
-
-    Raises:
-        UserError: naming the place and the line.
-        yaml.YAMLError: not YAML.
-    """
+    """Refuse too many values, too deep nesting, and aliases, before anything is built."""
     depth, num_nodes = 0, 0
     try:
         for event in yaml.parse(content, Loader=yaml.SafeLoader):
@@ -97,11 +71,7 @@ def check_bounds(content: bytes | str, where: str, *, aliases: bool = False) -> 
 
 
 def fail(error: yaml.YAMLError, where: str) -> NoReturn:
-    """Raise a PyYAML error as a message with its line.
-
-    Raises:
-        UserError: always.
-    """
+    """Raise a PyYAML error as a message with its line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     line = f":{mark.line + 1}" if mark else ""
     raise UserError(f"{where}{line}: not valid YAML ({escaped(problem or str(error))})") from None

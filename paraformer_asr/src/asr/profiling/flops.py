@@ -13,12 +13,7 @@ from jax.extend.core import Literal
 
 
 def count_flops(function: Callable, *arguments: Any) -> float:
-    """Return the operations of `function(*arguments)`, two for each multiplication with its addition.
-
-    Args:
-        function: traced, not run.
-        arguments: arrays or shapes.
-    """
+    """Return the operations of `function(*arguments)`, two for each multiplication with its addition; it is not run."""
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 

@@ -56,11 +56,7 @@ FOLDERS = {
 
 
 def describe_file(path: Path) -> str:
-    """Return what a file is that is not an archive of torch, as the end of a message.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return what a file is that is not an archive of torch, as the end of a message."""
     with open_file(path) as file:
         start = file.read(START_BYTES)
     if not start:

@@ -48,7 +48,7 @@ def import_arrays(
     source: Path,
     ignored: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, np.ndarray]:
-    """Return our arrays by name, float32, from tensors of any float dtype.
+    """Return our arrays by name, float32, from tensors of any float dtype; refuse those that do not fit, listing them.
 
     A float32 tensor is not copied: the result is a view of it.
 
@@ -58,9 +58,6 @@ def import_arrays(
         shapes: of our arrays, by name.
         source: file of the tensors, for the message.
         ignored: returns whether a tensor without a pair may be dropped, such as a batch counter.
-
-    Raises:
-        UserError: listing all tensors that are missing, unexpected, of another shape or dtype, or not finite.
     """
     pairs = list(pairs)
     if uncovered := set(shapes) ^ {pair.ours for pair in pairs}:

@@ -27,12 +27,8 @@ EXTRA_HEADER = struct.Struct("<2sH")
 def write_torch_file(path: Path, tensors: Mapping[str, np.ndarray], extras: Mapping[str, Any] | None = None) -> None:
     """Write a file that `torch.load(path, weights_only=True)` reads as a dictionary of tensors.
 
-    Equal contents give equal bytes.
-
-    Args:
-        path: of the new file.
-        tensors: arrays by name, of a dtype in `STORAGES`.
-        extras: other values: numbers, strings, lists and dictionaries of them.
+    Equal contents give equal bytes. The tensors have a dtype in `STORAGES`; `extras` holds other values: numbers,
+    strings, lists and dictionaries of them.
     """
     storages = [np.asarray(array, order="C") for array in tensors.values()]
     records = [_Record(str(number), array) for number, array in enumerate(storages)]

@@ -48,11 +48,7 @@ def keep_decided(before: Config, after: Config) -> Config:
 
 
 def check_changes(changes: list[Change], run_path: Path) -> None:
-    """Refuse changes that no run can make.
-
-    Raises:
-        UserError: naming each with its reason.
-    """
+    """Refuse changes that no run can make, each with its reason."""
     lines = [f"  {change}: {reason}" for change in changes if (reason := reason_against(change.key))]
     if lines:
         raise UserError(

@@ -28,11 +28,7 @@ def write_record_file(run_path: Path, content: dict[str, Any]) -> None:
 
 
 def read_record_file(run_path: Path) -> dict[str, Any] | None:
-    """Return the content of `record.json`; None for a run from before records existed.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return the content of `record.json`; None for a run from before records existed."""
     path = run_path / RECORD_NAME
     try:
         content = json.loads(read_bounded(path, MAX_RECORD_BYTES))
@@ -52,9 +48,6 @@ def load_own_config(run_path: Path) -> Config:
     """Return the settings of a run from its config.yaml.
 
     A change of settings that a kill interrupted between record.json and config.yaml is completed.
-
-    Raises:
-        UserError: config.yaml is missing or damaged, or record.json is damaged.
     """
     path = run_path / CONFIG_NAME
     try:

@@ -16,11 +16,7 @@ class TensorBoard:
     """Writes event files for `tensorboard --logdir runs` if enabled; otherwise does nothing."""
 
     def __init__(self, directory: Path, enabled: bool):
-        """Open a writer.
-
-        Raises:
-            UserError: the extra is not installed.
-        """
+        """Open a writer."""
         require_tensorboard(enabled)
         self._writer = None
         if enabled:
@@ -41,11 +37,7 @@ class TensorBoard:
 
 
 def require_tensorboard(enabled: bool) -> None:
-    """Check that the package is installed.
-
-    Raises:
-        UserError: it is enabled and not installed.
-    """
+    """Refuse to enable it while the package is not installed."""
     if enabled and importlib.util.find_spec("tensorboardX") is None:
         raise UserError(
             "training.tensorboard is true, but tensorboardX is not installed: "

@@ -35,12 +35,7 @@ class Hook:
     """Listens to a run. The loop calls its hooks in the order of their list; what is not overridden does nothing."""
 
     def on_start(self, training: Any, step: int) -> None:
-        """The run is about to train.
-
-        Args:
-            training: a `asr.training.loop.Training`.
-            step: updates already made.
-        """
+        """The run, a `asr.training.loop.Training`, is about to train; `step` updates are made."""
 
     def on_batch(self, step: int, batch: dict[str, np.ndarray]) -> None:
         """Step number `step` is about to be made with `batch`."""

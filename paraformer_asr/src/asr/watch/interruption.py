@@ -84,12 +84,7 @@ class Waiting:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="waited for")
 
     def result_of(self, function: Callable, *arguments) -> Any:
-        """Return `function(*arguments)`.
-
-        Raises:
-            StopRequestedError: the flag was set before there was a result.
-            Exception: what the function raises.
-        """
+        """Return `function(*arguments)`, or raise StopRequestedError if the flag was set before there was a result."""
         future = self._thread.submit(function, *arguments)
         while not concurrent.futures.wait([future], POLL_S).done:
             if self._stop_requested():

@@ -17,10 +17,9 @@ LOCK_NAME = "lock"
 
 @contextlib.contextmanager
 def only_process(run_path: Path) -> Iterator[None]:
-    """Hold the run directory while the context is active; the system releases it however the process ends.
+    """Hold the run directory while the context is active, or name the process that holds it.
 
-    Raises:
-        UserError: another process holds it; the message names that process.
+    The system releases it however the process ends.
     """
     path = run_path / LOCK_NAME
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)

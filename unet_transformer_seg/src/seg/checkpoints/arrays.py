@@ -54,16 +54,7 @@ def count_bytes(arrays: Description) -> int:
 
 
 def check_same_arrays(expected: Description, stored: Description, folder: Path) -> None:
-    """Refuse a checkpoint of another model: orbax would cast dtypes silently.
-
-    Args:
-        expected: arrays of the state that the config describes.
-        stored: arrays of the checkpoint.
-        folder: of the checkpoint, for the message.
-
-    Raises:
-        UserError: listing the first ten arrays that differ in name, shape or dtype.
-    """
+    """Refuse a checkpoint of another model, with the first ten arrays that differ: orbax would cast dtypes silently."""
     differing = [name for name in sorted(expected | stored) if expected.get(name) != stored.get(name)]
     if not differing:
         return
@@ -81,15 +72,7 @@ def check_same_arrays(expected: Description, stored: Description, folder: Path) 
 
 
 def check_finite(arrays: Mapping[str, Any], source: Path) -> None:
-    """Refuse weights that are NaN or infinite: every prediction would be meaningless.
-
-    Args:
-        arrays: by name; only floating-point arrays are checked.
-        source: file or folder of the arrays, for the message.
-
-    Raises:
-        UserError: naming the arrays.
-    """
+    """Refuse weights that are NaN or infinite, with which every prediction would be meaningless."""
     bad = [name for name, array in arrays.items() if not _is_finite(np.asarray(array).reshape(-1))]
     if bad:
         more = f" and {len(bad) - MAX_DIFFERENCES_SHOWN} more" if len(bad) > MAX_DIFFERENCES_SHOWN else ""
@@ -110,10 +93,8 @@ def _is_finite(values: np.ndarray) -> bool:
 def write_arrays(folder: Path, state: Any) -> None:
     """Write the arrays of `state` into the new `folder`; they are on the disk when this returns.
 
-    orbax's asynchronous saving is not used: it reports a failure only at the next call.
-
-    Raises:
-        OSError: the disk is full or cannot be written. (orbax's storage layer raises a ValueError for that.)
+    orbax's asynchronous saving is not used: it reports a failure only at the next call. A full disk raises an OSError,
+    for which orbax's storage layer has a ValueError.
     """
     import orbax.checkpoint as ocp
 
@@ -132,9 +113,6 @@ def read_arrays(folder: Path, abstract: dict[str, jax.ShapeDtypeStruct]) -> dict
 
     Only these arrays are read. Each is copied into device memory in turn: on a CPU orbax returns views of host
     buffers, and a jitted function that receives one as a donated argument deletes it without reusing its memory.
-
-    Raises:
-        UserError: the folder does not hold these arrays.
     """
     if not abstract:
         return {}
@@ -172,11 +150,7 @@ def read_collections(folder: Path, arrays: Description, names: Collection[str]) 
 
 
 def _check_stored(metadata: Any, abstract: dict[str, jax.ShapeDtypeStruct]) -> None:
-    """Refuse a shape or dtype that differs from the stored one: orbax would pad, truncate or cast.
-
-    Raises:
-        ValueError: naming the first array that differs.
-    """
+    """Refuse a shape or dtype that differs from the stored one: orbax would pad, truncate or cast."""
     tree = getattr(metadata, "item_metadata", metadata)
     stored = flax.traverse_util.flatten_dict(getattr(tree, "tree", tree), sep="/")
     for name, leaf in abstract.items():

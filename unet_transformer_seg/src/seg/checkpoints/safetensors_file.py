@@ -32,14 +32,9 @@ MAX_HEADER_BYTES, MAX_ARRAYS = 1 << 23, 20_000
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a file that `safetensors` reads.
+    """Write a new file that `safetensors` reads.
 
-    Args:
-        path: of the file, which must not exist.
-        arrays: by name, of a dtype in `DTYPES`; contiguous or not, on the host or a device.
-
-    Raises:
-        OSError: the file cannot be written.
+    The arrays have a dtype in `DTYPES`; they are contiguous or not, on the host or a device.
     """
     header, end = {}, 0
     for name, array in arrays.items():
@@ -66,11 +61,7 @@ class _Entry(NamedTuple):
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Return the arrays of a file by name, and the SHA-256 of the file in hexadecimal digits.
-
-    Raises:
-        UserError: naming the file: it cannot be read, or its header does not match its content.
-    """
+    """Return the arrays of a file by name, and the SHA-256 of the file in hexadecimal digits."""
     try:
         with open_file(path) as file:
             return _read(file)
@@ -96,11 +87,7 @@ def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _read_header(file: BinaryIO, digest: Any) -> list[_Entry]:
-    """Return the arrays in file order.
-
-    Raises:
-        ValueError: the header does not match the content.
-    """
+    """Return the arrays in file order; a ValueError says how the header does not match the content."""
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(8)

@@ -65,7 +65,7 @@ class CheckpointStore:
         return sorted(self._manifests())
 
     def save(self, step: int, state: Any, progress: dict[str, Any], best: bool) -> Path:
-        """Write a checkpoint; when this returns, it is on the disk and valid.
+        """Write a checkpoint and return its folder; when this returns, it is on the disk and valid.
 
         If the process is killed earlier, the checkpoint is ignored and the earlier ones are intact. Checkpoints of
         later steps belong to an abandoned continuation and are removed. With several processes, all of them call this
@@ -76,9 +76,6 @@ class CheckpointStore:
             state: a pytree of arrays.
             progress: a small dictionary of JSON values, returned by `restore`.
             best: whether the score is the best so far.
-
-        Returns:
-            The folder of the checkpoint.
 
         Raises:
             UserError: less than twice the size of the state is free on the disk, or a write fails.
@@ -219,13 +216,6 @@ def restore_variables(directory: Path, which: Which = "best") -> dict[str, Any]:
     """Return `{"params": …, "batch_stats": …}` for inference: the averaged weights if there are any.
 
     The optimizer's state, and weights that are not used, are not read.
-
-    Args:
-        directory: the folder `checkpoints/` of a run.
-        which: "last", "best" or a step.
-
-    Raises:
-        UserError: no checkpoint is intact.
     """
     folder, manifest = CheckpointStore(directory)._first_good(which)
     arrays = stored_arrays(manifest.details["arrays"])

@@ -41,15 +41,9 @@ def _defaults(path: str | Path) -> Config:
 def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Return the config of a new run, which may start from the weights of another model.
 
-    As `load_config`; but if `init` names a model, that model's config supplies the settings of the architecture and
-    of the normalisation of images that neither the file nor an override sets.
-
-    Args:
-        path: a YAML file, or the name of a config that comes with the package, such as `toy_unet`.
-        overrides: `key=value` or `section.key=value`, the value in YAML.
-
-    Raises:
-        UserError: as `load_config`, and a folder without a model's config.
+    As `load_config`, of a file or of a config that comes with the package, such as `toy_unet`. If `init` names a model,
+    that model's config supplies the settings of the architecture and of the normalisation of images that neither the
+    file nor an override sets.
     """
     path = find_config(path)
     node = compose_file(path)
@@ -82,11 +76,7 @@ def _checked(config: Config, overrides: Sequence[str], path: str | Path) -> Conf
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
-    """Return `config` changed by overrides, checked.
-
-    Raises:
-        UserError: an unknown key, a wrong value, or contradictory settings.
-    """
+    """Return `config` changed by overrides, checked."""
     for override in _each(overrides):
         config = parse_override(config, override)
     check_config(config)
@@ -100,12 +90,7 @@ def _each(overrides: Sequence[str]) -> Sequence[str]:
 
 
 def read_config_text(text: str, where: str) -> Config:
-    """Return the config in a YAML text, as `load_config` does for a file.
-
-    Args:
-        text: YAML.
-        where: place of the text, for messages.
-    """
+    """Return the config in a YAML text, as `load_config` does for a file; `where` names its place in messages."""
     return _checked(parse(Config, compose_text(text, where), where), (), where)
 
 

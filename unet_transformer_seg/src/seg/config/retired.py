@@ -18,16 +18,7 @@ IGNORED = ("training.compile_cache",)
 
 
 def is_retired(key: str, value: str, where: str) -> bool:
-    """Return whether a key is a retired setting, whose value can be ignored.
-
-    Args:
-        key: with dots between sections.
-        value: as YAML writes it.
-        where: file and line, or override, for messages.
-
-    Raises:
-        UserError: the value asks for behaviour that is gone.
-    """
+    """Return whether a key is a retired setting; refuse a value that asks for behaviour that is gone."""
     if key not in RETIRED:
         return False
     kept, advice = RETIRED[key]

@@ -13,11 +13,7 @@ UNET_SETTINGS += ("dropout", "deep_supervision")
 
 
 def check_config(config: Config) -> None:
-    """Refuse settings that contradict each other.
-
-    Raises:
-        UserError: naming the keys involved.
-    """
+    """Refuse settings that contradict each other, naming the keys involved."""
     model, data, loss = config.model, config.data, config.loss
     if data.dataset == "image_folder" and not data.root:
         raise UserError("data.root: the folder of the data set is missing; give it as data.root=FOLDER")
@@ -84,15 +80,7 @@ def _check_split(data: DataConfig) -> None:
 
 
 def check_ranges(settings: Any, prefix: str) -> None:
-    """Refuse numbers out of the ranges of `seg.config`, for settings that do not come from a config.
-
-    Args:
-        settings: a section.
-        prefix: its name with a dot, for the message.
-
-    Raises:
-        UserError: naming the key.
-    """
+    """Refuse numbers out of the ranges of `seg.config`, for settings that do not come from a config."""
     for field in dataclasses.fields(settings):
         value, low, high = getattr(settings, field.name), field.metadata.get("low"), field.metadata.get("high")
         if dataclasses.is_dataclass(value):

@@ -63,11 +63,9 @@ class SegmentationDataset(abc.ABC):
         return {}
 
     def count_pixels(self, num_threads: int = 4) -> tuple[np.ndarray, np.ndarray]:
-        """Read all masks and return the two counts behind median-frequency class weights.
+        """Read all masks and return the two counts behind median-frequency class weights, int64[k] each.
 
-        Returns:
-            counts_k: int64[k], pixels of each class.
-            pixels_k: int64[k], labelled pixels of the images in which the class occurs.
+        The first has the pixels of each class, the second the labelled pixels of the images in which the class occurs.
         """
         num_classes = len(self.classes)
         counts_k = np.zeros(num_classes, np.int64)
@@ -80,11 +78,7 @@ class SegmentationDataset(abc.ABC):
 
 
 def read_checked(dataset: SegmentationDataset, index: int) -> Sample:
-    """Return `dataset[index]`.
-
-    Raises:
-        UserError: it is not what `Sample` promises; naming the class of the data set and the index.
-    """
+    """Return `dataset[index]`, or refuse what is not as `Sample` promises, naming class and index."""
     sample, place = dataset[index], f"{type(dataset).__name__}[{index}]"
     if not isinstance(sample, Sample):
         raise UserError(f"{place}: expected a seg.Sample, found {type(sample).__name__}")

@@ -23,13 +23,7 @@ BAND_VALUES = 1 << 22
 
 
 def fit_sample(sample: Sample, config: DataConfig, rng: np.random.Generator | None = None) -> Sample:
-    """Return the sample at `config.size`, by `config.fit`; one of that size is returned unchanged.
-
-    Args:
-        sample: of any size.
-        config: `size` (height, width) and `fit`.
-        rng: draws the position of a crop; None takes the centre.
-    """
+    """Return the sample at `config.size`, by `config.fit`; `rng` draws the position of a crop, else the centre."""
     if sample.mask.shape == config.size:
         return sample
     image_hwc, mask_hw = sample.image, sample.mask
@@ -125,17 +119,10 @@ def is_answered_in_training(shape: Shape, config: Config) -> bool:
 
 
 def resize_bands(bands: Iterable[np.ndarray], source: Shape, target: Shape) -> Iterator[np.ndarray]:
-    """Yield class probabilities resized, from top to bottom: bilinear, antialiased when shrinking.
+    """Yield class probabilities resized, float32[k, rows, W], top to bottom: bilinear, antialiased when shrinking.
 
-    Memory holds only the source rows of one band of the result.
-
-    Args:
-        bands: float32[rows, w, k] each, the source from top to bottom.
-        source: rows and columns (h, w) of all bands together.
-        target: rows and columns (H, W) of the result.
-
-    Yields:
-        float32[k, rows, W].
+    `bands` is the source from top to bottom, float32[rows, w, k] each, `source` its (h, w), `target` the (H, W) of the
+    result. Memory holds only the source rows of one band of the result.
     """
     step = source[0] / target[0]
     reach = max(step, 1.0) + 1.0  # source rows that a row of the result needs to either side

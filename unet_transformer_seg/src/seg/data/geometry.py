@@ -42,22 +42,11 @@ def random_resized_crop(
     scale: tuple[float, float],
     aspect: float,
 ) -> Pair:
-    """Return a random window of each sample, magnified by a random factor.
+    """Return a random window of each sample, magnified by a random factor: float32[b, *crop, 3] and labels [b, *crop].
 
     Height and width are magnified by m·√r and m/√r, m in `scale` and r in 1/(1 + aspect) … 1 + aspect, both
     log-uniform. The window is anywhere in the picture, or the picture anywhere in a larger window. Without
     magnification the window starts at whole pixels.
-
-    Args:
-        key: PRNG key.
-        image_bhwc: float32[b, h, w, 3].
-        labels_bhw: integer[b, h, w].
-        crop: height and width of the result.
-        scale: lowest and highest m.
-        aspect: largest relative change of the aspect ratio.
-
-    Returns:
-        float32[b, *crop, 3] and labels [b, *crop].
     """
     check_batch(image_bhwc, labels_bhw)
     batch, height, width, _ = image_bhwc.shape

@@ -88,10 +88,7 @@ def read_image(
 def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> float | None:
     """Return the maximum of an image of more than 8 bits that does not state its bits, else None.
 
-    An image of 8 bits is not decoded.
-
-    Raises:
-        UserError: as `read_image`.
+    An image of 8 bits is not decoded. Errors are those of `read_image`.
     """
 
     def convert(image: Image.Image, file: BinaryIO) -> float | None:
@@ -104,11 +101,7 @@ def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> floa
 
 
 def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark = log_remark) -> Mask:
-    """Return what a mask file holds, unchanged but upright.
-
-    Raises:
-        UserError: as `read_image` and `seg.data.masks.mask.mask_of_image`.
-    """
+    """Return what a mask file holds, unchanged but upright; errors as `read_image` and `mask_of_image`."""
 
     def note(kind: str, text: str) -> None:
         remark(kind, path, text)

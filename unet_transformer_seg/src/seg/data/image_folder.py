@@ -95,11 +95,7 @@ class ImageFolder(SegmentationDataset):
 
 
 def open_image_folder(config: DataConfig, split: Split) -> ImageFolder:
-    """Return the data set of a split.
-
-    Raises:
-        UserError: missing folders, lists, images or masks; names that are not unique; no class names.
-    """
+    """Return the data set of a split, or refuse it with the first of its problems."""
     search = find_split(config, split)
     if problems := search.problems:
         listed = "\n  ".join(problems[:MAX_LISTED])

@@ -25,7 +25,7 @@ NUMPY_MAGIC = b"\x93NUMPY"
 
 
 def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark) -> np.ndarray:
-    """Return uint8[h, w, 3], RGB, by the rules of `seg.data.image_file.read_image`.
+    """Return uint8[h, w, 3], RGB, by the rules of `seg.data.image_file.read_image`; errors begin with `name`.
 
     Args:
         image: a path, the bytes of an image file, a binary file, a Pillow image, or an array [h, w], [h, w, c] or
@@ -33,9 +33,6 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
         config: `value_range` and `max_pixels`.
         name: of the image, for messages.
         remark: called with what is dropped or guessed.
-
-    Raises:
-        UserError: naming the image: unreadable, or values whose black and white are unknown.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(Path(image), config.max_pixels, config.value_range, remark)

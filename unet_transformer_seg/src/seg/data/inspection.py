@@ -89,9 +89,6 @@ def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[
     """Return the report of a split, read with `config.num_threads` threads.
 
     `seed` is that of generated data; `progress` wraps an iterator as `tqdm` does, called with `total` and `desc`.
-
-    Raises:
-        UserError: the split does not exist, or there are no class names.
     """
     report = _open_split(config, split, seed)
     dataset, num_classes = report.dataset, len(report.dataset.classes)

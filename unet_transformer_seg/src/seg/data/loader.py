@@ -54,11 +54,7 @@ class TrainLoader:
         return self._batches[step]
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches from `start_step` on, without end.
-
-        Raises:
-            UserError: at the batch with an unreadable file or a malformed sample, named.
-        """
+        """Yield the batches from `start_step` on, without end; the one with an unreadable or malformed sample fails."""
         return read_ahead(self._batches, self._config, start_step)
 
     def _load(self, position: int, index: int) -> Batch:
@@ -70,11 +66,7 @@ class TrainLoader:
 def iterate_eval(
     dataset: SegmentationDataset, config: DataConfig, batch_size: int, share: Share = (0, 1)
 ) -> Iterator[Batch]:
-    """Yield all samples once, in order; with `fit: crop`, their central windows.
-
-    Raises:
-        UserError: at the batch with an unreadable file or a malformed sample, named.
-    """
+    """Yield all samples once, in order; with `fit: crop`, their central windows. An unreadable sample fails."""
 
     def load_or_pad(index: int) -> Batch:
         return load_for_eval(dataset, config, int(index)) if index < len(dataset) else padding(config)

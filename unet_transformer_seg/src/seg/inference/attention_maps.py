@@ -17,21 +17,10 @@ from seg.models.resnet_v2 import DOWNSAMPLING
 
 
 def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return the attention of the tokens that contain the pixels, per block and head.
+    """Return float32[p, l, a, h, w], the attention of the tokens that contain the pixels; each map sums to 1.
 
-    The image is computed in one piece at its own size; `Predictor.bring` resizes it as prediction does. Memory grows
-    with the square of the number of tokens.
-
-    Args:
-        predictor: a model with a transformer.
-        image_hwc: uint8[h, w, 3], RGB.
-        pixels: (row, column) of each.
-
-    Returns:
-        maps_plahw: float32[p, l, a, h, w], at least 0; each map sums to 1.
-
-    Raises:
-        UserError: the model has no transformer, or a pixel is not in the image.
+    The image, uint8[h, w, 3], is computed in one piece at its own size; `Predictor.bring` resizes it as prediction
+    does. Memory grows with the square of the number of tokens. `pixels` are (row, column).
     """
     size = image_hwc.shape[:2]
     stride, (h, w) = token_grid(predictor.config.model, size)
@@ -45,15 +34,7 @@ def attention_maps(predictor: Predictor, image_hwc: np.ndarray, pixels: Sequence
 
 
 def token_grid(config: ModelConfig, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """Return the stride of the tokens in pixels, and their rows and columns.
-
-    Args:
-        config: of the model.
-        size: rows and columns of the image.
-
-    Raises:
-        UserError: the model has no transformer.
-    """
+    """Return the stride of the tokens in pixels, and their rows and columns in an image of `size`."""
     match config.name:
         case "unet_transformer" if config.transformer.num_layers:
             stride = config.stem_stride * 2**config.depth

@@ -35,12 +35,7 @@ class CheckedFolder:
         self._unchecked = set(self._expected)
 
     def read(self, path: Path, max_bytes: int) -> bytes:
-        """Return the bytes of a file of the folder, as `seg.files.read_bounded` does.
-
-        Raises:
-            OSError: it is missing or cannot be read.
-            UserError: naming the file: it is not listed, or not as it was written.
-        """
+        """Return the bytes of a file of the folder, as `seg.files.read_bounded` does, if they are as written."""
         content = read_bounded(path, max_bytes)
         self.check(path, hashlib.sha256(content).hexdigest())
         return content

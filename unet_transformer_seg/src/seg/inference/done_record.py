@@ -27,12 +27,7 @@ MAX_RECORD_BYTES = 1 << 30
 
 
 def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what determines a result.
-
-    Args:
-        variables: the weights.
-        settings: JSON values: the relevant sections of the config, and options of the command.
-    """
+    """Return the SHA-256 of what determines a result: the weights, and settings of model and command as JSON values."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, array in sorted(named_arrays(variables).items()):
         values = np.ascontiguousarray(array)
@@ -49,15 +44,7 @@ class DoneRecord:
     """
 
     def __init__(self, folder: Path, made_by: str):
-        """Read the record, if there is one.
-
-        Args:
-            folder: of the results.
-            made_by: see `digest_model`.
-
-        Raises:
-            UserError: the record is a pipe or a device, or is too large.
-        """
+        """Read the record of a folder of results, if there is one; `made_by` is that of `digest_model`."""
         self.folder, self._made_by, self._path = folder, made_by, folder / RECORD
         try:
             lines = read_bounded(self._path, MAX_RECORD_BYTES).split(b"\n")
@@ -68,23 +55,14 @@ class DoneRecord:
         self._done = {entry["source"]: entry for entry in map(_entry, lines) if entry.get("made_by") == made_by}
 
     def is_done(self, source: Path, results: Sequence[Path]) -> bool:
-        """Return whether the results of an input are complete and made by this model and these settings.
-
-        Args:
-            source: the input file.
-            results: the files that would be written.
-        """
+        """Return whether the results of an input are complete and made by this model and these settings."""
         try:
             return self._done.get(_text(source.absolute())) == self._describe(source, results)
         except OSError:
             return False
 
     def add(self, source: Path, results: Sequence[Path]) -> None:
-        """Note that the results of an input are complete.
-
-        Raises:
-            UserError: the record cannot be written.
-        """
+        """Note that the results of an input are complete."""
         try:
             line = json.dumps(self._describe(source, results))
             with open_log(self._path) as file:

@@ -26,15 +26,7 @@ MAX_NUMBERED = 25
 def write_tables(
     folder: Path, metrics: SegMetrics, scores: Sequence[SampleScore], classes: ClassTable, facts: dict
 ) -> None:
-    """Write the numbers.
-
-    Args:
-        folder: an existing folder.
-        metrics: of the summed confusion matrix.
-        scores: of each sample.
-        classes: names.
-        facts: how the numbers were made; written first in metrics.json.
-    """
+    """Write the numbers; `facts`, how they were made, come first in metrics.json."""
     confusion_kk = sum(score.confusion_kk for score in scores)
     content = {**facts, **metrics.to_dict(classes.names), "confusion_matrix": confusion_kk.tolist()}
     replace_text(folder / "metrics.json", json.dumps(content, indent=1) + "\n")
@@ -47,13 +39,7 @@ def write_tables(
 
 
 def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) -> None:
-    """Draw the confusion matrix, each row as percentages of its true class.
-
-    Args:
-        confusion_kk: int64[k, k], [true, predicted], in pixels; a row of zeros is left blank.
-        classes: names.
-        path: the picture.
-    """
+    """Draw the confusion matrix int64[k, k], [true, predicted], each row as percentages of its true class."""
     total_k1 = confusion_kk.sum(axis=1, keepdims=True)
     percent_kk = 100 * confusion_kk / np.where(total_k1 == 0, np.nan, total_k1)
     k = len(classes)

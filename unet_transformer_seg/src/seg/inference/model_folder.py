@@ -62,9 +62,6 @@ def save_model_folder(
         origin: of a converted model, what it was made of.
         force: replace an exported model of this name.
         model: the network, where it comes from outside the package.
-
-    Raises:
-        UserError: the folder exists, or the disk refuses.
     """
     check_target(folder, force)
     with appearing(folder) as partial:
@@ -80,11 +77,7 @@ def save_model_folder(
 
 
 def load_origin(folder: Path) -> dict[str, Any]:
-    """Return the source of a converted model; {} for any other model and for a run.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return the source of a converted model; {} for any other model and for a run."""
     path = folder / ORIGIN
     if not path.is_file():
         return {}
@@ -103,11 +96,7 @@ def _is_origin(key: str, value: Any) -> bool:
 
 
 def load_weights(files: CheckedFolder) -> dict[str, Any]:
-    """Return the variables {"params": …, "batch_stats": …} of a model folder, after verifying all of its files.
-
-    Raises:
-        UserError: a file is missing or has changed, or the weights are damaged.
-    """
+    """Return the variables {"params": …, "batch_stats": …} of a model folder, after verifying all of its files."""
     path = files.folder / WEIGHTS
     weights, sha256 = read_safetensors(path)
     files.check(path, sha256)
@@ -147,17 +136,7 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module) -> None:
-    """Refuse variables that are not those of the model in `config`, or not finite.
-
-    Args:
-        variables: `params` and `batch_stats`.
-        config: `model` describes what they should be.
-        folder: where they come from, for the message.
-        model: the network.
-
-    Raises:
-        UserError: naming the arrays that are missing, superfluous, of another shape or dtype, or not finite.
-    """
+    """Refuse variables that are not those of the model in `config`, or not finite; `folder` is where they come from."""
     image_size = config.data.size if config.model.name == "custom" else None
     expected = abstract_variables(config.model, model, image_size)
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
@@ -165,11 +144,7 @@ def check_variables(variables: Any, config: Config, folder: Path, model: nn.Modu
 
 
 def check_target(folder: Path, force: bool) -> None:
-    """Refuse to write a model folder over something else.
-
-    Raises:
-        UserError: saying what is there and what to do.
-    """
+    """Refuse to write a model folder over something else."""
     if not folder.exists():
         return
     if not force:

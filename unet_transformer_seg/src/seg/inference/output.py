@@ -60,12 +60,8 @@ class Job:
 def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
     """Return a job for each image, no two of which write the same file.
 
-    Args:
-        inputs: files, and folders, which are searched with their sub-folders in the order of names.
-        out: folder of the results; not searched if it is inside an input folder.
-
-    Raises:
-        UserError: no image in a folder, or a result would overwrite an input or lie outside of `out`.
+    Folders are searched with their sub-folders in the order of names, except for `out`, the folder of the results. A
+    result that would overwrite an input, or be outside of `out`, is refused.
     """
     images = [pair for path in inputs for pair in _find_images(path, out)]
     by_source: dict[Path, tuple[Path, Path]] = {}
@@ -87,11 +83,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
 
 @contextlib.contextmanager
 def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield a new, empty file for each path; after the body all of them take their names, or none does.
-
-    Raises:
-        UserError: naming a path: the disk refuses.
-    """
+    """Yield a new, empty file for each path; after the body all of them take their names, or none does."""
     complete: list[tuple[Path, int]] = []
     try:
         with contextlib.ExitStack() as stack:
@@ -110,14 +102,10 @@ def writing_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def mask_file(
     path: Path, shape: tuple[int, int], classes: ClassTable, values: MaskValues = ()
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that appends rows of labels, uint8[rows, w], to a PNG, so that it need not fit into memory.
+    """Yield a function that appends rows of labels, uint8[rows, w], to a PNG of `shape`, which need not fit in memory.
 
-    Args:
-        path: the file.
-        shape: (h, w) of the whole.
-        classes: their colours.
-        values: written for each class: k values make a grey PNG of 8 bits, or 16 if one needs them; k colours make an
-            RGB one. Without them it is an indexed PNG of class numbers with the palette of the classes.
+    `values` are written for each class: k values make a grey PNG of 8 bits, or 16 if one needs them; k colours make an
+    RGB one. Without them it is an indexed PNG of class numbers with the palette of the classes.
     """
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = classes.palette
@@ -156,13 +144,9 @@ def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: Mask
 
 @contextlib.contextmanager
 def probabilities_file(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[np.ndarray], object]]:
-    """Yield a function that appends rows to an npz file, so that it need not fit into memory.
+    """Yield a function that appends rows to an npz file of `shape` (h, w, k), which need not fit into memory.
 
     `np.load(path)["probabilities"]` is float16[h, w, k].
-
-    Args:
-        path: the file.
-        shape: (h, w, k) of the whole.
     """
     header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     with (
@@ -215,16 +199,7 @@ class PngRows:
     def __init__(
         self, file: BinaryIO, shape: tuple[int, int], colour: int, bits: int = 8, palette: bytes = b"", level: int = 6
     ):
-        """Write the header.
-
-        Args:
-            file: open for writing.
-            shape: rows and columns of the picture.
-            colour: `GREY`, `RGB` or `INDEXED`.
-            bits: of a value, 8 or 16.
-            palette: red, green and blue of each index.
-            level: of the compression, 1 (fast) to 9.
-        """
+        """Write the header; `colour` is `GREY`, `RGB` or `INDEXED`, `level` that of the compression, 1 (fast) to 9."""
         self._file, self._rows_left, self._bits = file, shape[0], bits
         self._filter = SUB if colour == RGB else NO_FILTER
         self._deflate, self._buffer = zlib.compressobj(level), bytearray()
@@ -247,11 +222,7 @@ class PngRows:
             self._flush()
 
     def close(self) -> None:
-        """Write the end of the file.
-
-        Raises:
-            ValueError: too few or too many rows.
-        """
+        """Write the end of the file."""
         if self._rows_left:
             raise ValueError(f"{self._rows_left} rows of the picture are missing")
         self._buffer += self._deflate.flush()

@@ -24,11 +24,7 @@ class SampleScore:
 
 
 def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterator[SampleScore]:
-    """Yield the score of each sample, in order.
-
-    Raises:
-        UserError: at a sample that cannot be read.
-    """
+    """Yield the score of each sample, in order."""
     indexed = ((i, dataset[i]) for i in range(len(dataset)))
     items = (((i, sample), sample.image) for i, sample in indexed)
     for (index, sample), _, prediction_hw in predictor.predict_many(items):
@@ -38,11 +34,7 @@ def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterato
 
 
 def check_classes(dataset: ClassTable, model: ClassTable) -> None:
-    """Refuse a data set with other classes than the model was trained on.
-
-    Raises:
-        UserError: listing both.
-    """
+    """Refuse a data set with other classes than the model was trained on."""
     if dataset.names != model.names:
         raise UserError(
             f"the data set has the classes {', '.join(dataset.names)}; "
@@ -51,14 +43,9 @@ def check_classes(dataset: ClassTable, model: ClassTable) -> None:
 
 
 def pick_extremes(scores: Iterable[SampleScore], number: int) -> list[tuple[str, SampleScore]]:
-    """Return ("best" or "worst", score) of the samples with the highest and the lowest mean IoU.
+    """Return ("best" or "worst", score) of up to `number` samples each: best first, worst last.
 
-    Args:
-        scores: of all samples; those whose pixels are all ignored are left out.
-        number: of each kind, at most; no sample is in both.
-
-    Returns:
-        the best, best first, then the worst, worst last.
+    No sample is in both; those whose pixels are all ignored are left out.
     """
     ranked = sorted((s for s in scores if not np.isnan(s.mean_iou)), key=lambda s: -s.mean_iou)
     best = ranked[: min(number, (len(ranked) + 1) // 2)]

@@ -58,17 +58,10 @@ class Outcome:
 def segment_files(
     predictor: Predictor, jobs: Sequence[Job], options: Options, record: DoneRecord, outcome: Outcome
 ) -> None:
-    """Write the results of all jobs. Those of one image appear together.
+    """Write the results of all jobs; those of one image appear together. A disk that refuses every file ends it.
 
-    Args:
-        predictor: the model.
-        jobs: what to read and where to write.
-        options: what to write.
-        record: gets each job whose results are complete.
-        outcome: updated file by file, so it is right after an exception, too.
-
-    Raises:
-        UserError: the disk is full or refuses every file.
+    `record` gets each job whose results are complete. `outcome` is updated file by file, so it is right after an
+    exception, too.
     """
     start = time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:

@@ -68,20 +68,10 @@ def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classe
 
 
 def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many pixels of each true class were predicted as each class.
+    """Return int64[k, k], [true, predicted]: how many pixels of each true class were predicted as each class.
 
-    On the host, where `confusion_matrix` would be compiled for every new size.
-
-    Args:
-        mask_hw: uint8[h, w], the truth; 255 counts nowhere.
-        prediction_hw: uint8[h, w].
-        num_classes: k.
-
-    Returns:
-        confusion_kk: int64[k, k], [true, predicted].
-
-    Raises:
-        UserError: a label that is neither a class nor 255.
+    On the host, where `confusion_matrix` would be compiled for every new size. The truth is uint8[h, w], with 255
+    counted nowhere; any other label beyond the classes is refused.
     """
     counted_hw = mask_hw != IGNORE_LABEL
     true_n, predicted_n = mask_hw[counted_hw].astype(np.int64), prediction_hw[counted_hw]
@@ -124,13 +114,9 @@ class SegMetrics:
 
 
 def compute_metrics(matrix_kk: np.ndarray) -> SegMetrics:
-    """Return the metrics of a confusion matrix summed over a data set.
+    """Return the metrics of an int64[k, k] confusion matrix, [true, predicted], summed over a data set on the host.
 
-    Args:
-        matrix_kk: int64[k, k] on the host, [true, predicted], in pixels.
-
-    Raises:
-        UserError: the matrix is marked as made from impossible labels.
+    A matrix that is marked as made from impossible labels is refused.
     """
     matrix_kk = np.asarray(matrix_kk)
     chex.assert_shape(matrix_kk, (len(matrix_kk), len(matrix_kk)))

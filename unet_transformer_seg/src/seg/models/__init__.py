@@ -39,15 +39,7 @@ CustomModel = nn.Module | Callable[[ModelConfig], nn.Module]
 
 
 def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Module:
-    """Return the network that `config` describes, without parameters.
-
-    Args:
-        config: `num_classes` is set, from the data set if need be.
-        custom: a network from outside the package, used instead.
-
-    Raises:
-        UserError: no number of classes, or a network that came from outside the package and is missing or no module.
-    """
+    """Return the network that `config` describes, without parameters, or the `custom` one from outside the package."""
     if custom is not None:
         model = custom(config) if callable(custom) and not isinstance(custom, nn.Module) else custom
         if not isinstance(model, nn.Module):
@@ -82,26 +74,14 @@ def abstract_variables(
 ) -> Any:
     """Return the variables of a network as shapes and dtypes: `params`, `batch_stats`.
 
-    Args:
-        config: `num_classes` is set.
-        model: the network, where it is not that of the config.
-        image_size: rows and columns of an image that it accepts.
-
-    Raises:
-        UserError: as `build_model`.
+    `model` is the network, where it is not that of the config; it accepts an image of `image_size`.
     """
     init = partial(init_variables, model or build_model(config), image_size or smallest_image(config))
     return jax.eval_shape(init, jax.random.key(0))
 
 
 def init_variables(model: nn.Module, image_size: tuple[int, int], key: jax.Array) -> Any:
-    """Return fresh variables of a network: `params`, `batch_stats`.
-
-    Args:
-        model: the network.
-        image_size: rows and columns of an image that it accepts.
-        key: of the initial parameters.
-    """
+    """Return fresh variables of a network that accepts an image of `image_size`: `params`, `batch_stats`."""
     return model.init({"params": key}, jnp.zeros((1, *image_size, 3)), train=False)
 
 

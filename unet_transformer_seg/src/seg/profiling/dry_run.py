@@ -14,11 +14,7 @@ from seg.training.sharding import describe_devices
 
 
 def describe_run(config: Config) -> str:
-    """Return the description. Data sets are opened and the step is compiled; no weight is made, no file written.
-
-    Raises:
-        UserError: as a run would.
-    """
+    """Return the description. Data sets are opened and the step is compiled; no weight is made, no file written."""
     setup = build_setup(config)
     lines = [*_describe_plan(setup), *_describe_step(setup), *_describe_disk(setup)]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)

@@ -90,12 +90,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def explain_out_of_memory(setup: Setup, program: Any) -> str:
-    """Return what the step needs, and which changes need less.
-
-    Args:
-        setup: of the run.
-        program: the compiled step that ran out of memory, or None when it was not compiled yet.
-    """
+    """Return what the step needs, and which changes need less; `program` is None when the step was not compiled yet."""
     config, need = setup.config, plan_memory(program) if program else None
     lines = [
         f"out of memory: training.batch_size {config.training.batch_size} in {config.training.accumulate} part(s) of "

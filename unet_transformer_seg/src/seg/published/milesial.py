@@ -50,11 +50,7 @@ def answers_sigmoid(params: Any) -> bool:
 
 
 def read_milesial_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig:
-    """Return the model of a state dict: widths, depth, up-sampling and classes from its names and shapes.
-
-    Raises:
-        UserError: not a U-Net of this kind, or one for images without three channels.
-    """
+    """Return the model of a state dict: widths, depth, up-sampling and classes from its names and shapes."""
     first, last = tensors.get(ANCHOR), tensors.get("outc.conv.weight")
     depth = count(tensors, "down{}.maxpool_conv.1.double_conv.0.weight", start=1)
     if first is None or last is None or not depth or first.ndim != 4 or last.ndim != 4:
@@ -75,11 +71,7 @@ def read_milesial_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig:
 
 
 def milesial_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
-    """Return the pairs of every array of a `unet`; `one_class` if the other side has the single logit of a foreground.
-
-    Raises:
-        UserError: a model that milesial's program does not have.
-    """
+    """Return the pairs of every array of a `unet`; with `one_class`, the other side has the logit of a foreground."""
     required = {"name": "unet", "stem_stride": 1, "norm": "batch", "deep_supervision": False}
     for key, value in required.items():
         if getattr(config, key) != value:
@@ -131,11 +123,7 @@ def with_counters(
 
 
 def read_mask_values(data: DataConfig, extras: Mapping[str, Any], num_classes: int) -> DataConfig:
-    """Return `data` with the settings that read masks by the `mask_values` among the file's extras.
-
-    Raises:
-        UserError: other than one mask value for each class.
-    """
+    """Return `data` with the settings that read masks by the `mask_values` among the file's extras."""
     values = extras.get("mask_values")
     if values is None:
         return data

@@ -155,17 +155,7 @@ def _scale(kind: str, path: Path) -> str | float:
 
 
 def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[str, Any] | None = None) -> None:
-    """Write a `unet` as a `.pth` that milesial's program loads: the inverse of `open_milesial`.
-
-    Args:
-        path: of the file.
-        config: of the model, `num_classes` set.
-        variables: `params` and `batch_stats`.
-        origin: of a model opened from such a file.
-
-    Raises:
-        UserError: a model that milesial's program does not have.
-    """
+    """Write a `unet` as a `.pth` that milesial's program loads; `origin` is that of a model opened from such a file."""
     one_class = config.model.name == "unet" and milesial.answers_sigmoid(variables["params"])
     pairs = milesial.milesial_pairs(config.model, one_class)
     arrays = {name: np.asarray(array) for name, array in named_arrays(variables).items()}

@@ -50,11 +50,7 @@ NPZ_ERRORS += (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeEr
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an `.npz` by name.
-
-    Raises:
-        UserError: no such file, not an `.npz` of numbers, or one that unpacks to far more than its size.
-    """
+    """Return the arrays of an `.npz` by name, or refuse one that is damaged or unpacks to far more than its size."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive, naming_file(path):
             unpacked, size = sum(info.file_size for info in archive.infolist()), os.fstat(file.fileno()).st_size
@@ -92,11 +88,7 @@ FLAX_CONV1X1 = Layout(lambda w_11io: w_11io[0, 0], lambda w_io: w_io[None, None]
 
 
 def read_vit_npz(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the file; scale and bias of a group norm as vectors instead of [1, 1, 1, c].
-
-    Raises:
-        UserError: as `read_npz`.
-    """
+    """Return the arrays of the file; scale and bias of a group norm as vectors instead of [1, 1, 1, c]."""
     return {name: x.reshape(-1) if _of_group_norm(name) else x for name, x in read_npz(path).items()}
 
 
@@ -106,11 +98,7 @@ def is_ignored_npz(name: str) -> bool:
 
 
 def read_vit_npz_config(arrays: Mapping[str, np.ndarray], num_classes: int) -> ModelConfig:
-    """Return the model that starts from the arrays: widths and depths from their shapes, the decoder as published.
-
-    Raises:
-        UserError: not a hybrid of ResNet and ViT.
-    """
+    """Return the model that starts from the arrays: widths and depths from their shapes, the decoder as published."""
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
         return shape_of(arrays, name, rank, "a hybrid of ResNet and ViT in Flax's layout (R50+ViT)")
@@ -145,11 +133,7 @@ def vit_npz_pairs(config: ModelConfig) -> list[Pair]:
 
 
 def vit_npz_variables(arrays: Mapping[str, np.ndarray], path: Path, config: ModelConfig, key: jax.Array) -> dict:
-    """Return `params` and `batch_stats` with ResNet and transformer from the file, and the rest initialised by `key`.
-
-    Raises:
-        UserError: as `import_arrays`.
-    """
+    """Return `params` and `batch_stats` with ResNet and transformer from the file, the rest initialised by `key`."""
     model = build_model(config)
 
     def init(key):

@@ -57,11 +57,7 @@ def warn_of_classifier(tensors: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def find_pretrained(folder: Path) -> tuple[Path, str]:
-    """Return (weights file, decoder_interpolation) of a folder of `save_pretrained`.
-
-    Raises:
-        UserError: another folder, or an unsupported model, naming the setting.
-    """
+    """Return (weights file, decoder_interpolation) of a folder of `save_pretrained`."""
     path = folder / SETTINGS
     if not path.is_file():
         raise UserError(f"{folder}: {describe_folder(folder)}")
@@ -96,11 +92,7 @@ def has_one_class(tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def read_smp_config(tensors: Mapping[str, np.ndarray], interpolation: str = DEFAULT_INTERPOLATION) -> ModelConfig:
-    """Return the model of a state dict: units, widths and classes from its names and shapes.
-
-    Raises:
-        UserError: not a `Unet` with a ResNet encoder of five stages and a plain decoder with batch norm.
-    """
+    """Return the model of a state dict: units, widths and classes from its names and shapes."""
 
     def shape(name: str) -> tuple[int, ...]:
         conv_shape = tensors.get(f"{name}.weight", np.zeros(0)).shape

@@ -40,11 +40,7 @@ class TorchFile(NamedTuple):
 
 
 def find_state_dict(path: Path, content: Any) -> TorchFile:
-    """Return the tensors of an unpickled file; nested dictionaries are searched.
-
-    Raises:
-        UserError: no state dict, several of which none is known to be the network's, or one with unsupported tensors.
-    """
+    """Return the tensors of an unpickled file; nested dictionaries are searched."""
     if is_placeholder(content):
         what = escaped(content.what)
         raise UserError(f"{path}: expected a state dict, found one object, perhaps a whole model ({what}): {REMEDY}")
@@ -65,16 +61,10 @@ def find_state_dict(path: Path, content: Any) -> TorchFile:
 
 
 def plain_names(tensors: Mapping[str, np.ndarray], anchor: str, path: Path) -> dict[str, np.ndarray]:
-    """Return the tensors under the names that the network itself uses.
+    """Return the tensors under the names that the network itself uses, which must occur once.
 
-    Args:
-        tensors: a state dict.
-        anchor: name of a tensor that every such network has; its prefix is stripped from all names. Tensors without
-            the prefix, such as those of a loss, are dropped.
-        path: of the file, for messages.
-
-    Raises:
-        UserError: the network occurs several times.
+    Every such network has a tensor named `anchor`. Its prefix is stripped from all names; tensors without the prefix,
+    such as those of a loss, are dropped.
     """
     plain = {".".join(part for part in name.split(".") if part not in WRAPPING): x for name, x in tensors.items()}
     if len(plain) < len(tensors):

@@ -77,13 +77,9 @@ class Name:
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """Return the tensors of a file of `torch.save` or safetensors, and the values beside them.
+    """Return the tensors of a file of `torch.save` or safetensors, and the values beside them; nothing in it is run.
 
-    Args:
-        path: a `.pt` or `.pth` file with a state dict, alone or among other things, or a `.safetensors` file.
-
-    Raises:
-        UserError: another kind of file, a damaged one, or one that would run a program.
+    The state dict of a `.pt` or `.pth` file may be alone or among other things.
     """
     path = Path(path)
     try:

@@ -43,12 +43,7 @@ def is_ignored(name: str) -> bool:
 def read_transunet_config(tensors: Mapping[str, np.ndarray], num_heads: int | None = None) -> ModelConfig:
     """Return the model of a state dict: widths, depths and classes from its shapes.
 
-    Args:
-        tensors: by plain names.
-        num_heads: attention heads, which no shape shows; None takes heads of width 64, as in every published ViT.
-
-    Raises:
-        UserError: not a TransUNet with a ResNet and a decoder of four blocks, or no way to know the heads.
+    No shape shows the number of attention heads; None takes heads of width 64, as in every published ViT.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
@@ -155,11 +150,7 @@ def positions(settings: TransUNetConfig, num_extra: int) -> Layout:
 
 
 def shape_of(tensors: Mapping[str, np.ndarray], name: str, rank: int, expected: str) -> tuple[int, ...]:
-    """Return the shape of a tensor.
-
-    Raises:
-        UserError: naming what was `expected`: no such tensor, another rank, or an empty one.
-    """
+    """Return the shape of a tensor, not empty and of this rank; an error says what was `expected` of the file."""
     if name not in tensors:
         some = ", ".join(list(tensors)[:3])
         raise UserError(f"expected {expected}, found no {name} among its {len(tensors)} tensors ({some} …)")

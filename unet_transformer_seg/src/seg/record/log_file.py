@@ -70,11 +70,7 @@ def setup_logging() -> None:
 
 
 def open_log_file(path: Path) -> None:
-    """Write the pending messages to a file, and from now on all messages and the details of each step.
-
-    Raises:
-        UserError: the file cannot be opened, or its name belongs to a folder, a pipe, a device or a link.
-    """
+    """Write the pending messages to a file, and from now on all messages and the details of each step."""
     file = _LogFile(path)
     file.setFormatter(_HarmlessFormatter("%(asctime)s %(levelname)s %(message)s"))
     for pending in [h for h in log.handlers if isinstance(h, logging.handlers.MemoryHandler)]:

@@ -20,13 +20,7 @@ class ProgressLine:
     """
 
     def __init__(self, total_steps: int, start_step: int, unit: str):
-        """Show a bar.
-
-        Args:
-            total_steps: in the whole run.
-            start_step: updates done.
-            unit: of the speed, such as "images/s".
-        """
+        """Show a bar from `start_step` on; `unit` is that of the speed, such as "images/s"."""
         self._total_steps, self._unit, self._live = total_steps, unit, sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
@@ -49,13 +43,7 @@ class ProgressLine:
         return self._amount / self._busy_s if self._busy_s > 0 else 0.0
 
     def update(self, step: int, loss: float, amount: float) -> None:
-        """Show a completed step.
-
-        Args:
-            step: number of the update.
-            loss: of the step.
-            amount: images, or seconds of sound, in its batch.
-        """
+        """Show a completed step; `amount` is the number of images, or the seconds of sound, in its batch."""
         now = time.monotonic()
         self._steps += 1
         self._amount += amount

@@ -22,12 +22,7 @@ SCORES = {"mean_iou": "mean IoU", "mean_dice": "mean Dice", "pixel_accuracy": "p
 
 
 def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw loss, scores and learning rate over the epochs; without a row there is no picture.
-
-    Args:
-        rows: of results.csv.
-        path: PNG file, replaced at once.
-    """
+    """Draw loss, scores and learning rate over the epochs as a PNG, from the rows of results.csv, if there are any."""
     if not rows:
         return
     epochs = _column(rows, "epoch")
@@ -92,9 +87,6 @@ class Report:
             epoch: passes over the training data so far.
             step: updates so far.
             numbers: the columns train_loss, learning_rate, images_per_s and seconds.
-
-        Raises:
-            UserError: a file cannot be written.
         """
         metrics = evaluation.metrics
         scores = {name: getattr(metrics, name) for name in ("mean_iou", "mean_dice", "pixel_accuracy")}

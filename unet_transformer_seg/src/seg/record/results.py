@@ -47,11 +47,7 @@ class Results:
         return read_rows(self.table_file, self.columns) if self.table_file.exists() else []
 
     def details(self) -> list[dict]:
-        """Return the evaluations in detail.
-
-        Raises:
-            UserError: not a list of evaluations.
-        """
+        """Return the evaluations in detail."""
         if not self.details_file.exists():
             return []
         try:
@@ -64,14 +60,7 @@ class Results:
             ) from None
 
     def check_only_begun(self, checkpoints: Path) -> None:
-        """Refuse to restart a run that was evaluated more than once: a checkpoint followed each evaluation.
-
-        Args:
-            checkpoints: their folder, which holds none.
-
-        Raises:
-            UserError: the checkpoints are lost.
-        """
+        """Refuse to restart a run that was evaluated more than once: each evaluation was followed by a checkpoint."""
         steps = sorted(set().union(*self._steps().values()))
         if len(steps) > 1:
             raise UserError(
@@ -82,12 +71,7 @@ class Results:
     def drop_after(self, step: int, evaluated: bool = False) -> None:
         """Drop the evaluations after `step`: a resumed run repeats those steps.
 
-        Args:
-            step: of the restored state.
-            evaluated: whether the run was evaluated before; then missing evaluations are logged.
-
-        Raises:
-            UserError: a file cannot be read or written.
+        If the run was `evaluated` before, missing evaluations are logged.
         """
         with naming_the_record(self.run_path):
             self._log_missing(
@@ -142,11 +126,7 @@ def append_rows(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict]:
-    """Return the rows of a table; a last line that was cut off and malformed lines are skipped.
-
-    Raises:
-        UserError: not a table of results.
-    """
+    """Return the rows of a table; a last line that was cut off and malformed lines are skipped."""
     text = _read(path).decode("utf-8", errors="replace")
     whole_lines = text[: text.rfind("\n") + 1]
     lines = [line for line in whole_lines.splitlines() if 0 < len(line) <= MAX_ROW]

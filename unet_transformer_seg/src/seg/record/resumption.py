@@ -31,12 +31,7 @@ MAX_LINES = 12
 
 
 def record_start(run: RunDir, setup: Any) -> None:
-    """Record what a new run is made of.
-
-    Args:
-        run: its directory.
-        setup: its pieces, a `seg.training.setup.Setup`.
-    """
+    """Record what a new run is made of; `setup` is a `seg.training.setup.Setup`."""
     save_record(run, make_record(run, setup.config, setup.num_steps, setup.classes, _fingerprints(setup)))
 
 
@@ -57,9 +52,6 @@ class Resumption:
             run: its directory, held by this process.
             config: the settings: those of the run, changed by the command line.
             allowed: names of what may have changed.
-
-        Raises:
-            UserError: a file of the run is damaged or was edited, or a setting cannot change.
         """
         self.run, self.config, self.record, self._allowed = run, config, load_record(run), set(allowed)
         on_disk = load_run(run.path)[0]
@@ -72,11 +64,7 @@ class Resumption:
         check_changes(self.changes, run.path)
 
     def compare(self, setup: Any) -> None:
-        """Compare the data of the run's pieces, a `seg.training.setup.Setup`.
-
-        Raises:
-            UserError: something has changed, and the user did not allow it.
-        """
+        """Compare the data of the run's pieces, a `seg.training.setup.Setup`; refuse what the user did not allow."""
         self._setup, self._prints = setup, _fingerprints(setup, self.record)
         if self.record:
             for name, lines in data_differences(self.record, setup.classes, self._prints).items():
@@ -92,14 +80,13 @@ class Resumption:
     ) -> None:
         """Log what has changed, and record it with the step from which it applies.
 
+        Changes without effect, as nothing is left to train, are refused.
+
         Args:
             step: of the checkpoint.
             finished: whether nothing is left to train.
             stopped_early: whether that is because the score did not improve.
             build_schedule: `(optimizer config, number of steps) → learning rate by step`.
-
-        Raises:
-            UserError: settings without effect on a run in which nothing is left to train.
         """
         idle = [change for change in self.changes if not change.key.startswith(BESIDES_TRAINING)]
         end = self._describe_end(step, stopped_early) if finished else ""

@@ -69,11 +69,7 @@ def save_record(run: RunDir, record: RunRecord) -> None:
 
 
 def load_record(run: RunDir) -> RunRecord | None:
-    """Return the content of `record.json`; None for a run from before records existed.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return the content of `record.json`; None for a run from before records existed."""
     content = read_record_file(run.path)
     try:
         if content is None:

@@ -64,11 +64,7 @@ class StoppableStep:
         self._last = None
 
     def __call__(self, batch: Batch) -> dict[str, jax.Array]:
-        """Return the results, which may still be under way.
-
-        Raises:
-            StopRequestedError: a process was asked to stop before the previous call.
-        """
+        """Return the results, maybe still under way, unless a process was asked to stop before the previous call."""
         self.check()
         flag = self._setup.flags[self._supervisor.urgent()]
         on_device = self._setup.put_batch(batch, (*ON_DEVICE, "role"))

@@ -78,11 +78,7 @@ class Placement:
 
 
 def build_placement(config: MeshConfig) -> Placement:
-    """Return the placement on all devices of all processes.
-
-    Raises:
-        UserError: the number of devices does not fit the config.
-    """
+    """Return the placement on all devices of all processes, whose number must fit the config."""
     devices = jax.devices()
     rows = config.data or len(devices) // config.fsdp
     if rows * config.fsdp != len(devices):

@@ -85,11 +85,7 @@ class Progress:
 
 
 def read_progress(stored: dict, run_path: Path) -> Progress:
-    """Return the progress in a checkpoint.
-
-    Raises:
-        UserError: it does not have the fields of `Progress`.
-    """
+    """Return the progress in a checkpoint."""
     kinds = {field.name: int | float for field in dataclasses.fields(Progress)}
     if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
         raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")

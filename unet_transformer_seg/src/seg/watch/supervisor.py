@@ -104,12 +104,9 @@ class Supervisor(Hook):
         return self.interruption.signalled
 
     def result_of(self, function: Callable, *arguments) -> Any:
-        """Return `function(*arguments)`, which may take long.
+        """Return `function(*arguments)`, which may take long, unless the only process wants to stop immediately.
 
         One of several processes does not stop by itself: its peers would wait for it. They agree at the next step.
-
-        Raises:
-            StopRequestedError: the only process wants to stop immediately.
         """
         return self._waiting.result_of(function, *arguments)
 

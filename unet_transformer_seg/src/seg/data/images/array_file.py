@@ -29,19 +29,11 @@ def check_pixels(contents: str, pixels: int, max_pixels: int) -> None:
 
 
 def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = False) -> np.ndarray:
-    """Return the array [h, w] or [h, w, c] of a file, c being 3 or 4.
+    """Return the array [h, w] or [h, w, c] of an open file, c being 3 or 4; one of too many pixels is refused unread.
 
     Channels may come first or last; if both fit, last. Leading axes of length 1 are dropped. An .npz holds one array,
-    or one called image or mask.
-
-    Args:
-        path: of the file.
-        file: open for reading.
-        max_pixels: a larger array is refused before its values are read.
-        has_layers: c may be any number of classes; the shorter of the outer axes is taken for it.
-
-    Raises:
-        UserError: another shape or dtype, too many pixels, or a damaged file.
+    or one called image or mask. With `has_layers`, c may be any number of classes; the shorter of the outer axes is
+    taken for it.
     """
     if path.suffix.lower() == ".npy":
         return _read(file, os.fstat(file.fileno()).st_size, max_pixels, has_layers)
@@ -74,13 +66,9 @@ def _read(stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.
 
 
 def read_npy(stream: BinaryIO, size: int, check: Callable[[tuple[int, ...], int], None]) -> np.ndarray:
-    """Return the array of numbers in a stream of `size` bytes in numpy's format.
+    """Return the array of numbers in a stream of `size` bytes in numpy's format; a ValueError means another format.
 
     `check(shape, num_bytes)` may refuse an array by its header, before memory is allocated.
-
-    Raises:
-        UserError: another dtype, or fewer values than the header states.
-        ValueError: not in this format.
     """
     version = npy.read_magic(stream)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -97,11 +85,7 @@ def read_npy(stream: BinaryIO, size: int, check: Callable[[tuple[int, ...], int]
 
 
 def channels_last(array: np.ndarray, has_layers: bool = False) -> np.ndarray:
-    """Return an array [h, w], [h, w, c] or [c, h, w], maybe with leading axes of length 1, as [h, w] or [h, w, c].
-
-    Raises:
-        UserError: another shape.
-    """
+    """Return an array [h, w], [h, w, c] or [c, h, w], maybe with leading axes of length 1, as [h, w] or [h, w, c]."""
     inner = _without_outer_ones(array.shape)
     axis = _channel_axis(inner, has_layers)
     array = array.reshape(inner)

@@ -88,11 +88,7 @@ MAX_SHOWN = 12
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the images below a folder, sorted. Hidden files, junk and linked folders are skipped.
-
-    Raises:
-        UserError: a folder that cannot be read.
-    """
+    """Return the images below a folder, sorted. Hidden files, junk and linked folders are skipped."""
     return [file for file in _walk(folder) if file.suffix.lower() in SUFFIXES]
 
 

@@ -83,10 +83,8 @@ def read_deep_colours(image: Image.Image, file: BinaryIO, note: Note, exact: boo
     """Return uint16[h, w] or [h, w, 3], upright.
 
     Pillow reads the upper 8 of 16 bits, so the file is decoded a second time for the lower ones. They are left 0 if a
-    value uses the two highest bits, which settles the bit depth without them, unless `exact`.
-
-    Raises:
-        UserError: uncompressed planes of 16 bits, which Pillow misreads.
+    value uses the two highest bits, which settles the bit depth without them, unless `exact`. Uncompressed planes of
+    16 bits, which Pillow misreads, are refused.
     """
     if _is_planar(image):
         raise UserError("its 16-bit channels are stored in planes; save it with interleaved channels")

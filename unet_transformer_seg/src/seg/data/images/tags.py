@@ -136,13 +136,10 @@ MAX_COUNTED = 1000
 
 
 def refuse_pages(image: Image.Image, note: Note) -> None:
-    """Refuse a file with several pictures.
+    """Refuse a file with several pictures, naming their number and sizes.
 
     Smaller copies in a TIFF and further pictures of a JPEG (a preview, a depth map) do not count: the first picture is
     read, as viewers show it, with a note for a JPEG.
-
-    Raises:
-        UserError: with the number of pages or frames and their sizes.
     """
     if image.format in ("JPEG", "MPO"):
         if getattr(image, "n_frames", 1) > 1:

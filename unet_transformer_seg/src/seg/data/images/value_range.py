@@ -24,16 +24,13 @@ SMALLEST_WHITE = 16
 
 
 def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:
-    """Return uint8 of the same shape, 0 = black, 255 = white.
+    """Return uint8 of the same shape, 0 = black, 255 = white; values that no rule covers are refused.
 
     Args:
         values: bool, integers or floats.
         value_range: the setting, or `AUTO`.
         stated_bits: bit depth that the file states, or 0.
         note: called with a guess, a contradiction, or clipped values.
-
-    Raises:
-        UserError: values that are not finite, or a range that no rule covers.
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * 255
@@ -55,11 +52,7 @@ def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note
 
 
 def largest_value(values: np.ndarray) -> float | None:
-    """Return the maximum if it decides the number of bits (rules 3 and 4), else None.
-
-    Raises:
-        UserError: as `to_bytes`.
-    """
+    """Return the maximum if it decides the number of bits (rules 3 and 4), else None; errors as `to_bytes`."""
     if values.dtype in (np.bool_, np.uint8):
         return None
     low, high = _extent(values)

@@ -32,11 +32,7 @@ class ClassesFile:
 
 
 def read_classes_file(path: Path) -> ClassesFile:
-    """Return the content of {"names": [...], "palette" or "colours": [[r, g, b], ...], "ignore": mask value}.
-
-    Raises:
-        UserError: a broken file, named.
-    """
+    """Return the content of {"names": [...], "palette" or "colours": [[r, g, b], ...], "ignore": mask value}."""
     if not path.is_file():
         return ClassesFile()
     expected = "names, palette and ignore"
@@ -62,9 +58,6 @@ def build_label_map(config: DataConfig) -> LabelMap:
 
     Without a `value_map`, a mask's value is an index into the names. The entry at the ignored value (such as "void")
     is not a class, and later ones move up by one.
-
-    Raises:
-        UserError: no class names anywhere, a broken file, or contradictory settings.
     """
     file = Path(config.root) / CLASSES_FILE
     stated = read_classes_file(file)

@@ -35,10 +35,8 @@ class LabelMap(MaskClasses):
         """Return the labels of a mask, and what they were read from.
 
         Stated colours decide for masks with colours or a palette, values for all others. Where the values are not
-        classes, the greys that a viewer shows are tried (of 1 bit: 0 and 255), then the stated colours.
-
-        Raises:
-            UserError: values or colours without a class, with their counts and a remedy; an ambiguous file.
+        classes, the greys that a viewer shows are tried (of 1 bit: 0 and 255), then the stated colours. An error counts
+        the values or colours without a class, with a remedy.
         """
         if mask.has_colours:
             labels_hw, by, differs = self._from_colours(mask.values), "colour", False

@@ -64,9 +64,7 @@ class Mask:
 def mask_of_image(image: Image.Image, depth: int = 8, is_lossy: bool = False) -> Mask:
     """Return the mask of a decoded, upright picture with grey values of `depth` bits.
 
-    Raises:
-        UserError: transparency that differs within a colour, values that are not integers, or
-            colours other than RGB.
+    Transparency that differs within a colour, values that are not integers, and colours other than RGB are refused.
     """
     if is_lossy and image.mode == "RGB" and _is_nearly_grey(image):
         image = image.convert("L")
@@ -92,13 +90,9 @@ def mask_of_image(image: Image.Image, depth: int = 8, is_lossy: bool = False) ->
 
 
 def mask_of_array(array: np.ndarray) -> Mask:
-    """Return the mask of an array of bools or integers, of any dtype.
+    """Return the mask of an array of bools or integers, of any dtype, or refuse numbers that are not mask values.
 
-    Args:
-        array: [h, w] or [h, w, 1], values; [h, w, 3], colours; or [h, w, k], one-hot layers of the classes.
-
-    Raises:
-        UserError: another shape, or numbers that are not mask values.
+    Values are [h, w] or [h, w, 1], colours [h, w, 3], one-hot layers of the classes [h, w, k].
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]

@@ -21,11 +21,7 @@ MAX_NAMED = 3
 
 
 def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Search:
-    """Return the pairs of two folders; `lines` are those of the layout's list, if it has one.
-
-    Raises:
-        UserError: a folder is missing or has no image, or no image has a mask.
-    """
+    """Return the pairs of two folders, of which at least one must match; `lines` are those of the layout's list."""
     search = Search()
     image_files, mask_files = _list_files(layout, affixes)
     images = _by_key(image_files, layout.images, affixes.image, search)

@@ -21,9 +21,6 @@ def read_lines(path: Path) -> list[Line]:
     """Return the lines of a list without empty ones and comments (#), stripped of blanks and trailing separators.
 
     The encoding is UTF-8, or UTF-16 with a byte order mark.
-
-    Raises:
-        UserError: naming the file: missing, too large, or other bytes.
     """
     try:
         content = read_bounded(path, MAX_LIST_BYTES)

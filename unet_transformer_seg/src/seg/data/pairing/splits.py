@@ -26,7 +26,7 @@ from seg.untrusted import escaped, shown
 
 
 def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
-    """Return the pairs of a split.
+    """Return the pairs of a split, at least one.
 
     The first of these layouts that exists is used; folders are searched with their sub-folders:
       1. `split` names a list file: lines `image_path mask_path` relative to the root, or stems as in 4.
@@ -38,9 +38,6 @@ def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
     A `<root>/<split>.txt` that holds pairs of paths is a list as in 1.
 
     With `is_pool`, the split will be divided, so layout 4 needs no list.
-
-    Raises:
-        UserError: none of these exists, or it has no image, or no image has a mask.
     """
     root = Path(config.root)
     if not os.path.isdir(root):  # pathlib's own raises on an impossible name
@@ -82,11 +79,7 @@ json.dump([match and match[1] for match in matches], sys.stdout)
 
 
 def find_split(config: DataConfig, split: Split) -> Search:
-    """Return the pairs of a split: those of its own folder or list, or its part of `train_split`.
-
-    Raises:
-        UserError: as `find_pairs`, and an empty part.
-    """
+    """Return the pairs of a split: those of its own folder or list, or its part of `train_split`."""
     own = {"val": config.val_fraction or config.num_folds, "test": config.test_fraction}
     if not any(own.values()) or (split in own and not own[split]):
         return find_pairs(config, getattr(config, f"{split}_split"))
@@ -102,11 +95,7 @@ def find_split(config: DataConfig, split: Split) -> Search:
 
 
 def find_groups(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the group of each name: that of `pattern`, searched anywhere in it; without a pattern, the name itself.
-
-    Raises:
-        UserError: a name without a match, or a search that takes too long.
-    """
+    """Return the group of each name: that of `pattern`, searched anywhere in it; without a pattern, the name itself."""
     if not pattern or not names:
         return list(names)
     # Some patterns take practically for ever, and only a process of its own can be stopped.
@@ -133,11 +122,7 @@ def find_groups(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def divide(groups: Sequence[str], config: DataConfig) -> dict[str, Split]:
-    """Return the split of each group, from the group of each image. The test part is taken first: folds share it.
-
-    Raises:
-        UserError: fewer groups than folds, or an empty part.
-    """
+    """Return the split of each group, from the group of each image. The test part is taken first: folds share it."""
     sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: (_draw(group, config.split_seed), group))
     test = _take(order, sizes, config.test_fraction, len(groups), "data.test_fraction")
