@@ -137,7 +137,7 @@ def _own_file() -> Iterator[None]:
 
 
 def check_run_files(run: RunDir) -> list[str]:
-    """Return warnings about files that a resume does not need, rewrite the missing ones, refuse folders in their place."""
+    """Return warnings about files that a resume does not need, and rewrite the missing ones; a folder is refused."""
     for name in (*READ_OR_REPLACED, *APPENDED):
         _check_file(run.path / name, may_be_link=name in READ_OR_REPLACED)
     for name in FOLDERS:
