@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg.ops import conv, cpu_conv
+from seg.ops import conv, cpu_conv, pool
 
 # (height, width, channels in, channels out, kernel): small maps with many weights become one matrix product.
 SIZES = [(8, 8, 4, 3, 3), (7, 5, 2, 3, 3), (1, 1, 3, 2, 3), (5, 9, 3, 4, 1), (6, 7, 2, 2, 5), (2, 2, 40, 33, 3)]
@@ -142,7 +142,7 @@ def test_max_pool_takes_the_largest_of_each_block_and_drops_an_odd_rest(key):
     expected = np.stack(
         [[x_bhwc[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(3)] for i in range(2)]
     )
-    np.testing.assert_array_equal(conv.max_pool(x_bhwc), np.moveaxis(expected, 2, 0))
+    np.testing.assert_array_equal(pool.max_pool(x_bhwc), np.moveaxis(expected, 2, 0))
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])

@@ -15,7 +15,7 @@ from seg.models import ResNetUNet, build_model, count_parameters
 from seg.models.layers import Conv
 from seg.models.resnet import plan_units
 from seg.models.resnet_unet import fill_up, repeat_pixels
-from seg.ops import conv
+from seg.ops import pool
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -180,7 +180,7 @@ def test_units_halve_the_resolution_at_the_start_of_layers_2_to_4_and_project_wh
 def test_max_pool_of_three_is_the_largest_of_each_neighbourhood(h, w):
     x_bhwc = np.asarray(images(2, h, w)) - 5  # a padding of zeros would win
     for padding in (0, 1) if min(h, w) > 2 else (1,):
-        found = np.asarray(conv.max_pool_3x3(x_bhwc, padding=padding))
+        found = np.asarray(pool.max_pool_3x3(x_bhwc, padding=padding))
         rows, columns = ((n + 2 * padding - 1) // 2 for n in (h, w))
         assert found.shape == (2, rows, columns, 3)
         for i, j in np.ndindex(rows, columns):
@@ -191,7 +191,7 @@ def test_max_pool_of_three_is_the_largest_of_each_neighbourhood(h, w):
 
 def test_the_gradient_of_max_pool_of_three_goes_to_the_largest_pixel():
     x_bhwc = np.asarray(images(1, 7, 5))[..., :1]
-    gradient = quick_jit(jax.grad(lambda x: conv.max_pool_3x3(x, padding=1).sum()))(x_bhwc)
+    gradient = quick_jit(jax.grad(lambda x: pool.max_pool_3x3(x, padding=1).sum()))(x_bhwc)
     expected = np.zeros((7, 5))
     for i, j in np.ndindex(4, 3):
         rows, columns = range(max(2 * i - 1, 0), min(2 * i + 2, 7)), range(max(2 * j - 1, 0), min(2 * j + 2, 5))

@@ -32,9 +32,7 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 def build_loss(config: LossConfig, class_weights_k: chex.Array | None = None) -> Loss:
     """Return the loss that `config.name` asks for, with its settings and class weights bound.
 
-    Args:
-        config: the section `loss` of a config.
-        class_weights_k: float[k] as `build_class_weights` returns them, or None.
+    `class_weights_k` is float[k] as `build_class_weights` returns it, or None.
     """
     weights_k = None if class_weights_k is None else np.asarray(class_weights_k, np.float32)
     dice_settings = {"dice_weight": config.dice_weight, "per_image": config.dice_per_image}

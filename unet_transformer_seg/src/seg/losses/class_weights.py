@@ -14,14 +14,8 @@ def build_class_weights(
 ) -> np.ndarray | None:
     """Return the weights float32[k] that the config asks for, or None for none.
 
-    Args:
-        config: its class_weighting, class_weights and class_weight_power are read.
-        num_classes: k.
-        count_pixels: returns the two counts that `median_frequency_weights` takes. It reads all training masks,
-            so it is called only where they are needed.
-
-    Raises:
-        UserError: the given weights do not fit the classes or are all 0, or no class occurs.
+    `count_pixels` returns the two counts that `median_frequency_weights` takes. It reads all training masks, so it is
+    called only where they are needed.
     """
     match config.class_weighting:
         case "none":
@@ -35,11 +29,7 @@ def build_class_weights(
 
 
 def given_weights(class_weights: tuple[float, ...], num_classes: int, power: float = 1.0) -> np.ndarray:
-    """Return `class_weights`^power as float32[k]; a weight of 0 stays 0 at any power.
-
-    Raises:
-        UserError: not one weight a class, or all are 0.
-    """
+    """Return `class_weights`^power as float32[k]; a weight of 0 stays 0 at any power."""
     weights_k = np.asarray(class_weights, np.float64)
     if len(weights_k) != num_classes:
         raise UserError(
@@ -47,6 +37,7 @@ def given_weights(class_weights: tuple[float, ...], num_classes: int, power: flo
         )
     if not weights_k.any():
         raise UserError("loss.class_weights: expected a positive weight, found only 0: nothing would be learned")
+    # 0^0 is 1, but a weight of 0 switches a class off.
     return np.where(weights_k > 0, weights_k**power, 0.0).astype(np.float32)
 
 
@@ -81,10 +72,12 @@ def median_frequency_weights(
     pixels_k = np.asarray(pixels_of_images_with_class_k, np.float64)
     chex.assert_rank(counts_k, 1)
     chex.assert_equal_shape([counts_k, pixels_k])
-    occurs_k = counts_k > 0
+    occurs_k = counts_k > 0  # a frequency of 0 has no inverse
     if not occurs_k.any():
         raise UserError("loss.class_weighting: median_frequency needs labelled pixels, the training masks have none")
+    # Of the images that have the class: one that is rare because few images have it is not made heavier still.
     frequency_k = counts_k[occurs_k] / pixels_k[occurs_k]
     weights_k = np.ones(len(counts_k), np.float32)
+    # The median class gets the weight 1, so the size of the loss stays what it is without weights.
     weights_k[occurs_k] = (np.median(frequency_k) / frequency_k) ** power
     return weights_k

@@ -29,6 +29,7 @@ def ce_dice_loss(
 
     Reference: Isensee et al. 2021, "nnU-Net", online methods (dice_weight = 1).
     """
+    # The cross entropy pulls at every pixel from the start, the Dice term weighs a small class like a large one.
     cross_entropy = cross_entropy_loss(
         logits_bhwk, labels_bhw, class_weights_k=class_weights_k, label_smoothing=label_smoothing
     )
@@ -50,6 +51,7 @@ def bce_dice_loss(
     classes are not tied to each other, so pixels wrongly assigned to a class that is absent from the truth
     cost something in the first term only.
     """
+    # The Dice term takes sigmoids as well: both terms then train the same probabilities.
     bce = bce_loss(logits_bhwk, labels_bhw, class_weights_k=class_weights_k)
     dice = dice_loss(
         logits_bhwk,
@@ -78,6 +80,7 @@ def deep_supervision_loss(
     """
     chex.assert_rank(stages, 4)
     chex.assert_shape(labels_bhw, stages[0].shape[:3])
+    # The labels are reduced, not the logits enlarged: a coarse map is judged at what it can resolve.
     losses = [loss(logits_bhwk, labels_at(labels_bhw, logits_bhwk.shape[1:3])) for logits_bhwk in stages]
     # A coarser stage has a quarter of the pixels and blurred borders: it should guide, not dominate.
     weights = [2.0**-i for i in range(len(losses))]
@@ -94,6 +97,7 @@ def labels_at(labels_bhw: jax.Array, size: tuple[int, int]) -> jax.Array:
     height, width = labels_bhw.shape[1:]
     if size == (height, width):
         return labels_bhw
+    # In whole numbers, so that no rounding of ½ decides which pixel is looked at.
     rows = (2 * np.arange(size[0]) + 1) * height // (2 * size[0])
     columns = (2 * np.arange(size[1]) + 1) * width // (2 * size[1])
     return labels_bhw[:, rows][:, :, columns]

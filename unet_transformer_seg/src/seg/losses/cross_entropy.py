@@ -39,6 +39,7 @@ def cross_entropy_loss(
     num_classes = logits_bhwk.shape[-1]
     weights_k = weights_or_ones(class_weights_k, num_classes)
     counted_bhw1 = pixels.counted[..., None].astype(jnp.float32)
+    # No target is exactly 0 or 1, so the logits need not grow for ever.
     smooth_bhwk = (1 - label_smoothing) * pixels.target + counted_bhw1 * (label_smoothing / num_classes)
     cost_bhwk = -smooth_bhwk * jax.nn.log_softmax(pixels.logits) * weights_k.reshape(1, 1, 1, -1)
     # The weights of the true classes, not the number of pixels: a common factor on the weights changes nothing.
@@ -66,6 +67,7 @@ def bce_loss(logits_bhwk: jax.Array, labels_bhw: jax.Array, *, class_weights_k: 
     Reference: `torch.nn.functional.binary_cross_entropy_with_logits` on the one-hot truth.
     """
     pixels = count_pixels(logits_bhwk, labels_bhw)
+    # Every class is a question of its own at every pixel, so its weight is that of its logit.
     weights_k = weights_or_ones(class_weights_k, logits_bhwk.shape[-1])
     # −log sigmoid(z) = softplus(−z), which does not overflow.
     z_bhwk = jnp.where(pixels.target > 0, pixels.logits, -pixels.logits)
@@ -101,6 +103,7 @@ def focal_loss(
     """
     pixels = count_pixels(logits_bhwk, labels_bhw)
     weight_bhw = weights_of_true_classes(pixels, class_weights_k)
+    # log p by log_softmax: exact where p itself would round to 0.
     log_p_bhw = jnp.sum(pixels.target * jax.nn.log_softmax(pixels.logits), axis=-1)
     # Not below float32's resolution: x**gamma has an infinite slope at 0 when gamma < 1.
     miss_bhw = jnp.maximum(-jnp.expm1(log_p_bhw), jnp.finfo(jnp.float32).eps)

@@ -50,6 +50,7 @@ def dice_loss(
     both_gk, predicted_gk, true_gk = measure_overlap(
         logits_bhwk, labels_bhw, per_image=per_image, probability=probability
     )
+    # A small class weighs as much as a large one: each has one ratio.
     dice_gk = (2 * both_gk + EPSILON) / (predicted_gk + true_gk + EPSILON)
     return mean_over_present_classes(1 - dice_gk, true_gk, class_weights_k)
 
@@ -87,6 +88,7 @@ def tversky_loss(
     deep networks".
     """
     both_gk, predicted_gk, true_gk = measure_overlap(logits_bhwk, labels_bhw, per_image=per_image)
+    # Predicted without being true, and true without being predicted.
     cost_gk = alpha * (predicted_gk - both_gk) + beta * (true_gk - both_gk)
     tversky_gk = (both_gk + EPSILON) / (both_gk + cost_gk + EPSILON)
     return mean_over_present_classes(1 - tversky_gk, true_gk, class_weights_k)
@@ -127,6 +129,7 @@ def mean_over_present_classes(loss_gk: jax.Array, true_gk: jax.Array, class_weig
     """
     chex.assert_equal_shape([loss_gk, true_gk])
     weights_k = weights_or_ones(class_weights_k, loss_gk.shape[-1])
+    # Present in the truth, not in the prediction: else a single wrong pixel would bring in a term near 1.
     weight_gk = jnp.where(true_gk > 0, weights_k.reshape(1, -1), 0.0)
     loss_g = weighted_mean(loss_gk, weight_gk, axis=1)
     return weighted_mean(loss_g, (jnp.sum(weight_gk, axis=1) > 0).astype(jnp.float32))

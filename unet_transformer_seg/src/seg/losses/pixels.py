@@ -41,7 +41,7 @@ def count_pixels(logits_bhwk: jax.Array, labels_bhw: jax.Array) -> CountedPixels
     chex.assert_type([logits_bhwk, labels_bhw], [float, int])
     num_classes = logits_bhwk.shape[-1]
     labels_bhw = labels_bhw.astype(jnp.int32)
-    counted_bhw = labels_bhw != IGNORE_LABEL
+    counted_bhw = labels_bhw != IGNORE_LABEL  # padding of the image, and what the annotators left out
     # A wrong label must not be silent: it makes the whole loss NaN.
     nearest_bhw = jnp.clip(labels_bhw, 0, num_classes - 1)
     impossible = jnp.any(counted_bhw & (labels_bhw != nearest_bhw))

@@ -30,7 +30,7 @@ _IMPOSSIBLE = np.iinfo(np.int32).min
 
 @partial(jax.jit, static_argnames="num_classes")
 def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classes: int) -> jax.Array:
-    """Return how many pixels of each true class were predicted as each class.
+    """Return int32[k, k], [true, predicted]: how many pixels of each true class were predicted as each class.
 
     Counting is a scatter-add of ones in int32: exact, and its cost does not grow with the number of classes. (A
     product of one-hot matrices is exact in float32 only up to 2^24 pixels a sum, and its cost grows with k².) As
@@ -42,13 +42,10 @@ def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classe
     images of 512 × 512.
 
     Args:
-        predicted_bhw: integer[b, h, w], 0…num_classes−1; at ignored pixels anything.
-        labels_bhw: integer[b, h, w], 0…num_classes−1, or 255 where ignored.
+        predicted_bhw: integer[b, h, w], 0…k−1; at ignored pixels anything.
+        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored. Any other label or prediction makes all entries
+            −2^31, which `compute_metrics` refuses; it would otherwise vanish from the result unseen.
         num_classes: k.
-
-    Returns:
-        int32[k, k], [true, predicted]. Any other label or prediction makes all entries −2^31, which
-        `compute_metrics` refuses; it would otherwise vanish from the result unseen.
     """
     chex.assert_rank(predicted_bhw, 3)
     chex.assert_equal_shape([predicted_bhw, labels_bhw])

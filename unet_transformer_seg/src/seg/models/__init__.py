@@ -76,12 +76,14 @@ def abstract_variables(
 
     `model` is the network, where it is not that of the config; it accepts an image of `image_size`.
     """
+    # Traced, not run: no weight is made, whatever the size of the model.
     init = partial(init_variables, model or build_model(config), image_size or smallest_image(config))
     return jax.eval_shape(init, jax.random.key(0))
 
 
 def init_variables(model: nn.Module, image_size: tuple[int, int], key: jax.Array) -> Any:
     """Return fresh variables of a network that accepts an image of `image_size`: `params`, `batch_stats`."""
+    # The values of the image do not matter: initialisers see shapes alone.
     return model.init({"params": key}, jnp.zeros((1, *image_size, 3)), train=False)
 
 

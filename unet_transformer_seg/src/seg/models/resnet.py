@@ -22,7 +22,7 @@ import flax.linen as nn
 
 from seg.config import ResNetUNetConfig
 from seg.models.layers import BatchNorm, Conv
-from seg.ops import conv
+from seg.ops import pool
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 """Channels of a unit's result over its width."""
@@ -65,20 +65,16 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc, train: bool):
-        """Return the maps of all resolutions, the finest first.
+        """Return five maps of the image, float[b, ⌈h/2^i⌉, ⌈w/2^i⌉, …], i from 1: the finest first.
 
-        Args:
-            x_bhwc: float[b, h, w, c], the image.
-            train: passed on to the norms.
-
-        Returns:
-            maps: five arrays float[b, ⌈h/2^i⌉, ⌈w/2^i⌉, …], i from 1: the stem's with `encoder_width` channels, then
-            those of layers 1 to 4 with `encoder_width`·2^(layer − 1) times the expansion.
+        The stem's map has `encoder_width` channels, those of layers 1 to 4 `encoder_width`·2^(layer − 1) times the
+        expansion.
         """
+        # A large kernel at once: from three channels it costs little, and the pool after it needs no detail.
         x_bhwc = Conv(self.config.encoder_width, kernel_size=7, stride=2, name="conv1")(x_bhwc)
         x_bhwc = nn.relu(BatchNorm(name="norm1")(x_bhwc, train))
         maps = [x_bhwc]
-        x_bhwc = conv.max_pool_3x3(x_bhwc, padding=1)
+        x_bhwc = pool.max_pool_3x3(x_bhwc, padding=1)
         for layer in range(1, len(self.config.units) + 1):
             x_bhwc = Layer(self.config, layer, self.remat, name=f"layer{layer}")(x_bhwc, train)
             maps.append(x_bhwc)

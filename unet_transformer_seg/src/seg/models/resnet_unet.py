@@ -51,6 +51,7 @@ class ResNetUNet(nn.Module):
             logits_bhwk: float32[b, h, w, k].
         """
         x_bhwc = fill_up(image_bhwc.astype(self.config.dtype))
+        # With published weights these maps show edges and textures before the first step.
         *skips, x_bhwc = ResNet(self.config.resnet_unet, self.config.remat, name="encoder")(x_bhwc, train)
         x_bhwc = Decoder(self.config, name="decoder")(x_bhwc, skips, train)
         # In float32: few channels, and sums of the logits that are not rounded.
@@ -65,16 +66,12 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc, skips, train: bool):
-        """Return float[b, 32·h, 32·w, decoder_widths[-1]].
-
-        Args:
-            x_bhwc: float[b, h, w, c], the encoder's last map.
-            skips: its other maps, the finest first.
-            train: passed on to the norms.
-        """
+        """Return float[b, 32·h, 32·w, decoder_widths[-1]] of the encoder's maps; `skips` are the finest first."""
         block = nn.remat(DoubleConv, static_argnums=(2,)) if self.config.remat else DoubleConv
+        # The last block has the image's own resolution, at which a ResNet has no map.
         skips = [None, *skips]
         for number, width in enumerate(self.config.resnet_unet.decoder_widths):
+            # No weights: the convolutions behind it learn to use the coarse map.
             x_bhwc, skip_bhwc = double(x_bhwc, self.config.resnet_unet.interpolation), skips.pop()
             if skip_bhwc is not None:
                 x_bhwc = jnp.concatenate([x_bhwc, skip_bhwc], -1)
@@ -100,4 +97,5 @@ def double(x_bhwc, interpolation: str):
 
 def repeat_pixels(x_bhwc):
     """Return float[b, 2h, 2w, c]: each pixel of float[b, h, w, c] as a block of 2 × 2 (nearest neighbour)."""
+    # Four equal channels per pixel, unfolded: its gradient is a sum, where an indexed repeat would scatter.
     return conv.depth_to_space(jnp.tile(x_bhwc, (1, 1, 1, 4)), factor=2)

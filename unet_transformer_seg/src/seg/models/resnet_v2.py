@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from seg.models.layers import truncated_normal
 from seg.models.unet import fill_up
-from seg.ops import conv, norm
+from seg.ops import conv, norm, pool
 from seg.ops.norm import standardise_kernel
 
 NUM_GROUPS = 32
@@ -43,15 +43,10 @@ class ResNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc):
-        """Return the last map and the skip connections.
+        """Return the last map, float[b, h/16, w/16, 16·width], and the skip connections of an image.
 
-        Args:
-            x_bhwc: float[b, h, w, c], the image in the compute dtype, h and w multiples of 16.
-
-        Returns:
-            x_bhwc: float[b, h/16, w/16, 16·width].
-            skips: float[b, h/8, w/8, 8·width], float[b, h/4, w/4, 4·width], float[b, h/2, w/2, width], the coarsest
-            first.
+        The image is in the compute dtype, h and w multiples of 16. The skip connections are the coarsest first:
+        float[b, h/8, w/8, 8·width], float[b, h/4, w/4, 4·width], float[b, h/2, w/2, width].
         """
         chex.assert_rank(x_bhwc, 4)
         _, h, w, _ = x_bhwc.shape
@@ -60,11 +55,12 @@ class ResNetV2(nn.Module):
         x_bhwc = StandardisedConv(self.width, size=7, stride=2, name="root_conv")(x_bhwc)
         x_bhwc = nn.relu(GroupNorm32(name="root_norm")(x_bhwc))
         skips = [x_bhwc]
-        x_bhwc = conv.max_pool_3x3(x_bhwc, padding=0)
+        x_bhwc = pool.max_pool_3x3(x_bhwc, padding=0)
         for i, num_units in enumerate(self.units):
             stride = 1 if i == 0 else 2
             block = ResNetBlock(self.width * 2**i, num_units, stride, self.remat, name=f"block{i + 1}")
             x_bhwc = block(x_bhwc)
+            # Coarser maps see farther; the decoder takes them in the opposite order.
             scale = 4 * 2**i
             skips.append(fill_up(x_bhwc, (h // scale, w // scale)))
         return x_bhwc, skips[-2::-1]
@@ -104,6 +100,7 @@ class Unit(nn.Module):
         if self.stride != 1 or x_bhwc.shape[-1] != features:
             shortcut_bhwc = StandardisedConv(features, size=1, stride=self.stride, name="project_conv")(x_bhwc)
             shortcut_bhwc = ChannelNorm(name="project_norm")(shortcut_bhwc)
+        # The 3 × 3 convolution works on a quarter of the channels: nine times the weights, a sixteenth of the pairs.
         x_bhwc = nn.relu(GroupNorm32(name="norm1")(StandardisedConv(self.middle, size=1, name="conv1")(x_bhwc)))
         x_bhwc = StandardisedConv(self.middle, size=3, stride=self.stride, name="conv2")(x_bhwc)
         x_bhwc = nn.relu(GroupNorm32(name="norm2")(x_bhwc))

@@ -61,13 +61,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_bsd, skip_rate, mask_bsj, train: bool):
-        """Return (tokens, None), the pair that `nn.scan` expects.
+        """Return (tokens float[b, s, d], None), the pair that `nn.scan` expects.
 
-        Args:
-            x_bsd: float[b, s, d], tokens.
-            skip_rate: float scalar, probability that a branch of this block is skipped for an image.
-            mask_bsj: as in `Transformer`.
-            train: as in `Transformer`.
+        `skip_rate` is the probability that a branch of this block is skipped for an image.
         """
         # Pre-norm: the residual stream itself is never normalised, so gradients reach the first block unchanged.
         normal_bsd = LayerNorm(name="attention_norm")(x_bsd)
@@ -99,6 +95,7 @@ class MultiHeadAttention(nn.Module):
         d, a = x_bsd.shape[-1], self.config.num_heads
         if d % a:
             raise ValueError(f"attention: {a} heads do not divide the model width {d}")
+        # Each head compares tokens in a subspace of its own, of d / a dimensions.
         heads = {"features": (a, d // a), "kernel_init": xavier_uniform(), "dtype": x_bsd.dtype}
         q_bsae = nn.DenseGeneral(name="query", **heads)(x_bsd)
         # No bias: q·bias is the same for all tokens j, so the softmax would cancel it.
@@ -122,6 +119,7 @@ class FeedForward(nn.Module):
         d = x_bsd.shape[-1]
         f = int(d * self.config.mlp_ratio)
         hidden_bsf = nn.Dense(f, kernel_init=xavier_uniform(), dtype=x_bsd.dtype, name="dense1")(x_bsd)
+        # The exact GELU, as in the published weights; the tanh form differs in the fourth digit.
         hidden_bsf = nn.gelu(hidden_bsf, approximate=False)
         hidden_bsf = Dropout(self.config.dropout)(hidden_bsf, train)
         init = residual_init(self.config.num_layers)

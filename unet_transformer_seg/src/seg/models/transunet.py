@@ -57,9 +57,11 @@ class TransUNet(nn.Module):
         settings, size = self.config.transunet, image_bhwc.shape[1:3]
         whole_size = tuple(-(-n // DOWNSAMPLING) * DOWNSAMPLING for n in size)
         x_bhwc = fill_up(image_bhwc.astype(self.config.dtype), whole_size)
+        # Convolutions first: a transformer on the raw pixels would have 256 times as many tokens.
         resnet = ResNetV2(settings.resnet_width, settings.resnet_units, self.config.remat, name="resnet")
         x_bhwc, skips = resnet(x_bhwc)
         x_bhwd = TokenEncoder(settings, self.config.remat, name="tokens")(x_bhwc, train)
+        # The tokens know what is where in the whole image, but to 16 pixels only: the decoder gets the skips too.
         x_bhwc = ConvNormRelu(settings.bridge_width, name="bridge")(x_bhwd, train)
         x_bhwc = CupDecoder(self.config, name="decoder")(x_bhwc, skips[: settings.num_skips], train)
         return crop_to(MapClassifier(self.config.num_classes, name="head")(x_bhwc), size)
@@ -75,6 +77,7 @@ class TokenEncoder(nn.Module):
     def __call__(self, x_bhwc, train: bool):
         """Return the map after the transformer's last norm; `train` switches dropout on."""
         config, size = transformer_config(self.config), x_bhwc.shape[1:3]
+        # The 1 × 1 patch embedding of the paper: a dense layer on each pixel of the map.
         embedding = nn.Dense(
             self.config.hidden_width, kernel_init=truncated_normal(1.0), dtype=x_bhwc.dtype, name="embedding"
         )
@@ -102,6 +105,7 @@ class CupDecoder(nn.Module):
         block = nn.remat(UpBlock, static_argnums=(3,)) if self.config.remat else UpBlock
         widths = self.config.transunet.decoder_widths
         for i, width in enumerate(widths):
+            # The finest block has no skip connection: the ResNet has no map of the image's own resolution.
             skip_bhwc = skips[i] if i < len(skips) else None
             x_bhwc = block(self.config, width, name=f"block{i}")(x_bhwc, skip_bhwc, train)
         return x_bhwc
@@ -143,6 +147,7 @@ class MapClassifier(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc):
         """Return float32[b, h, w, k] of float[b, h, w, c]."""
+        # No norm and no ReLU behind it: a logit may be negative, and its scale is the confidence.
         shape_ijck = (3, 3, x_bhwc.shape[-1], self.num_classes)
         kernel_ijck = self.param("kernel", truncated_normal(1.0), shape_ijck, jnp.float32)
         bias_k = self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from seg.config import ModelConfig
 from seg.contracts import assert_shape
 from seg.models.layers import DoubleConv, Dropout, PixelClassifier, UpConv
-from seg.ops import conv, resize
+from seg.ops import conv, pool, resize
 
 
 class UNet(nn.Module):
@@ -56,19 +56,14 @@ class Encoder(nn.Module):
     def __call__(self, x_bhwc, train: bool):
         """Return the maps of all stages, the finest first; the last is the bottleneck.
 
-        Args:
-            x_bhwc: float[b, h, w, c], the prepared image, h and w at least 2^depth.
-            train: as in `UNet`.
-
-        Returns:
-            maps: `depth` + 1 arrays float[b, ⌊h/2^i⌋, ⌊w/2^i⌋, base_width·2^i]; the last one has half as many
-            channels when the decoder is bilinear.
+        Of the prepared image, h and w at least 2^depth, these are `depth` + 1 arrays
+        float[b, ⌊h/2^i⌋, ⌊w/2^i⌋, base_width·2^i]; the last one has half as many channels when the decoder is bilinear.
         """
         stage = _stage(DoubleConv, self.config, train_index=2)
         maps = []
         for i in range(self.config.depth + 1):
             if i > 0:
-                x_bhwc = conv.max_pool(x_bhwc)
+                x_bhwc = pool.max_pool(x_bhwc)
             # Half the resolution, twice the channels: every stage costs about the same.
             width = self.config.base_width * 2**i
             # An up-convolution halves the channels, bilinear upsampling does not: halve them here, as published.
@@ -86,19 +81,17 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc, skips, train: bool):
-        """Return the maps of all stages, the finest first.
+        """Return the maps of all stages, the finest first, each of the rows and columns of its skip.
 
         Args:
             x_bhwc: float[b, h, w, c], the bottleneck.
             skips: the encoder's other maps, the finest first.
             train: as in `UNet`.
-
-        Returns:
-            maps: `depth` arrays, each of the rows and columns of its skip.
         """
         stage = _stage(UpStage, self.config, train_index=3)
         maps = []
         for i in reversed(range(self.config.depth)):
+            # Where a border is, the skip connection knows; which class is behind it, the map from below.
             x_bhwc = stage(self.config, level=i, name=f"stage{i}")(x_bhwc, skips[i], train)
             maps.append(x_bhwc)
         return maps[::-1]
@@ -113,7 +106,7 @@ class UpStage(nn.Module):
     @nn.compact
     def __call__(self, x_bhwc, skip_bhwc, train: bool):
         """Return float[b, h, w, features] of a coarser map and the skip connection float[b, h, w, c]."""
-        width = self.config.base_width * 2**self.level
+        width = self.config.base_width * 2**self.level  # that of the encoder's stage at this level
         _, h, w, _ = x_bhwc.shape
         if self.config.upsample == "transposed":
             x_bhwc = UpConv(width, name="up")(x_bhwc)
@@ -136,16 +129,11 @@ class Heads(nn.Module):
     def __call__(self, maps, size: tuple[int, int], train: bool):
         """Return the logits of the image and, in training with deep supervision, those of the coarser maps.
 
-        Args:
-            maps: the decoder's maps, the finest first.
-            size: rows and columns of the image.
-            train: as in `UNet`.
-
-        Returns:
-            stages: float32[b, *size, k] of the finest map, then float32[b, h_i, w_i, k] of each coarser one, cropped
-                to the cells that hold pixels of the image; a cell of map i covers stem_stride·2^i pixels a side.
+        The finest map gives float32[b, *size, k], each coarser one float32[b, h_i, w_i, k], cropped to the cells that
+        hold pixels of the image; a cell of map i covers stem_stride·2^i pixels a side.
         """
         stride, k = self.config.stem_stride, self.config.num_classes
+        # With a stem, one pixel of the finest map classifies the r × r image pixels that it was made of.
         stages = [crop_to(PixelClassifier(k, factor=stride, name="pixel")(maps[0]), size)]
         # The auxiliary heads exist only for training, but their parameters have to be made with all the others.
         if self.config.deep_supervision and (train or self.is_initializing()):
@@ -156,21 +144,16 @@ class Heads(nn.Module):
 
 
 def prepare_image(image_bhwc, config: ModelConfig):
-    """Return the image in the compute dtype, padded with zeros (bottom, right) where the network needs it.
+    """Return the image in the compute dtype, float[b, h'/r, w'/r, c·r²], r being the stem's stride.
 
-    Without a stem any size from 2^depth works: pooling drops an odd last row and the decoder pads it again, as
-    published. With a stem the size becomes a multiple of stem_stride·2^depth and stem_stride² pixels become one.
-
-    Args:
-        image_bhwc: float[b, h, w, c].
-        config: `depth`, `stem_stride` and `dtype`.
-
-    Returns:
-        x_bhwc: float[b, h'/r, w'/r, c·r²] with r = stem_stride.
+    It is padded with zeros (bottom, right) where the network needs it. Without a stem any size from 2^depth works:
+    pooling drops an odd last row and the decoder pads it again, as published. With a stem the size becomes a multiple
+    of r·2^depth and r² pixels become one.
     """
     assert_shape(image_bhwc, "b,h,w,c", "image")
     chex.assert_type(image_bhwc, float)
-    smallest, stride = 2**config.depth, config.stem_stride  # so that the bottleneck has at least one pixel
+    # At least one pixel at the bottleneck.
+    smallest, stride = 2**config.depth, config.stem_stride
     _, h, w, _ = image_bhwc.shape
     if stride == 1:
         new_h, new_w = max(h, smallest), max(w, smallest)

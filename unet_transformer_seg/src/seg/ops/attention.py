@@ -38,6 +38,7 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
     chex.assert_equal_shape([k_bjae, v_bjae])
     chex.assert_type([v_bjae], float)
     qkv = q_bsae, k_bjae, v_bjae
+    # The kernel raises where it cannot run: look before, and fall back with a warning.
     if implementation == "cudnn" and (obstacle := _cudnn_obstacle(q_bsae, k_bjae, mask_bsj)):
         warnings.warn(f"attention: cudnn {obstacle}; the explicit form is used instead", RuntimeWarning, stacklevel=2)
         implementation = "explicit"
@@ -74,12 +75,15 @@ def attention_weights(q_bsae, k_bjae, mask_bsj=None):
         all of it is masked.
     """
     _check_heads(q_bsae, k_bjae, mask_bsj)
-    scale = q_bsae.shape[-1] ** -0.5  # keeps the variance of a score at 1, so that the softmax does not saturate
+    # A sum of e products has the variance e. The scale brings it back to 1, so that the softmax does not saturate.
+    scale = q_bsae.shape[-1] ** -0.5
+    # In float32 also for bfloat16 heads: the exponential multiplies rounding errors of large scores.
     scores_basj = scale * jnp.einsum("bsae,bjae->basj", q_bsae, k_bjae, preferred_element_type=jnp.float32)
     if mask_bsj is None:
         return jax.nn.softmax(scores_basj)
     mask_b1sj = mask_bsj[:, None]
-    lowest = jnp.finfo(jnp.float32).min  # finite: a row of −inf alone would give NaN
+    # Finite, as a row of −inf alone would give NaN. The outer select then makes such a row 0.
+    lowest = jnp.finfo(jnp.float32).min
     return jnp.where(mask_b1sj, jax.nn.softmax(jnp.where(mask_b1sj, scores_basj, lowest)), 0.0)
 
 

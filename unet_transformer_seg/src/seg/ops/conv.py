@@ -1,4 +1,4 @@
-"""Convolution, up-convolution, pooling, and moves between space and depth; all in the layout b h w c.
+"""Convolution, up-convolution, and moves between space and depth; all in the layout b h w c.
 
 Letters: b batch, h w pixels, c input channels, o output channels, i j rows and columns of the kernel.
 """
@@ -7,7 +7,6 @@ import functools
 
 import chex
 import jax
-import jax.numpy as jnp
 
 from seg.ops import cpu_conv
 
@@ -44,8 +43,9 @@ def conv2d(
     chex.assert_type([x_bhwc, kernel_ijco], x_bhwc.dtype)
     chex.assert_shape(kernel_ijco, (None, None, x_bhwc.shape[-1], None))
     odd = kernel_ijco.shape[0] % 2 == kernel_ijco.shape[1] % 2 == 1
+    # The same sum in both cases. The first has a form that is also fast on a CPU, gradients included.
     if stride == 1 and padding == "SAME" and odd:
-        y_bhwo = cpu_conv.same_conv(x_bhwc, kernel_ijco)  # the same sum, in a form that is also fast on a CPU
+        y_bhwo = cpu_conv.same_conv(x_bhwc, kernel_ijco)
     else:
         layout = ("NHWC", "HWIO", "NHWC")
         y_bhwo = jax.lax.conv_general_dilated(x_bhwc, kernel_ijco, (stride, stride), padding, dimension_numbers=layout)
@@ -71,56 +71,11 @@ def up_conv(x_bhwc: chex.Array, kernel_cijo: chex.Array, bias_o: chex.Array | No
     chex.assert_rank(x_bhwc, 4)
     b, h, w, c = x_bhwc.shape
     chex.assert_shape(kernel_cijo, (c, 2, 2, None))
-    o = kernel_cijo.shape[3]
-    # One matrix product, so its gradients are matrix products too.
+    o = kernel_cijo.shape[3]  # (i, j, o) become the channels of a pixel, which `depth_to_space` unfolds
+    # One matrix product, so its gradients are matrix products too: no scatter, no dilated convolution.
     blocks_nf = x_bhwc.reshape(b * h * w, c) @ kernel_cijo.reshape(c, 4 * o)
     out_bhwo = depth_to_space(blocks_nf.reshape(b, h, w, 4 * o), 2)
     return out_bhwo if bias_o is None else out_bhwo + bias_o[None, None, None, :]
-
-
-@jax.jit
-def max_pool(x_bhwc: chex.Array) -> chex.Array:
-    """Return the largest value of each 2×2 block; a last odd row or column is dropped.
-
-    The largest of four is written as three comparisons: the maximum over two axes at once has a gradient that
-    jax 0.10.2 compiles wrongly on a CPU for some odd sizes. Equal values share the gradient.
-
-    Args:
-        x_bhwc: float[b, h, w, c].
-
-    Returns:
-        y_bhwc: float[b, ⌊h/2⌋, ⌊w/2⌋, c].
-    """
-    chex.assert_rank(x_bhwc, 4)
-    b, h, w, c = x_bhwc.shape
-    blocks = x_bhwc[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
-    upper, lower = (jnp.maximum(blocks[:, :, i, :, 0], blocks[:, :, i, :, 1]) for i in (0, 1))
-    return jnp.maximum(upper, lower)
-
-
-@functools.partial(jax.jit, static_argnames="padding")
-def max_pool_3x3(x_bhwc: chex.Array, *, padding: int) -> chex.Array:
-    """Return the largest value of each 3×3 neighbourhood, at every second pixel.
-
-    y[b, h, w, c] = max_ij x[b, 2h + i − padding, 2w + j − padding, c], i and j from 0 to 2, the image's pixels only
-
-    The largest of nine is written as comparisons of two arrays, for the same reason as in `max_pool`.
-
-    Args:
-        x_bhwc: float[b, h, w, c].
-        padding: 0 (the neighbourhoods lie inside the image, h and w at least 3) or 1.
-
-    Returns:
-        y_bhwc: float[b, ⌊(h + 2·padding − 1)/2⌋, ⌊(w + 2·padding − 1)/2⌋, c].
-    """
-    chex.assert_rank(x_bhwc, 4)
-    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    x_bhwc = jnp.pad(x_bhwc, sides, constant_values=-jnp.inf)  # never the largest
-    for axis in (1, 2):  # the maximum of a square is that of its columns' maxima
-        last = (x_bhwc.shape[axis] - 3) // 2 * 2
-        first, second, third = (jax.lax.slice_in_dim(x_bhwc, i, i + last + 1, stride=2, axis=axis) for i in range(3))
-        x_bhwc = jnp.maximum(jnp.maximum(first, second), third)
-    return x_bhwc
 
 
 @functools.partial(jax.jit, static_argnames="factor")
@@ -128,6 +83,7 @@ def space_to_depth(x_bhwc: chex.Array, factor: int) -> chex.Array:
     """Return each factor × factor block of pixels as one pixel of factor² · c channels, ordered (dy, dx, c)."""
     chex.assert_rank(x_bhwc, 4)
     b, h, w, c = x_bhwc.shape
+    # Nothing is lost: the pixels of a block only move into its channels.
     blocks = x_bhwc.reshape(b, h // factor, factor, w // factor, factor, c)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // factor, w // factor, factor * factor * c)
 
@@ -142,4 +98,5 @@ def depth_to_space(x_bhwc: chex.Array, factor: int) -> chex.Array:
         blocks = x_bhwc.reshape(b, h, w, factor, factor, c // factor**2)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * factor, w * factor, c // factor**2)
 
+    # The move alone is fast everywhere; its gradient has a form of its own on a CPU.
     return cpu_conv.with_gradient_by_rows(to_space, factor)(x_bhwc)

@@ -44,6 +44,7 @@ def same_conv(x_bhwc, kernel_ijco):
     num_values = x_bhwc.size if isinstance(x_bhwc.shape[0], int) else math.prod(x_bhwc.shape[1:])
     if kernel_ijco.size < MANY_WEIGHTS * num_values and rows * columns > 1:
         return _compiler_conv(x_bhwc, kernel_ijco)
+    # Decided when the program is lowered, not by the machine that traces it: an exported program may run elsewhere.
     return jax.lax.platform_dependent(x_bhwc, kernel_ijco, cpu=conv_by_patches, default=_compiler_conv)
 
 
@@ -80,6 +81,7 @@ def conv_by_patches(x_bhwc, kernel_ijco):
     rows, columns, c, o = kernel_ijco.shape
     _, h, w, _ = x_bhwc.shape
     padded_bhwc = jnp.pad(x_bhwc, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    # im2col: a copy of the map for each weight of the kernel, then one product that BLAS runs at full speed.
     patches_bhwf = jnp.concatenate(
         [padded_bhwc[:, i : i + h, j : j + w] for i in range(rows) for j in range(columns)], axis=-1
     )
@@ -117,6 +119,7 @@ def kernel_gradient(x_bhwc, dy_bhwo, kernel_size: tuple[int, int]):
         dy_brwg = jnp.concatenate([dy_brwo[:, i : i + band] for i in reversed(range(rows))], axis=-1)
         return dkernel_gf + jnp.einsum("brwg,brwf->gf", dy_brwg, x_brwf, preferred_element_type=jnp.float32)
 
+    # Summed in float32 over the bands, whatever the dtype of the map.
     start_gf = jnp.zeros((rows * o, columns * c), jnp.float32)
     dkernel_gf = jax.lax.fori_loop(0, num_bands, add_band, start_gf)
     dkernel_iojc = dkernel_gf.reshape(rows, o, columns, c)

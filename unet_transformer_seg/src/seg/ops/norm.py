@@ -2,6 +2,9 @@
 
 Letters: b batch, h w rows and columns, c channels, g groups, i j rows and columns of a kernel, o output channels.
 
+Features are float[b, h, w, c] of any range, and a result has their shape and dtype. `scale` and `bias`, float32[c], are
+learned; ε = `epsilon` is added to the variance.
+
 The variance is computed in two passes, mean((x − mean(x))²). The one-pass form mean(x²) − mean(x)² subtracts two
 large numbers when the mean is large against the spread, and can come out negative.
 """
@@ -15,25 +18,17 @@ import jax.numpy as jnp
 
 @functools.partial(jax.jit, static_argnames=("epsilon",))
 def batch_norm_train(x_bhwc, scale_c, bias_c, *, epsilon: float = 1e-5):
-    """Return `x` normalised per channel over batch and pixels, with the statistics used.
+    """Return `x` normalised per channel over batch and pixels, with the mean and the biased variance used, float32[c].
 
-    y = (x − mean) / sqrt(var + ε) · scale + bias
-
-    Args:
-        x_bhwc: float[b, h, w, c], any range.
-        scale_c: float32[c], learned factor.
-        bias_c: float32[c], learned offset.
-        epsilon: added to the variance.
-
-    Returns:
-        y_bhwc: the dtype of `x`; mean_c: float32[c]; var_c: float32[c], the biased variance (division by n = b·h·w).
+    y = (x − mean) / sqrt(var + ε) · scale + bias, var being divided by n = b·h·w
 
     Reference: Ioffe and Szegedy, 2015, algorithm 1.
     """
     _check_channels(x_bhwc, scale_c, bias_c)
+    # A bfloat16 sum over millions of pixels would stop growing: the statistics are float32.
     x32_bhwc = x_bhwc.astype(jnp.float32)
     mean_c = x32_bhwc.mean((0, 1, 2))
-    centred_bhwc = x32_bhwc - _per_channel(mean_c)
+    centred_bhwc = x32_bhwc - _per_channel(mean_c)  # two passes, see above
     var_c = jnp.square(centred_bhwc).mean((0, 1, 2))
     y_bhwc = centred_bhwc * _per_channel(scale_c * jax.lax.rsqrt(var_c + epsilon)) + _per_channel(bias_c)
     return y_bhwc.astype(x_bhwc.dtype), mean_c, var_c
@@ -41,22 +36,12 @@ def batch_norm_train(x_bhwc, scale_c, bias_c, *, epsilon: float = 1e-5):
 
 @functools.partial(jax.jit, static_argnames=("epsilon",))
 def batch_norm_infer(x_bhwc, scale_c, bias_c, mean_c, var_c, *, epsilon: float = 1e-5):
-    """Return `x` normalised per channel with fixed statistics: one multiplication and one addition per value.
+    """Return `x` normalised per channel with the running statistics of training: images do not influence each other.
 
     y = x · m + (bias − mean · m) with m = scale / sqrt(var + ε)
-
-    Args:
-        x_bhwc: float[b, h, w, c], any range.
-        scale_c: float32[c], learned factor.
-        bias_c: float32[c], learned offset.
-        mean_c: float32[c], running mean of training.
-        var_c: float32[c], running variance of training.
-        epsilon: added to the variance.
-
-    Returns:
-        y_bhwc: the dtype of `x`. No image of the batch influences another.
     """
     _check_channels(x_bhwc, scale_c, bias_c, mean_c, var_c)
+    # The statistics are constants here, so the whole norm is one affine map of each channel.
     factor_c = scale_c * jax.lax.rsqrt(var_c + epsilon)
     offset_c = bias_c - mean_c * factor_c
     y_bhwc = x_bhwc.astype(jnp.float32) * _per_channel(factor_c) + _per_channel(offset_c)
@@ -65,23 +50,16 @@ def batch_norm_infer(x_bhwc, scale_c, bias_c, mean_c, var_c, *, epsilon: float =
 
 @functools.partial(jax.jit, static_argnames=("groups", "epsilon"))
 def group_norm(x_bhwc, scale_c, bias_c, *, groups: int, epsilon: float = 1e-5):
-    """Return `x` normalised over the pixels and the channels of each group, image by image.
+    """Return `x` normalised over the pixels and the channels of each of `groups` groups, image by image.
 
-    Args:
-        x_bhwc: float[b, h, w, c], any range.
-        scale_c: float32[c], learned factor.
-        bias_c: float32[c], learned offset.
-        groups: number of groups; divides c. One group is a layer norm over the whole image, c groups an instance norm.
-        epsilon: added to the variance.
-
-    Returns:
-        y_bhwc: the dtype of `x`. The same in training and inference.
+    The same in training and inference. One group is a layer norm over the whole image, c groups an instance norm.
 
     Reference: Wu and He, 2018.
     """
     _check_channels(x_bhwc, scale_c, bias_c)
     b, h, w, c = x_bhwc.shape
     chex.assert_is_divisible(c, groups)
+    # n pixels, g groups of e channels: the statistics of a group run over n and e, never over the batch.
     x_bnge = x_bhwc.astype(jnp.float32).reshape(b, h * w, groups, c // groups)
     centred_bnge = x_bnge - x_bnge.mean((1, 3), keepdims=True)
     var_b1g1 = jnp.square(centred_bnge).mean((1, 3), keepdims=True)
@@ -91,16 +69,7 @@ def group_norm(x_bhwc, scale_c, bias_c, *, groups: int, epsilon: float = 1e-5):
 
 @functools.partial(jax.jit, static_argnames=("epsilon",))
 def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-6):
-    """Return `x` normalised over its last axis, each vector by itself.
-
-    Args:
-        x: float[..., d], any range and rank.
-        scale_d: float32[d], learned factor.
-        bias_d: float32[d], learned offset.
-        epsilon: added to the variance.
-
-    Returns:
-        y: the shape and dtype of `x`.
+    """Return `x`, float[..., d], normalised over its last axis, each vector by itself.
 
     Reference: Ba, Kiros and Hinton, 2016.
     """
@@ -109,28 +78,23 @@ def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-6):
     x32 = x.astype(jnp.float32)
     centred = x32 - x32.mean(-1, keepdims=True)
     normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    last_axis = (1,) * (x.ndim - 1) + (-1,)
+    last_axis = (1,) * (x.ndim - 1) + (-1,)  # explicit, as ranks are never promoted in this package
     return (normal * scale_d.reshape(last_axis) + bias_d.reshape(last_axis)).astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("epsilon",))
 def standardise_kernel(kernel_ijco, *, epsilon: float = 1e-5):
-    """Return the kernel with mean 0 and variance 1 over the inputs of each output channel.
+    """Return the kernel, float[i, j, c, o], with mean 0 and variance 1 over the inputs of each output channel.
 
-    kernel' = (kernel − mean_ijc) / sqrt(var_ijc + ε)
+    kernel' = (kernel − mean_ijc) / sqrt(var_ijc + ε), var being divided by n = i·j·c
 
-    Args:
-        kernel_ijco: float[i, j, c, o], any range.
-        epsilon: added to the variance, which is the biased one (division by n = i·j·c).
-
-    Returns:
-        kernel_ijco: the shape and dtype of the kernel; computed in float32. An output whose inputs are all equal
-        becomes 0.
+    An output whose inputs are all equal becomes 0.
 
     Reference: Qiao et al., 2019, equation 3.
     """
     chex.assert_rank(kernel_ijco, 4)
     chex.assert_type(kernel_ijco, float)
+    # The kernel is normalised instead of the features, so nothing depends on the batch.
     kernel32_ijco = kernel_ijco.astype(jnp.float32)
     centred_ijco = kernel32_ijco - kernel32_ijco.mean((0, 1, 2), keepdims=True)
     var_111o = jnp.square(centred_ijco).mean((0, 1, 2), keepdims=True)

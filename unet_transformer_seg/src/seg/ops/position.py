@@ -31,25 +31,23 @@ def sincos_2d(height: int, width: int, dim: int):
     """
     chex.assert_is_divisible(dim, 4)
     quarter = dim // 4
+    # Wavelengths from 2π to 20,000π pixels: the fast ones tell neighbours apart, the slow ones the ends of the grid.
     frequency_n = jnp.exp(-jnp.log(10000.0) * jnp.arange(quarter, dtype=jnp.float32) / quarter)
     rows_hn = jnp.outer(jnp.arange(height, dtype=jnp.float32), frequency_n)
     columns_wn = jnp.outer(jnp.arange(width, dtype=jnp.float32), frequency_n)
     rows_hd = jnp.concatenate([jnp.sin(rows_hn), jnp.cos(rows_hn)], -1)
     columns_wd = jnp.concatenate([jnp.sin(columns_wn), jnp.cos(columns_wn)], -1)
+    # A row's code is the same in all columns, and the other way round.
     grid = (height, width, 2 * quarter)
     return jnp.concatenate([jnp.broadcast_to(rows_hd[:, None], grid), jnp.broadcast_to(columns_wd[None], grid)], -1)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
 def interpolate_positions(table_hwd, *, size: tuple[int, int]):
-    """Return a learned table of positions resampled to another grid, so that any image size can be read.
+    """Return a learned table of positions, float[h, w, d], resampled to another grid: any image size can be read.
 
-    Args:
-        table_hwd: float[h, w, d], learned at one grid.
-        size: rows and columns of the result; the table's own size returns the table unchanged.
-
-    Returns:
-        position_yxd: float[*size, d], bilinear, corners of the two grids aligned as areas (align_corners False).
+    Bilinear, the corners of the two grids aligned as areas (align_corners False); its own size returns the table.
     """
     chex.assert_rank(table_hwd, 3)
+    # Resampled, not cut off: what was learned for the middle of an image stays in the middle.
     return resize_bilinear(table_hwd[None], size=size)[0]

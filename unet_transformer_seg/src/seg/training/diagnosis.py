@@ -22,14 +22,9 @@ MAX_SHOWN = 5
 
 
 def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> list[str]:
-    """Return lines that describe what is not finite in the step that `batch` makes of `state`.
+    """Return lines that describe what is not finite in the step that `batch`, with its "index", makes of `state`.
 
     The step is repeated with the same randomness, operation by operation: slow, but every value can be inspected.
-
-    Args:
-        setup: of the run.
-        state: before the step.
-        batch: of the step, with "index".
     """
     lines = [f"its items: {', '.join(setup.train_set.name(i) for i in batch['index'])}"]
     if bad := find_bad_arrays({"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}):

@@ -34,17 +34,10 @@ MAX_PICTURE_SIDE = 1024
 def evaluate(
     setup: Setup, state: TrainState, supervisor: Supervisor, eval_step: Callable, build_predictor: Callable
 ) -> Evaluation:
-    """Return the scores of the state's predicting weights on the validation split.
+    """Return the scores of the state's predicting weights on the validation split, unless the run is asked to stop.
 
-    Args:
-        setup: of the run.
-        state: of the run.
-        supervisor: waits for the data, and decides when to stop.
-        eval_step: that of the setup, compiled.
-        build_predictor: `(config, classes, variables, windows_forward) → Predictor` of `seg.inference`.
-
-    Raises:
-        StopRequestedError: the run is asked to stop, in this process or in another.
+    `eval_step` is that of the setup, compiled; `build_predictor` is
+    `(config, classes, variables, windows_forward) → Predictor` of `seg.inference`.
     """
     step = StoppableStep(setup, state.variables, supervisor, eval_step)
     tally = _Tally(setup)

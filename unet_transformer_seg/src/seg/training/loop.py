@@ -54,15 +54,12 @@ class Training:
         self.progress, self._start = Progress(), time.monotonic()
 
     def train(self, state: TrainState) -> int:
-        """Train from `state` to the last step, or a reason to stop; return the step of the last state, saved.
-
-        Raises:
-            NonFiniteError: a loss or gradient is NaN or infinite, and the run stops for it.
-        """
+        """Train from `state` to the last step, or a reason to stop; return the step of the last state, saved."""
         first = step = int(state.step)
         healthy, last = jax.device_put(np.bool_(True), self.setup.placement.replicated), None
         batches = self.setup.loader.iterate(step)  # a function of (seed, step): a resumed run gets the same
         self._start = time.monotonic() - self.progress.seconds
+        # A stop interrupted the evaluation of this state: it comes first, so that the record is that of one long run.
         if self.progress.evaluation_due:
             self.save(step, state, self.evaluate(step, state))
         try:
@@ -83,7 +80,8 @@ class Training:
                     self.save(step, state, evaluating and self.evaluate(step, state))
                     if self.supervisor.stopping():
                         break
-        except StopRequestedError:  # while a batch or a compilation was waited for: the state is that of the last step
+        # Raised while a batch or a compilation was waited for: the state is that of the last step.
+        except StopRequestedError:
             self.note(last, state)
             if step > first:
                 self.save(step, state)
@@ -136,6 +134,7 @@ class Training:
                 self.progress.evaluation_due = True
                 return False
             self.progress.evaluation_due = False
+            # Hooks get the numbers of the evaluation; none of them can change the run.
             info = EvaluationInfo(
                 step=step,
                 epoch=self.setup.epochs_after(step),
@@ -146,6 +145,7 @@ class Training:
             )
             for hook in self.hooks:
                 hook.on_evaluation(info)
+        # The mean IoU decides, not the loss: it is what users get, and losses of two settings do not compare.
         return self.progress.add_score(evaluation.metrics.mean_iou)
 
     def save(self, step: int, state: TrainState, best: bool = False) -> None:

@@ -54,14 +54,17 @@ def scale_by_factors(config: OptimizerConfig) -> optax.GradientTransformation:
 def _build_rule(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
     """Return the chain that all trained parameters share."""
     schedule = build_schedule(config, num_steps)
+    # Clipping comes first, so that the moments of Adam never see an outlier.
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
     match config.name:
         case "adamw":
+            # Decoupled: the decay is not divided by the second moment, as the gradient is (AdamW).
             return optax.chain(
                 clip, optax.scale_by_adam(config.b1, config.b2), decay, optax.scale_by_learning_rate(schedule)
             )
         case "sgd":
+            # The decay before the momentum: part of the gradient, as in torch.
             momentum = optax.trace(config.momentum, nesterov=True)
             return optax.chain(clip, decay, momentum, optax.scale_by_learning_rate(schedule))
 

@@ -157,15 +157,7 @@ def initial_image(config: Config) -> tuple[int, int]:
 def jit_steps(
     config: Config, model: nn.Module, optimizer: optax.GradientTransformation, loss: Loss, placement: Placement
 ) -> dict[str, Any]:
-    """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`.
-
-    Args:
-        config: `model.num_classes` set.
-        model: that the config describes.
-        optimizer: an optax transformation.
-        loss: `(logits_bhwk, labels_bhw) → float32[]`.
-        placement: of the arrays.
-    """
+    """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`."""
     training = config.training
     applied = GatheredParameters(model, placement) if placement.is_spread else model
     train_step = make_train_step(

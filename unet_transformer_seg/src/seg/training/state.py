@@ -49,6 +49,7 @@ def init_state(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
+        # Copies, as a step donates the memory of its state: an array may be there once only.
         ema_params=jax.tree.map(jnp.copy, params) if with_ema else None,
         ema_batch_stats=jax.tree.map(jnp.copy, batch_stats) if with_ema else None,
     )

@@ -59,18 +59,10 @@ class WarmStart:
 
 
 def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTable) -> WarmStart:
-    """Return what a run copies from another model.
+    """Return what a run copies from another model to its state, of which shapes suffice.
 
     All arrays of equal name and shape are copied. The heads are new where the classes differ; heads for deep
     supervision that only one of the two models has are new or not copied. Nothing else may differ.
-
-    Args:
-        initial: the other model.
-        state: of the run, as shapes.
-        classes: of the run.
-
-    Raises:
-        UserError: the message lists every array that only one of the models has, or whose shape differs.
     """
     expected = describe_arrays({"params": state.params, "batch_stats": state.batch_stats})
     theirs = describe_arrays(initial.variables)
