@@ -5,7 +5,6 @@ from typing import Literal
 from asr.config import Config
 from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.manifest_dataset import open_manifest_dataset
-from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.errors import UserError
 
 __all__ = ["SpeechDataset", "Utterance", "build_dataset"]
@@ -23,6 +22,8 @@ def build_dataset(config: Config, split: Literal["train", "val", "test"]) -> Spe
     """
     match config.data.dataset:
         case "toy_seq2seq":
+            from asr.data.toy_seq2seq import ToySeq2Seq  # imports jax, which reading sound files does without
+
             return ToySeq2Seq(config.data, config.features, split, config.seed)
         case "jsonl" | "kaldi" | "tsv":
             return open_manifest_dataset(config.data, split, config.features.sample_rate_hz)

@@ -27,7 +27,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
-import chex
 import numpy as np
 
 from asr.config import InferenceConfig
@@ -138,7 +137,7 @@ def frame_levels(wave: np.ndarray, frame_samples: int) -> np.ndarray:
         wave: float32[n].
         frame_samples: length of a frame; the last one may be shorter.
     """
-    chex.assert_rank(wave, 1)
+    _check_rank(wave)
     whole = len(wave) // frame_samples * frame_samples
     variances = wave[:whole].reshape(-1, frame_samples).var(axis=1, dtype=np.float64)
     if whole < len(wave):
@@ -266,7 +265,7 @@ def _whole_seconds(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.nd
     held: list[np.ndarray] = []
     size = 0
     for block in blocks:
-        chex.assert_rank(block, 1)
+        _check_rank(block)
         held.append(block)
         size += len(block)
         if size < samples:
@@ -277,6 +276,11 @@ def _whole_seconds(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.nd
         held, size = [wave[stop:]], size - stop
     if size:
         yield np.concatenate(held)
+
+
+def _check_rank(wave: np.ndarray) -> None:
+    if wave.ndim != 1:
+        raise ValueError(f"expected samples of one channel, found an array of shape {wave.shape}")
 
 
 def _frame_samples(sample_rate_hz: int) -> int:

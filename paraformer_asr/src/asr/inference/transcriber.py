@@ -192,26 +192,35 @@ class Transcriber:
         sounding = [i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.config.features)]
         sounding.sort(key=lambda i: -len(waves[i]))
         groups = [sounding[i : i + self._batch_size] for i in range(0, len(sounding), self._batch_size)]
-        started = [(group, self._start([waves[i] for i in group])) for group in groups]
+        started = [(group, self.start([waves[i] for i in group])) for group in groups]
         for group, finish in started:
-            spelling = finish()
-            for row, i in enumerate(group):
-                recognitions[i] = _row(spelling, row)
+            for i, recognition in zip(group, finish(), strict=True):
+                recognitions[i] = recognition
         return recognitions
 
     @property
     def _batch_size(self) -> int:
         return max(shape.batch_size for shape in self._warm or self._ladder)
 
-    def _start(self, waves: list[np.ndarray]) -> Callable[[], Spelling]:
-        """Start the programs for a batch; return the function that waits for its tokens."""
-        shape = self._choose(len(waves), max(map(len, waves)))
+    def start(self, waves: Sequence[np.ndarray]) -> Callable[[], list[Recognition]]:
+        """Start recognising one batch; return the function that waits for the tokens of each wave.
+
+        Args:
+            waves: float32[n] in −1…1 each, of at least one frame.
+        """
+        shape = self.choose_shape(len(waves), max(map(len, waves)))
         wave_bn, lengths_b = np.zeros(dataclasses.astuple(shape), np.float32), np.zeros(shape.batch_size, np.int32)
         for row, wave in enumerate(waves):
             wave_bn[row, : len(wave)], lengths_b[row] = wave, len(wave)
-        return self._programs.start(wave_bn, lengths_b)
+        finish = self._programs.start(wave_bn, lengths_b)
 
-    def _choose(self, batch_size: int, num_samples: int) -> Shape:
+        def rows() -> list[Recognition]:
+            spelling = finish()
+            return [_row(spelling, row) for row in range(len(waves))]
+
+        return rows
+
+    def choose_shape(self, batch_size: int, num_samples: int) -> Shape:
         """Return the smallest shape that a batch fits into, preferably one that is compiled."""
         for shapes in (self._warm, self._ladder):
             fitting = [s for s in shapes if s.batch_size >= batch_size and s.num_samples >= num_samples]

@@ -103,15 +103,15 @@ def read_segments(transcriber: "Transcriber", sources: Iterable[Source]) -> Iter
 
 def transcribe_segments(transcriber: "Transcriber", items: Iterable[tuple[Place, np.ndarray]]) -> Iterator[Outcome]:
     """Yield what becomes of each sound, in order; `items` as from `read_segments`."""
-    growing = _Growing(transcriber)
+    growing = GrowingTranscript(transcriber)
     for place, recognition in transcriber.recognise_many(items):
         if place.is_end:
-            transcript = growing.finish(place)
+            transcript = growing.finish(place.stop, place.source.file, place.source.name)
             why_empty = "" if transcript.text else place.heard.why_empty()
             yield Outcome(place.source, transcript, place.error, why_empty)
-            growing = _Growing(transcriber)
+            growing = GrowingTranscript(transcriber)
         else:
-            growing.add(place, recognition)
+            growing.add(place.start, place.stop, recognition)
 
 
 class Heard:
@@ -166,7 +166,7 @@ def _decibels(amplitude: float) -> float:
     return 20 * math.log10(max(amplitude, 1e-10))
 
 
-class _Growing:
+class GrowingTranscript:
     """The transcript of a sound whose segments arrive one by one."""
 
     def __init__(self, transcriber: "Transcriber"):
@@ -175,9 +175,9 @@ class _Growing:
         self.tokens: list[Token] = []
         self.segments: list[SegmentText] = []
 
-    def add(self, place: Place, recognition: "Recognition") -> None:
-        """Add a segment, its times shifted to those of the sound."""
-        start_s, end_s = place.start / self.rate_hz, place.stop / self.rate_hz
+    def add(self, start: int, stop: int, recognition: "Recognition") -> None:
+        """Add the segment from sample `start` to `stop`, its times shifted to those of the sound."""
+        start_s, end_s = start / self.rate_hz, stop / self.rate_hz
         times_s = (np.minimum(start_s + times, end_s) for times in (recognition.start_s, recognition.end_s))
         ids, tokens = make_tokens(self.tokenizer, recognition.ids, *times_s, recognition.confidence)
         words = list(make_words(self.tokenizer, ids, tokens))
@@ -187,8 +187,7 @@ class _Growing:
         self.tokens += tokens
         self.segments.append(SegmentText(start_s, end_s, join_words(words)))
 
-    def finish(self, place: Place) -> Transcript:
-        """Return the transcript of the whole sound."""
-        text, duration_s = join_words(self.words), place.stop / self.rate_hz
+    def finish(self, num_samples: int, file: str, name: str = "") -> Transcript:
+        """Return the transcript of the whole sound, of `num_samples` samples."""
         parts = (tuple(part) for part in (self.words, self.tokens, self.segments))
-        return Transcript(place.source.file, duration_s, text, *parts, name=place.source.name)
+        return Transcript(file, num_samples / self.rate_hz, join_words(self.words), *parts, name=name)

@@ -1,0 +1,1 @@
+"""Serves a trained model over HTTP and WebSocket, in the protocols that clients already speak."""

@@ -1,0 +1,225 @@
+"""Decodes uploads in a few processes of their own, with limits on bytes, samples, time and memory.
+
+A process that crashes or takes too long is replaced; only the upload that it was decoding fails.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr.config import Config
+from asr.config.reader import to_plain
+from asr.inference.segmentation import Segment
+from asr.serve.metrics import Metrics
+from asr.serve.settings import ServeSettings
+
+SOURCE_FOLDER = Path(__file__).parents[2]
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+"""Variables of the environment that a worker gets: none that may hold a key."""
+LIMITS = ("decode_timeout_s", "decode_memory_bytes", "max_sound_s", "max_channels", "min_rate_hz", "max_rate_hz")
+
+
+class NotSound(Exception):
+    """The upload is not a sound, or of a kind that is not decoded."""
+
+
+class BrokenSound(Exception):
+    """The upload is a sound, but cannot be decoded."""
+
+
+class TooLong(Exception):
+    """The decoded sound is longer than the limit."""
+
+
+class Busy(Exception):
+    """Too many uploads wait to be decoded."""
+
+
+ERRORS = {"not_sound": NotSound, "broken": BrokenSound, "too_long": TooLong}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """A sound, decoded and cut at its silences.
+
+    Attributes:
+        segments: stretches that may hold speech, in order, at the model's rate.
+        num_samples: of the whole sound.
+        why_empty: why there is no text, if there is none.
+        warning: what was wrong with the file although it was decoded.
+    """
+
+    segments: tuple[Segment, ...]
+    num_samples: int
+    why_empty: str = ""
+    warning: str = ""
+
+
+class DecodePool:
+    """Processes that decode uploads. Use it between `start` and `stop`."""
+
+    def __init__(self, config: Config, settings: ServeSettings, metrics: Metrics):
+        self.settings, self.metrics = settings, metrics
+        self._arguments = json.dumps(
+            {
+                "sample_rate_hz": config.features.sample_rate_hz,
+                "channel": config.data.channel,
+                "inference": to_plain(config.inference),
+                **{name: getattr(settings, name) for name in LIMITS},
+            }
+        )
+        self._num_waiting, self._num_bytes = 0, 0
+        self._threads: ThreadPoolExecutor | None = None
+        self._workers: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        """Start the processes; they import what they need while the caller does something else."""
+        self._threads = ThreadPoolExecutor(self.settings.decode_workers, "decode")
+        for _ in range(self.settings.decode_workers):
+            self._workers.put(_Worker(self._arguments))
+
+    def stop(self) -> None:
+        """End the processes, after the uploads in them."""
+        if self._threads is None:
+            return
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads = None
+        while not self._workers.empty():
+            self._workers.get().end()
+
+    async def decode(self, content: bytes) -> Decoded:
+        """Return a file of any kind, decoded.
+
+        Raises:
+            NotSound: by its first bytes.
+            BrokenSound: it cannot be decoded, or not within the limits.
+            TooLong: it is longer than `max_sound_s`.
+            Busy: too many uploads wait.
+        """
+        settings = self.settings
+        if not content:
+            raise NotSound("the file is empty")
+        is_full = self._num_waiting >= settings.decode_waiting
+        if is_full or self._num_bytes + len(content) > max(settings.decode_waiting_bytes, len(content)):
+            raise Busy("too many uploads wait to be decoded")
+        self._count(1, len(content))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, content)
+        finally:
+            self._count(-1, -len(content))
+
+    async def split(self, pcm: bytes, rate_hz: int) -> Decoded:
+        """Return samples that came without a file, int16 in little-endian order of one channel, cut at their silences.
+
+        Raises:
+            BrokenSound, TooLong, Busy: as `decode`.
+        """
+        pcm = pcm[: len(pcm) // 2 * 2]
+        if not pcm:
+            return Decoded((), 0, "no speech: the sound is empty")
+        return await self.decode(wav_header(len(pcm), rate_hz) + pcm)
+
+    def _count(self, number: int, num_bytes: int) -> None:
+        self._num_waiting += number
+        self._num_bytes += num_bytes
+        self.metrics.decode_waiting.set(self._num_waiting)
+
+    def _decode(self, content: bytes) -> Decoded:
+        """Let the next worker decode; replace it if it dies."""
+        start, worker = time.perf_counter(), self._workers.get()
+        try:
+            header, payload = worker.ask(content, self.settings.decode_timeout_s)
+        except BrokenSound:
+            worker.end()
+            worker = _Worker(self._arguments)
+            self.metrics.decode_restarts.inc()
+            raise
+        finally:
+            self._workers.put(worker)
+            self.metrics.decode_s.observe(time.perf_counter() - start)
+        if "error" in header:
+            raise ERRORS[header["error"]](header["message"])
+        decoded = _read_answer(header, payload)
+        self.metrics.sound_s.inc(decoded.num_samples / json.loads(self._arguments)["sample_rate_hz"])
+        return decoded
+
+
+class _Worker:
+    """One process; its answers are JSON and samples, never pickled objects."""
+
+    def __init__(self, arguments: str):
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment |= {"PYTHONPATH": str(SOURCE_FOLDER), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "asr.serve.decode_worker", arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the server, which ends its workers itself
+        )
+
+    def ask(self, content: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """Return the header and the samples of an upload.
+
+        Raises:
+            BrokenSound: the process died, or took too long and was killed.
+        """
+        timer = threading.Timer(timeout_s, self._process.kill)
+        timer.start()
+        try:
+            self._process.stdin.write(json.dumps({"num_bytes": len(content)}).encode() + b"\n")
+            self._process.stdin.write(content)
+            self._process.stdin.flush()
+            header = json.loads(self._process.stdout.readline())
+            payload = self._process.stdout.read(header["num_bytes"])
+            if len(payload) == header["num_bytes"]:
+                return header, payload
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # it died while it read or wrote
+        finally:
+            timer.cancel()
+        raise BrokenSound(self._why_dead(timeout_s))
+
+    def end(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def _why_dead(self, timeout_s: float) -> str:
+        code = self._process.wait()
+        if code in (-signal.SIGKILL, -getattr(signal, "SIGXCPU", 0)):
+            return f"the file could not be decoded within {timeout_s:.0f} s"
+        return "the file could not be decoded: the decoder crashed"
+
+
+def wav_header(num_bytes: int, rate_hz: int) -> bytes:
+    """Return the header of a WAV file of 16-bit samples of one channel."""
+    start = struct.pack("<4sI4s4sI", b"RIFF", 36 + num_bytes, b"WAVE", b"fmt ", 16)
+    return start + struct.pack("<HHIIHH4sI", 1, 1, rate_hz, 2 * rate_hz, 2, 16, b"data", num_bytes)
+
+
+def _read_answer(header: dict[str, Any], payload: bytes) -> Decoded:
+    wave_n = np.frombuffer(payload, np.float32)
+    stops = np.cumsum(header["lengths"], dtype=np.int64)
+    waves = np.split(wave_n, stops[:-1]) if len(stops) else []
+    segments = tuple(Segment(start, wave) for start, wave in zip(header["starts"], waves, strict=True))
+    return Decoded(segments, header["num_samples"], header["why_empty"], header["warning"])

@@ -1,0 +1,273 @@
+"""The engine: one thread owns the device and recognises the segments of all requests in batches.
+
+    request → segments → queue, by turns → batches of compiled shapes → recognitions → each request, in order
+
+Every shape is compiled before `ready`. What nobody waits for any more leaves the queue before it costs anything.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from asr.data.frontend import num_feature_frames
+from asr.inference.segmentation import Segment, longest_segment
+from asr.inference.shapes import make_ladder
+from asr.inference.transcriber import NOTHING, Recognition, Transcriber
+from asr.inference.transcription import GrowingTranscript, Outcome, Source
+from asr.serve.decoding import Decoded
+from asr.serve.metrics import Metrics
+from asr.serve.queue import Item, Request, SegmentQueue
+from asr.serve.settings import ServeSettings
+
+log = logging.getLogger("asr")
+
+RETRY_AFTER_S = (1.0, 30.0)
+"""Shortest and longest time that a refused client is asked to wait."""
+SPEED_MEMORY = 0.9
+"""Weight of the past in the running mean of the speed."""
+IDLE_CHECK_S = 0.2
+"""How often the owner looks for deadlines that passed."""
+
+
+class Overloaded(Exception):
+    """Too much sound waits.
+
+    Attributes:
+        retry_after_s: when there will be room, by the speed of late.
+    """
+
+    def __init__(self, retry_after_s: float):
+        super().__init__(f"the server is busy; try again in {retry_after_s:.0f} s")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(Exception):
+    """The request was not finished in time."""
+
+
+class Draining(Exception):
+    """The service is about to stop."""
+
+
+class RecognitionFailed(Exception):
+    """A segment failed in its batch, and again alone."""
+
+
+class Engine:
+    """Recognises the segments of many requests.
+
+    Attributes:
+        transcriber: the model.
+        ready: every shape is compiled, and requests are accepted.
+        draining: requests that have begun are finished, new ones are refused.
+        speed: seconds of sound per second of device time, of late.
+    """
+
+    def __init__(self, transcriber: Transcriber, settings: ServeSettings, metrics: Metrics):
+        self.transcriber, self.settings, self.metrics = transcriber, settings, metrics
+        self.ready = self.draining = False
+        self.speed = 1.0
+        self._rate_hz = transcriber.config.features.sample_rate_hz
+        self._queue = SegmentQueue()
+        self._open: set[Request] = set()
+        self._held_s, self._last_batch_end = 0.0, -math.inf
+        self._compiled_at_ready = 0
+        self._owner = threading.Thread(target=self._run, name="device owner", daemon=True)
+
+    @property
+    def compilations_after_ready(self) -> int:
+        """Programs that were compiled since `ready`; 0 unless something is wrong."""
+        return self.transcriber.compilations - self._compiled_at_ready if self.ready else 0
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are not finished."""
+        return len(self._open)
+
+    def start(self) -> None:
+        """Compile every shape, measure the speed, and start the owner of the device."""
+        longest = longest_segment(self._rate_hz, self.transcriber.config.inference)
+        shapes = make_ladder(longest, self.settings.batch_sizes, self.settings.batch_lengths)
+        before = self.transcriber.compilations
+        self.transcriber.warm_up(shapes)
+        noise_n = 0.1 * np.random.default_rng(0).standard_normal(longest).astype(np.float32)
+        for _ in range(2):  # the first one allocates memory
+            self._recognise([noise_n])
+        self._compiled_at_ready = self.transcriber.compilations
+        self.metrics.compilations.set(self._compiled_at_ready - before)
+        self.metrics.late_compilations.set_function(lambda: self.compilations_after_ready)
+        self.metrics.queue_s.set_function(self._queue.seconds)
+        self.metrics.queue_requests.set_function(lambda: len(self._queue))
+        self.metrics.rtfx.set_function(lambda: self.speed)
+        self.metrics.ready.set_function(lambda: self.ready and not self.draining)
+        self._owner.start()
+        self.ready = True
+
+    def drain(self) -> None:
+        """Refuse new requests from now on."""
+        self.draining = True
+
+    def stop(self) -> None:
+        """Stop the owner after its batch; requests that are not finished get `Draining`."""
+        self.draining = True
+        for request in self._queue.close():
+            request.deliver(-1, Draining("the server stops"))
+        if self._owner.is_alive():
+            self._owner.join()
+        self.ready = False
+
+    def check_room(self, sound_s: float) -> None:
+        """Refuse a request at once, before its sound is decoded.
+
+        Args:
+            sound_s: its length in seconds, as far as it is known.
+
+        Raises:
+            Draining: the service is about to stop.
+            Overloaded: too much sound waits.
+        """
+        if self.draining:
+            raise Draining("the server is about to stop")
+        settings = self.settings
+        waiting_s = self._queue.seconds(settings.request_share_s)
+        mine_s = min(sound_s, settings.request_share_s)
+        is_full = waiting_s + mine_s > settings.queue_sound_s
+        is_late = (waiting_s + mine_s) / self.speed > settings.deadline_s
+        if waiting_s and (is_full or is_late) or self._held_s and self._held_s + sound_s > settings.held_sound_s:
+            low_s, high_s = RETRY_AFTER_S
+            raise Overloaded(min(max(waiting_s / self.speed, low_s), high_s))
+
+    async def recognise(
+        self, decoded: Decoded, deadline_s: float | None = None
+    ) -> AsyncIterator[tuple[Segment, Recognition]]:
+        """Yield (segment, tokens) in order, each as soon as it is ready; closing the generator drops the rest.
+
+        Args:
+            decoded: the sound.
+            deadline_s: seconds from now; at most and by default that of the settings.
+
+        Raises:
+            Overloaded, Draining: as `check_room`.
+            DeadlinePassed: it took too long.
+            RecognitionFailed: a segment failed twice.
+        """
+        sound_s = sum(len(segment.wave) for segment in decoded.segments) / self._rate_hz
+        self.check_room(sound_s)
+        limit_s = min(deadline_s or math.inf, self.settings.deadline_s)
+        loop, results = asyncio.get_running_loop(), asyncio.Queue()
+
+        def deliver(place: int, result: Recognition | Exception) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                loop.call_soon_threadsafe(results.put_nowait, (place, result))
+
+        request = Request(decoded.segments, self._rate_hz, time.monotonic() + limit_s, deliver)
+        self._open.add(request)
+        self._held_s += sound_s
+        try:
+            if request.waiting:
+                self._queue.add(request)
+            done: dict[int, Recognition] = {}
+            for place, segment in enumerate(decoded.segments):
+                while place not in done:
+                    key, result = await asyncio.wait_for(results.get(), request.deadline - time.monotonic())
+                    if isinstance(result, Exception):
+                        raise result
+                    done[key] = result
+                yield segment, done.pop(place)
+        except TimeoutError:
+            raise DeadlinePassed(f"not finished within {limit_s:.0f} s") from None
+        finally:
+            if dropped := self._queue.drop(request):
+                self.metrics.dropped.labels("cancelled").inc(dropped)
+            self._held_s -= sound_s
+            self._open.discard(request)
+
+    async def transcribe(self, decoded: Decoded, *, file: str = "", deadline_s: float | None = None) -> Outcome:
+        """Return what is said in a sound; arguments and exceptions as `recognise`."""
+        growing = GrowingTranscript(self.transcriber)
+        async with contextlib.aclosing(self.recognise(decoded, deadline_s)) as recognitions:
+            async for segment, recognition in recognitions:
+                growing.add(segment.start, segment.start + len(segment.wave), recognition)
+        transcript = growing.finish(decoded.num_samples, file)
+        why_empty = "" if transcript.text else decoded.why_empty
+        return Outcome(Source(lambda: iter(()), file), transcript, "", why_empty)
+
+    def _run(self) -> None:
+        """Own the device: batch after batch, until the queue is closed."""
+        while not self._queue.closed:
+            for request in self._queue.drop_late(time.monotonic()):
+                self.metrics.dropped.labels("deadline").inc(len(request.waiting))
+                request.deliver(-1, DeadlinePassed("its turn came too late"))
+            if items := self._next_batch():
+                self._process(items)
+
+    def _next_batch(self) -> list[Item]:
+        """Wait for work, or `IDLE_CHECK_S`; if the device was busy just before, a little longer for a full batch."""
+        settings, queue = self.settings, self._queue
+        most = settings.batch_sizes[-1]
+        with queue.changed:
+            if not len(queue):
+                queue.changed.wait(IDLE_CHECK_S)
+            end = self._last_batch_end + settings.batch_wait_s
+            while 0 < queue.num_waiting() < most and (rest_s := end - time.monotonic()) > 0 and not queue.closed:
+                queue.changed.wait(rest_s)
+            return queue.take(settings.batch_sizes, self._batch_length)
+
+    def _batch_length(self, num_samples: int) -> int:
+        return self.transcriber.choose_shape(1, num_samples).num_samples
+
+    def _process(self, items: list[Item]) -> None:
+        now = time.monotonic()
+        for item in items:
+            self.metrics.wait_s.observe(now - item.request.since)
+        try:
+            results = self._recognise([item.segment.wave for item in items])
+        except Exception as error:  # whatever the device did, the other requests must not suffer
+            log.warning("a batch of %d segments failed (%s); each is tried alone", len(items), type(error).__name__)
+            self.metrics.batch_failures.inc()
+            results = [self._retry(item) for item in items]
+        self._last_batch_end = time.monotonic()
+        for item, result in zip(items, results, strict=True):
+            item.request.deliver(item.place, result)
+
+    def _retry(self, item: Item) -> Recognition | RecognitionFailed:
+        try:
+            return self._recognise([item.segment.wave])[0]
+        except Exception as error:
+            log.error("a segment failed again alone (%s)", type(error).__name__)
+            self._queue.drop(item.request)
+            return RecognitionFailed("the model failed on this sound")
+
+    def _recognise(self, waves: Sequence[np.ndarray]) -> list[Recognition]:
+        """Return the tokens of each segment of one batch.
+
+        Raises:
+            FloatingPointError: a confidence is not finite.
+        """
+        start = time.perf_counter()
+        results = [NOTHING] * len(waves)
+        sounding = [
+            i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.transcriber.config.features)
+        ]
+        if not sounding:
+            return results
+        for i, recognition in zip(sounding, self.transcriber.start([waves[i] for i in sounding])(), strict=True):
+            if not np.isfinite(recognition.confidence).all():
+                raise FloatingPointError("a confidence is not finite")
+            results[i] = recognition
+        self._measure([len(waves[i]) for i in sounding], time.perf_counter() - start)
+        return results
+
+    def _measure(self, lengths: Sequence[int], seconds: float) -> None:
+        shape = self.transcriber.choose_shape(len(lengths), max(lengths))
+        self.metrics.batch_rows.observe(len(lengths))
+        self.metrics.padding.observe(1 - sum(lengths) / (shape.batch_size * shape.num_samples))
+        self.metrics.device_s.observe(seconds)
+        speed = sum(lengths) / self._rate_hz / max(seconds, 1e-9)
+        self.speed = SPEED_MEMORY * self.speed + (1 - SPEED_MEMORY) * speed if self.ready else speed

@@ -1,0 +1,72 @@
+"""Everything a service consists of, apart from its protocols: the model, the engine, the decoders, the metrics."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from asr.api import load
+from asr.inference.transcriber import Transcriber
+from asr.serve.decoding import DecodePool
+from asr.serve.engine import Engine
+from asr.serve.metrics import Metrics
+from asr.serve.settings import ServeSettings
+
+
+class Service:
+    """A model that is ready to be called by many clients. Call `start`, later `drain` and `stop`.
+
+    Attributes:
+        settings: the limits.
+        name: of the model, as clients call it.
+        aliases: more names for it.
+        created: when the service was made, in seconds since 1970.
+        metrics: what it measures.
+        engine: owns the device.
+        pool: decodes uploads.
+    """
+
+    def __init__(
+        self,
+        model: Transcriber | str | Path,
+        settings: ServeSettings | None = None,
+        *,
+        name: str = "",
+        aliases: Sequence[str] = (),
+    ):
+        """Make a service of a transcriber, or of a run directory or model folder."""
+        self.settings = settings or ServeSettings()
+        if self.settings.compile_cache:
+            jax.config.update("jax_compilation_cache_dir", self.settings.compile_cache)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        transcriber = model if isinstance(model, Transcriber) else load(model)
+        self.name = name or (transcriber.config.name if isinstance(model, Transcriber) else Path(model).resolve().name)
+        self.aliases, self.created = tuple(aliases), int(time.time())
+        self.metrics = Metrics(self.settings)
+        self.engine = Engine(transcriber, self.settings, self.metrics)
+        self.pool = DecodePool(transcriber.config, self.settings, self.metrics)
+
+    @property
+    def transcriber(self) -> Transcriber:
+        """The model."""
+        return self.engine.transcriber
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are accepted."""
+        return self.engine.ready and not self.engine.draining
+
+    def start(self) -> None:
+        """Start the decoders and compile; returns when the first request can be answered."""
+        self.pool.start()
+        self.engine.start()
+
+    def drain(self) -> None:
+        """Refuse new requests; those that have begun are finished."""
+        self.engine.drain()
+
+    def stop(self) -> None:
+        """Stop at once."""
+        self.engine.stop()
+        self.pool.stop()
