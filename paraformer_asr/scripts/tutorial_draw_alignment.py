@@ -11,8 +11,6 @@ the lines printed here say how to read it.
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from asr.cli import run_command
 from asr.config import Config
 from asr.config.reader import load_config
@@ -21,7 +19,7 @@ from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
 from asr.inference.alignments import Aligned, align_waves
 from asr.inference.transcriber import load_transcriber
-from asr.pictures import draw_alignment, firing_times_s
+from asr.pictures import firing_times_s
 
 MAX_SECONDS = 30.0
 """A picture of more could not be read; `python -m asr.infer` takes any length."""
@@ -103,16 +101,7 @@ def main() -> None:
             f"{utterance.name}: no token fires, so there is nothing to draw; silence, or too little training"
         )
     print_tokens(aligned, config.features.output_shift_ms / 1000)
-    draw_alignment(
-        np.asarray(aligned.mel_tm),
-        np.asarray(aligned.alignment_ut),
-        aligned.tokens,
-        config.features.output_shift_ms / 1000,
-        arguments.out,
-        f"{utterance.name}\nsaid: {said}",
-        config.features.frame_shift_ms / 1000,
-        aligned.ids,
-    )
+    aligned.draw(config.features, arguments.out, f"{utterance.name}\nsaid: {said}")
     print(EXPLANATION.format(path=arguments.out))
 
 

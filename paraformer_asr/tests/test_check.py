@@ -103,7 +103,7 @@ def test_the_plan_is_that_of_the_training(folder, monkeypatch, capsys):
     train_set = build_dataset(config, "train")
     loader = TrainLoader(train_set, build_tokenizer(config.tokenizer, train_set.texts()), config)
     assert f"{loader.steps_per_epoch} batches an epoch of " in output
-    for shape in loader.shapes:
+    for shape in loader.plan.shapes:
         assert f"{shape.batch_size} × {shape.num_samples / RATE_HZ:g} s" in output
     assert f"{loader.plan.padding_share(0):.1%} of them is padding" in output
 

@@ -93,7 +93,7 @@ def test_batches_have_the_promised_form(append_eos):
             assert batch["tokens"][row].tolist() == expected + [0] * (num_tokens - len(expected))
             np.testing.assert_array_equal(batch["wave"][row, :length], np.float32(0.01 * (index + 1)))
             np.testing.assert_array_equal(batch["wave"][row, length:], 0)
-    assert shapes <= {dataclasses.astuple(shape) for shape in loader.shapes}
+    assert shapes <= {dataclasses.astuple(shape) for shape in loader.plan.shapes}
 
 
 @pytest.mark.parametrize("config", [CONFIG, SPEEDS], ids=["one speed", "speeds"])
@@ -153,7 +153,7 @@ def test_another_seed_gives_another_order():
 
 def test_every_batch_spreads_over_devices_and_parts():
     loader = TrainLoader(DATASET, TOKENIZER, changed(training={"accumulate": 2}), num_devices=3)
-    assert all(shape.batch_size % 6 == 0 for shape in loader.shapes)
+    assert all(shape.batch_size % 6 == 0 for shape in loader.plan.shapes)
     assert all(shape.batch_size % 3 == 0 for shape in EvalLoader(DATASET, TOKENIZER, CONFIG, 3).shapes)
     assert EvalLoader(DATASET, TOKENIZER, changed(training={"accumulate": 64})).shapes[0].batch_size < 64
 
@@ -164,7 +164,7 @@ def test_evaluation_has_every_utterance_once_at_its_own_speed(threads):
     loader = EvalLoader(DATASET, TOKENIZER, config)
     batches = list(loader.iterate())
     assert len(batches) == loader.num_batches
-    assert len({batch["wave"].shape for batch in batches}) == len(loader.shapes) == 3
+    assert len({batch["wave"].shape for batch in batches}) == len(loader.plan.shapes) == 3
     sizes = [batch["wave"].shape[1] for batch in batches]
     assert sizes == sorted(sizes)
     lengths = {}

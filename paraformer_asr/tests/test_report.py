@@ -195,11 +195,11 @@ def test_transcripts_stand_below_each_other(report, run):
 
 def test_alignments_are_drawn_at_their_times(report, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report_module, "draw_alignment", lambda *a, **kw: drawn.append((a, kw)))
+    monkeypatch.setattr("asr.record.evaluation.draw_alignment", lambda *arguments: drawn.append(arguments))
     note(report, 10, evaluation=evaluation(samples=1))
-    ((mel_tm, alignment_ut, tokens, shift_s, path, title), other) = drawn[0]
+    mel_tm, alignment_ut, tokens, shift_s, path, title, mel_shift_s, _ = drawn[0]
     assert (mel_tm.shape, alignment_ut.shape, tokens) == ((30, 8), (3, 5), ("a", "b", "c"))
-    assert (shift_s, other["mel_shift_s"]) == (0.06, 0.01)
+    assert (shift_s, mel_shift_s) == (0.06, 0.01)
     assert path.name == "step_00000010.png" and "utterance 7" in title and "zwei größen" in title
 
 

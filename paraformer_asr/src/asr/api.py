@@ -207,21 +207,13 @@ def read_config(config: Config | str | Path | None, resume: str | Path | None, o
 
 
 def check_path(name: str, path: object) -> None:
-    """Refuse an argument that is no path.
-
-    Raises:
-        UserError: naming the argument.
-    """
+    """Refuse an argument that is no path."""
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"{name}: expected a path, found {type(path).__name__}")
 
 
 def check_allow_changed(names: Collection[str], resume: str | Path | None) -> None:
-    """Refuse to allow what has no name, or what no run is compared with.
-
-    Raises:
-        UserError: an unknown name, or no run to resume.
-    """
+    """Refuse to allow what has no name, or what no run is compared with."""
     if unknown := [name for name in names if name not in ALLOWED_NAMES]:
         raise UserError(f"--allow-changed: expected some of {', '.join(ALLOWED_NAMES)}, found {unknown[0]!r:.80}")
     if names and resume is None:

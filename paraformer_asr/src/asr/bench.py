@@ -58,11 +58,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_config(arguments: argparse.Namespace) -> Config:
-    """Return the config that the arguments describe.
-
-    Raises:
-        UserError: an impossible setting or batch size.
-    """
+    """Return the config that the arguments describe; refuse an impossible setting or batch size."""
     for name, least in (("batch", 1), ("seconds", 0.1), ("tokens", 1), ("steps", 1)):
         if not getattr(arguments, name) >= least:
             raise UserError(f"--{name}: expected at least {least}, found {getattr(arguments, name)}")

@@ -49,17 +49,11 @@ class CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes on each device, as the compiler plans them.
+    """Bytes on each device, as the compiler plans them."""
 
-    Attributes:
-        arguments: state and batch.
-        workspace: activations, gradients and everything else that exists only during the step.
-        results: the new state, not counted where it replaces the old one in place.
-    """
-
-    arguments: int
-    workspace: int
-    results: int
+    arguments: int  # state and batch
+    workspace: int  # activations, gradients and everything else that exists only during the step
+    results: int  # the new state, not counted where it replaces the old one in place
 
     @property
     def peak(self) -> int:

@@ -29,7 +29,7 @@ class CustomParts:
     """Parts of a run that come from outside the package; None where the config names one of its own.
 
     Attributes:
-        model: a Flax module, or a function of `config.model` (`vocab_size` and `input_dim` set) that returns one.
+        model: a Flax module, or a function of `config.model` that returns one.
         loss: see `Loss`.
         train_set: the training split.
         val_set: the validation split.
@@ -43,11 +43,7 @@ class CustomParts:
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
     def mark(self, config: Config) -> Config:
-        """Return the config with `custom` where a part replaces what the config describes.
-
-        Raises:
-            UserError: one of the two data sets alone, or one whose first utterance is malformed.
-        """
+        """Return the config with `custom` where a part replaces what the config describes."""
         if (self.train_set is None) != (self.val_set is None):
             raise UserError("train_set and val_set belong together: pass both, or neither")
         for name in ("train_set", "val_set"):
@@ -71,11 +67,7 @@ class CustomParts:
 
 
 def check_dataset(name: str, dataset: SpeechDataset, sample_rate_hz: int) -> None:
-    """Refuse a data set of another class, an empty one, lists of other lengths, and a malformed first utterance.
-
-    Raises:
-        UserError: with what was expected.
-    """
+    """Refuse a data set of another class, an empty one, lists of other lengths, and a malformed first utterance."""
     if not isinstance(dataset, SpeechDataset):
         raise UserError(f"{name}: expected a subclass of asr.SpeechDataset, found {type(dataset).__name__}")
     if not len(dataset):
@@ -96,13 +88,9 @@ def check_dataset(name: str, dataset: SpeechDataset, sample_rate_hz: int) -> Non
 
 
 def check_model(model: nn.Module, config: Config) -> Any:
-    """Refuse a network from outside the package that training or transcription cannot use; return training's outputs.
+    """Refuse a network from outside the package that training or transcription cannot use.
 
-    Returns:
-        what the losses read, as shapes and dtypes, of two utterances.
-
-    Raises:
-        UserError: with the shapes.
+    Return what the losses read, as shapes and dtypes, of two utterances.
     """
     b, u, v, i = 2, TOKENS_TO_INIT, config.model.vocab_size, config.model.input_dim
     lengths_b = jax.ShapeDtypeStruct((b,), jnp.int32)
@@ -134,15 +122,7 @@ def check_model(model: nn.Module, config: Config) -> Any:
 
 
 def check_loss(loss: Loss, outputs: Any) -> None:
-    """Refuse a loss from outside the package that is no function of outputs and tokens to a scalar.
-
-    Args:
-        loss: from outside the package.
-        outputs: as `check_model` returns them.
-
-    Raises:
-        UserError: with what was found.
-    """
+    """Refuse a loss from outside the package that is no function of outputs and tokens to a scalar."""
     if not callable(loss):
         expected = "a function (outputs, tokens_bu, token_lengths_b) → float32[]"
         raise UserError(f"loss: expected {expected}, found {type(loss).__name__}")
@@ -151,15 +131,9 @@ def check_loss(loss: Loss, outputs: Any) -> None:
 
 
 def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *example: Any) -> None:
-    """Refuse metrics that are no mapping of names to functions, have a name of the record's own, or give no number.
+    """Refuse metrics that are no mapping of names to functions, have a `reserved` name, or give no number.
 
-    Args:
-        metrics: from outside the package.
-        reserved: names in the record.
-        example: arguments of a perfect prediction, which each metric is tried with.
-
-    Raises:
-        UserError: naming the metric.
+    Each metric is tried on `example`, the arguments of a perfect prediction.
     """
     if not isinstance(metrics, Mapping):
         raise UserError(f"metrics: expected a mapping of names to functions, found {type(metrics).__name__}")
@@ -181,11 +155,7 @@ def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *exa
 
 
 def trace(name: str, function: Callable, *arguments: Any) -> Any:
-    """Return the shapes and dtypes of what a part from outside the package returns; nothing is compiled.
-
-    Raises:
-        UserError: naming the part, if it fails.
-    """
+    """Return the shapes and dtypes of what a part from outside the package returns; nothing is compiled."""
     try:
         return jax.eval_shape(function, *arguments)
     except UserError:
@@ -196,11 +166,7 @@ def trace(name: str, function: Callable, *arguments: Any) -> Any:
 
 
 def check_scalar(name: str, value: Any) -> None:
-    """Refuse what is not one floating-point number.
-
-    Raises:
-        UserError: with what was found.
-    """
+    """Refuse what is not one floating-point number."""
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
 

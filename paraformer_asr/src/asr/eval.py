@@ -33,11 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument(
-        "--average",
-        type=int,
-        default=1,
-        metavar="N",
-        help="use the mean of the N best or last checkpoints (default: 1)",
+        "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
@@ -98,7 +94,7 @@ def main() -> int:
     from asr.data import build_dataset
     from asr.data.text.comparison import comparison_case, suit_characters
     from asr.inference import eval_report, scoring
-    from asr.metrics import bootstrap_interval, format_table
+    from asr.metrics import bootstrap_interval, format_table, sum_counts
 
     dataset = build_dataset(config, arguments.split)
     options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
@@ -112,7 +108,8 @@ def main() -> int:
     seconds, sound_s = time.perf_counter() - start, sum(score.duration_s for score in scores)
 
     counts = scoring.count_parts(scores, with_parts=known is not None)
-    totals, intervals = scoring.totals(counts), {name: bootstrap_interval(each) for name, each in counts.items()}
+    totals = {name: sum_counts(each) for name, each in counts.items()}
+    intervals = {name: bootstrap_interval(each) for name, each in counts.items()}
     facts = {
         "run": str(source),
         "split": arguments.split,

@@ -20,11 +20,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the model folder, a new one")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument(
-        "--average",
-        type=int,
-        default=1,
-        metavar="N",
-        help="use the mean of the N best or last checkpoints (default: 1)",
+        "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing exported model")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example inference.max_segment_s=30")

@@ -10,14 +10,8 @@ from matplotlib.ft2font import FT2Font
 
 log = logging.getLogger("asr")
 
-PREFERRED = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Zen Hei",
-    "PingFang SC",
-    "Microsoft YaHei",
-)
+PREFERRED = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
+PREFERRED += ("Microsoft YaHei",)
 """Fonts that are searched first, in this order."""
 
 WITHOUT_LETTERS = ("Last Resort", "cmex", "cmmi", "cmsy", "STIXNonUnicode", "STIXSize")
@@ -61,7 +55,6 @@ def without(text: str, missing: Collection[str]) -> str:
 
 @functools.cache
 def _installed() -> dict[str, str]:
-    """Return family → file of its upright face of normal weight, or of another face."""
     files: dict[str, str] = {}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: (e.style != "normal", str(e.weight) != "400")):
         if not entry.name.startswith(WITHOUT_LETTERS):

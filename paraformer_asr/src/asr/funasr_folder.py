@@ -59,37 +59,22 @@ MAX_NAMES_SHOWN = 5
 
 
 class Named(NamedTuple):
-    """The name of a file, and the place that states it.
+    """The name of a file, and the place that states it."""
 
-    Attributes:
-        source: file that states it.
-        key: in that file.
-        name: the value of the key.
-    """
-
-    source: Path
-    key: str
-    name: Any
+    source: Path  # file that states it
+    key: str  # in that file
+    name: Any  # the value of the key
 
 
 class FunasrFiles(NamedTuple):
-    """Paths of a model's files.
+    """Paths of a model's files."""
 
-    Attributes:
-        config: network, front end and training.
-        weights: the state dict.
-        tokens: the vocabulary.
-        seg_dict: words and their pieces, or None.
-        cmvn: normalisation of the features, or None.
-        remarks: a sentence about each file that nothing names.
-    """
-
-    config: Path
-    weights: Path
-    tokens: Path
-    seg_dict: Path | None
-    cmvn: Path | None
-    remarks: tuple[str, ...]
+    config: Path  # network, front end and training
+    weights: Path  # the state dict
+    tokens: Path  # the vocabulary
+    seg_dict: Path | None  # words and their pieces, or None
+    cmvn: Path | None  # normalisation of the features, or None
+    remarks: tuple[str, ...]  # a sentence about each file that nothing names
 
 
 def is_funasr_folder(folder: Path) -> bool:
@@ -110,12 +95,7 @@ def explain_folder(folder: Path) -> str:
 
 
 def open_folder(folder: Path) -> tuple[FunasrFiles, dict[str, Any]]:
-    """Return the files of a model folder, and the content of its config.
-
-    Raises:
-        UserError: a file that is named or needed and is missing, a name that leads out of the folder, or a damaged
-            config.
-    """
+    """Return the files of a model folder, and the content of its config; refuse names that lead out of the folder."""
     stated = _stated_names(folder)
     config = _find(folder, CONFIG_KEY, stated, {}) or _missing(folder, CONFIG)
     content = read_config_file(config)
@@ -201,7 +181,6 @@ def _names_within(source: Path, content: Mapping[str, Any], *, known_only: bool)
 def _find_all(
     folder: Path, stated: dict[str, Named] | None, config: Path, content: Mapping[str, Any]
 ) -> dict[str, Path | None]:
-    """Return the file of each key, or None."""
     of_config = dict(_names_within(config, content, known_only=True))
     return {key: _find(folder, key, stated, of_config) for key in USUAL}
 
@@ -219,7 +198,6 @@ def _find(folder: Path, key: str, stated: dict[str, Named] | None, of_config: Ma
 
 
 def _resolved(folder: Path, named: Named) -> Path:
-    """Return the path of a named file within the folder."""
     source, key, name = named
     if not isinstance(name, str) or not name:
         raise UserError(f"{source}: {key}: expected the name of a file, found {shown(name)}")
@@ -254,7 +232,6 @@ def _what_else(folder: Path) -> str:
 
 
 def _remarks(folder: Path, paths: Mapping[str, Path | None], *, named: bool) -> Iterator[str]:
-    """Yield a sentence about each file that nothing names."""
     cmvn = paths[CMVN_KEY]
     others = [name for name in _matching(folder, "*.mvn", "*cmvn*") if folder / name != cmvn]
     if others and not cmvn:
@@ -279,5 +256,4 @@ def _remarks_on_words(folder: Path, paths: Mapping[str, Path | None]) -> Iterato
 
 
 def _matching(folder: Path, *patterns: str) -> list[str]:
-    """Return the names of the folder's files that match a pattern, sorted."""
     return sorted({escaped(path.name) for pattern in patterns for path in folder.glob(pattern) if path.is_file()})

@@ -29,11 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
     parser.add_argument(
-        "--average",
-        type=int,
-        default=1,
-        metavar="N",
-        help="use the mean of the run's N best or last checkpoints (default: 1)",
+        "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )
     parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="default: text")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the results; created if needed")
@@ -66,12 +62,8 @@ def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
 def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcript], None]:
     """Return the function that hands each transcript over: to its file, or to the standard output.
 
-    With several files, text follows the path (`talk.wav: good morning`); JSON and CTM name the file anyway.
-
-    Args:
-        name: of the format.
-        num_jobs: files in this call.
-        record: `DoneRecord` of the folder of the results; None for the standard output.
+    With several files, text follows the path (`talk.wav: good morning`); JSON and CTM name the file anyway. `record` is
+    the `DoneRecord` of the folder of the results, None for the standard output.
     """
 
     def write(job, transcript: Transcript) -> None:

@@ -43,15 +43,9 @@ def draw_alignment(
     the weight of each frame in these tokens, and the running sum, which fires a token at every integer. Bottom: the
     overlap matrix, the weight of each frame in each token.
 
-    Args:
-        mel_tm: float[t, m], log energies on any scale.
-        alignment_ut: float[u, t], at least 0, one row for each token; a last column for the tail is optional.
-        tokens: u texts.
-        frame_shift_s: time from one column of `alignment_ut` to the next, in seconds.
-        path: PNG file, replaced at once.
-        title: drawn at the top.
-        mel_shift_s: time from one row of `mel_tm` to the next; None: `frame_shift_s`.
-        token_ids: u numbers, drawn in place of tokens that no installed font can write; empty: 1 … u.
+    The times are in seconds, `alignment_ut` has a row for each token and may have a last column for the tail, and
+    `mel_tm` holds log energies on any scale. The PNG file is replaced at once. `token_ids` are drawn in place of tokens
+    that no installed font can write.
     """
     mel_shift_s = frame_shift_s if mel_shift_s is None else mel_shift_s
     tokens = [token.replace(SPACE, SHOWN_SPACE) for token in tokens]
@@ -119,7 +113,6 @@ def _draw_spectrogram(axes: Axes, mel_tm: np.ndarray, mel_shift_s: float) -> Non
 def _write_tokens(
     axes: Axes, tokens: Sequence[str], mean_s: np.ndarray, fired_s: np.ndarray, families: list[str]
 ) -> None:
-    """Draw the firings, and each token above its frames."""
     size = np.clip(14 - 0.08 * len(tokens), 7, 13)
     for token, time_s, end_s in zip(tokens, mean_s, fired_s, strict=True):
         axes.axvline(end_s, color="white", linewidth=1, alpha=0.8)

@@ -82,9 +82,6 @@ class CheckpointStore:
             score: what the state is ranked by, lower is better: an error rate, then the tie-breakers. None if the
                 state was not evaluated: it is never the best.
 
-        Returns:
-            The folder of the checkpoint.
-
         Raises:
             UserError: less than twice the size of the state is free on the disk, or a write fails.
         """
@@ -167,7 +164,6 @@ class CheckpointStore:
             )
 
     def _remove_superseded(self, step: int) -> None:
-        """Remove all but the newest and the best; steps after `step` are from an abandoned continuation."""
         manifests = {s: m for s, m in self._manifests().items() if s <= step}
         kept = retained(manifests, self.keep, self.keep_best)
         for other, folder in self._folders().items():
@@ -199,7 +195,6 @@ class CheckpointStore:
         return folder, manifest
 
     def _good(self, which: Which, expected: Description | None = None) -> Iterator[tuple[Path, Manifest]]:
-        """Yield folder and manifest of the intact checkpoints that `which` admits."""
         manifests = self._manifests()
         for step in candidates(which, manifests):
             folder, manifest = self._folder(step), manifests[step]
@@ -243,9 +238,6 @@ def restore_variables(directory: Path, which: Which = "best", average: int = 1) 
         which: "last", "best" or a step.
         average: number of checkpoints whose weights are averaged in float32: the newest, or those with the lowest
             scores. They are read one after the other.
-
-    Raises:
-        UserError: no checkpoint is intact, or fewer than `average`.
     """
     store = CheckpointStore(directory)
     needs_score = average > 1 and which == "best"

@@ -18,10 +18,7 @@ from asr.files import Reader, read_bounded, replace_text
 def load_config(path: str | Path, overrides: Sequence[str] = (), read: Reader = read_bounded) -> Config:
     """Return the config in a file, changed by overrides.
 
-    Args:
-        path: a YAML file.
-        overrides: `key=value` or `section.key=value`, the value in YAML.
-        read: as `asr.files.read_bounded`.
+    Each override is `key=value` or `section.key=value`, the value in YAML.
 
     Raises:
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or contradictory settings.
@@ -37,12 +34,7 @@ def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config
     absent, and its normalisation if `features.cmvn` is. If only one of `model.ctc_head` and `loss.ctc_weight` is set,
     the other one follows it.
 
-    Args:
-        path: a YAML file, or the name of a config that comes with the package, such as `toy`.
-        overrides: `key=value` or `section.key=value`, the value in YAML.
-
-    Raises:
-        UserError: as `load_config`, and a folder without a model's config.
+    The path is that of a YAML file, or the name of a config that comes with the package, such as `toy`.
     """
     path = find_config(path)
     node = compose_file(path)
@@ -55,7 +47,6 @@ def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config
 
 
 def _stated_keys(node: yaml.Node, prefix: str = "") -> set[str]:
-    """Return the settings in a file, as `section.key`, without empty ones."""
     keys: set[str] = set()
     for key, value in node.value:
         name = f"{prefix}{key.value}"
@@ -126,12 +117,7 @@ def _each(overrides: Sequence[str]) -> Sequence[str]:
 
 
 def read_config_text(text: str, where: str) -> Config:
-    """Return the config in a YAML text, as `load_config` does for a file.
-
-    Args:
-        text: YAML.
-        where: place of the text, for messages.
-    """
+    """Return the config in a YAML text, as `load_config` does for a file; messages say `where` it is."""
     return _checked(parse(Config, compose_text(text, where), where), (), where)
 
 

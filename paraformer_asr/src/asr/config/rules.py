@@ -5,11 +5,7 @@ from asr.errors import UserError
 
 
 def check_config(config: Config) -> None:
-    """Refuse settings that contradict each other.
-
-    Raises:
-        UserError: naming the keys involved.
-    """
+    """Refuse settings that contradict each other."""
     _check_features(config.features)
     _check_model(config.model, config.features)
     data = config.data

@@ -13,10 +13,6 @@ __all__ = ["SpeechDataset", "Utterance", "build_dataset"]
 def build_dataset(config: Config, split: Literal["train", "val", "test"]) -> SpeechDataset:
     """Return one split of the data set that `config` names.
 
-    Args:
-        config: the sections `data` and `features`, and the seed of generated data; files are what they are.
-        split: which of the three; the manifest's own name for it is `data.<split>_split`.
-
     Raises:
         UserError: folders or manifests that are missing, or lines that cannot be used, the first of them listed.
     """

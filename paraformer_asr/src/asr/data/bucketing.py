@@ -25,32 +25,20 @@ MAX_CANDIDATES = 512
 
 @dataclasses.dataclass(frozen=True)
 class BatchShape:
-    """The shape that all batches of a bucket have.
+    """The shape that all batches of a bucket have."""
 
-    Attributes:
-        batch_size: rows.
-        num_samples: samples of sound in a row.
-        num_tokens: token positions in a row.
-    """
-
-    batch_size: int
-    num_samples: int
-    num_tokens: int
+    batch_size: int  # rows
+    num_samples: int  # samples of sound in a row
+    num_tokens: int  # token positions in a row
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlannedBatch:
-    """What a batch holds.
+    """What a batch holds."""
 
-    Attributes:
-        shape: of its arrays.
-        index_b: int32[b], utterances; −1 in padding rows, which are the last ones.
-        speed_b: float64[b], the playing speed of each.
-    """
-
-    shape: BatchShape
-    index_b: np.ndarray
-    speed_b: np.ndarray
+    shape: BatchShape  # of its arrays
+    index_b: np.ndarray  # int32[b], utterances; −1 in padding rows, which are the last ones
+    speed_b: np.ndarray  # float64[b], the playing speed of each
 
 
 class BatchPlan:
@@ -115,7 +103,8 @@ class BatchPlan:
 
     def num_batches(self, epoch: int) -> int:
         """Return the number of batches of an epoch; drawn speeds change it a little."""
-        return int(self._share_out(self._draw_speeds(self._generator(epoch)))[0].sum())
+        rng = np.random.default_rng((self._seed, epoch))
+        return int(self._share_out(self._draw_speeds(rng))[0].sum())
 
     def epoch_starts(self, num_epochs: int) -> np.ndarray:
         """Return int64[num_epochs + 1], the steps, counted from 0 over all epochs, at which the epochs begin."""
@@ -136,9 +125,6 @@ class BatchPlan:
         batches, speed_u = self._epoch(epoch)
         padded_s = STEP_S * sum(self._length_k[bucket] * self._size_k[bucket] for bucket, _ in batches)
         return float(1.0 - (self._durations_u / speed_u).sum() / padded_s)
-
-    def _generator(self, epoch: int) -> np.random.Generator:
-        return np.random.default_rng((self._seed, epoch))
 
     def _draw_speeds(self, rng: np.random.Generator) -> np.ndarray:
         """Return int64[u], the number of each utterance's speed; the first draw of an epoch."""
@@ -164,7 +150,7 @@ class BatchPlan:
 
     def _draw_epoch(self, epoch: int) -> tuple[list[tuple[int, np.ndarray]], np.ndarray]:
         """Return ((bucket, utterances) of each batch, float64[u] the speed of each utterance)."""
-        rng = self._generator(epoch)
+        rng = np.random.default_rng((self._seed, epoch))
         speed_number_u = self._draw_speeds(rng)
         bucket_u = self._buckets(speed_number_u)
         order_u = rng.permutation(len(bucket_u)) if self._shuffle else np.arange(len(bucket_u))
@@ -196,11 +182,8 @@ def choose_edges(
     62 % of a batch is padding with one bucket, 23.5 % with four, 14.9 % with eight; with edges at quantiles of the
     summed length it is 25.5 % and 15.5 %.
 
-    Args:
-        lengths: int64 of any shape, all lengths that can occur, in any unit.
-        num_buckets: most buckets.
-        batch_size: function of int64 edges that returns the int64 number of rows of their batches.
-        draws: lengths of one utterance, of which an epoch draws one.
+    `lengths` are all that can occur, in any unit; an epoch draws one of the `draws` lengths of an utterance.
+    `batch_size` maps int64 edges to the rows of their batches.
     """
     edges_j, counts_j = np.unique(lengths, return_counts=True)
     if len(edges_j) > MAX_CANDIDATES:

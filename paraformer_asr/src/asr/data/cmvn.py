@@ -56,14 +56,8 @@ def compute_cmvn(
 
     shift = −mean;  scale = 1 / max(standard deviation, 0.01)
 
-    The features come from the same jitted front end as in training, without random changes; sums are float64.
-
-    Args:
-        dataset: utterances at `features.sample_rate_hz`.
-        features: settings of the filterbank and the stacking.
-        max_seconds: longer utterances are left out.
-        max_utterances: utterances to use of a larger data set, evenly spread; the choice depends on their number alone.
-        num_threads: threads that read sound.
+    The features come from the same jitted front end as in training, without random changes; sums are float64. Longer
+    utterances than `max_seconds` are left out; of a larger data set `max_utterances` are used, evenly spread.
 
     Raises:
         UserError: no utterance with a frame, or a file that cannot be read.

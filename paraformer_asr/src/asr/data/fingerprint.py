@@ -32,17 +32,11 @@ PARTS = ("sound", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """The contents of a split.
+    """The contents of a split."""
 
-    Attributes:
-        samples: (name, print of the sound, print of the text), in the order of the data set; empty if generated.
-        one_in: one in this many sound files had its contents read.
-        generated: settings of generated data.
-    """
-
-    samples: tuple[tuple[str, str, str], ...] = ()
-    one_in: int = 1
-    generated: dict[str, Any] = dataclasses.field(default_factory=dict)
+    samples: tuple[tuple[str, str, str], ...] = ()  # (name, print of the sound, print of the text); empty if generated
+    one_in: int = 1  # one in this many sound files had its contents read
+    generated: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings of generated data
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, with a line for each utterance."""
@@ -75,7 +69,9 @@ def take_fingerprint(dataset: SpeechDataset, one_in: int | None = None) -> Finge
 def describe_differences(before: Fingerprint, after: Fingerprint) -> list[str]:
     """Return a line for what was added, removed, changed and reordered, with the first names."""
     if before.generated or after.generated:
-        return _generated_differences(before.generated, after.generated)
+        old, new = before.generated, after.generated
+        keys = [key for key in old | new if old.get(key) != new.get(key)]
+        return [f"generated with {key} {new.get(key)} instead of {old.get(key)}" for key in keys]
     old, new = _by_name(before), _by_name(after)
     common = [name for name in old if name in new]
     names = {"added": [n for n in new if n not in old], "removed": [n for n in old if n not in new]}
@@ -125,11 +121,6 @@ def _by_name(fingerprint: Fingerprint) -> dict[tuple[str, int], tuple[str, ...]]
         by_name[name, counts[name]] = tuple(prints)
         counts[name] += 1
     return by_name
-
-
-def _generated_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    keys = [key for key in before | after if before.get(key) != after.get(key)]
-    return [f"generated with {key} {after.get(key)} instead of {before.get(key)}" for key in keys]
 
 
 def _line(difference: str, names: list[tuple[str, int]]) -> str:

@@ -34,15 +34,10 @@ from asr.ops.spec_augment import spec_augment_masks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cmvn:
-    """Mean and variance normalisation of stacked frames: (x + shift) · scale.
+    """Mean and variance normalisation of stacked frames: (x + shift) · scale."""
 
-    Attributes:
-        shift: float32[i], minus the mean.
-        scale: float32[i], one over the standard deviation.
-    """
-
-    shift: np.ndarray
-    scale: np.ndarray
+    shift: np.ndarray  # float32[i], minus the mean
+    scale: np.ndarray  # float32[i], one over the standard deviation
 
 
 Frontend = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -54,10 +49,7 @@ def make_frontend(features: FeaturesConfig, cmvn: Cmvn | None) -> Frontend:
 
     The returned function maps float32[b, n] in −1…1 and int32[b] to float32[b, t, i], 0 after each utterance's end,
     and int32[b]. An utterance shorter than one window has length 0; t is at least 1. Padding changes no feature.
-
-    Args:
-        features: settings of the filterbank and the stacking; `cmvn` and `cmvn_file` are ignored.
-        cmvn: normalisation, or None for raw log energies.
+    Without a CMVN the features are raw log energies.
 
     Raises:
         UserError: filters too narrow for the spectrum, or a normalisation of another width.
@@ -78,9 +70,6 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
 
     As `make_frontend`, with the level, noise, dither and SpecAugment that the config switches on. Values hidden by
     SpecAugment are set to the mean: exactly 0 after CMVN, and without CMVN each utterance's own mean of that feature.
-
-    Raises:
-        UserError: as `make_frontend`.
     """
     check_features(features, cmvn)
 
@@ -156,9 +145,7 @@ def draw_masks(
 def num_feature_frames(num_samples, features: FeaturesConfig):
     """Return the number of stacked frames of an utterance: ceil(mel frames / lfr_n), 0 if shorter than a window.
 
-    Args:
-        num_samples: length at `features.sample_rate_hz`: int, or an array of integers of any shape.
-        features: settings of the filterbank and the stacking.
+    `num_samples` is an int, or an array of integers of any shape.
     """
     window_length = frame_samples(features.sample_rate_hz, features.frame_length_ms)
     shift = frame_samples(features.sample_rate_hz, features.frame_shift_ms)
@@ -166,11 +153,7 @@ def num_feature_frames(num_samples, features: FeaturesConfig):
 
 
 def check_features(features: FeaturesConfig, cmvn: Cmvn | None) -> None:
-    """Refuse settings that the filterbank cannot be built with, and a normalisation of another width.
-
-    Raises:
-        UserError: naming the setting, or both widths.
-    """
+    """Refuse settings that the filterbank cannot be built with, and a normalisation of another width."""
     fft_length = next_power_of_two(frame_samples(features.sample_rate_hz, features.frame_length_ms))
     low_hz, high_hz = features.low_frequency_hz, features.high_frequency_hz
     mel_filters(features.num_mels, fft_length, features.sample_rate_hz, low_hz, high_hz)

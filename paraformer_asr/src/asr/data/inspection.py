@@ -32,7 +32,7 @@ class SplitReport:
 
     Attributes:
         problems: a message for each line that cannot be used.
-        warnings: a message for each line that can be used but is suspicious.
+        warnings: a message for each line that is suspicious.
         wheres: file and line of each utterance, or its name.
         names: of the utterances.
         texts: as the manifest has them.
@@ -54,13 +54,7 @@ def inspect_split(
 ) -> SplitReport:
     """Return what a split holds, after decoding all its utterances with `data.num_threads` threads.
 
-    Args:
-        config: the sections `data` and `features`, and the seed of generated data.
-        split: which one.
-        progress: wraps the iterator, as `tqdm` does; called with `total` and `desc`.
-
-    Raises:
-        UserError: the manifest does not exist, or is not a manifest.
+    `progress` wraps the iterator, as `tqdm` does; it is called with `total` and `desc`.
     """
     dataset, stated_s, problems = _open(config, split)
     report = SplitReport(problems)
@@ -113,26 +107,17 @@ def _open(config: Config, split: str) -> tuple[SpeechDataset, np.ndarray, list[s
 
 @dataclasses.dataclass(frozen=True)
 class TokenReport:
-    """Tokens of the texts, and the batches of a training.
+    """Tokens of the texts, and the batches of a training."""
 
-    Attributes:
-        tokenizer: built from the usable training texts.
-        lengths: split → int[u], tokens of each usable utterance, without the end of sentence.
-        plan: of the training.
-    """
-
-    tokenizer: Tokenizer
-    lengths: dict[str, np.ndarray]
-    plan: BatchPlan
+    tokenizer: Tokenizer  # built from the usable training texts
+    lengths: dict[str, np.ndarray]  # split → int[u], tokens of each usable utterance, without the end of sentence
+    plan: BatchPlan  # of the training
 
 
 def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenReport:
     """Tokenize all texts and plan the batches; add the problems and warnings to the reports.
 
     Unknown characters are a problem in training, where they would teach `<unk>`, and a warning elsewhere.
-
-    Raises:
-        UserError: no tokenizer can be built, or no training utterance has an admitted length.
     """
     train = reports["train"]
     if not train.texts:
@@ -159,10 +144,7 @@ def inspect_tokens(config: Config, reports: dict[str, SplitReport]) -> TokenRepo
 
 
 def count_reasons(problems: list[str]) -> str:
-    """Return the end of a sentence: the number of lines refused for each reason, most frequent first.
-
-    A reason is a message without file, line, names, paths and numbers.
-    """
+    """Return the end of a sentence: the number of lines refused for each reason, most frequent first."""
     reasons = Counter(_reason(problem) for problem in problems)
     counts = ", ".join(f"{n} × {reason}" for reason, n in reasons.most_common())
     return f": {counts}" if counts else ""

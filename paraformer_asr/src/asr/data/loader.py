@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from asr.config import Config, DataConfig, FeaturesConfig
-from asr.data.bucketing import BatchPlan, BatchShape, PlannedBatch
+from asr.data.bucketing import BatchPlan, PlannedBatch
 from asr.data.dataset import SpeechDataset, read_checked
 from asr.data.frontend import num_feature_frames
 from asr.data.sounds.audio import change_speed
@@ -49,17 +49,9 @@ class TrainLoader:
         num_devices: int = 1,
         share: Share = (0, 1),
     ):
-        """Plan all batches; no sound is read yet.
+        """Plan all batches of the training split; no sound is read yet.
 
-        Args:
-            dataset: the training split.
-            tokenizer: of the model.
-            config: `seed`, and the settings of the data, the batches and the end of sentence.
-            num_devices: devices of all processes, which share a batch.
-            share: the rows of each batch that this process reads.
-
-        Raises:
-            UserError: no utterance has an admitted length.
+        The `num_devices` of all processes share a batch; this process reads its `share` of the rows.
         """
         durations_u = dataset.durations_s()
         self.kept = select_lengths(durations_u, config.data)
@@ -77,11 +69,6 @@ class TrainLoader:
         self.plan = plan_training(durations_u[self.kept], lengths_u, config, num_devices)
         self.epoch_starts = self.plan.epoch_starts(config.training.num_epochs)
         self._config = config.data
-
-    @property
-    def shapes(self) -> tuple[BatchShape, ...]:
-        """The shapes that occur, from short to long."""
-        return self.plan.shapes
 
     @property
     def steps_per_epoch(self) -> int:
@@ -106,11 +93,7 @@ class TrainLoader:
         return self._rows.load(self.plan.batch(*self.locate(step)), self.kept)
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches from `start_step` to the end of the run.
-
-        Raises:
-            UserError: at the batch with an unreadable file or a malformed utterance, named.
-        """
+        """Yield the batches from `start_step` to the end of the run."""
         # Batches are indexed by step, so a resumed run starts here without reading what came before.
         steps = grain.MapDataset.range(self.num_steps)
         return read_ahead(steps.map(lambda step: self.batch_at(int(step))), self._config, start_step)
@@ -145,11 +128,6 @@ class EvalLoader:
         )
         self.num_batches = self.plan.num_batches(0)
 
-    @property
-    def shapes(self) -> tuple[BatchShape, ...]:
-        """The shapes that occur, from short to long."""
-        return self.plan.shapes
-
     def iterate(self) -> Iterator[Batch]:
         """Yield the batches, from short to long utterances; errors as in `TrainLoader.iterate`."""
         numbers = grain.MapDataset.range(self.num_batches)
@@ -157,14 +135,7 @@ class EvalLoader:
 
 
 def plan_training(durations_u: np.ndarray, lengths_u: np.ndarray, config: Config, num_devices: int = 1) -> BatchPlan:
-    """Return the plan of a run.
-
-    Args:
-        durations_u: float64[u], seconds of each utterance that takes part.
-        lengths_u: int[u], its tokens, the end of sentence counted.
-        config: `seed`, `data` and `training`.
-        num_devices: devices that share a batch.
-    """
+    """Return the plan of a run; `lengths_u` counts each utterance's tokens, with the end of sentence."""
     return BatchPlan(
         durations_u,
         lengths_u,
@@ -178,11 +149,7 @@ def plan_training(durations_u: np.ndarray, lengths_u: np.ndarray, config: Config
 
 
 def select_lengths(durations_u: np.ndarray, config: DataConfig) -> np.ndarray:
-    """Return int64[kept], the utterances of an admitted length; log how many are left out.
-
-    Raises:
-        UserError: all are left out.
-    """
+    """Return int64[kept], the utterances of an admitted length; log how many are left out."""
     short_u, long_u = durations_u < config.min_seconds, durations_u > config.max_seconds
     left_out = (
         f"{short_u.sum()} training utterances shorter than data.min_seconds = {config.min_seconds:g} "
@@ -236,14 +203,12 @@ class _Rows:
         for row in np.flatnonzero(real_b[first : first + num_rows]):
             index = int(index_b[first + row])
             # Changing the speed changes the sound's length, but not its text.
-            wave_n, tokens_u = self._read(index, float(planned.speed_b[first + row])), self._tokens_of(index)
+            tokens_u = self._tokens[self._ends[index] : self._ends[index + 1]]
+            wave_n = self._read(index, float(planned.speed_b[first + row]))
             batch["wave"][row, : len(wave_n)] = wave_n
             batch["tokens"][row, : len(tokens_u)] = tokens_u
             batch["wave_lengths"][row], batch["token_lengths"][row] = len(wave_n), len(tokens_u)
         return batch
-
-    def _tokens_of(self, index: int) -> np.ndarray:
-        return self._tokens[self._ends[index] : self._ends[index + 1]]
 
     def _read(self, index: int, speed: float) -> np.ndarray:
         utterance = read_checked(self._dataset, index, self._rate_hz)

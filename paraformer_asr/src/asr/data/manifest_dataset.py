@@ -30,14 +30,7 @@ class ManifestDataset(SpeechDataset):
     """
 
     def __init__(self, entries: Entries, durations_s: np.ndarray, sample_rate_hz: int, channel: int = 0):
-        """Take the lines of a manifest.
-
-        Args:
-            entries: the lines.
-            durations_s: float64[len], their lengths; a file may be decoded to twice its length, or to an hour.
-            sample_rate_hz: rate that all sound is resampled to.
-            channel: as in `asr.data.sounds.audio.read_audio`.
-        """
+        """Take the lines of a manifest and their lengths; a file may be decoded to twice its length, or to an hour."""
         self.entries, self._durations_s = entries, durations_s
         self._sample_rate_hz, self._channel = sample_rate_hz, channel
 
@@ -96,11 +89,7 @@ def open_manifest_dataset(
 
 
 def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) -> Reading:
-    """Return the lines of a split's manifest; no sound file is opened.
-
-    Raises:
-        UserError: a root or manifest that is missing, or is not what `data.dataset` names.
-    """
+    """Return the lines of a split's manifest; no sound file is opened."""
     root, name = Path(config.root), getattr(config, f"{split}_split")
     if not root.is_dir():
         raise UserError(f"data.root: expected the folder of the data set, found no folder {root}")

@@ -45,36 +45,19 @@ LEVEL_DB, HIGH_TONE_LEVEL = (-18.0, -4.0), 0.7
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Text and times of an utterance, before its sound is generated.
+    """Text and times of an utterance, before its sound is generated."""
 
-    Attributes:
-        text: the words.
-        edges: int64[c + 1], the sample where character c begins; the last entry is the end of the text.
-        num_samples: length of the utterance, with the silence at either end.
-        level: amplitude of the low tone.
-    """
-
-    text: str
-    edges: np.ndarray
-    num_samples: int
-    level: float
+    text: str  # the words
+    edges: np.ndarray  # int64[c + 1], the sample where character c begins; the last entry is the end of the text
+    num_samples: int  # length of the utterance, with the silence at either end
+    level: float  # amplitude of the low tone
 
 
 class ToySeq2Seq(SpeechDataset):
     """Utterances of one to `max_words` words over the first `num_letters` letters of the alphabet."""
 
     def __init__(self, config: DataConfig, features: FeaturesConfig, split: str, seed: int = 0):
-        """Describe a split; nothing is generated yet.
-
-        Args:
-            config: the section `toy`.
-            features: the sample rate, and the settings of the features in `generate_sample`.
-            split: "train", "val" or "test", which share no utterance.
-            seed: of all splits.
-
-        Raises:
-            UserError: a sample rate too low for the tones.
-        """
+        """Describe a split, "train", "val" or "test"; the three share no utterance, and none is generated yet."""
         if features.sample_rate_hz < MIN_RATE_HZ:
             raise UserError(
                 f"features.sample_rate_hz {features.sample_rate_hz}: the generated speech has tones up to "

@@ -45,15 +45,10 @@ LN_10 = math.log(10)
 
 @dataclasses.dataclass(frozen=True)
 class NgramModel:
-    """Probabilities of a word given the words before it.
+    """Probabilities of a word given the words before it."""
 
-    Attributes:
-        order: longest n-gram; order − 1 words before the present one count.
-        scores: n-gram → (log probability, log back-off weight), natural logarithms.
-    """
-
-    order: int
-    scores: dict[tuple[str, ...], tuple[float, float]]
+    order: int  # longest n-gram; order − 1 words before the present one count
+    scores: dict[tuple[str, ...], tuple[float, float]]  # n-gram → (ln probability, ln back-off weight)
 
     def __contains__(self, word: str) -> bool:
         """Return whether the model knows a word."""
@@ -76,10 +71,6 @@ class NgramModel:
                        backoff(h) · P(w | h')        otherwise, h' being h without its first word
 
         A word that it does not know is scored as `<unk>`, or with `UNKNOWN_LOG10` where there is none.
-
-        Args:
-            context: as `context` returns it.
-            word: next word, or `</s>`.
         """
         word = self._known(word)
         backed_off = 0.0
@@ -135,7 +126,6 @@ class _Reader:
         return NgramModel(len(counts), scores)
 
     def _counts(self) -> tuple[list[int], str]:
-        """Return the number of n-grams of each order, and the first line behind the counts."""
         counts: list[int] = []
         while match := re.fullmatch(r"ngram\s+(\d{1,3})\s*=\s*(\d{1,12})", line := self._line("ngram 1=…")):
             order, count = int(match[1]), int(match[2])

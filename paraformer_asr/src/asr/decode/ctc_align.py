@@ -11,26 +11,17 @@ import numpy as np
 
 
 class CtcSpans(NamedTuple):
-    """Where each token lies.
+    """Where each token lies."""
 
-    Attributes:
-        first_frame_u: int32[u], first frame of each token.
-        last_frame_u: int32[u], last frame of each token; the next token begins behind it.
-        confidence_u: float64[u], the largest probability of the token in its frames.
-    """
-
-    first_frame_u: np.ndarray
-    last_frame_u: np.ndarray
-    confidence_u: np.ndarray
+    first_frame_u: np.ndarray  # int32[u], first frame of each token
+    last_frame_u: np.ndarray  # int32[u], last frame of each token; the next token begins behind it
+    confidence_u: np.ndarray  # float64[u], the largest probability of the token in its frames
 
 
 def ctc_spans(logits_tv: np.ndarray, tokens: Sequence[int], blank: int = 0) -> CtcSpans:
     """Return the frames of the tokens on their best path (Viterbi), with which a beam search's answer gets its times.
 
-    Args:
-        logits_tv: float[t, v], of one utterance's real frames.
-        tokens: without blanks.
-        blank: the blank's token.
+    `logits_tv` are those of one utterance's real frames; the tokens are without blanks.
 
     Raises:
         ValueError: the tokens, and the blanks between equal ones, are more than the frames.

@@ -24,17 +24,11 @@ LOG_ZERO = -math.inf
 
 @dataclasses.dataclass(frozen=True)
 class BeamHypothesis:
-    """One answer of the search.
+    """One answer of the search."""
 
-    Attributes:
-        tokens: without blanks.
-        score: to be maximised: ctc_log_probability plus the fusion's terms.
-        ctc_log_probability: natural logarithm of the summed probability of the paths that were kept.
-    """
-
-    tokens: tuple[int, ...]
-    score: float
-    ctc_log_probability: float
+    tokens: tuple[int, ...]  # without blanks
+    score: float  # to be maximised: ctc_log_probability plus the fusion's terms
+    ctc_log_probability: float  # natural logarithm of the summed probability of the paths that were kept
 
 
 def ctc_beam_search(
@@ -115,7 +109,6 @@ def _grow(beam: dict, log_q_v: np.ndarray, tried: list[int], blank: int, fusion:
 
 
 def _tokens_to_try(log_q_v: np.ndarray, blank: int, num_tokens: int, threshold: float) -> list[int]:
-    """Return the tokens that a frame may begin, the best first."""
     near = np.flatnonzero(log_q_v >= log_q_v.max() - threshold)
     near = near[near != blank]
     return near[np.argsort(-log_q_v[near], kind="stable")][:num_tokens].tolist()

@@ -16,13 +16,9 @@ from asr.errors import UserError
 
 
 class Speller(Protocol):
-    """What is needed of the tokenizer.
+    """What is needed of the tokenizer."""
 
-    Attributes:
-        tokens: all tokens; the place of one is its number.
-    """
-
-    tokens: tuple[str, ...]
+    tokens: tuple[str, ...]  # all tokens; the place of one is its number
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text that the tokens spell."""
@@ -33,47 +29,21 @@ class Speller(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FusionState:
-    """What is known of a prefix.
+    """What is known of a prefix."""
 
-    Attributes:
-        score: weighted log probability and bonus of the units that are complete.
-        context: units that the next one depends on.
-        word: tokens of the word that is not complete; word fusion only.
-    """
-
-    score: float = 0.0
-    context: tuple[str, ...] = ()
-    word: tuple[int, ...] = ()
-
-
-class Fusion(Protocol):
-    """How the score grows with each token. States are values: a prefix can be extended in several ways."""
-
-    def start(self) -> FusionState:
-        """Return the state of the empty prefix."""
-
-    def extend(self, state: FusionState, token: int) -> FusionState:
-        """Return the state after one more token."""
-
-    def finish(self, state: FusionState) -> float:
-        """Return the score of a prefix that ends here."""
+    score: float = 0.0  # weighted log probability and bonus of the units that are complete
+    context: tuple[str, ...] = ()  # units that the next one depends on
+    word: tuple[int, ...] = ()  # tokens of the word that is not complete; word fusion only
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenFusion:
-    """A language model of tokens, or none: then only the bonus counts.
+    """A language model of tokens, or none: then only the bonus counts."""
 
-    Attributes:
-        model: of the tokens' names, or None.
-        tokens: all tokens; the place of one is its number. Without a model it is not looked at.
-        weight: factor on the model's natural logarithms.
-        length_bonus: added for each token.
-    """
-
-    model: NgramModel | None
-    tokens: Sequence[str]
-    weight: float
-    length_bonus: float = 0.0
+    model: NgramModel | None  # of the tokens' names, or None
+    tokens: Sequence[str]  # all tokens; the place of one is its number. Without a model it is not looked at
+    weight: float  # factor on the model's natural logarithms
+    length_bonus: float = 0.0  # added for each token
 
     def start(self) -> FusionState:
         """Return the state of the empty prefix."""
@@ -92,19 +62,12 @@ class TokenFusion:
 
 @dataclasses.dataclass(frozen=True)
 class WordFusion:
-    """A language model of words.
+    """A language model of words."""
 
-    Attributes:
-        model: of words as the speller writes them.
-        speller: knows where words begin and what they are.
-        weight: factor on the model's natural logarithms.
-        length_bonus: added for each word.
-    """
-
-    model: NgramModel
-    speller: Speller
-    weight: float
-    length_bonus: float = 0.0
+    model: NgramModel  # of words as the speller writes them
+    speller: Speller  # knows where words begin and what they are
+    weight: float  # factor on the model's natural logarithms
+    length_bonus: float = 0.0  # added for each word
 
     def start(self) -> FusionState:
         """Return the state of the empty prefix."""
@@ -128,16 +91,12 @@ class WordFusion:
         return _add_unit(self.model, state, text, self.weight, self.length_bonus)
 
 
-def make_fusion(
-    model: NgramModel | None, speller: Speller, weight: float = 0.5, length_bonus: float = 0.0
-) -> TokenFusion | WordFusion:
-    """Return the fusion that fits a language model.
+Fusion = TokenFusion | WordFusion
+"""How the score grows with each token. States are values: a prefix can be extended in several ways."""
 
-    Args:
-        model: from `read_arpa`, or None for the bonus alone.
-        speller: the recogniser's tokenizer.
-        weight: factor on the model's log probabilities.
-        length_bonus: added for each token or word.
+
+def make_fusion(model: NgramModel | None, speller: Speller, weight: float = 0.5, length_bonus: float = 0.0) -> Fusion:
+    """Return the fusion that fits a language model from `read_arpa`, or None for the bonus alone.
 
     Raises:
         UserError: no word of the model can be spelled with the recogniser's tokens.

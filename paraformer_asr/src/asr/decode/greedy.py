@@ -36,21 +36,13 @@ def greedy(logits_buv: jax.Array, token_lengths_b: jax.Array) -> tuple[jax.Array
 
 
 class CtcTokens(NamedTuple):
-    """What the best path of a CTC head spells; positions u ≥ token_lengths are 0.
+    """What the best path of a CTC head spells; positions u ≥ token_lengths are 0."""
 
-    Attributes:
-        tokens_bu: int32[b, t], as wide as there are frames: a path cannot spell more.
-        confidence_bu: float32[b, t], the largest probability of the token in its frames.
-        first_frame_bu: int32[b, t], first frame of the token.
-        last_frame_bu: int32[b, t], last frame of the token, at least first_frame.
-        token_lengths_b: int32[b], real tokens.
-    """
-
-    tokens_bu: jax.Array
-    confidence_bu: jax.Array
-    first_frame_bu: jax.Array
-    last_frame_bu: jax.Array
-    token_lengths_b: jax.Array
+    tokens_bu: jax.Array  # int32[b, t], as wide as there are frames: a path cannot spell more
+    confidence_bu: jax.Array  # float32[b, t], the largest probability of the token in its frames
+    first_frame_bu: jax.Array  # int32[b, t], first frame of the token
+    last_frame_bu: jax.Array  # int32[b, t], last frame of the token, at least first_frame
+    token_lengths_b: jax.Array  # int32[b], real tokens
 
 
 def ctc_greedy(logits_btv: jax.Array, frame_lengths_b: jax.Array, blank: int = 0) -> CtcTokens:
@@ -95,6 +87,5 @@ def ctc_greedy(logits_btv: jax.Array, frame_lengths_b: jax.Array, blank: int = 0
 
 
 def _best(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the best token of each position, int32, and its probability, float32."""
     logits = logits.astype(jnp.float32)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))

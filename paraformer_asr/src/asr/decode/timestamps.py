@@ -84,13 +84,7 @@ def token_times(
 def spans_to_alignment(first_bu: jax.Array, last_bu: jax.Array, num_frames: int) -> jax.Array:
     """Return rows of even weight in the frames first…last of each token, so that CTC's tokens get times too.
 
-    Args:
-        first_bu: int32[b, u], first frame of each token.
-        last_bu: int32[b, u], last frame of each token.
-        num_frames: t.
-
-    Returns:
-        alignment_but: float32[b, u, t], 0 or 1, for `token_times`.
+    They are the `alignment_but` of `token_times`: float32[b, u, t], 0 or 1.
     """
     chex.assert_rank([first_bu, last_bu], 2)
     chex.assert_equal_shape([first_bu, last_bu])

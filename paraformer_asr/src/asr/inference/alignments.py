@@ -22,10 +22,6 @@ def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[A
     """Return the alignment of each sound, by the parallel decoder, regardless of `inference.decoder`.
 
     Compiles one program, for the longest sound.
-
-    Args:
-        transcriber: the model.
-        waves: float32[n] in −1…1 each.
     """
     if not waves:
         return []

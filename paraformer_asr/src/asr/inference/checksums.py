@@ -35,12 +35,7 @@ class CheckedFolder:
         self._unchecked = set(self._expected)
 
     def read(self, path: Path, max_bytes: int) -> bytes:
-        """Return the bytes of a file of the folder, as `asr.files.read_bounded` does.
-
-        Raises:
-            OSError: it is missing or cannot be read.
-            UserError: naming the file: it is not listed, or not as it was written.
-        """
+        """Return the bytes of a file as `read_bounded` does; refuse one that is not listed or has changed."""
         content = read_bounded(path, max_bytes)
         self.check(path, hashlib.sha256(content).hexdigest())
         return content
@@ -86,7 +81,6 @@ def _read_checksums(path: Path) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a regular file in hexadecimal digits."""
     digest, size = hashlib.sha256(), 0
     with open_file(path) as file:
         while part := file.read(1 << 20):

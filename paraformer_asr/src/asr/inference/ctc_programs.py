@@ -26,17 +26,11 @@ from asr.models import build_model
 
 @struct.dataclass
 class Read:
-    """The output of the CTC head.
+    """The output of the CTC head."""
 
-    Attributes:
-        logits_btv: float32.
-        frame_lengths_b: int32, real frames.
-        duration_s_b: float32, length of the sound.
-    """
-
-    logits_btv: Any
-    frame_lengths_b: Any
-    duration_s_b: Any
+    logits_btv: Any  # float32
+    frame_lengths_b: Any  # int32, real frames
+    duration_s_b: Any  # float32, length of the sound
 
 
 def make_read(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Read]:

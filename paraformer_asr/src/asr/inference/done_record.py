@@ -27,12 +27,7 @@ MAX_RECORD_BYTES = 1 << 30
 
 
 def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of everything a result depends on.
-
-    Args:
-        variables: the weights.
-        settings: JSON values: the relevant sections of the config, options of the command.
-    """
+    """Return the SHA-256 of everything a result depends on: the weights, and settings as JSON values."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, array in sorted(named_arrays(variables).items()):
         values = np.ascontiguousarray(array)
@@ -45,15 +40,7 @@ class DoneRecord:
     """The record of one folder for one model and its settings."""
 
     def __init__(self, folder: Path, made_by: str):
-        """Read the record, if there is one.
-
-        Args:
-            folder: of the results.
-            made_by: see `digest_model`.
-
-        Raises:
-            UserError: the record is a pipe or a device, or is too large.
-        """
+        """Read the record, if there is one; `made_by` is what `digest_model` returns."""
         self._folder, self._made_by, self._path = folder, made_by, folder / RECORD
         try:
             lines = read_bounded(self._path, MAX_RECORD_BYTES).split(b"\n")
@@ -70,10 +57,7 @@ class DoneRecord:
     def is_done(self, source: Path, results: Sequence[Path], part: str = "") -> bool:
         """Return whether the results of an input are complete and made by this model with these settings.
 
-        Args:
-            source: the input file.
-            results: the files that would be written.
-            part: of the input; empty for the whole.
+        `results` are the files that would be written; without a `part` they are of the whole input.
         """
         try:
             return self._done.get((_text(source.absolute()), part)) == self._describe(source, results, part)
@@ -81,11 +65,7 @@ class DoneRecord:
             return False
 
     def add(self, source: Path, results: Sequence[Path], part: str = "") -> None:
-        """Note that the results of an input are complete.
-
-        Raises:
-            UserError: the record cannot be written.
-        """
+        """Note that the results of an input are complete."""
         try:
             line = json.dumps(self._describe(source, results, part))
             with open_log(self._path) as file:

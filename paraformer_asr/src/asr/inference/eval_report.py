@@ -14,20 +14,10 @@ from asr.inference.scoring import UtteranceScore
 from asr.inference.transcriber import Transcriber
 from asr.inference.transcript import write_text
 from asr.metrics import ErrorCounts, format_report
-from asr.pictures import draw_alignment
 from asr.untrusted import harmless
 
-COLUMNS = (
-    "name",
-    "seconds",
-    "reference",
-    "hypothesis",
-    "substitutions",
-    "deletions",
-    "insertions",
-    "words",
-    "text_in_training",
-)
+COLUMNS = ("name", "seconds", "reference", "hypothesis", "substitutions", "deletions", "insertions", "words")
+COLUMNS += ("text_in_training",)
 
 
 def write_tables(
@@ -41,13 +31,8 @@ def write_tables(
 ) -> None:
     """Write the numbers.
 
-    Args:
-        folder: exists.
-        scores: of each utterance.
-        totals: summed counts of each line of the table.
-        intervals: of the rates.
-        facts: the circumstances, put in front of metrics.json.
-        by_characters: errors.txt aligns characters instead of words.
+    The table has a line for each of `totals` and `intervals`; `facts`, the circumstances, come first in metrics.json;
+    `by_characters`, errors.txt aligns characters instead of words.
     """
     parts = {name.replace(", ", "_").replace(" ", "_"): _as_json(c, intervals[name]) for name, c in totals.items()}
     write_text(folder / "metrics.json", json.dumps({**facts, **parts}, indent=1) + "\n")
@@ -60,16 +45,9 @@ def write_tables(
 def draw_extremes(
     folder: Path, transcriber: Transcriber, dataset: SpeechDataset, extremes: Sequence[tuple[str, UtteranceScore]]
 ) -> None:
-    """Draw the alignments of the best and the worst utterances: alignment_best_1.png and so on.
-
-    Args:
-        folder: exists.
-        transcriber: the model.
-        dataset: of the scores.
-        extremes: ("best" or "worst", score) of each.
-    """
+    """Draw the alignments of ("best" or "worst", score): alignment_best_1.png and so on."""
     waves = [dataset[score.index].wave for _, score in extremes]
-    features, numbers = transcriber.config.features, {"best": 0, "worst": 0}
+    numbers = {"best": 0, "worst": 0}
     for (kind, score), aligned in zip(extremes, align_waves(transcriber, waves), strict=True):
         numbers[kind] += 1
         name, tokens = harmless(score.name, kept=""), score.tokens
@@ -77,16 +55,7 @@ def draw_extremes(
         title += f"reference: {score.reference}\nhypothesis: {score.hypothesis}"
         path = folder / f"alignment_{kind}_{numbers[kind]}.png"
         with naming_the_file(path):
-            draw_alignment(
-                aligned.mel_tm,
-                aligned.alignment_ut,
-                aligned.tokens,
-                features.output_shift_ms / 1000,
-                path,
-                title,
-                features.frame_shift_ms / 1000,
-                aligned.ids,
-            )
+            aligned.draw(transcriber.config.features, path, title)
 
 
 def _as_json(counts: ErrorCounts, interval: tuple[float, float]) -> dict:

@@ -32,13 +32,8 @@ def export_program(
 ) -> bytes:
     """Return the serialised program; the parallel decoder, regardless of `inference.decoder`.
 
-    The attention is explicit, as jax promises no compatibility for the fused kernels.
-
-    Args:
-        config: of the run, `model.vocab_size` set.
-        cmvn: a constant of the program.
-        weights: arrays by name, concrete or abstract.
-        custom: the network, if it comes from outside the package.
+    The attention is explicit, as jax promises no compatibility for the fused kernels. The weights are arrays by name,
+    concrete or abstract; `cmvn` is a constant of the program.
     """
     import jax.export
 

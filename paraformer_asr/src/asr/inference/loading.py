@@ -29,15 +29,7 @@ def load_parts(
 ) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
     """Return (config, tokenizer, CMVN, variables) of a run directory, an exported model folder, or one of FunASR.
 
-    Args:
-        folder: one of the three.
-        which: the `best` or `last` checkpoint of a run. Averaged weights are used if there are any.
-        overrides: changes of the config as `key=value`, for example `inference.decoder=ctc`.
-        average: use the mean of this many best or last checkpoints of a run.
-        custom: the network, if it came from outside the package.
-
-    Raises:
-        UserError: not such a folder, or weights that do not fit its config.
+    Arguments as of `asr.load`.
     """
     folder = Path(folder)
     if average < 1:

@@ -54,17 +54,8 @@ def save_model_folder(
 ) -> None:
     """Write a model folder; it appears under its name only when it is complete.
 
-    Args:
-        folder: the folder to write.
-        config: of the run, `model.vocab_size` set.
-        tokenizer: of the model.
-        cmvn: of the features.
-        variables: {"params": …}.
-        force: replace an existing exported model.
-        custom: the network, if it comes from outside the package.
-
-    Raises:
-        UserError: the folder exists, or the disk refuses.
+    `variables` are {"params": …}; with `force` an existing exported model is replaced; `custom` is the network, if it
+    comes from outside the package.
     """
     check_target(folder, force)
     with appearing(folder) as partial:
@@ -80,11 +71,7 @@ def save_model_folder(
 
 
 def load_weights(files: CheckedFolder, config: Config, model: nn.Module | None = None) -> dict[str, Any]:
-    """Return the variables {"params": …} of a model folder after verifying all of its files.
-
-    Raises:
-        UserError: a file is missing or has changed, or the weights are damaged or do not fit the folder's config.
-    """
+    """Return the variables {"params": …} of a model folder after verifying all of its files."""
     path = files.folder / WEIGHTS
     weights, sha256 = read_safetensors(path)
     files.check(path, sha256)
@@ -95,16 +82,9 @@ def load_weights(files: CheckedFolder, config: Config, model: nn.Module | None =
 
 
 def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module | None = None) -> None:
-    """Refuse variables that are not those of the model in `config`, or not finite.
+    """Refuse variables {"params": …} that are not those of the model in `config`, or not finite.
 
-    Args:
-        variables: {"params": …}.
-        config: `model` describes what they should be.
-        folder: where they come from, for the message.
-        model: the network, if it came from outside the package.
-
-    Raises:
-        UserError: naming arrays that are missing, unexpected, of a different shape or dtype, or not finite.
+    `model` is the network if it came from outside the package; messages name the `folder` they come from.
     """
     expected = abstract_variables(dataclasses.replace(config.model, input_dim=config.features.input_dim), model)
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
@@ -112,16 +92,7 @@ def check_variables(variables: Any, config: Config, folder: Path, model: nn.Modu
 
 
 def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] = is_model_folder) -> None:
-    """Refuse to overwrite something with a model folder.
-
-    Args:
-        folder: the folder to write.
-        force: replace a folder of the same kind.
-        replaceable: returns whether a folder is of that kind.
-
-    Raises:
-        UserError: naming what exists and what to do.
-    """
+    """Refuse to overwrite anything but, with `force`, a folder that is `replaceable`."""
     if not folder.exists():
         return
     if not force:

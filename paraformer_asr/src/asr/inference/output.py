@@ -25,25 +25,15 @@ MAX_NAME_CHARACTERS = 200
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One sound file, or a part of it, and its result.
+    """One sound file, or a part of it, and its result."""
 
-    Attributes:
-        source: the sound file.
-        result: file of the transcript; None for the standard output.
-        name: unique name in results: the path of `result` in its folder, without the suffix.
-        label: name in messages and lines of text: the path, or for a line of a list the name.
-        span: the part of the file.
-        is_renamed: its own name was taken or not safe.
-        where: list and line that name it.
-    """
-
-    source: Path
-    result: Path | None
-    name: str = ""
-    label: str = ""
-    span: Span = WHOLE
-    is_renamed: bool = False
-    where: str = dataclasses.field(default="", compare=False)
+    source: Path  # the sound file
+    result: Path | None  # file of the transcript; None for the standard output
+    name: str = ""  # unique name in results: the path of `result` in its folder, without the suffix
+    label: str = ""  # name in messages and lines of text: the path, or for a line of a list the name
+    span: Span = WHOLE  # the part of the file
+    is_renamed: bool = False  # its own name was taken or not safe
+    where: str = dataclasses.field(default="", compare=False)  # list and line that name it
 
     @property
     def part(self) -> str:
@@ -54,15 +44,8 @@ class Job:
 def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job]:
     """Return a job for each sound, each with a name and a result of its own.
 
-    Args:
-        inputs: files, taken as they are; folders, searched with their sub-folders in the order of the names; and
-            lists (`asr.inference.sound_lists`).
-        out: folder of the results; if it lies inside an input folder, it is not searched. None: no files.
-        suffix: of the results, such as `.txt`.
-
-    Raises:
-        UserError: no sound in a folder, a list that cannot be used, or a result would overwrite an input or lie outside
-            of `out`.
+    Files are taken as they are, folders are searched with their sub-folders in the order of the names, and lists are
+    read (`asr.inference.sound_lists`). The folder `out` of the results is not searched; without one there are no files.
     """
     planned = [job for path in inputs for job in _find_sounds(path, out)]
     by_sound: dict[tuple, Job] = {}
@@ -116,12 +99,10 @@ def _sounds_in(folder: Path, out: Path | None) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Return whether a file is hidden, or in macOS's folder for itself."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _short(name: str) -> str:
-    """Return the name of an utterance with parts short enough for file names."""
     return "/".join(part[:MAX_NAME_CHARACTERS] for part in name.split("/"))
 
 

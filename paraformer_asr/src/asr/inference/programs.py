@@ -31,34 +31,21 @@ Variables = Any
 
 @struct.dataclass
 class Spelling:
-    """The tokens of a batch, on the device or on the host.
+    """The tokens of a batch, on the device or on the host."""
 
-    Attributes:
-        ids_bu: int32, special tokens included.
-        confidence_bu: float32, probability of each.
-        start_s_bu: float32, when it begins.
-        end_s_bu: float32, when it ends.
-        lengths_b: int32, tokens of each utterance.
-    """
-
-    ids_bu: Any
-    confidence_bu: Any
-    start_s_bu: Any
-    end_s_bu: Any
-    lengths_b: Any
+    ids_bu: Any  # int32, special tokens included
+    confidence_bu: Any  # float32, probability of each
+    start_s_bu: Any  # float32, when it begins
+    end_s_bu: Any  # float32, when it ends
+    lengths_b: Any  # int32, tokens of each utterance
 
 
 @struct.dataclass
 class Heard:
-    """The result of `listen`.
+    """The result of `listen`."""
 
-    Attributes:
-        acoustics: without CTC logits.
-        duration_s_b: float32, length of the sound.
-    """
-
-    acoustics: Acoustics
-    duration_s_b: Any
+    acoustics: Acoustics  # without CTC logits
+    duration_s_b: Any  # float32, length of the sound
 
 
 def make_listen(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Heard]:

@@ -2,36 +2,26 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from asr.data import SpeechDataset
 from asr.data.text.comparison import compare
 from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Transcriber
-from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, sum_counts, words
+from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, words
 
 
 @dataclasses.dataclass(frozen=True)
 class UtteranceScore:
-    """The score of one utterance.
+    """The score of one utterance."""
 
-    Attributes:
-        index: position in the data set.
-        name: that of the data set.
-        duration_s: of the sound.
-        reference: the true text, in the form that `asr.data.text.comparison` compares.
-        hypothesis: the transcript, in the same form.
-        tokens: errors in tokens, special ones left out.
-        in_training: its text occurs in the training split.
-    """
-
-    index: int
-    name: str
-    duration_s: float
-    reference: str
-    hypothesis: str
-    tokens: ErrorCounts
-    in_training: bool
+    index: int  # position in the data set
+    name: str  # that of the data set
+    duration_s: float  # of the sound
+    reference: str  # the true text, in the form that `asr.data.text.comparison` compares
+    hypothesis: str  # the transcript, in the same form
+    tokens: ErrorCounts  # errors in tokens, special ones left out
+    in_training: bool  # its text occurs in the training split
 
     @property
     def words(self) -> ErrorCounts:
@@ -60,16 +50,7 @@ def warm_up_for(transcriber: Transcriber, dataset: SpeechDataset) -> None:
 def score_utterances(
     transcriber: Transcriber, dataset: SpeechDataset, training_texts: Collection[str]
 ) -> Iterator[UtteranceScore]:
-    """Yield the score of each utterance, in order.
-
-    Args:
-        transcriber: the model.
-        dataset: a split.
-        training_texts: texts of the training split, in the form that is compared.
-
-    Raises:
-        UserError: at an utterance that cannot be read.
-    """
+    """Yield the score of each utterance, in order; `training_texts` are in the form that is compared."""
     indexed = ((i, dataset[i]) for i in range(len(dataset)))
     items = (((i, u.name, u.duration_s, u.text), u.wave) for i, u in indexed)
     for (index, name, duration_s, text), recognition in transcriber.recognise_many(items):
@@ -81,9 +62,7 @@ def score_utterances(
 def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[str, list[ErrorCounts]]:
     """Return name → the counts of each utterance, for each line of the table.
 
-    Args:
-        scores: of all utterances.
-        with_parts: also count utterances separately by whether their text occurs in the training split.
+    `with_parts`: also count utterances separately by whether their text occurs in the training split.
     """
     counts = {
         "words": [score.words for score in scores],
@@ -96,22 +75,11 @@ def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[s
     return counts
 
 
-def totals(counts: Mapping[str, Iterable[ErrorCounts]]) -> dict[str, ErrorCounts]:
-    """Return name → the counts of all utterances together."""
-    return {name: sum_counts(each) for name, each in counts.items()}
-
-
 def pick_extremes(scores: Iterable[UtteranceScore], number: int) -> list[tuple[str, UtteranceScore]]:
     """Return ("best" or "worst", score) of the utterances with the lowest and the highest error rates in tokens.
 
-    Ties go to the longer utterance, which shows more.
-
-    Args:
-        scores: of all utterances; those without a word in their reference are left out.
-        number: of each kind, at most; no utterance is in both.
-
-    Returns:
-        the best, best first, then the worst, worst first.
+    At most `number` of each kind, no utterance in both; the best first, then the worst first. Ties go to the longer
+    utterance, which shows more. Utterances without a word in their reference are left out.
     """
     counted = [score for score in scores if score.tokens.reference_length]
     best = sorted(counted, key=lambda s: (s.tokens.rate, -s.tokens.reference_length, s.index))

@@ -49,15 +49,10 @@ NEAR_LIMIT = 3
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A stretch of sound that may hold speech.
+    """A stretch of sound that may hold speech."""
 
-    Attributes:
-        start: its first sample in the whole sound.
-        wave: float32[n].
-    """
-
-    start: int
-    wave: np.ndarray
+    start: int  # its first sample in the whole sound
+    wave: np.ndarray  # float32[n]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +74,7 @@ def split_at_silences(
     Holds about 30 s and 4/3 of the longest segment at a time. Sound of up to `whole_up_to_s` is one segment from its
     first to its last sample, unless all of it is silence.
 
-    Args:
-        blocks: float32[n] pieces of the sound, one after the other, of any lengths.
-        sample_rate_hz: of the sound.
-        settings: `silence_db`, `min_silence_s`, `max_segment_s`, `trained_s` and `whole_up_to_s` are used.
+    `blocks` are the pieces of the sound, one after the other, of any lengths.
     """
     blocks = iter(blocks)
     whole = round(min(settings.whole_up_to_s, segment_lengths_s(settings)[0]) * sample_rate_hz)
@@ -95,7 +87,6 @@ def split_at_silences(
 
 
 def _read_more_than(blocks: Iterator[np.ndarray], num_samples: int) -> list[np.ndarray]:
-    """Return the first blocks, until they are longer than `num_samples`, or all."""
     read: list[np.ndarray] = []
     while sum(map(len, read)) <= num_samples and (block := next(blocks, None)) is not None:
         read.append(block)
@@ -103,7 +94,6 @@ def _read_more_than(blocks: Iterator[np.ndarray], num_samples: int) -> list[np.n
 
 
 def _split(blocks: Iterable[np.ndarray], sample_rate_hz: int, settings: InferenceConfig) -> Iterator[Segment]:
-    """Yield the segments between the silences."""
     frame_samples, limits = _frame_samples(sample_rate_hz), _limits(settings)
     pending = _Pending(frame_samples)
     for second in _with_loudness(_whole_seconds(blocks, frame_samples * FRAMES_PER_SECOND), frame_samples):
@@ -131,12 +121,7 @@ def segment_lengths_s(settings: InferenceConfig) -> tuple[float, float]:
 
 
 def frame_levels(wave: np.ndarray, frame_samples: int) -> np.ndarray:
-    """Return float64[ceil(n / frame_samples)], the variance of each frame in dB of full scale, at least −120.
-
-    Args:
-        wave: float32[n].
-        frame_samples: length of a frame; the last one may be shorter.
-    """
+    """Return float64[ceil(n / frame_samples)], the variance of each frame in dB of full scale, at least −120."""
     _check_rank(wave)
     whole = len(wave) // frame_samples * frame_samples
     variances = wave[:whole].reshape(-1, frame_samples).var(axis=1, dtype=np.float64)
@@ -181,11 +166,7 @@ def _find_segment(
 ) -> tuple[tuple[int, int] | None, int]:
     """Return (first frame, frame after the last one) of the next segment, or None, and the number of finished frames.
 
-    Args:
-        level_t: in dB.
-        sound_t: which frames are sound.
-        limits: of segments.
-        final: no more frames will come.
+    `level_t` is in dB; after the `final` call no more frames will come.
     """
     sounding = np.flatnonzero(sound_t)
     if not sounding.size:
@@ -208,13 +189,7 @@ def _find_segment(
 
 
 def _last_of_first(sounding: np.ndarray, start: int, limits: _Limits) -> int:
-    """Return the place in `sounding` of the last frame of sound that belongs to the first segment.
-
-    Args:
-        sounding: numbers of the frames of sound.
-        start: of the segment.
-        limits: of segments.
-    """
+    """Return the place in `sounding` of the last frame of sound that belongs to the segment that starts at `start`."""
     silence = np.diff(sounding)
     long_pauses = np.flatnonzero(silence > limits.long_silence)
     last = int(long_pauses[0]) if long_pauses.size else len(sounding) - 1

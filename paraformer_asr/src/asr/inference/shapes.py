@@ -16,25 +16,14 @@ PARTS_BY_SOUND = ((60.0, 1), (600.0, 2))
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Shape:
-    """Shape of the sound in a batch.
+    """Shape of the sound in a batch."""
 
-    Attributes:
-        batch_size: rows.
-        num_samples: samples in a row.
-    """
-
-    batch_size: int
-    num_samples: int
+    batch_size: int  # rows
+    num_samples: int  # samples in a row
 
 
 def make_ladder(longest: int, batch_sizes: Sequence[int], parts: int = PARTS) -> tuple[Shape, ...]:
-    """Return a shape for each batch size and each part of the longest sound: 1/4, 2/4, 3/4 and 4/4.
-
-    Args:
-        longest: in samples, at least 1.
-        batch_sizes: rows.
-        parts: that the longest sound is divided into.
-    """
+    """Return a shape for each batch size and each part of the longest sound, in samples: 1/4, 2/4, 3/4 and 4/4."""
     lengths = sorted({-(-longest * part // parts) for part in range(1, parts + 1)})
     return tuple(Shape(size, length) for size in sorted(set(batch_sizes)) for length in lengths)
 
@@ -42,13 +31,8 @@ def make_ladder(longest: int, batch_sizes: Sequence[int], parts: int = PARTS) ->
 def plan_shapes(lengths: Sequence[int], longest: int | None, batch_size: int, sample_rate_hz: int) -> tuple[Shape, ...]:
     """Return the shapes to compile for sounds of known lengths; none if there is no sound.
 
-    If the sounds are few and not split, the batch size is their number.
-
-    Args:
-        lengths: of all sounds, in samples.
-        longest: of a segment, in samples; longer sounds are split. None: nothing is split.
-        batch_size: rows of a batch.
-        sample_rate_hz: of the sounds.
+    If the sounds are few and not split, the batch size is their number. Lengths are in samples; sounds longer than
+    `longest` are split, None: nothing is.
     """
     lengths = [length for length in lengths if length > 0]
     if not lengths:
@@ -71,9 +55,7 @@ def whole_seconds(num_samples: int, sample_rate_hz: int) -> int:
 def row_counts(num_frames: int, tokens_per_frame: float) -> tuple[int, ...]:
     """Return the row counts to compile the decoder for: 1/4 and 1/2 of the frames, and all tokens that can fire.
 
-    Args:
-        num_frames: of the encoder, the tail not counted.
-        tokens_per_frame: most tokens that fire in one frame.
+    `num_frames` are the encoder's, the tail not counted; at most `tokens_per_frame` tokens fire in one.
     """
     most = int(num_frames * max(tokens_per_frame, 1.0)) + 1
     return tuple(sorted({-(-num_frames // 4), -(-num_frames // 2), most} - {0}))

@@ -27,19 +27,12 @@ MAX_LISTED = 20
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """One line of a list.
+    """One line of a list."""
 
-    Attributes:
-        name: of the utterance, or its path without the suffix, of an absolute path the last part.
-        path: sound file.
-        span: the part of it.
-        where: list and line.
-    """
-
-    name: str
-    path: Path
-    span: Span = WHOLE
-    where: str = dataclasses.field(default="", compare=False)
+    name: str  # of the utterance, or its path without the suffix, of an absolute path the last part
+    path: Path  # sound file
+    span: Span = WHOLE  # the part of it
+    where: str = dataclasses.field(default="", compare=False)  # list and line
 
 
 def is_list(path: Path) -> bool:
@@ -48,11 +41,7 @@ def is_list(path: Path) -> bool:
 
 
 def read_list(path: Path) -> list[Listed]:
-    """Return the lines of a list.
-
-    Raises:
-        UserError: unreadable or empty, or naming the first lines that cannot be used.
-    """
+    """Return the lines of a list."""
     kaldi = path.suffix.lower() in KALDI_SUFFIXES
     parse = _parse_kaldi if kaldi else _parse_json
     lines = read_lines(path, "a list of sounds, each line a name and a path" if kaldi else "a JSON object on each line")
@@ -115,7 +104,6 @@ def _name_of(path: PurePosixPath) -> str:
 
 
 def _seconds(content: dict, key: str) -> float | None:
-    """Return a number of seconds; None if it is missing."""
     value = content.get(key)
     if value is None:
         return None
@@ -125,7 +113,6 @@ def _seconds(content: dict, key: str) -> float | None:
 
 
 def _finder(folder: Path) -> Callable[[str], Path]:
-    """Return the function that resolves a path in a list of this folder."""
 
     def find(source: str) -> Path:
         if problem := explain_no_path(source):

@@ -25,27 +25,18 @@ JOINER, EMOJI_STYLE = "\u200d", "\ufe0f"
 
 @dataclasses.dataclass(frozen=True)
 class Cue:
-    """One subtitle.
+    """One subtitle."""
 
-    Attributes:
-        start_s: when it appears.
-        end_s: when it vanishes.
-        lines: one or two lines of text.
-    """
-
-    start_s: float
-    end_s: float
-    lines: tuple[str, ...]
+    start_s: float  # when it appears
+    end_s: float  # when it vanishes
+    lines: tuple[str, ...]  # one or two lines of text
 
 
 def make_cues(words: Sequence[Word]) -> list[Cue]:
-    """Return the words as subtitles that follow each other, each two lines of text at most.
+    """Return the words, in order, as subtitles that follow each other, each two lines of text at most.
 
     A cue ends where the next word would make it too long in characters or seconds, and before a pause of a second.
     A word that is too long by itself is split at its tokens.
-
-    Args:
-        words: in order.
     """
     groups: list[list[Word]] = []
     for word in (part for whole in words for part in _short_words(whole)):
@@ -61,7 +52,6 @@ def make_cues(words: Sequence[Word]) -> list[Cue]:
 
 
 def _fits(group: list[Word], word: Word) -> bool:
-    """Return whether `word` may go into the same cue as `group`."""
     if word.start_s - group[-1].end_s >= PAUSE_S or word.end_s - group[0].start_s > MAX_CUE_S:
         return False
     return max(map(text_columns, _lines([*group, word]))) <= MAX_LINE_CHARACTERS

@@ -25,27 +25,16 @@ from asr.untrusted import escaped, indented
 
 @dataclasses.dataclass
 class Totals:
-    """What became of all files.
+    """What became of all files."""
 
-    Attributes:
-        num_done: files transcribed.
-        num_bad: files that are broken, or whose transcript cannot be written; each was named on stderr.
-        sound_s: seconds of sound in those that were transcribed.
-        seconds: from the first file read to the last result handed over, without the compilation.
-        num_compiled: programs compiled before the first segment.
-        compile_s: seconds that this took.
-        num_compiled_late: programs compiled afterwards.
-        longest_s: seconds of the longest file that was transcribed.
-    """
-
-    num_done: int = 0
-    num_bad: int = 0
-    sound_s: float = 0.0
-    seconds: float = 0.0
-    num_compiled: int = 0
-    compile_s: float = 0.0
-    num_compiled_late: int = 0
-    longest_s: float = 0.0
+    num_done: int = 0  # files transcribed
+    num_bad: int = 0  # files that are broken, or whose transcript cannot be written; each was named on stderr
+    sound_s: float = 0.0  # seconds of sound in those that were transcribed
+    seconds: float = 0.0  # from the first file read to the last result handed over, without the compilation
+    num_compiled: int = 0  # programs compiled before the first segment
+    compile_s: float = 0.0  # seconds that this took
+    num_compiled_late: int = 0  # programs compiled afterwards
+    longest_s: float = 0.0  # seconds of the longest file that was transcribed
 
     def add(self, transcript: Transcript) -> None:
         """Count a file that was transcribed."""
@@ -59,11 +48,8 @@ def transcribe_files(
 ) -> None:
     """Transcribe all jobs; the results come in order.
 
-    Args:
-        transcriber: the model.
-        jobs: what to read.
-        hand_over: called with each transcript; its UserError is printed to stderr, and the other files are done.
-        totals: counts the files, also up to an exception.
+    `hand_over` is called with each transcript; its UserError is printed to stderr, and the other files are done.
+    `totals` counts the files, also up to an exception.
 
     Raises:
         UserError: the disk is full, or refuses every file for another reason.

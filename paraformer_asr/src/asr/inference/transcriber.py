@@ -41,19 +41,12 @@ WINDOW_BATCHES = 4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recognition:
-    """The tokens of one segment.
+    """The tokens of one segment."""
 
-    Attributes:
-        ids: int32[u], special tokens included.
-        confidence: float32[u], the model's probability of each.
-        start_s: float32[u], when each begins, from the start of the segment.
-        end_s: float32[u], when it ends.
-    """
-
-    ids: np.ndarray
-    confidence: np.ndarray
-    start_s: np.ndarray
-    end_s: np.ndarray
+    ids: np.ndarray  # int32[u], special tokens included
+    confidence: np.ndarray  # float32[u], the model's probability of each
+    start_s: np.ndarray  # float32[u], when each begins, from the start of the segment
+    end_s: np.ndarray  # float32[u], when it ends
 
 
 NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
@@ -110,11 +103,7 @@ class Transcriber:
         return self._counter.count
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Compile for these shapes; from now on a batch takes a different shape only if it fits none of them.
-
-        Args:
-            shapes: see `asr.inference.shapes.plan_shapes`.
-        """
+        """Compile for these shapes; from now on a batch takes a different shape only if it fits none of them."""
         compilations = [compile for shape in shapes for compile in self._programs.compilations(shape)]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_COMPILING_THREADS)) as pool:
             list(pool.map(lambda compile: compile(), compilations))
@@ -155,11 +144,7 @@ class Transcriber:
         return transcripts if several else transcripts[0]
 
     def recognise(self, wave: np.ndarray) -> Recognition:
-        """Return the tokens of one segment.
-
-        Args:
-            wave: float32[n] in −1…1. Keep it below `longest_segment` for speed and memory.
-        """
+        """Return the tokens of a segment float32[n] in −1…1; below `longest_segment` for speed and memory."""
         ((_, recognition),) = self.recognise_many([(None, wave)])
         return recognition
 
@@ -174,7 +159,6 @@ class Transcriber:
             yield from zip((tag for tag, _ in window), recognitions, strict=True)
 
     def _windows(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
-        """Yield the items in windows with a few batches of sound each."""
         window, room = [], self.window_size
         for tag, wave in items:
             chex.assert_rank(wave, 1)

@@ -115,11 +115,7 @@ class Transcript:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the transcript in the format of the suffix: .txt, .json, .srt, .vtt, .tsv or .ctm.
-
-        Raises:
-            UserError: another suffix, or the disk refuses.
-        """
+        """Write the transcript in the format of the suffix: .txt, .json, .srt, .vtt, .tsv or .ctm."""
         path, formats = Path(path), {suffix: name for name, suffix in SUFFIXES.items()}
         if path.suffix.lower() not in formats:
             raise UserError(f"{path}: expected one of the suffixes {', '.join(formats)}")
@@ -160,17 +156,12 @@ ONE_FILE_EACH = ("srt", "vtt", "tsv")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, which appears when it is complete; its folder is made if need be.
-
-    Raises:
-        UserError: the disk refuses.
-    """
+    """Write a text file, which appears when it is complete; its folder is made if need be."""
     with writing_aside(path, parents=True) as aside:
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _field(text: str) -> str:
-    """Return a text as one field of a line."""
     return re.sub(r"\s", "_", text)
 
 

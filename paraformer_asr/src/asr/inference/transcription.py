@@ -31,55 +31,33 @@ NO_SOUND = np.zeros(0, np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A sound to transcribe.
+    """A sound to transcribe."""
 
-    Attributes:
-        blocks: returns its samples, float32[n] at the model's rate, in blocks.
-        file: what the transcript calls it.
-        name: of its results, see `Transcript`.
-        tag: the caller's.
-    """
-
-    blocks: Callable[[], Iterator[np.ndarray]]
-    file: str
-    name: str = ""
-    tag: Any = None
+    blocks: Callable[[], Iterator[np.ndarray]]  # returns its samples, float32[n] at the model's rate, in blocks
+    file: str  # what the transcript calls it
+    name: str = ""  # of its results, see `Transcript`
+    tag: Any = None  # the caller's
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one sound.
+    """What became of one sound."""
 
-    Attributes:
-        source: the sound.
-        transcript: what was said in it; of no use after an error.
-        error: why it could not be read, or an empty text.
-        why_empty: why the transcript is empty, if it is.
-    """
-
-    source: Source
-    transcript: Transcript
-    error: str
-    why_empty: str
+    source: Source  # the sound
+    transcript: Transcript  # what was said in it; of no use after an error
+    error: str  # why it could not be read, or an empty text
+    why_empty: str  # why the transcript is empty, if it is
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A segment, or the end of a sound: what the recogniser passes through.
+    """A segment, or the end of a sound: what the recogniser passes through."""
 
-    Attributes:
-        source: the sound.
-        start: first sample of the segment; at the end of a sound their number.
-        stop: behind the last sample.
-        heard: what was read of the sound; None but at its end.
-        error: why the sound could not be read to its end.
-    """
-
-    source: Source
-    start: int
-    stop: int
-    heard: "Heard | None" = None
-    error: str = ""
+    source: Source  # the sound
+    start: int  # first sample of the segment; at the end of a sound their number
+    stop: int  # behind the last sample
+    heard: "Heard | None" = None  # what was read of the sound; None but at its end
+    error: str = ""  # why the sound could not be read to its end
 
     @property
     def is_end(self) -> bool:

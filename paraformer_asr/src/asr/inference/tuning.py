@@ -20,15 +20,10 @@ from asr.models import unstack_blocks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Products:
-    """A way to compute the matrix products of a program.
+    """A way to compute the matrix products of a program."""
 
-    Attributes:
-        options: of the compiler.
-        turned: kernels are transposed, outputs first.
-    """
-
-    options: dict[str, str | bool]
-    turned: bool
+    options: dict[str, str | bool]  # of the compiler
+    turned: bool  # kernels are transposed, outputs first
 
 
 BY_DEFAULT = Products({}, turned=False)
@@ -44,14 +39,10 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
-    """Return the config and the variables as they are computed with.
+    """Return the config and the variables {"params": …} as they are computed with.
 
     A scanned encoder is unrolled: its layers run up to twice as fast one by one. In bfloat16, kernels are rounded once,
     and not at every call; the predictor stays float32, as it is computed.
-
-    Args:
-        config: of the model.
-        variables: {"params": …}.
     """
     if config.model.name == "custom":
         return config, variables

@@ -63,28 +63,14 @@ def make_tokens(
     end_s_u: "np.ndarray",
     confidence_u: "np.ndarray",
 ) -> tuple[tuple[int, ...], tuple[Token, ...]]:
-    """Return the ids of the ordinary tokens, and these tokens; special ones are left out.
-
-    Args:
-        tokenizer: of the model.
-        ids_u: int[u].
-        start_s_u: float[u], in seconds.
-        end_s_u: float[u].
-        confidence_u: float[u], 0 to 1.
-    """
+    """Return the ids of the ordinary tokens, and these tokens, their times in seconds; special ones are left out."""
     columns = zip(ids_u, start_s_u, end_s_u, confidence_u, strict=True)
     rows = [(int(i), *map(float, values)) for i, *values in columns if tokenizer.is_ordinary(int(i))]
     return tuple(row[0] for row in rows), tuple(Token(tokenizer.tokens[i], *values) for i, *values in rows)
 
 
 def make_words(tokenizer: "Tokenizer", ids: Sequence[int], tokens: Sequence[Token]) -> tuple[Word, ...]:
-    """Return the words that the tokens spell; joined with their blanks they are `tokenizer.decode(ids)`.
-
-    Args:
-        tokenizer: of the model.
-        ids: ordinary tokens.
-        tokens: the same with their times.
-    """
+    """Return the words that ordinary tokens spell; joined with their blanks they are `tokenizer.decode(ids)`."""
     words = []
     for text, start, stop, space in tokenizer.spell(ids):
         surfaces = ((tokenizer.surface(ids[i]), tokens[i]) for i in range(start, stop))

@@ -22,19 +22,12 @@ from asr.losses.seq_loss import masked_cross_entropy, quantity_loss
 
 
 class Outputs(Protocol):
-    """What the losses read of the network's training outputs.
+    """What the losses read of the network's training outputs."""
 
-    Attributes:
-        logits_buv: float32[b, u, v], second pass of the decoder.
-        token_count_b: float32[b], sum of the predictor's weights.
-        frame_lengths_b: int32[b], real frames of the encoder.
-        ctc_logits_btv: float32[b, t, v], or None without a CTC head.
-    """
-
-    logits_buv: jax.Array
-    token_count_b: jax.Array
-    frame_lengths_b: jax.Array
-    ctc_logits_btv: jax.Array | None
+    logits_buv: jax.Array  # float32[b, u, v], second pass of the decoder
+    token_count_b: jax.Array  # float32[b], sum of the predictor's weights
+    frame_lengths_b: jax.Array  # int32[b], real frames of the encoder
+    ctc_logits_btv: jax.Array | None  # float32[b, t, v], or None without a CTC head
 
 
 def paraformer_loss(

@@ -71,13 +71,6 @@ def sample_hypotheses(
 
     Number 0 takes the best token everywhere. In each of the others the best token is masked at ⌈mask_share·length⌉
     random positions, and the second best steps in. No gradient flows.
-
-    Args:
-        logits_buv: float32[b, u, v], v ≥ 2.
-        token_lengths_b: int32[b], positions to choose from.
-        key: random key.
-        num_candidates: n.
-        mask_share: 0 leaves all hypotheses alike.
     """
     two_best_bu2 = jax.lax.top_k(jax.lax.stop_gradient(logits_buv), 2)[1].astype(jnp.int32)
     batch, num_positions = logits_buv.shape[:2]
@@ -93,13 +86,7 @@ def sample_hypotheses(
 
 
 def count_errors(said_nbu: jax.Array, tokens_bu: jax.Array, token_lengths_b: jax.Array) -> jax.Array:
-    """Return the edit distance of each hypothesis to the truth, in tokens of text: int32[n, b].
-
-    Args:
-        said_nbu: int32[n, b, u], as many tokens as the truth.
-        tokens_bu: int32[b, u], true tokens.
-        token_lengths_b: int32[b], real tokens of both.
-    """
+    """Return the edit distance of each hypothesis to the truth, in tokens of text: int32[n, b]."""
     num_candidates, batch, num_positions = said_nbu.shape
     valid_bu = length_mask(token_lengths_b, num_positions)
     said_bu = said_nbu.reshape(-1, num_positions)  # the rows of all hypotheses, one under the other

@@ -33,9 +33,6 @@ def masked_cross_entropy(
         token_lengths_b: int32[b], real tokens of each row, 0 for a padding row.
         label_smoothing: share of the target given to the other tokens, 0 ≤ label_smoothing < 1.
 
-    Returns:
-        float32 scalar.
-
     Reference: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision", section 7; the form
     with v − 1 others and the divergence is that of ESPnet and FunASR (`LabelSmoothingLoss`).
     """
@@ -71,9 +68,6 @@ def quantity_loss(token_count_b: jax.Array, token_lengths_b: jax.Array) -> jax.A
     Args:
         token_count_b: float[b], sum of the predictor's weights, not scaled, tail not counted, in tokens.
         token_lengths_b: int32[b], true number of tokens, with the end of sentence where the decoder emits it.
-
-    Returns:
-        float32 scalar.
 
     Reference: Dong and Xu 2020, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition".
     """

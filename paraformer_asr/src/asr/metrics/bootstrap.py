@@ -17,11 +17,7 @@ def bootstrap_interval(
     (1 − level)/2 of their rates at either end. Utterances are drawn as a whole, as the errors within one hang
     together. Errors that speakers share make the true interval wider: the result knows nothing of speakers.
 
-    Args:
-        counts: of each utterance.
-        level: confidence, between 0 and 1.
-        num_samples: test sets.
-        seed: of the draws; the same seed gives the same interval.
+    `counts` has an entry for each utterance; the same `seed` gives the same interval.
 
     Returns:
         (low, high) as fractions; NaN where there is no utterance with text. A drawn set without any text is left out.

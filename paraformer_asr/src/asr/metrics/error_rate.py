@@ -101,9 +101,7 @@ def align(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> Alig
     Of several such alignments it is the one of rapidfuzz and jiwer, so all three kinds of error agree with jiwer's, not
     only their sum.
 
-    Args:
-        reference: units of the truth: words, characters or tokens; none of them None.
-        hypothesis: units that were recognised.
+    The units of the truth are words, characters or tokens; none of them is None.
 
     Reference: Levenshtein 1966; rapidfuzz `Levenshtein.opcodes`.
     """

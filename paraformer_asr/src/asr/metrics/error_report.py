@@ -14,17 +14,11 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Confusions:
-    """Which errors were made, and how often.
+    """Which errors were made, and how often."""
 
-    Attributes:
-        substitutions: (unit of the truth, what was recognised instead) → count.
-        deletions: unit of the truth that was left out → times.
-        insertions: unit that was added → times.
-    """
-
-    substitutions: Counter
-    deletions: Counter
-    insertions: Counter
+    substitutions: Counter  # (unit of the truth, what was recognised instead) → count
+    deletions: Counter  # unit of the truth that was left out → times
+    insertions: Counter  # unit that was added → times
 
 
 def count_confusions(alignments: Iterable[Alignment]) -> Confusions:
@@ -48,10 +42,8 @@ def format_table(
 
     Rates are shown in percent, and "–" where a value is not defined.
 
-    Args:
-        counts: name → its summed counts, as {"words": …, "characters": …}.
-        intervals: name → confidence interval of its rate; names may be missing.
-        head: of the column with the names.
+    `counts` is name → summed counts, as {"words": …, "characters": …}; `intervals` may lack names; `head` is that of
+    the column with the names.
     """
     intervals = intervals or {}
     header = [head, "error %", "interval", "substituted", "deleted", "inserted", "of"]
@@ -83,11 +75,7 @@ def format_alignment(alignment: Alignment, name: str, width: int = 100) -> str:
 
     Stars mark a missing unit. Wrong units are in capitals where their script has them. Wide characters
     (Chinese, Japanese, Korean) count as two columns. Lines longer than `width` wrap into further triples of lines.
-
-    Args:
-        alignment: of the utterance's words, or of other units; they are written with `str`.
-        name: of the utterance.
-        width: columns of a line.
+    Units are written with `str`; a line has `width` columns.
     """
     columns = [_column(truth, recognised) for truth, recognised in alignment.pairs]
     c = alignment.counts
@@ -113,10 +101,7 @@ def format_report(
 ) -> str:
     """Return a report of the errors: their sums, the most frequent ones, and the utterances beside their truth.
 
-    Args:
-        alignments: (name, alignment) of each utterance.
-        num_confusions: most entries in the list of one kind of error.
-        only_errors: omit utterances without an error.
+    `num_confusions` is the most entries in the list of one kind of error. `only_errors`: omit the other utterances.
     """
     confusions = count_confusions(alignment for _, alignment in alignments)
     total = sum_counts(alignment.counts for _, alignment in alignments)

@@ -44,9 +44,7 @@ CustomModel = nn.Module | Callable[[ModelConfig], nn.Module]
 def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Module:
     """Return the network that `config` describes, without parameters.
 
-    Args:
-        config: `vocab_size` is set, from the tokenizer if need be.
-        custom: a network from outside the package, used instead.
+    `vocab_size` is set, from the tokenizer if need be. A `custom` network from outside the package is used instead.
 
     Raises:
         UserError: no vocabulary, or a network that came from outside the package and is missing or no module.
@@ -73,25 +71,14 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
 def abstract_variables(config: ModelConfig, model: nn.Module | None = None) -> Any:
     """Return the variables {"params": …} of the network that `config` describes, as shapes and dtypes.
 
-    Args:
-        config: `vocab_size` and `input_dim` are set.
-        model: the network, where it is not that of the config.
-
-    Raises:
-        UserError: no vocabulary.
+    `vocab_size` and `input_dim` are set. `model` is the network where it is not that of the config.
     """
     model = model or build_model(config)
     return jax.eval_shape(functools.partial(init_variables, model, config.input_dim), jax.random.key(0))
 
 
 def init_variables(model: nn.Module, input_dim: int, key: jax.Array) -> Any:
-    """Return fresh variables {"params": …} of a network.
-
-    Args:
-        model: the network.
-        input_dim: i, width of an input frame.
-        key: of the initial parameters.
-    """
+    """Return fresh variables {"params": …} of a network with input frames of width `input_dim`."""
     features_bti = jnp.zeros((1, FRAMES_TO_INIT, input_dim))
     tokens_bu = jnp.zeros((1, TOKENS_TO_INIT), jnp.int32)
     lengths = jnp.array([FRAMES_TO_INIT]), jnp.array([TOKENS_TO_INIT])

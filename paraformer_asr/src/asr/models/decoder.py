@@ -18,21 +18,14 @@ class Decoder(nn.Module):
     a layer norm, and the output map. There are no positions: the embeddings come in order, and the memory sees
     neighbours.
 
-    Attributes:
-        config: sizes.
-        width: d, the encoder's.
-        vocab_size: v.
-        attention: implementation of the cross attention.
-        remat: recompute a block's activations in the backward pass.
-
     Reference: Gao et al., 2022, section 2.4; `ParaformerSANMDecoder` of FunASR.
     """
 
     config: DecoderConfig
-    width: int
-    vocab_size: int
-    attention: str = "explicit"
-    remat: bool = False
+    width: int  # d, the encoder's
+    vocab_size: int  # v
+    attention: str = "explicit"  # implementation of the cross attention
+    remat: bool = False  # recompute a block's activations in the backward pass
 
     def setup(self):
         """Name the layers."""

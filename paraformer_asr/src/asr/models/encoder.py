@@ -21,14 +21,10 @@ class Encoder(nn.Module):
 
     The SAN-M encoder adds the positions to the input as it is and lets its first block change the width, as published;
     other kinds begin with a linear map to the model width. Without positions there is no √d.
-
-    Attributes:
-        config: kind and sizes.
-        remat: recompute a block's activations in the backward pass instead of storing them.
     """
 
-    config: EncoderConfig
-    remat: bool = False
+    config: EncoderConfig  # kind and sizes
+    remat: bool = False  # recompute a block's activations in the backward pass instead of storing them
 
     @nn.compact
     def __call__(self, features_bti, valid_bt, *, train: bool):

@@ -75,20 +75,13 @@ class FeedForward(nn.Module):
     """Two linear maps with a non-linearity between them: float[b, t, d] → float[b, t, features].
 
     y = W₂ · [norm](dropout(activation(W₁ · x + b₁))) [+ b₂]
-
-    Attributes:
-        width: f, of the layer in between.
-        features: of the result.
-        dropout: rate in between.
-        activation: "relu" (the published Paraformer) or "swish" (the Conformer).
-        inner_norm: a layer norm in between, and no second bias: the form of the published decoder.
     """
 
-    width: int
-    features: int
-    dropout: float
-    activation: str = "relu"
-    inner_norm: bool = False
+    width: int  # f, of the layer in between
+    features: int  # of the result
+    dropout: float  # rate in between
+    activation: str = "relu"  # "relu" (the published Paraformer) or "swish" (the Conformer)
+    inner_norm: bool = False  # a layer norm in between, and no second bias: the form of the published decoder
 
     @nn.compact
     def __call__(self, x_btd, train: bool):
@@ -101,17 +94,11 @@ class FeedForward(nn.Module):
 
 
 class FsmnMemory(nn.Module):
-    """The sequential memory with one learned kernel a channel: float[b, t, d] → the same shape.
+    """The sequential memory with one learned kernel a channel: float[b, t, d] → the same shape."""
 
-    Attributes:
-        kernel_size: k, odd.
-        dropout: rate on the memory.
-        causal: all taps before the present frame, instead of half of them after it.
-    """
-
-    kernel_size: int
-    dropout: float
-    causal: bool = False
+    kernel_size: int  # k, odd
+    dropout: float  # rate on the memory
+    causal: bool = False  # all taps before the present frame, instead of half of them after it
 
     @nn.compact
     def __call__(self, v_btd, valid_bt, train: bool):
@@ -123,17 +110,11 @@ class FsmnMemory(nn.Module):
 
 
 class Attend(nn.Module):
-    """Attention of `num_heads` heads over projected inputs: three float[b, ·, d] → float[b, t, d], without parameters.
+    """Attention of `num_heads` heads, without parameters: three projected float[b, ·, d] → float[b, t, d]."""
 
-    Attributes:
-        num_heads: a; the width d of a head times a is the model width.
-        dropout: rate on the weights, the explicit implementation only.
-        implementation: see `asr.ops.attention.attention`.
-    """
-
-    num_heads: int
-    dropout: float
-    implementation: str
+    num_heads: int  # a; divides the model width
+    dropout: float  # rate on the weights, the explicit implementation only
+    implementation: str  # see `asr.ops.attention.attention`
 
     @nn.compact
     def __call__(self, q_btd, k_bjd, v_bjd, mask_btj, train: bool):

@@ -13,11 +13,7 @@ import jax.numpy as jnp
 
 
 def unstack_blocks(params: Any) -> Any:
-    """Return the parameters of the unrolled model from those of the scanned one; others are returned as they are.
-
-    Args:
-        params: the tree `params` of a Paraformer.
-    """
+    """Return the parameters of the unrolled model from those of the scanned one; others are returned as they are."""
     encoder = dict(params["encoder"])
     stacked = encoder.pop("blocks", None)
     if stacked is None:
@@ -29,11 +25,7 @@ def unstack_blocks(params: Any) -> Any:
 
 
 def stack_blocks(params: Any) -> Any:
-    """Return the parameters of the scanned model from those of the unrolled one; others are returned as they are.
-
-    Args:
-        params: the tree `params` of a Paraformer.
-    """
+    """Return the parameters of the scanned model from those of the unrolled one; others are returned as they are."""
     encoder = dict(params["encoder"])
     if "blocks" in encoder:
         return params

@@ -98,21 +98,13 @@ def attention_weights(q_btae, k_bjae, mask_btj):
 
 
 def padding_mask(valid_bj):
-    """Return bool[b, 1, j]: every query may attend to every real frame.
-
-    Args:
-        valid_bj: bool[b, j], True for real frames.
-    """
+    """Return bool[b, 1, j]: every query may attend to every real frame (True in `valid_bj`)."""
     chex.assert_rank(valid_bj, 2)
     return valid_bj[:, None, :]
 
 
 def causal_mask(valid_bt):
-    """Return bool[b, t, j]: frame t may attend to the real frames j ≤ t.
-
-    Args:
-        valid_bt: bool[b, t], True for real frames.
-    """
+    """Return bool[b, t, j]: frame t may attend to the real frames j ≤ t (True in `valid_bt`)."""
     chex.assert_rank(valid_bt, 2)
     frame_t = jnp.arange(valid_bt.shape[1])
     return valid_bt[:, None, :] & (frame_t[None, None, :] <= frame_t[None, :, None])

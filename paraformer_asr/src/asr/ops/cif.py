@@ -49,14 +49,7 @@ def align(cumulative_bt, num_rows: int):
 
 @jax.jit
 def cumulative(alpha_bt):
-    """Return c, the running sum of the weights: what decoding integrates.
-
-    Args:
-        alpha_bt: float32[b, t], at least 0, 0 in padded frames.
-
-    Returns:
-        cumulative_bt: float32[b, t].
-    """
+    """Return c, the running sum of the weights (at least 0, and 0 in padded frames): what decoding integrates."""
     chex.assert_rank(alpha_bt, 2)
     chex.assert_type(alpha_bt, jnp.float32)
     return jnp.cumsum(alpha_bt, axis=1)
@@ -75,9 +68,6 @@ def scaled_cumulative(alpha_bt, valid_bt, num_tokens_b):
         alpha_bt: float32[b, t], at least 0, of any scale, 0 in padded frames.
         valid_bt: bool[b, t], True for real frames.
         num_tokens_b: int32[b], N.
-
-    Returns:
-        cumulative_bt: float32[b, t], from 0 to N.
     """
     chex.assert_equal_shape([alpha_bt, valid_bt])
     chex.assert_shape(num_tokens_b, alpha_bt.shape[:1])
@@ -124,9 +114,6 @@ def integrate(alignment_but, hidden_btd):
     Args:
         alignment_but: float32[b, u, t], from `align`.
         hidden_btd: float[b, t, d], the encoder's output, 0 in padded frames.
-
-    Returns:
-        embedding_bud: float32[b, u, d].
     """
     chex.assert_rank([alignment_but, hidden_btd], 3)
     chex.assert_type([alignment_but, hidden_btd], float)

@@ -23,9 +23,6 @@ def depthwise_conv1d(x_btd, kernel_kd, *, left: int):
         x_btd: float[b, t, d].
         kernel_kd: float[k, d].
         left: taps before the present frame: (k − 1)/2 is centred, k − 1 causal.
-
-    Returns:
-        y_btd: float[b, t, d].
     """
     chex.assert_rank([x_btd, kernel_kd], [3, 2])
     chex.assert_type([x_btd, kernel_kd], float)
@@ -84,9 +81,6 @@ def fsmn_memory(v_btd, kernel_kd, valid_bt, *, left: int):
         valid_bt: bool[b, t], True for real frames.
         left: taps before the present frame.
 
-    Returns:
-        memory_btd: float[b, t, d], 0 in padded frames.
-
     Reference: Zhang et al., 2018 (deep FSMN); Gao et al., 2020 (SAN-M), equation 8.
     """
     chex.assert_shape(valid_bt, v_btd.shape[:2])
@@ -106,9 +100,6 @@ def conv1d(x_btd, kernel_kdf, bias_f, *, left: int):
         kernel_kdf: float[k, d, f].
         bias_f: float[f].
         left: taps before the present frame.
-
-    Returns:
-        y_btf: float[b, t, f].
     """
     chex.assert_rank([x_btd, kernel_kdf, bias_f], [3, 3, 1])
     chex.assert_type([x_btd, kernel_kdf, bias_f], float)

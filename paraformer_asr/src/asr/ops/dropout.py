@@ -21,9 +21,6 @@ def dropout(x, key, rate: float):
         key: random key; the same key drops the same elements.
         rate: expected share, 0 ≤ rate < 1.
 
-    Returns:
-        y: the shape and dtype of `x`; its expected value is `x`.
-
     Reference: Srivastava et al., 2014.
     """
     chex.assert_type(x, float)
@@ -34,12 +31,7 @@ def dropout(x, key, rate: float):
 
 
 def random_bits(key, shape: tuple[int, ...]):
-    """Return uint32[shape], every word a hash of its position and the key.
-
-    Args:
-        key: random key.
-        shape: of the result; at most 2³² elements differ.
-    """
+    """Return uint32[shape], every word a hash of its position and the key; at most 2³² elements differ."""
     first, second = jax.random.bits(key, (2,), jnp.uint32)  # of fold_in and split keys too
     position = _flat_positions(shape)
     return _mix(_mix(position * jnp.uint32(0x9E3779B9) + first) ^ second)

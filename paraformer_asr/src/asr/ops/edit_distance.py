@@ -28,9 +28,6 @@ def edit_distance(
         hypothesis_bw: int32[b, w], recognised tokens; padding may hold anything.
         hypothesis_lengths_b: int32[b], real tokens of each.
 
-    Returns:
-        int32[b], in tokens.
-
     Reference: Wagner and Fischer 1974, "The String-to-String Correction Problem".
     """
     chex.assert_rank([reference_bu, reference_lengths_b, hypothesis_bw, hypothesis_lengths_b], [2, 1, 2, 1])
@@ -55,10 +52,6 @@ def edit_distance(
 @jax.jit
 def pack_tokens(tokens_bu: jax.Array, kept_bu: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the kept tokens of each row, moved together to its front in their order, and their number.
-
-    Args:
-        tokens_bu: int32[b, u].
-        kept_bu: bool[b, u], True for what stays.
 
     Returns:
         int32[b, u], 0 behind the kept tokens, and int32[b].

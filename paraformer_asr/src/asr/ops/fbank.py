@@ -28,21 +28,11 @@ ENERGY_FLOOR = float(np.finfo(np.float32).eps)
 """Smallest energy before the logarithm, as in Kaldi; so silence is log(1.19e-7) = −15.94 in every filter."""
 
 WINDOWS = ("hamming", "hann", "povey")
+_SETTINGS = ("sample_rate_hz", "num_mels", "frame_length_ms", "frame_shift_ms", "window", "low_frequency_hz")
+_SETTINGS += ("high_frequency_hz", "preemphasis")
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "sample_rate_hz",
-        "num_mels",
-        "frame_length_ms",
-        "frame_shift_ms",
-        "window",
-        "low_frequency_hz",
-        "high_frequency_hz",
-        "preemphasis",
-    ),
-)
+@functools.partial(jax.jit, static_argnames=_SETTINGS)
 def log_mel_filterbank(
     wave_bn,
     wave_lengths_b,
@@ -110,10 +100,7 @@ def frame_samples(sample_rate_hz: int, length_ms: float) -> int:
 def num_mel_frames(num_samples, window_length: int, shift: int):
     """Return how many windows lie inside the sound: 1 + (num_samples − window_length) // shift, or 0.
 
-    Args:
-        num_samples: int, or an array of integers (numpy or jax) of any shape.
-        window_length: samples of a window.
-        shift: samples between two windows.
+    `num_samples` is an int, or an array of integers (numpy or jax) of any shape.
     """
     return ((num_samples - window_length) // shift + 1) * (num_samples >= window_length)
 
@@ -141,11 +128,7 @@ def emphasise(frames_btw: jax.Array, coefficient: float) -> jax.Array:
 
 @functools.lru_cache(maxsize=16)
 def window_shape(window: str, window_length: int) -> np.ndarray:
-    """Return float32[w], symmetric, its first and last values being those of the full cosine.
-
-    Raises:
-        ValueError: a name that is not in WINDOWS.
-    """
+    """Return float32[w], symmetric, its first and last values being those of the full cosine."""
     cosine_w = np.cos(2 * np.pi * np.arange(window_length) / (window_length - 1))
     match window:
         case "hamming":

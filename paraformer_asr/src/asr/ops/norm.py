@@ -22,9 +22,6 @@ def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-12):
         bias_d: float32[d], learned offset.
         epsilon: added to the variance. The published Paraformer has 1e-12: a vector of equal values gives the bias.
 
-    Returns:
-        y: the shape and dtype of `x`; the statistics are float32.
-
     Reference: Ba, Kiros and Hinton, 2016.
     """
     chex.assert_shape([scale_d, bias_d], (x.shape[-1],))

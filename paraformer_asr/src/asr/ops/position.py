@@ -20,13 +20,6 @@ def sinusoid(num_frames: int, width: int):
 
     Sines and cosines stand in two runs, they do not alternate, and the slowest frequency is 1/10000 exactly.
 
-    Args:
-        num_frames: t.
-        width: i, even.
-
-    Returns:
-        position_ti: float32[t, i], in −1…1.
-
     Reference: Vaswani et al., 2017, section 3.5.
     """
     chex.assert_is_divisible(width, 2)

@@ -13,19 +13,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
+_SIZES = ("num_frames", "num_mels", "num_mel_masks", "max_mel_width", "num_time_masks", "max_time_width")
+_SIZES += ("max_time_share",)
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "num_frames",
-        "num_mels",
-        "num_mel_masks",
-        "max_mel_width",
-        "num_time_masks",
-        "max_time_width",
-        "max_time_share",
-    ),
-)
+
+@functools.partial(jax.jit, static_argnames=_SIZES)
 def spec_augment_masks(
     key,
     lengths_b,
@@ -73,12 +65,7 @@ def spec_augment_masks(
 def draw_stretches(key, sizes_b, max_widths_b, num_stretches: int, length: int):
     """Return bool[b, length], True inside any of `num_stretches` random stretches of each line.
 
-    Args:
-        key: random key.
-        sizes_b: int32[b], the stretches of line b lie in its first `sizes` places.
-        max_widths_b: int32[b], widest stretch of each line, 0 … sizes.
-        num_stretches: stretches in each line; 0 leaves all False.
-        length: places in a line.
+    Those of line b lie in its first sizes[b] places, and are at most max_widths[b] ≤ sizes[b] places wide.
     """
     width_key, start_key = jax.random.split(key)
     shape = (sizes_b.shape[0], num_stretches)

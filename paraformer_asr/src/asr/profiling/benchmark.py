@@ -44,9 +44,6 @@ def measure(config: Config, size: BatchSize, mode: str, num_steps: int, with_inp
             "frontend" (from sound to features) or "input" (the loader).
         num_steps: steps that count, after the warm-up.
         with_input: "train" only: take batches from the loader, as in a run, and compare with batches on the devices.
-
-    Raises:
-        UserError: missing data, or a batch that cannot be divided among the devices.
     """
     model = dataclasses.replace(config.model, input_dim=config.features.input_dim)
     config = dataclasses.replace(config, model=model)
@@ -123,7 +120,7 @@ def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
     num_devices, rate_hz = training.placement.num_devices, config.features.sample_rate_hz
     loader = TrainLoader(dataset, tokenizer, config, num_devices)
     steps, flops, resident, compile_s = {}, {}, {}, 0.0
-    for shape in loader.shapes:  # all shapes, so that no step is compiled while timing
+    for shape in loader.plan.shapes:  # all shapes, so that no step is compiled while timing
         size = BatchSize(shape.batch_size, shape.num_samples / rate_hz, shape.num_tokens)
         batch = training.put(_random_batch(config, size))
         key = batch["wave"].shape, batch["tokens"].shape
@@ -148,13 +145,7 @@ def _measure_train_with_input(config: Config, num_steps: int) -> Measurement:
 
 
 def _time_late(training: _Training, steps: Iterable[tuple[Callable, Any]], num_steps: int) -> list[float]:
-    """Return the seconds of each step after a warm-up, fetching its metrics while the next step runs, as a run does.
-
-    Args:
-        training: whose state changes.
-        steps: compiled step and batch of each.
-        num_steps: that count.
-    """
+    """Return the seconds of each step after a warm-up, fetching its metrics while the next step runs, as a run does."""
     marks, pending = [], None
     for step, batch in itertools.islice(steps, WARM_UP_STEPS + num_steps):
         metrics = training.run(step, batch)
@@ -215,7 +206,6 @@ def _measure_input(config: Config, num_steps: int) -> Measurement:
 
 
 def _endless(loader: TrainLoader) -> Iterator[Batch]:
-    """Yield the batches of the run again and again."""
     while True:
         yield from loader.iterate(0)
 
@@ -257,7 +247,6 @@ def _compile(function: Callable, *arguments) -> tuple[Callable, float]:
 
 
 def _awaited(step: Callable[[], Any]) -> Iterator[None]:
-    """Take steps, awaiting each."""
     while True:
         jax.block_until_ready(step())
         yield

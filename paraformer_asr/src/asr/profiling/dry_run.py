@@ -21,11 +21,7 @@ from asr.training.sharding import describe_devices
 
 
 def describe_run(config: Config) -> str:
-    """Return the description. Data sets are opened and the step is compiled; no weight is made, no file written.
-
-    Raises:
-        UserError: as a run would.
-    """
+    """Return the description. Data sets are opened and the step is compiled; no weight is made, no file written."""
     setup = build_setup(config)
     lines = [*_describe_plan(setup), *_describe_step(setup), *_describe_disk(setup)]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
@@ -36,13 +32,11 @@ def _describe_plan(setup: Setup) -> list[tuple[str, str]]:
     parameters = setup.abstract_state.params
     size = format_bytes(count_bytes(describe_arrays(parameters)))
     hours = setup.train_set.durations_s()[setup.loader.kept].sum() / 3600
-    shapes = ", ".join(f"{shape.batch_size} × {shape.num_samples / rate_hz:g} s" for shape in setup.loader.shapes)
+    shapes = ", ".join(f"{shape.batch_size} × {shape.num_samples / rate_hz:g} s" for shape in setup.loader.plan.shapes)
+    data = f"{len(setup.loader.kept)} training utterances ({hours:.2f} hours), {len(setup.val_set)} for validation"
     return [
         ("model", f"{config.model.name}, {count_parameters(parameters):,} parameters ({size})"),
-        (
-            "data",
-            f"{len(setup.loader.kept)} training utterances ({hours:.2f} hours), {len(setup.val_set)} for validation",
-        ),
+        ("data", data),
         ("tokens", f"{setup.tokenizer.vocab_size}"),
         ("batches", f"{shapes}; parts {training.accumulate}"),
         ("steps", f"{setup.num_steps}: {training.num_epochs} epochs of about {setup.loader.steps_per_epoch}"),
@@ -52,21 +46,17 @@ def _describe_plan(setup: Setup) -> list[tuple[str, str]]:
 
 def _describe_step(setup: Setup) -> list[tuple[str, str]]:
     shape = largest_shape(setup)
-    flops, seconds = (
-        step_flops(setup, shape),
-        shape.batch_size * shape.num_samples / setup.config.features.sample_rate_hz,
-    )
-    text = f"{flops / 1e9:.3g} GFLOP a step with the largest batch, {flops / seconds / 1e9:.3g} a second of sound"
+    flops, rate_hz = step_flops(setup, shape), setup.config.features.sample_rate_hz
+    per_second = flops * rate_hz / (shape.batch_size * shape.num_samples)
+    text = f"{flops / 1e9:.3g} GFLOP a step with the largest batch, {per_second / 1e9:.3g} a second of sound"
     lines = [("arithmetic", text)]
     need = plan_memory(compile_train_step(setup))
     if need is None:
         return [*lines, ("memory", "not reported by this compiler")]
     parts = f"state and batch {format_bytes(need.arguments)}, activations and gradients {format_bytes(need.workspace)}"
     lines.append(("memory", f"{format_bytes(need.peak)} on each device: {parts}"))
-    return lines + [
-        ("", f"with {line}")
-        for line in describe_savings(setup.config, lambda changed: compile_for(changed, setup.custom))
-    ]
+    savings = describe_savings(setup.config, lambda changed: compile_for(changed, setup.custom))
+    return lines + [("", f"with {line}") for line in savings]
 
 
 def _describe_disk(setup: Setup) -> list[tuple[str, str]]:
@@ -75,13 +65,8 @@ def _describe_disk(setup: Setup) -> list[tuple[str, str]]:
     place = _first_existing(Path(setup.config.runs_dir).absolute())
     free = shutil.disk_usage(place).free
     kept = setup.config.training.keep_checkpoints + setup.config.training.keep_best
-    return [
-        (
-            "checkpoint",
-            f"{format_bytes(size)}, up to {kept} are kept; a save needs {format_bytes(needed)} free",
-        ),
-        ("disk", f"{format_bytes(free)} free in {setup.config.runs_dir}"),
-    ]
+    room = f"{format_bytes(size)}, up to {kept} are kept; a save needs {format_bytes(needed)} free"
+    return [("checkpoint", room), ("disk", f"{format_bytes(free)} free in {setup.config.runs_dir}")]
 
 
 def _first_existing(path: Path) -> Path:

@@ -21,17 +21,11 @@ PEAK_FLOPS = {
 
 @dataclasses.dataclass(frozen=True)
 class BatchSize:
-    """The size of one step.
+    """The size of one step."""
 
-    Attributes:
-        utterances: b, rows.
-        seconds: of sound in each row.
-        tokens: u, in each row, the end of sentence counted.
-    """
-
-    utterances: int = 8
-    seconds: float = 8.0
-    tokens: int = 32
+    utterances: int = 8  # b, rows
+    seconds: float = 8.0  # of sound in each row
+    tokens: int = 32  # u, in each row, the end of sentence counted
 
     @property
     def totals(self) -> tuple[int, float]:
@@ -41,36 +35,20 @@ class BatchSize:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """The result of one benchmark; times in seconds.
+    """The result of one benchmark; times in seconds."""
 
-    Attributes:
-        mode: "train", "infer", "transcribe", "frontend" or "input".
-        batch: utterances in a step, on average.
-        audio_s: seconds of sound in a step, on average.
-        compile_s: time to trace and compile; 0 if nothing is compiled.
-        step_s: times of the single steps.
-        flops: operations of one step on all devices, on average; None if not counted.
-        parameters: of the model; 0 without one.
-        device_bytes: peak memory in use on one device, if the device reports it.
-        process_bytes: peak resident memory of this process during the steps.
-        planned_bytes: memory of a step on one device as the compiler plans it; 0 if not reported.
-        num_devices: number of devices.
-        resident_s: if `step_s` includes the input pipeline: times of the same steps on batches already on the
-            devices.
-    """
-
-    mode: str
-    batch: float
-    audio_s: float
-    compile_s: float
-    step_s: list[float]
-    flops: float | None = None
-    parameters: int = 0
-    device_bytes: int | None = None
-    process_bytes: int = 0
-    planned_bytes: int = 0
-    num_devices: int = 1
-    resident_s: list[float] | None = None
+    mode: str  # "train", "infer", "transcribe", "frontend" or "input"
+    batch: float  # utterances in a step, on average
+    audio_s: float  # seconds of sound in a step, on average
+    compile_s: float  # time to trace and compile; 0 if nothing is compiled
+    step_s: list[float]  # times of the single steps
+    flops: float | None = None  # operations of one step on all devices, on average; None if not counted
+    parameters: int = 0  # of the model; 0 without one
+    device_bytes: int | None = None  # peak memory in use on one device, if the device reports it
+    process_bytes: int = 0  # peak resident memory of this process during the steps
+    planned_bytes: int = 0  # memory of a step on one device as the compiler plans it; 0 if not reported
+    num_devices: int = 1  # number of devices
+    resident_s: list[float] | None = None  # if `step_s` includes reading: the same steps on batches on the devices
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers to report.

@@ -19,7 +19,7 @@ from asr.watch.hook import Hook
 
 def largest_shape(setup: Setup) -> BatchShape:
     """Return the shape of the batches with the most samples, padding counted."""
-    return max(setup.loader.shapes, key=lambda shape: (shape.batch_size * shape.num_samples, shape.num_samples))
+    return max(setup.loader.plan.shapes, key=lambda shape: (shape.batch_size * shape.num_samples, shape.num_samples))
 
 
 def compile_train_step(setup: Setup) -> Any:
@@ -96,12 +96,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def explain_out_of_memory(setup: Setup, program: Any) -> str:
-    """Return what the step needs, and which changes need less.
-
-    Args:
-        setup: of the run.
-        program: the compiled step that ran out of memory, or None when it was not compiled yet.
-    """
+    """Return what the step needs, and which changes need less; `program` is None if the step was not compiled yet."""
     config, need = setup.config, plan_memory(program) if program else None
     shape, rate_hz = largest_shape(setup), config.features.sample_rate_hz
     lines = [

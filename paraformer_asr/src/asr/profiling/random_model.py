@@ -18,14 +18,7 @@ FIRING_BIAS = -1.5
 
 
 def build_untrained_transcriber(config: Config) -> Transcriber:
-    """Return a transcriber with initial weights, except for a predictor that fires at the rate of speech.
-
-    Args:
-        config: `model.vocab_size` set; normalisation is left out.
-
-    Raises:
-        UserError: no vocabulary.
-    """
+    """Return a transcriber with initial weights and no normalisation, whose predictor fires at the rate of speech."""
     predictor = dataclasses.replace(config.model.predictor, initial_bias=FIRING_BIAS)
     model_config = dataclasses.replace(config.model, predictor=predictor, input_dim=config.features.input_dim)
     features = dataclasses.replace(config.features, cmvn="none")

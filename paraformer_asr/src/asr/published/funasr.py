@@ -79,15 +79,8 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
 def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any) -> None:
     """Write a FunASR model folder: the inverse of `load_funasr`.
 
-    Args:
-        folder: an empty folder.
-        config: of the model, with `model.vocab_size`.
-        tokenizer: of the model; without a `seg_dict` only the list of tokens is written.
-        cmvn: of the features, or None.
-        variables: {"params": …}.
+    The folder is empty. Without a `seg_dict` only the list of tokens is written.
 
-    Raises:
-        UserError: a model that FunASR's classes cannot hold.
     """
     content = make_funasr_config(config)
     params = unstack_blocks(variables["params"])

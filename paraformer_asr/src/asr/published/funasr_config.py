@@ -15,18 +15,7 @@ from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
 from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_folder, open_folder
-from asr.published.funasr_settings import (
-    FIXED,
-    NORMALISERS,
-    OTHER_MODELS,
-    PLAIN_MODEL,
-    PREDICTORS,
-    READ_ELSEWHERE,
-    SETTINGS,
-    TAIL_DEFAULTS,
-    WINDOWS,
-    WITHOUT_EFFECT,
-)
+from asr.published import funasr_settings as table
 from asr.untrusted import escaped, shown
 
 MAX_BITS = 63
@@ -37,11 +26,7 @@ WHOLE_UP_TO_S = 20.0
 
 
 def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a run directory, an exported model or a FunASR model folder, changed by `key=value`.
-
-    Raises:
-        UserError: as `asr.config.reader.load_config` and `open_funasr_folder`.
-    """
+    """Return the config of a run directory, an exported model or a FunASR model folder, changed by `key=value`."""
     if is_funasr_folder(folder):
         return override_config(read_funasr_config(folder), overrides)
     if not (folder / CONFIG).is_file():
@@ -84,22 +69,22 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return the values of the file, by the paths of our settings."""
     _check_fixed(path, content)
     predictor = content.get("predictor")
-    if not isinstance(predictor, str) or predictor not in PREDICTORS:
-        raise UserError(f"{path}: predictor: expected {' or '.join(PREDICTORS)}, found {shown(predictor)}")
+    if not isinstance(predictor, str) or predictor not in table.PREDICTORS:
+        raise UserError(f"{path}: predictor: expected {' or '.join(table.PREDICTORS)}, found {shown(predictor)}")
     _refuse_unknown(path, content)
     changes = {}
-    for section, key, ours, default in SETTINGS:
-        default = TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
+    for section, key, ours, default in table.SETTINGS:
+        default = table.TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
         value = (content.get(section) or {}).get(key, default)
-        value = WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
+        value = table.WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
         if key == "length_normalized_loss":
-            value = NORMALISERS[_checked(path, _dotted(section, key), value, False)]
+            value = table.NORMALISERS[_checked(path, _dotted(section, key), value, False)]
         changes[ours] = _checked(path, _dotted(section, key), value, attrgetter(ours)(Config()))
         _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
     num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
-    changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": PREDICTORS[predictor]}
+    changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": table.PREDICTORS[predictor]}
     changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
     changes["loss.ctc_normaliser"] = "utterances"
     return changes
@@ -108,12 +93,12 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 def _check_fixed(path: Path, content: dict[str, Any]) -> None:
     """Refuse settings that would change the transcripts or the loss."""
     model = content.get("model")
-    if isinstance(model, str) and model in OTHER_MODELS:
+    if isinstance(model, str) and model in table.OTHER_MODELS:
         raise UserError(
-            f"{path}: model: {model} is {OTHER_MODELS[model]}, which is not read here, expected 'Paraformer'; the "
-            f"plain large model is {PLAIN_MODEL} on ModelScope"
+            f"{path}: model: {model} is {table.OTHER_MODELS[model]}, which is not read here, expected 'Paraformer'; "
+            f"the plain large model is {table.PLAIN_MODEL} on ModelScope"
         )
-    for section, key, expected in FIXED:
+    for section, key, expected in table.FIXED:
         values = (content.get(section) or {}) if section else content
         value = values.get(key, expected if section else None)
         if value != expected and not (section and value in (None, [], "")):
@@ -129,11 +114,7 @@ def _in_yaml(value: Any) -> str:
 
 
 def make_funasr_config(config: Config) -> dict[str, Any]:
-    """Return the content of a FunASR `config.yaml` for our settings: the inverse of `read_funasr_config`.
-
-    Raises:
-        UserError: a model that FunASR's classes cannot hold, naming the setting.
-    """
+    """Return the content of a FunASR `config.yaml` for our settings: the inverse of `read_funasr_config`."""
     model, features = config.model, config.features
     constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
     constants |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
@@ -142,16 +123,16 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
             raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {own!r}")
     if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
         raise UserError("features.high_frequency_hz: FunASR's front end goes up to half the sample rate")
-    kinds = {kind: name for name, kind in PREDICTORS.items()}
-    content: dict[str, Any] = {key: value for section, key, value in FIXED if not section}
+    kinds = {kind: name for name, kind in table.PREDICTORS.items()}
+    content: dict[str, Any] = {key: value for section, key, value in table.FIXED if not section}
     content["predictor"] = kinds[model.predictor.kind]
-    for section, key, value in FIXED:
+    for section, key, value in table.FIXED:
         if section and value not in (None, []):
             content.setdefault(section, {})[key] = value
-    for section, key, ours, _ in SETTINGS:
+    for section, key, ours, _ in table.SETTINGS:
         value = attrgetter(ours)(config)
-        value = {name: theirs for theirs, name in WINDOWS.items()}.get(value, value) if key == "window" else value
-        value = value == NORMALISERS[True] if key == "length_normalized_loss" else value
+        value = {name: theirs for theirs, name in table.WINDOWS.items()}.get(value, value) if key == "window" else value
+        value = value == table.NORMALISERS[True] if key == "length_normalized_loss" else value
         content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
     content["predictor_conf"]["idim"] = model.encoder.width
     if model.predictor.kind == "conv":
@@ -163,9 +144,11 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
 
 def _refuse_unknown(path: Path, content: dict[str, Any]) -> None:
     """Refuse keys that are neither read nor known to be without effect: they might change the transcripts."""
-    for section, without_effect in WITHOUT_EFFECT.items():
-        known = {s.key for s in SETTINGS if s.section == section} | {key for of, key, _ in FIXED if of == section}
-        known |= {key for keys in without_effect.values() for key in keys} | {*READ_ELSEWHERE.get(section, ())}
+    for section, without_effect in table.WITHOUT_EFFECT.items():
+        known = {s.key for s in table.SETTINGS if s.section == section} | {
+            key for of, key, _ in table.FIXED if of == section
+        }
+        known |= {key for keys in without_effect.values() for key in keys} | {*table.READ_ELSEWHERE.get(section, ())}
         values = (content.get(section) or {}) if section else {key: value for key, value in content.items() if value}
         for key in values.keys() - known:
             raise UserError(
@@ -175,7 +158,6 @@ def _refuse_unknown(path: Path, content: dict[str, Any]) -> None:
 
 
 def _checked(path: Path, key: str, value: Any, like: Any) -> Any:
-    """Return a value of the type that our setting has."""
     kinds = {bool: (bool, int), int: (int,), float: (int, float), str: (str,)}[type(like)]
     if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(like, bool)):
         raise UserError(f"{path}: {key}: expected a value like {like!r}, found {shown(value)}")
@@ -196,7 +178,6 @@ def _check_range(path: Path, key: str, value: Any, setting: tuple[Any, Mapping])
 
 
 def _setting(ours: str) -> tuple[Any, Mapping]:
-    """Return (type, metadata) of one of our settings."""
     parent, _, name = ours.rpartition(".")
     section = type(attrgetter(parent)(Config()))
     return get_type_hints(section)[name], section.__dataclass_fields__[name].metadata
@@ -207,7 +188,6 @@ def _dotted(section: str, key: str) -> str:
 
 
 def _replaced(config: Any, path: str, value: Any) -> Any:
-    """Return the config with another value at a path."""
     name, _, rest = path.partition(".")
     return dataclasses.replace(config, **{name: _replaced(getattr(config, name), rest, value) if rest else value})
 

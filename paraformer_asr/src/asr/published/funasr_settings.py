@@ -6,19 +6,12 @@ PREDICTORS = {"CifPredictorV2": "conv", "CifPredictor": "depthwise"}
 
 
 class Setting(NamedTuple):
-    """One setting under both names.
+    """One setting under both names."""
 
-    Attributes:
-        section: in FunASR's file.
-        key: in that section.
-        ours: path in `asr.config.Config`.
-        default: FunASR's, if the file does not state the setting.
-    """
-
-    section: str
-    key: str
-    ours: str
-    default: Any
+    section: str  # in FunASR's file
+    key: str  # in that section
+    ours: str  # path in `asr.config.Config`
+    default: Any  # FunASR's, if the file does not state the setting
 
 
 SETTINGS = (

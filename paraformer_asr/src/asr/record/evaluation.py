@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 
+from asr.config import FeaturesConfig
 from asr.metrics import ErrorCounts
+from asr.pictures import draw_alignment
 
 SUMMARIES = ("losses", "words", "characters", "tokens", "quantity_error")
 """Entries of metrics.json that are no columns of results.csv."""
@@ -13,17 +16,11 @@ SUMMARIES = ("losses", "words", "characters", "tokens", "quantity_error")
 
 @dataclasses.dataclass(frozen=True)
 class Transcribed:
-    """An utterance's reference and its transcript.
+    """An utterance's reference and its transcript."""
 
-    Attributes:
-        name: of the utterance.
-        reference: the true text, in the form that is compared.
-        hypothesis: the decoded text, in the same form.
-    """
-
-    name: str
-    reference: str
-    hypothesis: str
+    name: str  # of the utterance
+    reference: str  # the true text, in the form that is compared
+    hypothesis: str  # the decoded text, in the same form
 
     def __str__(self):
         return f"{self.name}\n  REF: {self.reference}\n  HYP: {self.hypothesis}\n"
@@ -31,44 +28,31 @@ class Transcribed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Aligned:
-    """How one utterance was cut into tokens: the data of a picture.
+    """How one utterance was cut into tokens: the data of a picture."""
 
-    Attributes:
-        mel_tm: float32[t, m], log energies before stacking.
-        alignment_ut: float32[u, t + 1], what each frame gave to each token; the last column is the tail's.
-        tokens: u texts, special tokens included.
-        ids: their numbers.
-    """
+    mel_tm: np.ndarray  # float32[t, m], log energies before stacking
+    alignment_ut: np.ndarray  # float32[u, t + 1], what each frame gave to each token; the last column is the tail's
+    tokens: tuple[str, ...]  # u texts, special tokens included
+    ids: tuple[int, ...] = ()  # their numbers
 
-    mel_tm: np.ndarray
-    alignment_ut: np.ndarray
-    tokens: tuple[str, ...]
-    ids: tuple[int, ...] = ()
+    def draw(self, features: FeaturesConfig, path: Path, title: str) -> None:
+        """Write the picture of the alignment, a PNG file."""
+        shift_s, mel_shift_s = features.output_shift_ms / 1000, features.frame_shift_ms / 1000
+        draw_alignment(self.mel_tm, self.alignment_ut, self.tokens, shift_s, path, title, mel_shift_s, self.ids)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The result of one pass.
+    """The result of one pass."""
 
-    Attributes:
-        losses: "loss" and its parts, and "token_accuracy" of the training path; means over the tokens, or utterances.
-        words: errors in words.
-        characters: errors in characters.
-        tokens: errors in tokens, special ones left out.
-        quantity_error: mean over the utterances of |N − Σ alpha|.
-        transcripts: of the first utterances.
-        alignments: of the first utterances.
-        custom: metrics from outside the package, by name.
-    """
-
-    losses: dict[str, float]
-    words: ErrorCounts
-    characters: ErrorCounts
-    tokens: ErrorCounts
-    quantity_error: float
-    transcripts: list[Transcribed]
-    alignments: list[tuple[Transcribed, Aligned]]
-    custom: dict[str, float] = dataclasses.field(default_factory=dict)
+    losses: dict[str, float]  # "loss", its parts, "token_accuracy"; means over the tokens, or utterances
+    words: ErrorCounts  # errors in words
+    characters: ErrorCounts  # errors in characters
+    tokens: ErrorCounts  # errors in tokens, special ones left out
+    quantity_error: float  # mean over the utterances of |N − Σ alpha|
+    transcripts: list[Transcribed]  # of the first utterances
+    alignments: list[tuple[Transcribed, Aligned]]  # of the first utterances
+    custom: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics from outside the package, by name
 
     @property
     def loss(self) -> float:
@@ -81,11 +65,7 @@ class Evaluation:
         return {"wer": self.words.rate, "cer": self.characters.rate, "ter": self.tokens.rate}
 
     def to_dict(self, numbers: dict[str, float]) -> dict:
-        """Return the entry in metrics.json, with NaN and infinities as null.
-
-        Args:
-            numbers: the columns of results.csv that are not scores.
-        """
+        """Return the entry in metrics.json, null for what is not finite; `numbers` are the other columns."""
         counts = {"words": self.words, "characters": self.characters, "tokens": self.tokens}
         numbers = numbers | self.rates | {"quantity_error": self.quantity_error} | self.custom
         details = {name: _json_number(value) for name, value in numbers.items()}

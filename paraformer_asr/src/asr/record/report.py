@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from asr.config import Config
 from asr.files import replace_text, replacing
-from asr.pictures import draw_alignment
 from asr.record.evaluation import Evaluation
 from asr.record.results import Results, naming_the_record
 from asr.record.run_dir import RunDir
@@ -23,11 +22,7 @@ STYLES = {"cer": {"linewidth": 5, "alpha": 0.4}, "ter": {"linestyle": "--", "lin
 def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     """Draw losses, error rates, the error of the token count and the learning rate over the epochs.
 
-    Without a row there is no picture.
-
-    Args:
-        rows: of results.csv.
-        path: PNG file, replaced at once.
+    `rows` are those of results.csv; without a row there is no picture.
     """
     if not rows:
         return
@@ -65,21 +60,8 @@ def _column(rows: list[dict[str, str]], name: str) -> list[float]:
 
 log = logging.getLogger("asr")
 
-COLUMNS = (
-    "run_id",
-    "model_type",
-    "epoch",
-    "step",
-    "train_loss",
-    "val_loss",
-    "wer",
-    "cer",
-    "ter",
-    "quantity_error",
-    "learning_rate",
-    "audio_s_per_s",
-    "seconds",
-)
+COLUMNS = ("run_id", "model_type", "epoch", "step", "train_loss", "val_loss", "wer", "cer", "ter", "quantity_error")
+COLUMNS += ("learning_rate", "audio_s_per_s", "seconds")
 
 
 class Report:
@@ -91,13 +73,7 @@ class Report:
         self.tensorboard = TensorBoard(run.path / "tensorboard", config.training.tensorboard)
 
     def log_step(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
-        """Log one step; the terminal has its progress line.
-
-        Args:
-            step: number of the update.
-            metrics: "loss", "grad_norm", and whatever else the step tells.
-            learning_rate: of the update.
-        """
+        """Log one step; the terminal has its progress line."""
         others = [f"{name} {value:.4f}" for name, value in metrics.items() if name not in ("loss", "grad_norm")]
         log.debug(
             "step %d: loss %.4f (%s), gradient norm %.3f, learning rate %.3g",
@@ -114,14 +90,7 @@ class Report:
     def evaluation(self, evaluation: Evaluation, *, epoch: int, step: int, **numbers: float) -> None:
         """Record one evaluation in tables, pictures, TensorBoard and log.
 
-        Args:
-            evaluation: its result.
-            epoch: passes over the training data so far.
-            step: updates so far.
-            numbers: the columns train_loss, learning_rate, audio_s_per_s and seconds.
-
-        Raises:
-            UserError: a file cannot be written.
+        `numbers` are the columns train_loss, learning_rate, audio_s_per_s and seconds.
         """
         scores = evaluation.rates | {"quantity_error": evaluation.quantity_error}
         numbers = {"epoch": epoch, "step": step, "val_loss": evaluation.loss} | numbers
@@ -149,21 +118,11 @@ class Report:
     def _show_samples(self, evaluation: Evaluation, step: int) -> None:
         """Write the transcripts, and draw the alignments: the first as step_….png, the next as step_…_2.png."""
         self.run.samples.mkdir(exist_ok=True)
-        name, features = f"step_{step:08d}", self.config.features
+        name = f"step_{step:08d}"
         if evaluation.transcripts:
             text = "\n".join(map(str, evaluation.transcripts))
             replace_text(self.run.samples / f"{name}.txt", text)
         for number, (transcribed, aligned) in enumerate(evaluation.alignments, 1):
             path = self.run.samples / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
-            title = f"{transcribed.name}\nsaid: {transcribed.reference}"
-            draw_alignment(
-                aligned.mel_tm,
-                aligned.alignment_ut,
-                aligned.tokens,
-                features.output_shift_ms / 1000,
-                path,
-                title,
-                mel_shift_s=features.frame_shift_ms / 1000,
-                token_ids=aligned.ids,
-            )
+            aligned.draw(self.config.features, path, f"{transcribed.name}\nsaid: {transcribed.reference}")
             self.tensorboard.picture(step, f"val/alignment_{number}", path)

@@ -16,14 +16,7 @@ from asr.record.changes import check_changes, list_changes
 from asr.record.record_file import RECORD_NAME, read_config_file
 from asr.record.resume_rules import BESIDES_TRAINING, LENGTH
 from asr.record.run_dir import RunDir, load_run
-from asr.record.run_record import (
-    RunRecord,
-    data_differences,
-    file_differences,
-    load_record,
-    make_record,
-    save_record,
-)
+from asr.record.run_record import RunRecord, data_differences, file_differences, load_record, make_record, save_record
 
 log = logging.getLogger("asr")
 
@@ -31,12 +24,7 @@ MAX_LINES = 12
 
 
 def record_start(run: RunDir, setup: Any) -> None:
-    """Record what a new run is made of.
-
-    Args:
-        run: its directory.
-        setup: its pieces, a `asr.training.setup.Setup`.
-    """
+    """Record what a new run is made of; `setup` is its `asr.training.setup.Setup`."""
     save_record(run, make_record(run, setup.config, setup.num_steps, _fingerprints(setup)))
 
 
@@ -51,16 +39,7 @@ class Resumption:
     """
 
     def __init__(self, run: RunDir, config: Config, allowed: Collection[str] = ()):
-        """Compare the run's own files and its settings.
-
-        Args:
-            run: its directory, held by this process.
-            config: the settings: those of the run, changed by the command line.
-            allowed: names of what may have changed.
-
-        Raises:
-            UserError: a file of the run is damaged or was edited, or a setting cannot change.
-        """
+        """Compare the run's own files and its settings with `config`, as the command line changed it."""
         self.run, self.config, self.record, self._allowed = run, config, load_record(run), set(allowed)
         on_disk = load_run(run.path)[0]
         before = read_config_text(self.record.config, str(run.path / RECORD_NAME)) if self.record else on_disk
@@ -72,11 +51,7 @@ class Resumption:
         check_changes(self.changes, run.path)
 
     def compare(self, setup: Any) -> None:
-        """Compare the data of the run's pieces, a `asr.training.setup.Setup`.
-
-        Raises:
-            UserError: something has changed, and the user did not allow it.
-        """
+        """Compare the data of the run's pieces, a `asr.training.setup.Setup`."""
         self._setup, self._prints = setup, _fingerprints(setup, self.record)
         if self.record:
             for name, lines in data_differences(self.record, self._prints).items():
@@ -90,16 +65,9 @@ class Resumption:
         stopped_early: bool,
         build_schedule: Callable[[OptimizerConfig, int], Callable],
     ) -> None:
-        """Log what has changed, and record it with the step from which it applies.
+        """Log what has changed, and record it with the step of the checkpoint, from which it applies.
 
-        Args:
-            step: of the checkpoint.
-            finished: whether nothing is left to train.
-            stopped_early: whether that is because the score did not improve.
-            build_schedule: `(optimizer config, number of steps) → learning rate by step`.
-
-        Raises:
-            UserError: settings without effect on a run in which nothing is left to train.
+        If the run is `finished`, or has `stopped_early`, nothing is left to train.
         """
         idle = [change for change in self.changes if not change.key.startswith(BESIDES_TRAINING)]
         end = self._describe_end(step, stopped_early) if finished else ""

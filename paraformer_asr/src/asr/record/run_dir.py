@@ -82,14 +82,7 @@ def create_run_dir(
 ) -> RunDir:
     """Make the directory of a new run with the files that it starts from.
 
-    Args:
-        config: the resolved settings.
-        tokenizer: of the run.
-        cmvn: normalisation of the features, or None.
-        write_more: writes further files of a complete start; `environment.json` comes last.
-
-    Raises:
-        UserError: the name is not a file name, or the folder cannot be written.
+    `write_more` writes further files of a complete start; `environment.json` comes last.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.name):
         raise UserError(
@@ -119,11 +112,7 @@ def create_run_dir(
 
 
 def open_run_dir(path: Path) -> RunDir:
-    """Return the paths of an existing run.
-
-    Raises:
-        UserError: no such directory, or not a run directory.
-    """
+    """Return the paths of an existing run."""
     run = RunDir(Path(path))
     if not run.path.is_dir():
         raise UserError(f"{path}: expected a run directory such as runs/20250131_120000_name, but there is none")
@@ -133,11 +122,7 @@ def open_run_dir(path: Path) -> RunDir:
 
 
 def load_run(path: Path) -> tuple[Config, Tokenizer, Cmvn | None]:
-    """Return settings, tokenizer and normalisation of the run in `path`.
-
-    Raises:
-        UserError: not a run directory, or one of its files cannot be read.
-    """
+    """Return settings, tokenizer and normalisation of the run in `path`."""
     run = open_run_dir(path)
     with _own_file():
         config, tokenizer = load_config(run.config_file), load_tokenizer(run.path)
@@ -163,11 +148,7 @@ def _own_file() -> Iterator[None]:
 
 
 def check_run_files(run: RunDir) -> list[str]:
-    """Return warnings about files that a resume does not need, and rewrite the missing ones.
-
-    Raises:
-        UserError: a folder, a pipe, a device or a link in place of a file, or a file in place of a folder.
-    """
+    """Return warnings about files that a resume does not need, and rewrite the missing ones."""
     for name in (*READ_OR_REPLACED, *APPENDED):
         _check_file(run.path / name, may_be_link=name in READ_OR_REPLACED)
     for name in FOLDERS:

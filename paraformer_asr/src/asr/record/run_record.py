@@ -19,13 +19,7 @@ from asr.config.reader import config_text
 from asr.data.fingerprint import Fingerprint, describe_differences
 from asr.errors import UserError
 from asr.files import read_bounded
-from asr.record.record_file import (
-    MAX_RECORD_BYTES,
-    RECORD_NAME,
-    read_record_file,
-    repair_hint,
-    write_record_file,
-)
+from asr.record.record_file import MAX_RECORD_BYTES, RECORD_NAME, read_record_file, repair_hint, write_record_file
 from asr.record.run_dir import RunDir
 
 FILES = {"tokenizer.json": "tokenizer", "bpe.model": "tokenizer", "seg_dict": "tokenizer", "cmvn.txt": "normalisation"}
@@ -34,23 +28,14 @@ FILES = {"tokenizer.json": "tokenizer", "bpe.model": "tokenizer", "seg_dict": "t
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """The content of `record.json`, see the head of this file.
+    """The content of `record.json`, see the head of this file."""
 
-    Attributes:
-        config: text of config.yaml.
-        num_steps: updates in the whole run.
-        files: name → SHA-256.
-        data: split → fingerprint.
-        changes: each with "step", "time", "settings" and "allowed".
-        previous: text of config.yaml before the last change.
-    """
-
-    config: str
-    num_steps: int
-    files: dict[str, str]
-    data: dict[str, Fingerprint]
-    changes: tuple[dict[str, Any], ...] = ()
-    previous: str = ""
+    config: str  # text of config.yaml
+    num_steps: int  # updates in the whole run
+    files: dict[str, str]  # name → SHA-256
+    data: dict[str, Fingerprint]  # split → fingerprint
+    changes: tuple[dict[str, Any], ...] = ()  # each with "step", "time", "settings" and "allowed"
+    previous: str = ""  # text of config.yaml before the last change
 
 
 def make_record(run: RunDir, config: Config, num_steps: int, data: dict[str, Fingerprint]) -> RunRecord:
@@ -72,11 +57,7 @@ def save_record(run: RunDir, record: RunRecord) -> None:
 
 
 def load_record(run: RunDir) -> RunRecord | None:
-    """Return the content of `record.json`; None for a run from before records existed.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Return the content of `record.json`; None for a run from before records existed."""
     content = read_record_file(run.path)
     try:
         if content is None:

@@ -18,9 +18,6 @@ def check_texts(config: Config, tokenizer: Tokenizer, train_set: SpeechDataset, 
     """Refuse training texts that the tokenizer does not cover; of validation texts, warn.
 
     In validation, uncovered characters count as errors, as they should; in training they would teach `<unk>`.
-
-    Raises:
-        UserError: naming the first utterances, by file and line, their characters, and what to do.
     """
     if uncovered := _uncovered(tokenizer, train_set):
         raise UserError(
@@ -37,7 +34,6 @@ def check_texts(config: Config, tokenizer: Tokenizer, train_set: SpeechDataset, 
 
 
 def _uncovered(tokenizer: Tokenizer, dataset: SpeechDataset) -> list[tuple[str, str]]:
-    """Return (file and line, text) of each utterance that has unknown characters."""
     unknown = ((i, text) for i, text in enumerate(dataset.texts()) if tokenizer.unknown_characters(text))
     return [(dataset.where(i), text) for i, text in unknown]
 
@@ -52,7 +48,6 @@ def _describe(uncovered: list[tuple[str, str]], tokenizer: Tokenizer) -> str:
 
 
 def _remedy(config: Config, tokenizer: Tokenizer, uncovered: list[tuple[str, str]]) -> str:
-    """Return a remedy that can be typed."""
     kind = config.tokenizer.kind
     if case := _better_case(tokenizer, uncovered):
         return f"Set {'tokenizer.kind=init ' if kind == 'init' else ''}tokenizer.text_case={case}, or correct the texts"

@@ -25,11 +25,7 @@ def diagnose(setup: Setup, state: TrainState, batch: dict[str, np.ndarray]) -> l
     """Return lines that describe what is not finite in the step that `batch` makes of `state`.
 
     The step is repeated with the same randomness, operation by operation: slow, but every value can be inspected.
-
-    Args:
-        setup: of the run.
-        state: before the step.
-        batch: of the step, with "index".
+    `batch` is that of the step, with "index".
     """
     names = name_items(setup, batch)
     lines = [f"its items: {', '.join(names)}"]
@@ -76,15 +72,10 @@ def _look_at_part(objective: Any, state: TrainState, part: tuple, names: list[st
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A module whose output is not finite.
+    """A module whose output is not finite."""
 
-    Attributes:
-        module: its path and class, and which call of it, where there are several.
-        rows: those of the batch that are not finite; empty where the output has no batch axis.
-    """
-
-    module: str
-    rows: list[int]
+    module: str  # its path and class, and which call of it, where there are several
+    rows: list[int]  # those of the batch that are not finite; empty where the output has no batch axis
 
 
 def make_observer(faults: list[Fault]) -> Any:

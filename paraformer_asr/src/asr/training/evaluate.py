@@ -22,12 +22,6 @@ NUM_TRANSCRIPTS = 10
 def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step: Callable) -> Evaluation:
     """Return the scores of the state's predicting weights on the validation split, decoded greedily.
 
-    Args:
-        setup: of the run.
-        state: of the run.
-        supervisor: waits for the data, and decides when to stop.
-        eval_step: that of the setup, compiled.
-
     Raises:
         StopRequestedError: the run is asked to stop, in this process or in another.
     """

@@ -38,11 +38,7 @@ class NonFinitePolicy(Hook):
         self._training, self._skipped_in_a_row = training, 0
 
     def on_step(self, info: StepInfo) -> None:
-        """Warn of a step that the device left out, or save what led to it and stop.
-
-        Raises:
-            NonFiniteError: the run stops.
-        """
+        """Warn of a step that the device left out, or save what led to it and stop."""
         if info.finite:
             self._skipped_in_a_row = 0
             return
@@ -69,11 +65,7 @@ def _describe(info: StepInfo) -> str:
 
 
 def save_reproducer(run: RunDir, state: TrainState, batch: dict[str, np.ndarray], step: int) -> Path:
-    """Write the state before the step and its batch; return the folder. All processes of a run call this.
-
-    Raises:
-        UserError: the disk is full, or cannot be written to.
-    """
+    """Write the state before the step and its batch; return the folder. All processes of a run call this."""
     folder = run.path / f"non_finite_step_{step:08d}"
     if jax.process_count() > 1:
         batch = {name: multihost_utils.process_allgather(array, tiled=True) for name, array in batch.items()}
@@ -90,11 +82,7 @@ def save_reproducer(run: RunDir, state: TrainState, batch: dict[str, np.ndarray]
 
 
 def load_reproducer(folder: Path, setup: Setup) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """Return the state and the batch that `save_reproducer` wrote.
-
-    Raises:
-        UserError: the folder is damaged, or is not one of `save_reproducer`.
-    """
+    """Return the state and the batch that `save_reproducer` wrote."""
     try:
         verify_files(folder, read_manifest(folder))
     except DamagedCheckpointError as error:

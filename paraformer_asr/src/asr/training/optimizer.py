@@ -16,10 +16,6 @@ def build_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     A linear rise from 0 over w = `warmup_fraction · num_steps` steps, then with progress p from 0 to 1 and the number
     n of the update: cosine (1 + cos πp) / 2, inverse_sqrt √(w / n), or constant 1, each times the peak rate.
 
-    Args:
-        config: the settings.
-        num_steps: updates in the whole run.
-
     Reference: inverse_sqrt: Vaswani et al., 2017, section 5.3.
     """
     warmup_steps = round(config.warmup_fraction * num_steps)
@@ -57,7 +53,6 @@ def scale_by_factors(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _build_rule(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Return the chain that all trained parameters share."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.scale_by_adam(config.b1, config.b2),

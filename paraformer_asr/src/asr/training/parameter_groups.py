@@ -48,11 +48,7 @@ def layer_names(params: Any) -> dict[str, list[tuple[str, ...]]]:
 
 
 def frozen_mask(patterns: tuple[str, ...], params: Any) -> Any:
-    """Return for each parameter, in their tree, whether it is frozen.
-
-    Raises:
-        UserError: some layers of a stacked array would be frozen and others not.
-    """
+    """Return for each parameter, in their tree, whether it is frozen."""
     values = []
     for name, layers in layer_names(params).items():
         frozen = [any(matches(p, n) for p in patterns for n in names) for names in layers]
@@ -124,15 +120,7 @@ def rate_factors(config: OptimizerConfig, params: Any) -> Any:
 
 
 def check_groups(config: OptimizerConfig, params: Any) -> None:
-    """Refuse patterns that name nothing, and a frozen model.
-
-    Args:
-        config: the settings.
-        params: the parameters, or their shapes.
-
-    Raises:
-        UserError: the message names the pattern, and names that resemble it.
-    """
+    """Refuse patterns that name nothing, and a frozen model; `params` may be their shapes."""
     names = [name for layers in layer_names(params).values() for layer in layers for name in layer]
     for key, patterns in (("freeze", config.freeze), ("rate_factors", config.rate_factors)):
         for pattern in patterns:

@@ -79,17 +79,10 @@ def train(
 
     Signals stop the run after it has been saved, if this is called in the main thread.
 
-    Args:
-        config: the settings, or those of the run that is resumed.
-        custom: parts from outside the package.
-        hooks: what listens besides the run's own hooks; called after them.
-        resume: directory of the run to resume; without it a new one is made.
-        allow_changed: names of what may have changed since the run was made, see `asr.record.run_record`.
-        load_initial: reads the model that the setting `init` names; not called once the run has a checkpoint.
-        max_minutes: save and stop after this time.
-        owns_process: whether a run that hangs, or a signal before the first step, may end the process. If not, the
-            caller gets a UserError or a KeyboardInterrupt.
-        report_resume_command: called with the command that resumes the run, in a process that is watched by its parent.
+    Arguments as of `asr.train`; but `custom` holds the parts from outside the package, and `load_initial` reads the
+    model that the setting `init` names, unless the run has a checkpoint already. If `owns_process`, a run that hangs,
+    or a signal before the first step, may end the process; if not, the caller gets a UserError or a KeyboardInterrupt.
+    `report_resume_command` is called with the command that resumes the run, in a process that its parent watches.
 
     Raises:
         UserError: data or run directory not usable, or too little memory.
@@ -251,7 +244,7 @@ def log_start(training: Training, state: TrainState) -> None:
         describe_devices(setup.placement),
     )
     rate_hz, padding = setup.config.features.sample_rate_hz, setup.loader.plan.padding_share(0)
-    shapes = ", ".join(f"{shape.batch_size} × {shape.num_samples / rate_hz:g} s" for shape in setup.loader.shapes)
+    shapes = ", ".join(f"{shape.batch_size} × {shape.num_samples / rate_hz:g} s" for shape in setup.loader.plan.shapes)
     log.info("batches of %s; %.1f %% of them is padding", shapes, 100 * padding)
     for line in setup.warm_start.lines if setup.warm_start else ():
         log.info("%s", line)

@@ -44,46 +44,25 @@ WHY_CER = ": the model writes no spaces between words of the validation texts, s
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The pieces of a run.
+    """The pieces of a run."""
 
-    Attributes:
-        config: the resolved config, `model.vocab_size` and `model.input_dim` filled in.
-        tokenizer: of the run.
-        cmvn: normalisation of the features, or None.
-        loader: batches of the training split, by step.
-        val_loader: batches of the validation split, each utterance once.
-        train_set: the training split.
-        val_set: the validation split.
-        model: the network, without parameters.
-        init: `() → TrainState`, fresh weights before the first step, placed on the devices.
-        warm_start: the arrays that are then copied from another model, or None.
-        train_step: `(state, batch, healthy, stop_d) → (state, metrics, healthy)`; donates the state's memory. Compiled
-            once for each shape.
-        eval_step: `(variables, batch, stop_d) → results`; compiled once for each shape.
-        schedule: learning rate by step.
-        placement: of state and batches on the devices.
-        abstract_state: the state's shapes, each with its placement.
-        flags: the `stop_d` of the steps, by whether this process wants to stop.
-        custom: the parts from outside the package.
-    """
-
-    config: Config
-    tokenizer: Tokenizer
-    cmvn: Cmvn | None
-    loader: TrainLoader
-    val_loader: EvalLoader
-    train_set: SpeechDataset
-    val_set: SpeechDataset
-    model: nn.Module
-    init: Callable[[], TrainState]
-    warm_start: WarmStart | None
-    train_step: Callable[..., tuple[TrainState, dict, jax.Array]]
-    eval_step: Callable[..., dict]
-    schedule: optax.Schedule
-    placement: Placement
-    abstract_state: TrainState
-    flags: dict[bool, jax.Array]
-    custom: CustomParts = NO_CUSTOM_PARTS
+    config: Config  # the resolved config, `model.vocab_size` and `model.input_dim` filled in
+    tokenizer: Tokenizer  # of the run
+    cmvn: Cmvn | None  # normalisation of the features, or None
+    loader: TrainLoader  # batches of the training split, by step
+    val_loader: EvalLoader  # batches of the validation split, each utterance once
+    train_set: SpeechDataset  # the training split
+    val_set: SpeechDataset  # the validation split
+    model: nn.Module  # the network, without parameters
+    init: Callable[[], TrainState]  # `() → TrainState`, fresh weights before the first step, placed on the devices
+    warm_start: WarmStart | None  # the arrays that are then copied from another model, or None
+    train_step: Callable[..., tuple[TrainState, dict, jax.Array]]  # see `make_train_step`; donates the state's memory
+    eval_step: Callable[..., dict]  # `(variables, batch, stop_d) → results`; compiled once for each shape
+    schedule: optax.Schedule  # learning rate by step
+    placement: Placement  # of state and batches on the devices
+    abstract_state: TrainState  # the state's shapes, each with its placement
+    flags: dict[bool, jax.Array]  # the `stop_d` of the steps, by whether this process wants to stop
+    custom: CustomParts = NO_CUSTOM_PARTS  # the parts from outside the package
 
     @property
     def num_steps(self) -> int:
@@ -116,16 +95,8 @@ def build_setup(
 ) -> Setup:
     """Return the pieces of the run that `config` describes. Nothing is compiled yet, but for the statistics.
 
-    Args:
-        config: the settings.
-        trained: tokenizer and normalisation of the run that is resumed; without it both are made from the training
-            split, or taken from the model in `config.init`.
-        initial: the model whose weights the run begins with.
-        custom: the caller's own parts, used instead of what the config describes.
-
-    Raises:
-        UserError: data that cannot be found or read, texts that the tokenizer does not cover, parameters that are not
-            there, an initial model of another architecture.
+    Without `trained`, the tokenizer and normalisation of the run that is resumed, both are made from the training
+    split, or taken from the model in `config.init`. `initial` is the model whose weights the run begins with.
     """
     custom.require_loss(config)
     check_metrics(custom.metrics, {*COLUMNS, *SUMMARIES}, ["one two"], ["one two"])
@@ -180,13 +151,7 @@ def jit_steps(
 ) -> dict[str, Any]:
     """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`.
 
-    Args:
-        config: `model.vocab_size` and `model.input_dim` set.
-        model: that the config describes.
-        optimizer: an optax transformation.
-        cmvn: normalisation of the features, or None.
-        placement: of the arrays.
-        loss: the caller's own, instead of that of the config.
+    `loss` is the caller's own, instead of that of the config.
     """
     unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
     applied = GatheredParameters(model, placement) if placement.is_spread else model
@@ -223,11 +188,7 @@ def jit_steps(
 
 
 def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
-    """Return the config with the model's widths: of the tokenizer's vocabulary and of the features.
-
-    Raises:
-        UserError: the config states another vocabulary.
-    """
+    """Return the config with the model's widths: of the tokenizer's vocabulary and of the features."""
     stated = config.model.vocab_size
     if stated not in (0, tokenizer.vocab_size):
         raise UserError(
@@ -257,11 +218,7 @@ def with_lengths(config: Config, durations_u: np.ndarray) -> Config:
 
 
 def with_row_multiple(config: Config, num_devices: int) -> Config:
-    """Return the config with what the rows of a batch are a multiple of: on other devices the run has the same batches.
-
-    Raises:
-        UserError: the setting does not give every device the same number of rows.
-    """
+    """Return the config with what the rows of a batch are a multiple of, so that other devices get the same batches."""
     multiple = config.training.row_multiple or num_devices
     if multiple % num_devices:
         raise UserError(
@@ -272,11 +229,7 @@ def with_row_multiple(config: Config, num_devices: int) -> Config:
 
 
 def build_cmvn(config: Config, train_set: SpeechDataset) -> Cmvn | None:
-    """Return the normalisation that the config asks for.
-
-    Raises:
-        UserError: a file that cannot be used, or sound that cannot be read.
-    """
+    """Return the normalisation that the config asks for."""
     match config.features.cmvn:
         case "none":
             return None

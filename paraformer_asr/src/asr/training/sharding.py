@@ -22,13 +22,9 @@ MIN_SPREAD = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """The sharding of a run.
+    """The sharding of a run."""
 
-    Attributes:
-        mesh: the devices, with axes "data" and "fsdp".
-    """
-
-    mesh: Mesh
+    mesh: Mesh  # the devices, with axes "data" and "fsdp"
 
     @property
     def num_devices(self) -> int:

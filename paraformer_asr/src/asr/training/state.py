@@ -20,18 +20,12 @@ class TrainState:
     """Everything that changes during training.
 
     There is no key in it: the randomness of a step is a function of the seed and `step`.
-
-    Attributes:
-        step: int32[], number of updates made.
-        params: float32 parameters.
-        opt_state: the optimizer's moments.
-        ema_params: exponential moving average of `params`; None when it is switched off.
     """
 
-    step: jax.Array
-    params: Any
-    opt_state: Any
-    ema_params: Any = None
+    step: jax.Array  # int32[], number of updates made
+    params: Any  # float32 parameters
+    opt_state: Any  # the optimizer's moments
+    ema_params: Any = None  # exponential moving average of `params`; None when it is switched off
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -48,12 +42,7 @@ def init_state(
 ) -> TrainState:
     """Return the state before the first update; pure in `key`, to be traced by `jax.jit`.
 
-    Args:
-        model: the network.
-        input_dim: i, width of an input frame.
-        optimizer: an optax transformation.
-        key: of the initial parameters.
-        with_ema: whether a moving average of the parameters is kept.
+    `key` is that of the initial parameters. `with_ema`: keep a moving average of them.
     """
     params = init_variables(model, input_dim, key)["params"]
     return TrainState(
@@ -66,23 +55,14 @@ def init_state(
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop remembers besides the arrays; saved with each checkpoint.
+    """What the loop remembers besides the arrays; saved with each checkpoint."""
 
-    Attributes:
-        best_score: lowest error rate of an evaluation so far, and its validation loss; None before the first.
-        evaluations_since_best: for early stopping.
-        loss_sum: sum of the training losses since the last evaluation.
-        loss_count: number of steps in `loss_sum`.
-        seconds: time spent on the run, over all its parts.
-        evaluation_due: whether the evaluation of this state was interrupted.
-    """
-
-    best_score: list[float] | None = None
-    evaluations_since_best: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
-    evaluation_due: bool = False
+    best_score: list[float] | None = None  # lowest error rate so far, and its validation loss; None before the first
+    evaluations_since_best: int = 0  # for early stopping
+    loss_sum: float = 0.0  # sum of the training losses since the last evaluation
+    loss_count: int = 0  # number of steps in `loss_sum`
+    seconds: float = 0.0  # time spent on the run, over all its parts
+    evaluation_due: bool = False  # whether the evaluation of this state was interrupted
 
     def add_loss(self, loss: float) -> None:
         """Add the loss of a step."""
@@ -104,11 +84,7 @@ class Progress:
 
 
 def read_progress(stored: dict, run_path: Path) -> Progress:
-    """Return the progress in a checkpoint.
-
-    Raises:
-        UserError: it does not have the fields of `Progress`.
-    """
+    """Return the progress in a checkpoint; refuse one that does not have the fields of `Progress`."""
     kinds = {field.name: int | float for field in dataclasses.fields(Progress)} | {"best_score": list | None}
     if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
         raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")

@@ -199,12 +199,8 @@ def make_eval_step(
     needs: `mel_btm`, `mel_lengths_b`, `feature_lengths_b` and `alignment_but`, tail included; `stop` as of
     `make_train_step`.
 
-    Args:
-        model: a Paraformer.
-        frontend: `(wave_bn, wave_lengths_b) → (features_bti, feature_lengths_b)`.
-        spectrogram: the same before stacking and normalisation, `→ (mel_btm, mel_lengths_b)`; for pictures.
-        config: the settings.
-        loss: the caller's own, instead of that of the config.
+    `frontend` maps (wave_bn, wave_lengths_b) to (features_bti, feature_lengths_b); `spectrogram` is the same before
+    stacking and normalisation, for pictures. `loss` is the caller's own, instead of that of the config.
     """
 
     def eval_step(variables: dict[str, Any], batch: Batch, stop_d: jax.Array | int = 0) -> dict[str, Any]:

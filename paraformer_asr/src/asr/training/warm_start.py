@@ -23,17 +23,11 @@ CTC_HEAD = "params/ctc/"
 
 @dataclasses.dataclass(frozen=True)
 class InitialModel:
-    """The model that a run starts from.
+    """The model that a run starts from."""
 
-    Attributes:
-        folder: where it was read from, for messages.
-        tokenizer: of the model.
-        variables: {"params": …}.
-    """
-
-    folder: str
-    tokenizer: Tokenizer
-    variables: Any
+    folder: str  # where it was read from, for messages
+    tokenizer: Tokenizer  # of the model
+    variables: Any  # {"params": …}
 
 
 class WarmStart:
@@ -68,14 +62,6 @@ def plan_warm_start(initial: InitialModel, params: Any, tokenizer: Tokenizer) ->
     All arrays of equal name and shape are copied, whether the encoders are scanned or unrolled. What counts tokens
     is new where the tokens differ; a CTC head that only one of the two models has is new or not copied. Nothing else
     may differ.
-
-    Args:
-        initial: the other model.
-        params: of the run, as shapes.
-        tokenizer: of the run.
-
-    Raises:
-        UserError: the message lists every array that only one of the models has, or whose shape differs.
     """
     variables = {"params": _stacked_as(params, initial.variables["params"])}
     expected, theirs = describe_arrays({"params": params}), describe_arrays(variables)
@@ -113,9 +99,8 @@ def shown(name: str, entry: tuple[tuple[int, ...], str]) -> str:
     return f"{name} {dtype}[{', '.join(map(str, shape))}]"
 
 
-def _stacked_as(params: Any, given: Any) -> Any:
-    """Return the given parameters with the encoder's blocks stacked or not, as in `params`."""
-    return stack_blocks(given) if "blocks" in params["encoder"] else unstack_blocks(given)
+def _stacked_as(params: Any, theirs: Any) -> Any:
+    return stack_blocks(theirs) if "blocks" in params["encoder"] else unstack_blocks(theirs)
 
 
 def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:
@@ -123,7 +108,6 @@ def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:
 
 
 def _refusal(differing: list[str], expected: Shapes, theirs: Shapes, folder: str) -> str:
-    """Return the message that lists the arrays that differ."""
     lines = []
     for name in differing:
         if name not in theirs:

@@ -9,21 +9,13 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One utterance of a manifest.
+    """One utterance of a manifest."""
 
-    Attributes:
-        name: unique in its split.
-        path: sound file.
-        text: what is said, not empty.
-        where: file and line, for messages.
-        stated_s: length in seconds by the manifest; None where it is not stated.
-    """
-
-    name: str
-    path: Path
-    text: str
-    where: str
-    stated_s: float | None = None
+    name: str  # unique in its split
+    path: Path  # sound file
+    text: str  # what is said, not empty
+    where: str  # file and line, for messages
+    stated_s: float | None = None  # length in seconds by the manifest; None where it is not stated
 
 
 class Texts(Sequence[str]):

@@ -94,13 +94,6 @@ def read_jsonl(path: Path, root: Path) -> Reading:
     FunASR: `{"key", "source", "source_len", "target", "target_len"}`; the lengths are ignored, since they count
     frames of the program that wrote them. NeMo: `{"audio_filepath", "duration", "text"}`; without a key `utt_id` the
     path is the name, and an `offset` into the file is refused.
-
-    Args:
-        path: of the manifest.
-        root: folder that relative paths of sound files start from.
-
-    Raises:
-        UserError: the file cannot be read.
     """
     reading = Reading(path, root)
     for number, line in read_lines(path, "a manifest with a JSON object on each line"):
@@ -128,11 +121,7 @@ def _parse(line: str) -> dict:
 
 
 def _json_entry(content: dict) -> tuple[str, str, str, Any]:
-    """Return (name, path, text, seconds or None).
-
-    Raises:
-        ValueError: saying what is wrong with the line.
-    """
+    """Return (name, path, text, seconds or None); a ValueError says what is wrong with the line."""
     keys = FUNASR_KEYS if "source" in content and "audio_filepath" not in content else NEMO_KEYS
     if missing := [key for key in keys if key not in content]:
         raise ValueError(
@@ -154,15 +143,7 @@ def _json_entry(content: dict) -> tuple[str, str, str, Any]:
 def read_tsv(path: Path, splits: str, root: Path) -> Reading:
     """Return the entries of some splits of a table; the first line names its columns, in any order.
 
-    Without a column `utt` the path is the name.
-
-    Args:
-        path: of the table.
-        splits: values of the column `split`, joined by `+`.
-        root: folder that relative paths of sound files start from.
-
-    Raises:
-        UserError: the file cannot be read, lacks a column, or has no line of a split.
+    Without a column `utt` the path is the name. `splits` are values of the column `split`, joined by `+`.
     """
     lines = read_lines(path, "a table with the columns path, text and split")
     columns = next(lines, (1, ""))[1].split("\t")
@@ -263,7 +244,7 @@ def _text_problem(name: str, text: str) -> str:
     """Return what is wrong with the name of an utterance or its text, "" if nothing is."""
     if problem := _name_problem(name):
         return problem
-    if not _is_unicode(text):
+    if HALF_CHARACTER.search(text):
         return NOT_UNICODE
     if not name:
         return "the name of the utterance is empty"
@@ -271,14 +252,9 @@ def _text_problem(name: str, text: str) -> str:
 
 
 def _name_problem(name: str) -> str:
-    if "\0" in name or not _is_unicode(name):
+    if "\0" in name or HALF_CHARACTER.search(name):
         return NOT_UNICODE
     if control := _CONTROL.search(name):
         return f"the control character {control[0]!r} in a name or a path"
     too_long = len(name) > MAX_NAME_CHARACTERS
     return f"a name or path that is too long, more than {MAX_NAME_CHARACTERS} characters" if too_long else ""
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether UTF-8 can hold a text; JSON may hold halves of a surrogate pair."""
-    return not HALF_CHARACTER.search(text)

@@ -45,15 +45,10 @@ END_TOLERANCE_S = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A part of a sound file.
+    """A part of a sound file."""
 
-    Attributes:
-        start_s: where it begins.
-        duration_s: its length; None: to the end of the file.
-    """
-
-    start_s: float = 0.0
-    duration_s: float | None = None
+    start_s: float = 0.0  # where it begins
+    duration_s: float | None = None  # its length; None: to the end of the file
 
 
 WHOLE = Span()
@@ -64,11 +59,8 @@ def read_audio(
 ) -> np.ndarray:
     """Return float32[n], the sound of a file as one channel at `sample_rate_hz`, full scale −1…1.
 
-    Args:
-        path: a sound file.
-        sample_rate_hz: rate of the result.
-        max_seconds: longer files are refused.
-        channel: which one of several, from 1; 0: their mean, or with a warning the loudest if they cancel each other.
+    Longer files than `max_seconds` are refused. `channel` counts from 1; 0 is the mean of all channels, or with a
+    warning the loudest one if they cancel each other.
 
     Raises:
         UserError: naming a file that is not a sound, is empty, damaged, cut off or longer than `max_seconds` or
@@ -93,15 +85,9 @@ def iterate_audio(
 ) -> Iterator[np.ndarray]:
     """Yield float32[n], the sound of a file of any length in blocks that make up what `read_audio` returns.
 
-    Memory is that of one block. Damage raises an error where it is, after the blocks before it. Several channels are
-    decoded twice, the first time to see whether they cancel each other.
-
-    Args:
-        path: a sound file.
-        sample_rate_hz: rate of the result.
-        block_seconds: length of each block but the last, which may be shorter.
-        channel: as in `read_audio`.
-        span: the part to read.
+    Memory is that of one block; only the last may be shorter than `block_seconds`. Damage raises an error where it is,
+    after the blocks before it. Several channels are decoded twice, the first time to see whether they cancel each
+    other.
 
     Raises:
         UserError: as `read_audio`, at the first block or a later one; or a span beyond the end of the file.
@@ -124,9 +110,7 @@ def iterate_audio(
 def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
     """Return the length of a file in seconds by its header; nothing is decoded.
 
-    Args:
-        path: a sound file.
-        unknown: returned if the header does not state the length (a FLAC file that was written into a pipe).
+    `unknown` is returned if the header does not state the length (a FLAC file that was written into a pipe).
 
     Raises:
         UserError: naming a file that is not a sound, is empty, is cut off (WAV and Ogg), or claims more than it holds.
@@ -166,7 +150,6 @@ class _Sequential(soundfile.SoundFile):
 
 
 def _open(path: Path) -> _Sequential:
-    """Return an opened sound file whose header has been checked."""
     try:
         open_file(path).close()  # refuses folders, pipes and devices
     except FileNotFoundError:
@@ -230,7 +213,6 @@ def _decoded(
 
 
 def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:
-    """Go to a time in an opened file; return its sample."""
     start, claimed = round(start_s * sound.samplerate), claimed_samples(sound)
     if not start:
         return 0

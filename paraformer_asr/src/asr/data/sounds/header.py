@@ -186,7 +186,6 @@ def _find_cut_wav(file: BinaryIO, size: int) -> str:
 
 
 def _find_cut_ogg(file: BinaryIO, size: int) -> str:
-    """Check that the last page is complete."""
     file.seek(max(size - OGG_PAGE_MAX, 0))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]

@@ -31,22 +31,13 @@ SUBTYPES |= {"float64": "FLOAT"}
 
 @dataclasses.dataclass(frozen=True)
 class SoundInput:
-    """A sound that was passed to `transcribe`.
+    """A sound that was passed to `transcribe`."""
 
-    Attributes:
-        label: the path, or what messages call it.
-        write: writes its content into a temporary file; None if it is a file by its path.
-    """
-
-    label: str
-    write: Callable[[BinaryIO], None] | None = None
+    label: str  # the path, or what messages call it
+    write: Callable[[BinaryIO], None] | None = None  # writes it into a temporary file; None if it is a file by its path
 
     def blocks(self, sample_rate_hz: int, channel: int) -> Iterator[np.ndarray]:
-        """Yield float32[n], its samples as `iterate_audio` does.
-
-        Raises:
-            UserError: naming it.
-        """
+        """Yield float32[n], its samples as `iterate_audio` does."""
         if self.write is None:
             yield from iterate_audio(Path(self.label), sample_rate_hz, channel=channel)
             return
@@ -57,11 +48,7 @@ class SoundInput:
 
 
 def open_sounds(sounds: Sequence[Sound], rate: float | None = None) -> list[SoundInput]:
-    """Return the sounds of a list, to be read; `rate` is that of the arrays among them.
-
-    Raises:
-        UserError: as `open_sound`, with the place in the list.
-    """
+    """Return the sounds of a list, to be read; `rate` is that of the arrays among them."""
     has_array, inputs = any(map(_is_array, sounds)), []
     for number, sound in enumerate(sounds, 1):
         try:
@@ -109,7 +96,6 @@ def open_sound(sound: Sound, rate: float | None = None) -> SoundInput:
 
 
 def _copy(source: BinaryIO, file: BinaryIO, label: str) -> None:
-    """Copy the rest of an open file."""
     with _reading(label):
         shutil.copyfileobj(source, file)
     if not file.tell():

@@ -9,17 +9,7 @@ from pathlib import Path
 from asr.config import Config, TokenizerConfig
 from asr.data.text import funasr_text
 from asr.data.text.pieces import SPACE, list_pieces, train_bpe
-from asr.data.text.tokenizer import (
-    BLANK,
-    END,
-    FIRST_ID,
-    START,
-    UNKNOWN,
-    Case,
-    Tokenizer,
-    load_tokenizer,
-    with_special_tokens,
-)
+from asr.data.text.tokenizer import FIRST_ID, SPECIAL, Case, Tokenizer, load_tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
 from asr.funasr_folder import find_text_files
@@ -37,9 +27,6 @@ def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
     """Return the tokenizer of a new run: that of the model in `init`, or one that `build_tokenizer` returns.
 
     With `kind: init` a `text_case` other than "keep" overrides that of the model. `texts` are the training texts.
-
-    Raises:
-        UserError: as `build_tokenizer` and `asr.data.text.tokenizer.load_tokenizer`.
     """
     if config.tokenizer.kind == "init":
         tokenizer, text_case = load_tokenizer(Path(config.init)), config.tokenizer.text_case
@@ -52,13 +39,7 @@ def load_funasr_tokenizer(
 ) -> Tokenizer:
     """Return the tokenizer of a folder with FunASR's list of tokens and, if it has one, words and their pieces.
 
-    Args:
-        folder: of a model; see `asr.funasr_folder` for the names of its files.
-        text_case: case that a text is brought to first.
-        files: (list of tokens, words or None) if they are known already.
-
-    Raises:
-        UserError: a file that is missing or damaged, or tokens in a different order than FunASR's.
+    `files` are (list of tokens, words or None) if they are known already; `asr.funasr_folder` has their usual names.
     """
     if files is None:
         *files, remarks = find_text_files(folder)
@@ -75,9 +56,7 @@ def load_funasr_tokenizer(
 def build_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """Return the tokenizer that the section `tokenizer` describes.
 
-    Args:
-        config: kind, case, number of pieces, or file.
-        texts: of the training split, the source of characters and pieces; equal texts give equal tokenizers.
+    The `texts` of the training split are the source of characters and pieces; equal texts give equal tokenizers.
 
     Raises:
         UserError: a list of tokens that cannot be used, texts that are all empty, or fewer pieces than characters.
@@ -141,7 +120,7 @@ def _json_list(text: str) -> list | None:
 
 def _from_file(path: Path, text_case: Case) -> Tokenizer:
     tokens = read_token_file(path)
-    if not {BLANK, START, END, UNKNOWN} & set(tokens):
+    if not set(SPECIAL) & set(tokens):
         tokens = with_special_tokens(tokens)
     try:
         return Tokenizer(tuple(tokens), "file", text_case)

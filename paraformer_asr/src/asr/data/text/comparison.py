@@ -24,17 +24,11 @@ MAX_WORD_CHARACTERS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One utterance's transcript beside its reference.
+    """One utterance's transcript beside its reference."""
 
-    Attributes:
-        reference: the true text, in the form that is compared.
-        hypothesis: the transcript, in the same form.
-        tokens: errors in tokens, without special ones.
-    """
-
-    reference: str
-    hypothesis: str
-    tokens: ErrorCounts
+    reference: str  # the true text, in the form that is compared
+    hypothesis: str  # the transcript, in the same form
+    tokens: ErrorCounts  # errors in tokens, without special ones
 
     @property
     def words(self) -> ErrorCounts:
@@ -48,15 +42,10 @@ class Comparison:
 
 
 def compare(tokenizer: Tokenizer, text: str, ids: Iterable[int]) -> Comparison:
-    """Return a transcript beside its reference.
+    """Return a transcript beside its reference; special tokens among its `ids` are ignored.
 
     Several rows of tokens from a given list may spell one text, so there the tokens of the two compared texts are
     compared. Otherwise the tokens of the reference are compared with those of the transcript.
-
-    Args:
-        tokenizer: of the model.
-        text: the reference, as the data set writes it.
-        ids: tokens of the transcript; special ones are ignored.
     """
     ordinary_ids = [int(i) for i in ids if tokenizer.is_ordinary(int(i))]
     reference, hypothesis = comparable(tokenizer, text), comparable(tokenizer, tokenizer.decode(ordinary_ids))

@@ -30,11 +30,7 @@ LEFT_OUT = "<OOV>"
 
 
 def read_seg_dict(path: Path, read: Reader = read_bounded) -> dict[str, tuple[str, ...]]:
-    """Return the words of a file that has a word and its pieces, separated by blanks, on each line.
-
-    Raises:
-        UserError: an unreadable file, or a line with a word and no pieces.
-    """
+    """Return the words of a file that has a word and its pieces, separated by blanks, on each line."""
     try:
         lines = decoded(path, read(path, MAX_SEG_DICT_BYTES), "words and their pieces").splitlines()
     except OSError as error:
@@ -90,7 +86,6 @@ def cut_written(text: str, seg_dict: SegDict, tokens: Container[str]) -> list[st
 
 
 def _parts(word: str, seg_dict: SegDict) -> list[str]:
-    """Return the word alone if it is known or cannot be cut, else its characters."""
     return [word] if _known(word, seg_dict) or not _can_be_cut.match(word) else list(word)
 
 
@@ -145,7 +140,6 @@ def spell(tokens: Sequence[str]) -> list[Spelled]:
 
 
 def _with_spaces(items: Sequence[Spelled | None]) -> list[Spelled]:
-    """Return the words, each with the space before it."""
     before = [None, *items]
     return [
         word._replace(space_before=bool(place) and before[place] is None) for place, word in enumerate(items) if word

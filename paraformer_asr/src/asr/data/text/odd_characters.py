@@ -4,12 +4,10 @@ import dataclasses
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from asr.data.text.tokenizer import BLANK, END, START, UNKNOWN, Tokenizer
+from asr.data.text.tokenizer import SPECIAL, Tokenizer
 
 PLAIN = dict.fromkeys("’‘ʼ′`´＇", "'") | dict.fromkeys("“”„″", '"') | dict.fromkeys("‐‑‒–—−", "-") | {"…": "..."}
 """Signs that look like those of a keyboard. Unicode's compatible forms (NFKC) give more twins."""
-
-SPECIAL = (BLANK, START, END, UNKNOWN)
 
 MAX_LISTED = 10
 """Most characters that a message lists."""
@@ -23,17 +21,11 @@ FIRST_JOINED = "\u0600"
 
 @dataclasses.dataclass
 class Use:
-    """Uses of a character or a word.
+    """Uses of a character or a word."""
 
-    Attributes:
-        times: in all texts.
-        lines: texts with it.
-        first: where the first of them is.
-    """
-
-    times: int = 0
-    lines: int = 0
-    first: str = ""
+    times: int = 0  # in all texts
+    lines: int = 0  # texts with it
+    first: str = ""  # where the first of them is
 
     def __str__(self):
         """Return a phrase for messages."""
@@ -47,9 +39,7 @@ Texts = Sequence[tuple[str, str]]
 def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> dict[str, list[str]]:
     """Return split → messages: each names what is odd, its uses, and what to write instead.
 
-    Args:
-        splits: split → its texts; "train" may be missing.
-        tokenizer: of the model, which normalises the texts first.
+    The tokenizer normalises the texts first. "train" may be missing.
     """
     normalised = {split: _normalised(texts, tokenizer) for split, texts in splits.items()}
     uses = {split: count_uses(texts, iter) for split, texts in normalised.items()}

@@ -28,19 +28,12 @@ _ideograph, _unspaced = re.compile(f"[{IDEOGRAPHS}]"), re.compile(f"[{UNSPACED}]
 
 
 class Spelled(NamedTuple):
-    """A word, or a character of a script without spaces, that a row of tokens spells.
+    """A word, or a character of a script without spaces, that a row of tokens spells."""
 
-    Attributes:
-        text: without spaces.
-        start: place of its first token in the row.
-        stop: place after its last one.
-        space_before: whether a space separates it from the word before.
-    """
-
-    text: str
-    start: int
-    stop: int
-    space_before: bool
+    text: str  # without spaces
+    start: int  # place of its first token in the row
+    stop: int  # place after its last one
+    space_before: bool  # whether a space separates it from the word before
 
 
 def is_ideograph(character: str) -> bool:
@@ -75,14 +68,9 @@ def fewest_pieces(
 ) -> list[tuple[str, str | None]]:
     """Return the word as a row of (characters, token), the token None for a character that none of them covers.
 
-    The cut has the fewest unknown characters, then the fewest pieces, then the longest last pieces.
-
-    Args:
-        word: not empty.
-        tokens: the known ones.
-        longest: length of the longest token.
-        continued: all pieces but the last end in `@@` in the list of tokens. If such a token is missing, the one
-            without `@@` is taken, and decoding splits the word there.
+    The cut has the fewest unknown characters, then the fewest pieces, then the longest last pieces. With `continued`,
+    all pieces but the last end in `@@` in the list of tokens; if such a token is missing, the one without `@@` is
+    taken, and decoding splits the word there. `longest` is the length of the longest token.
     """
     # Dynamic programming over the first b characters: lowest cost, and start and token of the last piece.
     costs, cuts = [0], [(0, None)]
@@ -108,9 +96,7 @@ def fewest_pieces(
 def train_bpe(texts: Sequence[str], vocab_size: int) -> bytes:
     """Return a trained model, which may have fewer pieces than `vocab_size`; equal texts give equal models.
 
-    Args:
-        texts: normalised, not empty.
-        vocab_size: pieces to learn, at least as many as there are different characters.
+    The texts are normalised and not empty; `vocab_size` is at least the number of different characters.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

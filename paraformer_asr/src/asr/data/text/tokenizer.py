@@ -31,7 +31,7 @@ from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text, replacing
 from asr.untrusted import HALF_CHARACTER, escaped, shown
 
-BLANK, START, END, UNKNOWN = "<blank>", "<s>", "</s>", "<unk>"
+BLANK, START, END, UNKNOWN = SPECIAL = "<blank>", "<s>", "</s>", "<unk>"
 BLANK_ID, START_ID, END_ID = 0, 1, 2
 FIRST_ID = 3
 """The first ordinary token."""
@@ -245,11 +245,7 @@ def with_special_tokens(tokens: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
-    """Return the tokenizer that `Tokenizer.save` wrote.
-
-    Raises:
-        UserError: naming a file that is missing, or is not one that `save` writes.
-    """
+    """Return the tokenizer that `Tokenizer.save` wrote."""
     path = folder / TOKENIZER_FILE
     try:
         content = json.loads(read(path, MAX_TOKENIZER_BYTES))
