@@ -1,1 +1,0 @@
-"""Transcribing many files as shards that can be stopped, resumed and divided over machines."""

@@ -1,0 +1,152 @@
+"""Serve a trained model: `asr serve --model FOLDER`, or `python -m asr.serve …`."""
+
+import argparse
+import dataclasses
+import importlib.util
+import ipaddress
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from asr.cli import run_command
+from asr.errors import EXIT_OK, UserError
+from asr.published.funasr_config import read_settings
+from asr.untrusted import shown
+
+EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "av", "websockets")
+"""Modules of the extra `serve`."""
+INSTALL = 'pip install "paraformer-asr[serve]"'
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="asr serve",
+        description="Serve a model in the protocols that clients already speak: OpenAI's /v1/audio/transcriptions, "
+        "FunASR's websocket, and a page for browsers. It listens on this machine only, unless --host says otherwise.",
+        epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C with every request answered, 2 wrong input.",
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of a training")
+    model.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
+    )
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument("--name", default="", help="of the model, for clients (default: that of the folder)")
+    parser.add_argument(
+        "--alias", action="append", default=[], help="one more name, such as whisper-1; may be repeated"
+    )
+    parser.add_argument("--language", default="", help="of the model, such as en; answers state it")
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="keys that clients may use, one a line; those in the variable ASR_API_KEYS count too",
+    )
+    parser.add_argument("--no-auth", action="store_true", help="serve other machines without keys")
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], metavar="URL", help="pages of this server may use the service"
+    )
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit of docs/serving.md"
+    )
+    parser.add_argument("--drain-s", type=float, default=60.0, help="time to finish after SIGTERM (default: 60)")
+    parser.add_argument("--no-metrics", action="store_true", help="without /metrics")
+    parser.add_argument("--no-docs", action="store_true", help="without /docs and /openapi.json")
+    parser.add_argument("--selftest", action="store_true", help="start on a free port, transcribe a sound, stop")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inference.decoder=ctc")
+    return parser.parse_intermixed_args()
+
+
+def check_extra() -> None:
+    """Raise a UserError unless the packages of the extra are installed."""
+    if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
+        raise UserError(f"asr serve needs more packages ({', '.join(missing)}): {INSTALL}")
+
+
+def read_limits(texts: list[str]) -> dict[str, Any]:
+    """Return the limits in texts like `max_sound_s=3600`, for `ServeSettings`.
+
+    Raises:
+        UserError: no such limit, or not a number that it may have.
+    """
+    from asr.serve.settings import ServeSettings
+
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(ServeSettings)}
+    limits = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in kinds or kinds[name] not in (int, float):
+            names = ", ".join(name for name, kind in kinds.items() if kind in (int, float))
+            raise UserError(f"--limit {shown(text)}: no limit has this name; there are {names}")
+        try:
+            limits[name] = kinds[name](value)
+        except ValueError:
+            limits[name] = -1
+        if not 0 <= limits[name] < 2**53:
+            kind = "a whole number" if kinds[name] is int else "a number"
+            raise UserError(f"--limit {shown(text)}: expected {kind} from 0 up")
+    return limits
+
+
+def check_exposure(arguments: argparse.Namespace, keys: list[str]) -> None:
+    """Refuse to serve other machines without keys, unless that is said aloud."""
+    try:
+        is_local = arguments.host == "localhost" or ipaddress.ip_address(arguments.host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local and not keys and not arguments.no_auth:
+        raise UserError(
+            f"--host {arguments.host}: other machines could use the service; name keys with --api-key-file FILE, or "
+            "allow everyone with --no-auth"
+        )
+
+
+def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket.socket):
+    """Return the server that the arguments describe."""
+    from asr import api
+    from asr.serve.app import make_app
+    from asr.serve.server import Server
+    from asr.serve.service import Service
+    from asr.serve.settings import ServeSettings
+
+    settings = ServeSettings(**read_limits(arguments.limit))
+    folder = arguments.run or arguments.model
+    transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
+    name = arguments.name or folder.resolve().name
+    service = Service(transcriber, settings, name=name, aliases=arguments.alias)
+    options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
+    app = make_app(service, keys, arguments.allow_origin, language=arguments.language, **options)
+    return Server(service, app, listener, arguments.drain_s)
+
+
+def main() -> int:
+    """Serve until a signal ends it; return the exit code."""
+    arguments = parse_arguments()
+    check_extra()
+    read_settings(arguments.run or arguments.model, arguments.overrides)  # reports a mistake before jax is imported
+    from asr.serve.keys import read_keys
+    from asr.serve.selftest import run_selftest
+    from asr.serve.server import bind
+
+    read_limits(arguments.limit)
+    keys = read_keys(arguments.api_key_file)
+    check_exposure(arguments, keys)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    for name in ("uvicorn.error", "python_multipart", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with bind(arguments.host, 0 if arguments.selftest else arguments.port) as listener:
+        server = make_server(arguments, keys, listener)
+        if arguments.selftest:
+            print(run_selftest(server, keys[0] if keys else ""))
+        else:
+            server.serve_until_stopped()
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

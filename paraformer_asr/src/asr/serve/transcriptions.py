@@ -1,0 +1,80 @@
+"""The route `POST /v1/audio/transcriptions`: upload → form → sound → text → answer."""
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from asr.serve.connected import while_connected
+from asr.serve.decoding import Decoded
+from asr.serve.form import read_form
+from asr.serve.formats import MEDIA_TYPES, write_answer
+from asr.serve.order import Order, read_order
+from asr.serve.rate_limit import RateLimit
+from asr.serve.refusal import Refusal
+from asr.serve.service import Service
+from asr.serve.sse import EventStream, transcript_events
+from asr.untrusted import escaped
+
+
+class Transcriptions:
+    """Answers requests with transcripts.
+
+    Args:
+        service: that recognises.
+        language: of its model; "" if it is not known.
+    """
+
+    def __init__(self, service: Service, language: str = ""):
+        self.service, self.language = service, language
+        self._rate_hz = service.transcriber.config.features.sample_rate_hz
+        self._sound_s = RateLimit(service.settings.max_sound_s_per_minute, "seconds of sound")
+        tokens = service.transcriber.tokenizer.tokens
+        self._token_ids = {token: number for number, token in enumerate(tokens)}
+
+    async def answer(self, request: Request) -> Response | EventStream:
+        """Return the transcript of the sound in a form, in the format that it asks for.
+
+        Raises:
+            Refusal: naming the field that is wrong, or the limit that was met.
+            Exception: those of `DecodePool.decode` and `Engine.transcribe`.
+        """
+        service = self.service
+        service.engine.check_room(0.0)
+        order = read_order(await read_form(request, service.settings), service.settings, self.language)
+        request.state.format = "sse" if order.stream else order.response_format
+        check_model(service, order.model)
+        start = time.monotonic()
+        decoded = await while_connected(request.receive, service.pool.decode(order.content))
+        self._sound_s.take(request.state.client, decoded.num_samples / self._rate_hz)
+        headers = {"x-ignored": ", ".join(order.ignored)} if order.ignored else {}
+        if order.stream:
+            events = transcript_events(service.engine, decoded, logprobs=order.logprobs)
+            headers |= warn(decoded.warning)
+            return EventStream(events, headers, service.metrics.first_delta_s)
+        response = await while_connected(request.receive, self._transcribe(decoded, order, headers))
+        service.metrics.request_s.labels("/v1/audio/transcriptions").observe(time.monotonic() - start)
+        return response
+
+    async def _transcribe(self, decoded: Decoded, order: Order, headers: dict[str, str]) -> Response:
+        outcome = await self.service.engine.transcribe(decoded)
+        headers |= warn("; ".join(filter(None, (decoded.warning, outcome.why_empty))))
+        body = write_answer(outcome.transcript, order, self._token_ids, self.language)
+        return Response(body.encode("utf-8", "backslashreplace"), 200, headers, MEDIA_TYPES[order.response_format])
+
+
+def warn(text: str) -> dict[str, str]:
+    """Return the header that says what was unusual about a sound, such as that it is silent or cut off."""
+    return {"x-warning": text.encode("ascii", "replace").decode()} if text else {}
+
+
+def check_model(service: Service, name: str) -> None:
+    """Refuse a name that is neither the model's nor one of its aliases; no name is the model's.
+
+    Raises:
+        Refusal: naming the models there are.
+    """
+    names = service.name, *service.aliases
+    if name and name not in names:
+        message = f"model: {escaped(name)!r} does not exist; use {', '.join(names)}"
+        raise Refusal(404, message, param="model", code="model_not_found")
