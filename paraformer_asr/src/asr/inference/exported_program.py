@@ -25,6 +25,7 @@ from asr.inference.shapes import row_counts
 from asr.models import CustomModel, build_model
 
 PLATFORMS = ("cpu", "cuda")
+OUTPUTS = ("ids_bu", "confidence_bu", "start_s_bu", "end_s_bu", "lengths_b")
 
 
 def export_program(
@@ -43,7 +44,7 @@ def export_program(
 
     def program(weights: dict[str, jax.Array], wave_bn: jax.Array, lengths_b: jax.Array) -> tuple[jax.Array, ...]:
         spelling = recognise(nested(weights), wave_bn, lengths_b)
-        return tuple(getattr(spelling, field.name) for field in dataclasses.fields(spelling))
+        return tuple(getattr(spelling, name) for name in OUTPUTS)
 
     b, n = jax.export.symbolic_shape(f"b, {num_samples(config)}")
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}

@@ -38,6 +38,7 @@ class Spelling:
     start_s_bu: Any  # float32, when it begins
     end_s_bu: Any  # float32, when it ends
     lengths_b: Any  # int32, tokens of each utterance
+    finite_b: Any = None  # bool, the predictor's weights are finite; None without a predictor
 
 
 @struct.dataclass
@@ -129,7 +130,8 @@ class CifPrograms:
         num_rows = min(rows for rows in self._row_counts(shape) if rows >= most)
         if (shape, num_rows) not in self._spells:
             self._compile_spell(shape, num_rows, heard)
-        return jax.device_get(self._spells[shape, num_rows](self.weights.arrays, heard))
+        spelling = jax.device_get(self._spells[shape, num_rows](self.weights.arrays, heard))
+        return spelling.replace(finite_b=np.isfinite(np.asarray(heard.acoustics.alpha_bt)).all(axis=1))
 
     def _row_counts(self, shape: Shape) -> tuple[int, ...]:
         return row_counts(num_feature_frames(shape.num_samples, self._features), self._tokens_per_frame)

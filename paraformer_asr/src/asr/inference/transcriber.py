@@ -47,6 +47,7 @@ class Recognition:
     confidence: np.ndarray  # float32[u], the model's probability of each
     start_s: np.ndarray  # float32[u], when each begins, from the start of the segment
     end_s: np.ndarray  # float32[u], when it ends
+    finite: bool = True  # what the model computed; if not, the tokens mean nothing
 
 
 NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
@@ -237,4 +238,6 @@ def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, vari
 
 def _row(spelling: Spelling, row: int) -> Recognition:
     columns = spelling.ids_bu, spelling.confidence_bu, spelling.start_s_bu, spelling.end_s_bu
-    return Recognition(*(values[row, : spelling.lengths_b[row]] for values in columns))
+    ids, confidence, *times_s = (values[row, : spelling.lengths_b[row]] for values in columns)
+    finite = spelling.finite_b is None or bool(spelling.finite_b[row])
+    return Recognition(ids, confidence, *times_s, finite and bool(np.isfinite(confidence).all()))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import jax
 import numpy as np
 
 from asr.data.frontend import num_feature_frames
@@ -29,8 +30,9 @@ log = logging.getLogger("asr")
 
 RETRY_AFTER_S = (1.0, 30.0)
 """Shortest and longest time that a refused client is asked to wait."""
-SPEED_MEMORY = 0.9
-"""Weight of the past in the running mean of the speed."""
+MEMORY = 0.9
+"""Weight of the past in running means."""
+CPU_BATCH_SIZES, BATCH_SIZES = (1, 4), (1, 4, 16)
 IDLE_CHECK_S = 0.2
 """How often the owner looks for deadlines that passed."""
 
@@ -67,12 +69,15 @@ class Engine:
         ready: every shape is compiled, and requests are accepted.
         draining: requests that have begun are finished, new ones are refused.
         speed: seconds of sound per second of device time, of late.
+        batch_sizes: rows of a batch.
     """
 
     def __init__(self, transcriber: Transcriber, settings: ServeSettings, metrics: Metrics):
         self.transcriber, self.settings, self.metrics = transcriber, settings, metrics
         self.ready = self.draining = False
-        self.speed = 1.0
+        self.speed, self._usual_s = 1.0, 0.0
+        is_cpu = jax.default_backend() == "cpu"
+        self.batch_sizes = settings.batch_sizes or (CPU_BATCH_SIZES if is_cpu else BATCH_SIZES)
         self._rate_hz = transcriber.config.features.sample_rate_hz
         self._queue = SegmentQueue()
         self._open: set[Request] = set()
@@ -93,7 +98,7 @@ class Engine:
     def start(self) -> None:
         """Compile every shape, measure the speed, and start the owner of the device."""
         longest = longest_segment(self._rate_hz, self.transcriber.config.inference)
-        shapes = make_ladder(longest, self.settings.batch_sizes, self.settings.batch_lengths)
+        shapes = make_ladder(longest, self.batch_sizes, self.settings.batch_lengths)
         before = self.transcriber.compilations
         self.transcriber.warm_up(shapes)
         noise_n = 0.1 * np.random.default_rng(0).standard_normal(longest).astype(np.float32)
@@ -126,7 +131,7 @@ class Engine:
         """Refuse a request at once, before its sound is decoded.
 
         Args:
-            sound_s: its length in seconds, as far as it is known.
+            sound_s: its length in seconds; 0: unknown, and taken to be what is usual.
 
         Raises:
             Draining: the service is about to stop.
@@ -136,7 +141,7 @@ class Engine:
             raise Draining("the server is about to stop")
         settings = self.settings
         waiting_s = self._queue.seconds(settings.request_share_s)
-        mine_s = min(sound_s, settings.request_share_s)
+        mine_s = min(sound_s or self._usual_s, settings.request_share_s)
         is_full = waiting_s + mine_s > settings.queue_sound_s
         is_late = (waiting_s + mine_s) / self.speed > settings.deadline_s
         if waiting_s and (is_full or is_late) or self._held_s and self._held_s + sound_s > settings.held_sound_s:
@@ -169,6 +174,7 @@ class Engine:
         request = Request(decoded.segments, self._rate_hz, time.monotonic() + limit_s, deliver)
         self._open.add(request)
         self._held_s += sound_s
+        self._usual_s = MEMORY * self._usual_s + (1 - MEMORY) * sound_s
         try:
             if request.waiting:
                 self._queue.add(request)
@@ -210,14 +216,14 @@ class Engine:
     def _next_batch(self) -> list[Item]:
         """Wait for work, or `IDLE_CHECK_S`; if the device was busy just before, a little longer for a full batch."""
         settings, queue = self.settings, self._queue
-        most = settings.batch_sizes[-1]
+        most = self.batch_sizes[-1]
         with queue.changed:
             if not len(queue):
                 queue.changed.wait(IDLE_CHECK_S)
             end = self._last_batch_end + settings.batch_wait_s
             while 0 < queue.num_waiting() < most and (rest_s := end - time.monotonic()) > 0 and not queue.closed:
                 queue.changed.wait(rest_s)
-            return queue.take(settings.batch_sizes, self._batch_length)
+            return queue.take(self.batch_sizes, self._batch_length)
 
     def _batch_length(self, num_samples: int) -> int:
         return self.transcriber.choose_shape(1, num_samples).num_samples
@@ -248,7 +254,7 @@ class Engine:
         """Return the tokens of each segment of one batch.
 
         Raises:
-            FloatingPointError: a confidence is not finite.
+            FloatingPointError: the model's output is not finite.
         """
         start = time.perf_counter()
         results = [NOTHING] * len(waves)
@@ -258,8 +264,8 @@ class Engine:
         if not sounding:
             return results
         for i, recognition in zip(sounding, self.transcriber.start([waves[i] for i in sounding])(), strict=True):
-            if not np.isfinite(recognition.confidence).all():
-                raise FloatingPointError("a confidence is not finite")
+            if not recognition.finite:
+                raise FloatingPointError("the model's output is not finite")
             results[i] = recognition
         self._measure([len(waves[i]) for i in sounding], time.perf_counter() - start)
         return results
@@ -270,4 +276,4 @@ class Engine:
         self.metrics.padding.observe(1 - sum(lengths) / (shape.batch_size * shape.num_samples))
         self.metrics.device_s.observe(seconds)
         speed = sum(lengths) / self._rate_hz / max(seconds, 1e-9)
-        self.speed = SPEED_MEMORY * self.speed + (1 - SPEED_MEMORY) * speed if self.ready else speed
+        self.speed = MEMORY * self.speed + (1 - MEMORY) * speed if self.ready else speed
