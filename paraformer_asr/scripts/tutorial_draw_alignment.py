@@ -17,9 +17,10 @@ from asr.config.reader import load_config
 from asr.data import Utterance, build_dataset
 from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
-from asr.inference.alignments import Aligned, align_waves
+from asr.inference.eval_report import align_waves
 from asr.inference.transcriber import load_transcriber
 from asr.pictures import firing_times_s
+from asr.record.evaluation import Aligned
 
 MAX_SECONDS = 30.0
 """A picture of more could not be read; `python -m asr.infer` takes any length."""

@@ -115,10 +115,12 @@ def test_files_that_are_named_exist(path):
 def test_commands_that_are_named_exist(path):
     commands = r"(?:python -m asr\.|(?<=`)asr |^asr )(?!configs|--|COMMAND)(\w+)([^`\n|;,]*)"
     for module, rest in re.findall(commands, path.read_text(), re.MULTILINE):
-        source = PROJECT / "src" / "asr" / f"{module}.py"
-        assert source.exists(), f"there is no command asr.{module}"
+        package = PROJECT / "src" / "asr"
+        sources = [path for path in (package / f"{module}.py", package / module / "__main__.py") if path.exists()]
+        assert sources, f"there is no command asr.{module}"
+        known = "".join(path.read_text() for path in (*sources, package / "arguments.py"))
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest):
-            assert f'"{option}"' in source.read_text(), f"asr.{module} has no {option}"
+            assert f'"{option}"' in known, f"asr.{module} has no {option}"
 
 
 def test_anchors_within_a_document_lead_to_headings():

@@ -22,7 +22,7 @@ from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.data.text.building import build_tokenizer
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
-from asr.inference.alignments import align_waves
+from asr.inference.eval_report import align_waves
 from asr.inference.shapes import Shape, make_ladder, plan_shapes, row_counts
 from asr.inference.transcriber import WINDOW_BATCHES, Transcriber, load_transcriber
 from asr.inference.transcription import needs_space

@@ -127,7 +127,9 @@ def check_loss(loss: Loss, outputs: Any) -> None:
         expected = "a function (outputs, tokens_bu, token_lengths_b) → float32[]"
         raise UserError(f"loss: expected {expected}, found {type(loss).__name__}")
     tokens_bu, lengths_b = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((2, TOKENS_TO_INIT), (2,)))
-    check_scalar("loss", trace("loss", loss, outputs, tokens_bu, lengths_b))
+    value = trace("loss", loss, outputs, tokens_bu, lengths_b)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"loss: expected a scalar float32[], found {describe(value)}")
 
 
 def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *example: Any) -> None:
@@ -163,12 +165,6 @@ def trace(name: str, function: Callable, *arguments: Any) -> Any:
     except Exception as error:
         raised = f"{type(error).__name__}: {error!s:.400}"
         raise UserError(f"{name}: failed on arrays of the run's shapes ({raised})") from error
-
-
-def check_scalar(name: str, value: Any) -> None:
-    """Refuse what is not one floating-point number."""
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
 
 
 NO_CUSTOM_PARTS = CustomParts()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr import api
+from asr.arguments import add_inputs, add_model, count, part_inputs
 from asr.cli import run_command
-from asr.config.reader import to_plain
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
 from asr.published.funasr_config import read_settings
@@ -22,12 +22,7 @@ def parse_arguments() -> argparse.Namespace:
         "empty result. Results go to the standard output, or with --out into one file per sound.",
         epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable (the rest is done).",
     )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
-    )
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+    add_model(parser)
     parser.add_argument(
         "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )
@@ -44,19 +39,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="FILE",
-        help="sound files, folders with sound files, lists (wav.scp, JSONL manifests), and settings as key=value",
-    )
+    add_inputs(parser)
     return parser.parse_intermixed_args()
-
-
-def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
-    """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
-    settings = [text for text in inputs if "=" in text and not Path(text).exists()]
-    return [Path(text) for text in inputs if text not in settings], settings
 
 
 def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcript], None]:
@@ -77,25 +61,6 @@ def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcrip
         sys.stdout.flush()
 
     return write
-
-
-def digest_transcriber(transcriber, output_format: str) -> str:
-    """Return the SHA-256 of everything a result depends on: the model, its settings, the format."""
-    from asr.inference.done_record import digest_model
-
-    settings = {name: to_plain(getattr(transcriber.config, name)) for name in ("features", "model", "inference")}
-    settings |= {"tokens": transcriber.tokenizer.tokens, "format": output_format}
-    settings["channel"] = transcriber.config.data.channel
-    if language_model := transcriber.config.inference.language_model:
-        status = Path(language_model).stat()
-        settings["language_model"] = [status.st_size, status.st_mtime_ns]
-    cmvn = vars(transcriber.cmvn) if transcriber.cmvn else {}
-    return digest_model({"variables": transcriber.variables, "cmvn": cmvn}, settings)
-
-
-def count(number: int, noun: str) -> str:
-    """Return the number with its noun, as in "1 file" and "2 files"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def summary(totals) -> str:
@@ -138,7 +103,7 @@ def main() -> int:
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
-    from asr.inference.done_record import DoneRecord
+    from asr.inference.done_record import DoneRecord, digest_transcriber
     from asr.inference.output import plan_jobs
     from asr.inference.transcribe_files import Totals, transcribe_files
 

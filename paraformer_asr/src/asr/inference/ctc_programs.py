@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from asr.config import Config, FeaturesConfig, InferenceConfig
+from asr.config import Config, FeaturesConfig
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.data.text.tokenizer import Tokenizer
 from asr.decode import ctc_beam_search, ctc_greedy, ctc_spans, make_fusion, read_arpa, spans_to_alignment, token_times
@@ -118,7 +118,8 @@ class BeamPrograms:
         settings = config.inference
         self.weights = PackedWeights(config.model, variables)
         self._features, self._beam_size = config.features, settings.beam_size
-        self._fusion = _make_fusion(settings, tokenizer)
+        language_model = read_arpa(Path(settings.language_model)) if settings.language_model else None
+        self._fusion = make_fusion(language_model, tokenizer, settings.language_model_weight, settings.length_bonus)
         self._read = jax.jit(self.weights.reading(make_read(config, cmvn, model)))
         self._times = jax.jit(make_times(config.features))
         self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
@@ -157,8 +158,3 @@ class BeamPrograms:
             lengths_b[row] = length
         start_s_bu, end_s_bu = times(first_bu, last_bu, lengths_b, heard.frame_lengths_b, heard.duration_s_b)
         return Spelling(ids_bu, confidence_bu, np.asarray(start_s_bu), np.asarray(end_s_bu), lengths_b)
-
-
-def _make_fusion(settings: InferenceConfig, tokenizer: Tokenizer):
-    model = read_arpa(Path(settings.language_model)) if settings.language_model else None
-    return make_fusion(model, tokenizer, settings.language_model_weight, settings.length_bonus)

@@ -14,13 +14,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asr.checkpoints.arrays import named_arrays
+from asr.config.reader import to_plain
 from asr.errors import UserError
 from asr.files import open_log, read_bounded
+
+if TYPE_CHECKING:
+    from asr.inference.transcriber import Transcriber
 
 RECORD = ".asr_done.jsonl"
 MAX_RECORD_BYTES = 1 << 30
@@ -34,6 +38,18 @@ def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
         digest.update(values.reshape(-1).view(np.uint8))
     return digest.hexdigest()
+
+
+def digest_transcriber(transcriber: "Transcriber", output_format: str) -> str:
+    """Return the SHA-256 of everything a result depends on: the model, its settings, the format."""
+    settings = {name: to_plain(getattr(transcriber.config, name)) for name in ("features", "model", "inference")}
+    settings |= {"tokens": transcriber.tokenizer.tokens, "format": output_format}
+    settings["channel"] = transcriber.config.data.channel
+    if language_model := transcriber.config.inference.language_model:
+        status = Path(language_model).stat()
+        settings["language_model"] = [status.st_size, status.st_mtime_ns]
+    cmvn = vars(transcriber.cmvn) if transcriber.cmvn else {}
+    return digest_model({"variables": transcriber.variables, "cmvn": cmvn}, settings)
 
 
 class DoneRecord:

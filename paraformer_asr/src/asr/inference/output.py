@@ -78,7 +78,9 @@ def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
         for file in _sounds_in(path, out):
             yield Job(file, None, (file.parent.relative_to(path) / "_").as_posix()[:-1] + file.stem, str(file))
     elif is_list(path):
-        yield from (Job(one.path, None, _short(one.name), "", one.span, where=one.where) for one in read_list(path))
+        for one in read_list(path):
+            name = "/".join(part[:MAX_NAME_CHARACTERS] for part in one.name.split("/"))
+            yield Job(one.path, None, name, "", one.span, where=one.where)
     else:
         yield Job(path, None, path.stem, str(path))
 
@@ -100,10 +102,6 @@ def _sounds_in(folder: Path, out: Path | None) -> list[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
-def _short(name: str) -> str:
-    return "/".join(part[:MAX_NAME_CHARACTERS] for part in name.split("/"))
 
 
 def _free_name(name: str, suffix: str, taken: set[str]) -> str:

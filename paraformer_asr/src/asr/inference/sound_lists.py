@@ -95,12 +95,10 @@ def _parse_json(line: str, find: Callable[[str], Path]) -> Listed:
     duration_s = _seconds(content, "duration") if start_s or "offset" in content else None
     if duration_s == 0.0:
         raise ValueError("duration: expected seconds above 0, found 0")
-    return Listed(name or _name_of(PurePosixPath(source)), find(source), Span(start_s, duration_s))
-
-
-def _name_of(path: PurePosixPath) -> str:
-    """Return the name of a sound without one: its path from the folder of the list, or its file name."""
-    return path.stem if path.is_absolute() else str(path.with_suffix(""))
+    if name is None:
+        path = PurePosixPath(source)
+        name = path.stem if path.is_absolute() else str(path.with_suffix(""))
+    return Listed(name, find(source), Span(start_s, duration_s))
 
 
 def _seconds(content: dict, key: str) -> float | None:

@@ -69,16 +69,11 @@ def transcribe_files(
                 bar.write(indented(f"error: {error}{where}"), file=sys.stderr)
             else:
                 if outcome.why_empty:
-                    bar.write(f"{job_label(job)}: {outcome.why_empty}", file=sys.stderr)
+                    bar.write(f"{escaped(job.label or str(job.source))}: {outcome.why_empty}", file=sys.stderr)
                 totals.add(transcript)
             bar.update()
     totals.seconds = time.perf_counter() - start - totals.compile_s
     totals.num_compiled_late = transcriber.compilations - compiled
-
-
-def job_label(job: Job) -> str:
-    """Return what messages call a sound, without control characters."""
-    return escaped(job.label or str(job.source))
 
 
 def _source(transcriber: Transcriber, job: Job) -> Source:

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from asr.errors import UserError
 from asr.files import writing_aside
@@ -71,9 +72,9 @@ class Transcript:
         """Return the text in one line."""
         return f"{self.text}\n"
 
-    def to_json(self) -> str:
-        """Return the whole transcript as one line of JSON."""
-        content = {
+    def to_plain(self) -> dict[str, Any]:
+        """Return the whole transcript as values of JSON; times in seconds."""
+        return {
             "file": self.file,
             "duration_s": round(self.duration_s, 3),
             "text": self.text,
@@ -83,7 +84,10 @@ class Transcript:
                 {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text} for s in self.segments
             ],
         }
-        return json.dumps(content, ensure_ascii=False) + "\n"
+
+    def to_json(self) -> str:
+        """Return the whole transcript as one line of JSON."""
+        return json.dumps(self.to_plain(), ensure_ascii=False) + "\n"
 
     def to_srt(self) -> str:
         """Return SubRip subtitles; without a word, an empty text."""

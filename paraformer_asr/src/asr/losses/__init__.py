@@ -75,6 +75,7 @@ def paraformer_loss(
     if config.ctc_weight:
         if outputs.ctc_logits_btv is None:
             raise ValueError("loss.ctc_weight is not 0, but the network has no CTC head (model.ctc_head)")
+        # No frame sounds like the end of sentence.
         spoken_lengths_b = jnp.maximum(token_lengths_b - int(append_eos), 0)
         sums["ctc"] = ctc_loss(outputs.ctc_logits_btv, outputs.frame_lengths_b, tokens_bu, spoken_lengths_b)
     if config.mwer_weight:
@@ -84,6 +85,7 @@ def paraformer_loss(
         sums["mwer"] = mwer_loss(outputs.logits_buv, tokens_bu, token_lengths_b, key, **settings)
     if num_utterances is None and "utterances" in {divisor(name, config) for name in sums}:
         raise ValueError("loss.normaliser or loss.ctc_normaliser is utterances: paraformer_loss needs num_utterances")
+    # Sums are divided once, by the counts of the whole batch: parts of a split batch add up.
     counts = {"tokens": normalizer, "utterances": num_utterances}
     parts = {name: total / counts[divisor(name, config)] for name, total in sums.items()}
     return weigh(parts, config), parts

@@ -56,11 +56,13 @@ def ctc_loss(
     num_frames, vocab_size = logits_btv.shape[1:]
     valid_bt = length_mask(frame_lengths_b, num_frames)
     valid_bu = length_mask(token_lengths_b, tokens_bu.shape[1])
+    # Before anything is computed: what padding holds, NaN included, reaches neither value nor gradient.
     logits_btv = jnp.where(valid_bt[..., None], logits_btv.astype(jnp.float32), 0.0)
     in_vocabulary_bu = (tokens_bu >= 0) & (tokens_bu < vocab_size) & (tokens_bu != blank)
     repeated_bu = _repeated(tokens_bu) & valid_bu
     log_blank_bt, log_token_btu = _log_probabilities(logits_btv, jnp.clip(tokens_bu, 0, vocab_size - 1), blank)
     log_likelihood_b = _log_likelihood(log_blank_bt, log_token_btu, repeated_bu, valid_bt, token_lengths_b)
+    # A frame for each token, and for a blank between equal ones.
     fits_b = frame_lengths_b >= token_lengths_b + jnp.sum(repeated_bu, axis=1)
     cost_b = jnp.where(fits_b, -log_likelihood_b, 0.0)
     return jnp.sum(jnp.where(jnp.all(in_vocabulary_bu | ~valid_bu, axis=1), cost_b, jnp.nan))
@@ -96,6 +98,7 @@ def _log_likelihood(
         blank_bs, token_bu = states  # s = u + 1: the blank before each token, and the one at the end
         log_blank_b, log_token_bu, valid_b = frame
         before_bs = jnp.pad(token_bu, ((0, 0), (1, 0)), constant_values=LOG_ZERO)  # token_state[u − 1]
+        # A token may follow the one before it without a blank, unless they are equal.
         skip_bu = jnp.where(repeated_bu, LOG_ZERO, before_bs[:, :-1])
         new_token_bu = _log_sum_exp(token_bu, blank_bs[:, :-1], skip_bu) + log_token_bu
         new_blank_bs = _log_sum_exp(blank_bs, before_bs) + log_blank_b[:, None]
@@ -107,6 +110,7 @@ def _log_likelihood(
     frames = (log_blank_bt.T, log_token_btu.transpose(1, 0, 2), valid_bt.T)
     (blank_bs, token_bu), _ = jax.lax.scan(step, (blank_bs, token_bu), frames)
     last_bs = jnp.pad(token_bu, ((0, 0), (1, 0)), constant_values=LOG_ZERO)
+    # A path may end on the last token, or on a blank behind it.
     ends_bs = _log_sum_exp(blank_bs, last_bs)
     return jnp.take_along_axis(ends_bs, token_lengths_b[:, None], axis=1)[:, 0]
 

@@ -53,6 +53,7 @@ def mwer_loss(
     valid_bu = length_mask(token_lengths_b, tokens_bu.shape[1])
     logits_buv = jnp.where(valid_bu[..., None], logits_buv.astype(jnp.float32), 0.0)
     said_nbu = sample_hypotheses(logits_buv, token_lengths_b, key, num_candidates, mask_share)
+    # Counts have no gradient; the weights below carry it.
     errors_nb = count_errors(said_nbu, tokens_bu, token_lengths_b)
     # In whole numbers: equal hypotheses give 0 exactly, and no gradient.
     excess_nb = (num_candidates * errors_nb - jnp.sum(errors_nb, axis=0, keepdims=True)).astype(jnp.float32)

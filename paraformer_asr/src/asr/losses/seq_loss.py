@@ -44,6 +44,7 @@ def masked_cross_entropy(
     valid_bu = length_mask(token_lengths_b, num_positions)
     logits_buv = jnp.where(valid_bu[..., None], logits_buv.astype(jnp.float32), 0.0)
     nearest_bu = jnp.clip(tokens_bu, 0, vocab_size - 1)
+    # log_softmax at the true token alone: no array of log probabilities over the vocabulary.
     normaliser_bu = jax.nn.logsumexp(logits_buv, axis=-1)
     log_true_bu = jnp.take_along_axis(logits_buv, nearest_bu[..., None], axis=-1)[..., 0] - normaliser_bu
     cost_bu = -log_true_bu
@@ -55,6 +56,7 @@ def masked_cross_entropy(
         # Minus the entropy of the target, a constant: with it the minimum is 0.
         cost_bu += (1 - label_smoothing) * math.log(1 - label_smoothing)
         cost_bu += label_smoothing * math.log(label_smoothing / others)
+    # A token that had to be clipped is none of the vocabulary.
     cost_bu = jnp.where(nearest_bu == tokens_bu, cost_bu, jnp.nan)
     return jnp.sum(jnp.where(valid_bu, cost_bu, 0.0))
 

@@ -3,11 +3,11 @@
 To add one, write a function of `ErrorCounts` or of `Alignment`s.
 """
 
-from asr.metrics.bootstrap import bootstrap_interval
 from asr.metrics.error_rate import (
     Alignment,
     ErrorCounts,
     align,
+    bootstrap_interval,
     character_errors,
     characters,
     count_errors,

@@ -34,15 +34,18 @@ class SanmBlock(nn.Module):
     def __call__(self, x_bti, valid_bt, mask_btj, train: bool):
         """Return float[b, t, d] of float[b, t, i], where the input may be wider."""
         config, residual = self.config, x_bti
+        # Pre-norm: what is added is normalised, the sum is not, so gradients reach the first block unscaled.
         qkv_btd = Dense(3 * config.width, name="qkv")(LayerNorm(name="norm1")(x_bti))
         q_btd, k_btd, v_btd = jnp.split(qkv_btd, 3, axis=-1)
         attended_btd = Attend(config.num_heads, config.attention_dropout, config.attention)(
             q_btd, k_btd, v_btd, mask_btj, train
         )
+        # Attention finds what is far away; the memory, a filter over time, knows what is near and in which order.
         memory_btd = FsmnMemory(config.kernel_size, config.dropout, config.causal, name="memory")(
             v_btd, valid_bt, train
         )
         x_btd = Dropout(config.dropout)(Dense(config.width, name="out")(attended_btd) + memory_btd, train)
+        # The first block widens the frames, so its input cannot be added.
         x_btd = residual + x_btd if residual.shape == x_btd.shape else x_btd
         ffn = FeedForward(config.ffn_width, config.width, config.dropout, name="ffn")
         return x_btd + Dropout(config.dropout)(ffn(LayerNorm(name="norm2")(x_btd), train), train)
@@ -68,6 +71,7 @@ class ConformerBlock(nn.Module):
         """Return float[b, t, d]."""
         config = self.config
 
+        # Half a feed-forward network on either side of the rest ("Macaron"), instead of a whole one behind it.
         def half_step(x_btd, name):
             ffn = FeedForward(config.ffn_width, config.width, config.dropout, "swish", name=f"{name}_ffn")
             branch_btd = ffn(LayerNorm(name=f"{name}_norm")(x_btd), train)
@@ -78,7 +82,9 @@ class ConformerBlock(nn.Module):
         attend = Attend(config.num_heads, config.attention_dropout, config.attention)
         attended_btd = Dense(config.width, name="out")(attend(*jnp.split(qkv_btd, 3, axis=-1), mask_btj, train))
         x_btd = x_btd + Dropout(config.dropout)(attended_btd, train)
+        # After attention, which is global, the convolution looks at neighbours.
         x_btd = x_btd + ConvolutionModule(config, name="convolution")(x_btd, valid_bt, train)
+        # The block ends normalised, as published, although the next one begins with a norm of its own.
         return LayerNorm(name="last_norm")(half_step(x_btd, "second"))
 
 
@@ -122,9 +128,11 @@ class ConvolutionModule(nn.Module):
         """Return the branch that the block adds, dropout applied."""
         config, width = self.config, x_btd.shape[-1]
         value_btd, gate_btd = jnp.split(Dense(2 * width, name="expand")(LayerNorm(name="norm")(x_btd)), 2, axis=-1)
+        # A gate for each channel and frame; padding is cut off, or the kernel would carry it into real frames.
         gated_btd = jnp.where(valid_bt[..., None], value_btd * jax.nn.sigmoid(gate_btd), 0)
         kernel_kd = self.param("kernel", depthwise_uniform, (config.kernel_size, width), jnp.float32)
         taps = left_taps(config.kernel_size, config.causal)
+        # Over time, each channel by itself; the maps before and after mix the channels.
         mixed_btd = conv.depthwise_conv1d(gated_btd, kernel_kd.astype(x_btd.dtype), left=taps)
         y_btd = Dense(width, name="contract")(nn.swish(LayerNorm(name="inner_norm")(mixed_btd)))
         return Dropout(config.dropout)(y_btd, train)

@@ -20,6 +20,7 @@ def fan_in_uniform(variance_times_fan_in: float = 1.0) -> Initialiser:
     """
 
     def init(key, shape, dtype=jnp.float32):
+        # A uniform draw in ±bound has the variance bound² / 3.
         bound = math.sqrt(3 * variance_times_fan_in / math.prod(shape[:-1]))
         return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 

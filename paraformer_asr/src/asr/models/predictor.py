@@ -54,6 +54,7 @@ class Predictor(nn.Module):
         if config.kind == "conv":
             kernel_kdd = self.param("conv_kernel", fan_in_uniform(2.0), (taps, d, d), jnp.float32)
             return conv.conv1d(hidden_btd, kernel_kdd, bias_d, left=config.left_frames)
+        # CIF V1: each channel by itself, and the frame itself beside what its neighbours say.
         kernel_kd = self.param("conv_kernel", depthwise_uniform, (taps, d), jnp.float32)
         mixed_btd = conv.depthwise_conv1d(hidden_btd, kernel_kd, left=config.left_frames) + bias_d[None, None, :]
         return Dropout(config.dropout)(mixed_btd + hidden_btd, train)

@@ -30,6 +30,7 @@ def stack_blocks(params: Any) -> Any:
     if "blocks" in encoder:
         return params
     layers = [encoder.pop(f"block{layer}") for layer in range(_count_named(encoder))]
+    # Only blocks of equal shapes can be stacked; the first may take wider frames.
     alike = layers[1:] if _shapes(layers[0]) != _shapes(layers[-1]) else layers
     if len(alike) < len(layers):
         encoder["block0"] = layers[0]

@@ -68,6 +68,7 @@ def attention(
 
 def _explicit_attention(q_btae, k_bjae, v_bjae, mask_btj, rate: float = 0.0, key=None):
     weights_batj = attention_weights(q_btae, k_bjae, mask_btj)
+    # In training a query must not rely on single frames.
     if rate > 0 and key is not None:
         weights_batj = dropout(weights_batj, key, rate)
     out_bate = jnp.einsum("batj,baje->bate", weights_batj.astype(v_bjae.dtype), _heads_first(v_bjae))
@@ -91,6 +92,7 @@ def attention_weights(q_btae, k_bjae, mask_btj):
     # 1/√e keeps the variance of a score at 1; applied to the queries, which are fewer than the scores.
     scaled_btae = q_btae * q_btae.shape[-1] ** -0.5
     heads = _heads_first(scaled_btae), _heads_first(k_bjae)
+    # Scores and softmax in float32: bfloat16 would round a sum over hundreds of frames.
     scores_batj = jnp.einsum("bate,baje->batj", *heads, preferred_element_type=jnp.float32)
     mask_b1tj = mask_btj[:, None]
     lowest = jnp.finfo(jnp.float32).min  # finite: a row of −inf alone would give NaN
@@ -106,6 +108,7 @@ def padding_mask(valid_bj):
 def causal_mask(valid_bt):
     """Return bool[b, t, j]: frame t may attend to the real frames j ≤ t (True in `valid_bt`)."""
     chex.assert_rank(valid_bt, 2)
+    # Later frames are hidden: the answer for a frame does not change when sound follows.
     frame_t = jnp.arange(valid_bt.shape[1])
     return valid_bt[:, None, :] & (frame_t[None, None, :] <= frame_t[None, :, None])
 
@@ -133,6 +136,7 @@ def has_cudnn() -> bool:
 
 def _fused_attention(q_btae, k_bjae, v_bjae, mask_btj, implementation: str):
     b, t, j = q_btae.shape[0], q_btae.shape[1], k_bjae.shape[1]
+    # The kernels take a mask of full size, one for all heads.
     mask_btj = jnp.broadcast_to(mask_btj, (b, t, j))
     out_btae = jax.nn.dot_product_attention(
         q_btae, k_bjae, v_bjae, mask=mask_btj[:, None], implementation=implementation

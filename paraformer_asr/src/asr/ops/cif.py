@@ -44,6 +44,7 @@ def align(cumulative_bt, num_rows: int):
     token_u = jnp.arange(num_rows, dtype=jnp.float32)[None, :, None]
     upper_but = jnp.minimum(cumulative_bt[:, None, :], token_u + 1)
     lower_but = jnp.maximum(before_bt[:, None, :], token_u)
+    # Negative where the two intervals do not meet. Gradients flow to the weights through the ends of the overlap.
     return jnp.maximum(upper_but - lower_but, 0.0)
 
 
@@ -52,6 +53,7 @@ def cumulative(alpha_bt):
     """Return c, the running sum of the weights (at least 0, and 0 in padded frames): what decoding integrates."""
     chex.assert_rank(alpha_bt, 2)
     chex.assert_type(alpha_bt, jnp.float32)
+    # Padded frames weigh 0, so the sum stays level behind the end.
     return jnp.cumsum(alpha_bt, axis=1)
 
 

@@ -16,9 +16,6 @@ def depthwise_conv1d(x_btd, kernel_kd, *, left: int):
 
     y[t] = Σ_i kernel[i] · x[t − left + i]
 
-    It is written as k shifted multiply-adds: a grouped convolution of the compiler, one group a channel, is many times
-    slower on a CPU.
-
     Args:
         x_btd: float[b, t, d].
         kernel_kd: float[k, d].
@@ -33,6 +30,7 @@ def depthwise_conv1d(x_btd, kernel_kd, *, left: int):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x_btd, kernel_kd, left: int):
     """Return the shifted multiply-adds of `depthwise_conv1d`; their gradients are written out below."""
+    # k shifted multiply-adds: a grouped convolution, one group a channel, is many times slower on a CPU.
     return sum(
         shifted_btd * kernel_kd[i][None, None, :]
         for i, shifted_btd in enumerate(_shifted(x_btd, left, kernel_kd.shape[0]))
@@ -44,14 +42,12 @@ def _depthwise_forward(x_btd, kernel_kd, left: int):
 
 
 def _depthwise_backward(left: int, saved, dy_btd):
-    """Return the gradients: dx is dy convolved with the turned kernel, dkernel[i] = Σ_bt dy[t] · x[t − left + i].
-
-    The barrier has dy computed once. Without it the compiler computes what made it, the mask of a dropout for example,
-    again for each tap.
-    """
+    """Return the gradients: dx is dy convolved with the turned kernel, dkernel[i] = Σ_bt dy[t] · x[t − left + i]."""
     x_btd, kernel_kd = saved
     taps = kernel_kd.shape[0]
+    # Computed once: the compiler would repeat what made it, such as the mask of a dropout, for each tap.
     dy_btd = jax.lax.optimization_barrier(dy_btd)
+    # The gradient of a shift is the shift back: the same convolution with its kernel turned.
     dx_btd = _depthwise(dy_btd, kernel_kd[::-1], taps - 1 - left)
     sums = [
         jnp.einsum("btd,btd->d", dy_btd, shifted_btd, preferred_element_type=jnp.float32)
@@ -85,6 +81,7 @@ def fsmn_memory(v_btd, kernel_kd, valid_bt, *, left: int):
     """
     chex.assert_shape(valid_bt, v_btd.shape[:2])
     chex.assert_type(valid_bt, bool)
+    # Padding enters no neighbour, and below gets nothing from them.
     v_btd = jnp.where(valid_bt[..., None], v_btd, 0)
     return jnp.where(valid_bt[..., None], depthwise_conv1d(v_btd, kernel_kd, left=left) + v_btd, 0)
 
@@ -106,10 +103,12 @@ def conv1d(x_btd, kernel_kdf, bias_f, *, left: int):
     taps, d, f = kernel_kdf.shape
     chex.assert_equal(x_btd.shape[-1], d)
     num_frames = x_btd.shape[1]
+    # The k neighbours of each frame side by side, so that one large matrix product does all the work.
     padded_bsd = _pad(x_btd, left, taps)
     beside_btk = jnp.concatenate([padded_bsd[:, i : i + num_frames] for i in range(taps)], axis=-1)
     return beside_btk @ kernel_kdf.reshape(taps * d, f) + bias_f[None, None, :]
 
 
 def _pad(x_btd, left: int, taps: int):
+    # One zero less than there are taps: the length stays.
     return jnp.pad(x_btd, ((0, 0), (left, taps - 1 - left), (0, 0)))

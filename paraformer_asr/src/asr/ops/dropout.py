@@ -26,6 +26,7 @@ def dropout(x, key, rate: float):
     chex.assert_type(x, float)
     if rate == 0:
         return x
+    # Compared as integers. The factor keeps the expected value, so that inference needs none.
     threshold = jnp.uint32(round(rate * 2**32))
     return jnp.where(random_bits(key, x.shape) >= threshold, x * (1.0 / (1.0 - rate)), jnp.zeros((), x.dtype))
 
@@ -33,6 +34,7 @@ def dropout(x, key, rate: float):
 def random_bits(key, shape: tuple[int, ...]):
     """Return uint32[shape], every word a hash of its position and the key; at most 2³² elements differ."""
     first, second = jax.random.bits(key, (2,), jnp.uint32)  # of fold_in and split keys too
+    # The golden ratio spreads neighbouring positions over all bits; each round takes one word of the key.
     position = _flat_positions(shape)
     return _mix(_mix(position * jnp.uint32(0x9E3779B9) + first) ^ second)
 

@@ -39,8 +39,10 @@ def edit_distance(
     def step(row_bs, column):
         token_b, valid_b = column
         substituted_bu = row_bs[:, :-1] + (reference_bu != token_b[:, None]).astype(jnp.int32)
+        # Two of the three steps come from the row before; the third, along the row, is the running minimum.
         best_bs = (row_bs + 1).at[:, 1:].min(substituted_bu)
         new_bs = position_1s + jax.lax.cummin(best_bs - position_1s, axis=1)
+        # Behind its end a hypothesis costs nothing more.
         return jnp.where(valid_b[:, None], new_bs, row_bs), None
 
     valid_wb = jnp.arange(num_hypothesis)[:, None] < hypothesis_lengths_b[None, :]

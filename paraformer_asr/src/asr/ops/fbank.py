@@ -78,15 +78,20 @@ def log_mel_filterbank(
     chex.assert_type([wave_bn, wave_lengths_b], [jnp.float32, jnp.int32])
     window_length, shift = frame_samples(sample_rate_hz, frame_length_ms), frame_samples(sample_rate_hz, frame_shift_ms)
     frames_btw = cut_frames(wave_bn * FULL_SCALE, window_length, shift)
+    # A constant offset is no sound. Pre-emphasis lifts the high frequencies, where speech has little energy.
     frames_btw = emphasise(frames_btw - frames_btw.mean(axis=-1, keepdims=True), preemphasis)
+    # Without a taper, a sine that is cut off would spread over all bins.
     frames_btw = frames_btw * jnp.asarray(window_shape(window, window_length))[None, None, :]
+    # Zeros up to a power of two make the transform fast, and its bins finer.
     fft_length = next_power_of_two(window_length)
     spectrum_btk = jnp.fft.rfft(frames_btw, n=fft_length)[..., :-1]  # Kaldi's filters leave out the last bin
     power_btk = jnp.square(spectrum_btk.real) + jnp.square(spectrum_btk.imag)
     filters_km = mel_filters(num_mels, fft_length, sample_rate_hz, low_frequency_hz, high_frequency_hz)
     # A GPU would round the factors to 10 bits by default.
     energy_btm = jnp.einsum("btk,km->btm", power_btk, filters_km, precision=jax.lax.Precision.HIGHEST)
+    # The ear hears ratios of energy; the floor keeps silence finite.
     mel_btm = jnp.log(jnp.maximum(energy_btm, ENERGY_FLOOR))
+    # Frames behind the end of an utterance are 0, whatever its padding holds.
     mel_lengths_b = num_mel_frames(wave_lengths_b, window_length, shift)
     valid_bt = length_mask(mel_lengths_b, mel_btm.shape[1])
     return jnp.where(valid_bt[..., None], mel_btm, 0.0), mel_lengths_b
@@ -165,9 +170,11 @@ def mel_filters(
         UserError: a filter so narrow that no bin of the spectrum lies in it.
     """
     low_mel, high_mel = mel_scale(low_frequency_hz), mel_scale(high_frequency_hz or sample_rate_hz / 2)
+    # Equal steps in mel: narrow filters for low pitches, wide ones above, as the ear has them.
     corners_c = np.linspace(low_mel, high_mel, num_mels + 2)
     bins_k = mel_scale(np.arange(fft_length // 2) * (sample_rate_hz / fft_length))
     left_1m, top_1m, right_1m = (corners_c[None, i : i + num_mels] for i in range(3))
+    # Each triangle is the lower of a rising and a falling line.
     rising_km = (bins_k[:, None] - left_1m) / (top_1m - left_1m)
     falling_km = (right_1m - bins_k[:, None]) / (right_1m - top_1m)
     filters_km = np.maximum(np.minimum(rising_km, falling_km), 0.0)
@@ -207,6 +214,7 @@ def stack_frames(x_btm, lengths_b, *, lfr_m: int, lfr_n: int):
     num_stacks = math.ceil(num_frames / lfr_n)
     offset_sj = lfr_n * np.arange(num_stacks)[:, None] + np.arange(lfr_m)[None, :] - (lfr_m - 1) // 2
     last_b11 = jnp.maximum(lengths_b - 1, 0)[:, None, None]
+    # Clipping repeats the first and the last frame, so that every stack is full.
     frame_bsj = jnp.clip(jnp.asarray(offset_sj, jnp.int32)[None], 0, last_b11)
     stacked_bjm = jnp.take_along_axis(x_btm, frame_bsj.reshape(batch, -1, 1), axis=1)
     stacked_bsi = stacked_bjm.reshape(batch, num_stacks, lfr_m * width)

@@ -26,8 +26,10 @@ def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-12):
     """
     chex.assert_shape([scale_d, bias_d], (x.shape[-1],))
     chex.assert_type([x, scale_d, bias_d], float)
+    # In bfloat16 the mean of hundreds of squares would lose the variance.
     x32 = x.astype(jnp.float32)
     centred = x32 - x32.mean(-1, keepdims=True)
     normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    # Each vector by itself: an utterance has the same values in any batch.
     last_axis = (1,) * (x.ndim - 1) + (-1,)
     return (normal * scale_d.reshape(last_axis) + bias_d.reshape(last_axis)).astype(x.dtype)

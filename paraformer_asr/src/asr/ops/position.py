@@ -24,7 +24,9 @@ def sinusoid(num_frames: int, width: int):
     """
     chex.assert_is_divisible(width, 2)
     half = width // 2
+    # From one radian a frame down to 1/10000: near and far positions both differ in some of the columns.
     frequency_k = np.exp(np.arange(half) * (-np.log(10000.0) / max(half - 1, 1))).astype(np.float32)
+    # From 1, as in the published model, whose weights depend on it.
     position_t = np.arange(1, num_frames + 1, dtype=np.float32)
     angle_tk = jnp.asarray(position_t[:, None] * frequency_k[None, :])
     return jnp.concatenate([jnp.sin(angle_tk), jnp.cos(angle_tk)], axis=-1)

@@ -53,9 +53,11 @@ def spec_augment_masks(
     """
     chex.assert_rank(lengths_b, 1)
     chex.assert_type(lengths_b, jnp.int32)
+    # Bands hide a formant, stretches a sound: the model must use what is left.
     mel_key, time_key = jax.random.split(key)
     size_b = jnp.full_like(lengths_b, num_mels)
     hidden_bm = draw_stretches(mel_key, size_b, jnp.minimum(size_b, max_mel_width), num_mel_masks, num_mels)
+    # At most a share of the utterance, or a short one could vanish as a whole.
     share_b = jnp.floor(lengths_b.astype(jnp.float32) * max_time_share).astype(jnp.int32)
     width_b = jnp.minimum(jnp.minimum(share_b, max_time_width), lengths_b)
     hidden_bt = draw_stretches(time_key, lengths_b, width_b, num_time_masks, num_frames)
@@ -69,8 +71,10 @@ def draw_stretches(key, sizes_b, max_widths_b, num_stretches: int, length: int):
     """
     width_key, start_key = jax.random.split(key)
     shape = (sizes_b.shape[0], num_stretches)
+    # First the width, then a start from where it fits: nothing is cut off at the end.
     width_br = jax.random.randint(width_key, shape, 0, max_widths_b[:, None] + 1)
     start_br = jax.random.randint(start_key, shape, 0, sizes_b[:, None] - width_br + 1)
     place_11l = jnp.arange(length)[None, None, :]
     inside_brl = (place_11l >= start_br[:, :, None]) & (place_11l < (start_br + width_br)[:, :, None])
+    # Masks may overlap.
     return inside_brl.any(axis=1)

@@ -32,13 +32,18 @@ from asr.files import replace_text
 from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
-from asr.published.layers import CONV1D, DEPTHWISE
 from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
 from asr.published.state_dict import plain_names
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
 log = logging.getLogger("asr")
+
+DEPTHWISE = Layout(lambda w_o1k: w_o1k[:, 0].T, lambda w_ko: w_ko.T[:, None])
+"""`Conv1d.weight` of torch with one group for each channel: output channels o, kernel taps k."""
+
+CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.transpose(2, 1, 0))
+"""`Conv1d.weight` of torch."""
 
 ANCHOR = "encoder.after_norm.weight"
 """A tensor that every model has."""

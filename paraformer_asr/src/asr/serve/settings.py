@@ -44,6 +44,8 @@ class ServeSettings:
         batch_wait_s: how long a segment waits for others if the device was busy just before.
         websocket_message_bytes: largest message of a websocket.
         websocket_config_bytes: largest text message.
+        websocket_after_text_s: how long the server waits after a text until the client closes or sends another sound.
+        websocket_sounds_bytes: sounds of all websockets that have not ended.
         websocket_buffer_s: sound of a live session that is not recognised yet.
         websocket_idle_s: longest pause between messages.
         websocket_session_s: longest conversation.
@@ -82,6 +84,8 @@ class ServeSettings:
     batch_wait_s: float = 0.01
     websocket_message_bytes: int = MIB
     websocket_config_bytes: int = 64 * 1024
+    websocket_after_text_s: float = 10.0
+    websocket_sounds_bytes: int = 256 * MIB
     websocket_buffer_s: float = 30.0
     websocket_idle_s: float = 60.0
     websocket_session_s: float = 4 * 3600.0

@@ -64,6 +64,7 @@ class Training:
         healthy, last = jax.device_put(np.bool_(True), self.setup.placement.replicated), None
         batches = self.setup.loader.iterate(step)  # a function of (seed, step): a resumed run gets the same
         self._start = time.monotonic() - self.progress.seconds
+        # The run was stopped during this evaluation: it comes first, as it would have.
         if self.progress.evaluation_due:
             self.save(step, state, self.evaluate(step, state))
         try:
@@ -78,9 +79,11 @@ class Training:
                 self.note(last, state)
                 last = step, batch, metrics
                 evaluating = self.setup.evaluates_after(step)
+                # Before it evaluates or stops, the host reads the numbers of this very step.
                 if evaluating or self.supervisor.stopping():
                     self.note(last, state)
                     last = None
+                    # Each evaluated state is saved with its score, by which the best is kept.
                     self.save(step, state, self.evaluate(step, state) if evaluating else None)
                     if self.supervisor.stopping():
                         break
@@ -121,6 +124,7 @@ class Training:
         # The only place where the host waits for a step.
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         finite, stop = values.pop("finite") > 0, values.pop("stop") > 0
+        # A skipped step is not part of the mean training loss.
         if finite:
             self.progress.add_loss(values["loss"])
         for hook in self.hooks:

@@ -63,7 +63,8 @@ def plan_warm_start(initial: InitialModel, params: Any, tokenizer: Tokenizer) ->
     is new where the tokens differ; a CTC head that only one of the two models has is new or not copied. Nothing else
     may differ.
     """
-    variables = {"params": _stacked_as(params, initial.variables["params"])}
+    as_in_params = stack_blocks if "blocks" in params["encoder"] else unstack_blocks
+    variables = {"params": as_in_params(initial.variables["params"])}
     expected, theirs = describe_arrays({"params": params}), describe_arrays(variables)
     reason = differing_tokens(tokenizer, initial)
 
@@ -97,10 +98,6 @@ def shown(name: str, entry: tuple[tuple[int, ...], str]) -> str:
     """Return name, dtype and shape of an array, such as `params/decoder/output/bias float32[40]`."""
     shape, dtype = entry
     return f"{name} {dtype}[{', '.join(map(str, shape))}]"
-
-
-def _stacked_as(params: Any, theirs: Any) -> Any:
-    return stack_blocks(theirs) if "blocks" in params["encoder"] else unstack_blocks(theirs)
 
 
 def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:

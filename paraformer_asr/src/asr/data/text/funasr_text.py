@@ -136,14 +136,8 @@ def spell(tokens: Sequence[str]) -> list[Spelled]:
             kept, after_letters = "", True
         else:
             items.append(Spelled(token, place, place + 1, False))
-    return _join_letters(_with_spaces(items))
-
-
-def _with_spaces(items: Sequence[Spelled | None]) -> list[Spelled]:
-    before = [None, *items]
-    return [
-        word._replace(space_before=bool(place) and before[place] is None) for place, word in enumerate(items) if word
-    ]
+    before = ["", *items]
+    return _join_letters([word._replace(space_before=before[i] is None) for i, word in enumerate(items) if word])
 
 
 def join(tokens: Sequence[str]) -> str:

@@ -1,0 +1,35 @@
+"""Arguments that several commands share."""
+
+import argparse
+from pathlib import Path
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add `--run`, `--model` and `--checkpoint`."""
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, help="run directory of a training")
+    model.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
+    )
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the sounds to read, among which settings may stand."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="sound files, folders with sound files, lists (wav.scp, JSONL manifests), and settings as key=value",
+    )
+
+
+def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
+    settings = [text for text in inputs if "=" in text and not Path(text).exists()]
+    return [Path(text) for text in inputs if text not in settings], settings
+
+
+def count(number: int, noun: str) -> str:
+    """Return the number with its noun, as in "1 file" and "2 files"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,1 @@
+"""Transcribing many files as shards that can be stopped, resumed and divided over machines."""

@@ -1,0 +1,217 @@
+"""FunASR's websocket protocol on `/` and `/v1/stream`: a frame of settings, the sound, a frame that ends it, the text.
+
+The next sound may follow on the same connection. After a text the client closes; if it neither does so nor begins a new
+sound, the server closes. What goes wrong is answered in a frame with `error`, and closes the connection:
+
+    1003  a frame or sound that cannot be used     1008  nothing was sent for too long
+    1007  not JSON                                  1011  a fault of the server
+    1009  too large, or too long                    1013  too busy, or about to stop: try again later
+
+The frames are described in `asr.serve.funasr_frames`. Text that a client sends is never logged.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Coroutine, MutableMapping
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+
+from asr.serve import funasr_frames as frames
+from asr.serve.decoding import BrokenSound, Busy, NotSound, TooLong
+from asr.serve.engine import DeadlinePassed, Draining, Overloaded
+from asr.serve.funasr_frames import ConversationError, Request
+from asr.serve.service import Service
+from asr.serve.session import Session, SoundMemory, TooMuchSoundError, UnknownModeError
+
+Result = TypeVar("Result")
+
+PATHS = ("/", "/v1/stream")
+SUBPROTOCOL = "binary"
+NORMAL = 1000
+MAX_REASON_BYTES = 123
+"""Longest reason in a frame that closes a connection (RFC 6455, section 5.5)."""
+CODES = {
+    UnknownModeError: frames.BAD_DATA,
+    NotSound: frames.BAD_DATA,
+    BrokenSound: frames.BAD_DATA,
+    TooLong: frames.TOO_BIG,
+    Busy: frames.TRY_LATER,
+    Overloaded: frames.TRY_LATER,
+    Draining: frames.TRY_LATER,
+    DeadlinePassed: frames.TRY_LATER,
+}
+
+log = logging.getLogger("asr.serve")
+
+
+def add_funasr_websocket(app: FastAPI, service: Service) -> None:
+    """Serve the protocol on its paths."""
+    memory = SoundMemory(service.settings.websocket_sounds_bytes)
+
+    async def converse(websocket: WebSocket) -> None:
+        await Conversation(websocket, service, memory).run()
+
+    for path in PATHS:
+        app.add_api_websocket_route(path, converse)
+
+
+class Conversation:
+    """What one client sends and is answered, until one of the two closes the connection."""
+
+    def __init__(self, websocket: WebSocket, service: Service, memory: SoundMemory):
+        self._websocket, self._service, self._memory = websocket, service, memory
+        self._inbox, self._request = _Inbox(websocket), Request()
+        self._session: Session | None = None
+
+    async def run(self) -> None:
+        """Accept the connection, answer each sound, and close."""
+        offered = self._websocket.scope["subprotocols"]
+        await self._websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        self._service.metrics.sessions.inc()
+        try:
+            with contextlib.suppress(WebSocketDisconnect):  # the client has left: nobody to answer
+                await self._close(*await self._ending())
+        finally:
+            self._service.metrics.sessions.dec()
+            self._inbox.close()
+            if self._session:
+                self._session.close()
+
+    async def _ending(self) -> tuple[int, str]:
+        """Answer each sound; return code and reason of the end."""
+        try:
+            async with asyncio.timeout(self._service.settings.websocket_session_s):
+                await self._answer_sounds()
+            return NORMAL, ""
+        except TimeoutError:
+            code, message = frames.NOT_ALLOWED, "the connection was open for too long"
+        except ConversationError as error:
+            code, message = error.code, str(error)
+        except TooMuchSoundError as error:
+            code, message = frames.TRY_LATER if error.is_full else frames.TOO_BIG, str(error)
+        except tuple(CODES) as error:
+            code, message = next(code for kind, code in CODES.items() if isinstance(error, kind)), str(error)
+        except WebSocketDisconnect:
+            raise
+        except Exception:
+            log.exception("a websocket failed")
+            code, message = frames.OUR_FAULT, "the server failed on this sound"
+        await self._send(frames.error_frame(self._request, message))
+        if self._request.wants_end:
+            await self._send(frames.end_frame(self._request, message))
+        return code, message
+
+    async def _answer_sounds(self) -> None:
+        """Obey the client's frames until nothing follows a text."""
+        settings, num_texts = self._service.settings, 0
+        while True:
+            is_done = num_texts > 0 and self._session is None
+            patience_s = settings.websocket_after_text_s if is_done else settings.websocket_idle_s
+            message = await self._inbox.read(patience_s)
+            if message is None and is_done:
+                return
+            if message is None:
+                raise ConversationError(frames.NOT_ALLOWED, f"nothing was sent for {patience_s:g} s")
+            if (text := message.get("text")) is not None:
+                num_texts += await self._obey(text)
+            else:
+                self._push(message["bytes"])
+
+    async def _obey(self, text: str) -> bool:
+        """Begin a sound or end it, as a text frame states; return whether its text was sent."""
+        before, self._request = self._request, frames.read_frame(text, self._request, self._service.settings)
+        request = self._request
+        if self._session is None or not self._session.has_sound:
+            self._service.engine.check_room(0.0)
+            rate_hz = None if request.is_file else request.rate_hz
+            self._session = Session(self._service, self._memory, mode=request.mode, rate_hz=rate_hz)
+        elif (before.mode, before.is_file, before.rate_hz) != (request.mode, request.is_file, request.rate_hz):
+            raise ConversationError(frames.BAD_DATA, "mode, wav_format and audio_fs cannot change within a sound")
+        if request.is_speaking:
+            return False
+        for event in await self._inbox.while_connected(self._session.flush()):
+            await self._send(frames.text_frame(request, event))
+        if request.wants_end:
+            await self._send(frames.end_frame(request))
+        self._session = None
+        return True
+
+    def _push(self, content: bytes) -> None:
+        if self._session is None:
+            raise ConversationError(
+                frames.BAD_DATA, 'expected a frame of settings before the sound, such as {"mode": "offline"}'
+            )
+        if len(content) > self._service.settings.websocket_message_bytes:
+            raise ConversationError(
+                frames.TOO_BIG, f"a frame has at most {self._service.settings.websocket_message_bytes} bytes"
+            )
+        self._session.push(content)
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        """Send a text frame; a client that does not read for long counts as lost."""
+        text = json.dumps(frame, ensure_ascii=False)
+        try:
+            await asyncio.wait_for(self._websocket.send_text(text), self._service.settings.websocket_idle_s)
+        except TimeoutError:
+            raise WebSocketDisconnect(1006) from None
+
+    async def _close(self, code: int, reason: str) -> None:
+        short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+        with contextlib.suppress(RuntimeError):  # closed already
+            await self._websocket.close(code, short)
+
+
+class _Inbox:
+    """The client's messages. While the server works one is read ahead, so that it notices a client that leaves."""
+
+    def __init__(self, websocket: WebSocket):
+        self._websocket = websocket
+        self._ahead: asyncio.Task | None = None
+
+    async def read(self, patience_s: float) -> MutableMapping[str, Any] | None:
+        """Return the next message, or None if there is none for `patience_s`.
+
+        Raises:
+            WebSocketDisconnect: the client has left.
+        """
+        reading = self._read_ahead()
+        await asyncio.wait({reading}, timeout=patience_s)
+        if not reading.done():
+            return None
+        self._ahead, message = None, reading.result()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        return message
+
+    async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Return the result of `work`, or cancel it when the client leaves.
+
+        Raises:
+            WebSocketDisconnect: the client has left.
+        """
+        reading, working = self._read_ahead(), asyncio.create_task(work)
+        try:
+            await asyncio.wait({reading, working}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and reading.result()["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(reading.result()["code"])
+            return await working
+        finally:
+            await _cancelled(working)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._ahead:
+            self._ahead.cancel()
+
+    def _read_ahead(self) -> asyncio.Task:
+        self._ahead = self._ahead or asyncio.create_task(self._websocket.receive())
+        return self._ahead
+
+
+async def _cancelled(task: asyncio.Task) -> None:
+    """Wait until a task has ended, whatever comes of it."""
+    task.cancel()
+    await asyncio.wait({task})
