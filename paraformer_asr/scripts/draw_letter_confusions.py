@@ -50,12 +50,12 @@ def count_letters(pairs: Iterable[tuple[str, str]]) -> Counter:
 
     Words are aligned with as few errors as can be; case is not looked at.
     """
-    found = Counter()
+    counts = Counter()
     for reference, hypothesis in pairs:
         for truth, said in align(words(reference.upper()), words(hypothesis.upper())).pairs:
             if truth is not None and is_letter(truth):
-                found[truth, NOTHING if said is None else said if is_letter(said) else OTHER] += 1
-    return found
+                counts[truth, NOTHING if said is None else said if is_letter(said) else OTHER] += 1
+    return counts
 
 
 def is_letter(word: str) -> bool:

@@ -129,9 +129,9 @@ def memory_table() -> str:
     rows = []
     for plan in PLANS:
         for columns in (1, 8):
-            found = device_bytes(plan, columns)
-            share = f"{found['in all'] / MEMORY_BYTES:.0%}"
-            rows.append([plan.name, f"{columns}", *(f"{found[part] / 1e9:.2f}" for part in parts), share])
+            sizes = device_bytes(plan, columns)
+            share = f"{sizes['in all'] / MEMORY_BYTES:.0%}"
+            rows.append([plan.name, f"{columns}", *(f"{sizes[part] / 1e9:.2f}" for part in parts), share])
     return table(["model, sound on a GPU", "mesh.fsdp", *parts, "of 80 GB"], rows)
 
 

@@ -60,14 +60,13 @@ def join(utterances: list, pause_s: tuple[float, float], seed: int) -> tuple[np.
 def transcribe(transcriber: Transcriber, waves: list[np.ndarray]) -> list[str]:
     """Return the text of each piece of sound."""
     tokenizer = transcriber.tokenizer
-    found = transcriber.recognise_many((None, wave) for wave in waves)
-    return [tokenizer.decode([int(i) for i in one.ids if tokenizer.is_ordinary(int(i))]) for _, one in found]
+    recognitions = transcriber.recognise_many((None, wave) for wave in waves)
+    return [tokenizer.decode([int(i) for i in one.ids if tokenizer.is_ordinary(int(i))]) for _, one in recognitions]
 
 
 def score(transcriber: Transcriber, texts: list[str], waves: list[np.ndarray]) -> ErrorCounts:
     """Return the errors of single utterances."""
-    found = transcribe(transcriber, waves)
-    pairs = zip(texts, found, strict=True)
+    pairs = zip(texts, transcribe(transcriber, waves), strict=True)
     return sum_counts(word_errors(comparable(transcriber.tokenizer, text), hypothesis) for text, hypothesis in pairs)
 
 

@@ -183,8 +183,8 @@ def walk(config: Config, variables, features_1ti, lengths_1):
     decoder = Decoder(model.decoder, model.encoder.width, model.vocab_size, model.encoder.attention)
     real_1u = jnp.ones((1, num_tokens), bool)
     decode = jax.jit(functools.partial(decoder.apply, train=False))
-    given = embedding_1ud.astype(hidden_1td.dtype), real_1u, hidden_1td, padding_mask(valid_1t)
-    logits_1uv = decode({"params": params["decoder"]}, *given)
+    inputs = embedding_1ud.astype(hidden_1td.dtype), real_1u, hidden_1td, padding_mask(valid_1t)
+    logits_1uv = decode({"params": params["decoder"]}, *inputs)
     check_nan_inf(logits_1uv, "logits")
     show("logits", logits_1uv, "a score for each token of the vocabulary at each position")
     return logits_1uv, alignment_1ut
@@ -207,8 +207,8 @@ def spell(config: Config, tokenizer, duration_s: float, logits_1uv, alignment_1u
     rows = zip(ids_1u[0], confidence_1u[0], *jax.device_get((start_1u[0], end_1u[0], alignment_1ut[0])), strict=True)
     print("\ntoken      confidence   from       to      frames that gave to it (share of the token)")
     for token_id, confidence, start_s, end_s, shares_t in rows:
-        given = " ".join(f"{t}:{shares_t[t]:.2f}" for t in np.flatnonzero(shares_t[:num_frames] > 5e-3))
-        print(f"{tokenizer.tokens[token_id]:10} {confidence:6.2f}       {start_s:.2f} s   {end_s:.2f} s   {given}")
+        frames = " ".join(f"{t}:{shares_t[t]:.2f}" for t in np.flatnonzero(shares_t[:num_frames] > 5e-3))
+        print(f"{tokenizer.tokens[token_id]:10} {confidence:6.2f}       {start_s:.2f} s   {end_s:.2f} s   {frames}")
     print(f"\nThe text is {tokenizer.decode(ids_1u[0])!r}; special tokens are left out.")
 
 

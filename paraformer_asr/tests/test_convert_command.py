@@ -176,7 +176,7 @@ def test_an_existing_folder_is_replaced_with_force_only(published, tmp_path, run
     assert run_convert("--to", "funasr", RECORDED, "--out", folder) == 2
     assert "exists already; choose another --out, or replace it with --force" in capsys.readouterr().err
     assert run_convert("--to", "funasr", RECORDED, "--out", folder, "--force") == 2
-    assert "this is none" in capsys.readouterr().err
+    assert "which this is not" in capsys.readouterr().err
     assert run_convert("--from", "funasr", RECORDED, "--out", folder, "--force") == 2
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
     shutil.rmtree(folder)

@@ -335,7 +335,7 @@ def test_an_existing_folder_is_replaced_with_force_only(run, model_folder, tmp_p
 def test_force_does_not_replace_what_is_no_exported_model(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "thesis.txt").touch()
     assert run_export(monkeypatch, "--run", run, "--out", tmp_path, "--force") == 2
-    assert "this is none" in capsys.readouterr().err
+    assert "which this is not" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").exists()
 
 

@@ -158,10 +158,10 @@ def format_rows(rows: list[dict]) -> str:
     width = max((len(row["variant"]) for row in rows), default=0)
     lines = [f"{'variant':<{width}}  epochs  minutes     WER %         CER %         seeds"]
     for name in dict.fromkeys(row["variant"] for row in rows):
-        found = [row for row in rows if row["variant"] == name]
-        rates = "  ".join(f"{_spread([row[rate] for row in found]):<12}" for rate in ("wer", "cer"))
-        minutes = statistics.fmean(row["minutes"] for row in found)
-        lines.append(f"{name:<{width}}  {found[0]['epochs']:>6}  {minutes:>7.1f}     {rates}  {len(found)}")
+        runs = [row for row in rows if row["variant"] == name]
+        rates = "  ".join(f"{_spread([row[rate] for row in runs]):<12}" for rate in ("wer", "cer"))
+        minutes = statistics.fmean(row["minutes"] for row in runs)
+        lines.append(f"{name:<{width}}  {runs[0]['epochs']:>6}  {minutes:>7.1f}     {rates}  {len(runs)}")
     return "\n".join(lines)
 
 

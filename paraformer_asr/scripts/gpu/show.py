@@ -79,7 +79,7 @@ def bench_row(name: str, numbers: dict) -> str:
 
 def show_profile(folder: Path) -> tuple[dict, bool]:
     """Print what took most of the time in each trace; return it, and whether there was a trace for each step."""
-    found = {}
+    profiles = {}
     for name, code in exit_codes(folder).items():
         traces = sorted(folder.glob(f"runs_{name}/*/profile/**/perfetto_trace.json.gz"))
         if code or (name != "sounds" and not traces):
@@ -87,20 +87,20 @@ def show_profile(folder: Path) -> tuple[dict, bool]:
         elif traces:
             costs = all_costs(traces[-1], read_origins(traces[-1]))
             kinds = sum_kinds(costs)
-            found[name] = {"costs": costs[:NUM_COSTS], "kinds": kinds}
+            profiles[name] = {"costs": costs[:NUM_COSTS], "kinds": kinds}
             print(f"\n{name}: {traces[-1]}\n| ms | share, % | times | what | in the model |\n|---|---|---|---|---|")
             for cost in costs[:NUM_COSTS]:
                 numbers = f"| {cost['ms']:.2f} | {100 * cost['share']:.1f} | {cost['times']} "
                 print(f"{numbers}| {cost['what'][:60]} | {cost['origin'][-120:]} |")
             largest = list(kinds.items())[:NUM_KINDS]
             print("by kind: " + ", ".join(f"{100 * share:.1f} % {kind}" for kind, share in largest))
-    return found, len(found) == len(exit_codes(folder)) - 1
+    return profiles, len(profiles) == len(exit_codes(folder)) - 1
 
 
 def read_origins(trace: Path) -> dict[str, str]:
     """Return what the operations of a trace are called in the model; nothing where it was not written beside it."""
-    found = [path for folder in trace.parents[:4] for path in folder.glob("operations.json")]
-    return json.loads(found[0].read_text()) if found else {}
+    files = [path for folder in trace.parents[:4] for path in folder.glob("operations.json")]
+    return json.loads(files[0].read_text()) if files else {}
 
 
 def kind_of(origin: str) -> str:

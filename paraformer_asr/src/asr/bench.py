@@ -1,7 +1,7 @@
 """Measure speed and memory: `asr bench [--config CONFIG] [key=value …]`.
 
-Operations and MFU are those of products and convolutions, a loop counted as often as it runs and recomputation not at
-all; MFU is their rate over the dense bfloat16 peak of the devices, and not given where that is not known.
+Operations are those of matrix products and convolutions: each pass through a loop counts, recomputation does not. MFU
+is their rate over the dense bfloat16 peak of the devices, left out where that peak is unknown.
 """
 
 import argparse

@@ -150,8 +150,8 @@ def test_nothing_is_compiled_while_the_time_runs(load, tmp_path, monkeypatch):
     assert built.variables["params"]["predictor"]["bias"] == untrained.FIRING_BIAS
 
     def build(config):
-        given = dataclasses.replace(built.config, inference=config.inference)
-        return transcriber.Transcriber(given, built.tokenizer, None, built.variables)
+        config = dataclasses.replace(built.config, inference=config.inference)
+        return transcriber.Transcriber(config, built.tokenizer, None, built.variables)
 
     shapes_before = []
     monkeypatch.setattr(untrained, "build_untrained_transcriber", build)

@@ -14,7 +14,7 @@ r"""N-gram language models in ARPA form, and their back-off scores.
 
     \end\
 
-What stands before `\data\` is a comment. Columns are parted by tabs or blanks.
+Anything before `\data\` is a comment. Columns are separated by tabs or blanks.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ from asr.untrusted import escaped
 
 START, END = "<s>", "</s>"
 UNKNOWN = ("<unk>", "<UNK>")
-"""The word that stands for all others, as different tools write it."""
+"""Spellings of the unknown word in different tools."""
 UNKNOWN_LOG10 = -10.0
-"""Of a word that the model does not know, where it has no `<unk>`."""
+"""Log10 probability of an unknown word, if the model has no `<unk>`."""
 LOWEST_LOG10 = -99.0
 """Stands for log 0, which some tools write as -99 and others as -inf."""
 MAX_NGRAMS = 5_000_000
-"""A larger model would take more than about 2 GB of memory here."""
+"""Largest model accepted, in n-grams: about 2 GB of memory."""
 MAX_LINE_BYTES = 10_000
 MAX_COMMENT_LINES = 10_000
-"""Before `\\data\\`: another kind of file is refused without reading all of it."""
+"""Most lines before `\\data\\`: any other file is refused without reading all of it."""
 LN_10 = math.log(10)
 
 

@@ -3,8 +3,8 @@
     score(tokens) = ln P_ctc(tokens) + weight · ln P_lm(units) + length_bonus · number of units
 
 The units are the model's own: tokens, if all its words are tokens of the recogniser; words otherwise. A word is scored
-when the next one begins, the last one at the end, `</s>` behind it. The bonus makes up for the language model's
-liking of short sentences.
+when the next one begins, the last one at the end, `</s>` behind it. The bonus balances the language model's
+preference for short sentences.
 """
 
 import dataclasses

@@ -98,7 +98,7 @@ def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] 
     if not force:
         raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
     if not replaceable(folder):
-        raise UserError(f"{folder}: --force replaces a model of the same kind only, and this is none; choose another")
+        raise UserError(f"{folder}: --force replaces a model of the same kind only, which this is not; choose another")
 
 
 def _readme(config: Config, tokenizer: Tokenizer) -> str:

@@ -58,7 +58,7 @@ def _fits(group: list[Word], word: Word) -> bool:
 
 
 def _lines(group: list[Word]) -> tuple[str, ...]:
-    """Return the text of a cue; what is too long for one line is parted where the two are most alike.
+    """Return the text of a cue; a text too long for one line is split where the two halves are closest in length.
 
     Punctuation stays with the word it belongs to, if the lines are not too long then.
     """

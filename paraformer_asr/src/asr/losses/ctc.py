@@ -25,8 +25,8 @@ def ctc_loss(
     An alignment gives every frame one token or the blank; leaving out repetitions and then blanks must leave the
     tokens. P is the sum over all alignments. While going through the frames two kinds of state are kept:
 
-        blank_state[u]  log probability of all beginnings that have spelled u tokens and stand on a blank
-        token_state[u]  the same, standing on the token u
+        blank_state[u]  log probability of all beginnings that have spelled u tokens and end on a blank
+        token_state[u]  the same, ending on the token u
 
         token_state'[u]  = log q[token u] + log(e^token_state[u] + e^blank_state[u] + e^token_state[u−1])
         blank_state'[u]  = log q[blank]   + log(e^blank_state[u] + e^token_state[u−1])

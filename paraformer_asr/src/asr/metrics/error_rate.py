@@ -3,9 +3,9 @@
 Counts are added up over utterances and divided once, so a long utterance weighs more than a short one and the order
 of evaluation cannot change a result.
 
-What is compared, and nothing else is done to a text (neither case nor punctuation nor accents are touched):
+Texts are compared as they are, with their case, punctuation and accents, in units of
 
-    words        what stands between blanks (any white space)
+    words        separated by white space
     characters   all code points, with one blank between two words: a missed word boundary is an error, as in jiwer
 """
 
@@ -76,7 +76,7 @@ def sum_counts(counts: Iterable[ErrorCounts]) -> ErrorCounts:
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """How a hypothesis lies beside the truth with as few errors as can be.
+    """A hypothesis beside the truth, with the fewest errors possible.
 
     Attributes:
         pairs: (unit of the truth, unit of the hypothesis) in order. They are equal where it is right; None on the left
@@ -143,8 +143,8 @@ def bootstrap_interval(
     """Return the bootstrap confidence interval of the error rate.
 
     Test sets are drawn from the utterances, with replacement and of the same number; the interval leaves out
-    (1 − level)/2 of their rates at either end. Utterances are drawn as a whole, as the errors within one hang
-    together. Errors that speakers share make the true interval wider: the result knows nothing of speakers.
+    (1 − level)/2 of their rates at either end. Whole utterances are drawn, as the errors within one are correlated. So
+    are the errors of one speaker, which the result ignores: the true interval is wider.
 
     `counts` has an entry for each utterance; the same `seed` gives the same interval.
 

@@ -157,7 +157,7 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Return one line a row: the first column flush left, the others flush right, two spaces between."""
+    """Return a line for each row: the first column flush left, all other columns flush right, two spaces between."""
     widths = [max(_display_width(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

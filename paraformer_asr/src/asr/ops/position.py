@@ -18,7 +18,7 @@ def sinusoid(num_frames: int, width: int):
     With h = width/2, ω_k = 10000^(−k/(h − 1)) and positions p that start at 1:
     code[p] = [sin(p·ω_0), …, sin(p·ω_{h−1}), cos(p·ω_0), …, cos(p·ω_{h−1})]
 
-    Sines and cosines stand in two runs, they do not alternate, and the slowest frequency is 1/10000 exactly.
+    All sines come before all cosines, they do not alternate, and the slowest frequency is 1/10000 exactly.
 
     Reference: Vaswani et al., 2017, section 3.5.
     """

@@ -115,7 +115,7 @@ def open_run_dir(path: Path) -> RunDir:
     """Return the paths of an existing run."""
     run = RunDir(Path(path))
     if not run.path.is_dir():
-        raise UserError(f"{path}: expected a run directory such as runs/20250131_120000_name, but there is none")
+        raise UserError(f"{path}: expected a run directory, such as runs/20250131_120000_name, found no folder")
     for file in (run.config_file, run.tokenizer_file):
         _check_there(file)
     return run

@@ -93,7 +93,7 @@ def build_setup(
     initial: InitialModel | None = None,
     custom: CustomParts = NO_CUSTOM_PARTS,
 ) -> Setup:
-    """Return the pieces of the run that `config` describes. Nothing is compiled yet, but for the statistics.
+    """Return the pieces of the run that `config` describes. Nothing is compiled yet, except for the statistics.
 
     Without `trained`, the tokenizer and normalisation of the run that is resumed, both are made from the training
     split, or taken from the model in `config.init`. `initial` is the model whose weights the run begins with.

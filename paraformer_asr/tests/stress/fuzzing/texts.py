@@ -148,7 +148,7 @@ def _write_tokenizer(rng: random.Random, samples: dict[str, dict[str, bytes]], f
     for name, content in files.items():
         (folder / name).write_bytes(content)
     words = ('"bpe"', '"funasr"', '"file"', '"kind"', '"tokens"', '"tokens": 1', '"\\ud800",')
-    change = change_bytes if changed == BPE_FILE else lambda *given: change_text(*given, words)
+    change = change_bytes if changed == BPE_FILE else lambda *arguments: change_text(*arguments, words)
     write_changed(rng, folder / changed, change(rng, files[changed]))
     return [str(folder / name) for name in files]
 

@@ -150,7 +150,7 @@ def check_target(folder: Path, force: bool) -> None:
     if not force:
         raise UserError(f"{folder}: exists already; choose another --out, or replace it with --force")
     if not is_model_folder(folder):
-        raise UserError(f"{folder}: --force replaces an exported model only, and this is none; choose another --out")
+        raise UserError(f"{folder}: --force replaces an exported model only, which this is not; choose another --out")
 
 
 PLATFORMS = ("cpu", "cuda")
