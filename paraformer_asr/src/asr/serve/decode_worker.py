@@ -222,6 +222,7 @@ def _write(file: BinaryIO, content: bytes) -> None:
 def _limit_memory(num_bytes: int) -> None:
     with contextlib.suppress(ValueError, OSError):  # the system allows less
         resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would put the sound on the disk
 
 
 def _limit_processor_time(seconds: float) -> None:

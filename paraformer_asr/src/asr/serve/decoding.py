@@ -83,14 +83,17 @@ class DecodePool:
             }
         )
         self._num_waiting, self._num_bytes = 0, 0
+        self._rate_hz = config.features.sample_rate_hz
         self._threads: ThreadPoolExecutor | None = None
-        self._workers: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Start the processes; they import what they need while the caller does something else."""
         self._threads = ThreadPoolExecutor(self.settings.decode_workers, "decode")
-        for _ in range(self.settings.decode_workers):
-            self._workers.put(_Worker(self._arguments))
+        self._workers = [_Worker(self._arguments) for _ in range(self.settings.decode_workers)]
+        for worker in self._workers:
+            self._idle.put(worker)
 
     def stop(self) -> None:
         """End the processes, after the uploads in them."""
@@ -98,8 +101,8 @@ class DecodePool:
             return
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._threads = None
-        while not self._workers.empty():
-            self._workers.get().end()
+        for worker in self._workers:
+            worker.end()
 
     async def decode(self, content: bytes) -> Decoded:
         """Return a file of any kind, decoded.
@@ -139,33 +142,47 @@ class DecodePool:
         self.metrics.decode_waiting.set(self._num_waiting)
 
     def _decode(self, content: bytes) -> Decoded:
-        """Let the next worker decode; replace it if it dies."""
-        start, worker = time.perf_counter(), self._workers.get()
+        """Let the next worker decode; replace its process if that has died."""
+        start, worker = time.perf_counter(), self._idle.get()
         try:
+            if worker.is_dead:
+                self._replace(worker)
             header, payload = worker.ask(content, self.settings.decode_timeout_s)
         except BrokenSound:
-            worker.end()
-            worker = _Worker(self._arguments)
-            self.metrics.decode_restarts.inc()
+            self._replace(worker)
             raise
         finally:
-            self._workers.put(worker)
+            self._idle.put(worker)
             self.metrics.decode_s.observe(time.perf_counter() - start)
         if "error" in header:
             raise ERRORS[header["error"]](header["message"])
-        decoded = _read_answer(header, payload)
-        self.metrics.sound_s.inc(decoded.num_samples / json.loads(self._arguments)["sample_rate_hz"])
-        return decoded
+        self.metrics.sound_s.inc(header["num_samples"] / self._rate_hz)
+        return _read_answer(header, payload)
+
+    def _replace(self, worker: "_Worker") -> None:
+        worker.end()
+        worker.start()
+        self.metrics.decode_restarts.inc()
 
 
 class _Worker:
     """One process; its answers are JSON and samples, never pickled objects."""
 
     def __init__(self, arguments: str):
+        self._arguments = arguments
+        self.start()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def start(self) -> None:
+        """Start the process."""
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment |= {"PYTHONPATH": str(SOURCE_FOLDER), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asr.serve.decode_worker", arguments],
+            [sys.executable, "-m", "asr.serve.decode_worker", self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
