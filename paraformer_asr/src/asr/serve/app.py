@@ -17,8 +17,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from asr.serve.funasr_websocket import add_funasr_websocket
 from asr.serve.keys import Keys
 from asr.serve.order import FIELDS, LISTS
+from asr.serve.page import add_page
 from asr.serve.protection import Protection, check_ready
 from asr.serve.reference_page import reference_page
 from asr.serve.refusal import Refusal
@@ -50,6 +52,8 @@ def make_app(
     _add_transcriptions(app, Transcriptions(service, language))
     _add_models(app, service)
     _add_health(app, service)
+    add_funasr_websocket(app, service)
+    add_page(app)
     if with_metrics:
         _add_metrics(app, service)
     if with_docs:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import traceback
 from collections.abc import Coroutine, MutableMapping
 from typing import Any, TypeVar
 
@@ -96,8 +97,9 @@ class Conversation:
             code, message = next(code for kind, code in CODES.items() if isinstance(error, kind)), str(error)
         except WebSocketDisconnect:
             raise
-        except Exception:
-            log.exception("a websocket failed")
+        except Exception as error:
+            places = "".join(traceback.format_tb(error.__traceback__))  # the text of an exception may quote a user
+            log.error("a websocket failed with %s\n%s", type(error).__name__, places)
             code, message = frames.OUR_FAULT, "the server failed on this sound"
         await self._send(frames.error_frame(self._request, message))
         if self._request.wants_end:

@@ -15,12 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr.serve.body import Body, BytesInFlight
 from asr.serve.keys import Keys
+from asr.serve.page import page_paths
 from asr.serve.rate_limit import RateLimit
 from asr.serve.refusal import ClientGone, Refusal, refusal_of, starting, stopping
 from asr.serve.service import Service
 
 HEALTH = ("/healthz", "/health", "/ping", "/readyz")
-OPEN = (*HEALTH, "/", "/docs", "/openapi.json")
+OPEN = (*HEALTH, *page_paths(), "/docs", "/openapi.json")
 """Routes that need no key: probes, and pages that hold nothing of the users."""
 ROUTES = (*OPEN, "/metrics", "/v1/models", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/stream")
 MAX_DISCARDED_BYTES = 1 << 20

@@ -1,6 +1,7 @@
 """A small client of Chromium's DevTools protocol: open a page, use it, look at it."""
 
 import base64
+import contextlib
 import itertools
 import json
 import shutil
@@ -18,39 +19,43 @@ ARGUMENTS += ("--remote-debugging-port=0",)
 PATIENCE_S = 30
 
 
+@contextlib.contextmanager
+def open_chromium():
+    """Yield a page in a browser of its own."""
+    with tempfile.TemporaryDirectory(prefix="chromium_", ignore_cleanup_errors=True) as folder:
+        arguments = [PROGRAM, *ARGUMENTS, f"--user-data-dir={folder}", "about:blank"]
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                with connect(_find_address(Path(folder, "DevToolsActivePort")), max_size=None) as socket:
+                    yield Chromium(socket)
+            finally:
+                process.terminate()
+
+
+def _find_address(port_file):
+    end = time.monotonic() + PATIENCE_S
+    while not (port_file.exists() and len(port_file.read_text().split()) == 2):
+        assert time.monotonic() < end, "Chromium does not start"
+        time.sleep(0.05)
+    port, path = port_file.read_text().split()
+    return f"ws://127.0.0.1:{port}{path}"
+
+
 class Chromium:
-    """One page in a browser of its own. Use it in a `with` statement.
+    """One page.
 
     Attributes:
         complaints: errors and warnings of the page's console, a violated policy among them.
-        requests: method, address and body of what the page sent.
+        requests: method and address of what the page sent.
     """
 
-    def __init__(self):
+    def __init__(self, socket):
         self.complaints, self.requests = [], []
-        self._folder = tempfile.mkdtemp(prefix="chromium_")
-        arguments = [PROGRAM, *ARGUMENTS, f"--user-data-dir={self._folder}", "about:blank"]
-        self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._ids = itertools.count(1)
-
-    def __enter__(self):
-        port_file = Path(self._folder, "DevToolsActivePort")
-        self.wait(lambda: port_file.exists() and len(port_file.read_text().split()) == 2, "the port")
-        port, path = port_file.read_text().split()
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, origin=None)
-        self._page = None
+        self._socket, self._ids, self._page = socket, itertools.count(1), None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._page = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        return self
-
-    def __exit__(self, *_):
-        self._page = None
-        self.call("Browser.close")
-        self._socket.close()
-        self._process.wait(PATIENCE_S)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def call(self, method, **parameters):
         """Return the result of a method of the protocol."""
@@ -71,7 +76,7 @@ class Chromium:
             case "Log.entryAdded", {"entry": {"level": "error" | "warning"} as entry}:
                 self.complaints.append(entry["text"])
             case "Network.requestWillBeSent", {"request": request}:
-                self.requests.append((request["method"], request["url"], request.get("postData", "")))
+                self.requests.append((request["method"], request["url"]))
 
     def evaluate(self, expression):
         """Return the value of an expression of JavaScript, awaited."""
