@@ -82,6 +82,7 @@ EQUAL = [
 """Files that are equal but for the names of project and package."""
 
 ALIKE = {
+    "src/seg/batch/shards.py": "what a result depends on besides the file",
     "src/seg/config/retired.py": "their settings",
     "src/seg/contracts.py": "the shapes in the examples",
     "src/seg/record/resumption.py": "seg's classes are compared with those of the data",

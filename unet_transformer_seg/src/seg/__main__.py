@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model, or resume a run",
     "eval": "score a model on a split of its data, per class",
     "infer": "segment image files of any size",
+    "batch": "segment many images as shards, on one machine, several, or Ray",
     "check": "read a data set before training: count the classes, name every bad file",
     "export": "write a run as a model folder: weights and a StableHLO program",
     "convert": "open published weights, or write some",

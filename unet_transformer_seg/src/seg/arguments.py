@@ -27,3 +27,24 @@ def prediction_overrides(arguments: argparse.Namespace) -> list[str]:
     """Return the settings that `--mirror` and `--scale` change, as `key=value`."""
     overrides = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
     return [*overrides, f"inference.scale={arguments.scale}"] if arguments.scale else overrides
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the images to read, among which settings may stand."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders with images, and settings as key=value, for example data.value_range=[0,4095]",
+    )
+
+
+def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the files and the settings: a text with a '=' is a setting unless a file has this name."""
+    settings = [text for text in inputs if "=" in text and not Path(text).exists()]
+    return [Path(text) for text in inputs if text not in settings], settings
+
+
+def count(number: int, noun: str) -> str:
+    """Return the number with its noun, as in "1 image" and "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg import api
-from seg.arguments import add_model, add_prediction, prediction_overrides
+from seg.arguments import add_inputs, add_model, add_prediction, count, part_inputs, prediction_overrides
 from seg.cli import run_command
-from seg.config.reader import load_config, to_plain
+from seg.config.reader import load_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.untrusted import folder_links, indented
 
@@ -47,19 +47,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_prediction(parser)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="IMAGE",
-        help="files, folders with images, and settings as key=value, for example data.value_range=[0,4095]",
-    )
+    add_inputs(parser)
     return parser.parse_intermixed_args()
-
-
-def split_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
-    """Return the files and the settings: a text with a '=' is a setting unless a file has this name."""
-    settings = [text for text in inputs if "=" in text and not Path(text).exists()]
-    return [Path(text) for text in inputs if text not in settings], settings
 
 
 def list_overrides(arguments: argparse.Namespace) -> list[str]:
@@ -68,24 +57,10 @@ def list_overrides(arguments: argparse.Namespace) -> list[str]:
     return [*prediction_overrides(arguments), *tile]
 
 
-def digest_predictor(predictor, options) -> str:
-    """Return the SHA-256 of what determines a result: the model, its settings, the options."""
-    from seg.inference.done_record import digest_model
-
-    settings = {name: to_plain(getattr(predictor.config, name)) for name in ("model", "data", "inference")}
-    settings |= {"classes": to_plain(predictor.classes), "options": to_plain(options)}
-    return digest_model(predictor.variables, settings)
-
-
-def count(number: int, noun: str) -> str:
-    """Return the number with its noun, as in "1 image" and "2 images"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def main() -> int:
     """Segment all images that can be read; return the exit code."""
     arguments = parse_arguments()
-    inputs, settings = split_inputs(arguments.inputs)
+    inputs, settings = part_inputs(arguments.inputs)
     folder, overrides = arguments.run or arguments.model, [*settings, *list_overrides(arguments)]
     load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
     if not inputs:
@@ -93,7 +68,7 @@ def main() -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
-    from seg.inference.done_record import DoneRecord
+    from seg.inference.done_record import DoneRecord, digest_predictor
     from seg.inference.output import plan_jobs
     from seg.inference.segment_files import Options
 

@@ -80,4 +80,5 @@ def _describe(job: Job) -> list:
         version = [status.st_size, status.st_mtime_ns]
     except OSError:  # reported when it is read
         version = []
-    return [str(job.source.absolute()).encode("utf-8", "backslashreplace").decode(), job.name, job.part, version]
+    path = str(job.source.absolute()).encode("utf-8", "backslashreplace").decode()
+    return [path, job.name, job.part, version]

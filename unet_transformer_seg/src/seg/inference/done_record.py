@@ -14,13 +14,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seg.checkpoints.arrays import named_arrays
+from seg.config.reader import to_plain
 from seg.errors import UserError
 from seg.files import open_log, read_bounded
+
+if TYPE_CHECKING:
+    from seg.inference.predictor import Predictor
+    from seg.inference.segment_files import Options
 
 RECORD = ".seg_done.jsonl"
 MAX_RECORD_BYTES = 1 << 30
@@ -34,6 +39,13 @@ def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
         digest.update(f"{name} {values.dtype} {values.shape}".encode())
         digest.update(values.reshape(-1).view(np.uint8))
     return digest.hexdigest()
+
+
+def digest_predictor(predictor: "Predictor", options: "Options") -> str:
+    """Return the SHA-256 of what determines a result: the model, its settings, the options."""
+    settings = {name: to_plain(getattr(predictor.config, name)) for name in ("model", "data", "inference")}
+    settings |= {"classes": to_plain(predictor.classes), "options": to_plain(options)}
+    return digest_model(predictor.variables, settings)
 
 
 class DoneRecord:

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ from seg.untrusted import indented
 
 Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]
 """(job, image uint8[h, w, 3], mask uint8[h, w])."""
+
+Refuse = Callable[[Job, str], None]
+"""Called with a job whose image cannot be read, or whose results cannot be written, and the reason."""
 
 MAX_HELD_PIXELS = 1 << 25
 """Largest image whose mask is held in memory, in pixels; larger ones are written by rows."""
@@ -65,16 +68,38 @@ def segment_files(
     """
     start = time.perf_counter()
     with tqdm(total=len(jobs), unit="image", disable=None, file=sys.stderr) as bar:
-        images = read_images(jobs, predictor.config.data, outcome, bar)
-        for job, image_hwc, mask_hw in _segmented(predictor, images, options):
-            with _reporting(outcome, bar):
-                paths = options.results(job)
-                with writing_together(paths) as asides:
-                    _write(predictor, image_hwc, mask_hw, options, asides)
-                record.add(job.source, paths)
-                outcome.num_done += 1
+
+        def refuse(job: Job, message: str) -> None:
+            outcome.num_bad += 1
+            bar.write(indented(f"error: {message}"), file=sys.stderr)
             bar.update()
+
+        remark = Remarks(lambda text: bar.write(indented(text), file=sys.stderr), TOLD_PER_KIND)
+        for job, _ in segment_each(predictor, jobs, options, refuse, remark):
+            with _refusing(job, refuse):
+                record.add(job.source, options.results(job))
+                outcome.num_done += 1
+                bar.update()
     outcome.seconds = time.perf_counter() - start
+
+
+def segment_each(
+    predictor: Predictor, jobs: Sequence[Job], options: Options, refuse: Refuse, remark: Remarks
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Write the results of each job, then yield (job, pixels int64[k] of each class); `refuse` gets the others.
+
+    Raises:
+        UserError: the disk refuses every file.
+    """
+    images = _readable(jobs, predictor.config.data, refuse, remark)
+    for job, image_hwc, mask_hw in _segmented(predictor, images, options):
+        is_complete = False
+        with _refusing(job, refuse):
+            with writing_together(options.results(job)) as asides:
+                pixels_k = _write(predictor, image_hwc, mask_hw, options, asides)
+            is_complete = True
+        if is_complete:
+            yield job, pixels_k
 
 
 def _segmented(predictor: Predictor, images: Iterable[tuple[Job, np.ndarray]], options: Options) -> Segmented:
@@ -86,8 +111,8 @@ def _segmented(predictor: Predictor, images: Iterable[tuple[Job, np.ndarray]], o
 
 def _write(
     predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options, paths: Sequence[Path]
-) -> None:
-    """Write the results of one image; without a mask, row by row as they are computed."""
+) -> np.ndarray:
+    """Write the results of one image, without a mask row by row as they are computed; return the pixels int64[k]."""
     shape, classes = image_hwc.shape[:2], predictor.classes
     with contextlib.ExitStack() as stack:
         append_mask = stack.enter_context(mask_file(paths[0], shape, classes, options.values))
@@ -96,14 +121,16 @@ def _write(
         if options.probabilities:
             file = probabilities_file(paths[-1], (*shape, len(classes)))
             append_probabilities = stack.enter_context(file)
-        top = 0
+        top, pixels_k = 0, np.zeros(len(classes), np.int64)
         for labels_hw, probabilities_hwk in _rows(predictor, image_hwc, mask_hw, options):
             append_mask(labels_hw)
             if append_overlay:
                 append_overlay(image_hwc[top : top + len(labels_hw)], labels_hw)
             if append_probabilities:
                 append_probabilities(probabilities_hwk)
+            pixels_k += np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)]
             top += len(labels_hw)
+    return pixels_k
 
 
 def _rows(
@@ -118,26 +145,24 @@ def _rows(
             yield labels_hw, None
 
 
-def read_images(jobs: Sequence[Job], data: DataConfig, outcome: Outcome, bar: tqdm) -> Iterator[tuple[Job, np.ndarray]]:
-    """Yield (job, image) for each file that can be read; name the rest on stderr and count them."""
-    remark = Remarks(lambda text: bar.write(indented(text), file=sys.stderr), TOLD_PER_KIND)
+def _readable(
+    jobs: Sequence[Job], data: DataConfig, refuse: Refuse, remark: Remarks
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Yield (job, image) for each file that can be read."""
     for job in jobs:
         image_hwc = None
-        with _reporting(outcome, bar):
+        with _refusing(job, refuse):
             image_hwc = read_image(job.source, data.max_pixels, data.value_range, remark)
-        if image_hwc is None:
-            bar.update()
-        else:
+        if image_hwc is not None:
             yield job, image_hwc
 
 
 @contextlib.contextmanager
-def _reporting(outcome: Outcome, bar: tqdm) -> Iterator[None]:
-    """Name a file that cannot be read or written on stderr and count it; raise if the disk refuses every file."""
+def _refusing(job: Job, refuse: Refuse) -> Iterator[None]:
+    """Hand a file that cannot be read or written to `refuse`; raise if the disk refuses every file."""
     try:
         yield
     except UserError as error:
         if refuses_all(error):
             raise
-        outcome.num_bad += 1
-        bar.write(indented(f"error: {error}"), file=sys.stderr)
+        refuse(job, str(error))

@@ -1,0 +1,1 @@
+"""Segmenting many images as shards that can be stopped, resumed and divided over machines."""
