@@ -51,7 +51,7 @@ CONFIG = Config(
     inference=InferenceConfig(batch_size=2, max_segment_s=2, decoder="ctc"),
 )
 CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
-SETTINGS = ServeSettings(batch_sizes=(1, 4), batch_lengths=1, decode_workers=1)
+SETTINGS = ServeSettings(batch_rows=4, batch_lengths=1, decode_workers=1)
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 

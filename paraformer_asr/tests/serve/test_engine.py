@@ -28,7 +28,7 @@ from asr.inference.shapes import make_ladder
 from asr.inference.transcriber import Recognition, Transcriber
 from asr.models import build_model
 from asr.serve.decoding import Decoded
-from asr.serve.engine import DeadlinePassed, Draining, Engine, Overloaded, RecognitionFailed
+from asr.serve.engine import DeadlinePassed, Draining, Engine, Overloaded, RecognitionFailed, batch_sizes
 from asr.serve.metrics import Metrics
 from asr.serve.queue import Request, SegmentQueue, choose_rows
 from asr.serve.settings import ServeSettings
@@ -46,7 +46,7 @@ CONFIG = Config(
     ),
     inference=InferenceConfig(max_segment_s=2),
 )
-SETTINGS = ServeSettings(batch_sizes=(1, 4), batch_lengths=2)
+SETTINGS = ServeSettings(batch_rows=4, batch_lengths=2)
 
 
 def sound(*marks, seconds=1.0):
@@ -185,6 +185,11 @@ def test_a_row_that_would_be_empty_takes_a_shorter_segment():
 @pytest.mark.parametrize("number, rows", [(1, 1), (2, 1), (3, 3), (4, 4), (5, 4), (10, 4), (12, 12), (16, 16)])
 def test_few_rows_of_a_batch_stay_empty(number, rows):
     assert choose_rows(number, (1, 4, 16)) == rows
+
+
+@pytest.mark.parametrize("most, sizes", [(1, (1,)), (4, (1, 4)), (8, (1, 4, 8)), (16, (1, 4, 16))])
+def test_few_sizes_of_batches_are_compiled(most, sizes):
+    assert batch_sizes(most) == sizes
 
 
 def test_segments_come_in_order_and_share_batches(fake):
@@ -441,7 +446,7 @@ def text_of(transcriber, recognition):
 
 def test_no_answer_depends_on_batch_mates(engine, transcriber):
     """In each compiled shape: alone, in a batch of its own kind, and among the shortest segments."""
-    shapes = make_ladder(2 * RATE_HZ, SETTINGS.batch_sizes, SETTINGS.batch_lengths)
+    shapes = make_ladder(2 * RATE_HZ, batch_sizes(4), SETTINGS.batch_lengths)
     assert len(shapes) == 4
     for length in {shape.num_samples for shape in shapes}:
         waves = [np.resize(wave, length - 100 * i) for i, wave in enumerate(random_waves(4, seed=length))]

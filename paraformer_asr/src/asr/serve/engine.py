@@ -7,6 +7,7 @@ Every shape is compiled before `ready`. What nobody waits for any more leaves th
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import threading
@@ -32,7 +33,8 @@ RETRY_AFTER_S = (1.0, 30.0)
 """Shortest and longest time that a refused client is asked to wait."""
 MEMORY = 0.9
 """Weight of the past in running means."""
-CPU_BATCH_SIZES, BATCH_SIZES = (1, 4), (1, 4, 16)
+CPU_ROWS, ROWS = 4, 16
+"""Most rows of a batch by default."""
 IDLE_CHECK_S = 0.2
 """How often the owner looks for deadlines that passed."""
 
@@ -76,8 +78,7 @@ class Engine:
         self.transcriber, self.settings, self.metrics = transcriber, settings, metrics
         self.ready = self.draining = False
         self.speed, self._usual_s = 1.0, 0.0
-        is_cpu = jax.default_backend() == "cpu"
-        self.batch_sizes = settings.batch_sizes or (CPU_BATCH_SIZES if is_cpu else BATCH_SIZES)
+        self.batch_sizes = batch_sizes(settings.batch_rows or (CPU_ROWS if jax.default_backend() == "cpu" else ROWS))
         self._rate_hz = transcriber.config.features.sample_rate_hz
         self._queue = SegmentQueue()
         self._open: set[Request] = set()
@@ -277,3 +278,9 @@ class Engine:
         self.metrics.device_s.observe(seconds)
         speed = sum(lengths) / self._rate_hz / max(seconds, 1e-9)
         self.speed = MEMORY * self.speed + (1 - MEMORY) * speed if self.ready else speed
+
+
+def batch_sizes(most: int) -> tuple[int, ...]:
+    """Return the rows that batches are compiled for: 1, 4, 16 and so on, and `most`."""
+    sizes = itertools.takewhile(lambda size: size < most, (4**power for power in itertools.count()))
+    return (*sizes, most)

@@ -37,9 +37,7 @@ class Service:
     ):
         """Make a service of a transcriber, or of a run directory or model folder."""
         self.settings = settings or ServeSettings()
-        if self.settings.compile_cache:
-            jax.config.update("jax_compilation_cache_dir", self.settings.compile_cache)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs, too, if there is a cache
         transcriber = model if isinstance(model, Transcriber) else load(model)
         self.name = name or (transcriber.config.name if isinstance(model, Transcriber) else Path(model).resolve().name)
         self.aliases, self.created = tuple(aliases), int(time.time())

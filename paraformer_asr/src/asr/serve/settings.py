@@ -38,8 +38,8 @@ class ServeSettings:
             sound delays others by no more.
         held_sound_s: seconds of sound in memory, over all requests.
         deadline_s: time from the end of an upload to its answer.
-        batch_sizes: rows of a batch, ascending; programs are compiled for each, and each length. (): 1 and 4 on a CPU,
-            which gains little from more, and 1, 4 and 16 elsewhere.
+        batch_rows: most rows of a batch; programs are compiled for 1, 4, 16… rows up to it, and each length. 0: 4 on a
+            CPU, which gains little from more, 16 elsewhere.
         batch_lengths: parts that the longest segment is divided into: lengths of a batch.
         batch_wait_s: how long a segment waits for others if the device was busy just before.
         websocket_message_bytes: largest message of a websocket.
@@ -49,7 +49,6 @@ class ServeSettings:
         websocket_buffer_s: sound of a live session that is not recognised yet.
         websocket_idle_s: longest pause between messages.
         websocket_session_s: longest conversation.
-        compile_cache: folder where compiled programs are kept; "": that of the environment, if any.
     """
 
     max_body_bytes: int = 25 * MIB
@@ -79,7 +78,7 @@ class ServeSettings:
     request_share_s: float = 60.0
     held_sound_s: float = 7200.0
     deadline_s: float = 300.0
-    batch_sizes: tuple[int, ...] = ()
+    batch_rows: int = 0
     batch_lengths: int = 4
     batch_wait_s: float = 0.01
     websocket_message_bytes: int = MIB
@@ -89,9 +88,7 @@ class ServeSettings:
     websocket_buffer_s: float = 30.0
     websocket_idle_s: float = 60.0
     websocket_session_s: float = 4 * 3600.0
-    compile_cache: str = ""
 
     def numbers(self) -> dict[str, float]:
-        """Return the limits that are single numbers, by name."""
-        values = dataclasses.asdict(self)
-        return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        """Return the limits by name."""
+        return {name: float(value) for name, value in dataclasses.asdict(self).items()}
