@@ -12,8 +12,7 @@ from asr.untrusted import indented
 
 SPLITS = ("train", "val", "test")
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
-MAX_ROWS, BAR_WIDTH = 12, 24
-"""Size of the histogram."""
+MAX_ROWS, BAR_WIDTH = 12, 24  # size of the histogram
 
 
 def parse_arguments() -> argparse.Namespace:

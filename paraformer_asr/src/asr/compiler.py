@@ -27,11 +27,7 @@ def compile_program(function: Any, *arguments: Any) -> jax.stages.Compiled:
 
 
 class CompiledStep:
-    """Calls a jitted step, compiled once for each shape of a batch.
-
-    Attributes:
-        last: the program that was called last, or None.
-    """
+    """Calls a jitted step, compiled once for each shape of a batch."""
 
     def __init__(self, function: Any, wait: Callable = lambda function, *arguments: function(*arguments)):
         """Args are the jitted function and `wait(compile, *arguments)`, which may be interrupted."""

@@ -26,21 +26,13 @@ Metric = Callable[[Sequence[str], Sequence[str]], float]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CustomParts:
-    """Parts of a run that come from outside the package; None where the config names one of its own.
+    """Parts of a run that come from outside the package; None where the config names one of its own."""
 
-    Attributes:
-        model: a Flax module, or a function of `config.model` that returns one.
-        loss: see `Loss`.
-        train_set: the training split.
-        val_set: the validation split.
-        metrics: name → function, see `Metric`; reported beside the error rates.
-    """
-
-    model: CustomModel | None = None
-    loss: Loss | None = None
-    train_set: SpeechDataset | None = None
-    val_set: SpeechDataset | None = None
-    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    model: CustomModel | None = None  # a Flax module, or a function of `config.model` that returns one
+    loss: Loss | None = None  # see `Loss`
+    train_set: SpeechDataset | None = None  # the training split
+    val_set: SpeechDataset | None = None  # the validation split
+    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # name → function, reported with the rates
 
     def mark(self, config: Config) -> Config:
         """Return the config with `custom` where a part replaces what the config describes."""
@@ -167,5 +159,4 @@ def trace(name: str, function: Callable, *arguments: Any) -> Any:
         raise UserError(f"{name}: failed on arrays of the run's shapes ({raised})") from error
 
 
-NO_CUSTOM_PARTS = CustomParts()
-"""Everything is built from the config."""
+NO_CUSTOM_PARTS = CustomParts()  # everything is built from the config

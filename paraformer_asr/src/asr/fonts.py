@@ -17,8 +17,7 @@ PREFERRED += ("Microsoft YaHei",)
 WITHOUT_LETTERS = ("Last Resort", "cmex", "cmmi", "cmsy", "STIXNonUnicode", "STIXSize")
 """Prefixes of fonts that draw boxes or signs in place of letters."""
 
-NUM_NAMED = 20
-"""Most characters that a warning names."""
+NUM_NAMED = 20  # most characters that a warning names
 
 _named: set[str] = set()
 

@@ -33,8 +33,7 @@ USUAL = {
 }
 """Keys that name a file → its usual names."""
 
-SPELLINGS = {"tokenizer_conf.seg_dict_file": SEG_DICT_KEY}
-"""Other spellings of a key."""
+SPELLINGS = {"tokenizer_conf.seg_dict_file": SEG_DICT_KEY}  # other spellings of a key
 
 OTHER_FOLDERS = (
     (("*.onnx",), "an ONNX export: take the folder with model.pt that it was exported from"),

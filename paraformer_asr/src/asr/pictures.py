@@ -20,9 +20,7 @@ BLUE, ORANGE, VERMILION, GREY = "#0072B2", "#E69F00", "#D55E00", "#DDDDDD"
 """Distinct for any colour vision (Okabe and Ito, 2008); vermilion marks a firing in every panel."""
 
 INCHES_PER_S, INCHES_PER_TOKEN, MIN_WIDTH, MAX_WIDTH = 1.6, 0.22, 8.0, 24.0
-MAX_TOKENS_NAMED = 60
-"""Most tokens that the axis of the matrix names; more would overlap."""
-
+MAX_TOKENS_NAMED = 60  # most tokens that the axis of the matrix names; more would overlap
 SPACE, SHOWN_SPACE = "▁", "␣"
 """The tokenizer's sign for a space, a stroke below the line, and a sign that is visible in a picture."""
 

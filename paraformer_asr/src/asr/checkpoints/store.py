@@ -52,13 +52,7 @@ EARLIER_ARE_INTACT = "the earlier checkpoints are intact and training can be res
 
 
 class CheckpointStore:
-    """The checkpoints of one run.
-
-    Attributes:
-        directory: their folder; made at the first save.
-        keep: number of newest checkpoints kept.
-        keep_best: number of checkpoints with the lowest scores kept besides.
-    """
+    """The checkpoints of one run."""
 
     def __init__(self, directory: Path, keep: int = 2, keep_best: int = 1):
         self.directory = Path(directory)

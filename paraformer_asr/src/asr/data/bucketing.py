@@ -13,14 +13,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-STEP_S = 0.1
-"""Unit of the lengths of batches, in seconds."""
-
+STEP_S = 0.1  # unit of the lengths of batches, in seconds
 MARGIN_S = 0.06
 """Room in each row, in seconds, for a stated duration that was rounded down and for the rounding of a speed change."""
 
-MAX_CANDIDATES = 512
-"""Edges that are tried; finer ones gain nothing."""
+MAX_CANDIDATES = 512  # edges that are tried; finer ones gain nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +44,6 @@ class BatchPlan:
     In every epoch each utterance draws a speed, which decides its length and its bucket. Utterances that do not fill
     a batch of their bucket move up to the next longer one if that costs less padding than empty rows; so about one
     batch of an epoch is incomplete.
-
-    Attributes:
-        shapes: of the buckets, from short to long; at most `num_buckets`.
     """
 
     def __init__(

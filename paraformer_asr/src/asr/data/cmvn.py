@@ -29,18 +29,13 @@ from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text
 from asr.untrusted import escaped, shown
 
-MAX_UTTERANCES = 10_000
-"""Most utterances that the statistics use, evenly spread over a larger data set."""
-
+MAX_UTTERANCES = 10_000  # most utterances that the statistics use, evenly spread over a larger data set
 MIN_STD = 0.01
 """Smallest standard deviation that is divided by. Log energies of speech have 1 to 4; a feature that is constant in
 training, such as a filter above the band of the recordings, must not amplify small deviations later."""
 
 BATCH_SIZE = 8
-
-MAX_FILE_BYTES = 1 << 22
-"""Largest CMVN file accepted, in bytes; 560 features take 12 kilobytes."""
-
+MAX_FILE_BYTES = 1 << 22  # largest CMVN file accepted, in bytes; 560 features take 12 kilobytes
 MAX_VALUE = float(np.finfo(np.float32).max)
 
 

@@ -17,16 +17,12 @@ from typing import Any
 from asr.data.dataset import SpeechDataset
 from asr.files import open_file
 
-MAX_CONTENTS = 10_000
-"""Approximate number of sound files whose contents are read."""
-
+MAX_CONTENTS = 10_000  # approximate number of sound files whose contents are read
 BLOCK_BYTES = 1 << 14
 """Bytes read at the start, middle and end of a file; a file of up to three blocks is read whole."""
 
 NUM_THREADS, CHUNK = 8, 256
-MAX_NAMED = 3
-"""Utterances named in a message."""
-
+MAX_NAMED = 3  # utterances named in a message
 PARTS = ("sound", "text")
 
 

@@ -22,31 +22,20 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.errors import UserError
 
-SHORTER_SHARE = 0.02
-"""Share of its stated length that a sound may lack without a warning, at least TOLERANCE_S."""
+SHORTER_SHARE = 0.02  # share of its stated length that a sound may lack without a warning, at least TOLERANCE_S
 
 
 @dataclasses.dataclass
 class SplitReport:
-    """What a split holds; the lists of the usable utterances are parallel.
+    """What a split holds; the lists of the usable utterances are parallel."""
 
-    Attributes:
-        problems: a message for each line that cannot be used.
-        warnings: a message for each line that is suspicious.
-        wheres: file and line of each utterance, or its name.
-        names: of the utterances.
-        texts: as the manifest has them.
-        durations_s: lengths of the decoded sounds.
-        same_sound: hash of the decoded samples → names of the utterances that have them.
-    """
-
-    problems: list[str]
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    wheres: list[str] = dataclasses.field(default_factory=list)
-    names: list[str] = dataclasses.field(default_factory=list)
-    texts: list[str] = dataclasses.field(default_factory=list)
-    durations_s: list[float] = dataclasses.field(default_factory=list)
-    same_sound: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    problems: list[str]  # a message for each line that cannot be used
+    warnings: list[str] = dataclasses.field(default_factory=list)  # a message for each line that is suspicious
+    wheres: list[str] = dataclasses.field(default_factory=list)  # file and line of each utterance, or its name
+    names: list[str] = dataclasses.field(default_factory=list)  # of the utterances
+    texts: list[str] = dataclasses.field(default_factory=list)  # as the manifest has them
+    durations_s: list[float] = dataclasses.field(default_factory=list)  # lengths of the decoded sounds
+    same_sound: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # hash of the samples → names with them
 
 
 def inspect_split(

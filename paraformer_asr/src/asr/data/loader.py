@@ -21,8 +21,7 @@ log = logging.getLogger("asr")
 Share = tuple[int, int]
 """(i, n): the rows of a batch that process i of n reads, the i-th part of n equal ones. All of them: (0, 1)."""
 
-TOLERANCE_S = 0.05
-"""Most seconds that a sound may be longer than stated."""
+TOLERANCE_S = 0.05  # most seconds that a sound may be longer than stated
 
 Batch = dict[str, np.ndarray]
 """wave: float32[b, n] in −1…1, 0 after the end; wave_lengths: int32[b]; tokens: int32[b, u], 0 after the end, with
@@ -100,12 +99,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """All utterances of a split once, of any length, at their own speed, always in the same batches.
-
-    Attributes:
-        plan: which utterance comes where.
-        num_batches: of the split.
-    """
+    """All utterances of a split once, of any length, at their own speed, always in the same batches."""
 
     def __init__(
         self,

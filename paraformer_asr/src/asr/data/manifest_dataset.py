@@ -15,19 +15,12 @@ from asr.data.manifests.manifest import Reading, read_jsonl, read_tsv
 from asr.data.sounds.audio import DEFAULT_MAX_SECONDS, audio_duration_s, read_audio
 from asr.errors import UserError
 
-COUNTING_RATE_HZ = 16000
-"""Rate at which a sound is decoded to find its length."""
-
-MAX_LISTED = 20
-"""Problems that an error message lists; the check command lists all."""
+COUNTING_RATE_HZ = 16000  # rate at which a sound is decoded to find its length
+MAX_LISTED = 20  # problems that an error message lists; the check command lists all
 
 
 class ManifestDataset(SpeechDataset):
-    """Sound files with their texts.
-
-    Attributes:
-        entries: the lines of the manifest.
-    """
+    """Sound files with their texts."""
 
     def __init__(self, entries: Entries, durations_s: np.ndarray, sample_rate_hz: int, channel: int = 0):
         """Take the lines of a manifest and their lengths; a file may be decoded to twice its length, or to an hour."""

@@ -31,9 +31,7 @@ SPLITS = ("train", "val", "test")
 LETTER_S, PAUSE_S, SILENCE_S = (0.09, 0.18), (0.12, 0.30), (0.05, 0.30)
 """Ranges of the length of a letter, of the pause between words, and of the silence at either end."""
 
-LOW_TONES_HZ, HIGH_TONES_HZ = (250.0, 900.0), (1250.0, 3400.0)
-"""Ranges of the two tones of a letter."""
-
+LOW_TONES_HZ, HIGH_TONES_HZ = (250.0, 900.0), (1250.0, 3400.0)  # ranges of the two tones of a letter
 MIN_RATE_HZ = 8000
 
 GLIDE_S, DIP_S, DIP_LEVEL = 0.03, 0.05, 0.03

@@ -1,26 +1,17 @@
 """Decoding: from logits to tokens, their confidence and their times."""
 
-from asr.decode.arpa import NgramModel, read_arpa
-from asr.decode.ctc_align import CtcSpans, ctc_spans
-from asr.decode.ctc_beam import BeamHypothesis, ctc_beam_search
-from asr.decode.fusion import Fusion, TokenFusion, WordFusion, make_fusion
-from asr.decode.greedy import CtcTokens, ctc_greedy, greedy
-from asr.decode.timestamps import spans_to_alignment, token_times
-
-__all__ = [
-    "BeamHypothesis",
-    "CtcSpans",
-    "CtcTokens",
-    "Fusion",
-    "NgramModel",
-    "TokenFusion",
-    "WordFusion",
-    "ctc_beam_search",
-    "ctc_greedy",
-    "ctc_spans",
-    "greedy",
-    "make_fusion",
-    "read_arpa",
-    "spans_to_alignment",
-    "token_times",
-]
+from asr.decode.arpa import NgramModel as NgramModel
+from asr.decode.arpa import read_arpa as read_arpa
+from asr.decode.ctc_align import CtcSpans as CtcSpans
+from asr.decode.ctc_align import ctc_spans as ctc_spans
+from asr.decode.ctc_beam import BeamHypothesis as BeamHypothesis
+from asr.decode.ctc_beam import ctc_beam_search as ctc_beam_search
+from asr.decode.fusion import Fusion as Fusion
+from asr.decode.fusion import TokenFusion as TokenFusion
+from asr.decode.fusion import WordFusion as WordFusion
+from asr.decode.fusion import make_fusion as make_fusion
+from asr.decode.greedy import CtcTokens as CtcTokens
+from asr.decode.greedy import ctc_greedy as ctc_greedy
+from asr.decode.greedy import greedy as greedy
+from asr.decode.timestamps import spans_to_alignment as spans_to_alignment
+from asr.decode.timestamps import token_times as token_times

@@ -29,14 +29,10 @@ from asr.files import open_file
 from asr.untrusted import escaped
 
 START, END = "<s>", "</s>"
-UNKNOWN = ("<unk>", "<UNK>")
-"""Spellings of the unknown word in different tools."""
-UNKNOWN_LOG10 = -10.0
-"""Log10 probability of an unknown word, if the model has no `<unk>`."""
-LOWEST_LOG10 = -99.0
-"""Stands for log 0, which some tools write as -99 and others as -inf."""
-MAX_NGRAMS = 5_000_000
-"""Largest model accepted, in n-grams: about 2 GB of memory."""
+UNKNOWN = ("<unk>", "<UNK>")  # spellings of the unknown word in different tools
+UNKNOWN_LOG10 = -10.0  # log10 probability of an unknown word, if the model has no `<unk>`
+LOWEST_LOG10 = -99.0  # stands for log 0, which some tools write as -99 and others as -inf
+MAX_NGRAMS = 5_000_000  # largest model accepted, in n-grams: about 2 GB of memory
 MAX_LINE_BYTES = 10_000
 MAX_COMMENT_LINES = 10_000
 """Most lines before `\\data\\`: any other file is refused without reading all of it."""

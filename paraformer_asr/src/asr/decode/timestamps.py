@@ -26,8 +26,7 @@ import jax.numpy as jnp
 
 from asr.ops.masks import length_mask
 
-CUT_SHARE = 0.25
-"""Share of a row's weight that is cut off at either end."""
+CUT_SHARE = 0.25  # share of a row's weight that is cut off at either end
 
 
 def token_times(

@@ -11,9 +11,7 @@ from asr.untrusted import shown
 CHECKSUMS = "checksums.txt"
 
 MAX_CHECKSUM_BYTES = 1 << 20
-MAX_FILE_BYTES = 1 << 30
-"""Largest file accepted that is not weights; the program has a few megabytes."""
-
+MAX_FILE_BYTES = 1 << 30  # largest file accepted that is not weights; the program has a few megabytes
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\0]+)")
 
 

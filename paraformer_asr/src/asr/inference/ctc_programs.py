@@ -73,11 +73,7 @@ def make_times(features: FeaturesConfig) -> Callable[..., tuple[jax.Array, jax.A
 
 
 class BestPathPrograms:
-    """The best path of the CTC head, compiled ahead or when a shape is first met.
-
-    Attributes:
-        weights: of the model, on the device.
-    """
+    """The best path of the CTC head, compiled ahead or when a shape is first met."""
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, model: nn.Module | None = None):
         self.weights = PackedWeights(config.model, variables)
@@ -101,11 +97,7 @@ class BestPathPrograms:
 
 
 class BeamPrograms:
-    """The prefix beam search on the CTC head's output; the search itself runs on the host.
-
-    Attributes:
-        weights: of the model, on the device.
-    """
+    """The prefix beam search on the CTC head's output; the search itself runs on the host."""
 
     def __init__(
         self,

@@ -87,11 +87,7 @@ def time_grid(features: FeaturesConfig) -> dict[str, float]:
 
 
 class CifPrograms:
-    """The parallel decoder of one model, compiled ahead or when a shape first occurs.
-
-    Attributes:
-        weights: of the model, on the device.
-    """
+    """The parallel decoder of one model, compiled ahead or when a shape first occurs."""
 
     def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, model: nn.Module | None = None):
         self._features, self._tokens_per_frame = config.features, config.model.predictor.smooth_factor

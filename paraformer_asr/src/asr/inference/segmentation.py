@@ -33,10 +33,8 @@ from asr.config import InferenceConfig
 
 FRAMES_PER_SECOND = 100
 SURROUNDINGS_S = 30
-FLOOR_DB = -70.0
-"""Levels below it are silence: the noise of a good microphone, 20 dB above the last bit of 16."""
-UNTRAINED_SEGMENT_S = 20.0
-"""Longest segment if the lengths of the training utterances are unknown."""
+FLOOR_DB = -70.0  # levels below it are silence: the noise of a good microphone, 20 dB above the last bit of 16
+UNTRAINED_SEGMENT_S = 20.0  # longest segment if the lengths of the training utterances are unknown
 SHORTEST_LIMIT_S, LONGEST_LIMIT_S = 1.0, 120.0
 """Limits of the longest segment, as in the config, however the model was trained."""
 LONG_SILENCE_S = 1.0

@@ -21,8 +21,7 @@ from asr.errors import UserError
 from asr.untrusted import shown
 
 KALDI_SUFFIXES, JSON_SUFFIXES = (".scp",), (".jsonl", ".ndjson", ".json")
-MAX_LISTED = 20
-"""Most problems listed in an error message."""
+MAX_LISTED = 20  # most problems listed in an error message
 
 
 @dataclasses.dataclass(frozen=True)

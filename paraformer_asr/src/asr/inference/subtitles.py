@@ -10,16 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from asr.inference.words import Token, Word, join_words
 
-MAX_CUE_S = 7.0
-"""Longest cue, in seconds."""
-MAX_LINE_CHARACTERS = 42
-"""Longest line of a cue, in columns."""
+MAX_CUE_S = 7.0  # longest cue, in seconds
+MAX_LINE_CHARACTERS = 42  # longest line of a cue, in columns
 NO_START, NO_END = frozenset("，。、；：？！）》」』】〉”’…％%,.;:?!)]}"), frozenset("（《「『【〈“‘([{")
 """Characters that no line begins with, and that no line ends with."""
-MIN_CUE_S = 0.7
-"""Shortest cue, in seconds, if the next one leaves the time."""
-PAUSE_S = 1.0
-"""Silence between two words that starts a new cue, in seconds."""
+MIN_CUE_S = 0.7  # shortest cue, in seconds, if the next one leaves the time
+PAUSE_S = 1.0  # silence between two words that starts a new cue, in seconds
 JOINER, EMOJI_STYLE = "\u200d", "\ufe0f"
 
 

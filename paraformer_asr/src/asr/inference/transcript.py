@@ -24,8 +24,7 @@ from asr.files import writing_aside
 from asr.inference.subtitles import Cue, make_cues
 from asr.inference.words import Token, Word
 
-MAX_ROWS = 200
-"""Most segments shown in a notebook."""
+MAX_ROWS = 200  # most segments shown in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +154,7 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "ctm": Transcript.to_ctm,
 }
 SUFFIXES = {"text": ".txt"} | {name: f".{name}" for name in FORMATS if name != "text"}
-ONE_FILE_EACH = ("srt", "vtt", "tsv")
-"""Formats in which the results of several sounds cannot follow each other."""
+ONE_FILE_EACH = ("srt", "vtt", "tsv")  # formats in which the results of several sounds cannot follow each other
 
 
 def write_text(path: Path, text: str) -> None:

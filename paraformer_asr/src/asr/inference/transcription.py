@@ -93,11 +93,7 @@ def transcribe_segments(transcriber: "Transcriber", items: Iterable[tuple[Place,
 
 
 class Heard:
-    """Blocks of a sound, measured while they pass, and how much of them is in segments.
-
-    Attributes:
-        num_samples: of the blocks that have passed.
-    """
+    """Blocks of a sound, measured while they pass, and how much of them is in segments."""
 
     def __init__(self, blocks: Iterator[np.ndarray], rate_hz: int):
         self.blocks, self.rate_hz = blocks, rate_hz

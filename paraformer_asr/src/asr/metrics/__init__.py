@@ -3,34 +3,18 @@
 To add one, write a function of `ErrorCounts` or of `Alignment`s.
 """
 
-from asr.metrics.error_rate import (
-    Alignment,
-    ErrorCounts,
-    align,
-    bootstrap_interval,
-    character_errors,
-    characters,
-    count_errors,
-    sum_counts,
-    word_errors,
-    words,
-)
-from asr.metrics.error_report import Confusions, count_confusions, format_alignment, format_report, format_table
-
-__all__ = [
-    "Alignment",
-    "Confusions",
-    "ErrorCounts",
-    "align",
-    "bootstrap_interval",
-    "character_errors",
-    "characters",
-    "count_confusions",
-    "count_errors",
-    "format_alignment",
-    "format_report",
-    "format_table",
-    "sum_counts",
-    "word_errors",
-    "words",
-]
+from asr.metrics.error_rate import Alignment as Alignment
+from asr.metrics.error_rate import ErrorCounts as ErrorCounts
+from asr.metrics.error_rate import align as align
+from asr.metrics.error_rate import bootstrap_interval as bootstrap_interval
+from asr.metrics.error_rate import character_errors as character_errors
+from asr.metrics.error_rate import characters as characters
+from asr.metrics.error_rate import count_errors as count_errors
+from asr.metrics.error_rate import sum_counts as sum_counts
+from asr.metrics.error_rate import word_errors as word_errors
+from asr.metrics.error_rate import words as words
+from asr.metrics.error_report import Confusions as Confusions
+from asr.metrics.error_report import count_confusions as count_confusions
+from asr.metrics.error_report import format_alignment as format_alignment
+from asr.metrics.error_report import format_report as format_report
+from asr.metrics.error_report import format_table as format_table

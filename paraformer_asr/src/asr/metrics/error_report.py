@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from asr.metrics.error_rate import Alignment, ErrorCounts, sum_counts
 
-Interval = tuple[float, float]
-"""(low, high) of an error rate, as fractions."""
+Interval = tuple[float, float]  # (low, high) of an error rate, as fractions
 
 
 @dataclasses.dataclass(frozen=True)

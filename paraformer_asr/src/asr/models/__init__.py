@@ -14,23 +14,13 @@ import jax.numpy as jnp
 
 from asr.config import ModelConfig
 from asr.errors import UserError
-from asr.models.layers import count_parameters
-from asr.models.paraformer import Acoustics, Hypotheses, Paraformer, TrainingOutputs
-from asr.models.stacking import stack_blocks, unstack_blocks
-
-__all__ = [
-    "Acoustics",
-    "CustomModel",
-    "Hypotheses",
-    "Paraformer",
-    "TrainingOutputs",
-    "abstract_variables",
-    "build_model",
-    "count_parameters",
-    "init_variables",
-    "stack_blocks",
-    "unstack_blocks",
-]
+from asr.models.layers import count_parameters as count_parameters
+from asr.models.paraformer import Acoustics as Acoustics
+from asr.models.paraformer import Hypotheses as Hypotheses
+from asr.models.paraformer import Paraformer as Paraformer
+from asr.models.paraformer import TrainingOutputs as TrainingOutputs
+from asr.models.stacking import stack_blocks as stack_blocks
+from asr.models.stacking import unstack_blocks as unstack_blocks
 
 SPECIAL_TOKENS = 4
 

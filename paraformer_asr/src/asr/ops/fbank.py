@@ -21,9 +21,7 @@ import numpy as np
 from asr.errors import UserError
 from asr.ops.masks import length_mask
 
-FULL_SCALE = 32768.0
-"""Kaldi reads 16-bit samples as they are: a wave in −1…1 is multiplied by this first."""
-
+FULL_SCALE = 32768.0  # Kaldi reads 16-bit samples as they are: a wave in −1…1 is multiplied by this first
 ENERGY_FLOOR = float(np.finfo(np.float32).eps)
 """Smallest energy before the logarithm, as in Kaldi; so silence is log(1.19e-7) = −15.94 in every filter."""
 

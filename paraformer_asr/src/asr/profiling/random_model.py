@@ -10,8 +10,7 @@ from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.inference.transcriber import Transcriber
 from asr.models import build_model
 
-FIRST_CHARACTER = 0x4E00
-"""First Chinese character; consecutive ones serve as tokens."""
+FIRST_CHARACTER = 0x4E00  # first Chinese character; consecutive ones serve as tokens
 NUM_SPECIAL = 4
 FIRING_BIAS = -1.5
 """Initial bias of the predictor: about three tokens per second, as in speech, at 60 ms per frame."""

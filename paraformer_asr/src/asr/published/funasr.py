@@ -45,14 +45,9 @@ DEPTHWISE = Layout(lambda w_o1k: w_o1k[:, 0].T, lambda w_ko: w_ko.T[:, None])
 CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.transpose(2, 1, 0))
 """`Conv1d.weight` of torch."""
 
-ANCHOR = "encoder.after_norm.weight"
-"""A tensor that every model has."""
-
-CTC_HEAD = "ctc.ctc_lo"
-"""Prefix of the tensors of the CTC head."""
-
-MAX_MISSING = 100
-"""Most missing tensors that are listed with their shapes."""
+ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
+CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
+MAX_MISSING = 100  # most missing tensors that are listed with their shapes
 
 
 def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str, Any]]:

@@ -18,9 +18,7 @@ from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_fol
 from asr.published import funasr_settings as table
 from asr.untrusted import escaped, shown
 
-MAX_BITS = 63
-"""Largest integer accepted, in bits."""
-
+MAX_BITS = 63  # largest integer accepted, in bits
 WHOLE_UP_TO_S = 20.0
 """Longest sound that is not split, in seconds. FunASR splits none, though the network was trained on utterances."""
 

@@ -51,12 +51,8 @@ SETTINGS = (
 )
 """Settings of both sides. A default of None: FunASR has none, or (tail_threshold) one for each kind of predictor."""
 
-WINDOWS = {"hanning": "hann"}
-"""Analysis windows with a different name here."""
-
-NORMALISERS = {False: "utterances", True: "tokens"}
-"""`length_normalized_loss` → divisor of the losses."""
-
+WINDOWS = {"hanning": "hann"}  # analysis windows with a different name here
+NORMALISERS = {False: "utterances", True: "tokens"}  # `length_normalized_loss` → divisor of the losses
 TAIL_DEFAULTS = {"CifPredictorV2": 0.0, "CifPredictor": 0.45}
 
 FIXED = (

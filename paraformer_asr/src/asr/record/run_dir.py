@@ -34,9 +34,7 @@ from asr.errors import UserError
 from asr.files import read_bounded, replace_json
 from asr.record.environment import describe_environment
 
-MAX_ENVIRONMENT_BYTES = 1 << 20
-"""Largest environment.json read, in bytes."""
-
+MAX_ENVIRONMENT_BYTES = 1 << 20  # largest environment.json read, in bytes
 READ_OR_REPLACED = ("config.yaml", "tokenizer.json", "bpe.model", "seg_dict", "cmvn.txt", "environment.json")
 READ_OR_REPLACED += ("record.json", "results.csv", "metrics.json", "curves.png")
 APPENDED = ("train.log", "lock", "stacks.txt")
@@ -46,20 +44,7 @@ FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
 
 class RunDir:
-    """The paths of one run.
-
-    Attributes:
-        path: the directory.
-        run_id: its name, which identifies the run in tables.
-        resume_command: the command that resumes the run.
-        config_file: the resolved settings.
-        tokenizer_file: the tokens.
-        cmvn_file: mean and variance of the features.
-        environment_file: versions, devices and flags on which the numbers may depend.
-        log_file: the messages of the terminal, and each logged step.
-        checkpoints: directory of the checkpoint store.
-        samples: directory of the transcripts and alignments of validation utterances.
-    """
+    """The paths of one run."""
 
     def __init__(self, path: Path):
         self.path, self.run_id = path, path.name

@@ -15,8 +15,7 @@ from asr.training.state import TrainState
 from asr.watch.interruption import StopRequestedError
 from asr.watch.supervisor import Supervisor
 
-NUM_TRANSCRIPTS = 10
-"""Utterances whose transcripts are shown."""
+NUM_TRANSCRIPTS = 10  # utterances whose transcripts are shown
 
 
 def evaluate(setup: Setup, state: TrainState, supervisor: Supervisor, eval_step: Callable) -> Evaluation:

@@ -23,9 +23,7 @@ from asr.config import OptimizerConfig
 from asr.errors import UserError
 from asr.models import count_parameters
 
-STACK = "blocks"
-"""Name of the module whose arrays have a leading axis of layers."""
-
+STACK = "blocks"  # name of the module whose arrays have a leading axis of layers
 BLOCK = re.compile(r"encoder/block(\d+)/")
 
 
@@ -65,10 +63,6 @@ class FrozenParts:
     """Applies `model` with the parameters that `patterns` name cut off from the gradient.
 
     The compiler then leaves out the backward pass of a frozen encoder: nothing depends on it.
-
-    Attributes:
-        model: the network.
-        patterns: beginnings of parameter names.
     """
 
     def __init__(self, model: nn.Module, patterns: tuple[str, ...]):

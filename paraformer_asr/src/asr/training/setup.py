@@ -36,9 +36,7 @@ from asr.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
 log = logging.getLogger("asr")
 
-ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")
-"""The parts of a batch that the steps take."""
-
+ON_DEVICE = ("wave", "wave_lengths", "tokens", "token_lengths")  # the parts of a batch that the steps take
 WHY_CER = ": the model writes no spaces between words of the validation texts, so a sentence is one word"
 
 

@@ -22,8 +22,7 @@ from asr.training.state import TrainState
 Batch = dict[str, jax.Array]
 """wave float32[b, n], wave_lengths int32[b], tokens int32[b, u], token_lengths int32[b]."""
 
-Counts = dict[str, jax.Array]
-"""Totals of a batch: tokens float32[], utterances float32[]."""
+Counts = dict[str, jax.Array]  # totals of a batch: tokens float32[], utterances float32[]
 
 Metrics = dict[str, jax.Array]
 

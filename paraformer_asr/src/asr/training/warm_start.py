@@ -17,8 +17,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 OF_TOKENS = ("params/decoder/embedding", "params/decoder/output/", "params/ctc/")
 """Arrays with an axis that counts the tokens."""
 
-CTC_HEAD = "params/ctc/"
-"""Those that `model.ctc_head` adds."""
+CTC_HEAD = "params/ctc/"  # those that `model.ctc_head` adds
 
 
 @dataclasses.dataclass(frozen=True)

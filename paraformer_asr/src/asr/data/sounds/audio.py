@@ -24,9 +24,7 @@ from asr.data.sounds.header import advice, check_header, claimed_samples, descri
 from asr.errors import UserError
 from asr.files import open_file
 
-BLOCK_SAMPLES = 1 << 16
-"""Samples decoded at once, over all channels, whatever the header claims."""
-
+BLOCK_SAMPLES = 1 << 16  # samples decoded at once, over all channels, whatever the header claims
 MAX_SAMPLES = 1 << 30
 """Most samples decoded for one array, over all channels, and in the array: an hour of six channels at 48 kHz. Silence
 compresses a thousandfold, so neither the size of a file nor its seconds bound the work."""
@@ -34,13 +32,9 @@ compresses a thousandfold, so neither the size of a file nor its seconds bound t
 MAX_PEAK = 64.0
 """Largest magnitude accepted of a floating-point sample. A mix may exceed full scale, which is 1, but not by 36 dB."""
 
-MP3_FRAME = 1152
-"""Error of the length in the header of an MP3 file, in samples."""
-
+MP3_FRAME = 1152  # error of the length in the header of an MP3 file, in samples
 DEFAULT_MAX_SECONDS = 3600.0
-
-END_TOLERANCE_S = 0.05
-"""Most seconds that a part may be stated to end after the end of its file."""
+END_TOLERANCE_S = 0.05  # most seconds that a part may be stated to end after the end of its file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,11 +22,7 @@ CANCELLED_SHARE = 0.1
 
 
 class Mixing:
-    """Turns blocks of several channels into blocks of one, and measures them on the way.
-
-    Attributes:
-        channel: the one to read, from 1; 0: their mean.
-    """
+    """Turns blocks of several channels into blocks of one, and measures them on the way."""
 
     def __init__(self, channel: int = 0):
         self.channel = channel

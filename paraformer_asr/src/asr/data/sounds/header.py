@@ -26,14 +26,11 @@ MAX_SAMPLES_PER_SECOND = 3_072_000
 MAX_SAMPLES_PER_BYTE = 8192
 """Densest compression possible: a FLAC frame of up to 65,535 equal samples takes at least 11 bytes."""
 
-OGG_PAGE_MAX = 27 + 255 + 255 * 255
-"""Bytes of the longest Ogg page."""
-
+OGG_PAGE_MAX = 27 + 255 + 255 * 255  # bytes of the longest Ogg page
 STREAMED = 0x7FFF0000
 """WAV writers into a pipe do not know the length, and write a number from this one to 2³² − 1."""
 
-SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3")
-"""Suffixes of the kinds that are read."""
+SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3")  # suffixes of the kinds that are read
 
 OTHER_SUFFIXES = (
     ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".alac", ".amr", ".ape", ".au", ".avi", ".awb", ".caf", ".dsf",

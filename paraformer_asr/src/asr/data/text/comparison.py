@@ -12,14 +12,11 @@ from asr.data.text.pieces import is_unspaced
 from asr.data.text.tokenizer import Tokenizer, in_case
 from asr.metrics import ErrorCounts, character_errors, count_errors, word_errors
 
-MAX_ROUNDS = 8
-"""Most times that a text is cut and joined until it stays the same."""
-
+MAX_ROUNDS = 8  # most times that a text is cut and joined until it stays the same
 MAX_GROWTH = 4
 """Largest growth of a text in these rounds. Spaces between characters double it; a damaged list has no limit."""
 
-MAX_WORD_CHARACTERS = 12
-"""Largest mean length of words: German and Finnish have 6 to 8 characters."""
+MAX_WORD_CHARACTERS = 12  # largest mean length of words: German and Finnish have 6 to 8 characters
 
 
 @dataclasses.dataclass(frozen=True)

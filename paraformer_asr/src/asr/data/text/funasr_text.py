@@ -16,17 +16,14 @@ from asr.errors import UserError
 from asr.files import Reader, decoded, read_bounded, replace_text
 from asr.untrusted import shown
 
-SegDict = Mapping[str, tuple[str, ...]]
-"""Word, in lower case → its tokens."""
-
+SegDict = Mapping[str, tuple[str, ...]]  # word, in lower case → its tokens
 MAX_SEG_DICT_BYTES = 1 << 28
 
 _chinese = re.compile(r"[\u4e00-\u9fff0-9@]+")
 _can_be_cut = re.compile(r"[\u4e00-\u9fa5A-Za-z0-9]")
 _runs = re.compile(r"[\u4e00-\u9fff]|[^\u4e00-\u9fff]+")
 
-LEFT_OUT = "<OOV>"
-"""A token of some vocabularies that FunASR never writes."""
+LEFT_OUT = "<OOV>"  # a token of some vocabularies that FunASR never writes
 
 
 def read_seg_dict(path: Path, read: Reader = read_bounded) -> dict[str, tuple[str, ...]]:

@@ -9,14 +9,9 @@ from asr.data.text.tokenizer import SPECIAL, Tokenizer
 PLAIN = dict.fromkeys("’‘ʼ′`´＇", "'") | dict.fromkeys("“”„″", '"') | dict.fromkeys("‐‑‒–—−", "-") | {"…": "..."}
 """Signs that look like those of a keyboard. Unicode's compatible forms (NFKC) give more twins."""
 
-MAX_LISTED = 10
-"""Most characters that a message lists."""
-
-JOINERS = "\u200c\u200d"
-"""Invisible characters that are part of the spelling of Arabic and Indic scripts."""
-
-FIRST_JOINED = "\u0600"
-"""The first letter of these scripts."""
+MAX_LISTED = 10  # most characters that a message lists
+JOINERS = "\u200c\u200d"  # invisible characters that are part of the spelling of Arabic and Indic scripts
+FIRST_JOINED = "\u0600"  # the first letter of these scripts
 
 
 @dataclasses.dataclass
@@ -32,8 +27,7 @@ class Use:
         return f"{self.times:,} × in {self.lines:,} text{'s' * (self.lines != 1)}, first in {self.first}"
 
 
-Texts = Sequence[tuple[str, str]]
-"""(file and line or name, text) of each utterance."""
+Texts = Sequence[tuple[str, str]]  # (file and line or name, text) of each utterance
 
 
 def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> dict[str, list[str]]:

@@ -7,12 +7,8 @@ from typing import NamedTuple
 
 import sentencepiece
 
-SPACE = "▁"
-"""Sign for a space in a token."""
-
-CONTINUED = "@@"
-"""End of a token that is joined to the next one."""
-
+SPACE = "▁"  # sign for a space in a token
+CONTINUED = "@@"  # end of a token that is joined to the next one
 IDEOGRAPHS = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters and Japanese syllables, as a range of a regular expression; each is a word."""
 
@@ -20,9 +16,7 @@ UNSPACED = IDEOGRAPHS + "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 """Scripts without spaces between words: those, Thai, Lao, Burmese and Khmer."""
 
 UNKNOWN_COST, BROKEN_COST, PIECE_COST = 1_000_000, 1_000, 1
-
-NORMALIZER, TABLE = 3, 2
-"""Fields of sentencepiece's `ModelProto` and of its `NormalizerSpec`."""
+NORMALIZER, TABLE = 3, 2  # fields of sentencepiece's `ModelProto` and of its `NormalizerSpec`
 
 _ideograph, _unspaced = re.compile(f"[{IDEOGRAPHS}]"), re.compile(f"[{UNSPACED}]")
 

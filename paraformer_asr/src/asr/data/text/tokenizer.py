@@ -33,17 +33,14 @@ from asr.untrusted import HALF_CHARACTER, escaped, shown
 
 BLANK, START, END, UNKNOWN = SPECIAL = "<blank>", "<s>", "</s>", "<unk>"
 BLANK_ID, START_ID, END_ID = 0, 1, 2
-FIRST_ID = 3
-"""The first ordinary token."""
-
+FIRST_ID = 3  # the first ordinary token
 TOKENIZER_FILE, BPE_FILE, SEG_DICT_FILE = "tokenizer.json", "bpe.model", "seg_dict"
 MAX_TOKENIZER_BYTES = 1 << 26
 
 _special = re.compile("<[^<>]+>")
 
 Kind = Literal["characters", "bpe", "file", "funasr"]
-Case = Literal["keep", "lower", "upper"]
-"""Change to the case of a text."""
+Case = Literal["keep", "lower", "upper"]  # change to the case of a text
 CASES = get_args(Case)
 
 
