@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from asr.arguments import add_model
 from asr.cli import run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
@@ -28,12 +29,7 @@ def parse_arguments() -> argparse.Namespace:
         "FunASR's websocket, and a page for browsers. It listens on this machine only, unless --host says otherwise.",
         epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C with every request answered, 2 wrong input.",
     )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
-    )
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+    add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
     parser.add_argument("--name", default="", help="of the model, for clients (default: that of the folder)")
@@ -54,7 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit of docs/serving.md"
     )
-    parser.add_argument("--drain-s", type=float, default=60.0, help="time to finish after SIGTERM (default: 60)")
+    parser.add_argument(
+        "--drain-seconds", type=float, default=30.0, metavar="S", help="to finish after SIGTERM (default: 30)"
+    )
     parser.add_argument("--no-metrics", action="store_true", help="without /metrics")
     parser.add_argument("--no-docs", action="store_true", help="without /docs and /openapi.json")
     parser.add_argument("--selftest", action="store_true", help="start on a free port, transcribe a sound, stop")
@@ -121,7 +119,7 @@ def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket
     service = Service(transcriber, settings, name=name, aliases=arguments.alias)
     options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
     app = make_app(service, keys, arguments.allow_origin, language=arguments.language, **options)
-    return Server(service, app, listener, arguments.drain_s)
+    return Server(service, app, listener, arguments.drain_seconds)
 
 
 def main() -> int:

@@ -4,11 +4,11 @@ A pure ASGI application: it counts a body while it arrives, before any parser se
 no path but the known ones, no name of a file, no transcript, no key.
 """
 
+import functools
 import logging
 import time
 import traceback
 import uuid
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,9 +21,9 @@ from asr.serve.refusal import ClientGone, Refusal, refusal_of, starting, stoppin
 from asr.serve.service import Service
 
 HEALTH = ("/healthz", "/health", "/ping", "/readyz")
-OPEN = (*HEALTH, *page_paths(), "/docs", "/openapi.json")
-"""Routes that need no key: probes, and pages that hold nothing of the users."""
-ROUTES = (*OPEN, "/metrics", "/v1/models", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/stream")
+OPEN = (*HEALTH, *page_paths(), "/metrics", "/docs", "/openapi.json")
+"""Routes that need no key: they hold nothing of the users."""
+ROUTES = (*OPEN, "/v1/models", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/stream")
 MAX_DISCARDED_BYTES = 1 << 20
 """After an early refusal the rest of a body of up to this size is read and dropped, so that the client sees the answer.
 A larger one closes the connection."""
@@ -56,6 +56,7 @@ class Protection:
         self.app, self.service, self.keys, self.origins = app, service, keys, origins
         self._bytes = BytesInFlight(service.settings.decode_waiting_bytes)
         self._requests = RateLimit(service.settings.max_requests_per_minute, "requests")
+        self._sound_s = RateLimit(service.settings.max_sound_s_per_minute, "seconds of sound")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -103,7 +104,7 @@ class Protection:
         path = scope["path"]
         is_open = scope["type"] == "http" and (path in OPEN or scope["method"] == "OPTIONS")
         client = "" if is_open else self.keys.identify(scope)
-        scope.setdefault("state", {})["client"] = client
+        scope.setdefault("state", {})["take_sound_s"] = functools.partial(self._sound_s.take, client)
         takes_work = scope["type"] == "websocket" or scope["method"] == "POST"
         if not takes_work:
             return
@@ -116,7 +117,7 @@ class Protection:
         """Refuse a page of another server: browsers let it open websockets and post forms to this one."""
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is None or origin in self.origins or urlsplit(origin).netloc == headers.get("host"):
+        if origin is None or origin in self.origins or origin.partition("://")[2] == headers.get("host"):
             return
         message = "pages of this origin may not use the service; start it with --allow-origin ORIGIN"
         raise Refusal(403, message, code="origin_not_allowed", may_retry=False)

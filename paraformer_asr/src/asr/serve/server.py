@@ -15,7 +15,7 @@ from asr.errors import UserError
 from asr.serve.connection import bounded_connections
 from asr.serve.service import Service
 
-DRAIN_S = 60.0
+DRAIN_S = 30.0
 """Longest time that requests have to finish after SIGTERM, in seconds."""
 LAST_ANSWERS_S = 5
 BACKLOG = 1024

@@ -10,7 +10,6 @@ from asr.serve.decoding import Decoded
 from asr.serve.form import read_form
 from asr.serve.formats import MEDIA_TYPES, write_answer
 from asr.serve.order import Order, read_order
-from asr.serve.rate_limit import RateLimit
 from asr.serve.refusal import Refusal
 from asr.serve.service import Service
 from asr.serve.sse import EventStream, transcript_events
@@ -28,7 +27,6 @@ class Transcriptions:
     def __init__(self, service: Service, language: str = ""):
         self.service, self.language = service, language
         self._rate_hz = service.transcriber.config.features.sample_rate_hz
-        self._sound_s = RateLimit(service.settings.max_sound_s_per_minute, "seconds of sound")
         tokens = service.transcriber.tokenizer.tokens
         self._token_ids = {token: number for number, token in enumerate(tokens)}
 
@@ -46,7 +44,7 @@ class Transcriptions:
         check_model(service, order.model)
         start = time.monotonic()
         decoded = await while_connected(request.receive, service.pool.decode(order.content))
-        self._sound_s.take(request.state.client, decoded.num_samples / self._rate_hz)
+        request.state.take_sound_s(decoded.num_samples / self._rate_hz)
         headers = {"x-ignored": ", ".join(order.ignored)} if order.ignored else {}
         if order.stream:
             events = transcript_events(service.engine, decoded, logprobs=order.logprobs)
