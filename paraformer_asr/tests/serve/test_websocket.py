@@ -377,6 +377,27 @@ def test_work_of_a_client_that_leaves_is_dropped(service):
         wait_until(lambda: cancelled)
 
 
+def test_a_conversation_without_a_sound_ends_when_the_server_stops(service):
+    with serving(service, engine=engine_with(service)) as server, open_socket(server) as socket:
+        socket.send(state())
+        socket.send(END)
+        assert receive(socket)["is_final"]
+        server.service.engine.draining = True
+        assert "about to stop" in receive(socket)["error"] and close_of(socket)[0] == 1013
+
+
+def test_seconds_of_sound_are_counted_for_each_key(service):
+    with serving(service, limits={"max_sound_s_per_minute": 5.0}) as server, open_socket(server) as socket:
+        socket.send(state())
+        socket.send(pcm(WAVE))
+        socket.send(END)
+        assert receive(socket)["text"]
+        socket.send(state())
+        socket.send(pcm(WAVE))
+        socket.send(END)
+        assert re.match("[a-z].*seconds of sound", receive(socket)["error"]) and close_of(socket)[0] == 1013
+
+
 def test_a_sound_that_follows_at_once_waits_for_its_turn(server, text):
     with open_socket(server) as socket:
         for _ in range(3):

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 import traceback
 from collections.abc import Coroutine, MutableMapping
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from asr.serve import funasr_frames as frames
 from asr.serve.decoding import BrokenSound, Busy, NotSound, TooLong
 from asr.serve.engine import DeadlinePassed, Draining, Overloaded
 from asr.serve.funasr_frames import ConversationError, Request
+from asr.serve.refusal import Refusal
 from asr.serve.service import Service
 from asr.serve.session import Session, SoundMemory, TooMuchSoundError, UnknownModeError
 
@@ -34,6 +36,9 @@ SUBPROTOCOL = "binary"
 NORMAL = 1000
 MAX_REASON_BYTES = 123
 """Longest reason in a frame that closes a connection (RFC 6455, section 5.5)."""
+DRAINING_CHECK_S = 0.5
+"""Interval at which a conversation that waits for its client asks whether the server is about to stop."""
+ROUTE = "websocket"
 CODES = {
     UnknownModeError: frames.BAD_DATA,
     NotSound: frames.BAD_DATA,
@@ -93,6 +98,8 @@ class Conversation:
             code, message = error.code, str(error)
         except TooMuchSoundError as error:
             code, message = frames.TRY_LATER if error.is_full else frames.TOO_BIG, str(error)
+        except Refusal as error:  # the client's share of a minute is used up
+            code, message = frames.TRY_LATER, error.message
         except tuple(CODES) as error:
             code, message = next(code for kind, code in CODES.items() if isinstance(error, kind)), str(error)
         except WebSocketDisconnect:
@@ -101,6 +108,7 @@ class Conversation:
             places = "".join(traceback.format_tb(error.__traceback__))  # the text of an exception may quote a user
             log.error("a websocket failed with %s\n%s", type(error).__name__, places)
             code, message = frames.OUR_FAULT, "the server failed on this sound"
+        self._service.metrics.rejections.labels(f"websocket_{code}").inc()
         await self._send(frames.error_frame(self._request, message))
         if self._request.wants_end:
             await self._send(frames.end_frame(self._request, message))
@@ -112,7 +120,7 @@ class Conversation:
         while True:
             is_done = num_texts > 0 and self._session is None
             patience_s = settings.websocket_after_text_s if is_done else settings.websocket_idle_s
-            message = await self._inbox.read(patience_s)
+            message = await self._read(patience_s)
             if message is None and is_done:
                 return
             if message is None:
@@ -129,17 +137,35 @@ class Conversation:
         if self._session is None or not self._session.has_sound:
             self._service.engine.check_room(0.0)
             rate_hz = None if request.is_file else request.rate_hz
-            self._session = Session(self._service, self._memory, mode=request.mode, rate_hz=rate_hz)
+            options = {"rate_hz": rate_hz, "take_sound_s": self._websocket.state.take_sound_s}
+            self._session = Session(self._service, self._memory, mode=request.mode, **options)
         elif (before.mode, before.is_file, before.rate_hz) != (request.mode, request.is_file, request.rate_hz):
             raise ConversationError(frames.BAD_DATA, "mode, wav_format and audio_fs cannot change within a sound")
         if request.is_speaking:
             return False
+        start, metrics = time.monotonic(), self._service.metrics
         for event in await self._inbox.while_connected(self._session.flush()):
             await self._send(frames.text_frame(request, event))
+        metrics.requests.labels(ROUTE, "200", request.mode).inc()
+        metrics.request_s.labels(ROUTE).observe(time.monotonic() - start)
         if request.wants_end:
             await self._send(frames.end_frame(request))
         self._session = None
         return True
+
+    async def _read(self, patience_s: float) -> MutableMapping[str, Any] | None:
+        """Return the client's next message, or None if there is none for `patience_s`.
+
+        Raises:
+            Draining: the server is about to stop, and the client has sent no part of a sound.
+        """
+        end = time.monotonic() + patience_s
+        while (rest_s := end - time.monotonic()) > 0:
+            if message := await self._inbox.read(min(rest_s, DRAINING_CHECK_S)):
+                return message
+            if self._service.engine.draining and not (self._session and self._session.has_sound):
+                raise Draining("the server is about to stop")
+        return None
 
     def _push(self, content: bytes) -> None:
         if self._session is None:

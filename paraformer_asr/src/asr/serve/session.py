@@ -7,6 +7,7 @@ Protocols (`asr.serve.funasr_websocket`) are adapters: they translate between a 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from asr.inference.transcript import Transcript
 from asr.serve.decoding import Decoded
@@ -79,15 +80,24 @@ class Session:
         memory: of all sessions.
         mode: offline.
         rate_hz: of int16 samples, little-endian, one channel; None: the pieces are those of a sound file.
+        take_sound_s: called with the seconds of a sound before it is recognised; may raise to refuse it.
 
     Raises:
         UnknownModeError: a mode other than offline.
     """
 
-    def __init__(self, service: Service, memory: SoundMemory, *, mode: str = "offline", rate_hz: int | None = 16_000):
+    def __init__(
+        self,
+        service: Service,
+        memory: SoundMemory,
+        *,
+        mode: str = "offline",
+        rate_hz: int | None = 16_000,
+        take_sound_s: Callable[[float], None] = lambda seconds: None,
+    ):
         if mode != "offline":
             raise UnknownModeError(f"mode {mode}: this server recognises a sound when it has ended; use mode offline")
-        self._service, self._memory, self._rate_hz = service, memory, rate_hz
+        self._service, self._memory, self._rate_hz, self._take_sound_s = service, memory, rate_hz, take_sound_s
         self._content = bytearray()
 
     @property
@@ -116,10 +126,11 @@ class Session:
         Half a sample at the end is dropped.
 
         Raises:
-            what `DecodePool.decode`, `DecodePool.split` and `Engine.transcribe` raise.
+            Exception: those of `DecodePool.decode`, `DecodePool.split`, `take_sound_s` and `Engine.transcribe`.
         """
         try:
             decoded = await self._decode()
+            self._take_sound_s(decoded.num_samples / self._service.transcriber.config.features.sample_rate_hz)
             outcome = await self._service.engine.transcribe(decoded)
         finally:
             self.close()
