@@ -329,7 +329,7 @@ def test_a_worker_that_dies_fails_its_upload_only():
         decoding = asyncio.create_task(pool.decode(WAV))
         await asyncio.sleep(0.1)
         process.kill()
-        with pytest.raises(BrokenSound, match="the file could not be decoded"):
+        with pytest.raises(BrokenSound, match="the decoder crashed"):
             await decoding
         return await pool.decode(WAV)
 
@@ -352,7 +352,7 @@ def test_a_worker_that_takes_too_long_is_replaced():
     with running(decode_timeout_s=1.0) as pool:
         stopped(pool)
         start = time.monotonic()
-        with pytest.raises(BrokenSound, match="within 1 s"):
+        with pytest.raises(BrokenSound, match="not within 1 s"):
             decode(pool, WAV)
         assert time.monotonic() - start < 3
         assert decode(pool, WAV).segments

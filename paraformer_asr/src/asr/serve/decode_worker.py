@@ -1,7 +1,8 @@
 """A process that decodes uploads, so that no hostile file reaches the process that owns the device.
 
-`python -m asr.serve.decode_worker SETTINGS` reads requests from its standard input and answers on its standard output:
-a line of JSON, then as many bytes as the line says. It ends with its input. Nothing that needs jax is imported.
+`python -m asr.serve.decode_worker SETTINGS` reads uploads from its standard input and answers on its standard output:
+first that it is ready, then for each upload a line of JSON and the samples of the segments, float32. It ends with its
+input. Nothing that needs jax is imported.
 
 WAV, FLAC, Ogg and MP3 are read as `asr infer` reads them, so that the text is the same; other kinds by FFmpeg (PyAV).
 The first bytes decide, never a name or a content type.
@@ -9,6 +10,7 @@ The first bytes decide, never a name or a content type.
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -62,13 +64,15 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     decoder = UploadDecoder(settings)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+    sink.write(b"ready\n")
+    sink.flush()
     while line := source.readline():
         content = source.read(json.loads(line)["num_bytes"])
         _limit_processor_time(settings["decode_timeout_s"])
-        header, payload = decoder.answer(content)
-        del content
-        sink.write(json.dumps(header | {"num_bytes": len(payload)}).encode() + b"\n")
-        sink.write(payload)
+        header, waves = decoder.answer(content)
+        sink.write(json.dumps(header).encode() + b"\n")
+        for wave_n in waves:
+            sink.write(wave_n.tobytes())
         sink.flush()
 
 
@@ -85,8 +89,8 @@ class UploadDecoder:
         logging.getLogger("asr").addHandler(handler)
         _limit_memory(settings["decode_memory_bytes"])
 
-    def answer(self, content: bytes) -> tuple[dict[str, Any], bytes]:
-        """Return the header and the samples of the segments, or a header with an error."""
+    def answer(self, content: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Return the header and the segments, float32[n] each; or an error and no segment."""
         self._warnings.clear()
         warn_of_cancelling.cache_clear()
         try:
@@ -96,11 +100,11 @@ class UploadDecoder:
                 heard.add(segment.wave)
                 segments.append(segment)
         except Refusal as refusal:
-            return {"error": refusal.kind, "message": str(refusal)}, b""
+            return {"error": refusal.kind, "message": str(refusal)}, []
         except UserError as error:
-            return {"error": "broken", "message": str(error)}, b""
+            return {"error": "broken", "message": str(error)}, []
         except MemoryError:
-            return {"error": "broken", "message": f"{NAME} needs more memory than it may take"}, b""
+            return {"error": "broken", "message": f"{NAME} needs more memory than it may take"}, []
         header = {
             "starts": [segment.start for segment in segments],
             "lengths": [len(segment.wave) for segment in segments],
@@ -108,7 +112,7 @@ class UploadDecoder:
             "why_empty": heard.why_empty() if heard.num_samples else "no speech: the sound is empty",
             "warning": "; ".join(self._warnings),
         }
-        return header, b"".join(segment.wave.tobytes() for segment in segments)
+        return header, [segment.wave for segment in segments]
 
     def _blocks(self, content: bytes) -> Iterator[np.ndarray]:
         """Yield float32[n], the samples of one channel at the model's rate, until there are too many."""
@@ -178,7 +182,7 @@ class UploadDecoder:
                 rate_hz, num_channels = stream.codec_context.sample_rate, stream.codec_context.channels
                 self._check_stream(rate_hz, num_channels)
                 resampler = av.AudioResampler(format="flt", layout=stream.codec_context.layout, rate=rate_hz)
-                for frame in container.decode(stream):
+                for frame in itertools.chain(container.decode(stream), [None]):  # None: what the resampler holds
                     for part in resampler.resample(frame):
                         num_frames += 1
                         yield part.to_ndarray().reshape(-1, num_channels), rate_hz

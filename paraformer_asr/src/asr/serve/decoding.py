@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import queue
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ from asr.serve.settings import ServeSettings
 SOURCE_FOLDER = Path(__file__).parents[2]
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
 """Variables of the environment that a worker gets: none that may hold a key."""
+MAX_HEADER_BYTES = 16 << 20
+"""Longest line of an answer; of hours of sound it has a megabyte."""
+START_TIMEOUT_S = 120.0
+"""Time for a process to import what it needs; a second on a machine that is not busy."""
+DEATHS = (OSError, ValueError, TypeError, AttributeError)
+"""Errors of a process that died while it read or wrote, or answered nonsense."""
 LIMITS = ("decode_timeout_s", "decode_memory_bytes", "max_sound_s", "max_channels", "min_rate_hz", "max_rate_hz")
 
 
@@ -84,6 +92,7 @@ class DecodePool:
         )
         self._num_waiting, self._num_bytes = 0, 0
         self._rate_hz = config.features.sample_rate_hz
+        self._max_samples = math.ceil((settings.max_sound_s + 1) * self._rate_hz)
         self._threads: ThreadPoolExecutor | None = None
         self._workers: list[_Worker] = []
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
@@ -147,7 +156,7 @@ class DecodePool:
         try:
             if worker.is_dead:
                 self._replace(worker)
-            header, payload = worker.ask(content, self.settings.decode_timeout_s)
+            header, wave_n = worker.ask(content, self.settings.decode_timeout_s, self._max_samples)
         except BrokenSound:
             self._replace(worker)
             raise
@@ -157,7 +166,7 @@ class DecodePool:
         if "error" in header:
             raise ERRORS[header["error"]](header["message"])
         self.metrics.sound_s.inc(header["num_samples"] / self._rate_hz)
-        return _read_answer(header, payload)
+        return _read_answer(header, wave_n)
 
     def _replace(self, worker: "_Worker") -> None:
         worker.end()
@@ -181,6 +190,7 @@ class _Worker:
         """Start the process."""
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment |= {"PYTHONPATH": str(SOURCE_FOLDER), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self._is_ready = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "asr.serve.decode_worker", self._arguments],
             stdin=subprocess.PIPE,
@@ -190,27 +200,34 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is for the server, which ends its workers itself
         )
 
-    def ask(self, content: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
-        """Return the header and the samples of an upload.
+    def ask(self, content: bytes, timeout_s: float, max_samples: int) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the header of an answer and float32[n], the samples of all segments; an error has none.
 
         Raises:
-            BrokenSound: the process died, or took too long and was killed.
+            BrokenSound: the process died, took too long and was killed, or answered what no decoder answers.
         """
-        timer = threading.Timer(timeout_s, self._process.kill)
-        timer.start()
-        try:
-            self._process.stdin.write(json.dumps({"num_bytes": len(content)}).encode() + b"\n")
-            self._process.stdin.write(content)
-            self._process.stdin.flush()
-            header = json.loads(self._process.stdout.readline())
-            payload = self._process.stdout.read(header["num_bytes"])
-            if len(payload) == header["num_bytes"]:
-                return header, payload
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # it died while it read or wrote
-        finally:
-            timer.cancel()
-        raise BrokenSound(self._why_dead(timeout_s))
+        answer = None
+        if not self._is_ready:
+            with _killing(self._process, START_TIMEOUT_S):
+                self._is_ready = bool(self._process.stdout.readline(MAX_HEADER_BYTES))
+        with _killing(self._process, timeout_s) as late, contextlib.suppress(*DEATHS):
+            answer = self._exchange(content, max_samples)
+        if answer is None:
+            self._process.kill()
+            is_late = late.is_set() or self._process.wait() == -getattr(signal, "SIGXCPU", 0)
+            why = f"not within {timeout_s:g} s" if is_late else "the decoder crashed"
+            raise BrokenSound(f"the file could not be decoded: {why}")
+        return answer
+
+    def _exchange(self, content: bytes, max_samples: int) -> tuple[dict[str, Any], np.ndarray] | None:
+        self._process.stdin.write(json.dumps({"num_bytes": len(content)}).encode() + b"\n")
+        self._process.stdin.write(content)
+        self._process.stdin.flush()
+        header = json.loads(self._process.stdout.readline(MAX_HEADER_BYTES))
+        num_samples = sum(header.get("lengths", []))
+        if num_samples > max_samples:
+            return None
+        return header, np.frombuffer(self._process.stdout.read(4 * num_samples), np.float32, num_samples)
 
     def end(self) -> None:
         """End the process."""
@@ -221,11 +238,22 @@ class _Worker:
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def _why_dead(self, timeout_s: float) -> str:
-        code = self._process.wait()
-        if code in (-signal.SIGKILL, -getattr(signal, "SIGXCPU", 0)):
-            return f"the file could not be decoded within {timeout_s:.0f} s"
-        return "the file could not be decoded: the decoder crashed"
+
+@contextlib.contextmanager
+def _killing(process: subprocess.Popen, seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that is still in the body after so many seconds; yield the event that says so."""
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def wav_header(num_bytes: int, rate_hz: int) -> bytes:
@@ -234,8 +262,7 @@ def wav_header(num_bytes: int, rate_hz: int) -> bytes:
     return start + struct.pack("<HHIIHH4sI", 1, 1, rate_hz, 2 * rate_hz, 2, 16, b"data", num_bytes)
 
 
-def _read_answer(header: dict[str, Any], payload: bytes) -> Decoded:
-    wave_n = np.frombuffer(payload, np.float32)
+def _read_answer(header: dict[str, Any], wave_n: np.ndarray) -> Decoded:
     stops = np.cumsum(header["lengths"], dtype=np.int64)
     waves = np.split(wave_n, stops[:-1]) if len(stops) else []
     segments = tuple(Segment(start, wave) for start, wave in zip(header["starts"], waves, strict=True))
