@@ -213,7 +213,7 @@ def test_mistakes_are_answered(run, monkeypatch, capsys, tmp_path):
 
 
 def score(index, errors, length):
-    return UtteranceScore(index, f"u{index}", 1.0, "", "", ErrorCounts(errors, 0, 0, length), False)
+    return UtteranceScore("", "", ErrorCounts(errors, 0, 0, length), index, f"u{index}", 1.0, False)
 
 
 def test_best_and_worst_are_disjoint_and_the_longer_come_first():

@@ -5,7 +5,6 @@ import ctypes
 import dataclasses
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -96,9 +95,7 @@ class CompilationCounter:
     def __enter__(self) -> "CompilationCounter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _listen(self, event: str, seconds: float, **_: str | int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from asr import api
+from asr.arguments import add_model
 from asr.cli import run_command
 from asr.config import Config
 from asr.errors import EXIT_OK, UserError
@@ -25,13 +26,8 @@ def parse_arguments() -> argparse.Namespace:
         "wrong utterance beside its reference) and pictures of the best and worst alignments.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory of a training")
-    model.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="exported or converted model, or one of FunASR as it was published"
-    )
+    add_model(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="default: best")
     parser.add_argument(
         "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )

@@ -27,9 +27,7 @@ def ctc_spans(logits_tv: np.ndarray, tokens: Sequence[int], blank: int = 0) -> C
         ValueError: the tokens, and the blanks between equal ones, are more than the frames.
     """
     chex.assert_rank(logits_tv, 2)
-    logits_tv = np.asarray(logits_tv, np.float64)
-    shifted_tv = logits_tv - logits_tv.max(axis=1, keepdims=True)
-    log_q_tv = shifted_tv - np.log(np.exp(shifted_tv).sum(axis=1, keepdims=True))
+    log_q_tv = log_softmax(logits_tv)
     spoken_u = np.asarray(tokens, np.int64)
     state_token_s = np.full(2 * len(spoken_u) + 1, blank)
     state_token_s[1::2] = spoken_u  # blank, token, blank, token, …, blank
@@ -43,6 +41,13 @@ def ctc_spans(logits_tv: np.ndarray, tokens: Sequence[int], blank: int = 0) -> C
         first_u[u], last_u[u] = frames[0], frames[-1]
         confidence_u[u] = np.exp(log_q_tv[frames, token].max())
     return CtcSpans(first_u.astype(np.int32), last_u.astype(np.int32), confidence_u)
+
+
+def log_softmax(logits_tv: np.ndarray) -> np.ndarray:
+    """Return float64[t, v], the log probability of each token, on the host."""
+    logits_tv = np.asarray(logits_tv, np.float64)
+    shifted_tv = logits_tv - logits_tv.max(axis=1, keepdims=True)
+    return shifted_tv - np.log(np.exp(shifted_tv).sum(axis=1, keepdims=True))
 
 
 def _may_skip(state_token_s: np.ndarray, blank: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Self
 import chex
 import numpy as np
 
+from asr.decode.ctc_align import log_softmax
 from asr.decode.fusion import Fusion, FusionState, TokenFusion
 
 LOG_ZERO = -math.inf
@@ -55,7 +56,7 @@ def ctc_beam_search(
     chex.assert_rank(logits_tv, 2)
     fusion = fusion or TokenFusion(None, (), 0.0)
     beam = {_Prefix(None, None, fusion.start()): (0.0, LOG_ZERO)}
-    for log_q_v in _log_softmax(logits_tv):
+    for log_q_v in log_softmax(logits_tv):
         tried = _tokens_to_try(log_q_v, blank, num_tokens, threshold)
         grown = _grow(beam, log_q_v, tried, blank, fusion)
         best = heapq.nlargest(beam_size, grown.items(), key=lambda item: _log_add(*item[1]) + item[0].state.score)
@@ -119,9 +120,3 @@ def _log_add(a: float, b: float) -> float:
     if a < b:
         a, b = b, a
     return a if b == LOG_ZERO else a + math.log1p(math.exp(b - a))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    logits = np.asarray(logits, np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

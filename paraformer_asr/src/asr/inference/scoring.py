@@ -5,33 +5,20 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from asr.data import SpeechDataset
-from asr.data.text.comparison import compare
+from asr.data.text.comparison import Comparison, compare
 from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Transcriber
-from asr.metrics import Alignment, ErrorCounts, align, character_errors, characters, words
+from asr.metrics import Alignment, ErrorCounts, align, characters, words
 
 
 @dataclasses.dataclass(frozen=True)
-class UtteranceScore:
+class UtteranceScore(Comparison):
     """The score of one utterance."""
 
     index: int  # position in the data set
     name: str  # that of the data set
     duration_s: float  # of the sound
-    reference: str  # the true text, in the form that `asr.data.text.comparison` compares
-    hypothesis: str  # the transcript, in the same form
-    tokens: ErrorCounts  # errors in tokens, special ones left out
     in_training: bool  # its text occurs in the training split
-
-    @property
-    def words(self) -> ErrorCounts:
-        """Errors in words."""
-        return self.align(by_characters=False).counts
-
-    @property
-    def characters(self) -> ErrorCounts:
-        """Errors in characters."""
-        return character_errors(self.reference, self.hypothesis)
 
     def align(self, *, by_characters: bool) -> Alignment:
         """Return reference and hypothesis beside each other, in words or in characters."""
@@ -55,8 +42,8 @@ def score_utterances(
     items = (((i, u.name, u.duration_s, u.text), u.wave) for i, u in indexed)
     for (index, name, duration_s, text), recognition in transcriber.recognise_many(items):
         compared = compare(transcriber.tokenizer, text, recognition.ids)
-        texts = compared.reference, compared.hypothesis
-        yield UtteranceScore(index, name, duration_s, *texts, compared.tokens, texts[0] in training_texts)
+        known = compared.reference in training_texts
+        yield UtteranceScore(**vars(compared), index=index, name=name, duration_s=duration_s, in_training=known)
 
 
 def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[str, list[ErrorCounts]]:
