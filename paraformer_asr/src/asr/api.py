@@ -86,14 +86,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
 
 
 def build_model(config: Config | ModelConfig) -> "nn.Module":
-    """Return the network that a config describes, without parameters.
-
-    Args:
-        config: `model.vocab_size` is set. A run takes it from its tokenizer.
-
-    Raises:
-        UserError: no vocabulary.
-    """
+    """Return the network that a config describes, without parameters; `model.vocab_size` is set."""
     from asr.models import build_model
 
     if isinstance(config, Config):
@@ -181,11 +174,7 @@ def train(
 
 
 def read_config(config: Config | str | Path | None, resume: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Return the settings of a run that starts, or that is resumed.
-
-    Raises:
-        UserError: neither a config nor a run, a file whose settings are not those of the run, or a mistake in it.
-    """
+    """Return the settings of a run that starts, or that is resumed."""
     if resume is None:
         if config is None:
             raise UserError("a config is missing: give one to start a run, or resume=RUN to resume one")

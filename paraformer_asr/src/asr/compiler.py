@@ -75,12 +75,7 @@ def give_back_freed() -> None:
 
 
 class CompilationCounter:
-    """Counts compilations in the whole process, from its creation until `close`.
-
-    Attributes:
-        count: programs compiled so far.
-        seconds: time spent, summed over threads.
-    """
+    """Counts compilations, and their seconds over all threads, in the whole process until `close`."""
 
     def __init__(self):
         self.count = 0

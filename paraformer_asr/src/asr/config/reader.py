@@ -69,10 +69,7 @@ def _with_ctc(base: Config, stated: Config, keys: set[str]) -> Config:
 
 
 def _settings_of_model(folder: str, keys: set[str]) -> Config:
-    """Return the defaults with the architecture, features, loss and tokenizer of the model in `folder`.
-
-    The tokenizer and the features decide their widths.
-    """
+    """Return the defaults with the architecture, features, loss and tokenizer of the model in `folder`."""
     try:
         config = load_config(Path(folder) / "config.yaml")
     except UserError as error:
@@ -99,11 +96,7 @@ def _checked(config: Config, overrides: Sequence[str], path: str | Path) -> Conf
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
-    """Return `config` changed by overrides, checked.
-
-    Raises:
-        UserError: an unknown key, a wrong value, or contradictory settings.
-    """
+    """Return `config` changed by overrides, checked."""
     for override in _each(overrides):
         config = parse_override(config, override)
     check_config(config)

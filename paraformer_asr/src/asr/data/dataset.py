@@ -73,11 +73,7 @@ class SpeechDataset(abc.ABC):
 
 
 def read_checked(dataset: SpeechDataset, index: int, sample_rate_hz: int) -> Utterance:
-    """Return `dataset[index]`.
-
-    Raises:
-        UserError: it is not what `Utterance` promises; naming the class of the data set and the index.
-    """
+    """Return `dataset[index]`; refuse what is not as `Utterance` promises, by the class and the index."""
     utterance, place = dataset[index], f"{type(dataset).__name__}[{index}]"
     if not isinstance(utterance, Utterance):
         raise UserError(f"{place}: expected an asr.Utterance, found {type(utterance).__name__}")

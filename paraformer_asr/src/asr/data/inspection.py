@@ -41,10 +41,7 @@ class SplitReport:
 def inspect_split(
     config: Config, split: Literal["train", "val", "test"], progress: Callable[..., Iterable]
 ) -> SplitReport:
-    """Return what a split holds, after decoding all its utterances with `data.num_threads` threads.
-
-    `progress` wraps the iterator, as `tqdm` does; it is called with `total` and `desc`.
-    """
+    """Return what a split holds, after decoding all its utterances; `progress` wraps the iterator, as `tqdm` does."""
     dataset, stated_s, problems = _open(config, split)
     report = SplitReport(problems)
     texts, names = dataset.texts(), dataset.names()

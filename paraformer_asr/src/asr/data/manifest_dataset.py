@@ -99,10 +99,7 @@ def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) ->
 
 
 def read_durations(entries: Entries, num_threads: int) -> tuple[np.ndarray, list[str]]:
-    """Return (float64[len], seconds of each entry; a problem for each entry whose sound file cannot be read).
-
-    Each sound file is opened once, however many entries have it.
-    """
+    """Return (float64[len], seconds of each entry; a problem for each entry whose sound file cannot be read)."""
     stated_s, path_numbers = np.array(entries.stated_s), np.array(entries.path_numbers)
     needs_length = np.zeros(len(entries.paths), bool)
     needs_length[path_numbers[np.isnan(stated_s)]] = True

@@ -22,10 +22,7 @@ def write_checksums(folder: Path) -> None:
 
 
 class CheckedFolder:
-    """Reads the files of a model folder, and refuses those that changed after they were written.
-
-    Files that are not listed are ignored.
-    """
+    """Reads the listed files of a model folder, and refuses those that changed after they were written."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -60,10 +60,7 @@ def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = 
 
 
 def make_times(features: FeaturesConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Return `times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b) → (start_s_bu, end_s_bu)`.
-
-    There are as many positions u as frames.
-    """
+    """Return `times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b) → (start_s_bu, end_s_bu)`."""
 
     def times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b):
         alignment_but = spans_to_alignment(first_bu, last_bu, first_bu.shape[1])

@@ -99,10 +99,7 @@ def _csv(scores: Sequence[UtteranceScore]) -> str:
 
 
 def align_waves(transcriber: Transcriber, waves: Sequence[np.ndarray]) -> list[Aligned]:
-    """Return the alignment of each sound, by the parallel decoder, regardless of `inference.decoder`.
-
-    Compiles one program, for the longest sound.
-    """
+    """Return the alignment of each sound by the parallel decoder, from one program for the longest sound."""
     if not waves:
         return []
     longest = max(map(len, waves))

@@ -27,10 +27,7 @@ def load_parts(
     average: int = 1,
     custom: CustomModel | None = None,
 ) -> tuple[Config, Tokenizer, Cmvn | None, Any]:
-    """Return (config, tokenizer, CMVN, variables) of a run directory, an exported model folder, or one of FunASR.
-
-    Arguments as of `asr.load`.
-    """
+    """Return (config, tokenizer, CMVN, variables) of any kind of model folder; arguments as of `asr.load`."""
     folder = Path(folder)
     if average < 1:
         raise UserError(f"--average: expected at least 1 checkpoint, found {average}")

@@ -125,10 +125,7 @@ class Heard:
 
 
 def needs_space(before: str, after: str) -> bool:
-    """Return whether a blank belongs between the texts of two segments: not between Chinese or Japanese characters.
-
-    Their punctuation counts as such a character.
-    """
+    """Return whether a blank belongs between two segments: not between Chinese or Japanese characters or signs."""
     return bool(before and after) and not (_without_blank(before[-1]) and _without_blank(after[0]))
 
 

@@ -73,12 +73,7 @@ def choose_products(config: ModelConfig) -> Products:
 
 
 class PackedWeights:
-    """The variables of a model on the device, in the layout that its programs read fastest.
-
-    Attributes:
-        arrays: the first argument of the programs.
-        options: of the compiler, for these programs.
-    """
+    """The variables of a model on the device, in the layout that its programs read fastest: their first argument."""
 
     def __init__(self, config: ModelConfig, variables: Any):
         products = choose_products(config)

@@ -77,11 +77,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
 
 
 def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any) -> None:
-    """Write a FunASR model folder: the inverse of `load_funasr`.
-
-    The folder is empty. Without a `seg_dict` only the list of tokens is written.
-
-    """
+    """Write a FunASR model folder, the inverse of `load_funasr`; without a `seg_dict` only the list of tokens."""
     content = make_funasr_config(config)
     params = unstack_blocks(variables["params"])
     arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}

@@ -43,10 +43,7 @@ def describe_environment() -> dict:
 
 
 def describe_commit(file: Path) -> dict | None:
-    """Return {"commit", "changed_files"} of the git checkout that tracks `file`, or None.
-
-    A package installed into an environment below someone's checkout is not tracked there.
-    """
+    """Return {"commit", "changed_files"} of the git checkout that tracks `file`, or None if none does."""
     commands = (["ls-files", "--error-unmatch", file.name], ["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
     try:
         _, commit, changed = (

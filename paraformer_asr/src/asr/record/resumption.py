@@ -29,14 +29,7 @@ def record_start(run: RunDir, setup: Any) -> None:
 
 
 class Resumption:
-    """One resume of a run.
-
-    Attributes:
-        run: its directory.
-        config: the settings from now on.
-        changes: settings that differ from those of the run.
-        record: what the run was made of; None if it is older than records.
-    """
+    """One resume of a run; `record` is None if the run is older than records."""
 
     def __init__(self, run: RunDir, config: Config, allowed: Collection[str] = ()):
         """Compare the run's own files and its settings with `config`, as the command line changed it."""
@@ -65,10 +58,7 @@ class Resumption:
         stopped_early: bool,
         build_schedule: Callable[[OptimizerConfig, int], Callable],
     ) -> None:
-        """Log what has changed, and record it with the step of the checkpoint, from which it applies.
-
-        If the run is `finished`, or has `stopped_early`, nothing is left to train.
-        """
+        """Log what has changed, and record it with the step of the checkpoint, from which it applies."""
         idle = [change for change in self.changes if not change.key.startswith(BESIDES_TRAINING)]
         end = self._describe_end(step, stopped_early) if finished else ""
         if finished and idle:

@@ -27,17 +27,7 @@ Pending = tuple[int, dict[str, np.ndarray], dict[str, jax.Array]]
 
 
 class Training:
-    """One run, from its first or its restored state to its end.
-
-    Attributes:
-        setup: its pieces.
-        run: its directory.
-        store: its checkpoints.
-        supervisor: waits for slow work, and decides when to stop.
-        hooks: what listens, in the order in which they are called.
-        progress: what a checkpoint holds besides the state.
-        train_step: that of the setup, compiled when it is first called.
-    """
+    """One run, from its first or its restored state to its end."""
 
     def __init__(
         self,

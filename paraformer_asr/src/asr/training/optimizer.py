@@ -35,10 +35,7 @@ def build_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def build_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Return AdamW as the chain clip → moments → weight decay → learning rate → factor of the parameter.
-
-    Frozen parameters are left out of all of it, see `exclude_frozen`.
-    """
+    """Return AdamW: clip → moments → weight decay → learning rate → factor; frozen parameters are left out of it."""
     rule = _build_rule(config, num_steps)
     if config.freeze:
         rule = exclude_frozen(rule, config.freeze)

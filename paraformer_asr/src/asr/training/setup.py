@@ -147,10 +147,7 @@ def jit_steps(
     placement: Placement,
     loss: Loss | None = None,
 ) -> dict[str, Any]:
-    """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`.
-
-    `loss` is the caller's own, instead of that of the config.
-    """
+    """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`."""
     unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
     applied = GatheredParameters(model, placement) if placement.is_spread else model
     trained_model = FrozenParts(applied, config.optimizer.freeze) if config.optimizer.freeze else applied

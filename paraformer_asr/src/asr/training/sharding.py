@@ -71,11 +71,7 @@ class Placement:
 
 
 def build_placement(config: MeshConfig) -> Placement:
-    """Return the placement on all devices of all processes.
-
-    Raises:
-        UserError: the number of devices does not fit the config.
-    """
+    """Return the placement on all devices of all processes; refuse a number of devices that does not fit."""
     devices = jax.devices()
     rows = config.data or len(devices) // config.fsdp
     if rows * config.fsdp != len(devices):

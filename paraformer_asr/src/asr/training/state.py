@@ -40,10 +40,7 @@ def init_state(
     key: jax.Array,
     with_ema: bool,
 ) -> TrainState:
-    """Return the state before the first update; pure in `key`, to be traced by `jax.jit`.
-
-    `key` is that of the initial parameters. `with_ema`: keep a moving average of them.
-    """
+    """Return the state before the first update; pure in `key`, to be traced by `jax.jit`."""
     params = init_variables(model, input_dim, key)["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),

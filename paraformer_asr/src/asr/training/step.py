@@ -124,10 +124,7 @@ def count(batch: Batch) -> dict[str, jax.Array]:
 
 
 def split_into_parts(parts: int, batch: Batch, key: jax.Array) -> tuple[Counts, Batch, jax.Array]:
-    """Return (what the batch counts, its parts, their keys), the last two with a leading axis of parts.
-
-    A single part has the key itself.
-    """
+    """Return (what the batch counts, its parts, their keys), the last two with a leading axis of parts."""
     # Every parts-th row goes to the same part: a batch that is sharded over devices stays sharded.
     counts = {name: jnp.maximum(number, 1).astype(jnp.float32) for name, number in count(batch).items()}
     rows = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)

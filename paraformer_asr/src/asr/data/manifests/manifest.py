@@ -38,13 +38,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Reading:
-    """What was read so far.
-
-    Attributes:
-        manifest: the file whose lines the entries are.
-        entries: lines that can be used.
-        problems: a message for each line that cannot.
-    """
+    """The lines of `manifest` so far: `entries` that can be used, and `problems`, a message for each that cannot."""
 
     def __init__(self, manifest: Path, root: Path):
         """Start without a line; relative paths of sound files start from `root`."""

@@ -31,10 +31,7 @@ Texts = Sequence[tuple[str, str]]  # (file and line or name, text) of each utter
 
 
 def find_odd_characters(splits: Mapping[str, Texts], tokenizer: Tokenizer) -> dict[str, list[str]]:
-    """Return split → messages: each names what is odd, its uses, and what to write instead.
-
-    The tokenizer normalises the texts first. "train" may be missing.
-    """
+    """Return split → messages: what is odd, its uses, and what to write instead; "train" may be missing."""
     normalised = {split: _normalised(texts, tokenizer) for split, texts in splits.items()}
     uses = {split: count_uses(texts, iter) for split, texts in normalised.items()}
     trained = uses.get("train")

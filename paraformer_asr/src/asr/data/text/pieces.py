@@ -41,10 +41,7 @@ def is_unspaced(character: str) -> bool:
 
 
 def word_starts(tokens: Sequence[str], *, continued: bool) -> list[bool]:
-    """Return for each of a row of ordinary tokens whether a word begins with it; see `Tokenizer.word_starts`.
-
-    With `continued`, `@@` joins pieces to words; otherwise `▁` begins them.
-    """
+    """Return for each of a row of ordinary tokens whether a word begins with it; see `Tokenizer.word_starts`."""
     flags, previous = [], ""
     for token in tokens:
         if continued:

@@ -126,10 +126,7 @@ class Tokenizer:
         return text
 
     def spell(self, ids: Sequence[int]) -> list[Spelled]:
-        """Return the words of a row of ordinary tokens; joined with their spaces they are `decode(ids)`.
-
-        A word begins with its first token that is more than a space.
-        """
+        """Return the words of a row of ordinary tokens; joined with their spaces they are `decode(ids)`."""
         if self.kind == "funasr":
             return funasr_text.spell([self.tokens[i] for i in ids])
         starts = [number for number, starts in enumerate(self.word_starts(ids)) if starts]
