@@ -35,7 +35,8 @@ from asr.losses import paraformer_loss
 from asr.models import build_model, stack_blocks
 from asr.ops import cif
 from asr.published.funasr import array_shapes, funasr_pairs, load_funasr, save_funasr
-from asr.published.funasr_config import FIXED, read_settings
+from asr.published.funasr_config import read_settings
+from asr.published.funasr_settings import FIXED
 from asr.published.mapping import export_arrays
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
