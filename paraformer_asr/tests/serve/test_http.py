@@ -256,7 +256,7 @@ def test_a_value_without_sense_is_refused_by_its_name(server, fields, param, mes
     [
         ([("model", "tiny")], "the form has no part of this name"),
         ([("file", b"")], "the file is empty"),
-        ([("file", "a text")], "with an @"),
+        ([("file", "a text")], "curl needs an @"),
         ([("file", SHORT), ("file", SHORT)], "expected one sound, found 2"),
         ([("file", SHORT), ("stream", "true"), ("stream", "false")], "expected one value, found 2"),
     ],

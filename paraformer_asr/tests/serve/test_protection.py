@@ -356,8 +356,11 @@ def run_serve(monkeypatch, *arguments):
     [
         (["--host", "0.0.0.0"], "other machines could use the service; name keys with --api-key-file FILE, or allow"),
         (["--api-key-file", "missing"], "--api-key-file missing: cannot be read (No such file or directory)"),
-        (["--limit", "max_sound=1"], "no limit has this name; there are max_body_bytes"),
-        (["--limit", "max_parts=many"], "--limit 'max_parts=many': expected a whole number from 0 up"),
+        (["--limit", "max_sound=1"], "--limit max_sound=1: no limit has this name; did you mean max_sound_s?"),
+        (["--limit", "x"], "no limit has this name; choose one of max_body_bytes"),
+        (["--limit", "max_parts=many"], "--limit max_parts=many: expected a whole number above 0"),
+        (["--limit", "max_sound_s_per_minute=nan"], "expected a number from 0 up"),
+        (["--limit", "decode_workers=0"], "expected a whole number above 0"),
         (["--host", "1.2.3.4", "--no-auth"], "--host 1.2.3.4 --port 8000: cannot listen there (Cannot assign"),
         (["--port", "99999"], "--port 99999: expected 0 to 65535"),
     ],

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import importlib.util
 import ipaddress
 import logging
@@ -14,7 +15,7 @@ from asr.arguments import add_model
 from asr.cli import run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
-from asr.untrusted import shown
+from asr.untrusted import escaped
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "av", "websockets")
 """Modules of the extra `serve`."""
@@ -32,7 +33,9 @@ def parse_arguments() -> argparse.Namespace:
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
-    parser.add_argument("--name", default="", help="of the model, for clients (default: that of the folder)")
+    parser.add_argument(
+        "--name", default="", help="of the model, for clients (default: that of the folder, or of the run)"
+    )
     parser.add_argument(
         "--alias", action="append", default=[], help="one more name, such as whisper-1; may be repeated"
     )
@@ -70,24 +73,29 @@ def read_limits(texts: list[str]) -> dict[str, Any]:
     """Return the limits in texts like `max_sound_s=3600`, for `ServeSettings`.
 
     Raises:
-        UserError: no such limit, or not a number that it may have.
+        UserError: no such limit, or a value that it cannot have.
     """
     from asr.serve.settings import ServeSettings
 
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(ServeSettings)}
+    defaults = {field.name: field.default for field in dataclasses.fields(ServeSettings)}
+    defaults = {name: default for name, default in defaults.items() if type(default) in (int, float)}
     limits = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name not in kinds or kinds[name] not in (int, float):
-            names = ", ".join(name for name, kind in kinds.items() if kind in (int, float))
-            raise UserError(f"--limit {shown(text)}: no limit has this name; there are {names}")
+        if name not in defaults:
+            close = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(defaults)}"
+            raise UserError(f"--limit {escaped(text)}: no limit has this name; {hint}")
+        kind = type(defaults[name])
         try:
-            limits[name] = kinds[name](value)
+            limits[name] = kind(value)
         except ValueError:
             limits[name] = -1
-        if not 0 <= limits[name] < 2**53:
-            kind = "a whole number" if kinds[name] is int else "a number"
-            raise UserError(f"--limit {shown(text)}: expected {kind} from 0 up")
+        if not 0 <= limits[name] < 2**53 or not limits[name] and defaults[name]:
+            number = "a whole number" if kind is int else "a number"
+            raise UserError(
+                f"--limit {escaped(text)}: expected {number} {'above 0' if defaults[name] else 'from 0 up'}"
+            )
     return limits
 
 
@@ -115,7 +123,7 @@ def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket
     settings = ServeSettings(**read_limits(arguments.limit))
     folder = arguments.run or arguments.model
     transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
-    name = arguments.name or folder.resolve().name
+    name = arguments.name or (arguments.model.resolve().name if arguments.model else transcriber.config.name)
     service = Service(transcriber, settings, name=name, aliases=arguments.alias)
     options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
     app = make_app(service, keys, arguments.allow_origin, language=arguments.language, **options)
@@ -134,9 +142,8 @@ def main() -> int:
     read_limits(arguments.limit)
     keys = read_keys(arguments.api_key_file)
     check_exposure(arguments, keys)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    for name in ("uvicorn.error", "python_multipart", "jax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR, stream=sys.stderr)
+    logging.getLogger("asr").setLevel(logging.INFO)  # libraries may quote what clients send: only their errors
     with bind(arguments.host, 0 if arguments.selftest else arguments.port) as listener:
         server = make_server(arguments, keys, listener)
         if arguments.selftest:

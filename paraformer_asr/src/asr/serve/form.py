@@ -11,8 +11,9 @@ from starlette.requests import Request
 
 from asr.serve.refusal import Refusal
 from asr.serve.settings import ServeSettings
+from asr.untrusted import escaped
 
-HOW_TO_SEND = 'for example: curl -F file=@talk.wav -F model="" http://…/v1/audio/transcriptions'
+HOW_TO_SEND = "for example: curl -F file=@talk.wav http://…/v1/audio/transcriptions"
 
 
 @dataclasses.dataclass
@@ -43,8 +44,8 @@ async def read_form(request: Request, settings: ServeSettings) -> list[Part]:
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
-        shown = kind.decode("latin-1")[:80] or "no Content-Type"
-        raise _malformed(f"expected a body of the type multipart/form-data, not {shown}; {HOW_TO_SEND}")
+        found = escaped(kind.decode("latin-1")) or "no Content-Type"
+        raise _malformed(f"expected the Content-Type multipart/form-data, found {found}; {HOW_TO_SEND}")
     if not options.get(b"boundary"):
         raise _malformed("the Content-Type multipart/form-data has no boundary; let the HTTP library set it")
     growing = _GrowingForm(settings)

@@ -151,7 +151,7 @@ def _only_file(parts: Sequence[Part]) -> bytes:
     if len(files) > 1:
         raise _wrong("file", f"expected one sound, found {len(files)}; send each in a request of its own")
     if not files[0].is_file:
-        raise _wrong("file", "expected a file, found a text; with curl: -F file=@talk.wav, with an @")
+        raise _wrong("file", "expected a file, found a text; curl needs an @, as in -F file=@talk.wav")
     if not files[0].content:
         raise _wrong("file", "the file is empty")
     return bytes(files[0].content)
