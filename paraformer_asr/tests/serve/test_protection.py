@@ -406,7 +406,7 @@ def test_the_command_listens_at_once_answers_and_ends_after_sigterm(service, tmp
         "--alias",
         "whisper-1",
     ]
-    arguments += ["--limit", "decode_workers=1", "--limit", "batch_lengths=1"]
+    arguments += ["--limit", "decode_workers=1", "--limit", "batch_lengths=1", "--limit", "batch_rows=1"]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
