@@ -1,0 +1,67 @@
+"""The service in a process of its own, with a model of AN4's size."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from loading.clients import Connection
+
+
+class Server:
+    """A server in a process of its own, on core 0."""
+
+    def __init__(self, folder: Path, port: int, batch_rows: int):
+        self.port, start = port, time.perf_counter()
+        command = [sys.executable, "-m", "asr.serve", "--model", str(folder), "--port", str(port), "--name", "load"]
+        command += ["--limit", f"batch_rows={batch_rows}"]
+        self.process = subprocess.Popen([*on_core(0), *command], stderr=subprocess.DEVNULL)
+        asyncio.run(self._wait())
+        self.start_s = time.perf_counter() - start
+
+    async def _wait(self) -> None:
+        while (await Connection(self.port).ask(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"))[0] != 200:
+            if self.process.poll() is not None:
+                raise SystemExit(f"the server ended with code {self.process.returncode}")
+            await asyncio.sleep(0.2)
+
+    def metric(self, name: str) -> float:
+        """Return a metric without labels."""
+        _, body = asyncio.run(Connection(self.port).ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+        return next(float(line.split()[1]) for line in body.decode().splitlines() if line.startswith(f"{name} "))
+
+    def memory_mib(self) -> float:
+        """Return the resident memory of the server and its decoders."""
+        pids = [self.process.pid, *children(self.process.pid)]
+        lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    return [
+        int(child)
+        for tid in os.listdir(f"/proc/{pid}/task")
+        for child in Path(f"/proc/{pid}/task/{tid}/children").read_text().split()
+    ]
+
+
+def on_core(number: int) -> list[str]:
+    """Return the start of a command that runs on one core, if there are several."""
+    return ["taskset", "-c", str(number)] if (os.cpu_count() or 1) > 1 else []
+
+
+def save_model(folder: Path) -> None:
+    """Write a model of AN4's size with random weights."""
+    from asr import api
+    from asr.profiling.random_model import build_untrained_transcriber
+
+    config = api.load_config("an4_small", ["data.root=.", "model.vocab_size=200", "inference.trained_s=[2.5,6,9]"])
+    api.save(build_untrained_transcriber(config), folder)
