@@ -269,14 +269,16 @@ def test_a_long_sound_does_not_fill_the_queue(fake):
         asyncio.run(main(engine))
 
 
-def test_sound_that_cannot_be_done_in_time_is_refused(fake):
+def test_sound_that_would_wait_long_is_refused(fake):
     async def main(engine):
         async with busy(engine, fake):
             task = asyncio.create_task(marks_of(engine, sound(1, 2)))
             await until(lambda: engine.num_requests == 2)
-            engine.speed = 0.005
-            with pytest.raises(Overloaded):
+            engine.check_room(1.0)
+            engine.speed = 0.1  # 2 s of sound wait for 20 s
+            with pytest.raises(Overloaded) as error:
                 engine.check_room(1.0)
+            assert error.value.retry_after_s == 20
         await task
 
     with running(fake) as engine:

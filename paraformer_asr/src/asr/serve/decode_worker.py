@@ -43,6 +43,9 @@ DEMUXERS = {
 }
 """Kinds of sound that FFmpeg reads, and its reader of each."""
 
+NICENESS = 5
+"""How much a worker steps back behind the server, which answers health checks."""
+
 NAME = "the file"
 """What messages call an upload."""
 
@@ -61,6 +64,7 @@ class Refusal(Exception):
 
 def main() -> None:
     """Answer requests until the input ends."""
+    os.nice(NICENESS)
     settings = json.loads(sys.argv[1])
     decoder = UploadDecoder(settings)
     source, sink = sys.stdin.buffer, sys.stdout.buffer

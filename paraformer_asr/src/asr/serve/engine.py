@@ -143,9 +143,10 @@ class Engine:
         settings = self.settings
         waiting_s = self._queue.seconds(settings.request_share_s)
         mine_s = min(sound_s or self._usual_s, settings.request_share_s)
-        is_full = waiting_s + mine_s > settings.queue_sound_s
-        is_late = (waiting_s + mine_s) / self.speed > settings.deadline_s
-        if waiting_s and (is_full or is_late) or self._held_s and self._held_s + sound_s > settings.held_sound_s:
+        is_full = waiting_s > 0 and waiting_s + mine_s > settings.queue_sound_s
+        is_slow = waiting_s / self.speed > min(settings.max_wait_s, settings.deadline_s)
+        is_held = self._held_s > 0 and self._held_s + sound_s > settings.held_sound_s
+        if is_full or is_slow or is_held:
             low_s, high_s = RETRY_AFTER_S
             raise Overloaded(min(max(waiting_s / self.speed, low_s), high_s))
 

@@ -34,6 +34,7 @@ class ServeSettings:
         decode_waiting: uploads that wait for a worker or are in one.
         decode_waiting_bytes: their size.
         queue_sound_s: seconds of sound that wait for the device; more is refused.
+        max_wait_s: time in the queue, estimated by the speed of late; more is refused.
         request_share_s: seconds of one request that count towards `queue_sound_s`. Requests take turns, so that a long
             sound delays others by no more.
         held_sound_s: seconds of sound in memory, over all requests.
@@ -75,6 +76,7 @@ class ServeSettings:
     decode_waiting: int = 64
     decode_waiting_bytes: int = 256 * MIB
     queue_sound_s: float = 600.0
+    max_wait_s: float = 10.0
     request_share_s: float = 60.0
     held_sound_s: float = 7200.0
     deadline_s: float = 300.0
