@@ -78,7 +78,8 @@ def test_the_command_lists_the_commands_with_a_line_each(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, meaning in command.COMMANDS.items():
         assert any(line.split(maxsplit=1) == [name, meaning] for line in lines)
-        assert name == "configs" or (PROJECT / f"src/seg/{name}.py").exists()
+        files = (PROJECT / f"src/seg/{name}.py", PROJECT / f"src/seg/{name}/__main__.py")
+        assert name == "configs" or any(path.exists() for path in files)
 
 
 @pytest.mark.parametrize(

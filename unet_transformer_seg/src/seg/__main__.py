@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": "score a model on a split of its data, per class",
     "infer": "segment image files of any size",
     "batch": "segment many images as shards, on one machine, several, or Ray",
+    "serve": "answer HTTP requests with masks; a page to try it",
     "check": "read a data set before training: count the classes, name every bad file",
     "export": "write a run as a model folder: weights and a StableHLO program",
     "convert": "open published weights, or write some",

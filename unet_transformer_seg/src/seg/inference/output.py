@@ -107,16 +107,24 @@ def mask_file(
     `values` are written for each class: k values make a grey PNG of 8 bits, or 16 if one needs them; k colours make an
     RGB one. Without them it is an indexed PNG of class numbers with the palette of the classes.
     """
+    with _written(path) as file, mask_png(file, shape, classes, values) as append_rows:
+        yield append_rows
+
+
+@contextlib.contextmanager
+def mask_png(
+    file: BinaryIO, shape: tuple[int, int], classes: ClassTable, values: MaskValues = ()
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Like `mask_file`, into a file that is open."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = classes.palette
     palette[IGNORE_LABEL] = IGNORED_COLOUR
     wide = np.ndim(values) == 1 and max(values, default=0) > 255
     table = np.array(values, np.uint16 if wide else np.uint8)
     colour = INDEXED if not values else RGB if np.ndim(values) == 2 else GREY
-    with writing_aside(path, parents=True) as aside, aside.open("wb") as file:
-        png = PngRows(file, shape, colour, 16 if wide else 8, b"" if values else palette.tobytes())
-        yield lambda labels_hw: png.append(table[labels_hw] if values else labels_hw)
-        png.close()
+    png = PngRows(file, shape, colour, 16 if wide else 8, b"" if values else palette.tobytes())
+    yield lambda labels_hw: png.append(table[labels_hw] if values else labels_hw)
+    png.close()
 
 
 @contextlib.contextmanager
@@ -124,16 +132,30 @@ def overlay_file(
     path: Path, shape: tuple[int, int], classes: ClassTable
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
     """Yield a function that appends rows of the image and of its labels to a PNG of the image with its colours."""
+    with _written(path) as file, overlay_png(file, shape, classes) as append_rows:
+        yield append_rows
+
+
+@contextlib.contextmanager
+def overlay_png(
+    file: BinaryIO, shape: tuple[int, int], classes: ClassTable, opacity: float = 0.5
+) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """Like `overlay_file`, into a file that is open."""
+    png = PngRows(file, shape, RGB, level=1)
+
+    def append(image_hwc: np.ndarray, labels_hw: np.ndarray) -> None:
+        for top in range(0, len(image_hwc), ROWS_AT_ONCE):
+            rows = slice(top, top + ROWS_AT_ONCE)
+            png.append(draw_overlay(image_hwc[rows], labels_hw[rows], classes, opacity))
+
+    yield append
+    png.close()
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
     with writing_aside(path, parents=True) as aside, aside.open("wb") as file:
-        png = PngRows(file, shape, RGB, level=1)
-
-        def append(image_hwc: np.ndarray, labels_hw: np.ndarray) -> None:
-            for top in range(0, len(image_hwc), ROWS_AT_ONCE):
-                rows = slice(top, top + ROWS_AT_ONCE)
-                png.append(draw_overlay(image_hwc[rows], labels_hw[rows], classes))
-
-        yield append
-        png.close()
+        yield file
 
 
 def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:

@@ -54,6 +54,7 @@ class Predictor:
             `value_range` and `max_pixels` of `data`.
         classes: names and colours.
         tile: rows and columns of the window.
+        fill: pads an image to at least the size of a window, at the bottom and right.
         variables: the weights, on the device.
         custom_model: the network, if it comes from outside the package.
     """
@@ -79,8 +80,8 @@ class Predictor:
         self._remark = Remarks()
         self.tile = window_shape(config)
         self.variables = jax.device_put(variables)
-        self._fill = fill_up if config.inference.scale == "trained" else tiling.fill_up  # training fills with black
-        self._probabilities = windows_forward or self._compiled_forward()
+        self.fill = fill_up if config.inference.scale == "trained" else tiling.fill_up  # training fills with black
+        self.windows_forward = windows_forward or self._compiled_forward()
 
     def __repr__(self) -> str:
         number = count_parameters((self.variables or {}).get("params", {}))
@@ -193,15 +194,16 @@ class Predictor:
         settings = self.config.inference
         return blend_windows(
             brought_hwc,
-            self._weighted,
+            self.weighted_forward,
             tile=self._window(brought_hwc),
             overlap=settings.overlap,
             batch_size=1 if self._fits(brought_hwc) else settings.batch_size,
-            fill=self._fill,
+            fill=self.fill,
         )
 
-    def _weighted(self, windows_bhwc: np.ndarray, weights_bh: np.ndarray, weights_bw: np.ndarray) -> jax.Array:
-        return weigh(self._probabilities(windows_bhwc), weights_bh, weights_bw)
+    def weighted_forward(self, windows_bhwc: np.ndarray, weights_bh: np.ndarray, weights_bw: np.ndarray) -> jax.Array:
+        """Return the probabilities of the windows times the weights of their rows and columns."""
+        return weigh(self.windows_forward(windows_bhwc), weights_bh, weights_bw)
 
     def _window(self, brought_hwc: np.ndarray) -> tuple[int, int]:
         return window_for(brought_hwc.shape[:2], self.config)
@@ -209,11 +211,15 @@ class Predictor:
     def _fits(self, brought_hwc: np.ndarray) -> bool:
         return all(size <= side for size, side in zip(brought_hwc.shape[:2], self._window(brought_hwc), strict=True))
 
+    def shares_window(self, brought_hwc: np.ndarray) -> bool:
+        """Return whether an image, at the size at which it is segmented, fits into the window that all share."""
+        return self._fits(brought_hwc) and self._window(brought_hwc) == self.tile
+
     def _groups(self, items: Iterable["_Item"]) -> Iterator[list["_Item"]]:
         """Yield the items in order: batches of images that fit into one window, and other images one by one."""
         small = []
         for item in items:
-            shared = self._fits(item.brought_hwc) and self._window(item.brought_hwc) == self.tile
+            shared = self.shares_window(item.brought_hwc)
             if small and (not shared or len(small) == self.config.inference.batch_size):
                 yield small
                 small = []
@@ -232,10 +238,10 @@ class Predictor:
         first_hwc = group[0].brought_hwc
         if not self._fits(first_hwc):
             return None
-        windows = [self._fill(item.brought_hwc, self._window(first_hwc)) for item in group]
+        windows = [self.fill(item.brought_hwc, self._window(first_hwc)) for item in group]
         if len(group) > 1:
             windows += windows[-1:] * (self.config.inference.batch_size - len(group))
-        probabilities_bhwk = self._probabilities(np.stack(windows))
+        probabilities_bhwk = self.windows_forward(np.stack(windows))
         resized = any(item.brought_hwc is not item.image_hwc for item in group)
         return probabilities_bhwk if resized else most_probable(probabilities_bhwk)
 

@@ -1,0 +1,152 @@
+"""Serve a trained model over HTTP: `seg serve --model FOLDER`."""
+
+import argparse
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg.arguments import add_model, add_prediction, prediction_overrides
+from seg.cli import run_command
+from seg.config.reader import load_config
+from seg.errors import EXIT_OK, UserError
+from seg.files import read_bounded
+from seg.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from seg.serve.service import Service
+
+EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+KEYS_VARIABLE = "SEG_API_KEYS"
+MAX_KEYS_BYTES = 1 << 16
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="seg serve",
+        description="Answer POST /v1/segment with masks, and show a page at / to try it. docs/serving.md describes it.",
+    )
+    defaults = ServeSettings()
+    add_model(parser)
+    add_prediction(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: 8000)")
+    parser.add_argument("--name", help="of the model, for clients (default: that of its folder)")
+    keys = f"file with a key per line, any of which a client must send (or {KEYS_VARIABLE}, separated by commas)"
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=keys)
+    parser.add_argument("--no-auth", action="store_true", help="serve other machines without a key")
+    parser.add_argument("--no-metrics", action="store_true", help="leave /metrics out")
+    parser.add_argument("--no-docs", action="store_true", help="leave /docs out")
+    limits = parser.add_argument_group("limits")
+    _add_limit(limits, "--max-body-mib", defaults.max_body_bytes / (1 << 20), "largest request, in MiB")
+    _add_limit(limits, "--max-megapixels", defaults.max_image_megapixels, "largest image")
+    _add_limit(limits, "--max-queued-megapixels", defaults.max_queued_megapixels, "images that wait, together")
+    _add_limit(limits, "--deadline", defaults.deadline_s, "longest time for an answer, in seconds")
+    _add_limit(limits, "--requests-per-minute", defaults.requests_per_minute, "of one client; 0: any number")
+    _add_limit(limits, "--megapixels-per-minute", defaults.megapixels_per_minute, "of one client; 0: any number")
+    limits.add_argument(
+        "--workers", type=int, default=defaults.num_workers, help="processes that read and write images"
+    )
+    sizes = f"windows computed at once, ascending from 1 (default: {' '.join(map(str, defaults.batch_sizes))})"
+    limits.add_argument("--batch-sizes", type=int, nargs="+", default=defaults.batch_sizes, metavar="N", help=sizes)
+    parser.add_argument("--selftest", action="store_true", help="serve one generated image to itself, and stop")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings, such as inference.overlap=0.25")
+    return parser.parse_intermixed_args()
+
+
+def _add_limit(group, name: str, default: float, meaning: str) -> None:
+    group.add_argument(name, type=float, default=default, metavar="N", help=f"{meaning} (default: {default:g})")
+
+
+def check_extra() -> None:
+    """Refuse to start without the packages of the extra `serve`."""
+    if not all(map(importlib.util.find_spec, EXTRA)):
+        raise UserError('seg serve needs more packages: pip install "unet-transformer-seg[serve]"')
+
+
+def make_settings(arguments: argparse.Namespace) -> ServeSettings:
+    """Return the limits that the options state."""
+    sizes = tuple(arguments.batch_sizes)
+    if sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
+        raise UserError(f"--batch-sizes: expected ascending numbers from 1, found {' '.join(map(str, sizes))}")
+    for name in ("max_body_mib", "max_megapixels", "max_queued_megapixels", "deadline", "workers"):
+        if not getattr(arguments, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')}: expected more than 0, found {getattr(arguments, name):g}")
+    return ServeSettings(
+        max_body_bytes=int(arguments.max_body_mib * (1 << 20)),
+        max_bytes_in_flight=max(ServeSettings.max_bytes_in_flight, int(2 * arguments.max_body_mib * (1 << 20))),
+        max_image_megapixels=arguments.max_megapixels,
+        max_queued_megapixels=arguments.max_queued_megapixels,
+        deadline_s=arguments.deadline,
+        num_workers=arguments.workers,
+        batch_sizes=sizes,
+        requests_per_minute=arguments.requests_per_minute,
+        megapixels_per_minute=arguments.megapixels_per_minute,
+    )
+
+
+def read_keys(arguments: argparse.Namespace) -> list[str]:
+    """Return the keys of clients, from a file and the environment."""
+    text = os.environ.get(KEYS_VARIABLE, "").replace(",", "\n")
+    if arguments.api_key_file:
+        try:
+            text += "\n" + read_bounded(arguments.api_key_file, MAX_KEYS_BYTES).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--api-key-file {arguments.api_key_file}: cannot be read ({error})") from None
+    keys = [line.strip() for line in text.splitlines() if line.strip()]
+    if arguments.api_key_file and not keys:
+        raise UserError(f"--api-key-file {arguments.api_key_file}: holds no key; write one per line")
+    if arguments.host not in LOOPBACK and not keys and not arguments.no_auth:
+        raise UserError(
+            f"--host {arguments.host}: other machines could use this server without a key; add --api-key-file FILE, or "
+            "--no-auth if that is meant"
+        )
+    return keys
+
+
+def make_service(arguments: argparse.Namespace, settings: ServeSettings) -> "Service":
+    """Load the model, and return its service."""
+    folder, overrides = arguments.run or arguments.model, [*arguments.settings, *prediction_overrides(arguments)]
+    config = load_config(folder / "config.yaml", overrides)
+
+    from seg import api
+    from seg.data.fit import is_fitted
+    from seg.serve.service import Service
+
+    if config.inference.whole_up_to and not is_fitted(config):
+        print("inference.whole_up_to: set to 0, as every size of an image would be compiled anew", file=sys.stderr)
+        overrides.append("inference.whole_up_to=0")
+    predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
+    return Service(predictor, settings, (arguments.name or folder.resolve().name,))
+
+
+def main() -> int:
+    """Serve until a signal comes; return the exit code."""
+    arguments = parse_arguments()
+    check_extra()
+    settings, keys = make_settings(arguments), read_keys(arguments)
+    service = make_service(arguments, settings)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("seg.serve").setLevel(logging.INFO)
+
+    from seg.serve.app import make_app
+    from seg.serve.selftest import run_selftest
+    from seg.serve.server import Server, address_of, open_socket
+
+    app = make_app(service, keys, metrics=not arguments.no_metrics, docs=not arguments.no_docs)
+    server = Server(app, service)
+    with open_socket(arguments.host, 0 if arguments.selftest else arguments.port) as listener:
+        if arguments.selftest:
+            return run_selftest(server, service, listener, keys)
+        print(f"serving {service.names[0]} at {address_of(listener)}; /readyz tells when it is compiled", flush=True)
+        server.run(sockets=[listener])
+    server.check_startup()
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

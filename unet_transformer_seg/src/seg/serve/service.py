@@ -1,0 +1,112 @@
+"""The parts of a service together: engine, workers, limits and counters."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from seg.inference.predictor import Predictor
+from seg.serve.engine import Engine
+from seg.serve.form import Order
+from seg.serve.formats import MEDIA_TYPES, SUFFIXES, Drawing, count_pixels
+from seg.serve.metrics import Metrics
+from seg.serve.rate_limit import RateLimit
+from seg.serve.refusals import too_late
+from seg.serve.settings import ServeSettings
+from seg.serve.workers import WorkerPool
+
+
+class Reply(NamedTuple):
+    """The answer to an order: its bytes, their type, and what else there is to say about them."""
+
+    content: bytes
+    media_type: str
+    headers: Mapping[str, str]
+
+
+class Service:
+    """Segments what clients send.
+
+    Attributes:
+        settings: the limits.
+        names: of the model; the first is its own, others are accepted, too.
+        classes: names and colours.
+        created: time of the start, in seconds since 1970.
+        metrics: the counters.
+        engine: owner of the device.
+        workers: readers and writers.
+    """
+
+    def __init__(self, predictor: Predictor, settings: ServeSettings | None = None, names: tuple[str, ...] = ("seg",)):
+        self.settings = settings or ServeSettings()
+        self.names, self.classes, self.created = names, predictor.classes, int(time.time())
+        self.metrics = Metrics()
+        self.engine = Engine(predictor, self.settings, self.metrics)
+        self.workers = WorkerPool(self.settings, predictor.config.data, predictor.classes, self.metrics)
+        self._rate = RateLimit(self.settings.megapixels_per_minute, "megapixels")
+        self.metrics.compilations.set_function(lambda: self.engine.compilations_after_ready)
+
+    def start(self) -> None:
+        """Compile the programs and start the workers; returns when images are taken."""
+        self.workers.start()
+        self.engine.start()
+
+    def drain(self) -> None:
+        """Refuse new images; those that were taken are still answered."""
+        self.engine.drain()
+
+    def stop(self) -> None:
+        """Give up what is still waiting, and end the thread and the workers."""
+        self.engine.stop()
+        self.workers.stop()
+
+    def check_room(self) -> None:
+        """Raise the refusal that a new image would get now, before its upload is read."""
+        self.engine.check_room()
+        self.workers.check_room()
+
+    async def answer(self, order: Order, client: str) -> Reply:
+        """Return the answer to an order.
+
+        Args:
+            order: the image and the options.
+            client: whose allowance of megapixels it takes from.
+
+        Raises:
+            RefusedError: as `WorkerPool.decode`, `Engine.segment` and `WorkerPool.draw`; the allowance is used up; or
+                too late.
+        """
+        try:
+            async with asyncio.timeout(self.settings.deadline_s):
+                return await self._answer(order, client)
+        except TimeoutError:
+            raise too_late(self.settings.deadline_s) from None
+
+    async def _answer(self, order: Order, client: str) -> Reply:
+        decoded = await self.workers.decode(order.content)
+        height, width = decoded.image.shape[:2]
+        self._rate.take(client, height * width / 1e6)
+        answer = await self.engine.segment(decoded.image, probabilities=order.probabilities)
+        image_hwc = decoded.image if order.format == "overlay" else None
+        drawing = Drawing(order.format, answer.labels, image_hwc, answer.probabilities, order.opacity)
+        content = await self.workers.draw(drawing)
+        self.metrics.answers.labels(order.format).inc()
+        headers = self._describe(answer.labels) | {"content-disposition": _file_name(order)}
+        if decoded.remarks:
+            headers["x-remarks"] = "; ".join(decoded.remarks).encode("ascii", "replace").decode()
+        if order.ignored:
+            headers["x-ignored"] = ", ".join(order.ignored)
+        return Reply(content, MEDIA_TYPES[order.format], headers)
+
+    def _describe(self, labels_hw: np.ndarray) -> dict[str, str]:
+        """Return the size of the image, and the pixels of each class that occurs, by label."""
+        height, width = labels_hw.shape
+        pixels = {label: n for label, n in enumerate(count_pixels(labels_hw, len(self.classes))) if n}
+        return {"x-image-size": f"{width}x{height}", "x-class-pixels": json.dumps(pixels, separators=(",", ":"))}
+
+
+def _file_name(order: Order) -> str:
+    return f'inline; filename="mask{SUFFIXES[order.format]}"'
