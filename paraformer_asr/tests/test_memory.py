@@ -76,7 +76,8 @@ def test_savings_are_told_in_bytes():
 def test_out_of_memory_says_what_was_asked_for_and_what_would_need_less(monkeypatch):
     monkeypatch.setattr(memory, "compile_for", lambda *_: program(10**6, 0, 0, 0))
     shapes = (BatchShape(9, 16000, 5), BatchShape(2, 32000, 9))
-    loader, placement = types.SimpleNamespace(shapes=shapes), types.SimpleNamespace(num_devices=2)
+    loader = types.SimpleNamespace(plan=types.SimpleNamespace(shapes=shapes))
+    placement = types.SimpleNamespace(num_devices=2)
     setup = types.SimpleNamespace(config=CONFIG, loader=loader, placement=placement, custom=None)
     lines = memory.explain_out_of_memory(setup, program(3 * 10**9, 0, 0, 0)).splitlines()
     assert "training.batch_seconds 10 in 1 part(s), the largest batches 9 × 1 s, on 2 device(s)" in lines[0]
