@@ -16,7 +16,7 @@ PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio", "--no-first-run")
 ARGUMENTS += ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--disable-dev-shm-usage")
 ARGUMENTS += ("--remote-debugging-port=0",)
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 @contextlib.contextmanager

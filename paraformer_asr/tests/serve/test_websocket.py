@@ -21,7 +21,7 @@ from asr.serve.session import Session, SoundMemory, TooMuchSoundError, UnknownMo
 from asr.serve.settings import ServeSettings
 from serve.running_server import RATE_HZ, burst, call, logged, long_sound, make_service, serving, sound_file
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 SETTINGS = {"mode": "offline", "chunk_size": [5, 10, 5], "chunk_interval": 10, "encoder_chunk_look_back": 4}
 SETTINGS |= {"decoder_chunk_look_back": 0, "audio_fs": RATE_HZ, "wav_name": "demo", "wav_format": "pcm"}
 SETTINGS |= {"is_speaking": True, "hotwords": "", "itn": True}

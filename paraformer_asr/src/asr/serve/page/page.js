@@ -33,6 +33,7 @@ async function open(file) {
   $("result").hidden = false;
   document.body.classList.add("has-sound");
   for (const id of ["downloads", "legend"]) $(id).hidden = true;
+  $("warning").textContent = "";
   transcript.clear();
   waveform.show(null, 0);
   $("player").hidden = true;
@@ -53,9 +54,10 @@ async function recognise(file) {
   $("working").hidden = false;
   say("Transcribing");
   try {
-    const text = await transcribe(file, "verbose_json", options(own.signal));
+    const { text, warning } = await transcribe(file, "verbose_json", options(own.signal));
     if (file !== sound) return;
     answers.verbose_json = text;
+    $("warning").textContent = warning;
     showTranscript(JSON.parse(text));
   } catch (error) {
     if (file === sound && error.name !== "AbortError") {
@@ -96,7 +98,7 @@ function showTime(time, isPlaying) {
   $("play").setAttribute("aria-label", isPlaying ? "Pause" : "Play");
   if (duration) $("facts").textContent = (time > 0 ? `${clock(time)} / ` : "") + clock(duration);
   waveform.move(time);
-  transcript.move(time, isPlaying || time > 0);
+  transcript.move(time, isPlaying);
 }
 
 $("play").addEventListener("click", () => player.toggle());
@@ -169,7 +171,7 @@ const format = () => document.querySelector("[name=format]:checked").value;
 
 async function answerIn(name) {
   const file = sound;
-  answers[name] ??= await transcribe(file, name, options());
+  answers[name] ??= (await transcribe(file, name, options())).text;
   return answers[name];
 }
 

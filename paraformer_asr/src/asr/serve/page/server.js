@@ -26,7 +26,8 @@ export async function transcribe(file, format, { model, key, signal }) {
     for (const value of ["word", "segment"]) form.append("timestamp_granularities[]", value);
   }
   form.append("file", file, "sound"); // the name stays here
-  return (await call("v1/audio/transcriptions", { method: "POST", body: form, key, signal })).text();
+  const answer = await call("v1/audio/transcriptions", { method: "POST", body: form, key, signal });
+  return { text: await answer.text(), warning: answer.headers.get("x-warning") ?? "" };
 }
 
 async function call(path, { key, ...init }) {

@@ -38,13 +38,22 @@ export class Transcript {
     return words.some((word) => word.confidence !== undefined);
   }
 
-  // Mark the word at a time.
-  move(time, isShown) {
+  // Mark the word at a time; while the sound plays it stays in sight.
+  move(time, isPlaying) {
+    const isShown = isPlaying || time > 0;
     const word = isShown ? this.#words.find(({ start, end }) => start <= time && time < end) : null;
     if (word === this.#now) return;
     this.#now?.button.classList.remove("now");
     word?.button.classList.add("now");
     this.#now = word;
+    if (word && isPlaying) this.#reveal(word.button);
+  }
+
+  // Scroll within the transcript, never the page.
+  #reveal({ offsetTop, offsetHeight }) {
+    const { scrollTop, clientHeight } = this.element;
+    const isSeen = scrollTop <= offsetTop && offsetTop + offsetHeight <= scrollTop + clientHeight;
+    if (!isSeen) this.element.scrollTop = offsetTop - clientHeight / 3;
   }
 
   #button({ word, start, end, confidence = 1 }) {
