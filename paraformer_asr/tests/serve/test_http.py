@@ -3,13 +3,17 @@
 import http.client
 import json
 import math
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
 
+from asr.serve.order import FIELDS
+from asr.serve.settings import ServeSettings
 from serve.running_server import (
     RATE_HZ,
     TOKENIZER,
@@ -26,6 +30,7 @@ from serve.running_server import (
     sound_file,
 )
 
+SERVE = Path(__file__).parents[2] / "src/asr/serve"
 LONG, SHORT = long_sound(), sound_file(burst(1, seed=7))
 SEGMENT_FIELDS = ["id", "seek", "start", "end", "text", "tokens", "temperature"]
 SEGMENT_FIELDS += ["avg_logprob", "compression_ratio", "no_speech_prob"]
@@ -359,3 +364,26 @@ def test_a_body_without_a_length_is_read(server, service):
     answer = json.loads(connection.getresponse().read())
     connection.close()
     assert answer["text"] == service.transcriber.transcribe(SHORT).text
+
+
+# ── the document ──
+
+
+def rows_of(heading):
+    """Return the cells of the table below a heading of docs/serving.md."""
+    text = (Path(__file__).parents[2] / "docs/serving.md").read_text()
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.M | re.S)[1]
+    return [row.strip("|").split("|") for row in re.findall(r"^\|.*`.*\|$", section, re.M)]
+
+
+def test_the_document_lists_every_field_format_limit_and_code():
+    cells = [[cell.strip() for cell in row] for row in rows_of("Fields of a transcription")]
+    assert [(name.strip("`"), meaning) for name, meaning in cells] == list(FIELDS.items())
+    named = {row[0].strip(" `"): row[1].strip() for row in rows_of("Limits")}
+    assert set(named) == set(ServeSettings().numbers())
+    for name, value in ServeSettings().numbers().items():
+        number, _, unit = named[name].partition(" ")
+        assert float(number) * {"": 1, "MiB": 2**20}[unit] == value, name
+    codes = {code for row in rows_of("Errors") for code in re.findall(r"`(\w+)`", row[1])}
+    sources = "".join(path.read_text() for path in SERVE.glob("*.py"))
+    assert codes == set(re.findall(r'code="(\w+)"', sources))
