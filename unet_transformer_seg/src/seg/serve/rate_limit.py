@@ -18,7 +18,7 @@ class RateLimit:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, amount: float) -> None:
-        """Take an amount from the allowance of a client; it may go below zero once.
+        """Take an amount from the allowance of a client; a full allowance suffices for any amount.
 
         Raises:
             RefusedError: the allowance is used up.
@@ -28,9 +28,10 @@ class RateLimit:
         now = time.monotonic()
         left, since = self._left.pop(client, (self._per_minute, now))
         left = min(left + (now - since) * self._per_minute / 60, self._per_minute)
-        self._left[client] = (left - amount if left > 0 else left, now)
+        needed = min(amount, self._per_minute)
+        self._left[client] = (left - amount if left >= needed else left, now)
         if len(self._left) > MAX_CLIENTS:
             self._left.popitem(last=False)
-        if left <= 0:
+        if left < needed:
             message = f"more than {self._per_minute:g} {self._unit} in a minute"
-            raise RefusedError(429, message, "rate_limit", retry_after_s=60 * (1 - left) / self._per_minute)
+            raise RefusedError(429, message, "rate_limit", retry_after_s=60 * (needed - left) / self._per_minute)

@@ -52,6 +52,7 @@ def run_worker(connection: Connection, reading: Reading, classes: ClassTable, me
     """Do the jobs that come through the connection until it is closed: a file becomes `Decoded`, a `Drawing` bytes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server ends this process
     _limit_memory(memory_bytes)
+    connection.send(True)  # it has started
     while True:
         try:
             job = connection.recv()

@@ -18,6 +18,9 @@ from seg.serve.refusals import RefusedError, overloaded
 from seg.serve.settings import ServeSettings
 from seg.serve.worker import Decoded, Drawing, Reading, run_worker
 
+START_S = 120
+"""Longest start of a worker, in seconds."""
+
 
 class WorkerPool:
     """A few processes, each with a thread of this process that waits for it."""
@@ -117,6 +120,7 @@ class _Worker:
         self._process = context.Process(target=run_worker, args=arguments, name="seg-worker", daemon=True)
         self._process.start()
         other.close()
+        self._has_started = False
 
     def do(self, job: bytes | Drawing, seconds: float) -> Any:
         """Return what the process returns, or the exception that it raised.
@@ -125,6 +129,8 @@ class _Worker:
             TimeoutError: it took longer than `seconds`.
             EOFError, OSError: the process ended.
         """
+        if not self._has_started:  # the time of a job does not include that of its worker
+            self._has_started = self._connection.poll(START_S) and self._connection.recv()
         self._connection.send(job)
         if not self._connection.poll(seconds):
             raise TimeoutError
