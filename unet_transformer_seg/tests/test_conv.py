@@ -29,76 +29,84 @@ def slow_conv(x_bhwc, kernel_ijco, stride=1):
     return y_bhwo
 
 
-def draw(keys, size, dtype=jnp.float32):
+RANDOM = np.random.default_rng(0)
+
+
+def draw(*shape):
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def draw_conv(size):
+    """Return an image, a kernel, and the gradient of a result."""
     h, w, c, o, side = size
-    x_bhwc = jax.random.normal(keys(), (2, h, w, c), dtype)
-    return x_bhwc, jax.random.normal(keys(), (side, side, c, o), dtype)
+    return draw(2, h, w, c), draw(side, side, c, o), draw(2, h, w, o)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_it_is_the_sum_of_its_definition(keys, size):
-    x_bhwc, kernel_ijco = draw(keys, size)
+def test_it_is_the_sum_of_its_definition(size):
+    x_bhwc, kernel_ijco, _ = draw_conv(size)
     np.testing.assert_allclose(conv.conv2d(x_bhwc, kernel_ijco), slow_conv(x_bhwc, kernel_ijco), rtol=1e-4, atol=1e-4)
 
 
-def test_the_bias_is_added_and_a_stride_takes_every_second_pixel_of_odd_sizes(keys):
-    x_bhwc, kernel_ijco = draw(keys, (7, 9, 2, 3, 3))
-    bias_o = jnp.arange(3.0)
+def test_the_bias_is_added_and_a_stride_takes_every_second_pixel_of_odd_sizes():
+    x_bhwc, kernel_ijco, _ = draw_conv((7, 9, 2, 3, 3))
+    bias_o = np.arange(3, dtype=np.float32)
     expected = slow_conv(x_bhwc, kernel_ijco, stride=2) + np.arange(3.0)
     np.testing.assert_allclose(conv.conv2d(x_bhwc, kernel_ijco, bias_o, stride=2), expected, rtol=1e-4, atol=1e-4)
 
 
-def gradients(x_bhwc, kernel_ijco, dy_bhwo, function):
+def gradients(function, x_bhwc, kernel_ijco, dy_bhwo):
     return jax.vjp(function, x_bhwc, kernel_ijco)[1](dy_bhwo)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("banded", [False, True])
-def test_gradients_are_those_of_the_compilers_convolution(keys, size, banded, monkeypatch):
+def test_gradients_are_those_of_the_compilers_convolution(size, banded, monkeypatch):
     if banded:
         monkeypatch.setattr(cpu_conv, "LARGE_GRADIENT", 0)
         monkeypatch.setattr(cpu_conv, "MIN_CHANNELS", 1)
         monkeypatch.setattr(cpu_conv, "PIXELS_PER_BAND", 2 * 2 * size[1])  # two rows: an odd height leaves a rest
-    x_bhwc, kernel_ijco = draw(keys, size)
-    dy_bhwo = jax.random.normal(keys(), (*x_bhwc.shape[:3], size[3]))
-    found = gradients(x_bhwc, kernel_ijco, dy_bhwo, cpu_conv.same_conv)
-    expected = gradients(x_bhwc, kernel_ijco, dy_bhwo, cpu_conv._compiler_conv)
-    for name, one, other in zip(("dx", "dkernel"), found, expected, strict=True):
+    both = jax.jit(lambda *arrays: [gradients(f, *arrays) for f in (cpu_conv.same_conv, cpu_conv._compiler_conv)])
+    for name, one, other in zip(("dx", "dkernel"), *both(*draw_conv(size)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
-def test_the_kernel_gradient_is_the_sum_of_its_definition(keys):
-    x_bhwc = jax.random.normal(keys(), (2, 5, 6, 3))
-    dy_bhwo = jax.random.normal(keys(), (2, 5, 6, 4))
+KERNEL_GRADIENT = jax.jit(cpu_conv.kernel_gradient, static_argnums=2)
+
+
+def test_the_kernel_gradient_is_the_sum_of_its_definition():
+    x_bhwc, _, dy_bhwo = draw_conv((5, 6, 3, 4, 3))
     padded = np.pad(x_bhwc, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64)
     expected = np.zeros((3, 3, 3, 4))
     for i in range(3):
         for j in range(3):
             expected[i, j] = np.einsum("bhwc,bhwo->co", padded[:, i : i + 5, j : j + 6], dy_bhwo)
-    np.testing.assert_allclose(cpu_conv.kernel_gradient(x_bhwc, dy_bhwo, (3, 3)), expected, rtol=1e-4, atol=1e-4)
+    found = KERNEL_GRADIENT(x_bhwc, dy_bhwo, (3, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_keeps_its_dtype_and_sums_in_float32(keys):
-    x_bhwc, dy_bhwo = jnp.ones((1, 64, 64, 1), jnp.bfloat16), jnp.ones((1, 64, 64, 1), jnp.bfloat16)
-    found = cpu_conv.kernel_gradient(x_bhwc, dy_bhwo, (1, 1))
+def test_half_precision_keeps_its_dtype_and_sums_in_float32():
+    ones_bhwc = np.ones((1, 64, 64, 1), jnp.bfloat16)
+    found = KERNEL_GRADIENT(ones_bhwc, ones_bhwc, (1, 1))
     assert found.dtype == jnp.bfloat16
     assert float(found[0, 0, 0, 0]) == 4096  # a sum in bfloat16 would stop at 256
-    x_bhwc, kernel_ijco = draw(keys, (8, 8, 4, 3, 3), jnp.bfloat16)
+    x_bhwc, kernel_ijco = (array.astype(jnp.bfloat16) for array in draw_conv((8, 8, 4, 3, 3))[:2])
     y_bhwo = conv.conv2d(x_bhwc, kernel_ijco)
     assert y_bhwo.dtype == jnp.bfloat16
-    np.testing.assert_allclose(y_bhwo.astype(jnp.float32), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
+    np.testing.assert_allclose(np.float32(y_bhwo), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
 
 
-def test_it_can_be_mapped_and_recomputed(keys):
-    x_bhwc, kernel_ijco = draw(keys, (6, 6, 3, 3, 3))
+def test_it_can_be_mapped_and_recomputed():
+    x_bhwc, kernel_ijco, _ = draw_conv((6, 6, 3, 3, 3))
 
     def loss(x_bhwc, kernel_ijco):
         return jnp.square(conv.conv2d(conv.conv2d(x_bhwc, kernel_ijco), kernel_ijco)).sum()
 
-    expected = jax.grad(loss, argnums=1)(x_bhwc, kernel_ijco)
-    recomputed = jax.grad(jax.checkpoint(loss), argnums=1)(x_bhwc, kernel_ijco)
+    gradient = jax.grad(loss, argnums=1)
+    expected = jax.jit(gradient)(x_bhwc, kernel_ijco)
+    recomputed = jax.jit(jax.grad(jax.checkpoint(loss), argnums=1))(x_bhwc, kernel_ijco)
     np.testing.assert_allclose(recomputed, expected, rtol=1e-4)
-    mapped = jax.vmap(jax.grad(loss, argnums=1), in_axes=(0, None))(x_bhwc[:, None], kernel_ijco)
+    mapped = np.asarray(jax.jit(jax.vmap(gradient, in_axes=(0, None)))(x_bhwc[:, None], kernel_ijco))
     np.testing.assert_allclose(mapped.sum(0), expected, rtol=1e-3, atol=1e-2)
 
 
@@ -125,9 +133,9 @@ def test_a_batch_spread_over_eight_devices_gives_the_same_gradient():
 
 
 @pytest.mark.parametrize(("h", "w", "c", "o"), [(3, 4, 5, 2), (1, 1, 1, 1)])
-def test_up_convolution_puts_a_scaled_kernel_at_each_block(keys, h, w, c, o):
-    x_bhwc, kernel_cijo = jax.random.normal(keys(), (2, h, w, c)), jax.random.normal(keys(), (c, 2, 2, o))
-    bias_o = jnp.arange(o, dtype=jnp.float32)
+def test_up_convolution_puts_a_scaled_kernel_at_each_block(h, w, c, o):
+    x_bhwc, kernel_cijo = draw(2, h, w, c), draw(c, 2, 2, o)
+    bias_o = np.arange(o, dtype=np.float32)
     expected = np.zeros((2, 2 * h, 2 * w, o))
     for i in range(h):
         for j in range(w):
@@ -137,8 +145,8 @@ def test_up_convolution_puts_a_scaled_kernel_at_each_block(keys, h, w, c, o):
     np.testing.assert_allclose(found, expected + np.arange(o), rtol=1e-4, atol=1e-5)
 
 
-def test_max_pool_takes_the_largest_of_each_block_and_drops_an_odd_rest(key):
-    x_bhwc = jax.random.normal(key, (2, 5, 7, 3))
+def test_max_pool_takes_the_largest_of_each_block_and_drops_an_odd_rest():
+    x_bhwc = draw(2, 5, 7, 3)
     expected = np.stack(
         [[x_bhwc[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((1, 2)) for j in range(3)] for i in range(2)]
     )
@@ -146,16 +154,15 @@ def test_max_pool_takes_the_largest_of_each_block_and_drops_an_odd_rest(key):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_space_to_depth_keeps_each_block_together_and_can_be_undone(key, factor):
-    x_bhwc = jax.random.normal(key, (2, 8, 4, 3))
-    deep = conv.space_to_depth(x_bhwc, factor)
+def test_space_to_depth_keeps_each_block_together_and_can_be_undone(factor):
+    x_bhwc = draw(2, 8, 4, 3)
+    deep = np.asarray(conv.space_to_depth(x_bhwc, factor))
     np.testing.assert_array_equal(deep[1, 0, 0].reshape(factor, factor, 3), x_bhwc[1, :factor, :factor])
     np.testing.assert_array_equal(conv.depth_to_space(deep, factor), x_bhwc)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_the_gradient_of_depth_to_space_moves_back(keys, factor):
-    deep_bhwc = jax.random.normal(keys(), (2, 3, 4, 5 * factor**2))
-    weights_bhwo = jax.random.normal(keys(), (2, 3 * factor, 4 * factor, 5))
-    found = jax.grad(lambda x: jnp.sum(conv.depth_to_space(x, factor) * weights_bhwo))(deep_bhwc)
+def test_the_gradient_of_depth_to_space_moves_back(factor):
+    deep_bhwc, weights_bhwo = draw(2, 3, 4, 5 * factor**2), draw(2, 3 * factor, 4 * factor, 5)
+    found = jax.jit(jax.grad(lambda x: jnp.sum(conv.depth_to_space(x, factor) * weights_bhwo)))(deep_bhwc)
     np.testing.assert_array_equal(found, conv.space_to_depth(weights_bhwo, factor))

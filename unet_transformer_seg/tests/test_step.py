@@ -40,17 +40,22 @@ def batch():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, (4, 16, 16)).astype(np.uint8)
     image = (label[..., None] * 80 + rng.integers(0, 40, (4, 16, 16, 3))).astype(np.uint8)
-    return {"image": jnp.asarray(image), "label": jnp.asarray(label)}
+    return {"image": image, "label": label}
 
 
 def start(key, model=None, ema=False, optimizer=None):
     model, optimizer = model or TwoLayers(), optimizer or optax.adam(3e-2)
-    return model, optimizer, init_state(model, smallest_image(MODEL), optimizer, key, with_ema=ema)
+    state = jax.jit(lambda key: init_state(model, smallest_image(MODEL), optimizer, key, with_ema=ema))(key)
+    return model, optimizer, jax.device_get(state)
+
+
+def make_step(model, optimizer, **settings):
+    return jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, **{"seed": 0} | settings))
 
 
 def test_one_batch_can_be_learned_by_heart(key, batch):
     model, optimizer, state = start(key)
-    step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
+    step = make_step(model, optimizer)
     losses = []
     for _ in range(60):
         state, metrics, _ = step(state, batch)
@@ -61,7 +66,7 @@ def test_one_batch_can_be_learned_by_heart(key, batch):
 
 def test_the_same_state_and_batch_give_the_same_bits(key, batch):
     model, optimizer, state = start(key, TwoLayers(dropout=0.5))
-    step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
+    step = make_step(model, optimizer)
     one, other = step(state, batch)[0], step(state, batch)[0]
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -72,16 +77,15 @@ def test_randomness_follows_the_seed_and_the_step(key, batch, change):
     loss = {}
     for value in (0, 1):
         seed = value if change == "seed" else 0
-        step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=seed))
-        at = state.replace(step=jnp.int32(value if change == "step" else 0))
+        step = make_step(model, optimizer, seed=seed)
+        at = state.replace(step=np.int32(value if change == "step" else 0))
         loss[value] = float(step(at, batch)[1]["loss"])
     assert loss[0] != loss[1]
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch):
     model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
-    whole = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))
-    parts = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, accumulate=2))
+    whole, parts = make_step(model, optimizer), make_step(model, optimizer, accumulate=2)
     (state_whole, metrics_whole, _), (state_parts, metrics_parts, _) = whole(state, batch), parts(state, batch)
     assert float(metrics_whole["loss"]) == pytest.approx(float(metrics_parts["loss"]), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state_whole.params, state_parts.params)
@@ -89,8 +93,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch):
 
 def test_the_average_of_the_weights_lags_behind_them(key, batch):
     model, optimizer, state = start(key, ema=True)
-    step = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0, ema_decay=0.9))
-    new, _, _ = step(state, batch)
+    new = jax.device_get(make_step(model, optimizer, ema_decay=0.9)(state, batch)[0])
     # At step 0 the decay is 1/10.
     expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema_params, expected)
@@ -98,11 +101,11 @@ def test_the_average_of_the_weights_lags_behind_them(key, batch):
 
 
 def test_the_average_of_a_constant_is_the_constant_and_late_steps_use_the_full_decay():
-    value = {"w": jnp.array([3.0])}
-    assert moving_average(value, value, 0.99, jnp.int32(7))["w"][0] == 3.0
-    moved = moving_average({"w": jnp.array([0.0])}, {"w": jnp.array([1.0])}, 0.99, jnp.int32(10**6))
-    np.testing.assert_allclose(moved["w"], 0.01, rtol=1e-4)
-    assert moving_average(None, value, 0.99, jnp.int32(7)) is None
+    average = jax.jit(moving_average)
+    value, zero, one = ({"w": np.array([number], np.float32)} for number in (3, 0, 1))
+    np.testing.assert_array_equal(average(value, value, 0.99, np.int32(7))["w"], 3.0)
+    np.testing.assert_allclose(average(zero, one, 0.99, np.int32(10**6))["w"], 0.01, rtol=1e-4)
+    assert moving_average(None, value, 0.99, np.int32(7)) is None
 
 
 class TwoHeads(nn.Module):
@@ -117,16 +120,17 @@ class TwoHeads(nn.Module):
 
 def test_deep_supervision_reaches_every_head(key, batch):
     model, optimizer, state = start(key, TwoHeads(), optimizer=optax.sgd(1.0))
-    new, _, _ = jax.jit(make_train_step(model, optimizer, CROSS_ENTROPY, to_float, seed=0))(state, batch)
+    new = jax.device_get(make_step(model, optimizer)(state, batch)[0])
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, new.params)
     assert all(jax.tree.leaves(moved)) and len(moved) == 2
 
 
 def test_evaluation_counts_every_pixel_that_is_not_ignored(key, batch):
     model, _, state = start(key)
-    label = batch["label"].at[0].set(255)
+    label = batch["label"].copy()
+    label[0] = 255
     step = jax.jit(make_eval_step(model, CROSS_ENTROPY, lambda image, labels: to_float(None, image, labels), 3))
-    results = step(state.variables, {"image": batch["image"], "label": label})
+    results = jax.device_get(step(state.variables, {"image": batch["image"], "label": label}))
     assert results["confusion_kk"].sum() == 3 * 16 * 16
-    true_k = np.bincount(np.asarray(label[1:]).ravel(), minlength=3)
+    true_k = np.bincount(label[1:].ravel(), minlength=3)
     np.testing.assert_array_equal(results["confusion_kk"].sum(1), true_k)
