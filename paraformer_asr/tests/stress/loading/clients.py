@@ -122,11 +122,10 @@ async def closed_loop(
 
     async def client() -> None:
         nonlocal requests
-        connection = Connection(port)
-        while time.perf_counter() - start < seconds and requests > 0:
-            requests -= 1
-            await send(connection, rng.choice(sounds), time.perf_counter(), load)
-        connection.close()
+        with contextlib.closing(Connection(port)) as connection:
+            while time.perf_counter() - start < seconds and requests > 0:
+                requests -= 1
+                await send(connection, rng.choice(sounds), time.perf_counter(), load)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     load.seconds = time.perf_counter() - start
@@ -139,9 +138,8 @@ async def open_loop(port: int, sounds: list[Sound], rate: float, seconds: float)
     start = planned = time.perf_counter()
 
     async def one(planned: float) -> None:
-        connection = Connection(port)
-        await send(connection, rng.choice(sounds), planned, load)
-        connection.close()
+        with contextlib.closing(Connection(port)) as connection:
+            await send(connection, rng.choice(sounds), planned, load)
 
     while (planned := planned + rng.expovariate(rate)) < start + seconds:
         await asyncio.sleep(max(planned - time.perf_counter(), 0))
@@ -157,18 +155,20 @@ async def watching_health(port: int):
     latencies: list[float] = []
 
     async def watch() -> None:
-        connection, planned = Connection(port), time.perf_counter()
-        while True:
-            status, _ = await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            latencies.append(time.perf_counter() - planned if status == 200 else float("inf"))
-            planned = max(planned + 0.05, time.perf_counter())
-            await asyncio.sleep(max(planned - time.perf_counter(), 0))
+        with contextlib.closing(Connection(port)) as connection:
+            planned = time.perf_counter()
+            while True:
+                status, _ = await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                latencies.append(time.perf_counter() - planned if status == 200 else float("inf"))
+                planned = max(planned + 0.05, time.perf_counter())
+                await asyncio.sleep(max(planned - time.perf_counter(), 0))
 
     task = asyncio.create_task(watch())
     try:
         yield latencies
     finally:
         task.cancel()
+        await asyncio.wait([task])
 
 
 async def converse(port: int, sound: Sound) -> bool:

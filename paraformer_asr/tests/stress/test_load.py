@@ -1,0 +1,75 @@
+"""The service under a little load: right texts with batches, and refusals at once when there is too much."""
+
+import asyncio
+import contextlib
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # the clients are a folder beside this file
+
+from loading.clients import Connection, Sound, closed_loop, open_loop, percentiles, watching_health
+
+from asr.serve.service import Service
+from serve.running_server import SETTINGS, make_transcriber, serving
+
+SOUNDS = [Sound(0.3 + 0.1 * seed, seed) for seed in range(10)]
+
+
+@pytest.fixture(scope="module")
+def service():
+    service = Service(make_transcriber(), dataclasses.replace(SETTINGS, queue_sound_s=20.0), name="load")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def port(service):
+    with serving(service) as server:
+        yield server.listener.getsockname()[1]
+
+
+def test_batches_under_load_change_no_text(service, port):
+    alone = asyncio.run(closed_loop(port, SOUNDS, 1, requests=30))
+    together = asyncio.run(closed_loop(port, SOUNDS, 16, requests=120))
+    assert alone.statuses == {200: 30} and together.statuses == {200: 120}
+    assert alone.wrong == together.wrong == 0 and len({sound.text for sound in SOUNDS}) > 2
+    registry = service.metrics.registry
+    assert registry.get_sample_value("asr_batch_rows_count") < 150  # some were shared
+    assert service.engine.compilations_after_ready == 0
+
+
+def test_overload_is_refused_at_once_while_the_health_answers(service, port, monkeypatch):
+    start = service.transcriber.start
+
+    def slow(waves):
+        finish = start(waves)
+        return lambda: [time.sleep(0.3), finish()][1]
+
+    monkeypatch.setattr(service.transcriber, "start", slow)
+
+    async def main():
+        async with watching_health(port) as health:
+            load = await open_loop(port, SOUNDS, 100, 1.0)
+        return load, health
+
+    load, health = asyncio.run(main())
+    assert set(load.statuses) == {200, 429} and load.wrong == 0
+    assert load.statuses[429] > 10
+    assert percentiles(load.refused)["p50"] < percentiles(load.latencies)["p50"] / 2
+    assert max(health) < 2
+    report = load.report()
+    assert report["statuses"] == {"200": load.statuses[200], "429": load.statuses[429]}
+
+
+def test_a_server_that_is_not_there_is_status_0():
+    async def main():
+        with contextlib.closing(Connection(1)) as connection:
+            assert await connection.ask(b"GET / HTTP/1.1\r\n\r\n") == (0, b"")
+
+    asyncio.run(main())
+    assert percentiles([]) is None
