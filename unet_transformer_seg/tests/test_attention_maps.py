@@ -15,15 +15,16 @@ from seg.config import Config, DataConfig, ModelConfig, ToyConfig, TransformerCo
 from seg.data.toy_shapes import ToyShapes
 from seg.data.transforms import normalise, to_unit
 from seg.errors import UserError
-from seg.inference.attention_maps import attention_maps, token_grid
 from seg.inference.predictor import Predictor
 from seg.models import build_model
 from seg.models.unet import Encoder, prepare_image
 from seg.models.unet_transformer import Positions, map_to_tokens
-from seg.pictures import lay_heat, mark_pixel
 from seg.record.run_dir import create_run_dir
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "tutorial_draw_attention.py"
+NAMES = runpy.run_path(str(SCRIPT))
+attention_maps, token_grid = NAMES["attention_maps"], NAMES["token_grid"]
+lay_heat, mark_pixel = NAMES["lay_heat"], NAMES["mark_pixel"]
 TRANSFORMER = TransformerConfig(num_layers=2, num_heads=2, dropout=0.0)
 
 

@@ -48,45 +48,23 @@ if TYPE_CHECKING:
     from seg.training.run import Run as Run
     from seg.watch.hook import Hook as Hook
 
-_MODULES = {
-    "AugmentConfig": "seg.config",
-    "ClassTable": "seg.classes",
-    "Config": "seg.config",
-    "DataConfig": "seg.config",
-    "Hook": "seg.watch.hook",
-    "InferenceConfig": "seg.config",
-    "LossConfig": "seg.config",
-    "ModelConfig": "seg.config",
-    "NonFiniteError": "seg.errors",
-    "OptimizerConfig": "seg.config",
-    "Predictor": "seg.inference.predictor",
-    "Run": "seg.training.run",
-    "Sample": "seg.data",
-    "SegMetrics": "seg.metrics",
-    "Segmentation": "seg.inference.segmentation",
-    "SegmentationDataset": "seg.data",
-    "TrainingConfig": "seg.config",
-    "UserError": "seg.errors",
-    "bce_dice_loss": "seg.losses",
-    "bce_loss": "seg.losses",
-    "build_dataset": "seg.data",
-    "build_loss": "seg.losses",
-    "build_model": "seg.api",
-    "ce_dice_loss": "seg.losses",
-    "compute_metrics": "seg.metrics",
-    "confusion_matrix": "seg.metrics",
-    "count_parameters": "seg.models",
-    "cross_entropy_loss": "seg.losses",
-    "dice_loss": "seg.losses",
-    "focal_loss": "seg.losses",
-    "init": "seg.api",
-    "load": "seg.api",
-    "load_config": "seg.api",
-    "make_class_table": "seg.classes",
-    "save": "seg.api",
-    "train": "seg.api",
-    "tversky_loss": "seg.losses",
+_NAMES = {
+    "seg.api": "build_model init load load_config save train",
+    "seg.classes": "ClassTable make_class_table",
+    "seg.config": (
+        "AugmentConfig Config DataConfig InferenceConfig LossConfig ModelConfig OptimizerConfig TrainingConfig"
+    ),
+    "seg.data": "Sample SegmentationDataset build_dataset",
+    "seg.errors": "NonFiniteError UserError",
+    "seg.inference.predictor": "Predictor",
+    "seg.inference.segmentation": "Segmentation",
+    "seg.losses": "bce_dice_loss bce_loss build_loss ce_dice_loss cross_entropy_loss dice_loss focal_loss tversky_loss",
+    "seg.metrics": "SegMetrics compute_metrics confusion_matrix",
+    "seg.models": "count_parameters",
+    "seg.training.run": "Run",
+    "seg.watch.hook": "Hook",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = tuple(_MODULES)
 

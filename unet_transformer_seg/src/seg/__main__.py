@@ -23,10 +23,8 @@ COMMANDS = {
 }
 
 
-def describe() -> str:
-    """Return the help: one line for each command."""
-    lines = [f"  {name:<9} {meaning}" for name, meaning in COMMANDS.items()]
-    return "\n".join(["usage: seg COMMAND …", "", *lines, "", "seg COMMAND --help describes a command."])
+LINES = "\n".join(f"  {name:<9} {meaning}" for name, meaning in COMMANDS.items())
+HELP = f"usage: seg COMMAND …\n\n{LINES}\n\nseg COMMAND --help describes a command."
 
 
 def show_configs(names: list[str]) -> None:
@@ -43,14 +41,14 @@ def show_configs(names: list[str]) -> None:
 def answer(name: str, rest: list[str]) -> int:
     """Print what `seg` answers itself: the help, the packaged configs, or that the command is unknown."""
     if name in ("-h", "--help"):
-        print(describe())
+        print(HELP)
     elif name == "configs":
         show_configs(rest)
     else:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         message = f"error: unknown command {name!r:.80}{hint}" if name else "error: a command is missing"
-        print(f"{describe()}\n\n{message}", file=sys.stderr)
+        print(f"{HELP}\n\n{message}", file=sys.stderr)
         return EXIT_USER_ERROR
     return EXIT_OK
 

@@ -36,7 +36,11 @@ def main() -> int:
     arguments = parse_arguments()
     config = load_start_config(arguments.config, arguments.overrides)
     if arguments.out:
-        check_output(arguments.out)
+        # Before anything is read.
+        if arguments.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise UserError(f"--out {arguments.out}: expected a file that ends in .png, .jpg or .webp")
+        if not arguments.out.absolute().parent.is_dir():
+            raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.absolute().parent}")
 
     from seg.data.inspection import describe_problems, find_warnings  # imports jax: after the config was found good
 
@@ -54,14 +58,6 @@ def main() -> int:
     print(f"\n{num_bad:,} samples cannot be used:")
     print("\n".join(map(indented, describe_problems(reports, arguments.all))))
     return EXIT_USER_ERROR
-
-
-def check_output(path: Path) -> None:
-    """Refuse, before anything is read, a picture that could not be written."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--out {path}: expected a file that ends in .png, .jpg or .webp")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--out {path}: there is no folder {path.absolute().parent}")
 
 
 def read_splits(config: Config) -> dict:

@@ -43,7 +43,9 @@ class ClassTable:
             raise UserError(f"expected one colour for each of {len(self.names)} classes, found {len(self.palette)}")
         if bad := [colour for colour in self.palette if not is_colour(colour)]:
             raise UserError(f"expected colours of three integers in 0…255, found {bad[0]!r:.80}")
-        if len(self.mask_values) not in (0, len(self.names)) or not _are_mask_values(self.mask_values):
+        values = self.mask_values
+        are_greys = all(type(value) is int and 0 <= value <= MAX_MASK_VALUE for value in values)
+        if len(values) not in (0, len(self.names)) or not (are_greys or all(map(is_colour, values))):
             raise UserError(
                 f"expected a value 0…{MAX_MASK_VALUE} or a colour of the masks for each of {len(self.names)} classes, "
                 f"found {self.mask_values!r:.200}"
@@ -108,14 +110,5 @@ def read_json(path: Path, expected: str, read: Reader = read_bounded) -> Any:
 
 def is_colour(colour: Any) -> bool:
     """Return whether `colour` is three integers in 0…255."""
-    return (
-        isinstance(colour, tuple)
-        and len(colour) == 3
-        and all(type(value) is int and 0 <= value <= 255 for value in colour)
-    )
-
-
-def _are_mask_values(values: tuple) -> bool:
-    """Return whether all are grey values, or all colours."""
-    are_values = all(type(value) is int and 0 <= value <= MAX_MASK_VALUE for value in values)
-    return are_values or all(is_colour(value) for value in values)
+    is_triple = isinstance(colour, tuple) and len(colour) == 3
+    return is_triple and all(type(value) is int and 0 <= value <= 255 for value in colour)

@@ -90,7 +90,9 @@ def check_loss(loss: Loss, config: Config) -> None:
         raise UserError(f"loss: expected a function (logits_bhwk, labels_bhw) → float32[], found {type(loss).__name__}")
     shape = config.training.batch_size // config.training.accumulate, *config.data.size
     logits_bhwk = jax.ShapeDtypeStruct((*shape, config.model.num_classes), jnp.float32)
-    check_scalar("loss", trace("loss", loss, logits_bhwk, jax.ShapeDtypeStruct(shape, jnp.int32)))
+    value = trace("loss", loss, logits_bhwk, jax.ShapeDtypeStruct(shape, jnp.int32))
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"loss: expected a scalar float32[], found {describe(value)}")
 
 
 def check_metrics(metrics: Mapping[str, Metric], reserved: Collection[str], *example: Any) -> None:
@@ -126,12 +128,6 @@ def trace(name: str, function: Callable, *arguments: Any) -> Any:
     except Exception as error:
         raised = f"{type(error).__name__}: {error!s:.400}"
         raise UserError(f"{name}: failed on arrays of the run's shapes ({raised})") from error
-
-
-def check_scalar(name: str, value: Any) -> None:
-    """Refuse what is not one floating-point number."""
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise UserError(f"{name}: expected a scalar float32[], found {describe(value)}")
 
 
 NO_CUSTOM_PARTS = CustomParts()

@@ -39,15 +39,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def make_folder(path: Path) -> Path:
-    """Return the folder of the results; create it if it is missing."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot make this folder ({error.strerror})") from None
-    return path
-
-
 def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) -> None:
     """Warn if changed settings put images of the training split into this one."""
     from seg.data.image_folder import ImageFolder
@@ -82,7 +73,12 @@ def main() -> int:
         warn_of_trained_images(dataset, load_config(source / "config.yaml").data)
     predictor = api.load(source, checkpoint=arguments.checkpoint, overrides=overrides)
     scoring.check_classes(dataset.classes, predictor.classes)
-    folder, start = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}"), time.perf_counter()
+    folder = arguments.out or arguments.run / f"eval_{arguments.split}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot make this folder ({error.strerror})") from None
+    start = time.perf_counter()
     samples = scoring.score_samples(predictor, dataset)
     scores = list(tqdm(samples, total=len(dataset), unit="image", disable=None, file=sys.stderr))
     seconds = time.perf_counter() - start

@@ -22,7 +22,6 @@ WRONG_COLOURS = ((230, 40, 40), (255, 0, 255), (255, 220, 0), (0, 230, 255), (12
 FAR = 90.0
 """Euclidean distance at which two colours are easily distinguished."""
 
-HEAT_COLOUR = np.array([185, 140, 20])
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 FONT_SIZE, MARGIN = 14, 8
 
@@ -99,70 +98,11 @@ def draw_comparison(
     save_picture(draw_grid(rows, titles, list(names) or [""] * len(rows), legend, cell), path)
 
 
-def draw_attention(
-    image_hwc: np.ndarray,
-    mask_hw: np.ndarray,
-    pixels: Sequence[tuple[int, int]],
-    maps_plrc: np.ndarray,
-    stride: int,
-    classes: ClassTable,
-    path: Path,
-    cell: int = 200,
-) -> None:
-    """Write a grid with a row for each pixel: image with the pixel, prediction, and the attention of its token.
-
-    Letters: p pixels, l blocks of the transformer, r c rows and columns of the token grid.
-
-    Args:
-        image_hwc: uint8[h, w, 3].
-        mask_hw: uint8[h, w], the prediction.
-        pixels: (row, column) of each, marked by a cross.
-        maps_plrc: float[p, l, r, c], at least 0, each map summing to 1. All share one scale, so an even map stays dim.
-        stride: pixels from one token to the next.
-        classes: names and colours.
-        path: of the picture.
-        cell: pixels of the longer side of each picture.
-    """
-    overlay_hwc, rows, names = draw_overlay(image_hwc, mask_hw, classes), [], []
-    heat_plrc = maps_plrc / maps_plrc.max()
-    for (row, column), maps_lrc, heat_lrc in zip(pixels, maps_plrc, heat_plrc, strict=True):
-        marked = [mark_pixel(picture, row, column) for picture in (image_hwc, overlay_hwc)]
-        rows.append([*marked, *(lay_heat(image_hwc, heat_rc, stride) for heat_rc in heat_lrc)])
-        peaks = ", ".join(f"{map_rc.max() * map_rc.size:.1f}" for map_rc in maps_lrc)
-        label = mask_hw[row, column]
-        name = "ignored" if label == IGNORE_LABEL else classes.names[label]
-        names.append(f"{name} at {row} {column}; peak attention to a token, relative to the mean: {peaks}")
-    titles = ("image", "prediction", *(f"block {number + 1}" for number in range(maps_plrc.shape[1])))
-    save_picture(draw_grid(rows, titles, names, legend_entries(classes, has_ignored=False), cell), path)
-
-
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture atomically; the suffix of `path` chooses the format."""
     Image.init()
     with replacing(path) as aside:
         picture.save(aside, format=Image.EXTENSION[path.suffix.lower()])
-
-
-def mark_pixel(picture_hwc: np.ndarray, row: int, column: int) -> np.ndarray:
-    """Return a copy with a white, black-rimmed cross at the pixel, about a tenth of the picture long."""
-    marked_hwc = picture_hwc.copy()
-    height, width = picture_hwc.shape[:2]
-    arm, thick = max(max(height, width) // 20, 2), max(max(height, width) // 150, 0)
-    for colour, rim in ((0, 1 + thick), (255, thick)):
-        for tall, wide in ((arm + rim, rim), (rim, arm + rim)):
-            marked_hwc[max(row - tall, 0) : row + tall + 1, max(column - wide, 0) : column + wide + 1] = colour
-    return marked_hwc
-
-
-def lay_heat(image_hwc: np.ndarray, heat_rc: np.ndarray, stride: int) -> np.ndarray:
-    """Return uint8[h, w, 3]: the image in grey, coloured by the heat of its tokens, 0 … 1."""
-    height, width = image_hwc.shape[:2]
-    heat_hw = heat_rc.repeat(stride, axis=0).repeat(stride, axis=1)
-    missing = max(height - heat_hw.shape[0], 0), max(width - heat_hw.shape[1], 0)
-    heat_hw = np.pad(heat_hw, ((0, missing[0]), (0, missing[1])), mode="edge")[:height, :width]
-    grey_hw1 = image_hwc.mean(-1, keepdims=True)
-    heat_hw1 = heat_hw[..., None]
-    return np.round((1 - heat_hw1) * 0.45 * grey_hw1 + heat_hw1 * (0.25 * grey_hw1 + HEAT_COLOUR)).astype(np.uint8)
 
 
 def legend_entries(classes: ClassTable, has_ignored: bool) -> list[tuple[str, Colour]]:

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -45,9 +45,10 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     text += b" " * (-len(text) % ALIGNMENT)
     with path.open("xb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for array in arrays.values():
-            for part in _parts(np.atleast_1d(np.asarray(array))):
-                file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        for array in map(np.atleast_1d, map(np.asarray, arrays.values())):
+            rows = max(CHUNK_BYTES // max(array[:1].nbytes, 1), 1)
+            for start in range(0, len(array), rows):
+                file.write(np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8))
 
 
 class _Entry(NamedTuple):
@@ -106,8 +107,17 @@ def _read_header(file: BinaryIO, digest: Any) -> list[_Entry]:
     if len(header) > MAX_ARRAYS:
         raise ValueError(f"expected at most {MAX_ARRAYS} arrays, found {len(header)}")
     entries = sorted((_entry(name, value) for name, value in header.items()), key=lambda e: (e.start, e.stop))
-    _check_places(entries, size - 8 - length)
-    _check_tree(header.keys())
+    end = 0
+    for entry in entries:
+        if entry.start != end:
+            raise ValueError(f"the array {shown(entry.name)} begins at byte {entry.start}, expected {end}")
+        end = entry.stop
+    if end != size - 8 - length:
+        raise ValueError(f"its arrays take {end} bytes, but {size - 8 - length} follow the header")
+    for name in header:  # no `a` beside `a/b`, and no empty part
+        parents = itertools.accumulate(name.split("/")[:-1], lambda above, part: f"{above}/{part}")
+        if not all(name.split("/")) or not header.keys().isdisjoint(parents):
+            raise ValueError(f"the array {shown(name)} does not fit into a tree of names")
     return entries
 
 
@@ -138,31 +148,6 @@ def _entry(name: str, value: Any) -> _Entry:
 def _are_sizes(values: Any) -> bool:
     """Return whether this is a short list of plausible sizes."""
     return isinstance(values, list) and len(values) <= 16 and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
-
-
-def _check_places(entries: list[_Entry], num_bytes: int) -> None:
-    """Refuse arrays that overlap, leave a gap, or exceed the file."""
-    end = 0
-    for entry in entries:
-        if entry.start != end:
-            raise ValueError(f"the array {shown(entry.name)} begins at byte {entry.start}, expected {end}")
-        end = entry.stop
-    if end != num_bytes:
-        raise ValueError(f"its arrays take {end} bytes, but {num_bytes} follow the header")
-
-
-def _check_tree(names: Any) -> None:
-    """Refuse names that do not form a tree: `a` beside `a/b`, or an empty part."""
-    for name in names:
-        parents = itertools.accumulate(name.split("/")[:-1], lambda above, part: f"{above}/{part}")
-        if not all(name.split("/")) or not names.isdisjoint(parents):
-            raise ValueError(f"the array {shown(name)} does not fit into a tree of names")
-
-
-def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the array in chunks along its first axis."""
-    rows = max(CHUNK_BYTES // max(array[:1].nbytes, 1), 1)
-    yield from (array[start : start + rows] for start in range(0, len(array), rows))
 
 
 _READABLE = {ours: jnp.dtype(name) for name, ours in DTYPES.items()} | {

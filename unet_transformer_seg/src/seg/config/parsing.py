@@ -128,7 +128,10 @@ def _checked(kind: type, value: Any, node: yaml.Node, where: str, metadata: typi
     # YAML 1.1 reads 1e-3 (without a point) as a text.
     is_number = type(value) is int or (isinstance(value, str) and node.style is None and _EXPONENT.fullmatch(value))
     if kind is float and is_number:
-        value = _as_float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # beyond the largest float
+            value = math.inf
     if type(value) is not kind:
         raise UserError(f"{where}: expected {_KINDS[kind]}, found {shown(value)}")
     low, high = metadata.get("low"), metadata.get("high")
@@ -144,13 +147,6 @@ def _checked(kind: type, value: Any, node: yaml.Node, where: str, metadata: typi
     if expected:
         raise UserError(f"{where}: expected {expected}, found {shown(value)}")
     return value
-
-
-def _as_float(value: int | str) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # beyond the largest float
-        return math.inf
 
 
 def _scalar(node: yaml.Node, key: str, where: str) -> Any:

@@ -29,13 +29,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), read: Reader = 
     Raises:
         UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or contradictory settings.
     """
-    return _checked(parse(Config, compose_file(Path(path), read), str(path), _defaults(path)), overrides, path)
-
-
-def _defaults(path: str | Path) -> Config:
-    """Return the defaults. A model converted before `inference.scale` existed takes images at their own size."""
+    # A model converted before `inference.scale` existed takes images at their own size.
     converted = Path(path).with_name(ORIGIN).is_file()
-    return Config(inference=InferenceConfig(scale="native")) if converted else Config()
+    base = Config(inference=InferenceConfig(scale="native")) if converted else Config()
+    return _checked(parse(Config, compose_file(Path(path), read), str(path), base), overrides, path)
 
 
 def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

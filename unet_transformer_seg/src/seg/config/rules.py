@@ -52,8 +52,9 @@ def check_config(config: Config) -> None:
         raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
     if model.name in ("transunet", "resnet_unet"):
         _check_no_unet_settings(model)
-    if model.name == "transunet":
-        _check_transunet(model)
+    heads, width = model.transunet.num_heads, model.transunet.hidden_width
+    if model.name == "transunet" and width % heads:
+        raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
 
 
 def _check_split(data: DataConfig) -> None:
@@ -99,13 +100,6 @@ def _check_no_unet_settings(model: ModelConfig) -> None:
                 f"model.{key}: {model.name} has no such setting, expected the default {default}, found {value}; "
                 f"its widths, depths and rates are set in model.{model.name}"
             )
-
-
-def _check_transunet(model: ModelConfig) -> None:
-    """Refuse a number of heads that does not divide the width."""
-    heads, width = model.transunet.num_heads, model.transunet.hidden_width
-    if width % heads:
-        raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
 
 
 def bottleneck_width(model: ModelConfig) -> int:

@@ -70,7 +70,9 @@ def take_fingerprint(dataset: SegmentationDataset, one_in: int | None = None) ->
 def describe_differences(before: Fingerprint, after: Fingerprint) -> list[str]:
     """Return a line for what was added, removed, changed and reordered, with the first names."""
     if before.generated or after.generated:
-        return _generated_differences(before.generated, after.generated)
+        was, is_now = before.generated, after.generated
+        keys = [key for key in was | is_now if was.get(key) != is_now.get(key)]
+        return [f"generated with {key} {is_now.get(key)} instead of {was.get(key)}" for key in keys]
     old, new = _by_name(before), _by_name(after)
     common = [name for name in old if name in new]
     names = {"added": [n for n in new if n not in old], "removed": [n for n in old if n not in new]}
@@ -125,11 +127,6 @@ def _by_name(fingerprint: Fingerprint) -> dict[tuple[str, int], tuple[str, ...]]
         by_name[name, counts[name]] = tuple(prints)
         counts[name] += 1
     return by_name
-
-
-def _generated_differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    keys = [key for key in before | after if before.get(key) != after.get(key)]
-    return [f"generated with {key} {after.get(key)} instead of {before.get(key)}" for key in keys]
 
 
 def _line(difference: str, names: list[tuple[str, int]]) -> str:

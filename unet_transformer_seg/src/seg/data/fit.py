@@ -28,9 +28,15 @@ def fit_sample(sample: Sample, config: DataConfig, rng: np.random.Generator | No
         return sample
     image_hwc, mask_hw = sample.image, sample.mask
     if config.fit == "resize":
-        image_hwc, mask_hw = shrink_or_grow(image_hwc, mask_hw, config.size)
+        height, width = shape_within(mask_hw.shape, config.size)
+        image_hwc = resize_image(image_hwc, (height, width))
+        # Nearest for labels: the mean of classes 1 and 3 is not class 2.
+        mask_hw = np.asarray(Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST))
     else:
-        image_hwc, mask_hw = cut_window(image_hwc, mask_hw, config.size, rng)
+        spare = [max(0, side - length) for side, length in zip(mask_hw.shape, config.size, strict=True)]
+        top, left = (n // 2 for n in spare) if rng is None else (int(rng.integers(n + 1)) for n in spare)
+        window = (slice(top, top + config.size[0]), slice(left, left + config.size[1]))
+        image_hwc, mask_hw = image_hwc[window], mask_hw[window]
     # Both ways may leave room at the bottom and right: black pixels that neither loss nor metric counts.
     return Sample(fill_up(image_hwc, config.size), fill_up(mask_hw, config.size, IGNORE_LABEL), sample.name)
 
@@ -48,29 +54,11 @@ def shape_within(shape: Shape, size: Shape) -> Shape:
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
-def shrink_or_grow(image_hwc: np.ndarray, mask_hw: np.ndarray, size: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return image (bilinear, antialiased) and mask (nearest), as large as fits into `size` at the same aspect."""
-    height, width = shape_within(mask_hw.shape, size)
-    # Nearest for labels: the mean of classes 1 and 3 is not class 2.
-    mask = Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST)
-    return resize_image(image_hwc, (height, width)), np.asarray(mask)
-
-
 def resize_image(image_hwc: np.ndarray, shape: Shape) -> np.ndarray:
     """Return the image resized, bilinear and antialiased; one of that size is returned unchanged."""
     if image_hwc.shape[:2] == shape:
         return image_hwc
     return np.asarray(Image.fromarray(image_hwc).resize(shape[::-1], Image.Resampling.BILINEAR))
-
-
-def cut_window(
-    image_hwc: np.ndarray, mask_hw: np.ndarray, size: Shape, rng: np.random.Generator | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a window of at most `size` at native resolution; `rng` places it, None takes the centre."""
-    spare = [max(0, side - length) for side, length in zip(mask_hw.shape, size, strict=True)]
-    top, left = (n // 2 for n in spare) if rng is None else (int(rng.integers(n + 1)) for n in spare)
-    window = (slice(top, top + size[0]), slice(left, left + size[1]))
-    return image_hwc[window], mask_hw[window]
 
 
 def fill_up(array: np.ndarray, size: Shape, value: int = 0) -> np.ndarray:

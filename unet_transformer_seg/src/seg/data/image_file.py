@@ -79,10 +79,13 @@ def read_image(
     def note(kind: str, text: str) -> None:
         remark(kind, path, text)
 
-    def convert(image: Image.Image, file: BinaryIO) -> np.ndarray:
-        return to_rgb(image, file, value_range, note)
-
-    return _read(path, max_pixels, note, convert, lambda array: rgb_values(array, value_range, note))
+    return _read(
+        path,
+        max_pixels,
+        note,
+        lambda image, file: to_rgb(image, file, value_range, note),
+        lambda array: rgb_values(array, value_range, note),
+    )
 
 
 def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> float | None:

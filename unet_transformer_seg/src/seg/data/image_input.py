@@ -39,13 +39,17 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
     if isinstance(image, bytes | bytearray | memoryview):
         return _read_bytes(bytes(image), Path(name), config, remark)
     if hasattr(image, "read"):
-        return _read_open_file(image, name, config, remark)
-
-    def note(kind: str, text: str) -> None:
-        remark(kind, Path(name), text)
-
+        own_name = getattr(image, "name", name)
+        path = Path(own_name if isinstance(own_name, str) else name)
+        with naming_file(path), _reading():
+            content = "" if hasattr(image, "encoding") else image.read()
+            if not isinstance(content, bytes):
+                raise UserError('expected a file opened as binary, found text; open it with open(path, "rb")')
+            if not content:
+                raise UserError("nothing is left to read in the open file; file.seek(0) goes back to its start")
+        return _read_bytes(content, path, config, remark)
     with naming_file(name), _reading():
-        return _read_decoded(image, config, note)
+        return _read_decoded(image, config, lambda kind, text: remark(kind, Path(name), text))
 
 
 def _read_decoded(image: Any, config: DataConfig, note: Note) -> np.ndarray:
@@ -74,18 +78,6 @@ def _reading() -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"cannot be read ({type(error).__name__}: {error})") from error
-
-
-def _read_open_file(file: Any, name: str, config: DataConfig, remark: Remark) -> np.ndarray:
-    own_name = getattr(file, "name", name)
-    path = Path(own_name if isinstance(own_name, str) else name)
-    with naming_file(path), _reading():
-        content = "" if hasattr(file, "encoding") else file.read()
-        if not isinstance(content, bytes):
-            raise UserError('expected a file opened as binary, found text; open it with open(path, "rb")')
-        if not content:
-            raise UserError("nothing is left to read in the open file; file.seek(0) goes back to its start")
-    return _read_bytes(content, path, config, remark)
 
 
 def _read_bytes(content: bytes, path: Path, config: DataConfig, remark: Remark) -> np.ndarray:

@@ -64,13 +64,6 @@ class SplitReport:
         step = max(1, len(self.usable) // max(count, 1))
         return [self.dataset[index] for index in self.usable[::step][:count]]
 
-    def add_problem(self, problem: UserError) -> None:
-        """Count an unusable sample."""
-        if isinstance(problem, UnknownValuesError):
-            self.masks.add_unknown(problem)
-        else:
-            self.problems.append(str(problem))
-
     def add_sample(self, index: int, name: str, size: tuple[int, int], pixels_k: np.ndarray, digest: str) -> None:
         """Count a usable sample."""
         num_labelled, present_k = int(pixels_k.sum()), pixels_k > 0
@@ -97,8 +90,10 @@ def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[
         """Read a sample in a worker thread; the result adds it to the report in the calling one."""
         try:
             sample, *mask = dataset.read_sample(index) if isinstance(dataset, ImageFolder) else (dataset[index],)
+        except UnknownValuesError as error:
+            return functools.partial(report.masks.add_unknown, error)
         except UserError as error:
-            return functools.partial(report.add_problem, error)
+            return functools.partial(report.problems.append, str(error))
         digest = hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
         counts = index, sample.name, sample.mask.shape, count_classes(sample.mask, num_classes), digest
 

@@ -42,12 +42,16 @@ class TrainLoader:
             seed: of the order, and of the windows for `fit: crop`.
             share: the part of each batch to read.
         """
-        self.steps_per_epoch = -(-len(dataset) // batch_size)
-        self._dataset, self._config, self._seed = dataset, config, seed
+        self.steps_per_epoch, self._config = -(-len(dataset) // batch_size), config
+
+        def load(position: int, index: int) -> Batch:
+            # The position, not the index, seeds the crop: a sample gets a new window in each epoch.
+            return load_sample(dataset, config, int(index), np.random.default_rng((seed, position)))
+
         # A lazy array of endless length: element p is the sample at position p, of any epoch. Nothing but the step is
         # needed to resume, and every process computes the same order.
         order = grain.MapDataset.range(len(dataset)).seed(seed).shuffle().repeat()
-        self._batches = take_share(order.map_with_index(self._load), batch_size, share)
+        self._batches = take_share(order.map_with_index(load), batch_size, share)
 
     def batch_at(self, step: int) -> Batch:
         """Return the batch of one step, counted from 0, read in the calling thread."""
@@ -57,11 +61,6 @@ class TrainLoader:
         """Yield the batches from `start_step` on, without end; the one with an unreadable or malformed sample fails."""
         return read_ahead(self._batches, self._config, start_step)
 
-    def _load(self, position: int, index: int) -> Batch:
-        # The position, not the index, seeds the crop: a sample gets a new window in each epoch.
-        rng = np.random.default_rng((self._seed, position))
-        return load(self._dataset, self._config, int(index), rng)
-
 
 def iterate_eval(
     dataset: SegmentationDataset, config: DataConfig, batch_size: int, share: Share = (0, 1)
@@ -69,7 +68,10 @@ def iterate_eval(
     """Yield all samples once, in order; with `fit: crop`, their central windows. An unreadable sample fails."""
 
     def load_or_pad(index: int) -> Batch:
-        return load_for_eval(dataset, config, int(index)) if index < len(dataset) else padding(config)
+        if index < len(dataset):
+            return load_sample(dataset, config, int(index), with_shape=True)
+        image, label = np.zeros((*config.size, 3), np.uint8), np.full(config.size, IGNORE_LABEL, np.uint8)
+        return {"image": image, "label": label, "index": np.int32(-1), "shape": np.zeros(2, np.int32)}
 
     # The last batch is padded to full size: one shape means one compilation, and every process has its rows.
     padded_length = -(-len(dataset) // batch_size) * batch_size
@@ -84,30 +86,23 @@ def take_share(samples: grain.MapDataset, batch_size: int, share: Share) -> grai
     return samples.batch(batch_size // processes, drop_remainder=True, batch_fn=stack)[number::processes]
 
 
-def load(dataset: SegmentationDataset, config: DataConfig, index: int, rng: np.random.Generator | None) -> Batch:
-    """Return one sample at the data size, as a batch without its first axis."""
-    sample = fit_sample(read_checked(dataset, index), config, rng)
-    return {"image": sample.image, "label": sample.mask, "index": np.int32(index)}
-
-
-def load_for_eval(dataset: SegmentationDataset, config: DataConfig, index: int) -> Batch:
-    """Return one sample as `load` does, with its shape before fitting."""
-    sample = read_checked(dataset, index)
-    fitted = fit_sample(sample, config)
-    shape = np.array(sample.mask.shape, np.int32)
-    return {"image": fitted.image, "label": fitted.mask, "index": np.int32(index), "shape": shape}
-
-
-def padding(config: DataConfig) -> Batch:
-    """Return a black, ignored sample of index -1 and shape 0 × 0."""
-    image = np.zeros((*config.size, 3), np.uint8)
-    label = np.full(config.size, IGNORE_LABEL, np.uint8)
-    return {"image": image, "label": label, "index": np.int32(-1), "shape": np.zeros(2, np.int32)}
-
-
 def stack(samples: list[Batch]) -> Batch:
     """Return the samples as one batch."""
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def load_sample(
+    dataset: SegmentationDataset,
+    config: DataConfig,
+    index: int,
+    rng: np.random.Generator | None = None,
+    with_shape: bool = False,
+) -> Batch:
+    """Return one sample at the data size, as a batch without its first axis; `with_shape`: that before fitting."""
+    sample = read_checked(dataset, index)
+    fitted = fit_sample(sample, config, rng)
+    batch = {"image": fitted.image, "label": fitted.mask, "index": np.int32(index)}
+    return batch | {"shape": np.array(sample.mask.shape, np.int32)} if with_shape else batch
 
 
 def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:

@@ -63,11 +63,14 @@ class ToyShapes(SegmentationDataset):
         rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
         y_hw, x_hw = pixel_grid(*self._size)
         mask_hw = np.zeros(self._size, np.uint8)
-        image_hwc = texture(rng, y_hw, x_hw, ground_colour(rng))
+        # The ground is close to grey.
+        image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3))
         for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
             label = int(rng.integers(1, len(self.classes)))
             outside_hw = place_shape(rng, DISTANCES[label - 1], y_hw, x_hw)
-            paint(image_hwc, outside_hw, texture(rng, y_hw, x_hw, class_colour(rng, label, len(DISTANCES))))
+            texture_hwc = texture(rng, y_hw, x_hw, class_colour(rng, label, len(DISTANCES)))
+            cover_hw = np.clip(0.5 - min(self._size) * outside_hw, 0, 1)  # the outline, antialiased over one pixel
+            image_hwc += cover_hw[..., None] * (texture_hwc - image_hwc)
             mask_hw[outside_hw < 0] = label
         noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
         return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hw
@@ -131,17 +134,6 @@ def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, 
     dy_hw, dx_hw = (y_hw - np.float32(centre_y)) / radius, (x_hw - np.float32(centre_x)) / radius
     sine, cosine = np.float32(np.sin(turn)), np.float32(np.cos(turn))
     return radius * distance(cosine * dy_hw - sine * dx_hw, sine * dy_hw + cosine * dx_hw, rng.uniform())
-
-
-def paint(image_hwc: np.ndarray, outside_hw: np.ndarray, texture_hwc: np.ndarray) -> None:
-    """Cover a shape with a texture, in place; the outline is antialiased over one pixel."""
-    cover_hw = np.clip(0.5 - min(outside_hw.shape) * outside_hw, 0, 1)
-    image_hwc += cover_hw[..., None] * (texture_hwc - image_hwc)
-
-
-def ground_colour(rng: np.random.Generator) -> np.ndarray:
-    """Return a random colour [3] close to grey."""
-    return rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3)
 
 
 def class_colour(rng: np.random.Generator, label: int, num_shapes: int) -> np.ndarray:

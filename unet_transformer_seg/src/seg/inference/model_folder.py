@@ -11,7 +11,6 @@
 The weights are an argument of the program, so they are stored once and can be inspected and exchanged.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
-from seg.config import Config, ModelConfig
+from seg.config import Config
 from seg.config.reader import ORIGIN, save_config
 from seg.data.fit import is_fitted, window_shape
 from seg.data.masks.class_settings import mask_values
@@ -30,7 +29,7 @@ from seg.errors import UserError
 from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.forward import make_forward
-from seg.models import abstract_variables, build_model
+from seg.models import abstract_variables, build_model, with_explicit_attention
 
 WEIGHTS = "weights.safetensors"
 PROGRAM = "model.stablehlo"
@@ -83,16 +82,11 @@ def load_origin(folder: Path) -> dict[str, Any]:
         return {}
     read = CheckedFolder(folder).read if is_model_folder(folder) else read_bounded
     origin = read_json(path, "what the model was made of", read)
-    if not isinstance(origin, dict) or not all(_is_origin(key, value) for key, value in origin.items()):
+    counters = origin.get(COUNTERS, {}) if isinstance(origin, dict) else None
+    are_counts = isinstance(counters, dict) and all(type(n) is int and 0 <= n < 1 << 63 for n in counters.values())
+    if not are_counts or not all(isinstance(value, str) for key, value in origin.items() if key != COUNTERS):
         raise UserError(f"{path}: expected what the model was made of: texts, and under {COUNTERS} whole numbers")
     return origin
-
-
-def _is_origin(key: str, value: Any) -> bool:
-    """Return whether an entry of origin.json is valid: counters of batches by name, or a text."""
-    if key != COUNTERS:
-        return isinstance(value, str)
-    return isinstance(value, dict) and all(type(count) is int and 0 <= count < 1 << 63 for count in value.values())
 
 
 def load_weights(files: CheckedFolder) -> dict[str, Any]:
@@ -112,7 +106,7 @@ def export_program(config: Config, weights: dict[str, Any], model: nn.Module | N
     """
     import jax.export
 
-    forward = make_forward(build_model(_with_explicit_attention(config.model), model), config)
+    forward = make_forward(build_model(with_explicit_attention(config.model), model), config)
 
     def program(weights: dict[str, jax.Array], image_bhwc: jax.Array) -> jax.Array:
         return forward(nested(weights), image_bhwc)
@@ -122,12 +116,6 @@ def export_program(config: Config, weights: dict[str, Any], model: nn.Module | N
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
     return bytes(export(shapes, jax.ShapeDtypeStruct(image_shape, jnp.uint8)).serialize())
-
-
-def _with_explicit_attention(config: ModelConfig) -> ModelConfig:
-    sections = {name: getattr(config, name) for name in ("transformer", "transunet")}
-    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
-    return dataclasses.replace(config, **explicit)
 
 
 def nested(weights: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +148,9 @@ PLATFORMS = ("cpu", "cuda")
 def describe_model(config: Config, classes: ClassTable) -> str:
     """Return the text of the README.txt."""
     height, width = window_shape(config)
+    values = classes.mask_values or mask_values(config.data, len(classes)) or ()
+    stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=False))
+    on_values = f"With --values source, masks hold the values of the training data: {stated}.\n" if stated else ""
     return f"""\
 A segmentation model with {len(classes)} classes: {", ".join(classes.names)}.
 
@@ -177,7 +168,7 @@ To run it with jax alone (pip install jax flatbuffers safetensors numpy):
     probabilities = program.call(weights, images)
 
 Images of any size: seg infer --model THIS_FOLDER --out RESULTS IMAGES
-{_on_mask_values(config, classes)}
+{on_values}
 {_on_scale(config)}"""
 
 
@@ -215,12 +206,3 @@ def _on_scale(config: Config) -> str:
         + "\n  ".join(lines)
         + "\n\nseg infer makes the windows of a large image overlap and blends them.\n"
     )
-
-
-def _on_mask_values(config: Config, classes: ClassTable) -> str:
-    """Return a line on the mask values of the training data, where these are not class numbers."""
-    values = classes.mask_values or mask_values(config.data, len(classes))
-    if not values:
-        return ""
-    stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=True))
-    return f"With --values source, masks hold the values of the training data: {stated}.\n"

@@ -4,6 +4,7 @@ Every model is called as `model.apply(variables, image_bhwc, train)` and returns
 training with deep supervision a tuple, these first and those of coarser stages behind.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "count_parameters",
     "init_variables",
     "smallest_image",
+    "with_explicit_attention",
 ]
 
 
@@ -67,6 +69,13 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             )
         case name:
             raise UserError(f"model.name: expected unet, unet_transformer, transunet or resnet_unet, found {name!r}")
+
+
+def with_explicit_attention(config: ModelConfig) -> ModelConfig:
+    """Return the config with attention as products that can be counted and exported, not as a fused kernel."""
+    sections = {name: getattr(config, name) for name in ("transformer", "transunet")}
+    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
+    return dataclasses.replace(config, **explicit)
 
 
 def abstract_variables(

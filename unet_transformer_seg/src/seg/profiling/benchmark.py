@@ -20,7 +20,7 @@ from seg.config import Config, ModelConfig
 from seg.data import build_dataset
 from seg.data.loader import TrainLoader
 from seg.losses import build_loss
-from seg.models import build_model, count_parameters
+from seg.models import build_model, count_parameters, with_explicit_attention
 from seg.profiling.flops import count_flops
 from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
 from seg.training.optimizer import build_optimizer
@@ -103,12 +103,18 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
         with_input: "train" only: time the loop of a run, first on one batch, then with the loader.
     """
     match mode:
+        case "train" if with_input:
+            return _measure_fed(config, num_steps)
         case "train":
-            return _measure_fed(config, num_steps) if with_input else _measure_train(config, num_steps)
+            trainer = _Trainer(config)
+            step_s = _time(_awaited(lambda: (trainer.step(trainer.batch), trainer.state)), num_steps)
+            return _finish_train(config, trainer, step_s, None)
         case "infer":
             return _measure_infer(config, num_steps)
         case _:
-            return _measure_input(config, num_steps)
+            dataset = build_dataset(config.data, "train", config.seed)
+            batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate(0)
+            return _finish(config, "input", {"compile_s": 0.0, "step_s": _time(batches, num_steps)}, None, 0, None, 1)
 
 
 class _Trainer:
@@ -157,13 +163,6 @@ class _Trainer:
             yield
 
 
-def _measure_train(config: Config, num_steps: int) -> Measurement:
-    trainer = _Trainer(config)
-    return _finish_train(
-        config, trainer, _time(_awaited(lambda: (trainer.step(trainer.batch), trainer.state)), num_steps), None
-    )
-
-
 def _measure_fed(config: Config, num_steps: int) -> Measurement:
     dataset = build_dataset(config.data, "train", config.seed)
     config = with_classes(config, dataset.classes)
@@ -195,9 +194,7 @@ def count_train_flops(config: Config, placement: Placement) -> float:
 
 def plain_model(config: ModelConfig) -> ModelConfig:
     """Return the model in the form that is counted: no recomputation, no fused kernel that hides its products."""
-    sections = {name: getattr(config, name) for name in ("transformer", "transunet")}
-    explicit = {name: dataclasses.replace(section, attention="explicit") for name, section in sections.items()}
-    return dataclasses.replace(config, remat=False, **explicit)
+    return dataclasses.replace(with_explicit_attention(config), remat=False)
 
 
 def _jit(config: Config, placement: Placement) -> dict[str, Any]:
@@ -221,12 +218,6 @@ def _measure_infer(config: Config, num_steps: int) -> Measurement:
     times = {"compile_s": compile_s, "step_s": step_s}
     parameters = count_parameters(variables["params"])
     return _finish(config, "infer", times, flops, parameters, program, placement.num_devices)
-
-
-def _measure_input(config: Config, num_steps: int) -> Measurement:
-    dataset = build_dataset(config.data, "train", config.seed)
-    batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate(0)
-    return _finish(config, "input", {"compile_s": 0.0, "step_s": _time(batches, num_steps)}, None, 0, None, 1)
 
 
 def _build_placement(config: Config) -> Placement:

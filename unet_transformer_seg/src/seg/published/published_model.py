@@ -96,7 +96,8 @@ def open_smp(path: Path) -> Published:
             path,
         )
     tensors = plain_names(read_torch_file(path).tensors, smp.ANCHOR, path)
-    smp.warn_of_classifier(tensors, path)
+    if classifier := [name for name in tensors if name.startswith(smp.CLASSIFIER)]:
+        log.warning("%s: dropped %s, the head that classifies whole images (aux_params)", path, smp.some(classifier))
     with naming_file(path):
         model = _supported(smp.read_smp_config(tensors, interpolation))
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))

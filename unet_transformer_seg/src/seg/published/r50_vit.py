@@ -17,6 +17,7 @@ channel its own group, and so does the model here.
 
 import lzma
 import os
+import re
 import tokenize
 import zipfile
 import zlib
@@ -89,7 +90,8 @@ FLAX_CONV1X1 = Layout(lambda w_11io: w_11io[0, 0], lambda w_io: w_io[None, None]
 
 def read_vit_npz(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of the file; scale and bias of a group norm as vectors instead of [1, 1, 1, c]."""
-    return {name: x.reshape(-1) if _of_group_norm(name) else x for name, x in read_npz(path).items()}
+    is_of_norm = re.compile("(^|/)gn").search
+    return {name: x.reshape(-1) if is_of_norm(name) else x for name, x in read_npz(path).items()}
 
 
 def is_ignored_npz(name: str) -> bool:
@@ -165,7 +167,3 @@ def _layer_pairs(settings: TransUNetConfig) -> list[Pair]:
 def _affine(ours: str, theirs: str) -> list[Pair]:
     """Return the pairs of a norm's scale and bias."""
     return [Pair(f"{ours}/{kind}", f"{theirs}/{kind}") for kind in ("scale", "bias")]
-
-
-def _of_group_norm(name: str) -> bool:
-    return any(part.startswith("gn") for part in name.split("/"))

@@ -50,12 +50,6 @@ def is_ignored(name: str) -> bool:
     return name.endswith(COUNTER) or name.startswith(("encoder.fc.", CLASSIFIER))
 
 
-def warn_of_classifier(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Warn of a head that classifies whole images."""
-    if classifier := [name for name in tensors if name.startswith(CLASSIFIER)]:
-        log.warning("%s: dropped %s, the head that classifies whole images (aux_params)", path, _some(classifier))
-
-
 def find_pretrained(folder: Path) -> tuple[Path, str]:
     """Return (weights file, decoder_interpolation) of a folder of `save_pretrained`."""
     path = folder / SETTINGS
@@ -97,7 +91,7 @@ def read_smp_config(tensors: Mapping[str, np.ndarray], interpolation: str = DEFA
     def shape(name: str) -> tuple[int, ...]:
         conv_shape = tensors.get(f"{name}.weight", np.zeros(0)).shape
         if len(conv_shape) != 4 or 0 in conv_shape:
-            raise _unsupported(f"no convolution {name}.weight among {_some(tensors)}")
+            raise _unsupported(f"no convolution {name}.weight among {some(tensors)}")
         return conv_shape
 
     width, channels, *_ = shape("encoder.conv1")
@@ -105,13 +99,13 @@ def read_smp_config(tensors: Mapping[str, np.ndarray], interpolation: str = DEFA
         raise _unsupported(f"a model of {channels} channels (in_channels); images here have 3")
     units = tuple(count(tensors, f"encoder.layer{layer}.{{}}.conv1.weight") for layer in range(1, 5))
     if 0 in units:
-        raise _unsupported(f"no unit encoder.layer{units.index(0) + 1}.0 among {_some(tensors)}")
+        raise _unsupported(f"no unit encoder.layer{units.index(0) + 1}.0 among {some(tensors)}")
     block = "bottleneck" if "encoder.layer1.0.conv3.weight" in tensors else "basic"
     outputs, inputs, *_ = shape("encoder.layer1.0.conv2")
     if (outputs, inputs) != (width, width):
         raise _unsupported("units that are grouped or widened (ResNeXt, Wide ResNet)")
     if extra := sorted(name for name in tensors if ".attention" in name or name.startswith("decoder.center.")):
-        raise _unsupported(f"a decoder with attention or a centre block, {_some(extra)}")
+        raise _unsupported(f"a decoder with attention or a centre block, {some(extra)}")
     decoder_widths = tuple(shape(f"decoder.blocks.{i}.conv1.0")[0] for i in range(NUM_BLOCKS))
     num_classes = max(shape("segmentation_head.0")[0], 2)
     sizes = ResNetUNetConfig(
@@ -148,7 +142,7 @@ def _unsupported(contents: str) -> UserError:
     )
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """Return the first few names."""
     names = list(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -71,16 +71,12 @@ def read_transunet_config(tensors: Mapping[str, np.ndarray], num_heads: int | No
 
 def transunet_pairs(config: ModelConfig) -> list[Pair]:
     """Return the pairs of every array of the model."""
-    return _resnet_pairs(config.transunet) + _token_pairs(config.transunet) + _decoder_pairs()
-
-
-def _resnet_pairs(settings: TransUNetConfig) -> list[Pair]:
     pairs = [Pair("params/resnet/root_conv/kernel", f"{RESNET}.root.conv.weight", CONV2D)]
     pairs += affine("resnet/root_norm", f"{RESNET}.root.gn")
-    for conv, norm, their_conv, their_norm in resnet_layers(settings, "downsample", "."):
+    for conv, norm, their_conv, their_norm in resnet_layers(config.transunet, "downsample", "."):
         pairs.append(Pair(f"params/{conv}/kernel", f"{RESNET}.body.{their_conv}.weight", CONV2D))
         pairs += affine(norm, f"{RESNET}.body.{their_norm}")
-    return pairs
+    return pairs + _token_pairs(config.transunet) + _decoder_pairs()
 
 
 def _token_pairs(settings: TransUNetConfig) -> list[Pair]:

@@ -133,7 +133,8 @@ class Resumption:
         """Return what has changed, and the effect on the length and the learning rate."""
         lines = [f"allowed: {line}" for lines in self._differences.values() for line in lines[:MAX_LINES]]
         lines += [f"from step {step} on: {change}" for change in self.changes]
-        steps, steps_before = self._setup.num_steps, self._num_steps_before()
+        steps = self._setup.num_steps
+        steps_before = self.record.num_steps if self.record else self._setup.steps_in(self._before.training.num_epochs)
         schedule_before = build_schedule(self._before.optimizer, steps_before)
         rate, rate_before = float(self._setup.schedule(step)), float(schedule_before(step))
         rates = f"the learning rate at step {step} is {rate:.3g} instead of {rate_before:.3g}"
@@ -143,9 +144,6 @@ class Resumption:
         elif any(change.key in LENGTH for change in self.changes):
             lines.append(rates)
         return lines
-
-    def _num_steps_before(self) -> int:
-        return self.record.num_steps if self.record else self._setup.steps_in(self._before.training.num_epochs)
 
     def _write_down(self, step: int) -> None:
         """Write the record, then config.yaml: after a kill between them, `load_own_config` completes the change."""

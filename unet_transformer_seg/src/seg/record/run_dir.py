@@ -14,7 +14,6 @@ A run lives in `<runs_dir>/<YYYYmmdd_HHMMSS>_<name>/`:
     checkpoints/       states to resume from and to predict with
 """
 
-import contextlib
 import datetime
 import itertools
 import json
@@ -22,7 +21,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from seg.classes import ClassTable, load_class_table
@@ -111,27 +110,16 @@ def open_run_dir(path: Path) -> RunDir:
     if not run.path.is_dir():
         raise UserError(f"{path}: expected a run directory, such as runs/20250131_120000_name, found no folder")
     for file in (run.config_file, run.classes_file):
-        _check_there(file)
+        if not file.is_file():
+            raise UserError(f"{file.parent}: not a complete run directory, {file} is missing; put it back")
     return run
 
 
 def load_run(path: Path) -> tuple[Config, ClassTable]:
     """Return the settings and the classes of the run in `path`."""
     run = open_run_dir(path)
-    with _own_file():
-        return load_config(run.config_file), load_class_table(run.classes_file)
-
-
-def _check_there(file: Path) -> None:
-    if not file.is_file():
-        raise UserError(f"{file.parent}: not a complete run directory, {file} is missing; put it back")
-
-
-@contextlib.contextmanager
-def _own_file() -> Iterator[None]:
-    """Add to an error that the file belongs to the run."""
     try:
-        yield
+        return load_config(run.config_file), load_class_table(run.classes_file)
     except UserError as error:
         raise UserError(f"{error}. It is a file of the run: put it back") from None
 
@@ -144,7 +132,11 @@ def check_run_files(run: RunDir) -> list[str]:
         path = run.path / name
         if os.path.lexists(path) and not path.is_dir():
             raise UserError(f"{path}: expected a folder of the run, found something else; move it away")
-    return [*_check_log(run.log_file), *_check_environment(run.environment_file)]
+    warnings, log_file = [], run.log_file
+    if not (log_file.is_file() and log_file.stat().st_size):
+        state = "empty" if log_file.is_file() else "missing"
+        warnings.append(f"{log_file} is {state}: earlier messages are lost; a new file is started")
+    return [*warnings, *_check_environment(run.environment_file)]
 
 
 def _check_file(path: Path, may_be_link: bool) -> None:
@@ -156,12 +148,6 @@ def _check_file(path: Path, may_be_link: bool) -> None:
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
         kind = kinds.get(stat.S_IFMT(mode), "a pipe or a device")
         raise UserError(f"{path}: expected a file of the run, found {kind}; put the file back, or move this away")
-
-
-def _check_log(path: Path) -> list[str]:
-    if path.is_file() and path.stat().st_size:
-        return []
-    return [f"{path} is {'empty' if path.is_file() else 'missing'}: earlier messages are lost; a new file is started"]
 
 
 def _check_environment(path: Path) -> list[str]:

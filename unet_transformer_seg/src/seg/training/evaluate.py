@@ -42,7 +42,10 @@ def evaluate(
     step = StoppableStep(setup, state.variables, supervisor, eval_step)
     tally = _Tally(setup)
     loss = _score_windows(setup, supervisor, step, tally)
-    if tally.left or (jax.process_count() > 1 and not _answers_all(setup)):
+    config = setup.config
+    # Whether the windows of training are all that prediction looks at, whatever sizes the samples have.
+    answers_all = is_fitted(config) and window_for(config.data.size, config) == config.data.size
+    if tally.left or (jax.process_count() > 1 and not answers_all):
         _score_rest(setup, supervisor, step, tally, build_predictor)
     confusion_kk = tally.on_device_kk + sum_over_processes(tally.here_kk)
     custom = {name: float(metric(confusion_kk)) for name, metric in setup.custom.metrics.items()}
@@ -155,12 +158,6 @@ def _score_windows(setup: Setup, supervisor: Supervisor, step: StoppableStep, ta
         loss_sum += _settle(setup, supervisor, pool, tally, *pending.pop())
     step.check()
     return loss_sum / num_samples
-
-
-def _answers_all(setup: Setup) -> bool:
-    """Return whether the windows of training are all that prediction looks at, whatever sizes the samples have."""
-    config = setup.config
-    return is_fitted(config) and window_for(config.data.size, config) == config.data.size
 
 
 def _shapes(batch: Batch) -> list[tuple[int, int]]:

@@ -134,7 +134,7 @@ class Training:
                 self.progress.evaluation_due = True
                 return False
             self.progress.evaluation_due = False
-            # Hooks get the numbers of the evaluation; none of them can change the run.
+            # Tables, pictures and TensorBoard are hooks: the loop itself writes checkpoints alone.
             info = EvaluationInfo(
                 step=step,
                 epoch=self.setup.epochs_after(step),

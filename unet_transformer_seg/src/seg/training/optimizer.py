@@ -42,13 +42,12 @@ def build_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTr
     if config.freeze:
         rule = exclude_frozen(rule, config.freeze)
     if config.rate_factors or config.layer_decay != 1:
-        rule = optax.chain(rule, scale_by_factors(config))
+
+        def scale(updates, _):
+            return jax.tree.map(jnp.multiply, updates, rate_factors(config, updates))
+
+        rule = optax.chain(rule, optax.stateless(scale))
     return rule
-
-
-def scale_by_factors(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return the transformation that multiplies each update with the factor of its parameter."""
-    return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rate_factors(config, updates)))
 
 
 def _build_rule(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:

@@ -93,13 +93,11 @@ class FrozenParts:
     def _keep_statistics(self, call, args, kwargs, context) -> Any:
         """Call a module's method; a frozen batch norm as in inference."""
         module = context.module
-        if isinstance(module, BatchNorm) and context.method_name == "__call__" and self._is_frozen(module):
-            return call(args[0], train=False)
+        if isinstance(module, BatchNorm) and context.method_name == "__call__":
+            names = [f"{'/'.join(module.path)}/{name}" for name in ("scale", "bias")]
+            if all(any(matches(pattern, name) for pattern in self.patterns) for name in names):
+                return call(args[0], train=False)
         return call(*args, **kwargs)
-
-    def _is_frozen(self, norm: BatchNorm) -> bool:
-        names = [f"{'/'.join(norm.path)}/{name}" for name in ("scale", "bias")]
-        return all(any(matches(pattern, name) for pattern in self.patterns) for name in names)
 
 
 def exclude_frozen(rule: optax.GradientTransformation, patterns: tuple[str, ...]) -> optax.GradientTransformation:

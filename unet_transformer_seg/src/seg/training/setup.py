@@ -110,16 +110,25 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
     training = config.training
     placement = build_placement(config.mesh)
     check_batch_size(training.batch_size, training.accumulate, placement.num_devices)
-    check_windows(config)
-    loader = TrainLoader(
-        train_set, config.data, training.batch_size, config.seed, (jax.process_index(), jax.process_count())
-    )
+    # Images that are predicted whole take one program per size.
+    if jax.process_count() > 1 and config.inference.whole_up_to and not is_fitted(config):
+        raise UserError(
+            "inference.whole_up_to cannot be used in a run of several processes, as they validate with one program; "
+            "set inference.whole_up_to=0 for the run; seg.eval and seg.infer may use another value"
+        )
+    share = jax.process_index(), jax.process_count()
+    loader = TrainLoader(train_set, config.data, training.batch_size, config.seed, share)
     num_steps = training.num_epochs * loader.steps_per_epoch
     model = build_model(config.model, custom.model)
     if custom.model is not None:
         check_model(model, config)
     optimizer = build_optimizer(config.optimizer, num_steps)
-    loss = choose_loss(config, custom, train_set)
+    loss = custom.loss
+    if loss is None:
+        weights_k = build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels)
+        loss = build_loss(config.loss, weights_k)
+    else:
+        check_loss(loss, config)
     if has_groups(config.optimizer):
         check_groups(config.optimizer, abstract_variables(config.model, model, initial_image(config))["params"])
     steps = jit_steps(config, model, optimizer, loss, placement)
@@ -139,14 +148,6 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
         custom=custom,
         **steps,
     )
-
-
-def choose_loss(config: Config, custom: CustomParts, train_set: SegmentationDataset) -> Loss:
-    """Return the loss of the run: that from outside the package, or the one that the config names."""
-    if custom.loss is not None:
-        check_loss(custom.loss, config)
-        return custom.loss
-    return build_loss(config.loss, build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels))
 
 
 def initial_image(config: Config) -> tuple[int, int]:
@@ -216,13 +217,4 @@ def check_batch_size(batch_size: int, accumulate: int, num_devices: int) -> None
         raise UserError(
             f"training.batch_size / training.accumulate = {batch_size // accumulate} samples "
             f"cannot be spread evenly over {num_devices} devices"
-        )
-
-
-def check_windows(config: Config) -> None:
-    """Refuse images that are predicted whole, one program per size, where several processes validate."""
-    if jax.process_count() > 1 and config.inference.whole_up_to and not is_fitted(config):
-        raise UserError(
-            "inference.whole_up_to cannot be used in a run of several processes, as they validate with one program; "
-            "set inference.whole_up_to=0 for the run; seg.eval and seg.infer may use another value"
         )

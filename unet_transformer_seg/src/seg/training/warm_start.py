@@ -75,7 +75,11 @@ def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTabl
     names = sorted(expected | theirs)
     loose = set(filter(is_loose, names))
     if differing := [name for name in names if expected.get(name) != theirs.get(name) and name not in loose]:
-        raise UserError(_refusal(differing, expected, theirs, initial.folder))
+        listed = "\n".join(_difference(name, expected, theirs, initial.folder) for name in differing)
+        raise UserError(
+            f"init: {initial.folder} belongs to a different model than the config describes: {len(differing)} arrays "
+            f"differ.\n{listed}\nLeave the section model out of the config to use its architecture."
+        )
     arrays = {name: x for name, x in named_arrays(initial.variables).items() if name in expected and name not in loose}
     lines = [f"copied from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
     lines += _line("new", loose & expected.keys(), expected, reason or f"{initial.folder} has no such heads")
@@ -107,18 +111,9 @@ def _line(what: str, names: set[str], arrays: Shapes, reason: str) -> list[str]:
     return [f"{what}: {', '.join(shown(name, arrays[name]) for name in sorted(names))}: {reason}"] if names else []
 
 
-def _refusal(differing: list[str], expected: Shapes, theirs: Shapes, folder: str) -> str:
-    """Return the message that lists the arrays that differ."""
-    lines = []
-    for name in differing:
-        if name not in theirs:
-            lines.append(f"  only in this run: {shown(name, expected[name])}")
-        elif name not in expected:
-            lines.append(f"  only in {folder}: {shown(name, theirs[name])}")
-        else:
-            lines.append(f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', theirs[name])[1:]}")
-    return (
-        f"init: {folder} belongs to a different model than the config describes: {len(differing)} arrays differ.\n"
-        + "\n".join(lines)
-        + "\nLeave the section model out of the config to use its architecture."
-    )
+def _difference(name: str, expected: Shapes, theirs: Shapes, folder: str) -> str:
+    if name not in theirs:
+        return f"  only in this run: {shown(name, expected[name])}"
+    if name not in expected:
+        return f"  only in {folder}: {shown(name, theirs[name])}"
+    return f"  {name}: expected {shown('', expected[name])[1:]}, found {shown('', theirs[name])[1:]}"

@@ -34,7 +34,12 @@ def to_rgb(image: Image.Image, file: BinaryIO, value_range: ValueRange, note: No
     if not is_wide(image):
         turn_upright(image, note)
         _note_dropped(image, note)
-        return _eight_bits_to_rgb(image)
+        image.load()
+        rgb_hwc = np.empty((image.height, image.width, 3), np.uint8)
+        for top in range(0, image.height, ROWS_AT_ONCE):  # in bands: a second copy of a large image is too much
+            end = min(top + ROWS_AT_ONCE, image.height)
+            rgb_hwc[top:end] = _colours(image.crop((0, top, image.width, end)))
+        return rgb_hwc
     inverted = is_inverted(image)
     values, bits = wide_values(image, file, note, exact=value_range != AUTO)
     _note_dropped(image, note)
@@ -99,7 +104,8 @@ def read_deep_colours(image: Image.Image, file: BinaryIO, note: Note, exact: boo
     with Image.open(file, formats=(image.format,)) as again:
         # Grey with alpha has no other byte order; its four bytes are read as four channels.
         other = "RGBA" if is_grey else stored[:-1] + OTHER_BYTE[stored[-1]]
-        again.tile = [tile._replace(args=_with_raw_mode(tile.args, other)) for tile in again.tile]
+        modes = [other if isinstance(tile.args, str) else (other, *tile.args[1:]) for tile in again.tile]
+        again.tile = [tile._replace(args=args) for tile, args in zip(again.tile, modes, strict=True)]
         turn_upright(again, note)
         return upper | np.asarray(again)[..., 1 if is_grey else channels]
 
@@ -125,16 +131,6 @@ def _is_transparent(image: Image.Image) -> bool:
     return "transparency" in image.info
 
 
-def _eight_bits_to_rgb(image: Image.Image) -> np.ndarray:
-    """Return the colours, converted in bands: a second copy of a large image is too much."""
-    image.load()
-    rgb_hwc = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, ROWS_AT_ONCE):
-        end = min(top + ROWS_AT_ONCE, image.height)
-        rgb_hwc[top:end] = _colours(image.crop((0, top, image.width, end)))
-    return rgb_hwc
-
-
 def _colours(image: Image.Image) -> np.ndarray:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
@@ -146,10 +142,6 @@ def _colours(image: Image.Image) -> np.ndarray:
 
 def _three_channels(values: np.ndarray) -> np.ndarray:
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
-
-
-def _with_raw_mode(args: str | tuple, other: str) -> str | tuple:
-    return other if isinstance(args, str) else (other, *args[1:])
 
 
 def _is_planar(image: Image.Image) -> bool:

@@ -68,7 +68,10 @@ def advise(census: Census, stated: MaskClasses) -> str:
     """Return the values or colours of the masks that have no class, and what to do."""
     settings = stated.settings
     if census.colours and stated.by_colour and (settings.read_masks_by == "value" or settings.threshold):
-        return _advise_on_unread_colours(settings)
+        reset = _read_colours(settings)
+        keys = " and ".join(f"data.{key}" for key in reset)
+        how = f"To read them by data.palette, {Suggestion('', reset)}"
+        return f"its pixels are colours, but {keys} reads values. {how}"
     if census.colours:
         unknown = {colour: n for colour, n in census.colours.most_common() if colour not in stated.by_colour}
         kind, known = "colours", ", ".join(map(str, stated.by_colour))
@@ -218,13 +221,6 @@ def _advise_on_colours(census: Census, stated: MaskClasses, unknown: list[Colour
         settings = more | {"class_names": [*names, "ignored"], "ignore_value": len(names)}
         suggestions.append(Suggestion("If it marks pixels to ignore, ", base | settings))
     return _joined(suggestions)
-
-
-def _advise_on_unread_colours(settings: DataConfig) -> str:
-    """Return what to do about masks with colours that these settings do not read."""
-    reset = _read_colours(settings)
-    keys = " and ".join(f"data.{key}" for key in reset)
-    return f"its pixels are colours, but {keys} reads values. To read them by data.palette, {Suggestion('', reset)}"
 
 
 def _read_colours(settings: DataConfig) -> dict[str, Any]:

@@ -54,7 +54,10 @@ class LabelMap(MaskClasses):
     def _labels_of_used(self, mask: Mask, path: Path) -> tuple[np.ndarray, Literal["value", "grey", "colour"], bool]:
         """Return int16[u], the label or UNKNOWN of each used value, what decided, and whether the colours differ."""
         if self.settings.threshold:
-            return self._by_threshold(mask)
+            greys_u = mask.used if mask.shown_greys is None else mask.shown_greys
+            labels_u = (greys_u >= self.settings.threshold).astype(np.int16)
+            labels_u[self._labels_of(mask.used) == IGNORE_LABEL] = IGNORE_LABEL
+            return labels_u, "value" if mask.shown_greys is None else "grey", False
         by = {"value": self._labels_of(mask.used)}
         if mask.shown_greys is not None:
             by["grey"] = self._labels_of(mask.shown_greys)
@@ -75,7 +78,13 @@ class LabelMap(MaskClasses):
             complete = [name for name in complete if name != "colour"]
         first = complete[0] if complete else "value"
         if "colour" in complete and (by[first] != by["colour"]).any():
-            raise self._ambiguous(mask, by[first], by["colour"], path)
+            place = int(np.flatnonzero(by[first] != by["colour"])[0])
+            value, colour = int(mask.used[place]), tuple(mask.shown_colours[place].tolist())
+            names = {IGNORE_LABEL: "ignored"} | dict(enumerate(self.classes.names))
+            raise UserError(
+                f"{path}: its value {value} means {names[int(by[first][place])]}, but the colour {colour} in which "
+                f"viewers show it means {names[int(by['colour'][place])]}. {CHOOSE}"
+            )
         return by[first], first, False
 
     def _is_in_order(self, palette: np.ndarray) -> bool:
@@ -97,19 +106,12 @@ class LabelMap(MaskClasses):
                     f"but both have the colour {colour}. {CHOOSE}"
                 )
 
-    def _by_threshold(self, mask: Mask) -> tuple[np.ndarray, Literal["value", "grey"], bool]:
-        greys_u = mask.used if mask.shown_greys is None else mask.shown_greys
-        labels_u = (greys_u >= self.settings.threshold).astype(np.int16)
-        labels_u[self._labels_of(mask.used) == IGNORE_LABEL] = IGNORE_LABEL
-        return labels_u, "value" if mask.shown_greys is None else "grey", False
-
     def _labels_of(self, values_u: np.ndarray) -> np.ndarray:
         """Return int16[u], UNKNOWN for a value without a class."""
         return self._table[values_u]
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
-        """The labels of all 16-bit values."""
         table = np.full(MAX_MASK_VALUE + 1, UNKNOWN, np.int16)
         for value, label in self.by_value.items():
             table[value] = label
@@ -128,12 +130,3 @@ class LabelMap(MaskClasses):
         codes_hw = pack(values_hwc)
         place_hw = np.minimum(np.searchsorted(codes_n, codes_hw), len(codes_n) - 1)
         return np.where(codes_n[place_hw] == codes_hw, labels_n[place_hw], UNKNOWN)
-
-    def _ambiguous(self, mask: Mask, by_value_u: np.ndarray, by_colour_u: np.ndarray, path: Path) -> UserError:
-        place = int(np.flatnonzero(by_value_u != by_colour_u)[0])
-        value, colour = int(mask.used[place]), tuple(mask.shown_colours[place].tolist())
-        names = {IGNORE_LABEL: "ignored"} | dict(enumerate(self.classes.names))
-        return UserError(
-            f"{path}: its value {value} means {names[int(by_value_u[place])]}, but the colour {colour} in which "
-            f"viewers show it means {names[int(by_colour_u[place])]}. {CHOOSE}"
-        )

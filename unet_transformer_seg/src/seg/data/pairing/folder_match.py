@@ -79,7 +79,10 @@ def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path],
     by_stem |= {key: key for key in images if key not in by_stem}
     keys, seen = [], {}
     for number, line in lines:
-        stem = _stem_of_line(line).removeprefix(f"{layout.images.as_posix()}/")
+        stem = composed(line.strip('"').replace("\\", "/").removeprefix("./"))
+        suffix = os.path.splitext(stem)[1]
+        stem = stem.removesuffix(suffix) if suffix.lower() in SUFFIXES else stem
+        stem = stem.removeprefix(f"{layout.images.as_posix()}/")
         key = by_stem.get(stem) or by_stem.get(stem.removeprefix(f"{layout.images.name}/"))
         if stem in seen:
             search.problems.append(f"{layout.stem_list}:{number}: {shown(stem)} is already in line {seen[stem]}")
@@ -89,12 +92,6 @@ def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path],
             keys.append(key)
         seen.setdefault(stem, number)
     return keys
-
-
-def _stem_of_line(line: str) -> str:
-    name = composed(line.strip('"').replace("\\", "/").removeprefix("./"))
-    suffix = os.path.splitext(name)[1]
-    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
 def _add_images_without_masks(

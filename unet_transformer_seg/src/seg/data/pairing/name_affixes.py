@@ -63,7 +63,11 @@ def suggest_affixes(images: Sequence[PurePath], masks: Sequence[PurePath]) -> tu
         for candidate in set(_candidates(composed(image.stem), composed(mask.stem)))
         if candidate != Affixes()
     )
-    counted = [(_count_pairs(images, masks, affixes), affixes) for affixes, _ in tried.most_common(MAX_COUNTED)]
+    counted = []
+    for affixes, _ in tried.most_common(MAX_COUNTED):
+        image_keys = {key_of(image, affixes.image) for image in images}
+        mask_keys = {key_of(mask, affixes.mask) for mask in masks}
+        counted.append((len((image_keys & mask_keys) - {None}), affixes))
     if not counted:
         return None
     count, best = max(counted, key=lambda item: (item[0], _rank(item[1])))
@@ -82,11 +86,6 @@ def _candidates(image: str, mask: str) -> Iterable[Affixes]:
         yield Affixes(("", image[len(shared) :]), ("", mask[len(shared) :]))
     if shared := os.path.commonprefix([image[::-1], mask[::-1]]):
         yield Affixes((image[: -len(shared)], ""), (mask[: -len(shared)], ""))
-
-
-def _count_pairs(images: Sequence[PurePath], masks: Sequence[PurePath], affixes: Affixes) -> int:
-    image_keys = {key_of(image, affixes.image) for image in images}
-    return len((image_keys & {key_of(mask, affixes.mask) for mask in masks}) - {None})
 
 
 def _without_format(suffix: str) -> str:
