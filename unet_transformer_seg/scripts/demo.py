@@ -2,7 +2,7 @@
 
     python scripts/demo.py
 
-Everything it writes lies in the folder demo/seg of the checkout.
+It writes into the folder demo/seg of the checkout.
 """
 
 import subprocess

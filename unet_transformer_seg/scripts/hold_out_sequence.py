@@ -4,7 +4,7 @@
     python -m seg.train --config configs/camvid_small.yaml data.root=FOLDER_OF_CAMVID \
         data.train_split=$PWD/lists/without_0006R0.txt data.val_split=$PWD/lists/only_0006R0.txt
 
-Frames of a video resemble their neighbours. CamVid's official validation frames lie between training frames of the
+Frames of a video resemble their neighbours. CamVid's official validation frames are between training frames of the
 same drive, so scores on them are too good; a whole sequence that was never trained on (the part of a frame's name
 before the underscore) is an honest judge. Training and official validation frames are both used.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 
 def pairs(root: Path, split: str) -> list[tuple[str, str]]:
     """Return (image, mask) of each frame of a split, relative to the root."""
-    found = []
+    frames = []
     for image in sorted((root / split / "images").iterdir()):
         mask = root / split / "labels" / f"{image.stem}.png"
-        found.append((str(image.relative_to(root)), str(mask.relative_to(root))))
-    return found
+        frames.append((str(image.relative_to(root)), str(mask.relative_to(root))))
+    return frames
 
 
 def main() -> int:

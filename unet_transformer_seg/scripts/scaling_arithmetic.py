@@ -77,7 +77,7 @@ PLANS = (
 
 
 def device_bytes(plan: Plan, columns: int) -> dict[str, float]:
-    """Return what lies on a GPU during a step, with the state spread over `columns` of them."""
+    """Return the bytes on a GPU during a step, with the state sharded over `columns` of them."""
     gathered = plan.parameter_bytes if columns > 1 else 0.0
     parts = {
         "state": plan.copies * plan.parameter_bytes / columns,
@@ -134,9 +134,9 @@ def memory_table() -> str:
     rows = []
     for plan in PLANS:
         for columns in (1, 8):
-            found = device_bytes(plan, columns)
-            share = f"{found['in all'] / MEMORY_BYTES:.0%}"
-            rows.append([plan.name, f"{columns}", *(f"{found[part] / 1e9:.2f}" for part in parts), share])
+            bytes_of = device_bytes(plan, columns)
+            share = f"{bytes_of['in all'] / MEMORY_BYTES:.0%}"
+            rows.append([plan.name, f"{columns}", *(f"{bytes_of[part] / 1e9:.2f}" for part in parts), share])
     return table(["model", "mesh.fsdp", *parts, "of 80 GB"], rows)
 
 

@@ -89,7 +89,7 @@ def walk(config: ModelConfig, variables, image_bhwc):
 
 def first_attention(blocks, x_bsd):
     """Return the weights float32[b, a, s, j] of the first block, by the formulas of attention."""
-    params = jax.tree.map(lambda leaf: leaf[0], blocks)  # the layers lie along the first axis
+    params = jax.tree.map(lambda leaf: leaf[0], blocks)  # the first axis counts the layers
     centred_bsd = x_bsd - x_bsd.mean(-1, keepdims=True)
     normal_bsd = centred_bsd / jnp.sqrt(jnp.square(centred_bsd).mean(-1, keepdims=True) + 1e-6)
     query, key = params["attention"]["query"], params["attention"]["key"]  # a fresh norm has scale 1, bias 0
@@ -100,12 +100,12 @@ def first_attention(blocks, x_bsd):
 
 def part(variables, *path: str):
     """Return the parameters and batch statistics of one piece of the network."""
-    found = {}
+    parts = {}
     for collection, tree in variables.items():
         for name in path:
             tree = tree.get(name, {})
-        found[collection] = tree
-    return found
+        parts[collection] = tree
+    return parts
 
 
 def show(name: str, x, comment: str) -> None:

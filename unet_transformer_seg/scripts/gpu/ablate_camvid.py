@@ -1,10 +1,10 @@
-"""Ablations on CamVid, in pieces: call it again until it says that all is scored.
+"""Ablations on CamVid, in pieces: call it again until everything is scored.
 
     python scripts/gpu/ablate_camvid.py FOLDER_OF_CAMVID FOLDER_FOR_RESULTS [key=value …] [--seeds 0 1 2] [--minutes 8]
 
 Every variant is the recipe of --config (configs/camvid_unet_transformer.yaml) with a few settings changed, trained
 without the sequence --hold-out and scored on it, so that the test split stays unseen. (The official validation frames
-lie between training frames and would judge too kindly.) First all get the same number of epochs.
+are between training frames and would flatter the model.) First all get the same number of epochs.
 Then those that were slower or faster than the recipe by more than a tenth are trained once more, for as many epochs as
 fit into the recipe's time. The first call starts a run in FOLDER_FOR_RESULTS/runs, the next ones resume it; what is
 scored is not done again. summary.json holds what the table shows. --only takes some of the variants.
@@ -59,7 +59,7 @@ class Pieces:
     """Trains and scores runs until the time of this call is over.
 
     Attributes:
-        results: folder that the runs and the summary lie in.
+        results: folder of the runs and the summary.
     """
 
     def __init__(self, arguments: argparse.Namespace, splits: dict[str, Path]):
@@ -107,7 +107,7 @@ class Pieces:
 
 
 def read_row(name: str, seed: int, run: Path) -> dict:
-    """Return what the record of a scored run tells."""
+    """Return the scores in the record of a run."""
     with (run / "results.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
     scores = json.loads((run / "eval_val" / "metrics.json").read_text())
@@ -151,10 +151,10 @@ def format_rows(rows: list[dict]) -> str:
     width = max((len(row["variant"]) for row in rows), default=0)
     lines = [f"{'variant':<{width}}  epochs  minutes  mean IoU %    accuracy %    seeds"]
     for name in dict.fromkeys(row["variant"] for row in rows):
-        found = [row for row in rows if row["variant"] == name]
-        rates = "  ".join(f"{_spread([row[rate] for row in found]):<12}" for rate in ("mean_iou", "pixel_accuracy"))
-        minutes = statistics.fmean(row["minutes"] for row in found)
-        lines.append(f"{name:<{width}}  {found[0]['epochs']:>6}  {minutes:>7.1f}  {rates}  {len(found)}")
+        scored = [row for row in rows if row["variant"] == name]
+        rates = "  ".join(f"{_spread([row[rate] for row in scored]):<12}" for rate in ("mean_iou", "pixel_accuracy"))
+        minutes = statistics.fmean(row["minutes"] for row in scored)
+        lines.append(f"{name:<{width}}  {scored[0]['epochs']:>6}  {minutes:>7.1f}  {rates}  {len(scored)}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Prints what lies in an output folder of the scripts beside it, and writes it to summary.json there.
+"""Prints the results in an output folder of the scripts beside it, and writes them to its summary.json.
 
 python scripts/gpu/table.py gpu_results
 python scripts/gpu/table.py --junit test_ops.xml --json test_ops.json      counts one JUnit file
@@ -35,10 +35,10 @@ def bench_line(name: str, numbers: dict) -> str:
     return f"| {name} | {line} |{fed}"
 
 
-def growth_lines(name: str, found: dict) -> list[str]:
+def growth_lines(name: str, result: dict) -> list[str]:
     """Return a line for each point."""
     lines = []
-    for row in found["rows"]:
+    for row in result["rows"]:
         mfu = f", MFU {100 * row['mfu']:.1f} %" if row.get("mfu") else ""
         done = (
             row.get("failed") or f"{row['seconds']:.3f} s, {row['megapixels'] / row['seconds']:.2f} megapixels/s{mfu}"
@@ -47,26 +47,26 @@ def growth_lines(name: str, found: dict) -> list[str]:
     return lines
 
 
-def profile_lines(name: str, found: dict) -> list[str]:
+def profile_lines(name: str, result: dict) -> list[str]:
     """Return what took longest."""
-    lines = [f"{name}: the device is busy {100 * found['busy']:.1f} % of the time; longest:"]
-    lines += [f"  {100 * row['share']:5.1f} %  {row['name'][:100]}" for row in found["rows"][:5]]
-    kinds = ", ".join(f"{100 * kind['share']:.1f} % {kind['kind']}" for kind in found["kinds"][:5])
+    lines = [f"{name}: the device is busy {100 * result['busy']:.1f} % of the time; longest:"]
+    lines += [f"  {100 * row['share']:5.1f} %  {row['name'][:100]}" for row in result["rows"][:5]]
+    kinds = ", ".join(f"{100 * kind['share']:.1f} % {kind['kind']}" for kind in result["kinds"][:5])
     return [*lines, f"  by kind: {kinds}"]
 
 
 def lines_of(results: dict[str, dict]) -> list[str]:
     """Return the text for all pieces, kind after kind."""
-    bench = {name: found for name, found in results.items() if "median_s" in found}
+    bench = {name: result for name, result in results.items() if "median_s" in result}
     head = "| piece | median ms | 95th percentile ms | compile s | images/s | TFLOP/s | MFU | GB |\n" + "|---" * 8 + "|"
-    lines = [head, *(bench_line(name, found) for name, found in bench.items())] if bench else []
-    for name, found in results.items():
-        if "ratio" in found:
-            lines.append(f"{name}: {found['ratio']:.3f} times torch's time ({found['environment']['torch']})")
-        elif "busy" in found:
-            lines += profile_lines(name, found)
-        elif "rows" in found:
-            lines += growth_lines(name, found)
+    lines = [head, *(bench_line(name, result) for name, result in bench.items())] if bench else []
+    for name, result in results.items():
+        if "ratio" in result:
+            lines.append(f"{name}: {result['ratio']:.3f} times torch's time ({result['environment']['torch']})")
+        elif "busy" in result:
+            lines += profile_lines(name, result)
+        elif "rows" in result:
+            lines += growth_lines(name, result)
     return lines
 
 

@@ -29,8 +29,8 @@ def read_events(folder: Path) -> list[dict]:
 
 def read_origins(folder: Path) -> dict[str, str]:
     """Return what the operations of the newest trace are called in the model; nothing where it was not written."""
-    found = sorted(folder.rglob("operations.json"), key=lambda path: path.stat().st_mtime)
-    return json.loads(found[-1].read_text()) if found else {}
+    files = sorted(folder.rglob("operations.json"), key=lambda path: path.stat().st_mtime)
+    return json.loads(files[-1].read_text()) if files else {}
 
 
 def own_times(events: list[dict]) -> dict[str, float]:
@@ -101,7 +101,7 @@ def main() -> None:
             f"| {row['ms_a_step']:.3f} ms | {100 * row['share']:.1f} % | {row['name'][:60]} | {row['origin'][-120:]} |"
         )
     kinds = sum_kinds(rows)
-    print("by kind: " + ", ".join(f"{100 * found['share']:.1f} % {found['kind']}" for found in kinds[:NUM_KINDS]))
+    print("by kind: " + ", ".join(f"{100 * kind['share']:.1f} % {kind['kind']}" for kind in kinds[:NUM_KINDS]))
     if arguments.json:
         arguments.json.write_text(json.dumps({"busy": busy, "rows": rows, "kinds": kinds}, indent=1) + "\n")
 

@@ -103,7 +103,7 @@ def main() -> int:
     config = read_config(arguments)
 
     from seg.profiling.benchmark import measure
-    from seg.record.environment import describe_environment  # imports jax: after the config was found good
+    from seg.record.environment import describe_environment  # imports jax: after the config was checked
 
     numbers = measure(config, arguments.mode, arguments.steps, arguments.with_input).summary()
     print(format_summary(numbers))

@@ -42,7 +42,7 @@ def main() -> int:
         if not arguments.out.absolute().parent.is_dir():
             raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.absolute().parent}")
 
-    from seg.data.inspection import describe_problems, find_warnings  # imports jax: after the config was found good
+    from seg.data.inspection import describe_problems, find_warnings  # imports jax: after the config was checked
 
     reports = read_splits(config)
     print(format_table(reports))

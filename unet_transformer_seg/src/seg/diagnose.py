@@ -27,7 +27,7 @@ def main() -> int:
         raise UserError(f"{arguments.folder}: expected a folder RUN/non_finite_step_… of a run")
     config = load_config(arguments.folder.parent / "config.yaml", arguments.overrides)
 
-    from seg.training.diagnosis import diagnose  # imports jax: after the config was found good
+    from seg.training.diagnosis import diagnose  # imports jax: after the config was checked
     from seg.training.non_finite import load_reproducer
     from seg.training.setup import build_setup
 

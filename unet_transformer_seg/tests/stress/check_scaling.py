@@ -33,16 +33,16 @@ STEP = re.compile(r"step (\d+): loss ([\d.]+)")
 
 
 class Arrangement(NamedTuple):
-    """Processes, devices of each, the devices that the state is spread over, and who tells a process which it is."""
+    """Processes, devices of each, devices that share a copy of the state, and the launcher."""
 
     processes: int
     devices: int
     fsdp: int
-    told_by: str = ""
+    launcher: str = ""
 
     def __str__(self) -> str:
-        told = f", told by {self.told_by}" if self.told_by else ""
-        return f"{self.processes} × {self.devices}, fsdp {self.fsdp}{told}"
+        launched = f", launched by {self.launcher}" if self.launcher else ""
+        return f"{self.processes} × {self.devices}, fsdp {self.fsdp}{launched}"
 
 
 ARRANGEMENTS = (
@@ -84,24 +84,24 @@ def train(arrangement: Arrangement, arguments: list[str], code: int = 0) -> None
     command = [sys.executable, "-m", "seg.train", *arguments, f"mesh.fsdp={arrangement.fsdp}"]
     processes = []
     for number in range(arrangement.processes):
-        flags, told = tell(arrangement, number, port)
+        flags, variables = identity(arrangement, number, port)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        processes.append(subprocess.Popen(command + flags, env=os.environ | devices | told, **pipes))
+        processes.append(subprocess.Popen(command + flags, env=os.environ | devices | variables, **pipes))
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     for process, output in zip(processes, outputs, strict=True):
         if process.returncode != code:
             raise RuntimeError(f"{arrangement}: exit code {process.returncode}, expected {code}\n{output}")
 
 
-def tell(arrangement: Arrangement, number: int, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return the flags and the environment by which a process knows which one it is."""
+def identity(arrangement: Arrangement, number: int, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the flags and the environment that give a process its number."""
     if arrangement.processes == 1:
         return [], {}
     count, rank = str(arrangement.processes), str(number)
-    if arrangement.told_by == "SLURM":
+    if arrangement.launcher == "SLURM":
         job = {"SLURM_JOB_ID": str(port), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1"}
         return ["--distributed"], job | {"SLURM_NTASKS": count, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}
-    if arrangement.told_by == "Open MPI":
+    if arrangement.launcher == "Open MPI":
         job = {"OMPI_MCA_orte_hnp_uri": f"{port * 65536}.0;tcp://127.0.0.1:{port}", "OMPI_COMM_WORLD_SIZE": count}
         return ["--distributed"], job | {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_LOCAL_RANK": rank}
     flags = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", rank]

@@ -4,8 +4,8 @@
     python tests/stress/faults.py signals              SIGTERM and Ctrl-C in each phase, and a second one
     python tests/stress/faults.py checkpoints          each file of a checkpoint damaged in each way
     python tests/stress/faults.py disk                 a full disk, and two processes in one run (a tmpfs: needs root)
-    python tests/stress/faults.py mistakes             what users get wrong, given to the commands
-    python tests/stress/faults.py strangers            hostile names, links, pipes and headers, given to the commands
+    python tests/stress/faults.py mistakes             mistakes of users, passed to the commands
+    python tests/stress/faults.py strangers            hostile names, links, pipes and headers, passed to the commands
 
 All runs are of one tiny config on the CPU, and each must end in the bits and the tables of a run that nobody
 interrupted. Prints a table; exit code 1 if something differs, a resume fails, or a traceback is printed; 2 if the

@@ -6,7 +6,7 @@
 Three kinds of points: `tiles`, an image segmented window by window as `seg.infer` does it; `whole`, the same image in
 one piece; `train`, a training step at the size of the window. The model is that of `seg.bench`, with random weights;
 `--config` and `key=value` change it. Memory is what is resident above the model, of a training step with its state; so
-each point has a process of its own.
+each point runs in its own process.
 Points that are in the JSON file already are not measured again: after an interruption the same command goes on.
 """
 
@@ -53,7 +53,7 @@ def settings(arguments: argparse.Namespace) -> dict:
     return {name: getattr(arguments, name) for name in names} | {"config": str(arguments.config or "")}
 
 
-def wanted(arguments: argparse.Namespace) -> list[tuple[str, int]]:
+def list_points(arguments: argparse.Namespace) -> list[tuple[str, int]]:
     """Return (kind, n) of each point: n is the side of the image, or the batch of a training step."""
     return [(kind, n) for kind in arguments.kinds for n in (arguments.batches if kind == "train" else arguments.sides)]
 
@@ -86,9 +86,9 @@ def write(path: Path, record: dict) -> None:
 
 
 def measure_apart(arguments: argparse.Namespace, kind: str, n: int) -> dict:
-    """Return the row of one point, measured by a process of its own.
+    """Return the row of one point, measured in its own process.
 
-    A process that is killed for its memory, or has none, makes a row that says so.
+    A process that runs out of memory, or is killed for it, makes a row with that reason.
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "row.json"
@@ -108,7 +108,7 @@ def measure_all(arguments: argparse.Namespace) -> dict:
     """Measure the points that are missing, writing the file after each; return its content."""
     record = read(arguments.json, settings(arguments))
     done = {(row["kind"], row["n"]) for row in record["rows"]}
-    for kind, n in wanted(arguments):
+    for kind, n in list_points(arguments):
         if (kind, n) not in done:
             row = measure_apart(arguments, kind, n)
             record["environment"] = row.pop("environment", None) or record.get("environment")

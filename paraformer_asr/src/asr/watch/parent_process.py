@@ -30,7 +30,7 @@ def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
         sys.exit(work(lambda command: os.write(write_end, command.encode()) and None))
     os.close(write_end)
     listen(lambda number, _frame: os.kill(child, number))
-    status = _wait(child)
+    status = os.waitpid(child, 0)[1]
     resume_command = os.read(read_end, 4096).decode()
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
@@ -45,12 +45,3 @@ def run_guarded(work: Callable[[Callable[[str], None]], int]) -> int:
     with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
         print(f"error: {reason}; {hint}, in all processes", file=sys.stderr, flush=True)
     return EXIT_PEER_LOST if lost else 128 + number
-
-
-def _wait(child: int) -> int:
-    """Return the status with which the child ended; signals interrupt the waiting, not this function."""
-    while True:
-        try:
-            return os.waitpid(child, 0)[1]
-        except InterruptedError:
-            continue

@@ -1,4 +1,4 @@
-"""What a command of the fault script found, and how it is shown."""
+"""The result of a command of the fault script, and its table."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ class NotPossibleError(Exception):
 
 @dataclasses.dataclass
 class Outcome:
-    """What was found.
+    """The result.
 
     Attributes:
         heads: of the table's columns.

@@ -87,7 +87,7 @@ def _is_saving(start: Start, step: int) -> bool:
 
 
 def go_on(start: Start, folder: Path, whole: Path, printed: bool) -> tuple[str, list[str]]:
-    """Do what the message says and finish the run; return what that was, and what should not be."""
+    """Follow the message to finish the run; return what was done, and what is wrong."""
     run, said = run_of(folder), re.search(r"-m asr\.train --resume (\S+)", start.output())
     if printed and (said is None) != (run is None):
         return "no", [f"the message does not say how to go on: {start.output().strip()[-300:]}"]

@@ -42,7 +42,7 @@ def draw_name(rng: Random, suffixes: tuple[str, ...]) -> bytes:
 
 
 def plant(kind: str, path: Path) -> None:
-    """Put one of `PLANTS` in the place of a file; what it leads to stands beside it."""
+    """Replace a file by one of `PLANTS`; what it leads to is beside it."""
     content = path.read_bytes() if path.is_file() else b""
     path.unlink(missing_ok=True)
     other = path.with_name(f"{path.name}.other")

@@ -177,7 +177,7 @@ def _stated_factor(config: OptimizerConfig, names: tuple[str, ...]) -> float:
 
 
 def _distances(names: dict[str, list[tuple[str, ...]]]) -> dict[str, int]:
-    """Return for each layer, by its own name, how many stages and blocks lie between it and the decoder."""
+    """Return for each layer, by its own name, the number of stages and blocks between it and the decoder."""
     each = [layer[-1] for layers in names.values() for layer in layers]
     stages = [int(match[1]) for match in map(STAGE.match, each) if match]
     blocks = [int(match[1]) for match in map(BLOCK.match, each) if match]

@@ -25,7 +25,7 @@ Damage = tuple[str, Callable[[Path], None]]
 
 
 def damages(size: int, rng: Random) -> list[Damage]:
-    """Return the damages that a file of so many bytes is given, each of which changes it."""
+    """Return the damages for a file of `size` bytes, each of which changes it."""
     places = {"first byte": 0, "last byte": size - 1, "middle": size // 2}
     places |= {f"random byte {i}": rng.randrange(size) for i in range(NUM_RANDOM_FLIPS) if size}
     flips = [(f"bit flipped: {name}", _flip(place, rng.randrange(8))) for name, place in places.items() if size]

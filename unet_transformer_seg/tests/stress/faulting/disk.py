@@ -86,16 +86,16 @@ def small_disk(place: Path) -> Iterator[None]:
 
 
 def fill(place: Path, free_bytes: int = 0) -> None:
-    """Take all of the disk but so many bytes."""
-    wanted = shutil.disk_usage(place / "runs").free - free_bytes
+    """Fill the disk up to `free_bytes`."""
+    ballast_bytes = shutil.disk_usage(place / "runs").free - free_bytes
     descriptor = os.open(place / "runs" / BALLAST, os.O_RDWR | os.O_CREAT)
     try:
         size = os.fstat(descriptor).st_size
-        while wanted >= PAGE:
+        while ballast_bytes >= PAGE:
             with contextlib.suppress(OSError):
-                os.posix_fallocate(descriptor, size, wanted)
+                os.posix_fallocate(descriptor, size, ballast_bytes)
                 break
-            wanted -= PAGE
+            ballast_bytes -= PAGE
     finally:
         os.close(descriptor)
 

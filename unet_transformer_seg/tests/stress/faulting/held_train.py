@@ -1,4 +1,4 @@
-"""The training command, which stands still in one place: `held_train.py PLACE NUMBER MARKER ARGUMENT …`.
+"""The training command, which stops and waits in one place: `held_train.py PLACE NUMBER MARKER ARGUMENT …`.
 
 PLACE is `data`, before batch NUMBER of this start, or `save`, before checkpoint NUMBER of it is written; both count
 from 0. The file MARKER appears when the place is reached.

@@ -1,4 +1,4 @@
-"""What users get wrong, given to the real commands: each must answer by one message, and nothing may be lost."""
+"""Mistakes of users, passed to the real commands: each must be answered by one message, and nothing may be lost."""
 
 import hashlib
 import re
@@ -173,7 +173,7 @@ def write_weights(folder: Path, place: Path) -> None:
 
 
 def try_mistakes(folder: Path) -> Outcome:
-    """Give each mistake to its command, in a folder of its own."""
+    """Pass each mistake to its command, in its own folder."""
     run, inputs, place = finish_whole(folder / "whole", *SETTINGS), folder / "inputs", folder / "case"
     shutil.rmtree(inputs, ignore_errors=True)
     inputs.mkdir()

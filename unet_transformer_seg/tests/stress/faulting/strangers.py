@@ -1,4 +1,4 @@
-"""Folders of strangers, given to the real commands: nothing hangs, leads out of a folder, or commands the terminal."""
+"""Folders of strangers, passed to the real commands: nothing hangs, leads out of a folder, or commands the terminal."""
 
 import hashlib
 import json
@@ -192,8 +192,8 @@ def try_strangers(folder: Path) -> Outcome:
         shutil.copytree(model, place / "model")
         stranger.plant(place)
         case, faults = try_mistake(place, stranger.mistake)
-        told = "\n".join(case["said"])
-        faults += [f"the terminal was given {match[0]!r}"] if (match := HARMFUL.search(told.replace("\n", ""))) else []
+        lines = "\n".join(case["said"])
+        faults += [f"the terminal was given {match[0]!r}"] if (match := HARMFUL.search(lines.replace("\n", ""))) else []
         faults += ["a link was followed"] if _read(place / "precious") not in ("", PRECIOUS) else []
         faults += [f"left over: {path.name}" for path in place.rglob("*.part") if not path.is_symlink()]
         rows.append([case["what"], stranger.mistake.command.split()[0], case["code"], case["seconds"], not faults])

@@ -45,7 +45,7 @@ class Start:
         Args:
             folder: of the run; what the process prints is kept there.
             settings: further arguments of the command, the same in all starts of a run.
-            held: (place, number): stand still in this place, see `held_train`.
+            held: (place, number): wait in this place, see `held_train`.
             fresh_cache: compile anew.
         """
         (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Start:
         return sorted(names)
 
     def seconds_to(self, text: str) -> float | None:
-        """Return how long it took to the first line of its log with this text; None if there is none."""
+        """Return how long it took to the first line of its log with this text; None without such a line."""
         line = next((line for line in self.log().splitlines() if text in line), None)
         if line is None:
             return None
@@ -117,7 +117,7 @@ class Start:
         return self.process.poll() is None
 
     def finish(self, seconds: float = PATIENCE_S) -> int:
-        """Return the exit code as a shell says it, once the process ended; it is killed when its time is over."""
+        """Return the exit code as a shell reports it; a process that takes too long is killed."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:

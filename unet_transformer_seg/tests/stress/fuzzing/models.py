@@ -122,7 +122,7 @@ def change_checkpoints(rng: Random, samples: list[Case]) -> Case:
 
 
 def signed(case: Case) -> Case:
-    """Return checkpoints whose manifests have the right checksum of whatever they say."""
+    """Return checkpoints whose manifests have the right checksum, whatever they contain."""
     for name, content in case.files.items():
         if name.endswith(MANIFEST):
             try:
@@ -134,7 +134,7 @@ def signed(case: Case) -> Case:
 
 
 def read_checkpoints(folder: Path, case: Case) -> None:
-    """Restore as training and inference do: what is given back is what one of the steps had, to the bit."""
+    """Restore as training and inference do: the result is the state of one of the steps, to the bit."""
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), STATES[1])
     state, _ = CheckpointStore(folder).restore(abstract)
     jax.tree.map(np.testing.assert_array_equal, state, STATES[int(state["params"]["n"])])

@@ -1,7 +1,7 @@
-"""Changes of bytes, PNG chunks and zip archives, as damage or malice makes them. All draws come from the given `rng`.
+"""Changes of bytes, PNG chunks and zip archives, as damage or malice makes them. All draws come from `rng`.
 
 Formats with checksums are changed in two ways: as they are, which the checksum finds, and with the checksum made right
-again, so that the change reaches what lies behind it.
+again, so that the change reaches the code behind it.
 """
 
 import functools

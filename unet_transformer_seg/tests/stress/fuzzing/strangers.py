@@ -56,7 +56,7 @@ def _write(file: Path) -> bool:
 
 
 def change_places(rng: Random, samples: list[Case]) -> Case:
-    """Return a sample, and what stands in the place of one of its files."""
+    """Return a sample, and what replaces one of its files."""
     case = rng.choice(samples)
     return Case(case.files, (rng.choice(sorted(case.files)), rng.choice(PLANTS)))
 

@@ -1,4 +1,4 @@
-"""Changes of plain values (JSON, YAML) and of YAML texts. All draws come from the given `rng`."""
+"""Changes of plain values (JSON, YAML) and of YAML texts. All draws come from `rng`."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ PARTS = {
     "HUGE": "9" * 5000,
     "WIDE": "[" + "0," * 20_000 + "0]",
 }
-"""What stands in a text for the names between @; the writers of JSON and YAML would refuse it."""
+"""Replacement in a text for the names between @; the writers of JSON and YAML would refuse it."""
 
 LINES = (
     "a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: &c [*b, *b, *b, *b]\nd: [*c, *c, *c, *c]\n",

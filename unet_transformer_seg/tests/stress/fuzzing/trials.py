@@ -159,7 +159,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def limit_address_space() -> None:
-    """Let an allocation of gigabytes fail, where the system can say how much is taken already."""
+    """Let an allocation of gigabytes fail, where the system reports how much is in use."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + ADDRESS_SPACE_BYTES

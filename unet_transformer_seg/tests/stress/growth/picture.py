@@ -26,7 +26,7 @@ def describe(kind: str, settings: dict) -> str:
 
 
 def memory(row: dict) -> float:
-    """Return gigabytes: of the device where it has a memory of its own, else of the process."""
+    """Return gigabytes: of the device if it has its own memory, else of the process."""
     return (row.get("device_bytes") or row["memory_bytes"]) / 1e9
 
 

@@ -118,7 +118,7 @@ def beyond_memory(predictor: Predictor, image_hwc: np.ndarray) -> str:
 
 
 def available_bytes() -> int | None:
-    """Return the memory that the machine has left, or None where it does not tell."""
+    """Return the free memory of the machine, or None where it is not reported."""
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":") for line in file)

@@ -1,7 +1,8 @@
-"""Segmentation metrics from summed pixel counts.
+"""Segmentation metrics, all from one matrix of summed pixel counts.
 
 The device turns each batch into a matrix of counts, the host adds the matrices up, and every metric is a ratio of
-these sums. Nothing is averaged over batches or images, so the batch size cannot change a result.
+these sums. Nothing is averaged over batches or images, so the batch size cannot change a result. To add a
+metric, write a function of the matrix; docs/losses_and_metrics.md shows how.
 
 Letters: b batch, h w pixels, k classes; `matrix_kk` is [true class, predicted class].
 """
@@ -80,7 +81,7 @@ def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegMetrics:
-    """What one summed confusion matrix says. A ratio is NaN where its denominator is 0.
+    """The metrics of one summed confusion matrix. A ratio is NaN where its denominator is 0.
 
     With tp = pixels of class k predicted as k, true and predicted = pixels that are, and were called, class k:
     """
@@ -163,7 +164,7 @@ def format_table(metrics: SegMetrics, names: Sequence[str]) -> str:
     """Return the metrics as an aligned table for the terminal, one line a class, then the summary.
 
     Scores are shown as fractions, shares of the pixels in percent, and "–" where a value is not defined. A class
-    with a true share but no predicted share is one that the network never says.
+    with a true share but no predicted share is one that the network never predicts.
     """
     chex.assert_shape(metrics.iou, (len(names),))
     scores = (metrics.iou, metrics.dice, metrics.precision, metrics.recall)
