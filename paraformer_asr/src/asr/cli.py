@@ -25,8 +25,7 @@ from asr.untrusted import escaped, harmless, indented
 CODES = {UserError: EXIT_USER_ERROR, NonFiniteError: EXIT_NON_FINITE, PeerLostError: EXIT_PEER_LOST}
 
 
-UP = "\x1b[A"
-"""Escape sequence of progress bars: cursor up one line."""
+UP = "\x1b[A"  # escape sequence of progress bars: cursor up one line
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -16,8 +16,7 @@ log = logging.getLogger("asr")
 
 CONNECT_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 60
-TEXT_BYTES = 4096
-"""Longest text that `from_main` sends, in bytes."""
+TEXT_BYTES = 4096  # longest text that `from_main` sends, in bytes
 
 SIGNS_OF_A_LOST_PEER = (
     "Gloo",

@@ -18,8 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from asr.errors import UserError
 from asr.untrusted import escaped
 
-ASIDE = ".part"
-"""Suffix of a file that is being written; a killed process leaves it behind."""
+ASIDE = ".part"  # suffix of a file that is being written; a killed process leaves it behind
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -30,8 +29,7 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) 
 
 T = TypeVar("T")
 
-Reader = Callable[[Path, int], bytes]
-"""A function (path, max_bytes) → bytes, such as `read_bounded`."""
+Reader = Callable[[Path, int], bytes]  # A function (path, max_bytes) → bytes, such as `read_bounded`
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -12,8 +12,7 @@ from typing import Any
 
 from asr.errors import UserError
 
-MAX_SHOWN = 120
-"""Longest value or text in a message, in characters."""
+MAX_SHOWN = 120  # longest value or text in a message, in characters
 
 HALF_CHARACTER = re.compile("[\\ud800-\\udfff]")
 """Half of a surrogate pair: allowed in JSON, impossible in UTF-8."""

@@ -17,11 +17,9 @@ MAX_CLASSES = 255
 
 MAX_MASK_VALUE = (1 << 16) - 1
 
-Colour = tuple[int, int, int]
-"""(red, green, blue), each 0…255."""
+Colour = tuple[int, int, int]  # (red, green, blue), each 0…255
 
-MaskValues = tuple[int, ...] | tuple[Colour, ...]
-"""Value, or colour, of each class in masks."""
+MaskValues = tuple[int, ...] | tuple[Colour, ...]  # value, or colour, of each class in masks
 
 MAX_JSON_BYTES = 1 << 20
 

@@ -18,8 +18,7 @@ from seg.losses import Loss
 from seg.models import CustomModel
 from seg.untrusted import is_printable
 
-Metric = Callable[[np.ndarray], float]
-"""confusion_kk int64[k, k], [true, predicted], in pixels → the metric."""
+Metric = Callable[[np.ndarray], float]  # confusion_kk int64[k, k], [true, predicted], in pixels → the metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,5 +129,4 @@ def trace(name: str, function: Callable, *arguments: Any) -> Any:
         raise UserError(f"{name}: failed on arrays of the run's shapes ({raised})") from error
 
 
-NO_CUSTOM_PARTS = CustomParts()
-"""Everything is built from the config."""
+NO_CUSTOM_PARTS = CustomParts()  # everything is built from the config

@@ -20,11 +20,8 @@ import numpy as np
 from seg.classes import IGNORE_LABEL
 from seg.errors import UserError
 
-_NUM_COPIES = 32
-"""Partial histograms that neighbouring pixels are spread over; see `confusion_matrix`."""
-
-MAX_NAMED = 5
-"""Classes that a warning names."""
+_NUM_COPIES = 32  # partial histograms that neighbouring pixels are spread over; see `confusion_matrix`
+MAX_NAMED = 5  # classes that a warning names
 
 _IMPOSSIBLE = np.iinfo(np.int32).min
 

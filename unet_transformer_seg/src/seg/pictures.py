@@ -19,14 +19,12 @@ RIGHT_COLOURS = ((60, 60, 60), (0, 0, 0), (120, 120, 120), (180, 180, 180))
 WRONG_COLOURS = ((230, 40, 40), (255, 0, 255), (255, 220, 0), (0, 230, 255), (120, 255, 0), (255, 130, 0))
 """Candidate colours of right and wrong pixels; those unlike every class's are used."""
 
-FAR = 90.0
-"""Euclidean distance at which two colours are easily distinguished."""
+FAR = 90.0  # Euclidean distance at which two colours are easily distinguished
 
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 FONT_SIZE, MARGIN = 14, 8
 
-Legend = Sequence[tuple[str, Colour]]
-"""(name, colour) of each entry."""
+Legend = Sequence[tuple[str, Colour]]  # (name, colour) of each entry
 
 
 def colour_mask(mask_hw: np.ndarray, classes: ClassTable) -> np.ndarray:

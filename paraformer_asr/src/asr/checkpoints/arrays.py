@@ -22,14 +22,11 @@ import numpy as np
 from asr.errors import UserError
 from asr.untrusted import escaped
 
-ARRAYS_NAME = "arrays"
-"""Folder of the arrays within a checkpoint."""
-
+ARRAYS_NAME = "arrays"  # folder of the arrays within a checkpoint
 MAX_DIFFERENCES_SHOWN = 10
 VALUES_AT_ONCE = 1 << 20
 
-Description = dict[str, tuple[tuple[int, ...], str]]
-"""Name → (shape, dtype) of arrays."""
+Description = dict[str, tuple[tuple[int, ...], str]]  # name → (shape, dtype) of arrays
 
 
 def named_arrays(state: Any) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from asr.errors import UserError
 from asr.files import is_aside, open_file, read_bounded, replace_text, sync_directory
 
 MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 1 << 26
-"""Largest manifest read, in bytes."""
+MAX_MANIFEST_BYTES = 1 << 26  # largest manifest read, in bytes
 
 ARRAY_DTYPES = {"float64", "float32", "bfloat16", "float16", "int64", "int32", "int8", "uint32", "uint8", "bool"}
 """Dtypes that the arrays of a state may have."""

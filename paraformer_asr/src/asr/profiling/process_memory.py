@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-FORGET_PEAK = "5"
-"""Value that resets the peak, see proc_pid_clear_refs(5)."""
+FORGET_PEAK = "5"  # value that resets the peak, see proc_pid_clear_refs(5)
 
 
 def resident_bytes() -> int:

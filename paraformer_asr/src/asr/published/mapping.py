@@ -23,8 +23,7 @@ class Layout(NamedTuple):
 
 
 AS_IS = Layout(lambda x: x, lambda x: x)
-LINEAR = Layout(lambda w_oi: w_oi.T, lambda w_io: w_io.T)
-"""`Linear.weight`: torch puts the output axis first."""
+LINEAR = Layout(lambda w_oi: w_oi.T, lambda w_io: w_io.T)  # `Linear.weight`: torch puts the output axis first
 
 
 class Pair(NamedTuple):

@@ -18,8 +18,7 @@ import numpy as np
 from asr.files import replacing
 from asr.published.torch_file import STORAGES, Name
 
-ALIGNMENT = 64
-"""Alignment of storages in bytes, as torch writes them."""
+ALIGNMENT = 64  # alignment of storages in bytes, as torch writes them
 
 EXTRA_HEADER = struct.Struct("<2sH")
 

@@ -15,11 +15,8 @@ from seg.config.safe_yaml import CANNOT_BE_READ, at, compose_text, describe
 from seg.errors import UserError
 from seg.untrusted import escaped, is_printable, shown
 
-MAX_TEXT = 4096
-"""Longest text and longest override, in characters."""
-
-MAX_INT = 2**31 - 1
-"""Largest integer: counts are 32 bits wide on a device."""
+MAX_TEXT = 4096  # longest text and longest override, in characters
+MAX_INT = 2**31 - 1  # largest integer: counts are 32 bits wide on a device
 
 _NULL = "tag:yaml.org,2002:null"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

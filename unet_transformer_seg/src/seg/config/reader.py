@@ -14,8 +14,7 @@ from seg.config.safe_yaml import compose_file, compose_text
 from seg.errors import UserError
 from seg.files import Reader, read_bounded, replace_text
 
-ORIGIN = "origin.json"
-"""File of a converted model that names its source."""
+ORIGIN = "origin.json"  # file of a converted model that names its source
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), read: Reader = read_bounded) -> Config:

@@ -12,14 +12,9 @@ from seg.errors import UserError
 from seg.files import Reader, read_bounded
 from seg.untrusted import escaped, shown
 
-MAX_CONFIG_BYTES = 1 << 17
-"""Largest config file read, in bytes; all settings written out take 5 kB."""
-
-MAX_DEPTH = 16
-"""Deepest nesting of lists and mappings; PyYAML's time grows with its square."""
-
-MAX_NODES = 4096
-"""Largest number of values, lists and mappings; PyYAML reads about ten thousand a second."""
+MAX_CONFIG_BYTES = 1 << 17  # largest config file read, in bytes; all settings written out take 5 kB
+MAX_DEPTH = 16  # deepest nesting of lists and mappings; PyYAML's time grows with its square
+MAX_NODES = 4096  # largest number of values, lists and mappings; PyYAML reads about ten thousand a second
 
 CANNOT_BE_READ = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 """Errors that PyYAML raises for a value that does not fit its tag."""

@@ -17,15 +17,13 @@ from typing import Any
 from seg.data.dataset import SegmentationDataset, read_checked
 from seg.files import open_file
 
-MAX_CONTENTS = 10_000
-"""Approximate number of samples whose contents are read."""
+MAX_CONTENTS = 10_000  # approximate number of samples whose contents are read
 
 BLOCK_BYTES = 1 << 14
 """Bytes read at the start, middle and end of a file; a file of up to three blocks is read whole."""
 
 NUM_THREADS, CHUNK = 8, 256
-MAX_NAMED = 3
-"""Samples named in a message."""
+MAX_NAMED = 3  # samples named in a message
 
 PARTS = ("image", "mask")
 

@@ -15,11 +15,9 @@ from seg.classes import IGNORE_LABEL
 from seg.config import Config, DataConfig
 from seg.data.dataset import Sample
 
-Shape = tuple[int, int]
-"""Rows and columns."""
+Shape = tuple[int, int]  # rows and columns
 
-BAND_VALUES = 1 << 22
-"""Probabilities that are resized at once: 16 MiB."""
+BAND_VALUES = 1 << 22  # probabilities that are resized at once: 16 MiB
 
 
 def fit_sample(sample: Sample, config: DataConfig, rng: np.random.Generator | None = None) -> Sample:

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from seg.classes import IGNORE_LABEL
 
-Pair = tuple[jax.Array, jax.Array]
-"""Images and their labels."""
+Pair = tuple[jax.Array, jax.Array]  # images and their labels
 
 
 def check_batch(image_bhwc: jax.Array, labels_bhw: jax.Array, dtype=jnp.float32) -> None:

@@ -20,11 +20,8 @@ from seg.errors import UserError
 
 log = logging.getLogger("seg")
 
-MAX_LISTED = 5
-"""Problems in an error message; the check command lists all."""
-
-MAX_RANGE_IMAGES = 64
-"""Training images, evenly spread, whose values decide `data.value_range`."""
+MAX_LISTED = 5  # problems in an error message; the check command lists all
+MAX_RANGE_IMAGES = 64  # training images, evenly spread, whose values decide `data.value_range`
 
 
 class ImageFolder(SegmentationDataset):

@@ -22,11 +22,8 @@ from seg.data.masks.survey import MaskSurvey, describe_unknown, examples, find_d
 from seg.data.pairing.splits import find_split
 from seg.errors import UserError
 
-MAX_OF_A_KIND = 5
-"""Listed problems of one kind."""
-
-RARE = 0.01
-"""Fraction of the pixels below which a class is rare."""
+MAX_OF_A_KIND = 5  # listed problems of one kind
+RARE = 0.01  # fraction of the pixels below which a class is rare
 
 
 @dataclasses.dataclass

@@ -118,12 +118,8 @@ def choose_half(key: jax.Array, labels_hw: jax.Array) -> jax.Array:
     return present_k & (rank_k < present_k.sum() // 2)
 
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
-
-BLUR_SIGMA = (0.5, 1.5)
-"""Range of the blur's standard deviation in pixels."""
-
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the grey value (ITU-R BT.601)
+BLUR_SIGMA = (0.5, 1.5)  # range of the blur's standard deviation in pixels
 BLUR_RADIUS = 4
 
 

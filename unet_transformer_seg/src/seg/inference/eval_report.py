@@ -19,8 +19,7 @@ from seg.pictures import draw_comparison
 from seg.untrusted import harmless
 
 PER_CLASS = ("iou", "dice", "precision", "recall", "true_share", "predicted_share")
-MAX_NUMBERED = 25
-"""Largest number of classes whose confusion matrix shows numbers."""
+MAX_NUMBERED = 25  # largest number of classes whose confusion matrix shows numbers
 
 
 def write_tables(

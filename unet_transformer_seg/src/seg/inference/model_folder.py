@@ -141,8 +141,7 @@ def check_target(folder: Path, force: bool) -> None:
         raise UserError(f"{folder}: --force replaces an exported model only, which this is not; choose another --out")
 
 
-PLATFORMS = ("cpu", "cuda")
-"""Platforms of an exported program."""
+PLATFORMS = ("cpu", "cuda")  # platforms of an exported program
 
 
 def describe_model(config: Config, classes: ClassTable) -> str:

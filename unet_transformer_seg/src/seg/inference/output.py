@@ -205,14 +205,9 @@ def _free_job(source: Path, out: Path, own_name: str, taken: set[str]) -> Job:
 
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, INDEXED = 0, 2, 3
-"""Colour types."""
-
-NO_FILTER, SUB = 0, 1
-"""Filters of a row: none, or the difference to the pixel before."""
-
-BUFFERED = 1 << 20
-"""Smallest chunk of pixels, in bytes."""
+GREY, RGB, INDEXED = 0, 2, 3  # colour types
+NO_FILTER, SUB = 0, 1  # filters of a row: none, or the difference to the pixel before
+BUFFERED = 1 << 20  # smallest chunk of pixels, in bytes
 
 
 class PngRows:

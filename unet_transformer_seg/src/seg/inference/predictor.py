@@ -34,8 +34,7 @@ from seg.models import CustomModel, build_model, count_parameters
 
 Tag = TypeVar("Tag")
 
-Images = list[ImageInput] | tuple[ImageInput, ...]
-"""Images to segment together."""
+Images = list[ImageInput] | tuple[ImageInput, ...]  # images to segment together
 
 MAX_CONFIG_BYTES = 1 << 20
 

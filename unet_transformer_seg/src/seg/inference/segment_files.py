@@ -23,8 +23,7 @@ from seg.inference.output import Job, mask_file, overlay_file, probabilities_fil
 from seg.inference.predictor import Predictor
 from seg.untrusted import indented
 
-Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]
-"""(job, image uint8[h, w, 3], mask uint8[h, w])."""
+Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]  # (job, image uint8[h, w, 3], mask uint8[h, w])
 
 Refuse = Callable[[Job, str], None]
 """Called with a job whose image cannot be read, or whose results cannot be written, and the reason."""
@@ -32,8 +31,7 @@ Refuse = Callable[[Job, str], None]
 MAX_HELD_PIXELS = 1 << 25
 """Largest image whose mask is held in memory, in pixels; larger ones are written by rows."""
 
-TOLD_PER_KIND = 20
-"""Files that the remarks of one kind name."""
+TOLD_PER_KIND = 20  # files that the remarks of one kind name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,7 @@ from seg.errors import UserError
 from seg.inference.output import save_mask
 from seg.pictures import colour_mask, draw_grid, draw_overlay
 
-PICTURE_SIDE = 320
-"""Longer side of each of the two views in a notebook, in pixels."""
+PICTURE_SIDE = 320  # longer side of each of the two views in a notebook, in pixels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,8 +21,7 @@ from typing import TypeVar
 import chex
 import numpy as np
 
-SIGMA = 1 / 8
-"""Standard deviation of the Gaussian over the side of the window."""
+SIGMA = 1 / 8  # standard deviation of the Gaussian over the side of the window
 
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(windows uint8[b, h, w, 3], weights_bh, weights_bw) → probabilities times weights, float32[b, h, w, k]. As with jax,

@@ -17,8 +17,7 @@ from seg.ops import conv, norm
 
 Initialiser = Callable[..., jax.Array]
 
-TRUNCATED_SPREAD = 0.87962566
-"""Standard deviation of a normal distribution cut off at ±2."""
+TRUNCATED_SPREAD = 0.87962566  # standard deviation of a normal distribution cut off at ±2
 
 
 def truncated_normal(variance_times_fan_in: float) -> Initialiser:

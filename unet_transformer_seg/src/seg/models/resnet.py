@@ -24,14 +24,9 @@ from seg.config import ResNetUNetConfig
 from seg.models.layers import BatchNorm, Conv
 from seg.ops import pool
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
-"""Channels of a unit's result over its width."""
-
-KERNELS = {"basic": (3, 3), "bottleneck": (1, 3, 1)}
-"""Rows and columns of a unit's convolutions."""
-
-STRIDED = {"basic": 1, "bottleneck": 2}
-"""Number of the convolution that a unit halves the resolution in."""
+EXPANSION = {"basic": 1, "bottleneck": 4}  # channels of a unit's result over its width
+KERNELS = {"basic": (3, 3), "bottleneck": (1, 3, 1)}  # rows and columns of a unit's convolutions
+STRIDED = {"basic": 1, "bottleneck": 2}  # number of the convolution that a unit halves the resolution in
 
 
 class UnitPlan(NamedTuple):

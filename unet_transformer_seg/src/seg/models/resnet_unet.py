@@ -30,8 +30,7 @@ from seg.models.resnet import ResNet
 from seg.models.unet import crop_to
 from seg.ops import conv, resize
 
-COARSEST = 32
-"""Image pixels per pixel of the encoder's last map, along each side."""
+COARSEST = 32  # image pixels per pixel of the encoder's last map, along each side
 
 
 class ResNetUNet(nn.Module):

@@ -29,9 +29,7 @@ from seg.ops.norm import standardise_kernel
 NUM_GROUPS = 32
 UNIT_EPSILON = 1e-6
 PROJECTION_EPSILON = 1e-5  # the norm of the shortcut is the only one that keeps torch's default
-
-DOWNSAMPLING = 16
-"""Image pixels per pixel of the last map, along each side."""
+DOWNSAMPLING = 16  # image pixels per pixel of the last map, along each side
 
 
 class ResNetV2(nn.Module):

@@ -16,11 +16,8 @@ import jax.numpy as jnp
 PIXELS_PER_BAND = 4096
 """Pixels whose patches are laid out at once for a kernel's gradient: few enough for the cache."""
 
-LARGE_GRADIENT = 10**9
-"""Fewest operations for which a kernel's gradient is taken band by band."""
-
-MIN_CHANNELS = 32
-"""Fewest channels, on either side, for which a kernel's gradient is taken band by band."""
+LARGE_GRADIENT = 10**9  # fewest operations for which a kernel's gradient is taken band by band
+MIN_CHANNELS = 32  # fewest channels, on either side, for which a kernel's gradient is taken band by band
 
 MANY_WEIGHTS = 8
 """Fewest weights per value of the map for which a convolution is one matrix product of its patches."""

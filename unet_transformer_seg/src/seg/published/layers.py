@@ -17,8 +17,7 @@ CONV1X1 = Layout(lambda w_oi11: w_oi11[:, :, 0, 0].T, lambda w_io: w_io.T[:, :, 
 UP_CONV = Layout(lambda w_iohw: w_iohw.transpose(0, 2, 3, 1), lambda w_ihwo: w_ihwo.transpose(0, 3, 1, 2))
 """`ConvTranspose2d.weight` of stride 2 and a 2 × 2 kernel: both sides put the input axis first."""
 
-COUNTER = ".num_batches_tracked"
-"""Suffix of a batch norm's counter, which takes no part in predictions."""
+COUNTER = ".num_batches_tracked"  # suffix of a batch norm's counter, which takes no part in predictions
 
 
 def sigmoid_head(layout: Layout) -> Layout:

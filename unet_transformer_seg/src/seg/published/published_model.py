@@ -27,15 +27,13 @@ from seg.published.torch_writer import write_torch_file
 log = logging.getLogger("seg")
 
 WINDOW, PHOTOGRAPH_WINDOW = (512, 512), (224, 224)
-WHOLE_UP_TO = 2_500_000
-"""Images of up to this many pixels are predicted whole, as published programs do."""
+WHOLE_UP_TO = 2_500_000  # images of up to this many pixels are predicted whole, as published programs do
 
 SCALE_IN_NAME = re.compile(r"scale[_-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 COUNTERS = "num_batches_tracked"
 
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-"""Pixels in 0…1 as they are."""
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # pixels in 0…1 as they are
 TO_PLUS_MINUS_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 

@@ -40,10 +40,8 @@ from seg.models.resnet_v2 import DOWNSAMPLING
 from seg.published.mapping import Layout, Pair, import_arrays
 from seg.published.transunet import BLOCKS, count_layers, count_units, positions, resnet_layers, shape_of, square_grid
 
-MAX_UNPACKED = 16
-"""Largest unpacked size as a multiple of the file's; trained weights hardly compress."""
-SLACK_BYTES = 16 << 20
-"""Unpacked bytes allowed beyond that: arrays of zeros compress to nothing."""
+MAX_UNPACKED = 16  # largest unpacked size as a multiple of the file's; trained weights hardly compress
+SLACK_BYTES = 16 << 20  # unpacked bytes allowed beyond that: arrays of zeros compress to nothing
 
 NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError)
 NPZ_ERRORS += (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)

@@ -14,12 +14,8 @@ from seg.files import open_log, read_bounded, replace_json, replacing
 
 log = logging.getLogger("seg")
 
-NUM_KEYS = 4
-"""Columns that identify a row, at the start of the table: run, model, epoch and step."""
-
-MAX_ROW, MAX_RECORD_BYTES = 10_000, 1 << 28
-"""Longest row, in characters, and largest table or list, in bytes."""
-
+NUM_KEYS = 4  # columns that identify a row, at the start of the table: run, model, epoch and step
+MAX_ROW, MAX_RECORD_BYTES = 10_000, 1 << 28  # longest row, in characters, and largest table or list, in bytes
 MAX_STEPS_SHOWN = 8
 
 

@@ -64,5 +64,4 @@ BESIDES_TRAINING += ("data.val_fraction", "data.test_fraction", "data.num_folds"
 BESIDES_TRAINING += ("data.split_seed",)
 """Prefixes of settings that evaluation and prediction read from the run: useful even after the last step."""
 
-ALLOWED_NAMES = ("data", "classes", "config")
-"""Parts of a run that `--allow-changed` accepts."""
+ALLOWED_NAMES = ("data", "classes", "config")  # parts of a run that `--allow-changed` accepts

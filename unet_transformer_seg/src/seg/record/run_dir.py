@@ -31,8 +31,7 @@ from seg.errors import UserError
 from seg.files import read_bounded, replace_json
 from seg.record.environment import describe_environment
 
-MAX_ENVIRONMENT_BYTES = 1 << 20
-"""Largest environment.json read, in bytes."""
+MAX_ENVIRONMENT_BYTES = 1 << 20  # largest environment.json read, in bytes
 
 READ_OR_REPLACED = ("config.yaml", "classes.json", "environment.json", "record.json", "results.csv", "metrics.json")
 READ_OR_REPLACED += ("curves.png",)

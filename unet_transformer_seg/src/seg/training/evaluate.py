@@ -27,8 +27,7 @@ from seg.training.step import COUNTED, FILLER, PREDICTED
 from seg.watch.interruption import StopRequestedError
 from seg.watch.supervisor import Supervisor
 
-MAX_PICTURE_SIDE = 1024
-"""Longest side of a sample that is kept for a picture, in pixels."""
+MAX_PICTURE_SIDE = 1024  # longest side of a sample that is kept for a picture, in pixels
 
 
 def evaluate(

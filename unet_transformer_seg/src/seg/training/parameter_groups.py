@@ -25,8 +25,7 @@ from seg.errors import UserError
 from seg.models import count_parameters
 from seg.models.layers import BatchNorm
 
-STACK = "blocks"
-"""Name of the module whose arrays have a leading axis of layers."""
+STACK = "blocks"  # name of the module whose arrays have a leading axis of layers
 
 PARTS = {"encoder": ("encoder", "resnet", "tokens"), "heads": ("heads", "head"), "head": ("heads", "head")}
 """What the models call a part; the encoder of a TransUNet is a ResNet and the transformer of its tokens."""

@@ -29,8 +29,7 @@ from seg.training.state import TrainState, init_state
 from seg.training.step import Loss, make_eval_step, make_train_step
 from seg.training.warm_start import InitialModel, WarmStart, plan_warm_start
 
-ON_DEVICE = ("image", "label")
-"""The parts of a batch that the steps take."""
+ON_DEVICE = ("image", "label")  # the parts of a batch that the steps take
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,8 @@ from seg.training.state import TrainState
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
-HEADS = ("params/heads/", "params/head/")
-"""Arrays whose last axis counts the classes."""
-
-AUXILIARY_HEADS = "params/heads/auxiliary"
-"""Those that deep supervision adds."""
+HEADS = ("params/heads/", "params/head/")  # arrays whose last axis counts the classes
+AUXILIARY_HEADS = "params/heads/auxiliary"  # those that deep supervision adds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,7 @@ from typing import Any
 from seg.errors import EXIT_UNFINISHED
 from seg.signals import IMPATIENT, exit_code_of, is_signal_code, listen, restore_handlers
 
-POLL_S = 0.1
-"""Polling interval of the stop flag, in seconds."""
+POLL_S = 0.1  # polling interval of the stop flag, in seconds
 
 SAME_SIGNAL_S = 1.0
 """Signals within this window count as one, in seconds: some launchers signal a process and its parent, which passes

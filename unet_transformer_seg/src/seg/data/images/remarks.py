@@ -13,8 +13,7 @@ log = logging.getLogger("seg")
 Remark = Callable[[str, Path, str], None]
 """Called with (kind, file, text); a kind is one cause, such as "transparency"."""
 
-Note = Callable[[str, str], None]
-"""Called with (kind, text) about the file that is being read."""
+Note = Callable[[str, str], None]  # called with (kind, text) about the file that is being read
 
 NAMED_PER_KIND = 3
 

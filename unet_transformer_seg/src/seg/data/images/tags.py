@@ -12,12 +12,10 @@ from seg.errors import UserError
 BITS_PER_SAMPLE, PHOTOMETRIC, IMAGE_DESCRIPTION, SAMPLES_PER_PIXEL, PLANES, SAMPLE_FORMAT = 258, 262, 270, 277, 284, 339
 MAX_SAMPLE_VALUE_TAGS = (281, 341)
 WHITE_IS_ZERO, SIGNED = 0, 2
-WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-"""Pillow's modes of one channel of more than 8 bits."""
+WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of one channel of more than 8 bits
 OME_BITS = re.compile(r'\bSignificantBits="(\d{1,2})"')
 DEPTHS = range(8, 17)
-MAX_CHUNKS = 1000
-"""Chunks of a PNG or WebP that are searched."""
+MAX_CHUNKS = 1000  # chunks of a PNG or WebP that are searched
 FEW_BITS = re.compile(r"L;([24])I?R?")
 """Pillow's raw modes of grey with 2 and 4 bits, which it spreads over 0 to 255."""
 

@@ -14,13 +14,11 @@ import numpy as np
 from seg.data.images.remarks import Note
 from seg.errors import UserError
 
-ValueRange = tuple[float, float]
-"""(black, white); `AUTO` leaves it to the file."""
+ValueRange = tuple[float, float]  # (black, white); `AUTO` leaves it to the file
 
 AUTO: ValueRange = (0.0, 0.0)
 DEPTHS = (8, 10, 12, 14, 16)
-SMALLEST_WHITE = 16
-"""Smallest maximum of floats above 1 that count as integers."""
+SMALLEST_WHITE = 16  # smallest maximum of floats above 1 that count as integers
 
 
 def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:

@@ -14,8 +14,7 @@ from seg.config import DataConfig
 from seg.data.masks.mask import MANY, Census
 from seg.errors import UserError
 
-FEW = 5
-"""Largest number of values in a message; a table lists the others."""
+FEW = 5  # largest number of values in a message; a table lists the others
 
 BLACK = (0, 0, 0)
 TWO_NAMES = ["background", "object"]

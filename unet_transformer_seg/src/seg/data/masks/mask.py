@@ -11,8 +11,7 @@ from seg.classes import MAX_CLASSES, MAX_MASK_VALUE, Colour
 from seg.data.images.tags import has_signed_bytes, is_inverted, is_white_zero
 from seg.errors import UserError
 
-NEARLY_GREY = 8
-"""Largest difference between red, green and blue that lossy compression may turn a grey into."""
+NEARLY_GREY = 8  # largest difference between red, green and blue that lossy compression may turn a grey into
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,11 +187,8 @@ def _without_alpha(array: np.ndarray) -> np.ndarray:
     return colours[..., 0] if channels == 2 else colours
 
 
-MAX_KEPT = 4096
-"""Largest number of values, colours or sets that are kept; a photograph has more."""
-
-MANY = 20
-"""Number of values or colours that masks drawn with one for each class rarely exceed."""
+MAX_KEPT = 4096  # largest number of values, colours or sets that are kept; a photograph has more
+MANY = 20  # number of values or colours that masks drawn with one for each class rarely exceed
 
 
 @dataclasses.dataclass

@@ -12,8 +12,7 @@ from seg.data.masks.advice import UnknownValuesError, advise, suggest_palette
 from seg.data.masks.label_map import LabelMap, Reading
 from seg.data.masks.mask import MANY, Census, Mask, take_census
 
-NUM_EXAMPLES = 3
-"""Files that a line names."""
+NUM_EXAMPLES = 3  # files that a line names
 
 
 @dataclasses.dataclass

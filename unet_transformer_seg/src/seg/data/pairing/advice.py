@@ -17,8 +17,7 @@ MASK_WORD = re.compile("mask|label|annot|truth|target|^gt|_gt|seg", re.IGNORECAS
 SPLIT_WORDS = {key: re.compile(key, re.IGNORECASE) for key in ("train", "val", "test")}
 """Split → pattern in the names of its folders: valid, validation, Train."""
 
-MAX_TRIED = 2000
-"""Images whose names are compared for a suggestion."""
+MAX_TRIED = 2000  # images whose names are compared for a suggestion
 
 LIST_PAIRS = "or list the pairs in a file (data.train_split=train.txt)"
 

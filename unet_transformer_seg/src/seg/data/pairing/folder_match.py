@@ -14,8 +14,7 @@ from seg.data.pairing.pair import Layout, Pair, Search
 from seg.errors import UserError
 from seg.untrusted import escaped, folder_links, shown
 
-MAX_LOOKED_UP = 5
-"""Images without a mask for which the nearest name is looked up, among at most `MAX_NAMES`."""
+MAX_LOOKED_UP = 5  # images without a mask for which the nearest name is looked up, among at most `MAX_NAMES`
 MAX_NAMES = 5000
 MAX_NAMED = 3
 

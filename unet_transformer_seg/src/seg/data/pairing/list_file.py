@@ -13,8 +13,7 @@ MAX_LIST_BYTES = 1 << 26
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 BYTE_ORDER_MARK = "\ufeff"
 
-Line = tuple[int, str]
-"""(number, text)."""
+Line = tuple[int, str]  # (number, text)
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -10,8 +10,7 @@ from pathlib import PurePath
 from seg.config import DataConfig
 from seg.data.images.image_kind import SUFFIXES, composed
 
-MAX_TRIED = 5
-"""Images for which affixes are tried, against at most `MAX_MASKS` masks each."""
+MAX_TRIED = 5  # images for which affixes are tried, against at most `MAX_MASKS` masks each
 MAX_MASKS = 500
 MAX_COUNTED = 20
 UNLIKELY = re.compile("colou?r|instance|overlay|preview", re.IGNORECASE)
