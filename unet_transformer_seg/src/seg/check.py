@@ -46,7 +46,13 @@ def main() -> int:
 
     reports = read_splits(config)
     print(format_table(reports))
-    print_weights(reports)
+    train = reports["train"]
+    if train.pixels_k.any():
+        from seg.losses.class_weights import median_frequency_weights
+
+        weights_k = median_frequency_weights(train.pixels_k, train.present_pixels_k)
+        print(f"median-frequency weights: [{', '.join(f'{w:.4g}' for w in weights_k)}]")
+        print("  (loss.class_weighting: median_frequency takes them; loss.class_weight_power: 0.5 is milder)")
     for warning in find_warnings(reports):
         print(indented(f"warning: {warning}"))
     if arguments.out:
@@ -97,17 +103,6 @@ def format_table(reports: dict) -> str:
         notes = "".join(f"; {note}" for note in report.notes)
         lines.append(f"{split}: {len(report.usable)} images{notes}; height×width: {common}")
     return "\n".join(lines)
-
-
-def print_weights(reports: dict) -> None:
-    """Print the class weights that balance the training split."""
-    from seg.losses.class_weights import median_frequency_weights
-
-    train = reports["train"]
-    if train.pixels_k.any():
-        weights_k = median_frequency_weights(train.pixels_k, train.present_pixels_k)
-        print(f"median-frequency weights: [{', '.join(f'{w:.4g}' for w in weights_k)}]")
-        print("  (loss.class_weighting: median_frequency takes them; loss.class_weight_power: 0.5 is milder)")
 
 
 def draw_samples(reports: dict, path: Path) -> None:

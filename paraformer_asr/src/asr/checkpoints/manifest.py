@@ -39,7 +39,11 @@ def write_manifest(folder: Path, details: dict[str, Any] | None = None) -> None:
 
     The manifest is written atomically and last: a folder that has one is complete.
     """
-    files = {name: _describe_file(folder / name) for name in _file_names(folder)}
+    files = {}
+    for name in _file_names(folder):
+        with open_file(folder / name) as file:
+            os.fsync(file.fileno())
+        files[name] = {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
     for directory in {folder, *((folder / name).parent for name in files)}:
         sync_directory(directory)
     replace_text(folder / MANIFEST, to_text(Manifest(details or {}, files)))
@@ -135,12 +139,6 @@ def _fault(path: Path, entry: dict[str, Any]) -> str:
         return "is missing"
     except (OSError, ValueError) as error:  # ValueError: an impossible file name
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
-
-
-def _describe_file(path: Path) -> dict[str, Any]:
-    with open_file(path) as file:
-        os.fsync(file.fileno())
-    return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _file_names(folder: Path) -> list[str]:

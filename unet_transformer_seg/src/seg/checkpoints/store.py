@@ -88,7 +88,10 @@ class CheckpointStore:
             write_arrays(unfinished / ARRAYS_NAME, state)
             if jax.process_index() == 0:
                 write_manifest(unfinished, {"step": step, "best": best, "progress": progress, "arrays": arrays})
-                self._put_in_place(unfinished, final)
+                if final.exists():  # damaged, or from an abandoned continuation
+                    _disqualify(final)
+                unfinished.rename(final)
+                sync_directory(self.directory)
                 self._remove_superseded(step)
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -166,13 +169,6 @@ class CheckpointStore:
                 _disqualify(folder)
         self._remove_unfinished()
 
-    def _put_in_place(self, unfinished: Path, final: Path) -> None:
-        """Rename a complete folder; a folder of this name is damaged or from an abandoned continuation."""
-        if final.exists():
-            _disqualify(final)
-        unfinished.rename(final)
-        sync_directory(self.directory)
-
     def _remove_unfinished(self) -> None:
         for leftover in self.directory.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)  # leftovers are removed at the next save
@@ -201,15 +197,14 @@ class CheckpointStore:
                 log.warning("%s: ignoring files that are not part of the checkpoint: %s", folder, ", ".join(surplus))
             log.info("using the checkpoint of step %d in %s", step, folder)
             return folder, manifest
-        raise UserError(self._none_found(which))
-
-    def _none_found(self, which: Which) -> str:
         if not self._folders():
-            return f"{self.directory}: there is no checkpoint (expected folders named step_…); train first"
+            raise UserError(f"{self.directory}: there is no checkpoint (expected folders named step_…); train first")
         if isinstance(which, str):
-            return f"{self.directory}: no checkpoint is intact; the warnings above name the damage"
+            raise UserError(f"{self.directory}: no checkpoint is intact; the warnings above name the damage")
         intact = ", ".join(str(step) for step in self.steps() if step != which) or "none"
-        return f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {intact}"
+        raise UserError(
+            f"{self.directory}: the checkpoint of step {which} is missing or damaged; intact steps: {intact}"
+        )
 
 
 def restore_variables(directory: Path, which: Which = "best") -> dict[str, Any]:

@@ -54,7 +54,7 @@ class SplitReport:
     @property
     def num_bad(self) -> int:
         """Number of unusable samples."""
-        return len(self.problems) + self.masks.num_unknown
+        return len(self.problems) + sum(len(paths) for paths, _ in self.masks.unknown.values())
 
     def examples(self, count: int) -> list[Sample]:
         """Return up to `count` usable samples, evenly spread over the split."""

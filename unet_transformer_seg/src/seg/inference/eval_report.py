@@ -51,8 +51,10 @@ def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) ->
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     figure.colorbar(image, ax=axes, shrink=0.8, label="% of the pixels of the true class")
-    if k <= MAX_NUMBERED:
-        _number_cells(axes, percent_kk)
+    for (row, column), value in np.ndenumerate(percent_kk) if k <= MAX_NUMBERED else ():
+        if not math.isnan(value):
+            text = f"{value:.0f}" if 0 < round(value) < 100 or value in (0, 100) else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if value > 60 else "black")
     with writing_aside(path) as aside:
         figure.savefig(aside, format="png")
 
@@ -76,13 +78,6 @@ def draw_extremes(
     images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
     with naming_the_file(path):
         draw_comparison(images, masks, predictions, classes, path, names)
-
-
-def _number_cells(axes, percent_kk: np.ndarray) -> None:
-    for (row, column), value in np.ndenumerate(percent_kk):
-        if not math.isnan(value):
-            text = f"{value:.0f}" if 0 < round(value) < 100 or value in (0, 100) else f"{value:.1f}"
-            axes.text(column, row, text, ha="center", va="center", color="white" if value > 60 else "black")
 
 
 def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:

@@ -69,7 +69,11 @@ def import_arrays(
         shown += [f"  … and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
         raise UserError("\n".join([f"{source}: {len(lines)} of its tensors do not fit the model:", *shown]))
     check_finite({name: tensors[name] for name in names}, source)
-    return {pair.ours: _to_ours(pair, tensors) for pair in pairs}
+    arrays = {}
+    for pair in pairs:
+        parts = [pair.layout.to_ours(tensors[name]).astype(np.float32, copy=False) for name in pair.names]
+        arrays[pair.ours] = parts[0] if isinstance(pair.theirs, str) else np.stack(parts)
+    return arrays
 
 
 def export_arrays(pairs: Iterable[Pair], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -94,18 +98,9 @@ def _mismatches(pair: Pair, tensors: Mapping[str, np.ndarray], shape: tuple[int,
         tensor = tensors.get(name)
         if tensor is None:
             lines.append(f"  {name}: missing, expected {list(expected)}")
-        elif tensor.shape != expected or not _is_float(tensor):
+        elif tensor.shape != expected or not (tensor.dtype.kind == "f" or tensor.dtype.name == "bfloat16"):
             lines.append(f"  {name}: expected floats {list(expected)}, found {_kind(tensor)}")
     return lines
-
-
-def _to_ours(pair: Pair, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    parts = [pair.layout.to_ours(tensors[name]).astype(np.float32, copy=False) for name in pair.names]
-    return parts[0] if isinstance(pair.theirs, str) else np.stack(parts)
-
-
-def _is_float(tensor: np.ndarray) -> bool:
-    return tensor.dtype.kind == "f" or tensor.dtype.name == "bfloat16"
 
 
 def _kind(tensor: np.ndarray) -> str:

@@ -48,8 +48,12 @@ def find_state_dict(path: Path, content: Any) -> TorchFile:
         raise UserError(f"{path}: expected a state dict (names → tensors), found {type(content).__name__}: {REMEDY}")
     chosen = _choose(path, dict(_candidates(content, set())))
     if chosen is None:
-        raise UserError(f"{path}: expected a state dict (names → tensors), {_without_tensors(content)}: {REMEDY}")
-    if unsupported := [name for name, value in chosen.items() if _is_unsupported(name, value)]:
+        models = [f"{shown(key)} is an object, {escaped(x.what)}" for key, x in content.items() if is_placeholder(x)]
+        keys = escaped(", ".join(str(key) for key in list(content)[:10])) or "nothing"
+        contents = f"found no tensors, only: {keys}" + (f" ({'; '.join(models[:2])})" if models else "")
+        raise UserError(f"{path}: expected a state dict (names → tensors), {contents}: {REMEDY}")
+    odd = (name for name, x in chosen.items() if is_placeholder(x) and "." in name)
+    if unsupported := [name for name in odd if not name.endswith("_extra_state")]:
         raise UserError(
             f"{path}: {len(unsupported)} of its tensors are not plain tensors (quantised, sparse, numpy), such as "
             f"{escaped(unsupported[0])} ({escaped(chosen[unsupported[0]].what)}): {REMEDY} in float32"
@@ -73,7 +77,9 @@ def plain_names(tensors: Mapping[str, np.ndarray], anchor: str, path: Path) -> d
     prefix = prefixes[0] if prefixes else ""
     if prefix and len(prefixes) > 1:
         raise UserError(f"{path}: contains the network {len(prefixes)} times, under {_some(prefixes)}: {REMEDY} of one")
-    inside = {name: x for name, x in plain.items() if name.startswith(prefix) and not _is_counter(name, x)}
+    # Not the counters beside the weights, such as an epoch or `n_averaged`.
+    weights = {name: x for name, x in plain.items() if "." in name or x.size != 1}
+    inside = {name: x for name, x in weights.items() if name.startswith(prefix)}
     if outside := [name for name in plain if not name.startswith(prefix)]:
         log.warning("%s: dropped %d tensors outside %s: %s", path, len(outside), prefix, _some(outside))
     return {name.removeprefix(prefix): x for name, x in inside.items()}
@@ -117,22 +123,6 @@ def _rank(place: tuple[str, ...]) -> int:
 
 def _is_parted(name: Any, value: Any) -> bool:
     return isinstance(name, str) and "." in name.strip(".") and (isinstance(value, np.ndarray) or is_placeholder(value))
-
-
-def _is_unsupported(name: str, value: Any) -> bool:
-    return is_placeholder(value) and "." in name and not name.endswith("_extra_state")
-
-
-def _is_counter(name: str, value: np.ndarray) -> bool:
-    """Return whether a tensor is a counter beside the weights, such as an epoch or `n_averaged`."""
-    return "." not in name and value.size == 1
-
-
-def _without_tensors(content: Mapping) -> str:
-    """Describe a dictionary without a state dict."""
-    models = [f"{shown(key)} is an object, {escaped(v.what)}" for key, v in content.items() if is_placeholder(v)]
-    keys = escaped(", ".join(str(key) for key in list(content)[:10])) or "nothing"
-    return f"found no tensors, only: {keys}" + (f" ({'; '.join(models[:2])})" if models else "")
 
 
 def _some(names: list[str]) -> str:

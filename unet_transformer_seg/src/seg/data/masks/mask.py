@@ -65,8 +65,10 @@ def mask_of_image(image: Image.Image, depth: int = 8, is_lossy: bool = False) ->
 
     Transparency that differs within a colour, values that are not integers, and colours other than RGB are refused.
     """
-    if is_lossy and image.mode == "RGB" and _is_nearly_grey(image):
-        image = image.convert("L")
+    if is_lossy and image.mode == "RGB":
+        colours = np.asarray(image)
+        if (colours.max(axis=2) - colours.min(axis=2)).max(initial=0) <= NEARLY_GREY:
+            image = image.convert("L")
     match image.mode:
         case "1":
             mask = Mask(np.asarray(image).astype(np.uint8), depth=1)
@@ -127,11 +129,6 @@ def _is_one_hot(array: np.ndarray) -> bool:
         return False
     ones, zeros = np.count_nonzero(array == 1, axis=2), np.count_nonzero(array == 0, axis=2)
     return bool((ones == 1).all() and (zeros == array.shape[2] - 1).all())
-
-
-def _is_nearly_grey(image: Image.Image) -> bool:
-    colours = np.asarray(image)
-    return bool((colours.max(axis=2) - colours.min(axis=2)).max(initial=0) <= NEARLY_GREY)
 
 
 def _as_integers(array: np.ndarray) -> np.ndarray:

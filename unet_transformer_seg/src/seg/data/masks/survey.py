@@ -46,11 +46,6 @@ class MaskSurvey:
         paths.append(error.path)
         census.add(error.census)
 
-    @property
-    def num_unknown(self) -> int:
-        """Masks refused for their values or colours."""
-        return sum(len(paths) for paths, _ in self.unknown.values())
-
 
 def describe_unknown(surveys: Iterable[MaskSurvey], label_map: LabelMap) -> list[str]:
     """Return a text for each kind of refused masks: what all masks hold, and what to do."""
