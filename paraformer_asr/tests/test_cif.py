@@ -36,7 +36,7 @@ def test_values_equal_the_loop(largest):
     for seed in range(10):
         alpha, hidden = draw(seed, largest)
         alignment = cif.align(cif.cumulative(alpha[None]), 25)
-        embeddings = cif.integrate(alignment, hidden[None])[0]
+        embeddings = np.asarray(cif.integrate(alignment, hidden[None]))[0]
         expected = loop_cif(np.float64(alpha), np.float64(hidden), 25)
         np.testing.assert_allclose(embeddings, expected, atol=3e-5)
 
@@ -48,7 +48,7 @@ def test_gradients_equal_those_of_the_loop():
     def score(alpha, hidden):
         return jnp.sum(cif.integrate(cif.align(cif.cumulative(alpha[None]), 4), hidden[None])[0] * probe)
 
-    by_alpha, by_hidden = jax.grad(score, argnums=(0, 1))(jnp.asarray(alpha), jnp.asarray(hidden))
+    by_alpha, by_hidden = jax.device_get(jax.jit(jax.grad(score, argnums=(0, 1)))(alpha, hidden))
     step = 1e-6
     for t in range(12):
         bumped = np.float64(alpha) + step * (np.arange(12) == t)
@@ -72,7 +72,7 @@ def test_exactly_n_full_rows_on_ten_thousand_draws():
         alpha = rng.uniform(size=(batch, frames)) ** rng.uniform(0.5, 8, (batch, 1)) * scale
         alpha = np.where(valid, alpha, 0).astype(np.float32)
         num_tokens = rng.integers(1, rows + 1, batch)
-        sums = np.asarray(full_rows(alpha, valid, jnp.asarray(num_tokens, jnp.int32)))
+        sums = np.asarray(full_rows(alpha, valid, num_tokens.astype(np.int32)))
         expected = (np.arange(rows) < num_tokens[:, None]).astype(np.float32)
         np.testing.assert_allclose(sums, expected, atol=1e-4)
         draws += batch
@@ -91,36 +91,37 @@ def test_the_published_test_for_one_loses_the_last_token():
             if level >= np.float32(1):
                 level, fires = level - np.float32(1), fires + 1
         lost += fires < num_tokens
-        cumulative = cif.scaled_cumulative(alpha[None], np.ones((1, 120), bool), jnp.array([num_tokens]))
-        np.testing.assert_allclose(cif.align(cumulative, num_tokens).sum(2), 1, atol=1e-5)
+        cumulative = cif.scaled_cumulative(alpha[None], np.ones((1, 120), bool), np.array([num_tokens], np.int32))
+        np.testing.assert_allclose(np.sum(cif.align(cumulative, num_tokens), 2), 1, atol=1e-5)
     assert lost > 0
 
 
 def test_weights_that_are_all_zero_are_shared_evenly():
     valid = np.arange(8)[None] < 6
-    alignment = cif.align(cif.scaled_cumulative(jnp.zeros((1, 8)), valid, jnp.array([3])), 4)
-    np.testing.assert_allclose(alignment[0].sum(1), [1, 1, 1, 0], atol=1e-6)
-    np.testing.assert_allclose(alignment[0].sum(0), [0.5] * 6 + [0, 0], atol=1e-6)
+    cumulative = cif.scaled_cumulative(np.zeros((1, 8), np.float32), valid, np.array([3], np.int32))
+    alignment = np.asarray(cif.align(cumulative, 4))[0]
+    np.testing.assert_allclose(alignment.sum(1), [1, 1, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(alignment.sum(0), [0.5] * 6 + [0, 0], atol=1e-6)
 
 
 def test_scaling_has_finite_gradients_everywhere():
     def score(alpha):
-        valid = jnp.ones((3, 10), bool)
-        return jnp.square(cif.align(cif.scaled_cumulative(alpha, valid, jnp.array([4, 0, 3])), 5)).sum()
+        valid, num_tokens = np.ones((3, 10), bool), np.array([4, 0, 3], np.int32)
+        return jnp.square(cif.align(cif.scaled_cumulative(alpha, valid, num_tokens), 5)).sum()
 
-    alpha = jnp.stack([jnp.full(10, 1e-20), jnp.full(10, 0.3), jnp.zeros(10)])
-    assert np.isfinite(jax.grad(score)(alpha)).all()
+    alpha = np.array([[1e-20], [0.3], [0]], np.float32).repeat(10, 1)
+    assert np.isfinite(jax.jit(jax.grad(score))(alpha)).all()
 
 
 def test_the_tail_stands_behind_the_last_frame():
-    alpha = jnp.array([[0.5, 0.5, 0.6], [0.7, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    extended = cif.add_tail(alpha, jnp.array([3, 1, 0]), 0.45)
+    alpha = np.array([[0.5, 0.5, 0.6], [0.7, 0.0, 0.0], [0.0, 0.0, 0.0]], np.float32)
+    extended = cif.add_tail(alpha, np.array([3, 1, 0], np.int32), 0.45)
     np.testing.assert_allclose(extended, [[0.5, 0.5, 0.6, 0.45], [0.7, 0.45, 0, 0], [0, 0, 0, 0]])
 
 
 def test_alignment_columns_give_each_frame_its_weight():
     alpha, _ = draw(3, largest=2.0)
-    alignment = cif.align(cif.cumulative(alpha[None]), 60)
+    alignment = np.asarray(cif.align(cif.cumulative(alpha[None]), 60))
     np.testing.assert_allclose(alignment[0].sum(0), alpha, atol=2e-5)
     assert (alignment >= 0).all()
 

@@ -8,6 +8,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from asr.losses.mwer import count_errors, mwer_loss, sample_hypotheses
+from drawn import draw
 
 LENGTHS = np.array([6, 3, 0, 5], np.int32)
 SHAPE = (4, 6, 9)  # b, u, v
@@ -126,7 +127,7 @@ def test_hypotheses_are_the_best_and_variations_by_the_second_best(key):
     ("share", "length", "masked"), [(0.6, 25, 15), (0.2, 5, 1), (0.7, 10, 7), (1.0, 4, 4), (0.2, 1, 1)]
 )
 def test_shares_round_up_but_not_by_rounding_errors(key, share, length, masked):
-    logits = jax.random.normal(key, (1, 30, 4))
+    logits = draw(1, 30, 4)
     said = np.asarray(compiled_sampling(logits, np.array([length], np.int32), key, 2, share))
     assert (said[1] != said[0]).sum() == masked
 

@@ -1,6 +1,7 @@
 """The train step: what it changes, what it adds up, and that it is a pure function of (state, batch)."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ from asr.models import Acoustics, Hypotheses, TrainingOutputs
 from asr.training import step as step_module
 from asr.training.state import init_state
 from asr.training.step import make_eval_step, make_train_step, moving_average, num_decoding_rows
+from drawn import draw_like
 
 NUM_FRAMES, NUM_TOKENS, VOCABULARY = 6, 4, 7
 CONFIG = Config(loss=LossConfig(label_smoothing=0.0), model=ModelConfig(vocab_size=VOCABULARY))
@@ -83,25 +85,33 @@ def batch():
         "token_lengths": token_lengths_b,
     }
     batch["wave"][3] = 0
-    return jax.tree.map(jnp.asarray, batch)
+    return batch
 
 
-def start(key, dropout=0.0, ema=False, optimizer=None):
-    model, optimizer = StandIn(dropout), optimizer or optax.adam(5e-2)
-    return model, optimizer, init_state(model, 3, optimizer, key, with_ema=ema)
+ADAM, SGD = optax.adam(5e-2), optax.sgd(0.1)
 
 
-def settings(**training):
-    return dataclasses.replace(CONFIG, training=TrainingConfig(**training))
+def start(dropout=0.0, ema=False, optimizer=ADAM):
+    model = StandIn(dropout)
+    shapes = jax.eval_shape(lambda: init_state(model, 3, optimizer, jax.random.key(0), with_ema=ema))
+    params = draw_like(shapes.params)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes).replace(params=params)
+    return model, optimizer, state.replace(ema_params=params) if ema else state
 
 
-def test_one_batch_can_be_learned_by_heart(key, batch):
-    batch["tokens"] = jnp.minimum(batch["tokens"], 1) * 2  # one and the same token
-    model, optimizer, state = start(key)
-    step = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
+@functools.cache
+def train_step(dropout=0.0, optimizer=ADAM, front_end=front_end, seed=0, **training):
+    """Return the compiled step."""
+    config = dataclasses.replace(CONFIG, seed=seed, training=TrainingConfig(**training))
+    return jax.jit(make_train_step(StandIn(dropout), optimizer, front_end, config))
+
+
+def test_one_batch_can_be_learned_by_heart(batch):
+    batch["tokens"] = np.minimum(batch["tokens"], 1) * 2  # one and the same token
+    _, _, state = start()
     found = []
     for _ in range(60):
-        state, metrics, _ = step(state, batch)
+        state, metrics, _ = train_step()(state, batch)
         found.append({name: float(value) for name, value in metrics.items()})
     assert found[0]["cross_entropy"] > 1.5 and found[-1]["cross_entropy"] < 0.3
     assert found[-1]["loss"] < 0.5 * found[0]["loss"]
@@ -110,48 +120,50 @@ def test_one_batch_can_be_learned_by_heart(key, batch):
     assert int(state.step) == 60
 
 
-def test_the_same_state_and_batch_give_the_same_bits(key, batch):
-    model, optimizer, state = start(key, dropout=0.5)
-    step = jax.jit(make_train_step(model, optimizer, noisy_front_end, CONFIG))
+def test_the_same_state_and_batch_give_the_same_bits(batch):
+    _, _, state = start(dropout=0.5)
+    step = train_step(0.5, front_end=noisy_front_end)
     one, other = step(state, batch)[0], step(state, batch)[0]
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.mark.parametrize("what", ["dropout", "augmentation"])
 @pytest.mark.parametrize("change", ["seed", "step"])
-def test_randomness_follows_the_seed_and_the_step(key, batch, change, what):
-    model, optimizer, state = start(key, dropout=0.5 if what == "dropout" else 0.0)
+def test_randomness_follows_the_seed_and_the_step(batch, change, what):
+    dropout, frames = (0.5, front_end) if what == "dropout" else (0.0, noisy_front_end)
+    _, _, state = start(dropout)
     loss = {}
     for value in (0, 1):
-        config = dataclasses.replace(CONFIG, seed=value if change == "seed" else 0)
-        step = jax.jit(make_train_step(model, optimizer, front_end if what == "dropout" else noisy_front_end, config))
-        at = state.replace(step=jnp.int32(value if change == "step" else 0))
+        step = train_step(dropout, front_end=frames, seed=value if change == "seed" else 0)
+        at = state.replace(step=np.int32(value if change == "step" else 0))
         loss[value] = float(step(at, batch)[1]["loss"])
     assert loss[0] != loss[1]
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_accumulated_parts_give_the_gradient_of_the_whole_batch(key, batch, parts):
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(batch, parts):
     """The parts hold 7 and 1 tokens: with a divisor of its own each, they would weigh alike."""
-    model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
-    whole = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
-    in_parts = jax.jit(make_train_step(model, optimizer, front_end, settings(accumulate=parts)))
+    _, _, state = start(optimizer=SGD)
+    whole, in_parts = train_step(optimizer=SGD), train_step(optimizer=SGD, accumulate=parts)
     (state_whole, metrics_whole, _), (state_parts, metrics_parts, _) = whole(state, batch), in_parts(state, batch)
     for name, value in metrics_whole.items():
         assert float(metrics_parts[name]) == pytest.approx(float(value), rel=1e-5), name
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state_whole.params, state_parts.params)
 
 
-def test_accumulated_parts_have_keys_of_their_own(key, batch):
+def test_accumulated_parts_have_keys_of_their_own(batch):
     """Two equal rows in two parts: with one key for both parts, they would lose the same inputs."""
-    twice = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), batch)
-    model, optimizer, state = start(key, dropout=0.5)
-    step = jax.jit(make_train_step(model, optimizer, front_end, settings(accumulate=2)))
-    step_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)
-    loss = [
-        float(optimizer_loss(model, state.params, jax.tree.map(lambda x: x[:1], batch), part_key, num_tokens=8.0))
-        for part_key in step_key
-    ]
+    twice = jax.tree.map(lambda x: np.stack([x[0], x[0]]), batch)
+    model, _, state = start(dropout=0.5)
+    step = train_step(0.5, accumulate=2)
+
+    @jax.jit
+    def losses(params):
+        part = jax.tree.map(lambda x: x[:1], batch)
+        step_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)
+        return [optimizer_loss(model, params, part, part_key, num_tokens=8.0) for part_key in step_key]
+
+    loss = jax.device_get(losses(state.params))
     assert loss[0] != loss[1]
     assert float(step(state, twice)[1]["loss"]) == pytest.approx(sum(loss), rel=1e-5)
 
@@ -169,8 +181,8 @@ def optimizer_loss(model, params, part, key, num_tokens):
     return (total + abs(outputs.token_count_b[0] - part["token_lengths"][0])) / num_tokens
 
 
-def test_no_two_random_parts_of_a_step_share_a_key(key, batch, monkeypatch):
-    model, optimizer, state = start(key)
+def test_no_two_random_parts_of_a_step_share_a_key(batch, monkeypatch):
+    model, optimizer, state = start()
     used = {}
 
     def listening_front_end(key, wave_bn, wave_lengths_b):
@@ -188,55 +200,59 @@ def test_no_two_random_parts_of_a_step_share_a_key(key, batch, monkeypatch):
     real_apply, real_loss = StandIn.apply, step_module.paraformer_loss
     monkeypatch.setattr(StandIn, "apply", apply)
     monkeypatch.setattr(step_module, "paraformer_loss", loss)
-    make_train_step(model, optimizer, listening_front_end, CONFIG)(state, batch)
-    keys = {name: tuple(jax.random.key_data(k).tolist()) for name, k in used.items()}
+
+    @jax.jit
+    def keys_of_a_step(state):
+        make_train_step(model, optimizer, listening_front_end, CONFIG)(state, batch)
+        return {name: jax.random.key_data(k) for name, k in used.items()}
+
+    keys = {name: tuple(data.tolist()) for name, data in jax.device_get(keys_of_a_step(state)).items()}
     assert set(keys) == {"augmentation", "dropout", "sampler", "mwer"}
     assert len(set(keys.values())) == 4
 
 
-def test_rows_that_fill_up_a_batch_change_nothing(key, batch):
-    model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
-    step = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
+def test_rows_that_fill_up_a_batch_change_nothing(batch):
+    _, _, state = start(optimizer=SGD)
+    step = train_step(optimizer=SGD)
     filled, bare = step(state, batch)[0], step(state, jax.tree.map(lambda x: x[:3], batch))[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), filled.params, bare.params)
 
 
-def test_a_batch_without_any_token_is_finite_and_moves_nothing(key, batch):
+def test_a_batch_without_any_token_is_finite_and_moves_nothing(batch):
     empty = jax.tree.map(lambda x: x[3:], batch)
-    model, optimizer, state = start(key, optimizer=optax.sgd(0.1))
-    new, metrics, _ = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))(state, empty)
+    _, _, state = start(optimizer=SGD)
+    new, metrics, _ = train_step(optimizer=SGD)(state, empty)
     assert metrics.pop("finite") and all(float(value) == 0 for value in metrics.values())
     jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
 
 
-def test_the_average_of_the_weights_lags_behind_them(key, batch):
-    model, optimizer, state = start(key, ema=True)
-    step = jax.jit(make_train_step(model, optimizer, front_end, settings(ema_decay=0.9)))
-    new, _, _ = step(state, batch)
+def test_the_average_of_the_weights_lags_behind_them(batch):
+    _, _, state = start(ema=True)
+    new, _, _ = train_step(ema_decay=0.9)(state, batch)
     # At step 0 the decay is 1/10.
     expected = jax.tree.map(lambda old, now: old + (1 - 0.1) * (now - old), state.params, new.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), new.ema_params, expected)
     assert new.variables["params"] is new.ema_params
-    assert start(key)[2].variables["params"] is not None
+    assert start()[2].variables["params"] is not None
 
 
 def test_the_average_of_a_constant_is_the_constant_and_late_steps_use_the_full_decay():
-    value = {"w": jnp.array([3.0])}
-    assert moving_average(value, value, 0.99, jnp.int32(7))["w"][0] == 3.0
-    moved = moving_average({"w": jnp.array([0.0])}, {"w": jnp.array([1.0])}, 0.99, jnp.int32(10**6))
-    np.testing.assert_allclose(moved["w"], 0.01, rtol=1e-4)
-    assert moving_average(None, value, 0.99, jnp.int32(7)) is None
+    average, numbers = jax.jit(moving_average), np.array([[0.0], [1.0], [3.0]], np.float32)
+    zero, one, three = ({"w": number} for number in numbers)
+    assert average(three, three, 0.99, np.int32(7))["w"][0] == 3.0
+    np.testing.assert_allclose(average(zero, one, 0.99, np.int32(10**6))["w"], 0.01, rtol=1e-4)
+    assert moving_average(None, three, 0.99, np.int32(7)) is None
 
 
-def test_evaluation_returns_sums_and_the_transcripts_of_the_decoding_path(key, batch):
-    model, _, state = start(key)
-    kernel = jnp.zeros((3, VOCABULARY))
+def test_evaluation_returns_sums_and_the_transcripts_of_the_decoding_path(batch):
+    model, _, state = start()
+    kernel = np.zeros((3, VOCABULARY), np.float32)
     params = {
-        "classify": {"kernel": kernel, "bias": jax.nn.one_hot(5, VOCABULARY) * 2},  # always token 5
-        "weigh": {"kernel": jnp.zeros((3, 1)), "bias": jnp.array([2.6])},  # always 2.6 of them
+        "classify": {"kernel": kernel, "bias": 2 * np.eye(VOCABULARY, dtype=np.float32)[5]},  # always token 5
+        "weigh": {"kernel": np.zeros((3, 1), np.float32), "bias": np.array([2.6], np.float32)},  # always 2.6 of them
     }
     assert jax.tree.structure(params) == jax.tree.structure(state.params)
-    results = jax.jit(make_eval_step(model, cut, cut, CONFIG))({"params": params}, batch, jnp.array([1, 0]))
+    results = jax.jit(make_eval_step(model, cut, cut, CONFIG))({"params": params}, batch, np.array([1, 0]))
     assert int(results["stop"]) == 1
     right = (np.asarray(batch["tokens"]) == 5).sum()
     log_other, log_five = -np.log(np.exp(2) + VOCABULARY - 1), 2 - np.log(np.exp(2) + VOCABULARY - 1)
@@ -250,12 +266,11 @@ def test_evaluation_returns_sums_and_the_transcripts_of_the_decoding_path(key, b
     np.testing.assert_array_equal(results["tokens_bu"][:3, :3], 5)
 
 
-def test_a_step_on_sound_that_is_no_number_leaves_the_state_and_counts_those_who_want_to_stop(key, batch):
-    model, optimizer, state = start(key)
-    step = jax.jit(make_train_step(model, optimizer, front_end, CONFIG))
-    new, metrics, healthy = step(state, batch, jnp.bool_(True), jnp.array([0, 1, 1]))
+def test_a_step_on_sound_that_is_no_number_leaves_the_state_and_counts_those_who_want_to_stop(batch):
+    _, _, state = start()
+    new, metrics, healthy = train_step()(state, batch, np.bool_(True), np.array([0, 1, 1], np.int32))
     assert int(metrics["stop"]) == 2 and bool(healthy) and int(new.step) == 1
-    bad = batch | {"wave": jnp.full_like(batch["wave"], jnp.nan)}
-    kept, metrics, healthy = step(new, bad, healthy, jnp.zeros(3, jnp.int32))
+    bad = batch | {"wave": np.full_like(batch["wave"], np.nan)}
+    kept, metrics, healthy = train_step()(new, bad, healthy, np.zeros(3, np.int32))
     assert not metrics["finite"] and not healthy and int(metrics["stop"]) == 0
     jax.tree.map(np.testing.assert_array_equal, kept, new)
