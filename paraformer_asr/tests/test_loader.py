@@ -154,8 +154,8 @@ def test_another_seed_gives_another_order():
 def test_every_batch_spreads_over_devices_and_parts():
     loader = TrainLoader(DATASET, TOKENIZER, changed(training={"accumulate": 2}), num_devices=3)
     assert all(shape.batch_size % 6 == 0 for shape in loader.plan.shapes)
-    assert all(shape.batch_size % 3 == 0 for shape in EvalLoader(DATASET, TOKENIZER, CONFIG, 3).shapes)
-    assert EvalLoader(DATASET, TOKENIZER, changed(training={"accumulate": 64})).shapes[0].batch_size < 64
+    assert all(shape.batch_size % 3 == 0 for shape in EvalLoader(DATASET, TOKENIZER, CONFIG, 3).plan.shapes)
+    assert EvalLoader(DATASET, TOKENIZER, changed(training={"accumulate": 64})).plan.shapes[0].batch_size < 64
 
 
 @pytest.mark.parametrize("threads", [0, 2])
