@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +11,13 @@ from seg.arguments import add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
 from seg.config.reader import load_config
 from seg.errors import EXIT_OK, UserError
-from seg.files import read_bounded
+from seg.serve.keys import KEYS_VARIABLE, read_keys
 from seg.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from seg.serve.service import Service
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-KEYS_VARIABLE = "SEG_API_KEYS"
-MAX_KEYS_BYTES = 1 << 16
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -89,23 +86,13 @@ def make_settings(arguments: argparse.Namespace) -> ServeSettings:
     )
 
 
-def read_keys(arguments: argparse.Namespace) -> list[str]:
-    """Return the keys of clients, from a file and the environment."""
-    text = os.environ.get(KEYS_VARIABLE, "").replace(",", "\n")
-    if arguments.api_key_file:
-        try:
-            text += "\n" + read_bounded(arguments.api_key_file, MAX_KEYS_BYTES).decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--api-key-file {arguments.api_key_file}: cannot be read ({error})") from None
-    keys = [line.strip() for line in text.splitlines() if line.strip()]
-    if arguments.api_key_file and not keys:
-        raise UserError(f"--api-key-file {arguments.api_key_file}: holds no key; write one per line")
-    if arguments.host not in LOOPBACK and not keys and not arguments.no_auth:
+def check_exposure(host: str, keys: list[str], no_auth: bool) -> None:
+    """Refuse to serve other machines without a key, unless that is meant."""
+    if host not in LOOPBACK and not keys and not no_auth:
         raise UserError(
-            f"--host {arguments.host}: other machines could use this server without a key; add --api-key-file FILE, or "
-            "--no-auth if that is meant"
+            f"--host {host}: other machines could use this server without a key; add --api-key-file FILE, or --no-auth "
+            "if that is meant"
         )
-    return keys
 
 
 def make_service(arguments: argparse.Namespace, settings: ServeSettings) -> "Service":
@@ -128,7 +115,8 @@ def main() -> int:
     """Serve until a signal comes; return the exit code."""
     arguments = parse_arguments()
     check_extra()
-    settings, keys = make_settings(arguments), read_keys(arguments)
+    settings, keys = make_settings(arguments), read_keys(arguments.api_key_file)
+    check_exposure(arguments.host, keys, arguments.no_auth)
     service = make_service(arguments, settings)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("seg.serve").setLevel(logging.INFO)

@@ -50,9 +50,10 @@ class Service:
         self.metrics.compilations.set_function(lambda: self.engine.compilations_after_ready)
 
     def start(self) -> None:
-        """Compile the programs and start the workers; returns when images are taken."""
-        self.workers.start()
-        self.engine.start()
+        """Compile the programs and start the workers; returns when images are taken. A second call does nothing."""
+        if not self.engine.ready:
+            self.workers.start()
+            self.engine.start()
 
     def drain(self) -> None:
         """Refuse new images; those that were taken are still answered."""

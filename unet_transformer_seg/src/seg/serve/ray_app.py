@@ -1,0 +1,34 @@
+"""The service on Ray Serve: replicas of the same application, each of which owns a device and batches its requests.
+
+    serve run deploy/ray_serve.yaml
+
+Ray's proxy passes requests on, and starts a replica anew when its process dies.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """Return the application that a config of Ray Serve describes.
+
+    Args:
+        arguments: `model`, the folder, and as the options of `seg serve` `name`, `api_key_file` and `limits`, names and
+            values of `ServeSettings`.
+    """
+
+    def make_app():
+        """Load and compile in the replica, which takes requests when this returns."""
+        from seg import api
+        from seg.serve import app, keys, service, settings
+
+        model = Path(arguments["model"])
+        names = (arguments.get("name") or model.resolve().name,)
+        started = service.Service(api.load(model), settings.ServeSettings(**arguments.get("limits", {})), names)
+        started.start()
+        key_file = arguments.get("api_key_file")
+        return app.make_app(started, keys.read_keys(Path(key_file) if key_file else None))
+
+    return serve.deployment(serve.ingress(make_app)(), name="seg").bind()
