@@ -95,6 +95,7 @@ ALIKE = {
     "tests/stress/faulting/damage.py": "what load_run returns besides the config",
     "tests/stress/faulting/tiny_run.py": "the config of the run",
     "tests/stress/test_faults.py": "best is a flag in seg, a score in asr",
+    "tests/test_deploy.py": "websockets, and where metrics and limits are kept",
     "tests/test_launch.py": "the config that is trained",
 }
 """Files that differ in a few lines → what they differ in."""
