@@ -54,6 +54,7 @@ EQUAL = [
     "scripts/launch/start_or_resume.sh",
     "tests/conftest.py",
     "tests/processor_time.py",
+    "tests/serve/headless_chromium.py",
     "tests/stress/faulting/disk.py",
     "tests/stress/faulting/held_train.py",
     "tests/stress/faulting/kills.py",
