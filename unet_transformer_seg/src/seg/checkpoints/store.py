@@ -49,16 +49,11 @@ EARLIER_ARE_INTACT = "the earlier checkpoints are intact and training can be res
 
 
 class CheckpointStore:
-    """The checkpoints of one run.
-
-    Attributes:
-        directory: their folder; made at the first save.
-        keep: number of newest checkpoints kept, besides the best.
-    """
+    """The checkpoints of one run."""
 
     def __init__(self, directory: Path, keep: int = 2):
-        self.directory = Path(directory)
-        self.keep = keep
+        self.directory = Path(directory)  # made at the first save
+        self.keep = keep  # number of newest checkpoints kept, besides the best
 
     def steps(self) -> list[int]:
         """Return the steps with an intact manifest, ascending."""

@@ -49,11 +49,7 @@ def digest_predictor(predictor: "Predictor", options: "Options") -> str:
 
 
 class DoneRecord:
-    """The record of one folder, for one model with its settings.
-
-    Attributes:
-        folder: of the results.
-    """
+    """The record of one folder, for one model with its settings."""
 
     def __init__(self, folder: Path, made_by: str):
         """Read the record of a folder of results, if there is one; `made_by` is that of `digest_model`."""

@@ -35,6 +35,7 @@ def build_loss(config: LossConfig, class_weights_k: chex.Array | None = None) ->
     `class_weights_k` is float[k] as `build_class_weights` returns it, or None.
     """
     weights_k = None if class_weights_k is None else np.asarray(class_weights_k, np.float32)
+    # Bound here, so that the train step sees a function of logits and labels alone.
     dice_settings = {"dice_weight": config.dice_weight, "per_image": config.dice_per_image}
     match config.name:
         case "cross_entropy":
@@ -43,6 +44,7 @@ def build_loss(config: LossConfig, class_weights_k: chex.Array | None = None) ->
             loss = bce_loss
         case "dice":
             loss = partial(dice_loss, per_image=config.dice_per_image)
+        # A loss per pixel and an overlap: the first learns everywhere, the second does not neglect small classes.
         case "ce_dice":
             loss = partial(ce_dice_loss, label_smoothing=config.label_smoothing, **dice_settings)
         case "bce_dice":

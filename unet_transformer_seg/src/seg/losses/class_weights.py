@@ -77,7 +77,7 @@ def median_frequency_weights(
         raise UserError("loss.class_weighting: median_frequency needs labelled pixels, the training masks have none")
     # Of the images that have the class: one that is rare because few images have it is not made heavier still.
     frequency_k = counts_k[occurs_k] / pixels_k[occurs_k]
-    weights_k = np.ones(len(counts_k), np.float32)
+    weights_k = np.ones(len(counts_k), np.float32)  # 1 for a class without a pixel, see above
     # The median class gets the weight 1, so the size of the loss stays what it is without weights.
     weights_k[occurs_k] = (np.median(frequency_k) / frequency_k) ** power
     return weights_k

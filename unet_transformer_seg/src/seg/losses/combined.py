@@ -95,7 +95,7 @@ def labels_at(labels_bhw: jax.Array, size: tuple[int, int]) -> jax.Array:
     """
     chex.assert_rank(labels_bhw, 3)
     height, width = labels_bhw.shape[1:]
-    if size == (height, width):
+    if size == (height, width):  # the finest stage
         return labels_bhw
     # In whole numbers, so that no rounding of ½ decides which pixel is looked at.
     rows = (2 * np.arange(size[0]) + 1) * height // (2 * size[0])

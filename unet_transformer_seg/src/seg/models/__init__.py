@@ -42,6 +42,7 @@ CustomModel = nn.Module | Callable[[ModelConfig], nn.Module]
 
 def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Module:
     """Return the network that `config` describes, without parameters, or the `custom` one from outside the package."""
+    # A class or a function gets the config, as only the run knows the number of classes; a module is complete.
     if custom is not None:
         model = custom(config) if callable(custom) and not isinstance(custom, nn.Module) else custom
         if not isinstance(model, nn.Module):
@@ -98,5 +99,5 @@ def init_variables(model: nn.Module, image_size: tuple[int, int], key: jax.Array
 
 def smallest_image(config: ModelConfig) -> tuple[int, int]:
     """Return rows and columns of the smallest image that every stage of the network can halve."""
-    side = config.stem_stride * 2**config.depth
+    side = config.stem_stride * 2**config.depth  # one pixel at the bottleneck
     return side, side

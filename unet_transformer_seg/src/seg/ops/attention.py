@@ -58,6 +58,7 @@ def attention(q_bsae, k_bjae, v_bjae, mask_bsj=None, *, implementation: str = "e
 
 def _explicit_attention(q_bsae, k_bjae, v_bjae, mask_bsj):
     weights_basj = attention_weights(q_bsae, k_bjae, mask_bsj)
+    # The shares in the dtype of the values, so that the product runs at its speed.
     return jnp.einsum("basj,bjae->bsae", weights_basj.astype(v_bjae.dtype), v_bjae)
 
 

@@ -70,7 +70,7 @@ def up_conv(x_bhwc: chex.Array, kernel_cijo: chex.Array, bias_o: chex.Array | No
     """
     chex.assert_rank(x_bhwc, 4)
     b, h, w, c = x_bhwc.shape
-    chex.assert_shape(kernel_cijo, (c, 2, 2, None))
+    chex.assert_shape(kernel_cijo, (c, 2, 2, None))  # each pixel becomes a block of 2 × 2
     o = kernel_cijo.shape[3]  # (i, j, o) become the channels of a pixel, which `depth_to_space` unfolds
     # One matrix product, so its gradients are matrix products too: no scatter, no dilated convolution.
     blocks_nf = x_bhwc.reshape(b * h * w, c) @ kernel_cijo.reshape(c, 4 * o)

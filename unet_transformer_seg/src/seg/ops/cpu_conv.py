@@ -103,7 +103,7 @@ def kernel_gradient(x_bhwc, dy_bhwo, kernel_size: tuple[int, int]):
     """
     (b, h, w, c), o = x_bhwc.shape, dy_bhwo.shape[-1]
     rows, columns = kernel_size
-    band = min(max(PIXELS_PER_BAND // (b * w), 1), h)
+    band = min(max(PIXELS_PER_BAND // (b * w), 1), h)  # rows
     num_bands = -(-h // band)
     rest = num_bands * band - h  # rows of zeros to fill the last band: they add nothing
     x_bhwc = jnp.pad(x_bhwc, ((0, 0), (0, rest), (columns // 2, columns // 2), (0, 0)))

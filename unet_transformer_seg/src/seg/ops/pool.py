@@ -17,6 +17,7 @@ def max_pool(x_bhwc: chex.Array) -> chex.Array:
     chex.assert_rank(x_bhwc, 4)
     b, h, w, c = x_bhwc.shape
     blocks = x_bhwc[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    # Pairs within a row first, then the two rows of a block.
     upper, lower = (jnp.maximum(blocks[:, :, i, :, 0], blocks[:, :, i, :, 1]) for i in (0, 1))
     return jnp.maximum(upper, lower)
 

@@ -118,16 +118,7 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
 
 
 class _Trainer:
-    """The compiled train step of a config, and its state.
-
-    Attributes:
-        placement: of state and batches on the devices.
-        batch: of noise, on the devices.
-        compile_s: seconds of tracing and compiling.
-        bare_bytes: see `Measurement`.
-        program: the compiled step.
-        state: the newest one.
-    """
+    """The compiled train step of a config, its state, and a batch of noise on the devices."""
 
     def __init__(self, config: Config):
         self.placement = _build_placement(config)

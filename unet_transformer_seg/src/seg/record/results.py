@@ -20,14 +20,7 @@ MAX_STEPS_SHOWN = 8
 
 
 class Results:
-    """The evaluations of one run.
-
-    Attributes:
-        run_path: directory of the run.
-        columns: of the table.
-        table_file: results.csv.
-        details_file: metrics.json.
-    """
+    """The evaluations of one run: results.csv, a table of `columns`, and metrics.json."""
 
     def __init__(self, run_path: Path, columns: tuple[str, ...]):
         self.run_path, self.columns = run_path, columns

@@ -36,14 +36,7 @@ def record_start(run: RunDir, setup: Any) -> None:
 
 
 class Resumption:
-    """One resume of a run.
-
-    Attributes:
-        run: its directory.
-        config: the settings from now on.
-        changes: settings that differ from those of the run.
-        record: what the run was made of; None if it is older than records.
-    """
+    """One resume of a run."""
 
     def __init__(self, run: RunDir, config: Config, allowed: Collection[str] = ()):
         """Compare the run's own files and its settings.

@@ -42,29 +42,17 @@ FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
 
 class RunDir:
-    """The paths of one run.
-
-    Attributes:
-        path: the directory.
-        run_id: its name, which identifies the run in tables.
-        resume_command: the command that resumes the run.
-        config_file: the resolved settings.
-        classes_file: names and colours of the classes.
-        environment_file: versions, devices and flags on which the numbers may depend.
-        log_file: the messages of the terminal, and each logged step.
-        checkpoints: directory of the checkpoint store.
-        samples: directory of the pictures of validation samples.
-    """
+    """The paths of one run."""
 
     def __init__(self, path: Path):
-        self.path, self.run_id = path, path.name
+        self.path, self.run_id = path, path.name  # the name identifies the run in tables
         self.resume_command = f"python -m seg.train --resume {path}"
-        self.config_file = path / "config.yaml"
-        self.classes_file = path / "classes.json"
-        self.environment_file = path / "environment.json"
-        self.log_file = path / "train.log"
+        self.config_file = path / "config.yaml"  # the resolved settings
+        self.classes_file = path / "classes.json"  # names and colours of the classes
+        self.environment_file = path / "environment.json"  # versions, devices and flags
+        self.log_file = path / "train.log"  # the messages of the terminal, and each logged step
         self.checkpoints = path / "checkpoints"
-        self.samples = path / "samples"
+        self.samples = path / "samples"  # pictures of validation samples
 
     def list_checkpoints(self) -> list[str]:
         """Return the folder names of the checkpoints that were saved, including damaged ones."""

@@ -100,17 +100,13 @@ def _unlabelled(windows_bhwc: np.ndarray, number: int) -> Batch:
 
 
 class _Tally:
-    """What is counted and kept in a pass.
-
-    Attributes:
-        on_device_kk: int64[k, k], counted by the step, over all processes.
-        here_kk: int64[k, k], counted in this process, of its own samples.
-        left: samples of this process that the predictor must score.
-    """
+    """What is counted and kept in a pass."""
 
     def __init__(self, setup: Setup):
         k = len(setup.classes)
-        self.on_device_kk, self.here_kk, self.left = *np.zeros((2, k, k), np.int64), []
+        # int64[k, k], counted by the step over all processes, and in this process of its own samples.
+        self.on_device_kk, self.here_kk = np.zeros((2, k, k), np.int64)
+        self.left: list[int] = []  # samples of this process that the predictor must score
         self._dataset, self._predictions = setup.val_set, {}
         rows, num_shown = setup.rows, setup.config.training.num_sample_pictures if is_main() else 0
         own = (i for i in range(len(setup.val_set)) if i % setup.config.training.batch_size // rows == setup.share[0])

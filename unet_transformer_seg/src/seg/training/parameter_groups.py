@@ -67,15 +67,11 @@ def frozen_mask(patterns: tuple[str, ...], params: Any) -> Any:
 
 
 class FrozenParts:
-    """Applies `model` with the parameters that `patterns` name cut off from the gradient.
+    """Applies `model` with the parameters that `patterns`, beginnings of names, cut off from the gradient.
 
     The compiler then leaves out the backward pass of a frozen encoder: nothing depends on it. A batch norm whose
     parameters are all frozen uses its running statistics in training too and does not change them; otherwise the frozen
     part would answer differently from step to step.
-
-    Attributes:
-        model: the network.
-        patterns: beginnings of parameter names.
     """
 
     def __init__(self, model: nn.Module, patterns: tuple[str, ...]):

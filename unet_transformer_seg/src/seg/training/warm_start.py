@@ -27,12 +27,7 @@ class InitialModel:
 
 
 class WarmStart:
-    """The arrays that are copied.
-
-    Attributes:
-        arrays: by name, such as `params/encoder/stage0/conv1/kernel`; empty after `apply`.
-        lines: for the log.
-    """
+    """The arrays that are copied, by name such as `params/encoder/stage0/conv1/kernel`, and lines for the log."""
 
     def __init__(self, arrays: dict[str, Any], lines: list[str]):
         self.arrays, self.lines = arrays, lines
