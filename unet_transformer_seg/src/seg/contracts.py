@@ -49,19 +49,11 @@ def assert_shape(x: Any, pattern: str, name: str = "tensor", **sizes: int) -> di
 
 
 def check_nan_inf(x: Any, name: str) -> None:
-    """Raise if a concrete array holds NaN or an infinity.
+    """Raise FloatingPointError if a concrete array holds NaN or an infinity: with counts, first index and finite range.
 
     This needs the values, so it runs on the host and waits for the device: not for the inner loop. Inside `jax.jit`
-    there are no values yet; return the array from the jitted function and check it there, or set
-    `JAX_DEBUG_NANS=True` to have every operation checked.
-
-    Args:
-        x: array of any shape and dtype; whole numbers and bools are always finite.
-        name: what the message calls the tensor.
-
-    Raises:
-        FloatingPointError: with the counts, the index of the first such value, and the range of the finite ones.
-        TypeError: called on a traced value.
+    there are no values yet (a TypeError); return the array from the jitted function and check it there, or set
+    `JAX_DEBUG_NANS=True` to have every operation checked. Whole numbers and bools are always finite.
     """
     if isinstance(x, jax.core.Tracer):
         raise TypeError(

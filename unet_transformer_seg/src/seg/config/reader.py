@@ -18,15 +18,9 @@ ORIGIN = "origin.json"  # file of a converted model that names its source
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), read: Reader = read_bounded) -> Config:
-    """Return the config in a file, changed by overrides.
+    """Return the config in a YAML file, changed by overrides such as `section.key=value`, the value in YAML.
 
-    Args:
-        path: a YAML file.
-        overrides: `key=value` or `section.key=value`, the value in YAML.
-        read: as `seg.files.read_bounded`.
-
-    Raises:
-        UserError: an unreadable file, an unknown key, a wrong type, a value out of range, or contradictory settings.
+    `read` is as `seg.files.read_bounded`. A mistake names file, line and key.
     """
     # A model converted before `inference.scale` existed takes images at their own size.
     converted = Path(path).with_name(ORIGIN).is_file()

@@ -35,12 +35,8 @@ class TrainLoader:
     ):
         """Describe the order without reading samples.
 
-        Args:
-            dataset: at least one sample.
-            config: `size` and `fit` of the samples, `num_threads` (0 reads in the caller) and `prefetch`.
-            batch_size: samples in a batch, over all processes.
-            seed: of the order, and of the windows for `fit: crop`.
-            share: the part of each batch to read.
+        `batch_size` counts over all processes, of which `share` is the part to read; `seed` decides the order, and the
+        windows for `fit: crop`.
         """
         self.steps_per_epoch, self._config = -(-len(dataset) // batch_size), config
 

@@ -67,11 +67,7 @@ def draw_extremes(
 ) -> None:
     """Draw image, truth, prediction and errors of the best and the worst samples.
 
-    Args:
-        extremes: ("best" or "worst", score) of each.
-        answers: (sample, prediction) of each.
-        classes: names and colours.
-        path: the picture.
+    `extremes` are ("best" or "worst", score), `answers` their (sample, prediction).
     """
     names = [f"{kind}: {score.name}, mean IoU {score.mean_iou:.3f}" for kind, score in extremes]
     samples, predictions = [sample for sample, _ in answers], [prediction for _, prediction in answers]

@@ -96,11 +96,8 @@ WARM_UP_STEPS = 3
 def measure(config: Config, mode: str, num_steps: int, with_input: bool = False) -> Measurement:
     """Return the times of `num_steps` steps, after a warm-up, at the config's batch size and data size.
 
-    Args:
-        config: `model.num_classes` set; with the input pipeline it may be 0.
-        mode: "train" (the step of a run, repeated on one batch), "infer" (logits of a batch) or "input" (the loader).
-        num_steps: steps that count.
-        with_input: "train" only: time the loop of a run, first on one batch, then with the loader.
+    The mode is "train" (the step of a run, repeated on one batch), "infer" (logits of a batch) or "input" (the loader).
+    `with_input`, for "train" only, times the loop of a run, first on one batch, then with the loader.
     """
     match mode:
         case "train" if with_input:

@@ -80,13 +80,9 @@ class Report:
         self.tensorboard.scalars(step, {"loss/train": loss, "grad_norm": grad_norm, "learning_rate": learning_rate})
 
     def evaluation(self, evaluation: Evaluation, *, epoch: float, step: int, **numbers: float) -> None:
-        """Record one evaluation in tables, pictures, TensorBoard and log.
+        """Record one evaluation, after `epoch` passes and `step` updates, in tables, pictures, TensorBoard and log.
 
-        Args:
-            evaluation: its result.
-            epoch: passes over the training data so far.
-            step: updates so far.
-            numbers: the columns train_loss, learning_rate, images_per_s and seconds.
+        `numbers` are the columns train_loss, learning_rate, images_per_s and seconds.
         """
         metrics = evaluation.metrics
         scores = {name: getattr(metrics, name) for name in ("mean_iou", "mean_dice", "pixel_accuracy")}

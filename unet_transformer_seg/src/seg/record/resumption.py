@@ -41,10 +41,7 @@ class Resumption:
     def __init__(self, run: RunDir, config: Config, allowed: Collection[str] = ()):
         """Compare the run's own files and its settings.
 
-        Args:
-            run: its directory, held by this process.
-            config: the settings: those of the run, changed by the command line.
-            allowed: names of what may have changed.
+        The command line changed `config`, and `allowed` names what else may have changed.
         """
         self.run, self.config, self.record, self._allowed = run, config, load_record(run), set(allowed)
         on_disk = load_run(run.path)[0]

@@ -87,16 +87,10 @@ class Setup:
 
 
 def build_setup(config: Config, initial: InitialModel | None = None, custom: CustomParts = NO_CUSTOM_PARTS) -> Setup:
-    """Return the pieces of the run that `config` describes.
+    """Return the pieces of the run that `config` describes, or refuse parts that do not fit each other.
 
-    Args:
-        config: the settings.
-        initial: the model whose weights the run begins with.
-        custom: parts from outside the package, in place of those that the config names.
-
-    Raises:
-        UserError: missing data, classes that do not match, a batch that cannot be sharded, a name of no parameter, an
-            initial model of another architecture.
+    `initial` is the model whose weights the run begins with; parts in `custom` take the place of those that the config
+    names.
     """
     config = dataclasses.replace(config, data=settle_value_range(config.data))
     train_set, val_set = custom.train_set, custom.val_set

@@ -24,11 +24,8 @@ SMALLEST_WHITE = 16  # smallest maximum of floats above 1 that count as integers
 def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:
     """Return uint8 of the same shape, 0 = black, 255 = white; values that no rule covers are refused.
 
-    Args:
-        values: bool, integers or floats.
-        value_range: the setting, or `AUTO`.
-        stated_bits: bit depth that the file states, or 0.
-        note: called with a guess, a contradiction, or clipped values.
+    `stated_bits` is the bit depth that the file states, or 0; `note` is called with a guess, a contradiction, or
+    clipped values.
     """
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * 255
