@@ -18,14 +18,8 @@ CONNECT_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 60
 TEXT_BYTES = 4096  # longest text that `from_main` sends, in bytes
 
-SIGNS_OF_A_LOST_PEER = (
-    "Gloo",
-    "NCCL",
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "heartbeat",
-    "UNAVAILABLE",
-)
+SIGNS_OF_A_LOST_PEER = ("Gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+SIGNS_OF_A_LOST_PEER += ("heartbeat", "UNAVAILABLE")
 
 
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

@@ -61,9 +61,7 @@ class ClassTable:
 
 
 def make_class_table(
-    names: tuple[str, ...],
-    palette: tuple[Colour, ...] = (),
-    mask_values: MaskValues = (),
+    names: tuple[str, ...], palette: tuple[Colour, ...] = (), mask_values: MaskValues = ()
 ) -> ClassTable:
     """Return the table for `names`, by default with evenly spaced hues."""
     return ClassTable(tuple(names), tuple(tuple(c) for c in palette) or default_palette(len(names)), mask_values)

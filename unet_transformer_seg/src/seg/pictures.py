@@ -110,11 +110,7 @@ def legend_entries(classes: ClassTable, has_ignored: bool) -> list[tuple[str, Co
 
 
 def draw_grid(
-    rows: Sequence[Sequence[np.ndarray]],
-    titles: Sequence[str],
-    names: Sequence[str],
-    legend: Legend,
-    cell: int,
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], names: Sequence[str], legend: Legend, cell: int
 ) -> Image.Image:
     """Return rows of pictures with titles and names, and the legend below."""
     font = ImageFont.load_default(size=FONT_SIZE)

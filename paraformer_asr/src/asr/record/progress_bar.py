@@ -23,12 +23,7 @@ class ProgressLine:
         """Show a bar from `start_step` on; `unit` is that of the speed, such as "images/s"."""
         self._total_steps, self._unit, self._live = total_steps, unit, sys.stderr.isatty()
         self._bar = tqdm(
-            total=total_steps,
-            initial=start_step,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not self._live,
+            total=total_steps, initial=start_step, unit="step", leave=False, dynamic_ncols=True, disable=not self._live
         )
         self._steps, self._amount, self._busy_s = 0, 0.0, 0.0
         self._mark, self._last_plain = time.monotonic(), time.monotonic()

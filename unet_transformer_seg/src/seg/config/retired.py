@@ -8,9 +8,7 @@ from seg.untrusted import escaped
 
 log = logging.getLogger("seg")
 
-RETIRED = {
-    "training.compile_cache": ("false", "set JAX_COMPILATION_CACHE_DIR=FOLDER to keep compiled programs"),
-}
+RETIRED = {"training.compile_cache": ("false", "set JAX_COMPILATION_CACHE_DIR=FOLDER to keep compiled programs")}
 """Setting → (value whose behaviour is the only one left, what to do instead of another value)."""
 
 IGNORED = ("training.compile_cache",)

@@ -131,8 +131,7 @@ class DataConfig:
     root: str = setting("", "image_folder: the folder of the data set")
     size: tuple[int, int] = setting((64, 64), "height and width of a training sample, in pixels", 8, 16384)
     fit: Literal["resize", "crop"] = setting(
-        "resize",
-        "resize: keep the aspect ratio, pad with ignored pixels; crop: native resolution; also in prediction",
+        "resize", "resize: keep the aspect ratio, pad with ignored pixels; crop: native resolution; also in prediction"
     )
     train_split: str = setting("train", "folder name or list file of the training samples")
     val_split: str = setting("val", "the same for validation")
@@ -159,8 +158,7 @@ class DataConfig:
     ignore_value: int = setting(-1, "mask value to ignore; -1: from classes.json, else none", -1, 65535)
     threshold: int = setting(0, "two classes: mask values of at least this are class 1; 0: off", 0, 65535)
     value_map: dict[int, int] = dataclasses.field(
-        default_factory=dict,
-        metadata={"meaning": "mask value → class, for example {0: 0, 255: 1}"},
+        default_factory=dict, metadata={"meaning": "mask value → class, for example {0: 0, 255: 1}"}
     )
     mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), "mean per channel, subtracted; 1 = white", 0, 1)
     std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), "divisor per channel; 1 = white", 1e-3, 10)

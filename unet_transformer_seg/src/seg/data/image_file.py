@@ -55,10 +55,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(
-    path: Path,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    value_range: ValueRange = AUTO,
-    remark: Remark = log_remark,
+    path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, value_range: ValueRange = AUTO, remark: Remark = log_remark
 ) -> np.ndarray:
     """Return uint8[h, w, 3], the image as RGB, upright.
 

@@ -59,10 +59,7 @@ def _describe_disk(setup: Setup) -> list[tuple[str, str]]:
     free = shutil.disk_usage(place).free
     kept = setup.config.training.keep_checkpoints + 1
     return [
-        (
-            "checkpoint",
-            f"{format_bytes(size)}, up to {kept} are kept; a save needs {format_bytes(needed)} free",
-        ),
+        ("checkpoint", f"{format_bytes(size)}, up to {kept} are kept; a save needs {format_bytes(needed)} free"),
         ("disk", f"{format_bytes(free)} free in {setup.config.runs_dir}"),
     ]
 

@@ -12,19 +12,8 @@ import jax
 
 from seg.compiler import compiler_options
 
-PACKAGES = (
-    "unet-transformer-seg",
-    "jax",
-    "jaxlib",
-    "jax-cuda12-plugin",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "chex",
-    "numpy",
-    "grain",
-    "pillow",
-)
+PACKAGES = ("unet-transformer-seg", "jax", "jaxlib", "jax-cuda12-plugin", "flax", "optax", "orbax-checkpoint")
+PACKAGES += ("chex", "numpy", "grain", "pillow")
 
 
 def describe_environment() -> dict:

@@ -16,14 +16,7 @@ from seg.record.changes import check_changes, list_changes
 from seg.record.record_file import RECORD_NAME, read_config_file
 from seg.record.resume_rules import BESIDES_TRAINING, LENGTH
 from seg.record.run_dir import RunDir, load_run
-from seg.record.run_record import (
-    RunRecord,
-    data_differences,
-    file_differences,
-    load_record,
-    make_record,
-    save_record,
-)
+from seg.record.run_record import RunRecord, data_differences, file_differences, load_record, make_record, save_record
 
 log = logging.getLogger("seg")
 
@@ -62,11 +55,7 @@ class Resumption:
         self._refuse_differences()
 
     def begin(
-        self,
-        step: int,
-        finished: bool,
-        stopped_early: bool,
-        build_schedule: Callable[[OptimizerConfig, int], Callable],
+        self, step: int, finished: bool, stopped_early: bool, build_schedule: Callable[[OptimizerConfig, int], Callable]
     ) -> None:
         """Log what has changed, and record it with the step from which it applies.
 

@@ -22,13 +22,7 @@ from seg.config.reader import config_text
 from seg.data.fingerprint import Fingerprint, describe_differences
 from seg.errors import UserError
 from seg.files import read_bounded
-from seg.record.record_file import (
-    MAX_RECORD_BYTES,
-    RECORD_NAME,
-    read_record_file,
-    repair_hint,
-    write_record_file,
-)
+from seg.record.record_file import MAX_RECORD_BYTES, RECORD_NAME, read_record_file, repair_hint, write_record_file
 from seg.record.run_dir import RunDir
 
 FILES = {"classes.json": "classes"}
