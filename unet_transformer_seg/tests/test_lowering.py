@@ -30,14 +30,15 @@ MODELS = {"unet": UNET, "unet_transformer": HYBRID}
 FUSED_ATTENTION = {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"}
 
 
-@pytest.fixture(autouse=True)
-def large_convolutions(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def large_convolutions():
     """Give every convolution of a tiny network the forms that a CPU has for large ones."""
-    monkeypatch.setattr(cpu_conv, "LARGE_GRADIENT", 0)
-    monkeypatch.setattr(cpu_conv, "MIN_CHANNELS", 1)
-    monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", 0)
-    jax.clear_caches()  # traces made with the usual limits
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_conv, "LARGE_GRADIENT", 0)
+        patch.setattr(cpu_conv, "MIN_CHANNELS", 1)
+        patch.setattr(cpu_conv, "MANY_WEIGHTS", 0)
+        jax.clear_caches()  # traces made with the usual limits
+        yield
     jax.clear_caches()
 
 

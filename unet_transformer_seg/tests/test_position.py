@@ -42,7 +42,7 @@ def test_a_width_that_four_does_not_divide_is_refused():
 
 @pytest.mark.parametrize("size", [(4, 6), (7, 5), (1, 1), (16, 16)])
 def test_a_learned_table_fits_any_grid(size):
-    table = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 8)), jnp.float32)
+    table = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
     positions = interpolate_positions(table, size=size)
     assert positions.shape == (*size, 8)
     assert positions.min() >= table.min() and positions.max() <= table.max()
@@ -52,12 +52,12 @@ def test_a_learned_table_fits_any_grid(size):
 
 def test_a_doubled_grid_keeps_the_picture():
     """A table that grows evenly to the right still does after doubling, in steps half as large."""
-    table = jnp.asarray(np.broadcast_to(np.arange(6.0)[None, :, None], (3, 6, 1)), jnp.float32)
+    table = np.broadcast_to(np.arange(6.0)[None, :, None], (3, 6, 1)).astype(np.float32)
     doubled = interpolate_positions(table, size=(6, 12))[2, :, 0]
     np.testing.assert_allclose(doubled[1:-1], np.arange(1, 11) / 2 - 0.25, atol=1e-6)
 
 
 def test_gradients_reach_the_whole_table(key):
     table = jax.random.normal(key, (3, 3, 4))
-    gradient = jax.grad(lambda t: jnp.square(interpolate_positions(t, size=(5, 7))).sum())(table)
-    assert (jnp.abs(gradient) > 0).all()
+    gradient = jax.jit(jax.grad(lambda t: jnp.square(interpolate_positions(t, size=(5, 7))).sum()))(table)
+    assert (np.abs(gradient) > 0).all()
