@@ -20,9 +20,7 @@ WARM_UP_STEPS = 3
 SMALL_PARAFORMER = Config(
     name="bench",
     model=ModelConfig(
-        vocab_size=AISHELL_TOKENS,
-        encoder=EncoderConfig(num_layers=12, width=256),
-        decoder=DecoderConfig(num_layers=6),
+        vocab_size=AISHELL_TOKENS, encoder=EncoderConfig(num_layers=12, width=256), decoder=DecoderConfig(num_layers=6)
     ),
 )
 """The model measured without a config: 12 SAN-M blocks of width 256 and 6 decoder blocks, as in the small published

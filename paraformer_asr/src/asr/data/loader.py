@@ -41,12 +41,7 @@ class TrainLoader:
     """
 
     def __init__(
-        self,
-        dataset: SpeechDataset,
-        tokenizer: Tokenizer,
-        config: Config,
-        num_devices: int = 1,
-        share: Share = (0, 1),
+        self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, num_devices: int = 1, share: Share = (0, 1)
     ):
         """Plan all batches of the training split; no sound is read yet.
 
@@ -102,12 +97,7 @@ class EvalLoader:
     """All utterances of a split once, of any length, at their own speed, always in the same batches."""
 
     def __init__(
-        self,
-        dataset: SpeechDataset,
-        tokenizer: Tokenizer,
-        config: Config,
-        num_devices: int = 1,
-        share: Share = (0, 1),
+        self, dataset: SpeechDataset, tokenizer: Tokenizer, config: Config, num_devices: int = 1, share: Share = (0, 1)
     ):
         """Plan all batches of a data set that is not empty; no sound is read yet. Arguments as of `TrainLoader`."""
         self._rows, self._config = _Rows(dataset, tokenizer, config, share), config.data

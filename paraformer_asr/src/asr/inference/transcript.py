@@ -168,11 +168,7 @@ def _field(text: str) -> str:
 
 
 def _times(item: Word | Token) -> dict[str, float]:
-    return {
-        "start_s": round(item.start_s, 3),
-        "end_s": round(item.end_s, 3),
-        "confidence": round(item.confidence, 4),
-    }
+    return {"start_s": round(item.start_s, 3), "end_s": round(item.end_s, 3), "confidence": round(item.confidence, 4)}
 
 
 def _clock(seconds: float, point: str) -> str:

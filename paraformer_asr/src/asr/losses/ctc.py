@@ -14,11 +14,7 @@ LOG_ZERO = -1e30
 
 
 def ctc_loss(
-    logits_btv: jax.Array,
-    frame_lengths_b: jax.Array,
-    tokens_bu: jax.Array,
-    token_lengths_b: jax.Array,
-    blank: int = 0,
+    logits_btv: jax.Array, frame_lengths_b: jax.Array, tokens_bu: jax.Array, token_lengths_b: jax.Array, blank: int = 0
 ) -> jax.Array:
     """Return −Σ_b log P(tokens[b] | frames[b]).
 

@@ -117,7 +117,7 @@ WITHOUT_EFFECT = {
             *("positional_dropout_rate", "pos_enc_class", "padding_idx", "positionwise_conv_kernel_size"),
             *("interctc_use_conditioning", "lora_rank", "lora_alpha", "lora_dropout"),
             *("tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
-        ),
+        )
     },
     "decoder_conf": {
         UNUSED: (
@@ -126,9 +126,7 @@ WITHOUT_EFFECT = {
         ),
         OF_TRAINING: ("self_attention_dropout_rate",),
     },
-    "predictor_conf": {
-        UNUSED: ("tail_mask", "tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf"),
-    },
+    "predictor_conf": {UNUSED: ("tail_mask", "tf2torch_tensor_name_prefix_torch", "tf2torch_tensor_name_prefix_tf")},
     "frontend_conf": {UNUSED: ("filter_length_min", "filter_length_max")},
     "tokenizer_conf": {UNUSED: ("split_with_space", "space_symbol", "remove_non_linguistic_symbols")},
     "ctc_conf": {OF_TRAINING: ("dropout_rate", "ignore_nan_grad")},

@@ -52,11 +52,7 @@ class Resumption:
         self._refuse_differences()
 
     def begin(
-        self,
-        step: int,
-        finished: bool,
-        stopped_early: bool,
-        build_schedule: Callable[[OptimizerConfig, int], Callable],
+        self, step: int, finished: bool, stopped_early: bool, build_schedule: Callable[[OptimizerConfig, int], Callable]
     ) -> None:
         """Log what has changed, and record it with the step of the checkpoint, from which it applies."""
         idle = [change for change in self.changes if not change.key.startswith(BESIDES_TRAINING)]

@@ -171,11 +171,7 @@ def jit_steps(
             in_shardings=(of_state, batch, everywhere, batch),
             out_shardings=(of_state, everywhere, everywhere),
         ),
-        "eval_step": jax.jit(
-            eval_step,
-            in_shardings=(of_state.variables, batch, batch),
-            out_shardings=everywhere,
-        ),
+        "eval_step": jax.jit(eval_step, in_shardings=(of_state.variables, batch, batch), out_shardings=everywhere),
         "abstract_state": jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, of_state
         ),

@@ -34,11 +34,7 @@ class TrainState:
 
 
 def init_state(
-    model: nn.Module,
-    input_dim: int,
-    optimizer: optax.GradientTransformation,
-    key: jax.Array,
-    with_ema: bool,
+    model: nn.Module, input_dim: int, optimizer: optax.GradientTransformation, key: jax.Array, with_ema: bool
 ) -> TrainState:
     """Return the state before the first update; pure in `key`, to be traced by `jax.jit`."""
     params = init_variables(model, input_dim, key)["params"]
