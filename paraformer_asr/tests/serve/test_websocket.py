@@ -464,16 +464,20 @@ def test_a_frame_changes_only_what_it_states():
 def test_a_session_counts_its_memory():
     memory = SoundMemory(100)
     service = SimpleNamespace(settings=ServeSettings(max_sound_s=0.001, max_body_bytes=60))
+
+    def push(session, content):
+        return asyncio.run(session.push(content))
+
     session = Session(service, memory, rate_hz=16000)
-    assert session.push(bytes(31)) == [] and session.has_sound and memory.num_bytes == 31
+    assert push(session, bytes(31)) == [] and session.has_sound and memory.num_bytes == 31
     with pytest.raises(TooMuchSoundError, match="lasts at most"):
-        session.push(b"\0\0")
+        push(session, b"\0\0")
     file = Session(service, memory, rate_hz=None)
-    file.push(bytes(60))
+    push(file, bytes(60))
     with pytest.raises(TooMuchSoundError, match="60 bytes"):
-        file.push(b"\0")
+        push(file, b"\0")
     with pytest.raises(TooMuchSoundError, match="again later") as full:
-        Session(service, memory, rate_hz=None).push(bytes(10))
+        push(Session(service, memory, rate_hz=None), bytes(10))
     assert full.value.is_full
     session.close(), session.close(), file.close()
     assert memory.num_bytes == 0

@@ -128,7 +128,7 @@ class Conversation:
             if (text := message.get("text")) is not None:
                 num_texts += await self._obey(text)
             else:
-                self._push(message["bytes"])
+                await self._push(message["bytes"])
 
     async def _obey(self, text: str) -> bool:
         """Begin a sound or end it, as a text frame states; return whether its text was sent."""
@@ -167,7 +167,7 @@ class Conversation:
                 raise Draining("the server is about to stop")
         return None
 
-    def _push(self, content: bytes) -> None:
+    async def _push(self, content: bytes) -> None:
         if self._session is None:
             raise ConversationError(
                 frames.BAD_DATA, 'expected a frame of settings before the sound, such as {"mode": "offline"}'
@@ -176,7 +176,8 @@ class Conversation:
             raise ConversationError(
                 frames.TOO_BIG, f"a frame has at most {self._service.settings.websocket_message_bytes} bytes"
             )
-        self._session.push(content)
+        for event in await self._session.push(content):
+            await self._send(frames.text_frame(self._request, event))
 
     async def _send(self, frame: dict[str, Any]) -> None:
         """Send a text frame; a client that does not read for long counts as lost."""

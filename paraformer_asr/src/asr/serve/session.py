@@ -105,7 +105,7 @@ class Session:
         """Whether sound was pushed that is not flushed."""
         return bool(self._content)
 
-    def push(self, content: bytes) -> list[Event]:
+    async def push(self, content: bytes) -> list[Event]:
         """Add a piece of the sound and return what it completes; the cut between two pieces may be within a sample.
 
         Raises:
