@@ -2,7 +2,7 @@
 
     python scripts/demo.py
 
-Everything it writes lies in the folder demo/asr of the checkout.
+It writes to the folder demo/asr of the checkout only.
 """
 
 import subprocess

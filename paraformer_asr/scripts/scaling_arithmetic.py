@@ -74,7 +74,7 @@ PLANS = (
 
 
 def device_bytes(plan: Plan, columns: int) -> dict[str, float]:
-    """Return what lies on a GPU during a step, with the state spread over `columns` of them."""
+    """Return the bytes in use on a GPU during a step, with the state sharded over `columns` of them."""
     parts = {
         "state": plan.copies * plan.parameter_bytes / columns,
         "gathered parameters": plan.parameter_bytes if columns > 1 else 0.0,

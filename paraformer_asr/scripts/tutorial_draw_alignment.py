@@ -4,7 +4,7 @@
     python scripts/tutorial_draw_alignment.py --run RUN --index 3 --out three.png
     python scripts/tutorial_draw_alignment.py --run RUN speech.wav
 
-Nothing tells the network where a token lies: it learns from sound and text alone. The picture shows what it found,
+The network is never shown where a token is: it learns from sound and text alone. The picture shows what it found,
 the lines printed here say how to read it.
 """
 

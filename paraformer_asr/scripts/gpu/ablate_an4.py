@@ -52,7 +52,7 @@ SPARE_S = 45
 
 
 class OutOfTimeError(Exception):
-    """The piece is over; another call goes on."""
+    """The piece is over; another call continues."""
 
 
 class Pieces:
@@ -115,7 +115,7 @@ def read_table(run: Path) -> list[dict]:
 
 
 def read_row(name: str, seed: int, run: Path) -> dict:
-    """Return what the record of a scored run tells."""
+    """Return the numbers in the record of a scored run."""
     last = read_table(run)[-1]
     scores = json.loads((run / "eval_val" / "metrics.json").read_text())
     return {

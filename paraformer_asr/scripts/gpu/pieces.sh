@@ -16,7 +16,7 @@ do_once() {
     fi
     code=0 start=$(date +%s)
     timeout "$limit_s" "$@" >"$out/$name.log" 2>&1 || code=$?
-    if [ "$code" = 130 ] || [ "$code" = 143 ]; then exit "$code"; fi # told to stop: the step is done anew
+    if [ "$code" = 130 ] || [ "$code" = 143 ]; then exit "$code"; fi # stopped: the next call repeats this step
     if [ "$code" = 75 ]; then
         echo "$name: resumes at the next call"
         exit 75

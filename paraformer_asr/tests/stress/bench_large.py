@@ -145,7 +145,7 @@ def open_eager(folder: Path, num_cores: int):
 
 
 def export_onnx(folder: Path) -> None:
-    """Write FunASR's own export; its call means torch's older exporter, which newer versions must be told."""
+    """Write FunASR's own export, by torch's older exporter, which newer versions use only on request."""
     import functools
 
     import torch
@@ -157,7 +157,7 @@ def export_onnx(folder: Path) -> None:
 
 
 class Side:
-    """One side in a process of its own, that recognises when it is told to.
+    """One side in its own process, which recognises on request.
 
     Attributes:
         seconds: of each call, by batch size.

@@ -87,7 +87,7 @@ def run_kind(kind: Kind, seed: int, numbers: Sequence[int], work: Path) -> Itera
         kind: of input.
         seed: of all cases.
         numbers: of the cases.
-        work: an empty folder; while a case runs, its input lies in `work/case`.
+        work: an empty folder; while a case runs, its input is in `work/case`.
     """
     (work / "samples").mkdir()
     samples = kind.samples(work / "samples")

@@ -5,11 +5,11 @@
 
 A network with random weights transcribes generated sound from a file, as `python -m asr.infer` does: it is read, split
 at its silences and recognised. Without --config it is SAN-M 12 × 256 with 6 decoder layers, in float32. Each point is
-measured in a process of its own. Its programs are compiled first; from then on the time runs, and memory is counted
+measured in a process of its own. Its programs are compiled first; then the clock starts, and memory is counted
 above what the process with model and programs has already (by /proc, so Linux is needed).
 
-Points that the --json file holds are not measured again: a measurement that was stopped goes on where it was. Exit
-codes: 0 all is measured, 75 --max-minutes are over and the same command goes on, 2 wrong input.
+Points that the --json file holds are not measured again: a stopped measurement resumes where it was. Exit
+codes: 0 all is measured, 75 --max-minutes are over and the same command resumes, 2 wrong input.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="segments computed at once, at all lengths (default: 8)")
     parser.add_argument("--batches", type=int, nargs="*", default=BATCHES, help="at one length (default: 1 to 32)")
     parser.add_argument("--batch-seconds", type=float, default=600.0, help="that length (default: 600)")
-    parser.add_argument("--max-minutes", type=float, help="begin no point after so many minutes")
+    parser.add_argument("--max-minutes", type=float, help="begin no point after this many minutes")
     parser.add_argument("--sound", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example model.dtype=bfloat16")
     return parser.parse_intermixed_args()
@@ -278,7 +278,7 @@ def main() -> int:
     if arguments.picture and record["points"]:
         draw(record["points"], arguments.picture)
     if not complete:
-        print("not finished: the same command goes on")
+        print("not finished: the same command resumes")
     return EXIT_OK if complete else EXIT_UNFINISHED
 
 

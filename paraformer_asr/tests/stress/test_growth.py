@@ -121,7 +121,7 @@ def test_what_cannot_be_measured_is_refused(growth, tmp_path, monkeypatch):
 
 
 class FakePrograms:
-    """Hears one token in each sound; knows the shapes that it was told to compile for."""
+    """Recognises one token in each sound; records the shapes that it compiled for."""
 
     def __init__(self, config, tokenizer, cmvn, variables, model):
         self.weights, self.shapes, FakePrograms.made = PackedWeights(config.model, variables), [], self

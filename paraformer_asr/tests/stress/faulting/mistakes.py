@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
 
     Attributes:
         what: is wrong.
-        command: words behind `python -m asr.`; "{}" stands for the folder of the case.
+        command: words behind `python -m asr.`; "{}" is replaced by the folder of the case.
         said: patterns that its output must have.
         code: with which it must end.
         left: files that it must have written in spite of all, below `WRITTEN`; nothing else may be there.
@@ -220,7 +220,7 @@ def try_mistake(place: Path, mistake: Mistake) -> tuple[dict, list[str]]:
     faults = [f"exit code {done.returncode}, expected {mistake.code}"] if done.returncode != mistake.code else []
     faults += ["a traceback"] if "Traceback" in output else []
     faults += [f"the message has no {pattern!r}" for pattern in mistake.said if not re.search(pattern, output)]
-    if mistake.code:  # what goes on may write
+    if mistake.code:  # a command that continues may write
         faults += [f"changed or gone: {name}" for name in before if after.get(name) != before[name]]
         faults += [f"written: {name}" for name in after.keys() - before.keys()]
     written = sorted(path.name for path in (place / WRITTEN).rglob("*") if path.is_file())

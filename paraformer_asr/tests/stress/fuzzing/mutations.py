@@ -117,7 +117,7 @@ def change_bytes(rng: random.Random, content: bytes, others: Sequence[bytes] = (
         rng: source of all chance.
         content: a valid sample.
         others: samples to splice with.
-        head: half of the changes happen in so many bytes at the start, 0: all of them anywhere.
+        head: half of the changes fall in this many bytes at the start; 0: all of them anywhere.
     """
     if others and rng.random() < 0.08:
         other = rng.choice(others)

@@ -127,7 +127,7 @@ def _time_limit() -> Iterator[None]:
 
 
 def limit_address_space(more_bytes: int) -> None:
-    """Let the process grow by so many bytes of addresses, so that a bomb ends in a MemoryError."""
+    """Limit the growth of the process, in bytes of address space, so that a bomb ends in a MemoryError."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + more_bytes
