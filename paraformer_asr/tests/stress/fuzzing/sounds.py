@@ -55,7 +55,7 @@ WAV_FIELDS = {"size": (4, 4), "tag": (20, 2), "channels": (22, 2), "rate": (24, 
 
 
 def _waves(variant: tuple[str, str, int, int]) -> list[np.ndarray]:
-    """Return sounds of float64[n, c]: speech-like, an offset, clipped, silent, and numbers that are not finite."""
+    """Return sounds float64[n, c]: speech-like, constant, clipped, and as floats one with odd samples."""
     _, subtype, rate_hz, channels = variant
     rng = np.random.default_rng(rate_hz + channels)
     time_n = np.arange(round(0.12 * rate_hz)) / rate_hz
