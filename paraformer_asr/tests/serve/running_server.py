@@ -90,14 +90,19 @@ def long_sound():
     return sound_file(np.concatenate([burst(1.5, seed=1), pause, burst(0.8, seed=2), pause, burst(1.2, seed=3)]))
 
 
-@contextlib.contextmanager
-def serving(service, *, keys=(), origins=(), limits=None, engine=None, **options):
-    """Run another server for a service that is started already, with limits of its own; yield it."""
+def make_server(service, *, keys=(), origins=(), limits=None, engine=None, **options):
+    """Return another server for a service that is started already, with limits of its own."""
     other = copy.copy(service)
     other.settings = dataclasses.replace(service.settings, **(limits or {}))
     other.engine = engine or service.engine
     other.start = other.stop = other.drain = lambda: None
-    server = Server(other, make_app(other, keys, origins, **options), bind("127.0.0.1", 0))
+    return Server(other, make_app(other, keys, origins, **options), bind("127.0.0.1", 0))
+
+
+@contextlib.contextmanager
+def serving(service, **options):
+    """Run a server as from `make_server`; yield it."""
+    server = make_server(service, **options)
     thread = threading.Thread(target=server.serve_until_stopped, daemon=True)
     thread.start()
     while not server.started:

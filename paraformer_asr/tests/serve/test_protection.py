@@ -13,14 +13,16 @@ import openai
 import pytest
 
 from asr.cli import run_command
-from asr.errors import EXIT_USER_ERROR
+from asr.errors import EXIT_USER_ERROR, UserError
 from asr.serve import __main__ as command
 from asr.serve.engine import DeadlinePassed, Overloaded, RecognitionFailed
+from asr.serve.selftest import run_selftest
 from serve.running_server import (
     RATE_HZ,
     TRANSCRIPTIONS,
     burst,
     call,
+    make_server,
     make_service,
     post,
     post_parts,
@@ -285,6 +287,21 @@ def test_slow_senders_are_cut_off(service):
         assert call(server).status == 200
 
 
+def test_clients_that_do_not_read_are_cut_off(service):
+    with serving(service, limits={"idle_timeout_s": 0.3}) as server:
+        size = len(call(server, path="/page/page.js").body)
+        with contextlib.closing(socket.socket()) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(20)
+            connection.connect(server.listener.getsockname()[:2])
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"GET /page/page.js HTTP/1.1\r\nHost: x\r\n\r\n" * (6_000_000 // size))
+            end = time.monotonic() + 20
+            while server.server_state.connections and time.monotonic() < end:
+                time.sleep(0.05)
+            assert not server.server_state.connections
+
+
 def test_connections_are_bounded(service):
     with serving(service, limits={"max_connections": 3}) as server, contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -373,7 +390,6 @@ def test_a_mistake_on_the_command_line_is_one_message(monkeypatch, capsys, argum
 
 
 def test_keys_are_read_from_a_file_and_the_environment(tmp_path):
-    from asr.errors import UserError
     from asr.serve.keys import read_keys
 
     path = tmp_path / "keys"
@@ -390,6 +406,15 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
     monkeypatch.setattr(command, "EXTRA", ("fastapi", "no_such_module"))
     assert run_serve(monkeypatch, "--model", "folder") == EXIT_USER_ERROR
     assert 'needs more packages (no_such_module): pip install "paraformer-asr[serve]"' in capsys.readouterr().err
+
+
+def test_the_selftest_goes_through_the_port(service):
+    server = make_server(service, keys=[KEY])
+    with server.listener:
+        assert run_selftest(server, KEY).startswith("selftest passed: ready in ")
+    server = make_server(service, keys=[KEY])
+    with server.listener, pytest.raises(UserError, match="selftest: the sound got status 401"):
+        run_selftest(server, OTHER_KEY)
 
 
 def test_the_command_listens_at_once_answers_and_ends_after_sigterm(service, tmp_path):
@@ -422,7 +447,7 @@ def test_the_command_listens_at_once_answers_and_ends_after_sigterm(service, tmp
             assert isinstance(client.audio.transcriptions.create(file=("a.wav", SHORT), model="").text, str)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
-        assert "stopping: " in process.stderr.read()
+        assert "stopping; requests in progress: " in process.stderr.read()
     finally:
         process.kill()
         process.stderr.close()

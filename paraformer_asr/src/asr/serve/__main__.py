@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.arguments import add_model
-from asr.cli import run_command
+from asr.cli import leave_at_once, run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
 from asr.untrusted import escaped
@@ -150,6 +150,8 @@ def main() -> int:
             print(run_selftest(server, keys[0] if keys else ""))
         else:
             server.serve_until_stopped()
+            if server.is_compiling:  # the compiler cannot be interrupted
+                leave_at_once(EXIT_OK)
     return EXIT_OK
 
 

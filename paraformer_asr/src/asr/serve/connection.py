@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections that cannot be held open for nothing: their number and the time for headers are bounded."""
+"""HTTP/1.1 connections that nobody can hold for nothing: their number, slow headers and slow readers are bounded."""
 
 import asyncio
 import functools
@@ -16,7 +16,7 @@ class Connection(H11Protocol):
 
     Args:
         arguments: of uvicorn's class.
-        settings: `max_connections` and `headers_timeout_s` are used.
+        settings: `max_connections`, `headers_timeout_s` and `idle_timeout_s` are used.
         named: arguments of uvicorn's class.
     """
 
@@ -24,6 +24,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **named)
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Accept a connection, or answer that there are too many."""
@@ -35,6 +36,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -61,6 +63,18 @@ class Connection(H11Protocol):
         if self.cycle is None or not self.cycle.response_started:
             self._answer(Refusal(400, "this is not a request of HTTP/1.1", code="malformed_request"))
         self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Cut off a client that reads nothing of its answer for too long."""
+        super().pause_writing()
+        self._writing = self.loop.call_later(self._settings.idle_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Let the answer continue: the client has read."""
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def _watch(self) -> None:
         """Run the timer while no request is being answered."""

@@ -110,8 +110,8 @@ def _segment(
         "text": segment.text,
         "tokens": [token_ids[token.text] for token in tokens],
         "temperature": 0.0,
-        "avg_logprob": sum(logprobs) / max(len(logprobs), 1),
-        "compression_ratio": len(text) / len(zlib.compress(text)),
+        "avg_logprob": round(sum(logprobs) / max(len(logprobs), 1), 6),
+        "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
         "no_speech_prob": 0.0,
     }
 

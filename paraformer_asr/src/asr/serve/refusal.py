@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from asr.serve.decoding import BrokenSound, Busy, NotSound, TooLong
 from asr.serve.engine import DeadlinePassed, Draining, Overloaded
 
-MIN_RETRY_S, MAX_RETRY_S = 1, 30
+MIN_RETRY_S, MAX_RETRY_S = 1, 60
 """Bounds of `retry-after`, in seconds."""
 
 
@@ -87,7 +87,7 @@ def refusal_of(error: Exception) -> Refusal:
             return stopping()
         case DeadlinePassed():
             message = "the answer was not ready in time; send shorter sound, or try again when there is less to do"
-            return Refusal(503, message, code="deadline_passed", retry_after_s=MAX_RETRY_S, may_retry=False)
+            return Refusal(503, message, code="deadline_passed", retry_after_s=30, may_retry=False)
     return Refusal(500, "the server failed on this request; its log has the reason", code="failed", may_retry=False)
 
 

@@ -59,12 +59,19 @@ class Server(uvicorn.Server):
         self.service, self.listener, self.drain_s = service, listener, drain_s
         self.error: Exception | None = None
         self._draining: asyncio.Task | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: threading.Thread | None = None
 
     @property
     def url(self) -> str:
         """Where it listens."""
         host, port = self.listener.getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether the service is still being started."""
+        return self._starting is not None and self._starting.is_alive()
 
     def serve_until_stopped(self) -> None:
         """Listen, start the service, and return when it has ended.
@@ -84,7 +91,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         logger.info("listening on %s; compiling before the first request", self.url)
-        threading.Thread(target=self._start_service, name="start", daemon=True).start()
+        self._starting = threading.Thread(target=self._start_service, name="start", daemon=True)
+        self._starting.start()
 
     def _start_service(self) -> None:
         try:
@@ -115,11 +123,15 @@ class Server(uvicorn.Server):
     def drain(self) -> None:
         """Refuse new work, and end when there is none left. May be called from any thread."""
         self.service.drain()
-        self._loop.call_soon_threadsafe(self._start_draining)
+        if self._loop is None:  # it does not listen yet
+            self.should_exit = True
+            return
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            self._loop.call_soon_threadsafe(self._start_draining)
 
     def _start_draining(self) -> None:
         if self._draining is None:
-            logger.info("stopping: %d requests are being answered", len(self.server_state.tasks))
+            logger.info("stopping; requests in progress: %d", len(self.server_state.tasks))
             self._draining = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:

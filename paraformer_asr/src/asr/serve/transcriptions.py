@@ -63,7 +63,7 @@ class Transcriptions:
 
 def warn(text: str) -> dict[str, str]:
     """Return the header that says what was unusual about a sound, such as that it is silent or cut off."""
-    return {"x-warning": text.encode("ascii", "replace").decode()} if text else {}
+    return {"x-warning": " ".join(text.encode("ascii", "replace").decode().split())} if text else {}
 
 
 def check_model(service: Service, name: str) -> None:
