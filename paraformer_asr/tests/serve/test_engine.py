@@ -135,7 +135,7 @@ async def busy(engine, fake):
 
 def request(*lengths):
     segments = [Segment(0, np.zeros(length, np.float32)) for length in lengths]
-    return Request(segments, RATE_HZ, deadline=1e9, deliver=lambda place, result: None)
+    return Request(segments, RATE_HZ, deliver=lambda place, result: None)
 
 
 def test_every_segment_is_taken_once_in_a_batch_that_it_fits():
@@ -155,16 +155,14 @@ def test_every_segment_is_taken_once_in_a_batch_that_it_fits():
 
 
 def test_requests_take_turns():
-    queue, long = SegmentQueue(), request(*[10] * 50)
-    queue.add(long)
-    for _ in range(3):
-        queue.take((1, 4), lambda samples: 10)
-    short = [request(10) for _ in range(4)]
-    for one in short:
+    queue, requests = SegmentQueue(), [request(*[10] * 5), request(*[10] * 5), request(10)]
+    for one in requests:
         queue.add(one)
-    first = [item.request for item in queue.take((1, 4), lambda samples: 10)]
-    second = [item.request for item in queue.take((1, 4), lambda samples: 10)]
-    assert {*first, *second} == {long, *short}
+    long, other, short = requests
+    taken = [queue.take((1,), lambda samples: 10)[0].request for _ in range(5)]
+    assert taken == [long, other, short, long, other]
+    taken = [item.request for item in queue.take((1, 4), lambda samples: 10)]
+    assert taken == [long, other, long, other]
 
 
 def test_a_longer_segment_of_another_request_does_not_lengthen_a_batch():
@@ -173,6 +171,14 @@ def test_a_longer_segment_of_another_request_does_not_lengthen_a_batch():
         queue.add(one)
     items = queue.take((1, 2), lambda samples: samples)
     assert [item.request for item in items] == [short, also_short]
+
+
+def test_short_segments_wait_for_a_short_batch():
+    queue = SegmentQueue()
+    for one in (long := request(40), *(short := [request(10) for _ in range(3)])):
+        queue.add(one)
+    batches = [[item.request for item in queue.take((1, 4), lambda samples: samples)] for _ in range(2)]
+    assert batches == [[long], short]
 
 
 def test_a_row_that_would_be_empty_takes_a_shorter_segment():
@@ -214,11 +220,17 @@ def test_nothing_waits_for_company_on_an_idle_device(fake):
 
 
 def test_after_a_batch_a_segment_waits_a_moment_for_company(fake):
+    async def later(engine, mark):
+        await asyncio.sleep(0.01 * mark)
+        await marks_of(engine, sound(mark))
+
     async def main(engine):
         await marks_of(engine, sound(1))
-        await asyncio.gather(*(marks_of(engine, sound(mark)) for mark in range(4)))
+        start = time.monotonic()
+        await asyncio.gather(*(later(engine, mark) for mark in range(4)))
+        assert time.monotonic() - start < 1.0  # a full batch waits no longer
 
-    with running(fake, batch_wait_s=0.2) as engine:
+    with running(fake, batch_wait_s=2.0) as engine:
         asyncio.run(main(engine))
     assert sorted(map(len, fake.batches)) == [1, 4]
 
@@ -332,6 +344,7 @@ def test_what_is_late_never_reaches_the_device(fake):
     with running(fake) as engine:
         asyncio.run(main(engine))
         assert fake.batches == [[99]]
+        assert 'asr_dropped_segments_total{reason="deadline"} 2.0' in engine.metrics.text().decode()
 
 
 def fail(marks):

@@ -35,8 +35,6 @@ MEMORY = 0.9
 """Weight of the past in running means."""
 CPU_ROWS, ROWS = 4, 16
 """Most rows of a batch by default."""
-IDLE_CHECK_S = 0.2
-"""How often the owner looks for deadlines that passed."""
 
 
 class Overloaded(Exception):
@@ -173,8 +171,9 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(results.put_nowait, (place, result))
 
-        request = Request(decoded.segments, self._rate_hz, time.monotonic() + limit_s, deliver)
+        request, deadline = Request(decoded.segments, self._rate_hz, deliver), time.monotonic() + limit_s
         self._open.add(request)
+        reason = "cancelled"
         self._held_s += sound_s
         self._usual_s = MEMORY * self._usual_s + (1 - MEMORY) * sound_s
         try:
@@ -183,16 +182,17 @@ class Engine:
             done: dict[int, Recognition] = {}
             for place, segment in enumerate(decoded.segments):
                 while place not in done:
-                    key, result = await asyncio.wait_for(results.get(), request.deadline - time.monotonic())
+                    key, result = await asyncio.wait_for(results.get(), deadline - time.monotonic())
                     if isinstance(result, Exception):
                         raise result
                     done[key] = result
                 yield segment, done.pop(place)
         except TimeoutError:
+            reason = "deadline"
             raise DeadlinePassed(f"not finished within {limit_s:.0f} s") from None
         finally:
             if dropped := self._queue.drop(request):
-                self.metrics.dropped.labels("cancelled").inc(dropped)
+                self.metrics.dropped.labels(reason).inc(dropped)
             self._held_s -= sound_s
             self._open.discard(request)
 
@@ -209,19 +209,16 @@ class Engine:
     def _run(self) -> None:
         """Own the device: batch after batch, until the queue is closed."""
         while not self._queue.closed:
-            for request in self._queue.drop_late(time.monotonic()):
-                self.metrics.dropped.labels("deadline").inc(len(request.waiting))
-                request.deliver(-1, DeadlinePassed("its turn came too late"))
             if items := self._next_batch():
                 self._process(items)
 
     def _next_batch(self) -> list[Item]:
-        """Wait for work, or `IDLE_CHECK_S`; if the device was busy just before, a little longer for a full batch."""
+        """Wait for work; if the device was busy just before, a little longer for a full batch."""
         settings, queue = self.settings, self._queue
         most = self.batch_sizes[-1]
         with queue.changed:
-            if not len(queue):
-                queue.changed.wait(IDLE_CHECK_S)
+            if not len(queue) and not queue.closed:
+                queue.changed.wait()
             end = self._last_batch_end + settings.batch_wait_s
             while 0 < queue.num_waiting() < most and (rest_s := end - time.monotonic()) > 0 and not queue.closed:
                 queue.changed.wait(rest_s)

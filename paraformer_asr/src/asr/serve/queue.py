@@ -20,17 +20,15 @@ class Request:
     Attributes:
         waiting: (place, segment), in order.
         waiting_s: their seconds of sound.
-        deadline: by `time.monotonic`.
         deliver: called in any thread with a place and its recognition, or with an exception that ends the request.
         since: when it came, by `time.monotonic`.
-        dropped: nobody waits for its results.
     """
 
-    def __init__(self, segments: Sequence[Segment], rate_hz: int, deadline: float, deliver: Callable[[int, Any], None]):
+    def __init__(self, segments: Sequence[Segment], rate_hz: int, deliver: Callable[[int, Any], None]):
         self.waiting = collections.deque(enumerate(segments))
-        self.rate_hz, self.deadline, self.deliver = rate_hz, deadline, deliver
+        self.rate_hz, self.deliver = rate_hz, deliver
         self.waiting_s = sum(len(segment.wave) for segment in segments) / rate_hz
-        self.since, self.dropped = time.monotonic(), False
+        self.since = time.monotonic()
 
     def take(self) -> "Item":
         """Return the first segment, which no longer waits."""
@@ -79,19 +77,10 @@ class SegmentQueue:
     def drop(self, request: Request) -> int:
         """Remove a request; return how many of its segments were still waiting."""
         with self.changed:
-            request.dropped = True
             if request in self._ring:
                 self._ring.remove(request)
                 return len(request.waiting)
             return 0
-
-    def drop_late(self, now: float) -> list[Request]:
-        """Remove and return the requests whose deadline has passed."""
-        with self.changed:
-            late = [request for request in self._ring if request.deadline <= now]
-            for request in late:
-                self.drop(request)
-            return late
 
     def close(self) -> list[Request]:
         """Accept no more work; return the requests that were waiting."""
