@@ -65,7 +65,7 @@ def run_on_ray(
         import ray
         import ray.data
     except ImportError:
-        raise UserError('--engine ray needs Ray: pip install "paraformer-seg[ray]"') from None
+        raise UserError('--engine ray needs Ray: pip install "unet-transformer-seg[ray]"') from None
     if not shards:
         return
     if not ray.is_initialized():

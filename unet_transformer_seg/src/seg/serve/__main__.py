@@ -3,9 +3,7 @@
 import argparse
 import importlib.util
 import logging
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from seg.arguments import add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
@@ -13,9 +11,6 @@ from seg.config.reader import load_config
 from seg.errors import EXIT_OK, UserError
 from seg.serve.keys import KEYS_VARIABLE, read_keys
 from seg.serve.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from seg.serve.service import Service
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -95,29 +90,18 @@ def check_exposure(host: str, keys: list[str], no_auth: bool) -> None:
         )
 
 
-def make_service(arguments: argparse.Namespace, settings: ServeSettings) -> "Service":
-    """Load the model, and return its service."""
-    folder, overrides = arguments.run or arguments.model, [*arguments.settings, *prediction_overrides(arguments)]
-    config = load_config(folder / "config.yaml", overrides)
-
-    from seg import api
-    from seg.data.fit import is_fitted
-    from seg.serve.service import Service
-
-    if config.inference.whole_up_to and not is_fitted(config):
-        print("inference.whole_up_to: set to 0, as every size of an image would be compiled anew", file=sys.stderr)
-        overrides.append("inference.whole_up_to=0")
-    predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
-    return Service(predictor, settings, (arguments.name or folder.resolve().name,))
-
-
 def main() -> int:
     """Serve until a signal comes; return the exit code."""
     arguments = parse_arguments()
     check_extra()
     settings, keys = make_settings(arguments), read_keys(arguments.api_key_file)
     check_exposure(arguments.host, keys, arguments.no_auth)
-    service = make_service(arguments, settings)
+    folder, overrides = arguments.run or arguments.model, [*arguments.settings, *prediction_overrides(arguments)]
+    load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+
+    from seg.serve.service import load_service
+
+    service = load_service(folder, settings, arguments.name or "", overrides, arguments.checkpoint)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("seg.serve").setLevel(logging.INFO)
 

@@ -11,6 +11,14 @@ from seg.serve.formats import FORMATS
 DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
+MEANINGS = {
+    "format": f"of the answer: {', '.join(FORMATS)} (default: {FORMATS[0]})",
+    "opacity": "of the colours in an overlay, 0 to 1 (default: 0.5)",
+    "probabilities": "true adds those of all classes to an npz",
+    "model": "a name that /v1/models lists",
+}
+
+
 def load_page() -> tuple[str, str]:
     """Return the page, and the policy that lets only its own script and style run."""
     text = resources.files("seg.serve").joinpath("page.html").read_text(encoding="utf-8")
@@ -27,14 +35,17 @@ def describe_routes() -> dict:
     """Return what OpenAPI says about the upload, which the route reads itself."""
     options = {
         "format": {"type": "string", "enum": list(FORMATS), "default": "png"},
-        "opacity": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5, "description": "of an overlay"},
-        "probabilities": {"type": "boolean", "default": False, "description": "also those, with format=npz"},
-        "model": {"type": "string", "description": "a name of /v1/models"},
+        "opacity": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
+        "probabilities": {"type": "boolean", "default": False},
+        "model": {"type": "string"},
     }
     form = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
     form["properties"] |= options
     content = {"multipart/form-data": {"schema": form}, "application/octet-stream": {"schema": {"format": "binary"}}}
-    query = [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in options.items()]
+    query = [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": MEANINGS[name]}
+        for name, schema in options.items()
+    ]
     return {"requestBody": {"required": True, "content": content}, "parameters": query}
 
 
@@ -46,7 +57,7 @@ def draw_docs(schema: dict) -> str:
         for method, route in methods.items()
     ]
     options = [
-        f"<tr><td><code>{option['name']}</code><td>{html.escape(str(option['schema']))}"
+        f"<tr><td><code>{option['name']}</code><td>{html.escape(option['description'])}"
         for option in describe_routes()["parameters"]
     ]
     return _DOCS.format(rows="\n".join(rows), options="\n".join(options))

@@ -15,18 +15,20 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """Return the application that a config of Ray Serve describes.
 
     Args:
-        arguments: `model`, the folder, and as the options of `seg serve` `name`, `api_key_file` and `limits`, names and
-            values of `ServeSettings`.
+        arguments: `model`, the folder; `name`; `api_key_file`; `limits`, {field of `ServeSettings`: value}; `settings`,
+            changes of the model's config as `key=value`.
     """
 
     def make_app():
         """Load and compile in the replica, which takes requests when this returns."""
-        from seg import api
         from seg.serve import app, keys, service, settings
 
-        model = Path(arguments["model"])
-        names = (arguments.get("name") or model.resolve().name,)
-        started = service.Service(api.load(model), settings.ServeSettings(**arguments.get("limits", {})), names)
+        started = service.load_service(
+            Path(arguments["model"]),
+            settings.ServeSettings(**arguments.get("limits", {})),
+            name=arguments.get("name", ""),
+            overrides=arguments.get("settings", ()),
+        )
         started.start()
         key_file = arguments.get("api_key_file")
         return app.make_app(started, keys.read_keys(Path(key_file) if key_file else None))

@@ -27,6 +27,7 @@ def run_selftest(server: Server, service: Service, listener: socket.socket, keys
     Raises:
         UserError: naming what it did not answer.
     """
+    address = address_of(listener)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -36,7 +37,7 @@ def run_selftest(server: Server, service: Service, listener: socket.socket, keys
         server.should_exit = True
         thread.join()
     server.check_startup()
-    print(f"selftest of {address_of(listener)}: passed")
+    print(f"selftest of {address}: passed")
     return EXIT_OK
 
 

@@ -55,12 +55,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     Raises:
         UserError: the address is not of this machine, or the port is taken.
     """
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"--port {port}: expected a number from 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}); try --port 0") from None
+    except OSError as error:
+        text = f"--host {host} --port {port}: cannot listen there ({error.strerror}); try --port 0"
+        raise UserError(text) from None
 
 
 def address_of(listener: socket.socket) -> str:

@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from seg import api
+from seg.config.reader import load_config
+from seg.data.fit import is_fitted
 from seg.inference.predictor import Predictor
 from seg.serve.engine import Engine
 from seg.serve.form import Order
@@ -107,6 +112,29 @@ class Service:
         height, width = labels_hw.shape
         pixels = {label: n for label, n in enumerate(count_pixels(labels_hw, len(self.classes))) if n}
         return {"x-image-size": f"{width}x{height}", "x-class-pixels": json.dumps(pixels, separators=(",", ":"))}
+
+
+def load_service(
+    folder: Path, settings: ServeSettings, name: str = "", overrides: Sequence[str] = (), checkpoint: str = "best"
+) -> Service:
+    """Return the service of a run directory or a model folder.
+
+    Args:
+        folder: of the model.
+        settings: the limits.
+        name: of the model, for clients; empty: that of its folder.
+        overrides: changes of its config as `key=value`.
+        checkpoint: of a run, `best` or `last`.
+
+    Raises:
+        UserError: as `seg.load`.
+    """
+    config = load_config(folder / "config.yaml", overrides)
+    if config.inference.whole_up_to and not is_fitted(config):
+        print("inference.whole_up_to is set to 0: every size of an image would be compiled anew", file=sys.stderr)
+        overrides = [*overrides, "inference.whole_up_to=0"]
+    predictor = api.load(folder, checkpoint=checkpoint, overrides=overrides)
+    return Service(predictor, settings, (name or folder.resolve().name,))
 
 
 def _file_name(order: Order) -> str:
