@@ -1,7 +1,9 @@
 """Training from the command line: the record, interruption and resuming, devices, and what stops a run."""
 
 import csv
+import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -103,9 +105,9 @@ def call(capsys):
     return run
 
 
-def start(*arguments, devices=1, log_compilations=False):
+def start(*arguments, devices=1):
     command = [sys.executable, "-m", "asr.train", *map(str, arguments)]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_LOG_COMPILES": str(int(log_compilations))}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -156,10 +158,18 @@ def assert_equal_trees(one, other):
 
 @pytest.fixture(scope="module")
 def whole_run(compile_cache, tmp_path_factory):
-    """A run that nobody interrupted, and what it printed."""
+    """A run that nobody interrupted, and its messages with those of the compiler."""
     path = write_config(tmp_path_factory.mktemp("whole"), TINY)
-    output = finish(start("--config", path, "training.num_sample_pictures=1", log_compilations=True))
-    return run_dir(path), output
+    handler = logging.StreamHandler(io.StringIO())
+    jax.clear_caches()  # as in a process of its own
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("asr", "jax"):
+            logger = logging.getLogger(name)
+            patch.setattr(logger, "handlers", [*logger.handlers, handler])
+        jax.config.update("jax_log_compiles", True)
+        assert training_run.train(load_config(path, ["training.num_sample_pictures=1"])).finished
+        jax.config.update("jax_log_compiles", False)
+    return run_dir(path), handler.stream.getvalue()
 
 
 # --- the record ---
@@ -274,8 +284,8 @@ def test_a_run_is_resumed_with_its_own_settings_only(whole_run, config, call):
     assert "vocab_size" not in output  # the config leaves it to the data
 
 
-def test_another_model_is_not_restored(whole_run):
-    output = finish(start("--resume", whole_run[0], "model.encoder.width=32", "training.num_epochs=9"), code=2)
+def test_another_model_is_not_restored(whole_run, call):
+    output = call("--resume", whole_run[0], "model.encoder.width=32", "training.num_epochs=9", code=2)
     assert "error:" in output and "cannot change once a run has started:\n  model." in output
 
 
