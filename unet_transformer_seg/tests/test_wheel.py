@@ -117,8 +117,10 @@ def test_all_that_the_readme_shows_works_in_an_empty_folder(desk):
 
 
 def shortened(command):
-    """Return a command of the README; one that trains takes a step or two."""
+    """Return a command of the README; one that trains takes a step or two, one that serves a few requests."""
     words = shlex.split(command)
+    if words[:2] == ["seg", "serve"]:
+        return f"{command} --selftest --batch-sizes 1 inference.batch_size=1"
     if words[:2] != ["seg", "train"]:
         return command
     return f"{command} {SHORTER[words[words.index('--config') + 1]]}"
