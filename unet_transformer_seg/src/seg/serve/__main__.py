@@ -43,8 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     limits.add_argument(
         "--workers", type=int, default=defaults.num_workers, help="processes that read and write images"
     )
-    sizes = f"windows computed at once, ascending from 1 (default: {' '.join(map(str, defaults.batch_sizes))})"
-    limits.add_argument("--batch-sizes", type=int, nargs="+", default=defaults.batch_sizes, metavar="N", help=sizes)
+    sizes = ",".join(map(str, defaults.batch_sizes))
+    meaning = f"numbers of windows computed at once, ascending from 1 (default: {sizes})"
+    limits.add_argument("--batch-sizes", default=sizes, metavar="N,N…", help=meaning)
     parser.add_argument("--selftest", action="store_true", help="serve one generated image to itself, and stop")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings, such as inference.overlap=0.25")
     return parser.parse_intermixed_args()
@@ -62,9 +63,12 @@ def check_extra() -> None:
 
 def make_settings(arguments: argparse.Namespace) -> ServeSettings:
     """Return the limits that the options state."""
-    sizes = tuple(arguments.batch_sizes)
-    if sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
-        raise UserError(f"--batch-sizes: expected ascending numbers from 1, found {' '.join(map(str, sizes))}")
+    texts = arguments.batch_sizes.split(",")
+    sizes = tuple(int(text) for text in texts if text.isdecimal())
+    if len(sizes) < len(texts) or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
+        raise UserError(
+            f"--batch-sizes: expected ascending numbers from 1, as in 1,4,16, found {arguments.batch_sizes!r:.80}"
+        )
     for name in ("max_body_mib", "max_megapixels", "max_queued_megapixels", "deadline", "workers"):
         if not getattr(arguments, name) > 0:
             raise UserError(f"--{name.replace('_', '-')}: expected more than 0, found {getattr(arguments, name):g}")
