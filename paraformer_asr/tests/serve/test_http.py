@@ -12,7 +12,7 @@ import numpy as np
 import openai
 import pytest
 
-from asr.serve.order import FIELDS
+from asr.serve.options import FIELDS
 from asr.serve.settings import ServeSettings
 from serve.running_server import (
     RATE_HZ,

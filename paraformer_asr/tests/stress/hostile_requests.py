@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import soundfile
 
-from asr.serve.order import FIELDS
+from asr.serve.options import FIELDS
 from serve.running_server import burst, sound_file
 
 ROUTE = "/v1/audio/transcriptions"

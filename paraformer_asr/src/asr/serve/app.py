@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from asr.serve.funasr_websocket import add_funasr_websocket
 from asr.serve.keys import Keys
-from asr.serve.order import FIELDS, LISTS
+from asr.serve.options import FIELDS, LISTS
 from asr.serve.page import add_page
 from asr.serve.protection import Protection, check_ready
 from asr.serve.reference_page import reference_page

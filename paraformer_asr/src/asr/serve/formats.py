@@ -12,7 +12,7 @@ from typing import Any
 
 from asr.inference.transcript import SegmentText, Transcript
 from asr.inference.words import Token, Word
-from asr.serve.order import Order
+from asr.serve.options import Options
 
 UNKNOWN_LANGUAGE = "und"
 """The code of BCP 47 for a language that is not determined."""
@@ -34,20 +34,20 @@ TEXTS: dict[str, Callable[[Transcript], str]] = {
 }
 
 
-def write_answer(transcript: Transcript, order: Order, token_ids: Mapping[str, int], language: str) -> str:
+def write_answer(transcript: Transcript, options: Options, token_ids: Mapping[str, int], language: str) -> str:
     """Return the body of an answer.
 
     Args:
         transcript: of the sound.
-        order: what the client asks for.
+        options: of the client.
         token_ids: of the model, by the texts of its tokens.
         language: of the model; "" if it is not known.
     """
-    if order.response_format in TEXTS:
-        return TEXTS[order.response_format](transcript)
+    if options.response_format in TEXTS:
+        return TEXTS[options.response_format](transcript)
     usage = {"type": "duration", "seconds": round(transcript.duration_s, 3)}
-    if order.response_format == "json":
-        logprobs = {"logprobs": list(list_logprobs(transcript.words))} if order.logprobs else {}
+    if options.response_format == "json":
+        logprobs = {"logprobs": list(list_logprobs(transcript.words))} if options.logprobs else {}
         content = {"text": transcript.text, **logprobs, "usage": usage}
     else:
         content = {
@@ -55,8 +55,8 @@ def write_answer(transcript: Transcript, order: Order, token_ids: Mapping[str, i
             "language": language or UNKNOWN_LANGUAGE,
             "duration": round(transcript.duration_s, 3),
             "text": transcript.text,
-            **({"words": [_word(word) for word in transcript.words]} if order.words else {}),
-            **({"segments": list(_segments(transcript, token_ids))} if order.segments else {}),
+            **({"words": [_word(word) for word in transcript.words]} if options.words else {}),
+            **({"segments": list(_segments(transcript, token_ids))} if options.segments else {}),
             "usage": usage,
         }
     return to_json(content)

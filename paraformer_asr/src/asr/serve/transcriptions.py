@@ -9,7 +9,7 @@ from asr.serve.connected import while_connected
 from asr.serve.decoding import Decoded
 from asr.serve.form import read_form
 from asr.serve.formats import MEDIA_TYPES, write_answer
-from asr.serve.order import Order, read_order
+from asr.serve.options import Options, read_options, read_sound
 from asr.serve.refusal import Refusal
 from asr.serve.service import Service
 from asr.serve.sse import EventStream, transcript_events
@@ -39,26 +39,30 @@ class Transcriptions:
         """
         service = self.service
         service.engine.check_room(0.0)
-        order = read_order(await read_form(request, service.settings), service.settings, self.language)
-        request.state.format = "sse" if order.stream else order.response_format
-        check_model(service, order.model)
+        options, sound = await self._read(request)
+        request.state.format = "sse" if options.stream else options.response_format
+        check_model(service, options.model)
         start = time.monotonic()
-        decoded = await while_connected(request.receive, service.pool.decode(order.content))
+        decoded = await while_connected(request.receive, service.pool.decode(sound))
         request.state.take_sound_s(decoded.num_samples / self._rate_hz)
-        headers = {"x-ignored": ", ".join(order.ignored)} if order.ignored else {}
-        if order.stream:
-            events = transcript_events(service.engine, decoded, logprobs=order.logprobs)
+        headers = {"x-ignored": ", ".join(options.ignored)} if options.ignored else {}
+        if options.stream:
+            events = transcript_events(service.engine, decoded, logprobs=options.logprobs)
             headers |= warn(decoded.warning)
             return EventStream(events, headers, service.metrics.first_delta_s)
-        response = await while_connected(request.receive, self._transcribe(decoded, order, headers))
+        response = await while_connected(request.receive, self._transcribe(decoded, options, headers))
         service.metrics.request_s.labels("/v1/audio/transcriptions").observe(time.monotonic() - start)
         return response
 
-    async def _transcribe(self, decoded: Decoded, order: Order, headers: dict[str, str]) -> Response:
+    async def _read(self, request: Request) -> tuple[Options, bytes]:
+        parts = await read_form(request, self.service.settings)
+        return read_options(parts, self.service.settings, self.language), read_sound(parts)
+
+    async def _transcribe(self, decoded: Decoded, options: Options, headers: dict[str, str]) -> Response:
         outcome = await self.service.engine.transcribe(decoded)
         headers |= warn("; ".join(filter(None, (decoded.warning, outcome.why_empty))))
-        body = write_answer(outcome.transcript, order, self._token_ids, self.language)
-        return Response(body.encode("utf-8", "backslashreplace"), 200, headers, MEDIA_TYPES[order.response_format])
+        body = write_answer(outcome.transcript, options, self._token_ids, self.language)
+        return Response(body.encode("utf-8", "backslashreplace"), 200, headers, MEDIA_TYPES[options.response_format])
 
 
 def warn(text: str) -> dict[str, str]:

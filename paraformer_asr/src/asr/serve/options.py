@@ -43,11 +43,10 @@ LISTS = tuple(name.removesuffix("[]") for name in FIELDS if name.endswith("[]"))
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
-    """What to transcribe, and how to answer.
+class Options:
+    """How to answer.
 
     Attributes:
-        content: bytes of the sound.
         model: name that the client used; "" for none.
         response_format: of `FORMATS`.
         words: whether verbose_json lists words.
@@ -57,7 +56,6 @@ class Order:
         ignored: names of the fields that were not honoured.
     """
 
-    content: bytes
     model: str
     response_format: str
     words: bool
@@ -67,8 +65,8 @@ class Order:
     ignored: tuple[str, ...]
 
 
-def read_order(parts: Sequence[Part], settings: ServeSettings, language: str = "") -> Order:
-    """Return what the parts of a form ask for.
+def read_options(parts: Sequence[Part], settings: ServeSettings, language: str = "") -> Options:
+    """Return the options in the parts of a form.
 
     Args:
         parts: of the form.
@@ -90,8 +88,7 @@ def read_order(parts: Sequence[Part], settings: ServeSettings, language: str = "
     ignored = _list_ignored(fields, settings, language)
     ignored += ["timestamp_granularities"] if granularities and not verbose else []
     ignored += ["include"] if logprobs and response_format != "json" else []
-    return Order(
-        content=_only_file(parts),
+    return Options(
         model=fields.text("model"),
         response_format=response_format,
         words="word" in granularities,
@@ -100,6 +97,24 @@ def read_order(parts: Sequence[Part], settings: ServeSettings, language: str = "
         stream=stream,
         ignored=tuple(ignored),
     )
+
+
+def read_sound(parts: Sequence[Part]) -> bytes:
+    """Return the bytes of the only file in a form.
+
+    Raises:
+        Refusal: there is none, several, or an empty one.
+    """
+    files = [part for part in parts if part.name in ("file", "file[]")]
+    if not files:
+        raise _wrong("file", "the form has no part of this name; for example: curl -F file=@talk.wav")
+    if len(files) > 1:
+        raise _wrong("file", f"expected one sound, found {len(files)}; send each in a request of its own")
+    if not files[0].is_file:
+        raise _wrong("file", "expected a file, found a text; curl needs an @, as in -F file=@talk.wav")
+    if not files[0].content:
+        raise _wrong("file", "the file is empty")
+    return bytes(files[0].content)
 
 
 class _Fields:
@@ -142,19 +157,6 @@ class _Fields:
             if value not in choices:
                 raise _wrong(f"{name}[]", f"expected {' or '.join(choices)}, found {escaped(value)!r}")
         return values
-
-
-def _only_file(parts: Sequence[Part]) -> bytes:
-    files = [part for part in parts if part.name in ("file", "file[]")]
-    if not files:
-        raise _wrong("file", "the form has no part of this name; for example: curl -F file=@talk.wav")
-    if len(files) > 1:
-        raise _wrong("file", f"expected one sound, found {len(files)}; send each in a request of its own")
-    if not files[0].is_file:
-        raise _wrong("file", "expected a file, found a text; curl needs an @, as in -F file=@talk.wav")
-    if not files[0].content:
-        raise _wrong("file", "the file is empty")
-    return bytes(files[0].content)
 
 
 def _list_ignored(fields: _Fields, settings: ServeSettings, language: str) -> list[str]:
