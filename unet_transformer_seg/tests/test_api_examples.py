@@ -24,6 +24,10 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 DISC = seg.make_class_table(("background", "disc"))
 
 
+SMALLER = "name: toy_unet\nmodel: {name: unet, depth: 1}\ndata: {size: [16, 16]}\ntraining: {batch_size: 8}\n"
+"""A file of the name of a packaged config, which goes first: the examples train a smaller model."""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Run the examples in order in one folder; return their names, and the folder."""
@@ -31,6 +35,7 @@ def page(tmp_path_factory):
     config = seg.Config(model=seg.ModelConfig(name="unet", num_classes=2, base_width=4, depth=1))
     weights = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, np.float32), abstract_variables(config.model))
     with contextlib.chdir(folder):
+        Path("toy_unet").write_text(SMALLER)
         save_model_folder(Path("model_folder"), config, DISC, weights)
         Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8)).save("photo.jpg")
         for number, example in enumerate(EXAMPLES):

@@ -1,5 +1,6 @@
 """The wheel, installed without the checkout: all that the README shows works from an empty folder."""
 
+import json
 import os
 import re
 import shlex
@@ -27,10 +28,22 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SHORTER = {
-    "toy_unet_transformer": "training.num_epochs=1 data.toy.num_train=16 data.toy.num_val=8 data.toy.num_test=8",
-    "my_config.yaml": "training.num_epochs=1 data.size=[32,32] model.base_width=4",
+    "toy_unet_transformer": "training.num_epochs=1 data.toy.num_train=8 data.toy.num_val=8 data.toy.num_test=8 "
+    "model.base_width=4 model.depth=1 model.transformer.num_layers=1",
+    "my_config.yaml": "training.num_epochs=1 data.size=[32,32] model.base_width=4 model.depth=1",
 }
-"""By config: settings that make its training short."""
+"""By config: settings that make its training short, and its model small."""
+IN_ONE_PROCESS = """
+import glob, json, runpy, sys
+for command in json.loads(sys.argv[1]):
+    sys.argv = [path for word in command for path in sorted(glob.glob(word)) or [word]]
+    try:
+        seg = sys.argv[0] == "seg"
+        runpy.run_module("seg", run_name="__main__") if seg else runpy.run_path(sys.argv[-1], run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+"""
+"""Runs commands of `seg` and scripts in one process: what takes longest in each of them is importing the libraries."""
 
 
 def build_wheel(folder):
@@ -44,25 +57,25 @@ def build_wheel(folder):
                 target.symlink_to((PROJECT / name).readlink())
             else:
                 target.write_bytes((PROJECT / name).read_bytes())
-    pip(sys.executable, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, source)
+    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, source)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def pip(python, *arguments):
-    subprocess.run([python, "-m", "pip", "-q", *map(str, arguments)], check=True)
+def pip(*arguments):
+    subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, arguments)], check=True)
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     """An environment with the wheel and the installed libraries of this one, and a folder to work in."""
     folder = tmp_path_factory.mktemp("wheel")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv/bin/python"
     (place,) = (folder / "venv/lib").glob("python*/site-packages")
     libraries = sysconfig.get_path("purelib")
     (place / "libraries.pth").write_text(f"{libraries}\n")
-    pip(python, "install", "--no-deps", "--no-index", build_wheel(folder))
+    pip("--python", python, "install", "--no-deps", "--no-index", build_wheel(folder))
     work = folder / "empty"
     work.mkdir()
     write_inputs(work)
@@ -101,17 +114,20 @@ def test_the_wheel_is_what_is_imported(desk):
 
 
 def test_all_that_the_readme_shows_works_in_an_empty_folder(desk):
-    for kind, text in BLOCKS:
+    commands = []
+    for number, (kind, text) in enumerate(BLOCKS):
         if kind == "yaml":
             name = re.match(r"# (\S+)", text)[1]
             (desk[1] / name).write_text(text, encoding="utf-8")
         elif kind == "python":
-            (desk[1] / "example.py").write_text(text, encoding="utf-8")
-            run(desk, "python example.py")
+            (desk[1] / f"example{number}.py").write_text(text, encoding="utf-8")
+            commands.append(["python", f"example{number}.py"])
         else:
-            for command in text.splitlines():
-                if not command.startswith("pip install"):
-                    run(desk, shortened(command.partition(" #")[0]))
+            lines = (line.partition(" #")[0] for line in text.splitlines() if not line.startswith("pip install"))
+            commands += [shlex.split(shortened(line)) for line in lines]
+    assert {command[0] for command in commands} == {"python", "seg"}
+    (desk[1] / "commands.py").write_text(IN_ONE_PROCESS, encoding="utf-8")
+    run(desk, f"python commands.py {shlex.quote(json.dumps(commands))}")
     for name in ("labels.png", "overlay.png", "masks/photo.png", "carvana_masks/photo.png", "check.png"):
         assert (desk[1] / name).exists(), name
 

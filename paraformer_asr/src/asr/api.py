@@ -102,9 +102,12 @@ def init(model: "nn.Module", key: "jax.Array", input_dim: int | None = None) -> 
         key: of the initial parameters.
         input_dim: width of an input frame; by default `model.config.input_dim`.
     """
+    import jax
+
     from asr.models import init_variables
 
-    return init_variables(model, model.config.input_dim if input_dim is None else input_dim, key)
+    input_dim = model.config.input_dim if input_dim is None else input_dim
+    return jax.jit(lambda key: init_variables(model, input_dim, key))(key)
 
 
 def train(

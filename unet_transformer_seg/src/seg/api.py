@@ -109,9 +109,11 @@ def init(model: "nn.Module", key: "jax.Array", image_size: tuple[int, int] = (64
         key: of the initial parameters.
         image_size: rows and columns of an image that it accepts.
     """
+    import jax
+
     from seg.models import init_variables
 
-    return init_variables(model, image_size, key)
+    return jax.jit(lambda key: init_variables(model, image_size, key))(key)
 
 
 def train(

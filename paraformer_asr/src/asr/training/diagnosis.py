@@ -106,7 +106,7 @@ def make_observer(faults: list[Fault]) -> Any:
 
 def find_bad_arrays(tree: Any) -> list[str]:
     """Return the names of the floating-point arrays of a tree that are not finite."""
-    bad = jax.tree.map(lambda leaf: bool(jnp.isfinite(leaf).all()), tree)
+    bad = jax.tree.map(lambda leaf: bool(np.isfinite(leaf).all()), tree)
     return [name for name, finite in named_arrays(bad).items() if not finite]
 
 
