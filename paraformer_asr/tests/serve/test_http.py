@@ -22,7 +22,6 @@ from serve.running_server import (
     call,
     logged,
     long_sound,
-    make_service,
     post,
     post_parts,
     repeated,
@@ -34,20 +33,6 @@ SERVE = Path(__file__).parents[2] / "src/asr/serve"
 LONG, SHORT = long_sound(), sound_file(burst(1, seed=7))
 SEGMENT_FIELDS = ["id", "seek", "start", "end", "text", "tokens", "temperature"]
 SEGMENT_FIELDS += ["avg_logprob", "compression_ratio", "no_speech_prob"]
-
-
-@pytest.fixture(scope="module")
-def service():
-    service = make_service()
-    service.start()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def server(service):
-    with serving(service) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

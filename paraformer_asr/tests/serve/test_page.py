@@ -7,7 +7,7 @@ import pytest
 
 from asr.serve.page import page_paths
 from serve.headless_chromium import PROGRAM, open_chromium
-from serve.running_server import burst, call, make_service, post, serving, sound_file
+from serve.running_server import burst, call, post, serving, sound_file
 
 WAVE = burst(3.3, seed=4)
 PAGE = {file.name: file.read_text(encoding="utf-8") for file in files("asr.serve").joinpath("page").iterdir()}
@@ -17,20 +17,6 @@ KEEP_DOWNLOADS = """URL.createObjectURL = (blob) => { globalThis.blob = blob; re
     HTMLAnchorElement.prototype.click = async function () { globalThis.saved = [this.download, await blob.text()]; }"""
 VERBOSE = {"model": "tiny", "response_format": "verbose_json", "timestamp_granularities[]": "word"}
 VERBOSE |= {"timestamp_granularities": "segment"}
-
-
-@pytest.fixture(scope="module")
-def service():
-    service = make_service()
-    service.start()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def server(service):
-    with serving(service) as server:
-        yield server
 
 
 @pytest.fixture

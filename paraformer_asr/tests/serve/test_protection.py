@@ -25,7 +25,6 @@ from serve.running_server import (
     burst,
     call,
     make_server,
-    make_service,
     post,
     post_parts,
     repeated,
@@ -37,20 +36,6 @@ from serve.running_server import (
 SHORT = sound_file(burst(1, seed=7))
 KEY, OTHER_KEY = "a-key-of-enough-letters", "another-key-of-enough-letters"
 FORM = {"content-type": "multipart/form-data; boundary=b"}
-
-
-@pytest.fixture(scope="module")
-def service():
-    service = make_service()
-    service.start()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def server(service):
-    with serving(service) as server:
-        yield server
 
 
 class OddEngine:

@@ -19,7 +19,7 @@ from asr.serve.engine import DeadlinePassed, Overloaded, RecognitionFailed
 from asr.serve.funasr_frames import ConversationError, Request, pairs_ms, read_frame
 from asr.serve.session import Session, SoundMemory, TooMuchSoundError, UnknownModeError
 from asr.serve.settings import ServeSettings
-from serve.running_server import RATE_HZ, burst, call, logged, long_sound, make_service, serving, sound_file
+from serve.running_server import RATE_HZ, burst, call, logged, long_sound, serving, sound_file
 
 PATIENCE_S = 60
 SETTINGS = {"mode": "offline", "chunk_size": [5, 10, 5], "chunk_interval": 10, "encoder_chunk_look_back": 4}
@@ -31,20 +31,6 @@ WAVE = burst(3.3, seed=4)
 
 def pcm(wave_n):
     return (wave_n * 32767).astype("<i2").tobytes()
-
-
-@pytest.fixture(scope="module")
-def service():
-    service = make_service()
-    service.start()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
-def server(service):
-    with serving(service) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
