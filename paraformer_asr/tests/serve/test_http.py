@@ -1,4 +1,4 @@
-"""OpenAI's interface, as its own client and others speak it, against a real server."""
+"""OpenAI's interface, as its own client and curl speak it, against a real server."""
 
 import http.client
 import json
@@ -323,7 +323,7 @@ def test_the_log_holds_no_text_of_users(server, client):
 # ── other clients ──
 
 
-def test_every_kind_of_file_is_told_by_its_bytes(server, service):
+def test_every_kind_of_file_is_recognised_by_its_bytes(server, service):
     wave = burst(1, seed=7)
     for kind in ("FLAC", "OGG", "MP3"):
         sound = sound_file(wave, kind=kind)

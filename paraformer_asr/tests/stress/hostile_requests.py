@@ -21,7 +21,7 @@ MAX_BODY_BYTES, IDLE_S, MAX_SOUND_S = 1_000_000, 1.0, 60.0
 """Limits of the server under attack: small ones are met sooner."""
 ANSWER_S = 20.0
 CLOSED = "closed"
-"""What stands in the table for a connection that ended without an answer."""
+"""How the table shows a connection that ended without an answer."""
 BOUNDARY = "b0undary"
 
 Address = tuple[str, int]

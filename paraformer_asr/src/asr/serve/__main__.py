@@ -100,7 +100,7 @@ def read_limits(texts: list[str]) -> dict[str, Any]:
 
 
 def check_exposure(arguments: argparse.Namespace, keys: list[str]) -> None:
-    """Refuse to serve other machines without keys, unless that is said aloud."""
+    """Refuse to serve other machines without keys, unless --no-auth allows it."""
     try:
         is_local = arguments.host == "localhost" or ipaddress.ip_address(arguments.host).is_loopback
     except ValueError:

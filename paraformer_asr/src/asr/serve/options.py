@@ -1,4 +1,4 @@
-"""What a client asks for: the fields of `POST /v1/audio/transcriptions`, checked.
+"""The fields of `POST /v1/audio/transcriptions`, checked.
 
 A list is a field that is repeated, with or without brackets behind its name. An empty field counts as missing. What
 this server cannot honour is listed in the header `x-ignored`; a value that makes no sense is refused.
@@ -22,7 +22,7 @@ GRANULARITIES = ("word", "segment")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 FIELDS = {
-    "file": "the sound: WAV, FLAC, OGG, Opus, MP3, WebM, MP4/M4A, AAC, AMR or AIFF, told apart by its bytes",
+    "file": "the sound: WAV, FLAC, OGG, Opus, MP3, WebM, MP4/M4A, AAC, AMR or AIFF, recognised by its bytes",
     "model": "name of the model or an alias; may be left out",
     "response_format": f"{', '.join(FORMATS)} (default: json)",
     "timestamp_granularities[]": "word, segment or both, for verbose_json (default: segment)",

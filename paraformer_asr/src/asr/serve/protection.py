@@ -1,4 +1,4 @@
-"""What stands between the network and the routes: keys, origins, limits, errors in one form, one line of log each.
+"""The layer between the network and the routes: keys, origins, limits, one form of errors, one line of log a request.
 
 A pure ASGI application: it counts a body while it arrives, before any parser sees it. The log holds no text of a user:
 no path but the known ones, no name of a file, no transcript, no key.
