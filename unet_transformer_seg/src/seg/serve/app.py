@@ -44,6 +44,7 @@ def make_app(service: Service, keys: Sequence[str] = (), *, metrics: bool = True
         title="seg",
         description="Segments images.",
         lifespan=lifespan,
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
