@@ -184,7 +184,7 @@ class Conversation:
         text = json.dumps(frame, ensure_ascii=False)
         try:
             await asyncio.wait_for(self._websocket.send_text(text), self._service.settings.websocket_idle_s)
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # RuntimeError: the server has closed it, as it stops
             raise WebSocketDisconnect(1006) from None
 
     async def _close(self, code: int, reason: str) -> None:
