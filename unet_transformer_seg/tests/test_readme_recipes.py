@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import functools
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -77,11 +79,25 @@ def write_model(folder, name, classes):
     save_model_folder(folder, *open_published(kind, folder.with_suffix(".pth"), names=classes, **settings))
 
 
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """Return a function `(kind, classes) → model folder`, which writes each one once."""
+
+    @functools.cache
+    def make(name, classes):
+        folder = tmp_path_factory.mktemp("model") / "folder"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("seg.inference.model_folder.export_program", lambda *_: b"")
+            write_model(folder, name, classes)
+        return folder
+
+    return make
+
+
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder to work in, with images and masks in my_data, where the README's commands are typed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("seg.inference.model_folder.export_program", lambda *_: b"")
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for part in ("images", "labels"):
@@ -109,8 +125,8 @@ def test_the_recipes_and_their_commands_are_those_of_the_pages():
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("classes", [CLASSES, ("a", "b", "c")], ids=["same classes", "other classes"])
-def test_fine_tuning_begins_on_every_kind_of_model(desk, name, classes):
-    write_model(desk / "model_folder", name, classes)
+def test_fine_tuning_begins_on_every_kind_of_model(desk, model_of, name, classes):
+    shutil.copytree(model_of(name, classes), desk / "model_folder")
     setup = begin("training.batch_size=2", config="tune.yaml", init="model_folder")
     taken, *others = setup.warm_start.lines
     number, total = map(int, re.search(r"(\d+) of (\d+) arrays", taken).groups())
@@ -121,9 +137,9 @@ def test_fine_tuning_begins_on_every_kind_of_model(desk, name, classes):
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("groups", ["freeze: [encoder]", "rate_factors: {encoder: 0.1, heads: 2}", "layer_decay: 0.8"])
-def test_the_groups_that_the_readme_names_are_there_in_every_model(desk, name, groups):
+def test_the_groups_that_the_readme_names_are_there_in_every_model(desk, model_of, name, groups):
     assert groups in PAGES.replace("optimizer.", "")
-    write_model(desk / "model_folder", name, CLASSES)
+    shutil.copytree(model_of(name, CLASSES), desk / "model_folder")
     text = re.sub("freeze: .*]", groups, RECIPES["tune"])
     (desk / "tune.yaml").write_text(text, encoding="utf-8")
     setup = begin("training.batch_size=2", config="tune.yaml", init="model_folder")
