@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import signal
 import struct
@@ -18,6 +19,7 @@ import soundfile
 from asr.config import Config, FeaturesConfig, InferenceConfig
 from asr.data.sounds.audio import iterate_audio
 from asr.inference.segmentation import split_at_silences
+from asr.serve.decode_worker import UploadDecoder
 from asr.serve.decoding import BrokenSound, Busy, DecodePool, NotSound, TooLong
 from asr.serve.metrics import Metrics
 from asr.serve.settings import ServeSettings
@@ -243,7 +245,12 @@ def silence(kind, subtype, seconds=600, rate_hz=8000):
     return with_soundfile(np.zeros(seconds * rate_hz, np.int16), rate_hz, kind, subtype)
 
 
-def unknown_length(wav):
+def flac_of_unknown_length(flac):
+    """Return a FLAC file whose header claims no length, as from a pipe."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
+
+
+def wav_of_unknown_length(wav):
     """Return a WAV file whose header claims no length, as from a pipe."""
     return wav[:4] + struct.pack("<I", 0xFFFFFFFF) + wav[8:40] + struct.pack("<I", 0xFFFFFFFF) + wav[44:]
 
@@ -253,11 +260,12 @@ def unknown_length(wav):
     [
         silence("FLAC", "PCM_16"),
         silence("OGG", "OPUS"),
-        unknown_length(silence("WAV", "PCM_16")),
+        flac_of_unknown_length(silence("FLAC", "PCM_16")),
+        wav_of_unknown_length(silence("WAV", "PCM_16")),
         with_ffmpeg(np.zeros(48000 * 40, np.float32), "webm", "libopus"),
         with_ffmpeg(np.zeros(48000 * 40, np.float32), "adts", "aac"),
     ],
-    ids=["flac", "opus", "wav", "webm", "aac"],
+    ids=["flac", "opus", "flac of a pipe", "wav", "webm", "aac"],
 )
 def test_a_bomb_is_left_at_the_limit(pool, content):
     start = time.monotonic()
@@ -265,6 +273,16 @@ def test_a_bomb_is_left_at_the_limit(pool, content):
         decode(pool, content)
     assert time.monotonic() - start < 5
     assert restarts(pool) == 0
+
+
+def test_a_stream_without_end_is_left_at_the_limit(monkeypatch):
+    settings = {"sample_rate_hz": RATE_HZ, "channel": 0, "inference": {}, "max_sound_s": 20.0}
+    monkeypatch.setattr(logging.getLogger("asr"), "handlers", [])
+    decoder, seconds = UploadDecoder(settings), iter(range(1000))
+    monkeypatch.setattr(decoder, "_frames", lambda *_: ((np.zeros((RATE_HZ, 1), np.float32), RATE_HZ) for _ in seconds))
+    header, waves = decoder.answer(b"\x1aE\xdf\xa3")
+    assert header["error"] == "too_long" and not waves
+    assert next(seconds) == 21
 
 
 def test_silence_is_no_error(pool):

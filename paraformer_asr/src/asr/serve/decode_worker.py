@@ -66,6 +66,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     os.nice(NICENESS)
     settings = json.loads(sys.argv[1])
+    _limit_memory(settings["decode_memory_bytes"])
     decoder = UploadDecoder(settings)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sink.write(b"ready\n")
@@ -91,7 +92,6 @@ class UploadDecoder:
         handler = logging.Handler()
         handler.emit = lambda record: self._warnings.append(record.getMessage())
         logging.getLogger("asr").addHandler(handler)
-        _limit_memory(settings["decode_memory_bytes"])
 
     def answer(self, content: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Return the header and the segments, float32[n] each; or an error and no segment."""
