@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -31,7 +30,7 @@ from asr.inference.exported_program import num_samples
 from asr.inference.model_folder import load_weights, save_model_folder
 from asr.inference.shapes import Shape
 from asr.inference.transcriber import Transcriber, load_transcriber
-from asr.models import build_model
+from asr.models import abstract_variables
 from asr.record.run_dir import create_run_dir
 
 TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
@@ -47,11 +46,11 @@ CONFIG = Config(
 CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
 
 
+SHAPES = abstract_variables(dataclasses.replace(CONFIG.model, input_dim=70))
+
+
 def random_variables(seed):
-    rng, model = np.random.default_rng(seed), build_model(CONFIG.model)
-    given = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given, *tokens)
+    rng, shapes = np.random.default_rng(seed), SHAPES
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
@@ -311,7 +310,15 @@ def run(tmp_path_factory):
     return run.path
 
 
-def test_the_command_exports_the_averaged_weights_of_the_best_checkpoint(run, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def without_program(monkeypatch):
+    """Leave the program of an exported model empty; it takes longest, and is the same as in `model_folder`."""
+    monkeypatch.setattr("asr.inference.model_folder.export_program", lambda *_: b"")
+
+
+def test_the_command_exports_the_averaged_weights_of_the_best_checkpoint(
+    run, without_program, tmp_path, monkeypatch, capsys
+):
     assert run_export(monkeypatch, "--run", run, "--out", tmp_path / "model", "inference.batch_size=1") == 0
     assert str(tmp_path / "model") in capsys.readouterr().out
     loaded = load_transcriber(tmp_path / "model")
@@ -320,7 +327,9 @@ def test_the_command_exports_the_averaged_weights_of_the_best_checkpoint(run, tm
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_an_existing_folder_is_replaced_with_force_only(run, model_folder, tmp_path, monkeypatch, capsys):
+def test_an_existing_folder_is_replaced_with_force_only(
+    run, model_folder, without_program, tmp_path, monkeypatch, capsys
+):
     folder = copy(model_folder, tmp_path / "model")
     (folder / "old").touch()
     assert run_export(monkeypatch, "--run", run, "--out", folder) == 2
@@ -339,7 +348,7 @@ def test_force_does_not_replace_what_is_no_exported_model(run, tmp_path, monkeyp
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_export_leaves_nothing(without_program, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 

@@ -21,8 +21,9 @@ CONFIG = """
 name: small
 features: {{num_mels: 12, lfr_m: 2, lfr_n: 2}}
 model:
-  encoder: {{num_layers: 1, width: 16, num_heads: 2, ffn_width: 32, kernel_size: 3}}
-  decoder: {{num_layers: 1, num_ffn_layers: 0, num_heads: 2, ffn_width: 32, kernel_size: 3}}
+  sampling_ratio: 0
+  encoder: {{kind: conv, num_layers: 1, width: 8, num_heads: 2, ffn_width: 8, kernel_size: 3}}
+  decoder: {{num_layers: 0, num_ffn_layers: 1, num_heads: 2, ffn_width: 8, kernel_size: 3}}
 data: {{dataset: jsonl, root: {root}, train_split: train.jsonl, val_split: val.jsonl, num_threads: 0, num_buckets: 1}}
 training: {{batch_seconds: 2.6, num_epochs: 2, num_sample_pictures: 0, log_every_steps: 1}}
 runs_dir: {root}/runs

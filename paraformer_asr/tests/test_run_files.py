@@ -16,8 +16,9 @@ CONFIG = """
 name: small
 features: {num_mels: 12, lfr_m: 2, lfr_n: 2}
 model:
-  encoder: {num_layers: 1, width: 16, num_heads: 2, ffn_width: 32, kernel_size: 3}
-  decoder: {num_layers: 1, num_ffn_layers: 0, num_heads: 2, ffn_width: 32, kernel_size: 3}
+  sampling_ratio: 0
+  encoder: {kind: conv, num_layers: 1, width: 8, num_heads: 2, ffn_width: 8, kernel_size: 3}
+  decoder: {num_layers: 0, num_ffn_layers: 1, num_heads: 2, ffn_width: 8, kernel_size: 3}
 tokenizer: {kind: bpe, vocab_size: 8}
 data:
   num_threads: 0
