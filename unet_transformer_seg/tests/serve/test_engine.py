@@ -123,6 +123,12 @@ def test_images_of_many_clients_ride_together(start, predictor, random_image):
     assert slowed.calls == [1, 4, 4]  # 7 = 4 + 3, which the program of 4 computes
 
 
+def test_a_batch_is_padded_by_less_than_a_third(predictor):
+    engine = Engine(predictor, ServeSettings(batch_sizes=(1, 4, 16)), Metrics())
+    expected = {0: 1, 1: 1, 2: 1, 3: 4, 4: 4, 5: 4, 11: 4, 12: 16, 16: 16, 99: 16}
+    assert {number: engine._batch_size(number) for number in expected} == expected
+
+
 def test_a_large_image_lets_small_ones_pass(start, predictor, random_image):
     slowed = Slowed(predictor)
     engine = start(slowed)

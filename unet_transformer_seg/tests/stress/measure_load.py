@@ -25,8 +25,8 @@ import numpy as np
 from loading.clients import Picture, closed_loop, open_loop, percentiles, watching_health
 from loading.server import Server, save_model
 
-BATCHED, SINGLE = "1,4,16", "1"
-"""Batch sizes: the default, and no batches."""
+BATCHED, SINGLE = "1,2,4", "1"
+"""Batch sizes: the default on a CPU, and no batches."""
 
 
 def compare_batching(servers: dict[str, Server], pictures: list[Picture], seconds: float, repeats: int) -> dict:

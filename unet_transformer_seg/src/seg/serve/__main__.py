@@ -43,9 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     limits.add_argument(
         "--workers", type=int, default=defaults.num_workers, help="processes that read and write images"
     )
-    sizes = ",".join(map(str, defaults.batch_sizes))
-    meaning = f"numbers of windows computed at once, ascending from 1 (default: {sizes})"
-    limits.add_argument("--batch-sizes", default=sizes, metavar="N,N…", help=meaning)
+    sizes = "windows computed at once, ascending from 1 (default: 1,2,4 on a CPU, 1,2,4,8,16 elsewhere)"
+    limits.add_argument("--batch-sizes", metavar="N,N…", help=sizes)
     parser.add_argument("--selftest", action="store_true", help="serve one generated image to itself, and stop")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings, such as inference.overlap=0.25")
     return parser.parse_intermixed_args()
@@ -61,14 +60,16 @@ def check_extra() -> None:
         raise UserError('seg serve needs more packages: pip install "unet-transformer-seg[serve]"')
 
 
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Return the sizes of batches, as in "1,4,16"."""
+    sizes = tuple(int(word) if word.isdecimal() else 0 for word in text.split(","))
+    if sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
+        raise UserError(f"--batch-sizes: expected ascending numbers from 1, as in 1,4,16, found {text!r:.80}")
+    return sizes
+
+
 def make_settings(arguments: argparse.Namespace) -> ServeSettings:
     """Return the limits that the options state."""
-    texts = arguments.batch_sizes.split(",")
-    sizes = tuple(int(text) for text in texts if text.isdecimal())
-    if len(sizes) < len(texts) or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
-        raise UserError(
-            f"--batch-sizes: expected ascending numbers from 1, as in 1,4,16, found {arguments.batch_sizes!r:.80}"
-        )
     for name in ("max_body_mib", "max_megapixels", "max_queued_megapixels", "deadline", "workers"):
         if not getattr(arguments, name) > 0:
             raise UserError(f"--{name.replace('_', '-')}: expected more than 0, found {getattr(arguments, name):g}")
@@ -79,7 +80,7 @@ def make_settings(arguments: argparse.Namespace) -> ServeSettings:
         max_queued_megapixels=arguments.max_queued_megapixels,
         deadline_s=arguments.deadline,
         num_workers=arguments.workers,
-        batch_sizes=sizes,
+        batch_sizes=parse_sizes(arguments.batch_sizes) if arguments.batch_sizes is not None else (),
         requests_per_minute=arguments.requests_per_minute,
         megapixels_per_minute=arguments.megapixels_per_minute,
     )

@@ -33,6 +33,9 @@ log = logging.getLogger("seg.serve")
 SMOOTHING = 0.2
 """Weight of the newest turn in the estimated seconds per megapixel."""
 
+MAX_PADDING = 0.3
+"""Largest share of a batch that holds no image."""
+
 STOP_S = 10
 """Longest wait for the device when the engine is stopped, in seconds."""
 
@@ -51,6 +54,8 @@ class Engine:
     def __init__(self, predictor: Predictor, settings: ServeSettings, metrics: Metrics):
         self.ready = self.draining = False
         self._predictor, self._settings, self._metrics = predictor, settings, metrics
+        on_cpu = jax.default_backend() == "cpu"
+        self._batch_sizes = settings.batch_sizes or ((1, 2, 4) if on_cpu else (1, 2, 4, 8, 16))
         self._small: deque[Work] = deque()
         self._large: deque[Work] = deque()
         self._turns: deque[tuple[Work, Iterator[Band]]] = deque()
@@ -148,7 +153,7 @@ class Engine:
                 self._changed.wait_for(lambda: self._small or self._large or self._turns or self._stopping)
                 if self._stopping:
                     break
-                batch = list(self._take(self._small, self._settings.batch_sizes[-1]))
+                batch = list(self._take(self._small, self._batch_size(len(self._small))))
                 missing = self._settings.large_at_once - len(self._turns)
                 self._turns += [(work, None) for work in self._take(self._large, missing)]
             if batch:
@@ -157,6 +162,13 @@ class Engine:
                 self._run_turn(*self._turns.popleft())
         for work in (*self._small, *self._large, *(work for work, _ in self._turns)):
             work.fail(draining())
+
+    def _batch_size(self, num_waiting: int) -> int:
+        """Return how many images to compute next: all, if a program for so many wastes little; else what fills one."""
+        large_enough = [size for size in self._batch_sizes if size >= num_waiting >= (1 - MAX_PADDING) * size]
+        return (
+            large_enough[0] if large_enough else max(size for size in self._batch_sizes if size <= max(num_waiting, 1))
+        )
 
     def _take(self, queue: deque[Work], number: int) -> Iterator[Work]:
         """Yield up to `number` images whose clients still wait."""
@@ -201,7 +213,7 @@ class Engine:
     def _forward(self, images: Sequence[np.ndarray], probabilities: bool) -> list[np.ndarray | None]:
         """Return labels uint8[h, w] or probabilities float32[h, w, k] of each image; None if they are not finite."""
         predictor = self._predictor
-        size = next(size for size in self._settings.batch_sizes if size >= len(images))
+        size = next(size for size in self._batch_sizes if size >= len(images))
         windows = [predictor.fill(image_hwc, predictor.tile) for image_hwc in images]
         start = time.monotonic()
         probabilities_bhwk = predictor.windows_forward(np.stack(windows + windows[-1:] * (size - len(windows))))
@@ -244,7 +256,7 @@ class Engine:
         """Run every program once: each size of a batch, and the windows of a large image."""
         predictor, config = self._predictor, self._predictor.config
         tile_h, tile_w = predictor.tile
-        for size in self._settings.batch_sizes:
+        for size in self._batch_sizes:
             black_hwc = np.zeros((tile_h, tile_w, 3), np.uint8)
             for probabilities in (False, True):
                 self._forward([black_hwc] * size, probabilities)
