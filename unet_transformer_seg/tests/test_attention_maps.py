@@ -65,8 +65,13 @@ def test_the_first_block_attends_by_its_queries_and_keys():
     config, params = predictor.config.model, predictor.variables["params"]
     x = normalise(to_unit(image[None]), predictor.config.data.mean, predictor.config.data.std)
     encoder = {"params": params["encoder"], "batch_stats": predictor.variables["batch_stats"]["encoder"]}
-    *_, x = Encoder(config).apply(encoder, prepare_image(x, config), False)
-    x = np.asarray(map_to_tokens(Positions(TRANSFORMER).apply({}, x))[0], np.float64)
+
+    @jax.jit
+    def embed(encoder, image):
+        *_, x = Encoder(config).apply(encoder, prepare_image(image, config), False)
+        return map_to_tokens(Positions(TRANSFORMER).apply({}, x))[0]
+
+    x = np.asarray(embed(encoder, x), np.float64)
     block = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), params["bottleneck"]["transformer"]["blocks"])
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     x = x * block["attention_norm"]["scale"].ravel() + block["attention_norm"]["bias"].ravel()

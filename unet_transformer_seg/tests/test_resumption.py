@@ -21,6 +21,7 @@ CONFIG = """
 name: small
 model: {{name: unet, base_width: 4, depth: 1}}
 data: {{dataset: image_folder, root: {root}, size: [16, 16], num_threads: 0}}
+optimizer: {{name: sgd}}
 training: {{batch_size: 4, num_epochs: 2, num_sample_pictures: 0, log_every_steps: 1}}
 runs_dir: {root}/runs
 """

@@ -16,6 +16,7 @@ CONFIG = """
 name: small
 model: {name: unet, base_width: 4, depth: 1}
 data: {size: [16, 16], num_threads: 0, toy: {num_train: 8, num_val: 4}}
+optimizer: {name: sgd}
 training: {batch_size: 4, num_epochs: 3, num_sample_pictures: 1, log_every_steps: 1}
 """
 
