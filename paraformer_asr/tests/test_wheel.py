@@ -1,5 +1,6 @@
 """The wheel, installed without the checkout: all that the README shows works from an empty folder."""
 
+import json
 import os
 import re
 import shlex
@@ -26,12 +27,31 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 TEXTS = ["good morning", "a good day", "good day to you", "more day"]
-SMALL = "training.num_epochs=1 model.encoder.num_layers=1 model.decoder.num_layers=1"
+SMALL = "training.num_epochs=1 model.encoder.num_layers=1 model.decoder.num_layers=1 data.num_buckets=1"
 SHORTER = {
     "toy": f"{SMALL} data.toy.num_train=16 data.toy.num_val=4 data.toy.num_test=4",
     "my_config.yaml": f"{SMALL} model.encoder.width=8 model.encoder.ffn_width=8 tokenizer.vocab_size=16",
 }
 """By config: settings that make its training short."""
+
+RUNNER = """
+import glob, json, shlex, sys
+from asr.__main__ import main
+
+for kind, text in json.load(sys.stdin):
+    print(text, flush=True)
+    if kind == "python":
+        exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+        continue
+    name, *words = shlex.split(text, comments=True)
+    assert name == "asr"
+    sys.argv = [name, *(path for word in words for path in sorted(glob.glob(word)) or [word])]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+"""Runs commands and Python examples one after the other in one process, which imports the libraries once."""
 
 
 def build_wheel(folder):
@@ -45,25 +65,25 @@ def build_wheel(folder):
                 target.symlink_to((PROJECT / name).readlink())
             else:
                 target.write_bytes((PROJECT / name).read_bytes())
-    pip(sys.executable, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, source)
+    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder, source)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
-def pip(python, *arguments):
-    subprocess.run([python, "-m", "pip", "-q", *map(str, arguments)], check=True)
+def pip(*arguments):
+    subprocess.run([sys.executable, "-m", "pip", "-q", *map(str, arguments)], check=True)
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     """An environment with the wheel and the installed libraries of this one, and a folder to work in."""
     folder = tmp_path_factory.mktemp("wheel")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv/bin/python"
     (place,) = (folder / "venv/lib").glob("python*/site-packages")
     libraries = sysconfig.get_path("purelib")
     (place / "libraries.pth").write_text(f"{libraries}\n")
-    pip(python, "install", "--no-deps", "--no-index", build_wheel(folder))
+    pip("--python", python, "install", "--no-deps", "--no-index", build_wheel(folder))
     work = folder / "empty"
     work.mkdir()
     write_inputs(work)
@@ -96,11 +116,12 @@ def write_published(folder):
     save_funasr(folder, config, tokenizer, Cmvn(np.zeros(16, np.float32), np.ones(16, np.float32)), weights)
 
 
-def run(desk, command):
+def run(desk, command, given=""):
     scripts, work = desk
     environment = {"PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(work), "JAX_PLATFORMS": "cpu", "MPLBACKEND": "Agg"}
     environment |= {name: value for name, value in os.environ.items() if name.startswith(("XLA_", "JAX_"))}
-    done = subprocess.run(["bash", "-c", command], cwd=work, env=environment, capture_output=True, text=True)
+    pipes = {"input": given, "capture_output": True, "text": True}
+    done = subprocess.run(["bash", "-c", command], cwd=work, env=environment, **pipes)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -112,17 +133,18 @@ def test_the_wheel_is_what_is_imported(desk):
 
 
 def test_all_that_the_readme_shows_works_in_an_empty_folder(desk):
+    steps = []
     for kind, text in BLOCKS:
         if kind == "yaml":
             name = re.match(r"# (\S+)", text)[1]
             (desk[1] / name).write_text(text, encoding="utf-8")
         elif kind == "python":
-            (desk[1] / "example.py").write_text(text, encoding="utf-8")
-            run(desk, "python example.py")
+            steps.append((kind, text))
         else:
-            for command in text.splitlines():
-                if not command.startswith("pip install"):
-                    run(desk, shortened(command.partition(" #")[0]))
+            commands = (line.partition(" #")[0] for line in text.splitlines() if not line.startswith("pip install"))
+            steps += [(kind, shortened(command)) for command in commands]
+    (desk[1].parent / "runner.py").write_text(RUNNER)
+    run(desk, "python ../runner.py", json.dumps(steps))
     for name in ("letters/model.stablehlo", "talk.srt", "subtitles/talk.vtt", "large/weights.safetensors"):
         assert (desk[1] / name).exists(), name
 
