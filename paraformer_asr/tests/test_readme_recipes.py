@@ -1,6 +1,7 @@
 """The recipes of README and docs/published_models.md: on every kind of model each leads to a run that can begin."""
 
 import argparse
+import functools
 import json
 import re
 from pathlib import Path
@@ -32,7 +33,7 @@ OTHER_LETTERS = [*"abcdefghijklmnopqrstuvwxyz", "▁"]
 
 
 def config_of(kind, ctc, **features):
-    encoder = EncoderConfig(kind=kind, num_layers=2, width=8, num_heads=2, ffn_width=8, kernel_size=3)
+    encoder = EncoderConfig(kind=kind, num_layers=1, width=8, num_heads=2, ffn_width=8, kernel_size=3)
     features = FeaturesConfig(num_mels=4, lfr_m=2, lfr_n=2, **features)
     decoder = DecoderConfig(num_layers=1, num_heads=2, ffn_width=8, kernel_size=3)
     return Config(
@@ -42,6 +43,7 @@ def config_of(kind, ctc, **features):
     )
 
 
+@functools.cache
 def filled(model):
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract_variables(model))
