@@ -76,8 +76,7 @@ def _offered_key(scope: Scope) -> str:
     kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
     if kind.lower() == "bearer" or scope["type"] != "websocket":
         return key.strip() if kind.lower() == "bearer" else ""
-    names = [name.strip() for name in scope["subprotocols"]]  # older versions of uvicorn keep blanks
-    offers = [name.removeprefix(SUBPROTOCOL) for name in names if name.startswith(SUBPROTOCOL)]
+    offers = [name.removeprefix(SUBPROTOCOL) for name in scope["subprotocols"] if name.startswith(SUBPROTOCOL)]
     return offers[0] if offers else QueryParams(scope["query_string"]).get("api_key", "")
 
 

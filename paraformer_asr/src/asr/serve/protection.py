@@ -90,6 +90,8 @@ class Protection:
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a websocket through, or answer its handshake with the refusal."""
+        offers = ",".join(scope["subprotocols"])  # uvicorn before 0.50 leaves several in one text
+        scope["subprotocols"] = [name.strip() for name in offers.split(",") if name.strip()]
         try:
             self._check_origin(scope)
             self._admit(scope)
