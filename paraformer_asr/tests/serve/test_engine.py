@@ -428,6 +428,17 @@ def test_stopping_ends_what_waits(fake):
         asyncio.run(main(engine))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_without_its_owner_accepts_nothing(fake, monkeypatch):
+    with running(fake) as engine:
+        monkeypatch.setattr(engine, "_process", lambda items: 1 / 0)
+        with pytest.raises((Draining, DeadlinePassed)):
+            asyncio.run(marks_of(engine, sound(1), deadline_s=0.2))
+        assert not engine.ready
+        with pytest.raises(Draining):
+            engine.check_room(1.0)
+
+
 def random_waves(number, seed=0):
     """Noise that swells and fades, so that the frames differ; 0.05 to 2 s."""
     rng, waves = np.random.default_rng(seed), []

@@ -119,12 +119,14 @@ class Engine:
 
     def stop(self) -> None:
         """Stop the owner after its batch; requests that are not finished get `Draining`."""
-        self.draining = True
-        for request in self._queue.close():
-            request.deliver(-1, Draining("the server stops"))
+        self._refuse_all()
         if self._owner.is_alive():
             self._owner.join()
-        self.ready = False
+
+    def _refuse_all(self) -> None:
+        self.draining, self.ready = True, False
+        for request in self._queue.close():
+            request.deliver(-1, Draining("the server stops"))
 
     def check_room(self, sound_s: float) -> None:
         """Refuse a request at once, before its sound is decoded.
@@ -207,10 +209,13 @@ class Engine:
         return Outcome(Source(lambda: iter(()), file), transcript, "", why_empty)
 
     def _run(self) -> None:
-        """Own the device: batch after batch, until the queue is closed."""
-        while not self._queue.closed:
-            if items := self._next_batch():
-                self._process(items)
+        """Own the device: batch after batch, until the queue is closed. If this ends otherwise, nothing is accepted."""
+        try:
+            while not self._queue.closed:
+                if items := self._next_batch():
+                    self._process(items)
+        finally:
+            self._refuse_all()
 
     def _next_batch(self) -> list[Item]:
         """Wait for work; if the device was busy just before, a little longer for a full batch."""
