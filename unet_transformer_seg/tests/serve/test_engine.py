@@ -201,6 +201,28 @@ def test_a_full_queue_refuses_at_once_and_recovers(start, predictor, random_imag
     assert engine._queued_megapixels == pytest.approx(0)
 
 
+def test_a_large_image_does_not_keep_small_ones_out(start, predictor, random_image):
+    """They take turns: a small one waits for the small ones before it, not for the whole of a large one."""
+    slowed = Slowed(predictor)
+    engine = start(slowed, max_queue_s=1.0, deadline_s=1e6)
+    slowed.hold()
+
+    async def ask():
+        large = asyncio.create_task(engine.segment(random_image(400, 24)))
+        await until(lambda: slowed.is_busy.is_set())
+        engine._seconds_per_megapixel = 0.9 / (2 * 32 * 24 / 1e6)  # one small image ahead: 0.9 s
+        engine.check_room()
+        small = [asyncio.create_task(engine.segment(random_image(32, 24))) for _ in range(2)]
+        await until(lambda: len(engine._small) == 2)
+        with pytest.raises(RefusedError, match="too many images"):
+            engine.check_room()
+        engine.check_room(1.0, is_small=False)
+        slowed.gate.set()
+        await asyncio.gather(large, *small)
+
+    asyncio.run(ask())
+
+
 def test_an_empty_queue_takes_an_image_of_any_size(start, predictor, random_image):
     engine = start(predictor, max_queued_megapixels=1e-6)
     assert segment(engine, random_image(70, 50))[0].labels.shape == (70, 50)

@@ -60,7 +60,7 @@ class Engine:
         self._large: deque[Work] = deque()
         self._turns: deque[tuple[Work, Iterator[Band]]] = deque()
         self._changed = threading.Condition()
-        self._queued_megapixels, self._seconds_per_megapixel = 0.0, 0.0
+        self._queued_megapixels, self._queued_small, self._seconds_per_megapixel = 0.0, 0.0, 0.0
         self._compiled_at_ready, self._stopping = 0, False
         self._thread = threading.Thread(target=self._own_device, name="seg-device", daemon=True)
 
@@ -89,16 +89,18 @@ class Engine:
     def compilations_after_ready(self) -> int:  # noqa: D102 (see the class)
         return count_compilations() - self._compiled_at_ready if self.ready else 0
 
-    def check_room(self, megapixels: float = 0.0) -> None:
-        """Raise the refusal that an image of this size would get now."""
+    def check_room(self, megapixels: float = 0.0, is_small: bool = True) -> None:
+        """Raise the refusal that an image of this size would get now; `is_small` if it fits into one window."""
         if self.draining:
             raise draining()
         if not self.ready:
             raise starting()
-        wait_s = self._queued_megapixels * self._seconds_per_megapixel
+        # A small image waits for those before it, and as long again for bands of large ones; a large one for all.
+        ahead = 2 * self._queued_small if is_small else self._queued_megapixels
+        wait_s = ahead * self._seconds_per_megapixel
+        is_long = wait_s > (self._settings.max_queue_s if is_small else self._settings.deadline_s)
         is_full = self._queued_megapixels + megapixels > self._settings.max_queued_megapixels
-        # A queue that is empty takes an image of any size.
-        if self._queued_megapixels and (is_full or wait_s > self._settings.max_queue_s):
+        if self._queued_megapixels and (is_full or is_long):  # an empty queue takes an image of any size
             raise overloaded(wait_s)
 
     async def segment(self, image_hwc: np.ndarray, *, probabilities: bool = False) -> Answer:
@@ -133,19 +135,23 @@ class Engine:
 
     def _put(self, work: Work) -> None:
         with self._changed:
-            self.check_room(work.megapixels)
-            self._queued_megapixels += work.megapixels
-            self._metrics.queued_megapixels.set(self._queued_megapixels)
-            is_small = self._predictor.shares_window(work.brought_hwc)
-            (self._small if is_small else self._large).append(work)
+            work.is_small = self._predictor.shares_window(work.brought_hwc)
+            self.check_room(work.megapixels, work.is_small)
+            self._count(work, 1)
+            (self._small if work.is_small else self._large).append(work)
             self._changed.notify()
 
     def _release(self, work: Work) -> None:
         with self._changed:
             if work.is_queued:
-                work.is_queued = False
-                self._queued_megapixels = max(self._queued_megapixels - work.megapixels, 0.0)
-                self._metrics.queued_megapixels.set(self._queued_megapixels)
+                self._count(work, -1)
+
+    def _count(self, work: Work, sign: int) -> None:
+        work.is_queued = sign > 0
+        self._queued_megapixels = max(self._queued_megapixels + sign * work.megapixels, 0.0)
+        if work.is_small:
+            self._queued_small = max(self._queued_small + sign * work.megapixels, 0.0)
+        self._metrics.queued_megapixels.set(self._queued_megapixels)
 
     def _own_device(self) -> None:
         while True:

@@ -16,7 +16,7 @@ class ServeSettings:
         max_field_bytes: longest field of a form.
         max_image_megapixels: largest image.
         max_queued_megapixels: images that wait for the device, all together; a small one counts as a whole window.
-        max_queue_s: longest estimated wait for the device; longer ones are refused.
+        max_queue_s: longest estimated wait of an image that fits into a window; longer ones are refused.
         deadline_s: longest time for one answer, from the end of the upload.
         headers_s: time in which a client must send the head of a request.
         body_idle_s: longest pause of a client within a body.

@@ -36,6 +36,7 @@ class Work:
         megapixels: what it costs.
         deadline: time of `time.monotonic` after which nobody waits for it.
         future: of the `Answer`, or of labels or probabilities at the size of `brought_hwc`.
+        is_small: whether it fits into one window.
         is_queued: whether it counts in the queue.
         is_dropped: whether its client went away.
         num_rows: rows that are finished, of an image computed by bands.
@@ -47,7 +48,7 @@ class Work:
         self.queued_at = time.monotonic()
         self.deadline = float("inf")
         self.future: concurrent.futures.Future = concurrent.futures.Future()
-        self.is_queued, self.is_dropped = True, False
+        self.is_small = self.is_queued = self.is_dropped = False
         self.num_rows = 0
         self._labels: list[np.ndarray] = []
         self._probabilities: list[np.ndarray] = []
