@@ -93,9 +93,8 @@ def read_limits(texts: list[str]) -> dict[str, Any]:
             limits[name] = -1
         if not 0 <= limits[name] < 2**53 or not limits[name] and defaults[name]:
             number = "a whole number" if kind is int else "a number"
-            raise UserError(
-                f"--limit {escaped(text)}: expected {number} {'above 0' if defaults[name] else 'from 0 up'}"
-            )
+            low = "above 0" if defaults[name] else "from 0 up"
+            raise UserError(f"--limit {escaped(text)}: expected {name}=N, N {number} {low}")
     return limits
 
 

@@ -160,5 +160,7 @@ def bind(host: str, port: int) -> socket.socket:
         if listener:
             listener.close()
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}); choose another port") from None
+        raise UserError(
+            f"--host {host} --port {port}: cannot listen there ({reason}); choose another --host or --port"
+        ) from None
     return listener
