@@ -198,6 +198,7 @@ def test_what_has_begun_is_finished_while_the_server_stops(service):
         assert begun.wait(20)
         server.service.drain = lambda: engine.__dict__.update(draining=True)
         server.drain()
+        time.sleep(0.5)  # it still listens, so that probes and new clients get an answer
         assert call(server, path="/readyz").status == post(server, {}, SHORT).status == 503
         assert call(server).status == 200
         finish.set()
