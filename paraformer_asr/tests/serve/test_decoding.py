@@ -386,6 +386,8 @@ def test_uploads_that_wait_are_bounded_in_number_and_bytes():
         await asyncio.sleep(0.05)
         with pytest.raises(Busy):
             await pool.decode(WAV * 2)
+        number, seconds = pool.waiting()
+        assert number == 1 and 0 < seconds < 5
         process.send_signal(signal.SIGCONT)
         return await waiting[0]
 

@@ -281,20 +281,34 @@ def test_a_long_sound_does_not_fill_the_queue(fake):
         asyncio.run(main(engine))
 
 
-def test_sound_that_would_wait_long_is_refused(fake):
+def test_an_upload_that_would_wait_long_is_refused_before_it_is_decoded(fake):
     async def main(engine):
         async with busy(engine, fake):
             task = asyncio.create_task(marks_of(engine, sound(1, 2)))
             await until(lambda: engine.num_requests == 2)
-            engine.check_room(1.0)
+            engine.check_room(0.0)
             engine.speed = 0.1  # 2 s of sound wait for 20 s
             with pytest.raises(Overloaded) as error:
-                engine.check_room(1.0)
-            assert error.value.retry_after_s == 20
+                engine.check_room(0.0)
+            assert error.value.retry_after_s == pytest.approx(20)
+            engine.check_room(1.0)  # it was decoded already
         await task
 
     with running(fake) as engine:
         asyncio.run(main(engine))
+
+
+def test_uploads_that_are_not_decoded_yet_count(fake):
+    with running(fake, queue_sound_s=10.0) as engine:
+        engine._usual_s = 2.0
+        engine.uploads = lambda: (4, 0.0)
+        engine.check_room(0.0)
+        engine.uploads = lambda: (5, 0.0)
+        with pytest.raises(Overloaded):
+            engine.check_room(0.0)
+        engine.uploads = lambda: (1, 11.0)
+        with pytest.raises(Overloaded):
+            engine.check_room(0.0)
 
 
 def test_the_sound_in_memory_is_bounded(fake):

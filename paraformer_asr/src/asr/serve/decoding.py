@@ -34,6 +34,8 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYS
 """Variables of the environment that a worker gets: none that may hold a key."""
 MAX_HEADER_BYTES = 16 << 20
 """Longest line of an answer; of hours of sound it has a megabyte."""
+MEMORY = 0.9
+"""Weight of the past in the running mean of the time to decode."""
 START_TIMEOUT_S = 120.0
 """Time for a process to import what it needs; a second on a machine that is not busy."""
 DEATHS = (OSError, ValueError, TypeError, AttributeError)
@@ -90,7 +92,7 @@ class DecodePool:
                 **{name: getattr(settings, name) for name in LIMITS},
             }
         )
-        self._num_waiting, self._num_bytes = 0, 0
+        self._num_waiting, self._num_bytes, self._usual_s = 0, 0, 0.0
         self._rate_hz = config.features.sample_rate_hz
         self._max_samples = math.ceil((settings.max_sound_s + 1) * self._rate_hz)
         self._threads: ThreadPoolExecutor | None = None
@@ -145,6 +147,10 @@ class DecodePool:
             return Decoded((), 0, "no speech: the sound is empty")
         return await self.decode(wav_header(len(pcm), rate_hz) + pcm)
 
+    def waiting(self) -> tuple[int, float]:
+        """Return the number of uploads that are not decoded yet, and the seconds that this will take."""
+        return self._num_waiting, self._num_waiting * self._usual_s / self.settings.decode_workers
+
     def _count(self, number: int, num_bytes: int) -> None:
         self._num_waiting += number
         self._num_bytes += num_bytes
@@ -162,7 +168,9 @@ class DecodePool:
             raise
         finally:
             self._idle.put(worker)
-            self.metrics.decode_s.observe(time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self._usual_s = MEMORY * self._usual_s + (1 - MEMORY) * seconds
+            self.metrics.decode_s.observe(seconds)
         if "error" in header:
             raise ERRORS[header["error"]](header["message"])
         self.metrics.sound_s.inc(header["num_samples"] / self._rate_hz)

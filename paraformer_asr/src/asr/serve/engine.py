@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import jax
 import numpy as np
@@ -70,12 +70,14 @@ class Engine:
         draining: requests that have begun are finished, new ones are refused.
         speed: seconds of sound per second of device time, of late.
         batch_sizes: rows of a batch.
+        uploads: returns the number of those that are not decoded yet, and the seconds that this will take.
     """
 
     def __init__(self, transcriber: Transcriber, settings: ServeSettings, metrics: Metrics):
         self.transcriber, self.settings, self.metrics = transcriber, settings, metrics
         self.ready = self.draining = False
         self.speed, self._usual_s = 1.0, 0.0
+        self.uploads: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
         self.batch_sizes = batch_sizes(settings.batch_rows or (CPU_ROWS if jax.default_backend() == "cpu" else ROWS))
         self._rate_hz = transcriber.config.features.sample_rate_hz
         self._queue = SegmentQueue()
@@ -132,7 +134,8 @@ class Engine:
         """Refuse a request at once, before its sound is decoded.
 
         Args:
-            sound_s: its length in seconds; 0: unknown, and taken to be what is usual.
+            sound_s: its length in seconds; 0: unknown, as before it is decoded. It is then taken to be what is usual,
+                and the time that it would wait counts, too: what was decoded is no longer refused for that.
 
         Raises:
             Draining: the service is about to stop.
@@ -140,15 +143,18 @@ class Engine:
         """
         if self.draining:
             raise Draining("the server is about to stop")
-        settings = self.settings
-        waiting_s = self._queue.seconds(settings.request_share_s)
-        mine_s = min(sound_s or self._usual_s, settings.request_share_s)
-        is_full = waiting_s > 0 and waiting_s + mine_s > settings.queue_sound_s
-        is_slow = waiting_s / self.speed > min(settings.max_wait_s, settings.deadline_s)
+        settings, share_s = self.settings, self.settings.request_share_s
+        waiting_s, wait_s = self._queue.seconds(share_s), 0.0
+        if not sound_s:
+            number, decoding_s = self.uploads()
+            sound_s = self._usual_s
+            waiting_s += number * min(sound_s, share_s)
+            wait_s = decoding_s + waiting_s / self.speed
+        is_full = waiting_s > 0 and waiting_s + min(sound_s, share_s) > settings.queue_sound_s
         is_held = self._held_s > 0 and self._held_s + sound_s > settings.held_sound_s
-        if is_full or is_slow or is_held:
+        if is_full or is_held or wait_s > settings.max_wait_s:
             low_s, high_s = RETRY_AFTER_S
-            raise Overloaded(min(max(waiting_s / self.speed, low_s), high_s))
+            raise Overloaded(min(max(wait_s, waiting_s / self.speed, low_s), high_s))
 
     async def recognise(
         self, decoded: Decoded, deadline_s: float | None = None

@@ -44,6 +44,7 @@ class Service:
         self.metrics = Metrics(self.settings)
         self.engine = Engine(transcriber, self.settings, self.metrics)
         self.pool = DecodePool(transcriber.config, self.settings, self.metrics)
+        self.engine.uploads = self.pool.waiting
 
     @property
     def transcriber(self) -> Transcriber:
