@@ -10,8 +10,8 @@ class ServeSettings:
     Attributes:
         max_body_bytes: largest request.
         max_bytes_in_flight: bodies that are held at once, of all requests together.
-        max_requests: requests that are answered at once.
-        max_connections: open connections.
+        max_requests: requests that are answered at once; more get 429.
+        max_connections: open connections; more are closed without an answer.
         max_fields: parts of a form besides the file.
         max_field_bytes: longest field of a form.
         max_image_megapixels: largest image.
@@ -39,7 +39,7 @@ class ServeSettings:
     max_body_bytes: int = 25 << 20
     max_bytes_in_flight: int = 256 << 20
     max_requests: int = 256
-    max_connections: int = 256
+    max_connections: int = 1024
     max_fields: int = 16
     max_field_bytes: int = 4 << 10
     max_image_megapixels: float = 32.0
