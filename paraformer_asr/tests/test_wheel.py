@@ -94,6 +94,8 @@ def write_inputs(folder):
     """Write what a user of the README brings along: a sound, a data set, and a published model."""
     rng = np.random.default_rng(0)
     soundfile.write(folder / "talk.wav", rng.normal(0, 0.1, 16000), 16000)
+    (folder / "corpus").mkdir()
+    soundfile.write(folder / "corpus/talk.wav", rng.normal(0, 0.1, 16000), 16000)
     (folder / "my_data/sounds").mkdir(parents=True)
     lines = []
     for number, text in enumerate(TEXTS):

@@ -35,13 +35,18 @@ SHORTER = {
 """By config: settings that make its training short, and its model small."""
 IN_ONE_PROCESS = """
 import glob, json, runpy, sys
-for command in json.loads(sys.argv[1]):
-    sys.argv = [path for word in command for path in sorted(glob.glob(word)) or [word]]
-    try:
-        seg = sys.argv[0] == "seg"
-        runpy.run_module("seg", run_name="__main__") if seg else runpy.run_path(sys.argv[-1], run_name="__main__")
-    except SystemExit as end:
-        assert not end.code, (command, end.code)
+
+def run_all(commands):
+    for command in commands:
+        sys.argv = [path for word in command for path in sorted(glob.glob(word)) or [word]]
+        try:
+            seg = sys.argv[0] == "seg"
+            runpy.run_module("seg", run_name="__main__") if seg else runpy.run_path(sys.argv[-1], run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, (command, end.code)
+
+if __name__ == "__main__":  # the worker processes of the service import this file
+    run_all(json.loads(sys.argv[1]))
 """
 """Runs commands of `seg` and scripts in one process: what takes longest in each of them is importing the libraries."""
 
@@ -86,6 +91,8 @@ def write_inputs(folder):
     """Write what a user of the README brings along: a photo, a data set, and published weights."""
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(folder / "photo.jpg")
+    (folder / "photos").mkdir()
+    (folder / "photos/photo.jpg").write_bytes((folder / "photo.jpg").read_bytes())
     for split, number in (("train", 8), ("val", 2)):
         for part, high, shape in (("images", 255, (24, 32, 3)), ("labels", 3, (24, 32))):
             (folder / "my_data" / split / part).mkdir(parents=True)

@@ -23,7 +23,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, service: Service):
         self._service, self._stop_at, self._app = service, None, app
-        options = {"log_level": "error", "access_log": False, "ws": "none", "lifespan": "on"}
+        # uvicorn's own logging config would close the handlers of other libraries, and with absl's the standard error.
+        options = {"log_config": None, "log_level": "error", "access_log": False, "ws": "none", "lifespan": "on"}
         options |= {"server_header": False, "proxy_headers": False, "backlog": BACKLOG, "timeout_graceful_shutdown": 1}
         options |= {"h11_max_incomplete_event_size": MAX_HEADERS_BYTES, "http": limit_connections(service.settings)}
         super().__init__(uvicorn.Config(app, timeout_keep_alive=service.settings.keep_alive_s, **options))
