@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import math
 import os
 import signal
 import struct
@@ -388,6 +389,8 @@ def test_uploads_that_wait_are_bounded_in_number_and_bytes():
             await pool.decode(WAV * 2)
         number, seconds = pool.waiting()
         assert number == 1 and 0 < seconds < 5
+        with pool.expecting():
+            assert pool.waiting() == (2, math.inf)  # one more would be too many
         process.send_signal(signal.SIGCONT)
         return await waiting[0]
 

@@ -92,7 +92,7 @@ class DecodePool:
                 **{name: getattr(settings, name) for name in LIMITS},
             }
         )
-        self._num_waiting, self._num_bytes, self._usual_s = 0, 0, 0.0
+        self._num_waiting, self._num_expected, self._num_bytes, self._usual_s = 0, 0, 0, 0.0
         self._rate_hz = config.features.sample_rate_hz
         self._max_samples = math.ceil((settings.max_sound_s + 1) * self._rate_hz)
         self._threads: ThreadPoolExecutor | None = None
@@ -147,9 +147,20 @@ class DecodePool:
             return Decoded((), 0, "no speech: the sound is empty")
         return await self.decode(wav_header(len(pcm), rate_hz) + pcm)
 
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Count an upload that is still being received; what comes after it is refused before it is received."""
+        self._num_expected += 1
+        try:
+            yield
+        finally:
+            self._num_expected -= 1
+
     def waiting(self) -> tuple[int, float]:
         """Return the number of uploads that are not decoded yet, and the seconds that this will take."""
-        return self._num_waiting, self._num_waiting * self._usual_s / self.settings.decode_workers
+        number = self._num_waiting + self._num_expected
+        is_full = number >= self.settings.decode_waiting
+        return number, math.inf if is_full else number * self._usual_s / self.settings.decode_workers
 
     def _count(self, number: int, num_bytes: int) -> None:
         self._num_waiting += number

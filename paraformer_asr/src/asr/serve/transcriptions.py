@@ -39,7 +39,8 @@ class Transcriptions:
         """
         service = self.service
         service.engine.check_room(0.0)
-        options, sound = await self._read(request)
+        with service.pool.expecting():
+            options, sound = await self._read(request)
         request.state.format = "sse" if options.stream else options.response_format
         check_model(service, options.model)
         start = time.monotonic()
