@@ -150,7 +150,7 @@ async def open_loop(port: int, sounds: list[Sound], rate: float, seconds: float)
 
 
 @contextlib.asynccontextmanager
-async def watching_health(port: int):
+async def watching_health(port: int, route: str = "/healthz"):
     """Ask for the health 20 times a second; yield the list of the latencies."""
     latencies: list[float] = []
 
@@ -158,7 +158,7 @@ async def watching_health(port: int):
         with contextlib.closing(Connection(port)) as connection:
             planned = time.perf_counter()
             while True:
-                status, _ = await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                status, _ = await connection.ask(f"GET {route} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 latencies.append(time.perf_counter() - planned if status == 200 else float("inf"))
                 planned = max(planned + 0.05, time.perf_counter())
                 await asyncio.sleep(max(planned - time.perf_counter(), 0))
