@@ -13,9 +13,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg.errors import UserError
-from seg.inference.output import Job
+
+if TYPE_CHECKING:
+    from seg.inference.output import Job
 
 DIGEST_CHARACTERS = 16
 PART = re.compile(rf"part_\d+_[0-9a-f]{{{DIGEST_CHARACTERS}}}\.jsonl")
@@ -32,11 +35,11 @@ class Shard:
     """
 
     number: int
-    jobs: tuple[Job, ...]
+    jobs: "tuple[Job, ...]"
     part: Path
 
 
-def plan_shards(jobs: Sequence[Job], out: Path, made_by: str, size: int) -> list[Shard]:
+def plan_shards(jobs: "Sequence[Job]", out: Path, made_by: str, size: int) -> list[Shard]:
     """Return the shards of the whole input.
 
     Args:
@@ -73,7 +76,7 @@ def find_stale(out: Path, shards: Iterable[Shard]) -> list[Path]:
     return sorted(path for path in out.glob("part_*.jsonl") if PART.fullmatch(path.name) and path.name not in planned)
 
 
-def _describe(job: Job, out: Path) -> list:
+def _describe(job: "Job", out: Path) -> list:
     """Return what the result of a file depends on, apart from the model."""
     try:
         status = job.source.stat()
