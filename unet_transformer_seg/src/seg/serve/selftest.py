@@ -2,6 +2,7 @@
 
 import http.client
 import io
+import ipaddress
 import json
 import socket
 import threading
@@ -66,7 +67,7 @@ def _sample() -> bytes:
 
 
 def _ask(address: tuple, method: str, path: str, body: bytes = b"", headers: dict | None = None) -> tuple[int, bytes]:
-    host = address[0] if address[0] not in ("0.0.0.0", "::") else "localhost"
+    host = "localhost" if ipaddress.ip_address(address[0]).is_unspecified else address[0]
     connection = http.client.HTTPConnection(host, address[1], timeout=60)
     try:
         connection.request(method, path, body or None, headers or {})
