@@ -28,7 +28,15 @@ from asr.inference.shapes import make_ladder
 from asr.inference.transcriber import Recognition, Transcriber
 from asr.models import build_model
 from asr.serve.decoding import Decoded
-from asr.serve.engine import DeadlinePassed, Draining, Engine, Overloaded, RecognitionFailed, batch_sizes
+from asr.serve.engine import (
+    DECODED_SHARE,
+    DeadlinePassed,
+    Draining,
+    Engine,
+    Overloaded,
+    RecognitionFailed,
+    batch_sizes,
+)
 from asr.serve.metrics import Metrics
 from asr.serve.queue import Request, SegmentQueue, choose_rows
 from asr.serve.settings import ServeSettings
@@ -264,6 +272,20 @@ def test_too_much_sound_is_refused_at_once_with_a_time_to_come_back(fake):
             assert 1 <= error.value.retry_after_s <= 30
         await asyncio.gather(*tasks)
         assert await marks_of(engine, sound(5)) == [5]
+
+    with running(fake, queue_sound_s=10.0 / DECODED_SHARE) as engine:
+        asyncio.run(main(engine))
+
+
+def test_what_was_decoded_is_not_refused_for_an_estimate_that_was_a_little_short(fake):
+    async def main(engine):
+        async with busy(engine, fake):
+            tasks = [asyncio.create_task(marks_of(engine, sound(1, 2))) for _ in range(5)]
+            await until(lambda: engine.num_requests == 6)
+            with pytest.raises(Overloaded):
+                engine.check_room(0.0)
+            engine.check_room(1.0)
+        await asyncio.gather(*tasks)
 
     with running(fake, queue_sound_s=10.0) as engine:
         asyncio.run(main(engine))

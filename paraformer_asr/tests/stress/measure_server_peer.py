@@ -25,6 +25,8 @@ from loading.server import on_core
 SIZE = "model.encoder.num_layers=6 model.encoder.width=160 model.encoder.ffn_width=640 model.encoder.num_heads=4"
 SIZE += " model.decoder.num_layers=2 model.decoder.ffn_width=640 model.decoder.num_heads=4 model.vocab_size=200"
 PEER = "import sys; from funasr.bin.server import main; sys.exit(main())"
+MODEL = "custom"
+"""Name of a model that FunASR's server takes from a folder."""
 SERVERS = {"this": "/healthz", "funasr": "/health"}
 """Server → the route of its health."""
 
@@ -46,17 +48,17 @@ def save_weights(folder: Path) -> None:
 def running(name: str, weights: Path, port: int, peer_python: str):
     """Start a server, wait until it answers a request, and yield."""
     if name == "this":
-        command = [sys.executable, "-m", "asr.serve", "--model", weights, "--port", port, "--name", "load"]
+        command = [sys.executable, "-m", "asr.serve", "--model", weights, "--port", port, "--name", MODEL]
         environment = os.environ
     else:
         command = [peer_python, "-c", PEER, "--host", "127.0.0.1", "--device", "cpu", "--port", port]
-        command += ["--model-path", weights, "--model", "custom"]
+        command += ["--model-path", weights, "--model", MODEL]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     words = [*on_core(0), *map(str, command)]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
-        while asyncio.run(Connection(port).ask(Sound(1.0, 0).request))[0] != 200:
+        while asyncio.run(Connection(port).ask(Sound(1.0, 0, MODEL).request))[0] != 200:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{name}: the server did not start: {' '.join(words)}")
             time.sleep(0.5)
@@ -68,7 +70,7 @@ def running(name: str, weights: Path, port: int, peer_python: str):
 
 async def load(port: int, route: str, clients: int, seconds: float) -> dict:
     """Return the figures of clients that wait for their answers."""
-    sounds = [Sound(length, seed) for seed, length in enumerate(np.linspace(1, 8, 20))]
+    sounds = [Sound(length, seed, MODEL) for seed, length in enumerate(np.linspace(1, 8, 20))]
     async with watching_health(port, route) as health:
         result = await closed_loop(port, sounds, clients, seconds=seconds)
     report = result.report()

@@ -29,6 +29,9 @@ from asr.serve.settings import ServeSettings
 
 log = logging.getLogger("asr")
 
+DECODED_SHARE = 2
+"""Share of `queue_sound_s` that sound may fill once it is decoded. It was admitted by an estimate of its length; a
+refusal now would be late, and waste the work of decoding."""
 RETRY_AFTER_S = (1.0, 30.0)
 """Shortest and longest time that a refused client is asked to wait."""
 MEMORY = 0.9
@@ -144,13 +147,14 @@ class Engine:
         if self.draining:
             raise Draining("the server is about to stop")
         settings, share_s = self.settings, self.settings.request_share_s
-        waiting_s, wait_s = self._queue.seconds(share_s), 0.0
+        waiting_s, wait_s, most_s = self._queue.seconds(share_s), 0.0, DECODED_SHARE * settings.queue_sound_s
         if not sound_s:
+            most_s = settings.queue_sound_s
             number, decoding_s = self.uploads()
             sound_s = self._usual_s
             waiting_s += number * min(sound_s, share_s)
             wait_s = decoding_s + waiting_s / self.speed
-        is_full = waiting_s > 0 and waiting_s + min(sound_s, share_s) > settings.queue_sound_s
+        is_full = waiting_s > 0 and waiting_s + min(sound_s, share_s) > most_s
         is_held = self._held_s > 0 and self._held_s + sound_s > settings.held_sound_s
         if is_full or is_held or wait_s > settings.max_wait_s:
             low_s, high_s = RETRY_AFTER_S

@@ -50,7 +50,7 @@ def percentiles(seconds: list[float]) -> dict[str, float] | None:
 class Sound:
     """A sound as a whole HTTP request; `text` is that of its first answer."""
 
-    def __init__(self, seconds: float, seed: int):
+    def __init__(self, seconds: float, seed: int, model: str = "load"):
         self.seconds, self.text = seconds, None
         tones_hz = np.random.default_rng(seed).uniform(150, 3500, 1000)
         time_n = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
@@ -60,7 +60,7 @@ class Sound:
         part = b'--b\r\nContent-Disposition: form-data; name="'
         body = (
             part
-            + b'model"\r\n\r\nload\r\n'
+            + f'model"\r\n\r\n{model}\r\n'.encode()
             + part
             + b'file"; filename="a.wav"\r\n\r\n'
             + file.getvalue()
