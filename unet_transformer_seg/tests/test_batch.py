@@ -167,6 +167,12 @@ def test_wrong_options_are_named(run_batch, images, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_without_ray_its_engine_is_refused_before_the_model_is_loaded(run_batch, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_batch("x", "--engine", "ray") == 2
+    assert capsys.readouterr().err == 'error: --engine ray needs Ray: pip install "unet-transformer-seg[ray]"\n'
+
+
 @pytest.mark.slow
 def test_on_ray_a_killed_job_does_only_the_rest(run, tmp_path):
     pytest.importorskip("ray", reason="needs the extra `ray`")

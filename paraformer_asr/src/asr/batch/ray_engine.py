@@ -52,14 +52,12 @@ def run_on_ray(
     """Transcribe shards with some actors, with Ray's progress bar, and yield the counts of each.
 
     Raises:
-        UserError: Ray is not installed, or, at the end, shards that failed.
+        UserError: at the end, shards that failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UserError('--engine ray needs Ray: pip install "paraformer-asr[ray]"') from None
+    import ray
+    import ray.data
+
     if not shards:
         return
     if not ray.is_initialized():

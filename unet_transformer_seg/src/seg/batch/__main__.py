@@ -1,6 +1,7 @@
 """Segment many images as shards: `seg batch --model MODEL --out FOLDER FILES…`, or `python -m seg.batch …`."""
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,6 +102,8 @@ def check_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> Non
             raise UserError(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(arguments, name)}")
     if arguments.workers > 1 and arguments.engine == "local":
         raise UserError("--workers goes with --engine ray; in this process one model uses all cores")
+    if arguments.engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise UserError('--engine ray needs Ray: pip install "unet-transformer-seg[ray]"')
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
