@@ -40,7 +40,7 @@ class ServeSettings:
     decode_waiting_bytes: int = 256 * MIB  # their size
 
     # The engine.
-    queue_sound_s: float = 600.0  # sound that waits for the device
+    queue_sound_s: float = 600.0  # sound that waits for the device; decoded sound is refused at twice that
     request_share_s: float = 60.0  # how much of one request counts towards it, as requests take turns
     max_wait_s: float = 10.0  # time that new sound would wait, by the speed of late
     held_sound_s: float = 7200.0  # sound in memory, of all requests
