@@ -1,10 +1,10 @@
 #!/bin/sh
-# One process of a training job: goes on with the newest run in RUNS_DIR, or starts the first one there.
+# One process of a training job: resumes the newest run in RUNS_DIR, or starts the first one there.
 #
 #   sh scripts/launch/start_or_resume.sh RUNS_DIR CONFIG [--distributed …] [key=value …]
 #
 # All processes of a job call it with the same RUNS_DIR, on a file system that they share; it is the job's own folder.
-# RUN=runs/… names the run to go on with instead. The training takes the place of this shell, so that a signal reaches
+# RUN=runs/… names the run to resume instead. The training takes the place of this shell, so that a signal reaches
 # it and its exit code is that of this script.
 set -eu
 runs_dir=$1 config=$2

@@ -5,7 +5,7 @@
 #   sh scripts/launch/two_machines.sh 1 10.0.0.1 RUNS_DIR CONFIG [key=value …]
 #
 # 10.0.0.1 is the first machine's address in a network that only the two share; each uses all of its GPUs. Start both
-# within five minutes. To go on after a stop, whatever the reason, give both commands again.
+# within five minutes. To resume after a stop, whatever the reason, give both commands again.
 #
 # Equal on both: this package and its versions, the config and what follows it, the files of the data set under the same
 # path, the number and kind of GPUs. RUNS_DIR is one folder that both see (NFS or similar), and used for this run alone.
