@@ -132,6 +132,18 @@ def test_what_is_complete_is_never_made_again(run_batch, sounds, tmp_path, monke
     }
 
 
+def test_a_damaged_part_is_made_again(run_batch, sounds, tmp_path, capsys):
+    run_batch(sounds)
+    before = {part: part.read_bytes() for part in parts(tmp_path)}
+    _, second, third, _ = parts(tmp_path)
+    second.write_bytes(second.read_bytes()[:-9])
+    third.write_bytes(b"")
+    capsys.readouterr()
+    assert run_batch(sounds) == 2
+    assert "in 2 parts done already" in capsys.readouterr().err
+    assert {part: part.read_bytes() for part in parts(tmp_path)} == before
+
+
 def test_shares_are_disjoint_and_complete(run_batch, sounds, tmp_path):
     seen = []
     for share in ("0/3", "1/3", "2/3"):

@@ -118,6 +118,20 @@ def test_what_is_complete_is_never_made_again(run_batch, images, tmp_path, monke
     assert {part: part.stat().st_mtime_ns for part in parts(tmp_path) if part != second} == before
 
 
+def test_a_damaged_part_is_made_again(run_batch, images, tmp_path, capsys):
+    run_batch(images)
+    before = {part: part.read_bytes() for part in parts(tmp_path)}
+    _, second, third, _ = parts(tmp_path)
+    second.write_bytes(second.read_bytes()[:-9])
+    (tmp_path / "out/a0.png").unlink()
+    third.write_bytes(b"")
+    capsys.readouterr()
+    assert run_batch(images) == 2
+    assert "in 1 part done already" in capsys.readouterr().err
+    assert {part: part.read_bytes() for part in parts(tmp_path)} == before
+    assert (tmp_path / "out/a0.png").is_file()
+
+
 def test_shares_are_disjoint_and_complete(run_batch, images, tmp_path):
     seen = []
     for share in ("0/3", "1/3", "2/3"):

@@ -114,14 +114,17 @@ def main() -> int:
     from asr.batch.transcribe_shard import Counts, count_part
     from asr.inference.done_record import digest_transcriber
 
+    if arguments.engine == "ray":  # here the model only names the parts; the devices are the actors'
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
     transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
     shards = choose_shards(arguments, files, digest_transcriber(transcriber, "batch"))
-    waiting = [shard for shard in shards if not shard.part.is_file()]
-    total = sum((count_part(shard.part) for shard in shards if shard not in waiting), Counts())
-    if total.files:
-        print(
-            f"{count(total.files, 'file')} in {count(len(shards) - len(waiting), 'part')} done already", file=sys.stderr
-        )
+    complete = {shard.number: counts for shard in shards if (counts := count_part(shard))}
+    waiting = [shard for shard in shards if shard.number not in complete]
+    total = sum(complete.values(), Counts())
+    if complete:
+        print(f"{count(total.files, 'file')} in {count(len(complete), 'part')} done already", file=sys.stderr)
     if arguments.engine == "ray":
         from asr.batch.ray_engine import run_on_ray
 

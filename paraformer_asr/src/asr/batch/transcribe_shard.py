@@ -5,7 +5,6 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.batch.shards import Shard
@@ -72,16 +71,16 @@ def transcribe_shard(transcriber: "Transcriber", shard: Shard, note: Callable[[d
     return counts
 
 
-def count_part(part: Path) -> Counts:
-    """Return the counts of a complete part.
-
-    Raises:
-        UserError: unreadable.
-    """
+def count_part(shard: Shard) -> Counts | None:
+    """Return the counts of a part that has a line for each file; None if it is missing or damaged."""
     counts = Counts()
-    for line in read_bounded(part, MAX_PART_BYTES).splitlines():
-        counts.add_row(json.loads(line))
-    return counts
+    try:
+        rows = [json.loads(line) for line in read_bounded(shard.part, MAX_PART_BYTES).splitlines()]
+        for row in rows:
+            counts.add_row(row)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return counts if counts.files == len(shard.jobs) else None
 
 
 def _rows(transcriber: "Transcriber", shard: Shard) -> Iterator[dict[str, Any]]:

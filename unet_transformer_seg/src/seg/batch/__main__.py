@@ -120,16 +120,18 @@ def main() -> int:
     from seg.inference.done_record import digest_predictor
     from seg.inference.segment_files import Options
 
-    predictor, options = (
-        api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides),
-        Options(arguments.overlay),
-    )
+    options = Options(arguments.overlay)
+    if arguments.engine == "ray":  # here the model only names the parts; the devices are the actors'
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+    predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
     shards = choose_shards(arguments, files, digest_predictor(predictor, options))
-    waiting = [shard for shard in shards if not shard.part.is_file()]
-    total = sum((count_part(shard.part) for shard in shards if shard not in waiting), Counts())
-    if total.files:
-        parts = count(len(shards) - len(waiting), "part")
-        print(f"{count(total.files, 'image')} in {parts} done already", file=sys.stderr)
+    complete = {shard.number: counts for shard in shards if (counts := count_part(shard))}
+    waiting = [shard for shard in shards if shard.number not in complete]
+    total = sum(complete.values(), Counts())
+    if complete:
+        print(f"{count(total.files, 'image')} in {count(len(complete), 'part')} done already", file=sys.stderr)
     if arguments.engine == "ray":
         from seg.batch.ray_engine import run_on_ray
 

@@ -77,13 +77,14 @@ def segment_shard(
     return counts
 
 
-def count_part(part: Path) -> Counts:
-    """Return the counts of a complete part.
-
-    Raises:
-        UserError: unreadable.
-    """
+def count_part(shard: Shard) -> Counts | None:
+    """Return the counts of a part with a line for each image and all its masks; None if it is missing or damaged."""
     counts = Counts()
-    for line in read_bounded(part, MAX_PART_BYTES).splitlines():
-        counts.add_row(json.loads(line))
-    return counts
+    try:
+        rows = [json.loads(line) for line in read_bounded(shard.part, MAX_PART_BYTES).splitlines()]
+        for row in rows:
+            counts.add_row(row)
+        masks = [shard.part.parent / row["mask"] for row in rows if row["error"] is None]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return counts if counts.files == len(shard.jobs) and all(mask.is_file() for mask in masks) else None

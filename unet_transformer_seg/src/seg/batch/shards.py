@@ -3,8 +3,8 @@
     part_00012_5f0c2ae1b5d04e77.jsonl
 
 The name holds the number of the shard and a digest of everything its results depend on: the files (path, size, time of
-the last change), the model and its settings. A part appears when it is complete, so a part that
-exists is never made again, and one that would come out differently has another name.
+the last change), the model and its settings. A part appears when it is complete, so a part that exists is never made
+again, and one that would come out differently has another name.
 """
 
 import dataclasses
