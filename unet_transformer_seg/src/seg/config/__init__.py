@@ -1,15 +1,15 @@
 """The settings of a run: a YAML file read into dataclasses, with its checks."""
 
+from seg.config.model_schema import ModelConfig as ModelConfig
+from seg.config.model_schema import ResNetUNetConfig as ResNetUNetConfig
+from seg.config.model_schema import TransformerConfig as TransformerConfig
+from seg.config.model_schema import TransUNetConfig as TransUNetConfig
 from seg.config.schema import AugmentConfig as AugmentConfig
 from seg.config.schema import Config as Config
 from seg.config.schema import DataConfig as DataConfig
 from seg.config.schema import InferenceConfig as InferenceConfig
 from seg.config.schema import LossConfig as LossConfig
 from seg.config.schema import MeshConfig as MeshConfig
-from seg.config.schema import ModelConfig as ModelConfig
 from seg.config.schema import OptimizerConfig as OptimizerConfig
-from seg.config.schema import ResNetUNetConfig as ResNetUNetConfig
 from seg.config.schema import ToyConfig as ToyConfig
 from seg.config.schema import TrainingConfig as TrainingConfig
-from seg.config.schema import TransformerConfig as TransformerConfig
-from seg.config.schema import TransUNetConfig as TransUNetConfig
