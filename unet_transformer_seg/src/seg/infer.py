@@ -62,7 +62,7 @@ def main() -> int:
     arguments = parse_arguments()
     inputs, settings = part_inputs(arguments.inputs)
     folder, overrides = arguments.run or arguments.model, [*settings, *list_overrides(arguments)]
-    load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+    config = load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
     if not inputs:
         raise UserError(f"expected images or folders, found only settings: {', '.join(settings)}")
     if arguments.out.exists() and not arguments.out.is_dir():
@@ -72,7 +72,7 @@ def main() -> int:
     from seg.inference.output import plan_jobs
     from seg.inference.segment_files import Options
 
-    jobs = plan_jobs(inputs, arguments.out)
+    jobs = plan_jobs(inputs, arguments.out, config.data.max_pixels)
     print_remarks(jobs, inputs)
     predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]

@@ -61,11 +61,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def choose_shards(arguments: argparse.Namespace, files: Sequence[Path], made_by: str) -> list[Shard]:
+def choose_shards(arguments: argparse.Namespace, files: Sequence[Path], made_by: str, max_pixels: int) -> list[Shard]:
     """Return this call's share of the shards; parts in the folder that are not of this batch are refused or removed."""
     from seg.inference.output import plan_jobs
 
-    jobs = plan_jobs(files, arguments.out)
+    jobs = plan_jobs(files, arguments.out, max_pixels)
     shards = plan_shards(jobs, arguments.out, made_by, arguments.shard_size)
     if stale := find_stale(arguments.out, shards):
         if not arguments.replace:
@@ -126,7 +126,8 @@ def main() -> int:
 
         jax.config.update("jax_platforms", "cpu")
     predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
-    shards = choose_shards(arguments, files, digest_predictor(predictor, options))
+    made_by = digest_predictor(predictor, options)
+    shards = choose_shards(arguments, files, made_by, predictor.config.data.max_pixels)
     complete = {shard.number: counts for shard in shards if (counts := count_part(shard))}
     waiting = [shard for shard in shards if shard.number not in complete]
     total = sum(complete.values(), Counts())

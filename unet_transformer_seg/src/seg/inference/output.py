@@ -1,31 +1,38 @@
 """Names and writes the results for each image.
 
 `photo.jpg` gives `photo.png` (the mask: an indexed PNG of class numbers, with the colours of the classes as palette),
-`photo_overlay.png` and `photo_probabilities.npz`. Sub-folders are kept. If an earlier image has taken the name, the
+`photo_overlay.png` and `photo_probabilities.npz`. A GeoTIFF, and a TIFF that is read by windows, gives a mask in TIFF.
+Sub-folders are kept. If an earlier image has taken the name, the
 results are called `photo_2`. A name that leads out of the folder or would control a terminal is replaced by a safe one.
 Files appear when they are complete.
 """
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
+from seg.data.image_file import DEFAULT_MAX_PIXELS
 from seg.data.images.image_kind import describe_folder, find_images
+from seg.data.images.large_image import first_page, geo_tags, is_large
 from seg.errors import UserError
 from seg.files import writing_aside
+from seg.inference.mask_tiff import write_mask_tiff
 from seg.pictures import IGNORED_COLOUR, draw_overlay
 from seg.untrusted import check_inside, name_key, safe_path
 
 ROWS_AT_ONCE = 256
+MAX_OVERLAY_SIDE = 4096  # longer side of the overlay of an image that is read by windows, in pixels
+MASK_SUFFIXES = (".png", ".tif")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,30 +42,40 @@ class Job:
     source: Path  # the image file
     stem: Path  # path of the results without suffix
     is_renamed: bool = False  # the name of the image was taken, or not safe
+    max_pixels: int = DEFAULT_MAX_PIXELS  # largest image that is decoded whole
 
     @property
     def mask(self) -> Path:
-        """The indexed mask."""
-        return self.stem.with_name(f"{self.stem.name}.png")
+        """The indexed mask: a PNG, or a TIFF for a GeoTIFF and for a TIFF that is read by windows."""
+        return self._named(self._mask_suffix)
+
+    @functools.cached_property
+    def _mask_suffix(self) -> str:
+        with first_page(self.source) as page:
+            is_tiff = page is not None and (geo_tags(page) or is_large(page, self.max_pixels))
+        return ".tif" if is_tiff else ".png"
+
+    def _named(self, end: str) -> Path:
+        return self.stem.with_name(self.stem.name + end)
 
     @property
     def overlay(self) -> Path:
         """The image with the colours laid over it."""
-        return self.stem.with_name(f"{self.stem.name}_overlay.png")
+        return self._named("_overlay.png")
 
     @property
     def probabilities(self) -> Path:
         """The probabilities of all classes."""
-        return self.stem.with_name(f"{self.stem.name}_probabilities.npz")
+        return self._named("_probabilities.npz")
 
     @property
-    def files(self) -> tuple[Path, Path, Path]:
+    def files(self) -> tuple[Path, ...]:
         """Every file that may be written."""
-        return self.mask, self.overlay, self.probabilities
+        return *map(self._named, MASK_SUFFIXES), self.overlay, self.probabilities
 
 
-def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
-    """Return a job for each image, no two of which write the same file.
+def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[Job]:
+    """Return a job for each image, no two of which write the same file; TIFFs beyond `max_pixels` are read by windows.
 
     Folders are searched with their sub-folders in the order of names, except for `out`, the folder of the results. A
     result that would overwrite an input, or be outside of `out`, is refused.
@@ -70,11 +87,11 @@ def plan_jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
     names = [(source, "/".join((*parent.parts, source.stem))) for source, parent in by_source.values()]
     folders = {parent.as_posix() for _, name in names for parent in PurePosixPath(safe_path(name)).parents}
     taken = {name_key(folder) for folder in folders}
-    jobs = [_free_job(source, out, name, taken) for source, name in names]
+    jobs = [_free_job(source, out, name, taken, max_pixels) for source, name in names]
     for job in jobs:
-        check_inside(out, job.mask)
+        check_inside(out, job.overlay)
         for file in job.files:
-            if file.resolve() in by_source:
+            if file.resolve() in by_source and file in (job.mask, job.overlay, job.probabilities):
                 raise UserError(
                     f"--out {out}: the results of {job.source} would overwrite the input {file}; choose another folder"
                 )
@@ -116,15 +133,50 @@ def mask_png(
     file: BinaryIO, shape: tuple[int, int], classes: ClassTable, values: MaskValues = ()
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Like `mask_file`, into a file that is open."""
+    table, palette = _values_table(values), b"" if values else _palette(classes).tobytes()
+    colour = INDEXED if not values else RGB if np.ndim(values) == 2 else GREY
+    png = PngRows(file, shape, colour, 8 * table.dtype.itemsize, palette)
+    yield lambda labels_hw: png.append(table[labels_hw] if values else labels_hw)
+    png.close()
+
+
+def _values_table(values: MaskValues) -> np.ndarray:
+    """Return uint8 or uint16 [k] or [k, 3], the value or colour of each class; empty for class numbers."""
+    wide = np.ndim(values) == 1 and max(values, default=0) > 255
+    return np.array(values, np.uint16 if wide else np.uint8)
+
+
+def _palette(classes: ClassTable) -> np.ndarray:
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = classes.palette
     palette[IGNORE_LABEL] = IGNORED_COLOUR
-    wide = np.ndim(values) == 1 and max(values, default=0) > 255
-    table = np.array(values, np.uint16 if wide else np.uint8)
-    colour = INDEXED if not values else RGB if np.ndim(values) == 2 else GREY
-    png = PngRows(file, shape, colour, 16 if wide else 8, b"" if values else palette.tobytes())
-    yield lambda labels_hw: png.append(table[labels_hw] if values else labels_hw)
-    png.close()
+    return palette
+
+
+def write_mask(
+    path: Path,
+    rows: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    classes: ClassTable,
+    values: MaskValues,
+    job: Job,
+) -> None:
+    """Write the rows of labels, uint8[rows, w], as they come, in the format of the job's mask."""
+    if job.mask.suffix == ".png":
+        with mask_file(path, shape, classes, values) as append_rows:
+            for labels_hw in rows:
+                append_rows(labels_hw)
+        return
+    table = _values_table(values)
+    shown = (table[labels_hw] if values else labels_hw for labels_hw in rows)
+    with first_page(job.source) as page, writing_aside(path) as aside:
+        tags = geo_tags(page) if page is not None else []
+        write_mask_tiff(aside, [shown], (1, *shape), None if values else _palette(classes), table.dtype, tags)
+
+
+def overlay_step(shape: tuple[int, int]) -> int:
+    """Return the step between the pixels of a large image that its overlay shows."""
+    return -(-max(shape) // MAX_OVERLAY_SIDE)
 
 
 @contextlib.contextmanager
@@ -192,11 +244,11 @@ def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
     return images
 
 
-def _free_job(source: Path, out: Path, own_name: str, taken: set[str]) -> Job:
+def _free_job(source: Path, out: Path, own_name: str, taken: set[str], max_pixels: int) -> Job:
     """Return the job of an image under the first free name, and mark its files as taken."""
     for number in itertools.count(1):
         name = safe_path(own_name) if number == 1 else f"{safe_path(own_name)}_{number}"
-        job = Job(source, out / name, is_renamed=name != own_name)
+        job = Job(source, out / name, name != own_name, max_pixels)
         keys = {name_key(file.relative_to(out).as_posix()) for file in job.files}
         if not keys & taken:
             taken |= keys

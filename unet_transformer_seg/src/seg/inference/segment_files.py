@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,18 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from seg.classes import MaskValues
-from seg.config import DataConfig
+from seg.config import Config
 from seg.data.image_file import read_image
+from seg.data.images.large_image import LargeImage, opened_large
 from seg.data.images.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all
 from seg.inference.done_record import DoneRecord
 from seg.inference.forward import most_probable_class
-from seg.inference.output import Job, mask_file, overlay_file, probabilities_file, writing_together
+from seg.inference.output import Job, overlay_file, overlay_step, probabilities_file, write_mask, writing_together
 from seg.inference.predictor import Predictor
 from seg.untrusted import indented
 
-Segmented = Iterator[tuple[Job, np.ndarray, np.ndarray | None]]  # (job, image uint8[h, w, 3], mask uint8[h, w])
+Image = np.ndarray | LargeImage  # uint8[h, w, 3]
+Segmented = Iterator[tuple[Job, Image, np.ndarray | None]]  # (job, image, mask uint8[h, w])
 
 Refuse = Callable[[Job, str], None]
 """Called with a job whose image cannot be read, or whose results cannot be written, and the reason."""
@@ -89,50 +92,77 @@ def segment_each(
     Raises:
         UserError: the disk refuses every file.
     """
-    images = _readable(jobs, predictor.config.data, refuse, remark)
+    images = _readable(jobs, predictor.config, refuse, remark)
     for job, image_hwc, mask_hw in _segmented(predictor, images, options):
         is_complete = False
         with _refusing(job, refuse):
             with writing_together(options.results(job)) as asides:
-                pixels_k = _write(predictor, image_hwc, mask_hw, options, asides)
+                pixels_k = _write(predictor, job, image_hwc, mask_hw, options, asides)
             is_complete = True
         if is_complete:
             yield job, pixels_k
 
 
-def _segmented(predictor: Predictor, images: Iterable[tuple[Job, np.ndarray]], options: Options) -> Segmented:
+def _segmented(predictor: Predictor, images: Iterable[tuple[Job, Image]], options: Options) -> Segmented:
     """Yield each image with its mask, or with None where rows are written as they are computed."""
-    by_rows = itertools.groupby(images, lambda item: options.probabilities or item[1][..., 0].size > MAX_HELD_PIXELS)
-    for is_by_rows, group in by_rows:
-        yield from ((job, image_hwc, None) for job, image_hwc in group) if is_by_rows else predictor.predict_many(group)
+
+    def is_by_rows(item: tuple[Job, Image]) -> bool:
+        return options.probabilities or math.prod(item[1].shape[:2]) > MAX_HELD_PIXELS or _is_large(item[1])
+
+    groups = itertools.groupby(images, is_by_rows)
+    for by_rows, group in groups:
+        yield from ((job, image_hwc, None) for job, image_hwc in group) if by_rows else predictor.predict_many(group)
 
 
 def _write(
-    predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options, paths: Sequence[Path]
+    predictor: Predictor,
+    job: Job,
+    image_hwc: Image,
+    mask_hw: np.ndarray | None,
+    options: Options,
+    paths: Sequence[Path],
 ) -> np.ndarray:
     """Write the results of one image, without a mask row by row as they are computed; return the pixels int64[k]."""
-    shape, classes = image_hwc.shape[:2], predictor.classes
+    shape, classes, pixels_k = image_hwc.shape[:2], predictor.classes, np.zeros(len(predictor.classes), np.int64)
+    step = overlay_step(shape) if _is_large(image_hwc) else 1
     with contextlib.ExitStack() as stack:
-        append_mask = stack.enter_context(mask_file(paths[0], shape, classes, options.values))
-        append_overlay = stack.enter_context(overlay_file(paths[1], shape, classes)) if options.overlay else None
-        append_probabilities = None
+        append_overlay = append_probabilities = None
+        if options.overlay:
+            reduced = tuple(-(-side // step) for side in shape)
+            append_overlay = stack.enter_context(overlay_file(paths[1], reduced, classes))
         if options.probabilities:
             file = probabilities_file(paths[-1], (*shape, len(classes)))
             append_probabilities = stack.enter_context(file)
-        top, pixels_k = 0, np.zeros(len(classes), np.int64)
-        for labels_hw, probabilities_hwk in _rows(predictor, image_hwc, mask_hw, options):
-            append_mask(labels_hw)
-            if append_overlay:
-                append_overlay(image_hwc[top : top + len(labels_hw)], labels_hw)
-            if append_probabilities:
-                append_probabilities(probabilities_hwk)
-            pixels_k += np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)]
-            top += len(labels_hw)
+
+        def rows() -> Iterator[np.ndarray]:
+            top = 0
+            for labels_hw, probabilities_hwk in _rows(predictor, image_hwc, mask_hw, options):
+                if append_overlay:
+                    append_overlay(*_every(step, image_hwc, labels_hw, top))
+                if append_probabilities:
+                    append_probabilities(probabilities_hwk)
+                np.add(pixels_k, np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)], out=pixels_k)
+                top += len(labels_hw)
+                yield labels_hw
+
+        write_mask(paths[0], rows(), shape, classes, options.values, job)
     return pixels_k
 
 
+def _every(step: int, image_hwc: Image, labels_hw: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return every `step`-th row and column, counted from the image's first, of the image and of labels from `top`."""
+    end, width = top + len(labels_hw), labels_hw.shape[1]
+    if step == 1:
+        return image_hwc[top:end, 0:width], labels_hw
+    first = -(-top // step) * step
+    rows = [image_hwc[row : row + 1, 0:width][:, ::step] for row in range(first, end, step)]
+    if not rows:
+        rows = [np.empty((0, -(-width // step), image_hwc.shape[2]), image_hwc.dtype)]
+    return np.concatenate(rows), labels_hw[first - top :: step, ::step]
+
+
 def _rows(
-    predictor: Predictor, image_hwc: np.ndarray, mask_hw: np.ndarray | None, options: Options
+    predictor: Predictor, image_hwc: Image, mask_hw: np.ndarray | None, options: Options
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield the labels and, if the options ask for them, probabilities of an image from top to bottom."""
     if options.probabilities:
@@ -143,16 +173,21 @@ def _rows(
             yield labels_hw, None
 
 
-def _readable(
-    jobs: Sequence[Job], data: DataConfig, refuse: Refuse, remark: Remarks
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Yield (job, image) for each file that can be read."""
+def _readable(jobs: Sequence[Job], config: Config, refuse: Refuse, remark: Remarks) -> Iterator[tuple[Job, Image]]:
+    """Yield (job, image) for each file that can be read; a large TIFF is open until the next one is asked for."""
     for job in jobs:
-        image_hwc = None
-        with _refusing(job, refuse):
-            image_hwc = read_image(job.source, data.max_pixels, data.value_range, remark)
-        if image_hwc is not None:
-            yield job, image_hwc
+        with contextlib.ExitStack() as stack:
+            image_hwc = None
+            with _refusing(job, refuse):
+                image_hwc = stack.enter_context(opened_large(job.source, config, remark))
+                if image_hwc is None:
+                    image_hwc = read_image(job.source, config.data.max_pixels, config.data.value_range, remark)
+            if image_hwc is not None:
+                yield job, image_hwc
+
+
+def _is_large(image_hwc: Image) -> bool:
+    return isinstance(image_hwc, LargeImage)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def blend_windows(
     10,000 × 8,000 pixels, 11 classes and windows of 512² that is 0.4 GB.
 
     Args:
-        image_hwc: uint8[H, W, 3].
+        image_hwc: uint8[H, W, 3], an array, or an image that is read window by window (`seg.data.images.windows`).
         forward: see `Forward`; called with one shape only.
         tile: rows and columns (h, w) of a window.
         overlap: smallest share of a window that its neighbour also covers, in [0, 1).
@@ -121,35 +121,38 @@ def blend_windows(
     chex.assert_rank(image_hwc, 3)
     chex.assert_type(image_hwc, np.uint8)
     height, width, _ = image_hwc.shape
-    padded_hwc = fill(image_hwc, tile)
-    rows = place_axis(padded_hwc.shape[0], tile[0], overlap)
-    columns = place_axis(padded_hwc.shape[1], tile[1], overlap)
-    answers = _answers(padded_hwc, forward, rows, columns, batch_size)
+    padded_height, padded_width = max(height, tile[0]), max(width, tile[1])
+    rows, columns = place_axis(padded_height, tile[0], overlap), place_axis(padded_width, tile[1], overlap)
+    answers = _answers(lambda window: fill(image_hwc[window], tile), forward, rows, columns, batch_size)
 
     open_hwk = None
-    ends = itertools.chain(rows.starts[1:].tolist(), [len(padded_hwc)])
+    ends = itertools.chain(rows.starts[1:].tolist(), [padded_height])
     for top, end in zip(rows.starts.tolist(), ends, strict=True):
         for left in columns.starts.tolist():
             answer_hwk = next(answers)
             if open_hwk is None:
-                open_hwk = np.zeros((tile[0], padded_hwc.shape[1], answer_hwk.shape[-1]), np.float32)
+                open_hwk = np.zeros((tile[0], padded_width, answer_hwk.shape[-1]), np.float32)
             open_hwk[:, left : left + tile[1]] += answer_hwk
         yield Band(top, open_hwk[: min(end, height) - top, :width])
         open_hwk = _move_down(open_hwk, end - top)
 
 
 def _answers(
-    image_hwc: np.ndarray, forward: Forward, rows: Axis, columns: Axis, batch_size: int
+    cut: Callable[[tuple[slice, slice]], np.ndarray], forward: Forward, rows: Axis, columns: Axis, batch_size: int
 ) -> Iterator[np.ndarray]:
     """Yield the weighted predictions of each window, row by row, and finally those of the copies."""
-    size = (rows.weights.shape[1], columns.weights.shape[1])
+    height, width = rows.weights.shape[1], columns.weights.shape[1]
+
+    def window(i: int, j: int) -> np.ndarray:
+        top, left = rows.starts[i], columns.starts[j]
+        return cut((slice(top, top + height), slice(left, left + width)))
 
     def compute() -> Iterator[np.ndarray]:
         places = itertools.product(range(len(rows.starts)), range(len(columns.starts)))
         while batch := list(itertools.islice(places, batch_size)):
             batch += batch[-1:] * (batch_size - len(batch))
             row_ids, column_ids = (list(ids) for ids in zip(*batch, strict=True))
-            windows_bhwc = np.stack([_cut(image_hwc, rows.starts[i], columns.starts[j], size) for i, j in batch])
+            windows_bhwc = np.stack([window(i, j) for i, j in batch])
             yield forward(windows_bhwc, rows.weights[row_ids], columns.weights[column_ids])
 
     for answers_bhwk in one_behind(compute()):
@@ -163,10 +166,6 @@ def one_behind(items: Iterator[Item]) -> Iterator[Item]:
         yield waiting.pop()
         waiting.append(item)
     yield from waiting
-
-
-def _cut(image_hwc: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
-    return image_hwc[top : top + size[0], left : left + size[1]]
 
 
 def _move_down(open_hwk: np.ndarray, num_rows: int) -> np.ndarray:

@@ -1,0 +1,147 @@
+"""A TIFF that is too large to be held in memory: sliced like an array, it reads and converts one window at a time."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from seg.config import Config
+from seg.data.fit import is_fitted, predicted_shape
+from seg.data.images.pixel_values import rgb_values
+from seg.data.images.remarks import Remark
+from seg.data.images.tiff_windows import TiffWindows
+from seg.data.images.value_range import AUTO
+from seg.errors import UserError
+from seg.files import open_file
+
+SUFFIXES = (".tif", ".tiff")
+
+MAX_WHOLE_VALUES = 1 << 28
+"""Largest TIFF that is decoded whole, in values: height · width · channels. `data.max_pixels` may set a smaller one."""
+
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+"""Tags of a GeoTIFF that place its pixels on the earth: scale, tie points, transformation, and the keys with values."""
+
+
+class LargeImage:
+    """`image[top:bottom, left:right]` returns the converted window, [h, w, c].
+
+    Attributes:
+        path: of the file, for messages.
+        shape: (height, width, channels) after conversion.
+        dtype: after conversion.
+        source: the windows of the file.
+    """
+
+    def __init__(self, path: Path, source: TiffWindows, convert: Callable[[np.ndarray], np.ndarray]):
+        """Convert a pixel to learn channels and dtype."""
+        self.path, self.source, self._convert = path, source, convert
+        pixel_hwc = convert(np.zeros((1, 1, source.shape[2]), source.dtype))
+        self.shape, self.dtype = (*source.shape[:2], pixel_hwc.shape[2]), pixel_hwc.dtype
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        with _naming(self.path):
+            return self._convert(self.source[window])
+
+
+def is_large(page: tifffile.TiffPage, max_pixels: int) -> bool:
+    """Return whether a page is read by windows."""
+    num_pixels = page.imagelength * page.imagewidth
+    return num_pixels > max_pixels or num_pixels * page.samplesperpixel > MAX_WHOLE_VALUES
+
+
+@contextlib.contextmanager
+def first_page(path: Path) -> Iterator[tifffile.TiffPage | None]:
+    """Yield the first page of a TIFF, its pixels not decoded; None for another file, or one that is damaged."""
+    if path.suffix.lower() not in SUFFIXES:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_file(path))
+            page = tifffile.TiffFile(file, name=path.name).pages.first
+        except Exception:  # the reader of whole images names what is wrong
+            page = None
+        yield page
+
+
+@contextlib.contextmanager
+def opened_large(path: Path, config: Config, remark: Remark) -> Iterator[LargeImage | None]:
+    """Yield a TIFF that is too large to be decoded whole; None for any other file.
+
+    Raises:
+        UserError: naming the file: several pages, a layout that cannot be read by windows, values whose black and white
+            are unknown, or an image that the settings would shrink.
+    """
+    with first_page(path) as page:
+        if page is None or not is_large(page, config.data.max_pixels):
+            yield None
+            return
+        with _naming(path):
+            if len(page.parent.pages) > 1 and page.parent.pages[1].shape == page.shape:
+                raise UserError("it has several pages of this size; save each as a file of its own")
+            if (orientation := page.tags.valueof(274, 1)) != 1:
+                raise UserError(
+                    f"its orientation tag is {orientation}, and windows are read upright; re-save it turned"
+                )
+            image = LargeImage(path, TiffWindows(page.parent.filehandle, page), _converter(page, path, config, remark))
+            _refuse_scale(image.shape[:2], config)
+        yield image
+
+
+def _converter(
+    page: tifffile.TiffPage, path: Path, config: Config, remark: Remark
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from the values of a window to its pixels, uint8[h, w, 3]."""
+    value_range, dtype = config.data.value_range, np.dtype(page.dtype)
+    if value_range == AUTO and dtype != np.uint8:
+        if dtype.kind != "u":
+            raise UserError(f"{dtype} values, read by windows; say which are black and white with data.value_range=[…]")
+        value_range = (0.0, float(np.iinfo(dtype).max))
+        remark(
+            "bit depth",
+            path,
+            f"its black and white are 0 and {value_range[1]:g}, as of {dtype}; data.value_range sets others",
+        )
+
+    def convert(values_hwc: np.ndarray) -> np.ndarray:
+        values = values_hwc[..., 0] if values_hwc.shape[2] == 1 else values_hwc
+        return rgb_values(values, value_range, lambda kind, text: remark(kind, path, text))
+
+    return convert
+
+
+def _refuse_scale(shape: tuple[int, int], config: Config) -> None:
+    """Refuse to shrink an image that is read by windows."""
+    if predicted_shape(shape, config) == shape:
+        return
+    size = "×".join(map(str, shape))
+    if is_fitted(config):
+        trained = "×".join(map(str, config.data.size))
+        raise UserError(
+            f"{size} pixels would be shrunk into {trained}, as in training (data.fit: resize); "
+            "add inference.scale=native to segment it as it is"
+        )
+    raise UserError(
+        f"{size} pixels are read by windows, which inference.scale={config.inference.scale} cannot scale; "
+        "scale the file, or add inference.scale=native"
+    )
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before an error of the body; what a decoder raises means that the file is damaged."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def geo_tags(page: tifffile.TiffPage) -> list[tuple]:
+    """Return the tags of `GEO_TAGS` that a page has, as tifffile writes them."""
+    tags = (page.tags.get(code) for code in GEO_TAGS)
+    return [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in tags if tag is not None]

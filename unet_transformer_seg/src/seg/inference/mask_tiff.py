@@ -1,0 +1,74 @@
+"""Writes masks as a tiled TIFF, row by row: of a large image, of a stack of pages, or with a place on the earth.
+
+The file is compressed with deflate. Class numbers have the colours of the classes as palette.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+TILE = 256  # rows and columns of a tile
+
+BIG = 1 << 31  # pixels from which on offsets of 64 bits are written (BigTIFF), in bytes
+
+
+def write_mask_tiff(
+    path: Path,
+    pages: Iterable[Iterable[np.ndarray]],
+    shape: tuple[int, int, int],
+    palette: np.ndarray | None,
+    dtype: np.dtype,
+    tags: list[tuple],
+) -> None:
+    """Write the rows of each page as they come.
+
+    Args:
+        path: an existing file, which is replaced.
+        pages: for each page its rows from top to bottom, [rows, w] or [rows, w, 3] at a time.
+        shape: number of pages, rows and columns.
+        palette: uint8[256, 3], colour of each value; None for grey values, or colours.
+        dtype: of the values, uint8 or uint16.
+        tags: further tags, as tifffile takes them.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with tifffile.TiffWriter(path, bigtiff=size >= BIG) as file:
+        for bands in pages:
+            bands = iter(bands)
+            first = next(bands)
+            is_colour = first.ndim == 3
+            look = {"photometric": "rgb" if is_colour else "minisblack" if palette is None else "palette"}
+            if palette is not None:
+                look["colormap"] = palette.T.astype(np.uint16) * 257
+            file.write(
+                _tiles(first, bands, shape[2]),
+                shape=shape[1:] + first.shape[2:],
+                dtype=dtype,
+                tile=(TILE, TILE),
+                compression="zlib",
+                metadata=None,
+                software=False,
+                extratags=tags,
+                maxworkers=1,
+                **look,
+            )
+
+
+def _tiles(first: np.ndarray, bands: Iterator[np.ndarray], width: int) -> Iterator[np.ndarray]:
+    """Yield the tiles of a page, row by row, the last of each filled up with zeros."""
+    held = first
+    while held is not None:
+        parts, rows = [held], len(held)
+        while rows < TILE and (band := next(bands, None)) is not None:
+            parts.append(band)
+            rows += len(band)
+        held = np.concatenate(parts) if len(parts) > 1 else held
+        for left in range(0, width, TILE):
+            yield _filled(held[:TILE, left : left + TILE])
+        held = held[TILE:] if len(held) > TILE else next(bands, None)
+
+
+def _filled(tile: np.ndarray) -> np.ndarray:
+    missing = [(0, TILE - side) for side in tile.shape[:2]] + [(0, 0)] * (tile.ndim - 2)
+    return np.pad(tile, missing) if any(n for _, n in missing) else tile
