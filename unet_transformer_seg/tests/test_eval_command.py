@@ -12,11 +12,13 @@ from seg import eval as eval_command
 from seg.checkpoints import CheckpointStore
 from seg.classes import make_class_table
 from seg.cli import run_command
-from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.config import Config, DataConfig, InferenceConfig, InstancesConfig, ModelConfig
 from seg.data import build_dataset
 from seg.inference.eval_report import draw_confusion
 from seg.inference.predictor import Predictor
 from seg.inference.scoring import SampleScore, count_pairs, pick_extremes
+from seg.instances.matching import score_objects, summarise
+from seg.instances.objects import find_objects
 from seg.metrics import compute_metrics, confusion_matrix
 from seg.models import build_model
 from seg.record.run_dir import create_run_dir
@@ -131,6 +133,26 @@ def test_split_mirror_and_folder_follow_the_arguments(evaluated, monkeypatch, tm
     plain_kk = count_slowly(predictor, samples["val"])
     np.testing.assert_array_equal(matrix_kk.sum(axis=1), plain_kk.sum(axis=1))
     assert (matrix_kk != plain_kk).any()
+
+
+def test_objects_are_counted_and_scored_on_request(evaluated, monkeypatch, capsys, tmp_path):
+    run, predictor, samples = evaluated
+    command = ("--run", run, "--split", "test", "--out", tmp_path, "--instances", "components", "instances.min_area=3")
+    assert run_eval(monkeypatch, *command) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert [row["class"] for row in content["objects"]] == ["road", "tree"]
+    road = content["objects"][0]
+    settings = InstancesConfig("components", ("road",), min_area=3)
+    pairs = []
+    for image_hwc, mask_hw in samples["test"]:
+        prediction_hw = np.where(mask_hw == 255, 0, predictor.predict(image_hwc).labels)
+        truth_hw = np.where(mask_hw == 255, 0, mask_hw)
+        true = find_objects(truth_hw, InstancesConfig("components", ("road",)), CLASSES.names)
+        pairs.append(score_objects(true.numbers, find_objects(prediction_hw, settings, CLASSES.names).numbers))
+    assert road == {"class": "road", **summarise(pairs)} and road["true_objects"] > 4
+    with (tmp_path / "samples.csv").open() as file:
+        assert [int(row["road: true"]) for row in csv.DictReader(file)] == [pair.num_true for pair in pairs]
+    assert "objects" in capsys.readouterr().out
 
 
 def test_a_model_folder_is_evaluated_like_a_run(evaluated, monkeypatch, tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import csv
 import dataclasses
 import os
 import re
@@ -15,7 +16,7 @@ from seg import infer
 from seg.checkpoints import CheckpointStore
 from seg.classes import make_class_table
 from seg.cli import run_command
-from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.config import Config, DataConfig, InferenceConfig, InstancesConfig, ModelConfig
 from seg.config.reader import override_config
 from seg.errors import UserError
 from seg.inference.done_record import RECORD
@@ -100,6 +101,21 @@ def test_mask_overlay_and_probabilities_are_those_of_the_predictor(infer_with, p
     assert probabilities_hwk.dtype == np.float16
     np.testing.assert_allclose(probabilities_hwk, expected_hwk, atol=1e-3)
     assert "1 image in" in capsys.readouterr().out
+
+
+def test_objects_are_numbered_listed_and_counted(infer_with, predictor, tmp_path, capsys, monkeypatch):
+    counting = dataclasses.replace(predictor.config, instances=InstancesConfig("components", min_area=2))
+    monkeypatch.setattr(predictor, "config", counting)
+    source = write_image(tmp_path / "photo.png", (40, 30))
+    assert infer_with("--out", tmp_path / "out", "--no-overlay", "--probabilities", source) == 0
+    assert files(tmp_path / "out") == ["photo.png", "photo_objects.csv", "photo_objects.tif", "photo_probabilities.npz"]
+    objects = predictor.predict(source).instances()
+    np.testing.assert_array_equal(read(tmp_path / "out/photo_objects.tif"), objects.numbers)
+    rows = list(csv.DictReader((tmp_path / "out/photo_objects.csv").read_text().splitlines()))
+    assert [int(row["area"]) for row in rows] == objects.areas.tolist() and min(objects.areas) >= 2
+    number = sum(objects.labels == 1)
+    assert number and f"objects: {number} road" in capsys.readouterr().out
+    assert len(predictor.predict(source).instances(classes=["road"], min_area=0)) > number
 
 
 def test_one_bad_file_does_not_stop_the_others(infer_with, predictor, tmp_path, capsys):

@@ -23,10 +23,22 @@ def add_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", metavar=SCALES, help=f"{SCALE_MEANING} (default: as in the config)")
 
 
+def add_instances(parser: argparse.ArgumentParser) -> None:
+    """Add `--instances`."""
+    parser.add_argument(
+        "--instances",
+        choices=("none", "components", "watershed"),
+        help="count objects such as cells: connected components, or cut by the watershed where round ones touch "
+        "(default: as in the config)",
+    )
+
+
 def prediction_overrides(arguments: argparse.Namespace) -> list[str]:
-    """Return the settings that `--mirror` and `--scale` change, as `key=value`."""
+    """Return the settings that `--mirror`, `--scale` and `--instances` change, as `key=value`."""
     overrides = [] if arguments.mirror is None else [f"inference.mirror={str(arguments.mirror).lower()}"]
-    return [*overrides, f"inference.scale={arguments.scale}"] if arguments.scale else overrides
+    overrides += [f"inference.scale={arguments.scale}"] if arguments.scale else []
+    method = getattr(arguments, "instances", None)
+    return [*overrides, f"instances.method={method}"] if method else overrides
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg import api
-from seg.arguments import add_model, add_prediction, prediction_overrides
+from seg.arguments import add_instances, add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
 from seg.config import DataConfig
-from seg.config.reader import load_config
+from seg.config.reader import load_config, to_plain
 from seg.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     add_model(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     add_prediction(parser)
+    add_instances(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
     )
@@ -111,15 +112,19 @@ def report(
         "mirror": inference.mirror,
         "tile": predictor.tile,
         "overlap": inference.overlap,
+        "instances": to_plain(predictor.config.instances),
         "num_samples": len(scores),
         "seconds": round(seconds, 3),
     }
+    objects = eval_report.summarise_objects(scores, classes)
     eval_report.write_tables(folder, metrics, scores, classes, facts)
     eval_report.draw_confusion(confusion_kk, classes, folder / "confusion_matrix.png")
     extremes = scoring.pick_extremes(scores, NUM_EXTREMES)
     answers = scoring.predict_again(predictor, dataset, [score for _, score in extremes])
     eval_report.draw_extremes(extremes, answers, classes, folder / "extremes.png")
     print(format_table(metrics, classes.names))
+    if objects:
+        print(f"\n{eval_report.format_objects(objects)}")
     for warning in warn_never_predicted(metrics, classes.names):
         print(warning)
 

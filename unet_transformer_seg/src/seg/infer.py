@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg import api
-from seg.arguments import add_inputs, add_model, add_prediction, count, part_inputs, prediction_overrides
+from seg.arguments import add_inputs, add_instances, add_model, add_prediction, count, part_inputs, prediction_overrides
 from seg.cli import run_command
 from seg.config.reader import load_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
@@ -46,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         "the masks of the training data, such as 0 and 255; or the colours of the classes, as RGB",
     )
     add_prediction(parser)
+    add_instances(parser)
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help="window that moves over larger images")
     add_inputs(parser)
     return parser.parse_intermixed_args()
@@ -76,7 +77,8 @@ def main() -> int:
     print_remarks(jobs, inputs)
     predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
-    options = Options(not arguments.no_overlay, arguments.probabilities, values)
+    counts_objects = predictor.config.instances.method != "none"
+    options = Options(not arguments.no_overlay, arguments.probabilities, counts_objects, values)
     record = DoneRecord(arguments.out, digest_predictor(predictor, options))
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, options.results(job)))]
     if len(waiting) < len(jobs):
@@ -105,9 +107,11 @@ def print_remarks(jobs: "Sequence[Job]", inputs: Sequence[Path]) -> None:
 
 def segment(predictor: "Predictor", jobs: "Sequence[Job]", options: "Options", record: "DoneRecord") -> int:
     """Segment the images and print a summary; return how many files could not be read or written."""
+    import numpy as np
+
     from seg.inference.segment_files import Outcome, segment_files
 
-    outcome = Outcome()
+    outcome = Outcome(objects_k=np.zeros(len(predictor.classes), np.int64))
     try:
         segment_files(predictor, jobs, options, record, outcome)
     except (KeyboardInterrupt, SystemExit, UserError):
@@ -119,6 +123,10 @@ def segment(predictor: "Predictor", jobs: "Sequence[Job]", options: "Options", r
         f"{count(outcome.num_done, 'image')} in {outcome.seconds:.1f} s ({rate:.2f} images/s with reading, writing and "
         f"compilation); results in {record.folder}"
     )
+    if options.objects:
+        counts = zip(predictor.classes.names, outcome.objects_k, strict=True)
+        named = ", ".join(f"{number:,} {name}" for name, number in counts if number) or "none"
+        print(f"objects: {named}; a table of each image's is beside its mask")
     return outcome.num_bad
 
 

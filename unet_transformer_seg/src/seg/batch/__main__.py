@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg import api
-from seg.arguments import add_inputs, add_model, add_prediction, count, part_inputs, prediction_overrides
+from seg.arguments import add_inputs, add_instances, add_model, add_prediction, count, part_inputs, prediction_overrides
 from seg.batch.shards import Shard, find_stale, parse_share, plan_shards
 from seg.cli import run_command
 from seg.config.reader import load_config
@@ -57,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="models in memory at once, with Ray")
     add_prediction(parser)
+    add_instances(parser)
     add_inputs(parser)
     return parser.parse_intermixed_args()
 
@@ -114,13 +115,13 @@ def main() -> int:
     files, overrides = part_inputs(arguments.inputs)
     folder, overrides = arguments.run or arguments.model, [*overrides, *prediction_overrides(arguments)]
     check_arguments(arguments, files)
-    load_config(folder / "config.yaml", overrides)  # reports a mistake before jax is imported
+    config = load_config(folder / "config.yaml", overrides)  # reports a mistake before jax is imported
 
     from seg.batch.segment_shard import Counts, count_part
     from seg.inference.done_record import digest_predictor
     from seg.inference.segment_files import Options
 
-    options = Options(arguments.overlay)
+    options = Options(arguments.overlay, objects=config.instances.method != "none")
     if arguments.engine == "ray":  # here the model only names the parts; the devices are the actors'
         import jax
 

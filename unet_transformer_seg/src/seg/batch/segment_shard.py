@@ -58,11 +58,12 @@ def segment_shard(
         note(rows[job.source])
 
     remark, names = Remarks(), predictor.classes.names
-    for job, pixels_k in segment_each(
+    for job, pixels_k, objects_k in segment_each(
         predictor, shard.jobs, options, lambda job, message: add(job, error=message), remark
     ):
         mask = str(job.mask.relative_to(shard.part.parent))
-        add(job, mask=mask, pixels=dict(zip(names, pixels_k.tolist(), strict=True)))
+        counted = {"objects": dict(zip(names, objects_k.tolist(), strict=True))} if options.objects else {}
+        add(job, mask=mask, pixels=dict(zip(names, pixels_k.tolist(), strict=True)), **counted)
     counts = Counts()
     with (
         writing_aside(shard.part, parents=True) as aside,

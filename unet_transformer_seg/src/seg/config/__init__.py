@@ -8,6 +8,7 @@ from seg.config.schema import AugmentConfig as AugmentConfig
 from seg.config.schema import Config as Config
 from seg.config.schema import DataConfig as DataConfig
 from seg.config.schema import InferenceConfig as InferenceConfig
+from seg.config.schema import InstancesConfig as InstancesConfig
 from seg.config.schema import LossConfig as LossConfig
 from seg.config.schema import MeshConfig as MeshConfig
 from seg.config.schema import OptimizerConfig as OptimizerConfig

@@ -37,6 +37,7 @@ def check_config(config: Config) -> None:
     if loss.name == "custom" and loss.class_weighting != "none":
         raise UserError("loss.class_weighting: a custom loss weights its classes itself; leave this setting out")
     _check_split(data)
+    _check_objects(data)
     if data.value_range[0] >= data.value_range[1] and data.value_range != (0, 0):
         raise UserError(f"data.value_range: expected [black, white], black below white, found {list(data.value_range)}")
     if data.augment.scale[0] > data.augment.scale[1]:
@@ -78,6 +79,15 @@ def _check_split(data: DataConfig) -> None:
         raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: not a regular expression ({error})") from None
     if groups != 1:
         raise UserError(f"data.group_pattern {data.group_pattern!r:.200}: expected one group (…), found {groups}")
+
+
+def _check_objects(data: DataConfig) -> None:
+    """Refuse settings that masks of numbered objects would ignore, and a border without objects."""
+    if data.masks == "classes" and data.object_border:
+        raise UserError("data.object_border needs data.masks: objects: the border is where two numbered objects touch")
+    ignored = [key for key in ("value_map", "threshold") if getattr(data, key)]
+    if data.masks == "objects" and ignored:
+        raise UserError(f"data.{ignored[0]}: data.masks: objects reads every value above 0 as an object; leave it out")
 
 
 def check_ranges(settings: Any, prefix: str) -> None:

@@ -70,6 +70,12 @@ class DataConfig:
         "", "regular expression with one group (…); images whose group is equal stay in one split"
     )
     split_seed: int = setting(0, "seed of the split by val_fraction or num_folds, independent of `seed`", 0, 2**31 - 1)
+    masks: Literal["classes", "objects"] = setting(
+        "classes", "contents of masks; objects: a number for each object, 0 for the background, so two classes"
+    )
+    object_border: int = setting(
+        0, "masks: objects: a third class, border, where two objects are at most this many pixels apart; 0: off", 0, 64
+    )
     class_names: tuple[str, ...] = setting((), "names of the classes; empty: from classes.json in the root")
     palette: tuple[tuple[int, int, int], ...] = setting((), "RGB colours of the classes, in masks and in pictures")
     read_masks_by: Literal["auto", "value", "colour"] = setting(
@@ -184,6 +190,18 @@ class InferenceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InstancesConfig:
+    """How objects such as cells are found in a mask, to be counted and scored by `eval` and `infer`."""
+
+    method: Literal["none", "components", "watershed"] = setting(
+        "none", "components: pixels that touch are one object; watershed: also cut where two round objects touch"
+    )
+    classes: tuple[str, ...] = setting((), "classes whose objects are counted; empty: all but the first")
+    min_area: int = setting(0, "smallest object, in pixels; smaller ones are dropped", 0)
+    seed_distance: int = setting(5, "watershed: smallest distance of two objects' centres, in pixels", 1, 10_000)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -198,3 +216,4 @@ class Config:
     training: TrainingConfig = section(TrainingConfig)
     mesh: MeshConfig = section(MeshConfig)
     inference: InferenceConfig = section(InferenceConfig)
+    instances: InstancesConfig = section(InstancesConfig)

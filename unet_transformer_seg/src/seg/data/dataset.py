@@ -54,6 +54,10 @@ class SegmentationDataset(abc.ABC):
         """Return uint8[h, w], the mask of sample `index`."""
         return read_checked(self, index).mask
 
+    def read_objects(self, index: int) -> np.ndarray | None:
+        """Return int32[h, w], the numbers of the objects in the mask of sample `index`; None if it has none."""
+        return None
+
     def files(self, index: int) -> tuple[Path, Path]:
         """Return the image file and the mask file of sample `index`; generated data have none."""
         raise NotImplementedError

@@ -14,6 +14,7 @@ from seg.data.images.value_range import AUTO, choose_bits
 from seg.data.masks.class_settings import build_label_map, notes_on_classes
 from seg.data.masks.label_map import LabelMap, Reading
 from seg.data.masks.mask import Mask
+from seg.data.masks.object_numbers import read_numbers
 from seg.data.pairing.pair import Pair
 from seg.data.pairing.splits import Split, find_split
 from seg.errors import UserError
@@ -67,6 +68,13 @@ class ImageFolder(SegmentationDataset):
     def read_mask(self, index: int) -> np.ndarray:
         """Return uint8[h, w], the labels of sample `index`, without reading the image."""
         return self._read_mask(index)[1].labels
+
+    def read_objects(self, index: int) -> np.ndarray | None:
+        """Return int32[h, w], the numbers of the objects of sample `index`; None if the masks hold classes."""
+        if self._config.masks != "objects":
+            return None
+        mask = read_mask(self._pair(index).mask, self._config.max_pixels, self._remark)
+        return read_numbers(mask, self._config.ignore_value)[0]
 
     def _read_mask(self, index: int) -> tuple[Mask, Reading]:
         path = self._pair(index).mask

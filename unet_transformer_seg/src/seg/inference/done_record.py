@@ -44,6 +44,7 @@ def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
 def digest_predictor(predictor: "Predictor", options: "Options") -> str:
     """Return the SHA-256 of what determines a result: the model, its settings, the options."""
     settings = {name: to_plain(getattr(predictor.config, name)) for name in ("model", "data", "inference")}
+    settings |= {"instances": to_plain(predictor.config.instances)} if options.objects else {}
     settings |= {"classes": to_plain(predictor.classes), "options": to_plain(options)}
     return digest_model(predictor.variables, settings)
 

@@ -14,6 +14,7 @@ from seg.classes import ClassTable
 from seg.data import Sample
 from seg.files import naming_the_file, replace_text, writing_aside
 from seg.inference.scoring import SampleScore
+from seg.instances.matching import summarise
 from seg.metrics import SegMetrics
 from seg.pictures import draw_comparison
 from seg.untrusted import harmless
@@ -28,13 +29,40 @@ def write_tables(
     """Write the numbers; `facts`, how they were made, come first in metrics.json."""
     confusion_kk = sum(score.confusion_kk for score in scores)
     content = {**facts, **metrics.to_dict(classes.names), "confusion_matrix": confusion_kk.tolist()}
+    objects = summarise_objects(scores, classes)
+    if objects:
+        content["objects"] = objects
     replace_text(folder / "metrics.json", json.dumps(content, indent=1) + "\n")
     rows = [
         [name, *(_shown(getattr(metrics, column)[i]) for column in PER_CLASS)] for i, name in enumerate(classes.names)
     ]
     _write_csv(folder / "results.csv", ["class", *PER_CLASS], rows)
+    columns = ["sample", "mean_iou", "pixel_accuracy"]
     rows = [[harmless(score.name, kept=""), _shown(score.mean_iou), _shown(score.pixel_accuracy)] for score in scores]
-    _write_csv(folder / "samples.csv", ["sample", "mean_iou", "pixel_accuracy"], rows)
+    for label in scores[0].objects if scores else ():
+        columns += [f"{classes.names[label]}: {what}" for what in ("true", "predicted", "average_precision")]
+        for row, score in zip(rows, (score.objects[label] for score in scores), strict=True):
+            row += [str(score.num_true), str(score.num_predicted), _shown(score.average_precision)]
+    _write_csv(folder / "samples.csv", columns, rows)
+
+
+def summarise_objects(scores: Sequence[SampleScore], classes: ClassTable) -> list[dict]:
+    """Return the scores of the objects of each counted class; [] if none were counted."""
+    labels = scores[0].objects if scores else ()
+    return [{"class": classes.names[k], **summarise([score.objects[k] for score in scores])} for k in labels]
+
+
+def format_objects(objects: Sequence[dict]) -> str:
+    """Return a line for each class whose objects were counted."""
+    width = max(len(row["class"]) for row in objects)
+    lines = [f"{'objects':<{width}}  {'true':>8}  {'predicted':>9}      AP  precision  recall      F1    Dice"]
+    for row in objects:
+        numbers = ("average_precision", "precision_50", "recall_50", "f1_50", "dice")
+        shown = [_shown(math.nan if row[name] is None else row[name])[:6] or "–" for name in numbers]
+        ap, precision, recall, f1, dice = shown
+        counts = f"{row['true_objects']:>8,}  {row['predicted_objects']:>9,}"
+        lines.append(f"{row['class']:<{width}}  {counts}  {ap:>6}  {precision:>9}  {recall:>6}  {f1:>6}  {dice:>6}")
+    return "\n".join(lines)
 
 
 def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) -> None:

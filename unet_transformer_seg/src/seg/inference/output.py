@@ -1,9 +1,9 @@
 """Names and writes the results for each image.
 
 `photo.jpg` gives `photo.png` (the mask: an indexed PNG of class numbers, with the colours of the classes as palette),
-`photo_overlay.png` and `photo_probabilities.npz`. A GeoTIFF, and a TIFF that is read by windows, gives a mask in TIFF.
-Sub-folders are kept. If an earlier image has taken the name, the
-results are called `photo_2`. A name that leads out of the folder or would control a terminal is replaced by a safe one.
+`photo_overlay.png`, `photo_objects.tif` with `photo_objects.csv`, and `photo_probabilities.npz`. A GeoTIFF, and a TIFF
+that is read by windows, gives a mask in TIFF. Sub-folders are kept. If an earlier image has taken the name, the results
+are called `photo_2`. A name that leads out of the folder or would control a terminal is replaced by a safe one.
 Files appear when they are complete.
 """
 
@@ -69,9 +69,14 @@ class Job:
         return self._named("_probabilities.npz")
 
     @property
+    def objects(self) -> tuple[Path, Path]:
+        """The numbers of the objects, and their table."""
+        return self._named("_objects.tif"), self._named("_objects.csv")
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Every file that may be written."""
-        return *map(self._named, MASK_SUFFIXES), self.overlay, self.probabilities
+        return *map(self._named, MASK_SUFFIXES), self.overlay, *self.objects, self.probabilities
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[Job]:

@@ -136,11 +136,12 @@ class Predictor:
         images = ((name, read_input(image, self.config.data, name, self._remark)) for name, image in named)
         if not probabilities:
             for _, image_hwc, labels_hw in self.predict_many(images):
-                yield Segmentation(labels_hw, self.classes, image_hwc)
+                yield Segmentation(labels_hw, self.classes, image_hwc, counting=self.config.instances)
             return
         for _, image_hwc in images:
             probabilities_hwk = np.concatenate([band.probabilities for band in self.predict_bands(image_hwc)])
-            yield Segmentation(most_probable_class(probabilities_hwk), self.classes, image_hwc, probabilities_hwk)
+            answer = most_probable_class(probabilities_hwk), self.classes, image_hwc, probabilities_hwk
+            yield Segmentation(*answer, self.config.instances)
 
     def predict_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, np.ndarray, np.ndarray]]:
         """Yield (tag, image, mask) for each (tag, image), in order.

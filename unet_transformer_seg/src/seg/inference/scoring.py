@@ -5,10 +5,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from seg.classes import ClassTable
+from seg.classes import IGNORE_LABEL, ClassTable
 from seg.data import Sample, SegmentationDataset
+from seg.data.masks.object_numbers import INSIDE
 from seg.errors import UserError
 from seg.inference.predictor import Predictor
+from seg.instances.matching import ObjectScore, score_objects
+from seg.instances.objects import Objects, counted_classes, find_objects
 from seg.metrics import compute_metrics, count_pairs
 
 
@@ -21,6 +24,8 @@ class SampleScore:
     confusion_kk: np.ndarray  # int64[k, k], [true, predicted], in pixels
     mean_iou: float  # over the classes in its truth or prediction; NaN if every pixel is ignored
     pixel_accuracy: float  # share of its pixels that are right; NaN likewise
+    # Class → score of its objects, if `instances.method` finds any
+    objects: dict[int, ObjectScore] = dataclasses.field(default_factory=dict)
 
 
 def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterator[SampleScore]:
@@ -30,7 +35,32 @@ def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterato
     for (index, sample), _, prediction_hw in predictor.predict_many(items):
         confusion_kk = count_pairs(sample.mask, prediction_hw, len(predictor.classes))
         metrics = compute_metrics(confusion_kk)
-        yield SampleScore(index, sample.name, confusion_kk, metrics.mean_iou, metrics.pixel_accuracy)
+        objects = compare_objects(predictor, dataset, index, sample.mask, prediction_hw)
+        yield SampleScore(index, sample.name, confusion_kk, metrics.mean_iou, metrics.pixel_accuracy, objects)
+
+
+def compare_objects(
+    predictor: Predictor, dataset: SegmentationDataset, index: int, mask_hw: np.ndarray, prediction_hw: np.ndarray
+) -> dict[int, ObjectScore]:
+    """Return the score of the objects of each counted class; nothing is counted at ignored pixels.
+
+    The true objects are those that the data set numbers, else the connected components of the mask.
+    """
+    settings, names = predictor.config.instances, predictor.classes.names
+    if settings.method == "none":
+        return {}
+    counted_hw = mask_hw != IGNORE_LABEL
+    predicted = find_objects(np.where(counted_hw, prediction_hw, 0), settings, names)
+    numbers_hw = dataset.read_objects(index)
+    if numbers_hw is None:
+        plain = dataclasses.replace(settings, method="components", min_area=0)
+        true = find_objects(np.where(counted_hw, mask_hw, 0), plain, names)
+    else:
+        true = Objects(numbers_hw, np.full(numbers_hw.max(initial=0), INSIDE), names)
+    return {
+        label: score_objects(true.of_class(label), predicted.of_class(label))
+        for label in counted_classes(settings, names)
+    }
 
 
 def check_classes(dataset: ClassTable, model: ClassTable) -> None:

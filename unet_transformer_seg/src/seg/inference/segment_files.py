@@ -23,6 +23,8 @@ from seg.inference.done_record import DoneRecord
 from seg.inference.forward import most_probable_class
 from seg.inference.output import Job, overlay_file, overlay_step, probabilities_file, write_mask, writing_together
 from seg.inference.predictor import Predictor
+from seg.instances.object_files import save_numbers, save_table
+from seg.instances.objects import check_countable, find_objects
 from seg.untrusted import indented
 
 Image = np.ndarray | LargeImage  # uint8[h, w, 3]
@@ -43,11 +45,13 @@ class Options:
 
     overlay: bool = True  # whether to write the image with the colours of its classes
     probabilities: bool = False  # whether to write float16[h, w, k]
+    objects: bool = False  # whether to number the objects and write a table of them
     values: MaskValues = ()  # value or colour of each class in the mask; empty: its number
 
     def results(self, job: Job) -> list[Path]:
         """Return the files of a job, the mask first and the probabilities last."""
-        return [job.mask, *[job.overlay] * self.overlay, *[job.probabilities] * self.probabilities]
+        named = [job.mask, *[job.overlay] * self.overlay, *(job.objects if self.objects else ())]
+        return [*named, *[job.probabilities] * self.probabilities]
 
 
 @dataclasses.dataclass
@@ -56,6 +60,7 @@ class Outcome:
 
     num_done: int = 0  # images segmented
     num_bad: int = 0  # files that could not be read, or whose results could not be written, each named on stderr
+    objects_k: np.ndarray | int = 0  # int64[k], objects of each class, if they are counted
     seconds: float = 0.0  # from the first file read to the last result written, compilation included
 
 
@@ -76,18 +81,21 @@ def segment_files(
             bar.update()
 
         remark = Remarks(lambda text: bar.write(indented(text), file=sys.stderr), TOLD_PER_KIND)
-        for job, _ in segment_each(predictor, jobs, options, refuse, remark):
+        for job, _, objects_k in segment_each(predictor, jobs, options, refuse, remark):
             with _refusing(job, refuse):
                 record.add(job.source, options.results(job))
                 outcome.num_done += 1
+                outcome.objects_k += objects_k
                 bar.update()
     outcome.seconds = time.perf_counter() - start
 
 
 def segment_each(
     predictor: Predictor, jobs: Sequence[Job], options: Options, refuse: Refuse, remark: Remarks
-) -> Iterator[tuple[Job, np.ndarray]]:
-    """Write the results of each job, then yield (job, pixels int64[k] of each class); `refuse` gets the others.
+) -> Iterator[tuple[Job, np.ndarray, np.ndarray]]:
+    """Write the results of each job, then yield (job, pixels and objects of each class); `refuse` gets the others.
+
+    Pixels and objects are int64[k]; objects are 0 unless the options ask for them.
 
     Raises:
         UserError: the disk refuses every file.
@@ -97,10 +105,10 @@ def segment_each(
         is_complete = False
         with _refusing(job, refuse):
             with writing_together(options.results(job)) as asides:
-                pixels_k = _write(predictor, job, image_hwc, mask_hw, options, asides)
+                counts = _write(predictor, job, image_hwc, mask_hw, options, asides)
             is_complete = True
         if is_complete:
-            yield job, pixels_k
+            yield job, *counts
 
 
 def _segmented(predictor: Predictor, images: Iterable[tuple[Job, Image]], options: Options) -> Segmented:
@@ -121,9 +129,12 @@ def _write(
     mask_hw: np.ndarray | None,
     options: Options,
     paths: Sequence[Path],
-) -> np.ndarray:
-    """Write the results of one image, without a mask row by row as they are computed; return the pixels int64[k]."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the results of one image, without a mask row by row as they are computed; return pixels and objects."""
     shape, classes, pixels_k = image_hwc.shape[:2], predictor.classes, np.zeros(len(predictor.classes), np.int64)
+    if options.objects:
+        check_countable(math.prod(shape))
+    held: list[np.ndarray] = []
     step = overlay_step(shape) if _is_large(image_hwc) else 1
     with contextlib.ExitStack() as stack:
         append_overlay = append_probabilities = None
@@ -143,10 +154,18 @@ def _write(
                     append_probabilities(probabilities_hwk)
                 np.add(pixels_k, np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)], out=pixels_k)
                 top += len(labels_hw)
+                if options.objects:
+                    held.append(labels_hw)
                 yield labels_hw
 
         write_mask(paths[0], rows(), shape, classes, options.values, job)
-    return pixels_k
+    if not options.objects:
+        return pixels_k, np.zeros_like(pixels_k)
+    objects = find_objects(np.concatenate(held), predictor.config.instances, classes.names)
+    numbers_path, table_path = paths[1 + options.overlay :][:2]
+    save_numbers(numbers_path, objects)
+    save_table(table_path, objects)
+    return pixels_k, np.bincount(objects.labels, minlength=len(classes))
 
 
 def _every(step: int, image_hwc: Image, labels_hw: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,14 +4,18 @@ import dataclasses
 import io
 import numbers
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from seg.classes import ClassTable
+from seg.config import InstancesConfig
 from seg.errors import UserError
 from seg.inference.output import save_mask
+from seg.instances.objects import Objects, find_objects
 from seg.pictures import colour_mask, draw_grid, draw_overlay
 
 PICTURE_SIDE = 320  # longer side of each of the two views in a notebook, in pixels
@@ -26,6 +30,31 @@ class Segmentation:
     image: np.ndarray  # uint8[h, w, 3], the image, RGB and upright
     # float32[h, w, k], which sum to 1 over the classes; None unless they were asked for
     probabilities: np.ndarray | None = None
+
+    counting: InstancesConfig = InstancesConfig()  # how the model's config counts objects
+
+    def instances(
+        self,
+        method: Literal["components", "watershed"] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        min_area: int | None = None,
+        seed_distance: int | None = None,
+    ) -> Objects:
+        """Return the objects, such as cells, numbered from 1: `len(…)` counts them, `.table()` describes each.
+
+        Args:
+            method: components: pixels that touch are one object; watershed: also cut where two round objects touch.
+                These four are by default as in the model's config; a config that counts nothing gives components.
+            classes: names of the classes whose objects are counted.
+            min_area: smallest object, in pixels.
+            seed_distance: for watershed, smallest distance of two objects' centres, in pixels.
+        """
+        method = method or ("components" if self.counting.method == "none" else self.counting.method)
+        stated = {"classes": classes and tuple(classes), "min_area": min_area, "seed_distance": seed_distance}
+        changes = {name: value for name, value in stated.items() if value is not None}
+        settings = dataclasses.replace(self.counting, method=method, **changes)
+        return find_objects(self.labels, settings, self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ FREE = _keys(
     training.keep_checkpoints training.num_sample_pictures training.on_non_finite training.watchdog_minutes
     training.tensorboard
     mesh.
-    inference.
+    inference. instances.
     """
 )
 
@@ -36,7 +36,7 @@ REASONS = {
     "it would be a different model, and the checkpoint holds the arrays of this one": "model.",
     "the weights were trained to distinguish these classes": """
         model.num_classes data.class_names data.palette data.ignore_value data.value_map
-        data.read_masks_by data.threshold
+        data.read_masks_by data.threshold data.masks data.object_border
     """,
     "the weights were trained on images prepared in this way": """
         data.dataset data.size data.fit data.value_range data.mean data.std
@@ -58,7 +58,7 @@ REFUSED = {key: reason for reason, keys in REASONS.items() for key in _keys(keys
 LEFT_TO_THE_DATA = {"model.num_classes": 0, "data.value_range": (0.0, 0.0)}
 """Settings with the value that leaves them to the data; the config of a run holds the outcome."""
 
-BESIDES_TRAINING = ("inference.", "data.root", "data.max_pixels", "data.train_split", "data.val_split")
+BESIDES_TRAINING = ("inference.", "instances.", "data.root", "data.max_pixels", "data.train_split", "data.val_split")
 BESIDES_TRAINING += ("data.test_split", "data.images_dir", "data.masks_dir", "data.image_", "data.mask_")
 BESIDES_TRAINING += ("data.val_fraction", "data.test_fraction", "data.num_folds", "data.fold", "data.group_pattern")
 BESIDES_TRAINING += ("data.split_seed",)

@@ -17,6 +17,7 @@ from seg.classes import (
 from seg.config import DataConfig
 from seg.data.masks.advice import as_yaml
 from seg.data.masks.label_map import LabelMap
+from seg.data.masks.object_numbers import BORDER_NAME
 from seg.errors import UserError
 
 CLASSES_FILE = "classes.json"
@@ -59,6 +60,8 @@ def build_label_map(config: DataConfig) -> LabelMap:
     Without a `value_map`, a mask's value is an index into the names. The entry at the ignored value (such as "void")
     is not a class, and later ones move up by one.
     """
+    if config.masks == "objects":
+        return _map_of_objects(config)
     file = Path(config.root) / CLASSES_FILE
     stated = read_classes_file(file)
     names = tuple(config.class_names) or stated.names
@@ -91,6 +94,22 @@ def build_label_map(config: DataConfig) -> LabelMap:
     by_value = dict(config.value_map) or {value: label for label, value in enumerate(kept)}
     by_value |= {ignore: IGNORE_LABEL} if ignore >= 0 else {}
     return LabelMap(classes, by_value, by_colour, names, colours if all_have_colours else (), config)
+
+
+def _map_of_objects(config: DataConfig) -> LabelMap:
+    """Return the label map of masks that number their objects: background, object, and where they touch, a border."""
+    names = config.class_names or ("background", "object")
+    if config.object_border and len(names) == 2:
+        names += (BORDER_NAME,)
+    expected = 3 if config.object_border else 2
+    if len(names) != expected or (config.object_border and names[2] != BORDER_NAME):
+        stated = ", ".join(names[:2]) if len(names) > 1 else "background, cell"
+        raise UserError(
+            f"data.class_names: data.masks: objects has the classes background and object"
+            f"{' and border' * bool(config.object_border)}, found {', '.join(names)}; set data.class_names=[{stated}]"
+        )
+    classes = make_class_table(names, tuple(config.palette))
+    return LabelMap(classes, {0: 0, 1: 1}, {}, names, (), config)
 
 
 def mask_values(config: DataConfig, num_classes: int) -> MaskValues:

@@ -10,6 +10,7 @@ import numpy as np
 from seg.classes import IGNORE_LABEL, MAX_MASK_VALUE, Colour
 from seg.data.masks.advice import MaskClasses, UnknownValuesError
 from seg.data.masks.mask import Mask, pack, take_census
+from seg.data.masks.object_numbers import labels_of_objects, read_numbers
 from seg.errors import UserError
 
 UNKNOWN = -1
@@ -24,7 +25,8 @@ class Reading:
     """The labels of a mask."""
 
     labels: np.ndarray  # uint8[h, w]
-    by: Literal["value", "grey", "colour"]  # what decided: its values, the greys that a viewer shows, or its colours
+    # What decided: its values, the greys that a viewer shows, its colours, or the numbers of its objects
+    by: Literal["value", "grey", "colour", "objects"]
     differs: bool = False  # the file's values would have given different labels than its colours
 
 
@@ -38,6 +40,9 @@ class LabelMap(MaskClasses):
         classes, the greys that a viewer shows are tried (of 1 bit: 0 and 255), then the stated colours. An error counts
         the values or colours without a class, with a remedy.
         """
+        if self.settings.masks == "objects":
+            numbers = read_numbers(mask, self.settings.ignore_value)
+            return Reading(labels_of_objects(*numbers, self.settings.object_border), "objects")
         if mask.has_colours:
             labels_hw, by, differs = self._from_colours(mask.values), "colour", False
         else:

@@ -33,7 +33,7 @@ class MaskSurvey:
         """Count a mask that was read."""
         for remark in _remarks(mask, reading):
             self.remarks[remark].append(path)
-        if reading.by == "colour":
+        if reading.by in ("colour", "objects"):
             return
         self.census.add(take_census(mask))
         if mask.palette is not None and mask.shown_greys is None:

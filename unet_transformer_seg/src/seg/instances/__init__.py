@@ -1,0 +1,1 @@
+"""Objects in a mask, such as cells: found, counted, scored and written."""
