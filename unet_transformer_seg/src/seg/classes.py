@@ -26,15 +26,17 @@ MAX_JSON_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-    """Names and colours of the classes `0 … K-1`."""
+    """Names and colours of the classes `0 … K-1`; a single class overlaps with what is not named, the background."""
 
     names: tuple[str, ...]  # K class names; the index is the label
     palette: tuple[Colour, ...]  # K colours, each (red, green, blue) in 0…255
     mask_values: MaskValues = ()  # value or colour of each class in the masks of its data set; empty if it is the label
+    overlapping: bool = False  # a pixel may have several classes or none; else it has exactly one
 
     def __post_init__(self):
-        if not 2 <= len(self.names) <= MAX_CLASSES:
-            raise UserError(f"expected 2 to {MAX_CLASSES} classes, found {len(self.names)}: {self.names!r:.200}")
+        fewest = 1 if self.overlapping else 2
+        if not fewest <= len(self.names) <= MAX_CLASSES:
+            raise UserError(f"expected {fewest} to {MAX_CLASSES} classes, found {len(self.names)}: {self.names!r:.200}")
         if bad := [name for name in self.names if not is_printable(name)]:
             raise UserError(f"expected names of printable characters, found {bad[0]!r:.80}")
         if len(self.palette) != len(self.names):
@@ -57,14 +59,22 @@ class ClassTable:
         content = {"names": self.names, "palette": self.palette}
         if self.mask_values:
             content["mask_values"] = self.mask_values
+        if self.overlapping:
+            content["overlapping"] = True
         replace_json(path, content)
 
 
 def make_class_table(
-    names: tuple[str, ...], palette: tuple[Colour, ...] = (), mask_values: MaskValues = ()
+    names: tuple[str, ...],
+    palette: tuple[Colour, ...] = (),
+    mask_values: MaskValues = (),
+    *,
+    overlapping: bool = False,
 ) -> ClassTable:
     """Return the table for `names`, by default with evenly spaced hues."""
-    return ClassTable(tuple(names), tuple(tuple(c) for c in palette) or default_palette(len(names)), mask_values)
+    # Grey, the first colour, is for a background, which overlapping classes do not name.
+    palette = tuple(tuple(c) for c in palette) or default_palette(len(names) + overlapping)[overlapping:]
+    return ClassTable(tuple(names), palette, mask_values, overlapping)
 
 
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
@@ -85,7 +95,8 @@ def load_class_table(path: Path, read: Reader = read_bounded) -> ClassTable:
         if not isinstance(names, list):
             raise TypeError("'names' is not a list")
         values = [tuple(v) if isinstance(v, list) else v for v in content.get("mask_values", [])]
-        return ClassTable(tuple(names), tuple(tuple(colour) for colour in palette), tuple(values))
+        palette = tuple(tuple(colour) for colour in palette)
+        return ClassTable(tuple(names), palette, tuple(values), content.get("overlapping") is True)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (LookupError, TypeError) as error:

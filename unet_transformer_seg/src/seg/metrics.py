@@ -1,10 +1,13 @@
-"""Segmentation metrics, all from one matrix of summed pixel counts.
+"""Segmentation metrics, all from summed pixel counts.
 
-The device turns each batch into a matrix of counts, the host adds the matrices up, and every metric is a ratio of
-these sums. Nothing is averaged over batches or images, so the batch size cannot change a result. To add a
-metric, write a function of the matrix; docs/losses_and_metrics.md shows how.
+The device turns each batch into counts, the host adds them up, and every metric is a ratio of these sums. Nothing is
+averaged over batches or images, so the batch size cannot change a result. To add a metric, write a function of the
+counts; docs/losses_and_metrics.md shows how.
 
-Letters: b batch, h w pixels, k classes; `matrix_kk` is [true class, predicted class].
+Exclusive classes are counted in one matrix, `matrix_kk` [true class, predicted class]. Overlapping classes are counted
+one by one, `counts_k22` [class, is true, is predicted].
+
+Letters: b batch, h w pixels, k classes, n levels of probability.
 """
 
 import dataclasses
@@ -55,11 +58,54 @@ def confusion_matrix(predicted_bhw: jax.Array, labels_bhw: jax.Array, num_classe
     in_range_n = (label_n >= 0) & (label_n < num_classes) & (predicted_n >= 0) & (predicted_n < num_classes)
     num_bins = num_classes**2 + 1  # the last one takes what is not counted
     bin_n = jnp.where(counted_n & in_range_n, label_n * num_classes + predicted_n, num_bins - 1)
+    matrix_kk = _histogram(bin_n, num_bins)[:-1].reshape(num_classes, num_classes)
+    return jnp.where(jnp.any(counted_n & ~in_range_n), _IMPOSSIBLE, matrix_kk)
+
+
+def _histogram(bin_n: jax.Array, num_bins: int) -> jax.Array:
+    """Return int32[num_bins], how many of the numbers 0 … num_bins-1 are in each bin."""
     copy_n = jnp.arange(bin_n.size, dtype=jnp.int32) % _NUM_COPIES
     copies = jnp.bincount(copy_n * num_bins + bin_n, length=_NUM_COPIES * num_bins)
-    counts = jnp.sum(copies.reshape(_NUM_COPIES, num_bins), axis=0, dtype=jnp.int32)
-    matrix_kk = counts[:-1].reshape(num_classes, num_classes)
-    return jnp.where(jnp.any(counted_n & ~in_range_n), _IMPOSSIBLE, matrix_kk)
+    return jnp.sum(copies.reshape(_NUM_COPIES, num_bins), axis=0, dtype=jnp.int32)
+
+
+@partial(jax.jit, static_argnames="num_levels")
+def count_levels(levels_bhwk: jax.Array, labels_bhwk: jax.Array, num_levels: int) -> jax.Array:
+    """Return int32[k, 2, n], [class, is true, level]: the pixels of overlapping classes by truth and level.
+
+    The level of a pixel is the number of thresholds that the probability of the class reaches. With a single threshold
+    the levels are the decisions, and the counts are [class, is true, is predicted].
+
+    Args:
+        levels_bhwk: integer[b, h, w, k], 0…n−1; at ignored pixels anything.
+        labels_bhwk: integer[b, h, w, k], 0, 1, or 255 where ignored. Any other label makes all entries −2^31, as in
+            `confusion_matrix`.
+        num_levels: n.
+    """
+    chex.assert_rank(levels_bhwk, 4)
+    chex.assert_equal_shape([levels_bhwk, labels_bhwk])
+    if labels_bhwk.size >= 2**31:
+        raise ValueError(f"a batch of {labels_bhwk.size} labels can overflow int32 counts; use smaller batches")
+    k = labels_bhwk.shape[-1]
+    labels_bhwk = labels_bhwk.astype(jnp.int32)
+    counted_bhwk, in_range_bhwk = labels_bhwk != IGNORE_LABEL, (labels_bhwk == 0) | (labels_bhwk == 1)
+    num_bins = 2 * k * num_levels + 1
+    bin_bhwk = (2 * jnp.arange(k, dtype=jnp.int32).reshape(1, 1, 1, k) + labels_bhwk) * num_levels + levels_bhwk.astype(
+        jnp.int32
+    )
+    bin_n = jnp.where(in_range_bhwk, bin_bhwk, num_bins - 1).reshape(-1)
+    counts_k2n = _histogram(bin_n, num_bins)[:-1].reshape(k, 2, num_levels)
+    return jnp.where(jnp.any(counted_bhwk & ~in_range_bhwk), _IMPOSSIBLE, counts_k2n)
+
+
+def count_levels_on_host(mask_hwk: np.ndarray, levels_hwk: np.ndarray, num_levels: int) -> np.ndarray:
+    """Return int64[k, 2, n] as `count_levels`, of one mask uint8[h, w, k] and levels of its size."""
+    if (beyond := mask_hwk[(mask_hwk > 1) & (mask_hwk != IGNORE_LABEL)]).size:
+        raise UserError(f"the mask has the label {beyond.max()}, overlapping classes have 0, 1, or 255 for ignored")
+    k = mask_hwk.shape[-1]
+    bin_hwk = (2 * np.arange(k) + mask_hwk) * num_levels + levels_hwk
+    counts = np.bincount(bin_hwk[mask_hwk != IGNORE_LABEL], minlength=2 * k * num_levels)
+    return counts.reshape(k, 2, num_levels)
 
 
 def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int) -> np.ndarray:
@@ -78,7 +124,7 @@ def count_pairs(mask_hw: np.ndarray, prediction_hw: np.ndarray, num_classes: int
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegMetrics:
-    """The metrics of one summed confusion matrix. A ratio is NaN where its denominator is 0.
+    """The metrics of summed counts. A ratio is NaN where its denominator is 0.
 
     With tp = pixels of class k predicted as k, true and predicted = pixels that are, and were called, class k:
     """
@@ -91,10 +137,10 @@ class SegMetrics:
     predicted_share: np.ndarray  # float64[k], predicted / all counted pixels, 0 to 1
     mean_iou: float  # mean of `iou` over the classes where it is not NaN
     mean_dice: float  # mean of `dice` likewise
-    pixel_accuracy: float  # share of the counted pixels that are right
+    pixel_accuracy: float  # share of the counted pixels that are right; of the decisions if classes overlap
     mean_accuracy: float  # mean of `recall` over the classes in the truth
-    frequency_weighted_iou: float  # mean of `iou` weighed by `true_share`
-    num_pixels: int  # counted pixels
+    frequency_weighted_iou: float  # mean of `iou` weighed by the true pixels
+    num_pixels: int  # counted pixels; of the class with most of them if classes overlap
 
     def to_dict(self, names: Sequence[str]) -> dict:
         """Return the metrics as plain values for JSON, NaN as None, with the classes listed by name."""
@@ -108,38 +154,49 @@ class SegMetrics:
         return {**summary, "classes": classes}
 
 
-def compute_metrics(matrix_kk: np.ndarray) -> SegMetrics:
-    """Return the metrics of an int64[k, k] confusion matrix, [true, predicted], summed over a data set on the host.
+def compute_metrics(counts: np.ndarray) -> SegMetrics:
+    """Return the metrics of counts that are summed over a data set on the host.
 
-    A matrix that is marked as made from impossible labels is refused.
+    Args:
+        counts: int64[k, k], [true, predicted]; of overlapping classes int64[k, 2, 2], [class, is true, is predicted].
+
+    Raises:
+        UserError: the counts are marked as made from impossible labels.
     """
-    matrix_kk = np.asarray(matrix_kk)
-    chex.assert_shape(matrix_kk, (len(matrix_kk), len(matrix_kk)))
-    chex.assert_type(matrix_kk, np.int64)
-    if (matrix_kk < 0).any():
+    counts, k = np.asarray(counts), len(counts)
+    chex.assert_shape(counts, (k, 2, 2) if np.ndim(counts) == 3 else (k, k))
+    chex.assert_type(counts, np.int64)
+    if (counts < 0).any():
+        expected = "labels 0 and 1" if counts.ndim == 3 else f"labels and predictions 0…{k - 1}"
         raise UserError(
-            f"expected labels and predictions 0…{len(matrix_kk) - 1} (or label {IGNORE_LABEL}: ignored), found "
+            f"expected {expected} (or label {IGNORE_LABEL}: ignored), found "
             "others; `python -m seg.check` names the masks"
         )
-    hits_k, true_k, predicted_k = np.diag(matrix_kk), matrix_kk.sum(axis=1), matrix_kk.sum(axis=0)
-    num_pixels = int(matrix_kk.sum())
+    if counts.ndim == 3:
+        hits_k, true_k, predicted_k = counts[:, 1, 1], counts[:, 1].sum(1), counts[:, :, 1].sum(1)
+        right, decisions, num_pixels = (counts[:, 0, 0] + hits_k).sum(), counts.sum(), counts.sum((1, 2)).max()
+        total_k = counts.sum((1, 2))
+    else:
+        hits_k, true_k, predicted_k = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        right, decisions = hits_k.sum(), counts.sum()
+        num_pixels = total_k = decisions
     iou_k = _ratio(hits_k, true_k + predicted_k - hits_k)
     dice_k = _ratio(2 * hits_k, true_k + predicted_k)
     recall_k = _ratio(hits_k, true_k)
-    true_share_k = _ratio(true_k, num_pixels)
+    true_share_k = _ratio(true_k, total_k)
     return SegMetrics(
         iou=iou_k,
         dice=dice_k,
         precision=_ratio(hits_k, predicted_k),
         recall=recall_k,
         true_share=true_share_k,
-        predicted_share=_ratio(predicted_k, num_pixels),
+        predicted_share=_ratio(predicted_k, total_k),
         mean_iou=_mean(iou_k),
         mean_dice=_mean(dice_k),
-        pixel_accuracy=float(_ratio(hits_k.sum(), num_pixels)),
+        pixel_accuracy=float(_ratio(right, decisions)),
         mean_accuracy=_mean(recall_k),
-        frequency_weighted_iou=float(np.nansum(true_share_k * iou_k)) if num_pixels else math.nan,
-        num_pixels=num_pixels,
+        frequency_weighted_iou=float(np.nansum(_ratio(true_k, true_k.sum()) * iou_k)) if num_pixels else math.nan,
+        num_pixels=int(num_pixels),
     )
 
 

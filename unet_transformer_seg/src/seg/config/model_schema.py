@@ -63,6 +63,9 @@ class ModelConfig:
         "unet_transformer", "architecture; custom: a Flax module passed to seg.train and seg.load"
     )
     num_classes: int = setting(0, "number of classes; 0: from the data set", 0, 255)
+    labels: Literal["exclusive", "overlapping"] = setting(
+        "exclusive", "exclusive: each pixel has one class; overlapping: any number of classes, or none"
+    )
     base_width: int = setting(64, "channels of the first stage; each stage down doubles them", 1, 1024)
     depth: int = setting(4, "number of down-sampling stages", 1, 8)
     stem_stride: int = setting(1, "factor of the space-to-depth stem: 1 (none), 2 or 4", 1, 4)

@@ -11,6 +11,9 @@ UNET_SETTINGS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "nor
 UNET_SETTINGS += ("dropout", "deep_supervision")
 """Settings that the published architectures do not have."""
 
+CLASS_PLACEHOLDER = "{class}"
+"""In `data.masks_dir`, `mask_prefix` and `mask_suffix`: the name of a class, each of which has a file of its own."""
+
 
 def check_config(config: Config) -> None:
     """Refuse settings that contradict each other, naming the keys involved."""
@@ -36,6 +39,7 @@ def check_config(config: Config) -> None:
         raise UserError("loss.class_weights are needed with, and only with, loss.class_weighting: given")
     if loss.name == "custom" and loss.class_weighting != "none":
         raise UserError("loss.class_weighting: a custom loss weights its classes itself; leave this setting out")
+    _check_labels(config)
     _check_split(data)
     _check_objects(data)
     if data.value_range[0] >= data.value_range[1] and data.value_range != (0, 0):
@@ -56,6 +60,41 @@ def check_config(config: Config) -> None:
     heads, width = model.transunet.num_heads, model.transunet.hidden_width
     if model.name == "transunet" and width % heads:
         raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
+
+
+def _check_labels(config: Config) -> None:
+    """Refuse settings that need labels of the other kind."""
+    model, data, loss = config.model, config.data, config.loss
+    if model.labels == "exclusive":
+        if config.inference.thresholds:
+            raise UserError("inference.thresholds need model.labels: overlapping")
+        if CLASS_PLACEHOLDER in "".join((data.masks_dir, data.mask_prefix, data.mask_suffix)) and (
+            len(data.class_names) != 1
+        ):
+            raise UserError(
+                "data.masks_dir, data.mask_prefix, data.mask_suffix: {class} needs model.labels: overlapping; "
+                "exclusive labels have one mask file for each image"
+            )
+    if data.dataset == "toy_shapes" and data.toy.overlap != (model.labels == "overlapping"):
+        needed = "data.toy.overlap: true" if model.labels == "overlapping" else "model.labels: overlapping"
+        raise UserError(f"model.labels: {model.labels}, data.toy.overlap: {data.toy.overlap}: also set {needed}")
+    if model.labels == "exclusive":
+        return
+    if loss.label_smoothing:
+        raise UserError("loss.label_smoothing is for exclusive labels; set loss.label_smoothing=0")
+    if 0 in loss.class_weights:
+        raise UserError(
+            "loss.class_weights: with overlapping labels a weight of 0 would teach that no pixel is of the class; "
+            "leave the class out of data.class_names"
+        )
+    if data.augment.copy_paste:
+        raise UserError("data.augment.copy_paste is for exclusive labels; set data.augment.copy_paste=0")
+    if data.value_map or data.read_masks_by == "colour":
+        key = "value_map: {}" if data.value_map else "read_masks_by: auto"
+        raise UserError(
+            "data.value_map, data.read_masks_by: overlapping labels have a mask for each class, 0 where it is not; set "
+            f"data.{key}"
+        )
 
 
 def _check_split(data: DataConfig) -> None:

@@ -39,6 +39,7 @@ class ToyConfig:
     num_test: int = setting(64, "test samples", 1)
     max_shapes: int = setting(5, "most shapes in one image", 1, 50)
     noise: float = setting(0.08, "standard deviation of the pixel noise, in units of 1 = white", 0, 1)
+    overlap: bool = setting(False, "translucent shapes that share pixels, for model.labels: overlapping")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,11 @@ class DataConfig:
     val_split: str = setting("val", "the same for validation")
     test_split: str = setting("test", "the same for the final test")
     images_dir: str = setting("images", "image_folder: subfolder of the images")
-    masks_dir: str = setting("labels", "image_folder: subfolder of the masks")
+    masks_dir: str = setting("labels", "image_folder: subfolder of the masks; {class} stands for the name of a class")
     image_prefix: str = setting("", "prefix of image names, before the part shared with mask names")
     image_suffix: str = setting("", "suffix of image names before the extension, such as _leftImg8bit")
     mask_prefix: str = setting("", "prefix of mask names")
-    mask_suffix: str = setting("", "suffix of mask names before the extension, such as _mask")
+    mask_suffix: str = setting("", "suffix of mask names before the extension, such as _mask or _{class}")
     val_fraction: float = setting(0.0, "share of train_split used for validation; 0: use val_split", 0, 0.9)
     test_fraction: float = setting(0.0, "share of train_split used for the final test; 0: use test_split", 0, 0.9)
     num_folds: int = setting(0, "number of cross-validation folds; 0: off", 0, 1000)
@@ -187,6 +188,9 @@ class InferenceConfig:
     overlap: float = setting(0.5, "overlap of neighbouring windows, as a share of a window", 0, 0.9)
     batch_size: int = setting(4, "windows computed at once", 1, 1024)
     mirror: bool = setting(False, "average the predictions for the image and its mirror image")
+    thresholds: tuple[float, ...] = setting(
+        (), "overlapping labels: lowest probability of each class; empty: as chosen on the validation split", 0, 1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

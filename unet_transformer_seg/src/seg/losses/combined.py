@@ -71,7 +71,7 @@ def deep_supervision_loss(
     Args:
         loss: (logits[b, h, w, k], labels[b, h, w]) → scalar, as `build_loss` returns it.
         stages: logits float[b, h_i, w_i, k] of each stage, the finest first; stage 0 has the image's resolution.
-        labels_bhw: integer[b, h, w]; a coarser stage is compared with `labels_at` its resolution.
+        labels_bhw: integer[b, h, w], or [b, h, w, k]; a coarser stage is compared with `labels_at` its resolution.
 
     Returns:
         float32 scalar.
@@ -79,7 +79,7 @@ def deep_supervision_loss(
     Reference: Isensee et al. 2021, "nnU-Net", online methods. (nnU-Net sets the weight of its coarsest stage to 0.)
     """
     chex.assert_rank(stages, 4)
-    chex.assert_shape(labels_bhw, stages[0].shape[:3])
+    chex.assert_shape(labels_bhw, stages[0].shape[: labels_bhw.ndim])
     # The labels are reduced, not the logits enlarged: a coarse map is judged at what it can resolve.
     losses = [loss(logits_bhwk, labels_at(labels_bhw, logits_bhwk.shape[1:3])) for logits_bhwk in stages]
     # A coarser stage has a quarter of the pixels and blurred borders: it should guide, not dominate.
@@ -88,13 +88,13 @@ def deep_supervision_loss(
 
 
 def labels_at(labels_bhw: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Return the labels under the pixel centres of a coarser grid: integer[b, *size].
+    """Return the labels under the pixel centres of a coarser grid: integer[b, *size], or [b, *size, k].
 
     Row i of n looks at row ⌊(i + ½)·h / n⌋ of h, columns likewise. Labels are picked, never averaged, so that
     no class is invented on a border and ignored stays ignored.
     """
-    chex.assert_rank(labels_bhw, 3)
-    height, width = labels_bhw.shape[1:]
+    chex.assert_rank(labels_bhw, {3, 4})
+    height, width = labels_bhw.shape[1:3]
     if size == (height, width):  # the finest stage
         return labels_bhw
     # In whole numbers, so that no rounding of ½ decides which pixel is looked at.

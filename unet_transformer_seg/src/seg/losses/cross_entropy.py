@@ -38,7 +38,7 @@ def cross_entropy_loss(
     pixels = count_pixels(logits_bhwk, labels_bhw)
     num_classes = logits_bhwk.shape[-1]
     weights_k = weights_or_ones(class_weights_k, num_classes)
-    counted_bhw1 = pixels.counted[..., None].astype(jnp.float32)
+    counted_bhw1 = pixels.counted.astype(jnp.float32)
     # No target is exactly 0 or 1, so the logits need not grow for ever.
     smooth_bhwk = (1 - label_smoothing) * pixels.target + counted_bhw1 * (label_smoothing / num_classes)
     cost_bhwk = -smooth_bhwk * jax.nn.log_softmax(pixels.logits) * weights_k.reshape(1, 1, 1, -1)
@@ -71,7 +71,7 @@ def bce_loss(logits_bhwk: jax.Array, labels_bhw: jax.Array, *, class_weights_k: 
     weights_k = weights_or_ones(class_weights_k, logits_bhwk.shape[-1])
     # −log sigmoid(z) = softplus(−z), which does not overflow.
     z_bhwk = jnp.where(pixels.target > 0, pixels.logits, -pixels.logits)
-    counted_bhwk = jnp.broadcast_to(pixels.counted[..., None], z_bhwk.shape).astype(jnp.float32)
+    counted_bhwk = jnp.broadcast_to(pixels.counted, z_bhwk.shape).astype(jnp.float32)
     bce_k = weighted_mean(jax.nn.softplus(-z_bhwk), counted_bhwk, axis=(0, 1, 2))
     return weighted_mean(bce_k, weights_k)
 

@@ -36,7 +36,7 @@ def dice_loss(
 
     Args:
         logits_bhwk: float[b, h, w, k].
-        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored.
+        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored; of overlapping classes [b, h, w, k], 0, 1 or 255.
         class_weights_k: float[k] ≥ 0, or None for equal weights.
         per_image: take the ratios image by image.
         probability: logits to probabilities over the last axis, `jax.nn.softmax` or `jax.nn.sigmoid`.
@@ -63,10 +63,11 @@ def tversky_loss(
     alpha: float = 0.3,
     beta: float = 0.7,
     per_image: bool = False,
+    probability: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
 ) -> jax.Array:
     """Return one minus the soft Tversky index, averaged over the classes that occur in the truth.
 
-        false_alarm[k] = Σ p[k]·(1 − t[k]),   miss[k] = Σ (1 − p[k])·t[k],   p = softmax(logits)
+        false_alarm[k] = Σ p[k]·(1 − t[k]),   miss[k] = Σ (1 − p[k])·t[k],   p = probability(logits)
         tversky[k] = (Σ p[k]·t[k] + EPSILON) / (Σ p[k]·t[k] + alpha·false_alarm[k] + beta·miss[k] + EPSILON)
         loss       = Σ_k weight[k]·(1 − tversky[k]) / Σ_k weight[k],   k over the classes with Σ t[k] > 0
 
@@ -75,11 +76,12 @@ def tversky_loss(
 
     Args:
         logits_bhwk: float[b, h, w, k].
-        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored.
+        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored; of overlapping classes [b, h, w, k], 0, 1 or 255.
         class_weights_k: float[k] ≥ 0, or None for equal weights.
         alpha: price of a false alarm, ≥ 0.
         beta: price of a miss, ≥ 0.
         per_image: take the ratios image by image.
+        probability: logits to probabilities over the last axis, `jax.nn.softmax` or `jax.nn.sigmoid`.
 
     Returns:
         float32 scalar, 0 (perfect) to 1; 0 when nothing is counted.
@@ -87,7 +89,9 @@ def tversky_loss(
     Reference: Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully convolutional
     deep networks".
     """
-    both_gk, predicted_gk, true_gk = measure_overlap(logits_bhwk, labels_bhw, per_image=per_image)
+    both_gk, predicted_gk, true_gk = measure_overlap(
+        logits_bhwk, labels_bhw, per_image=per_image, probability=probability
+    )
     # Predicted without being true, and true without being predicted.
     cost_gk = alpha * (predicted_gk - both_gk) + beta * (true_gk - both_gk)
     tversky_gk = (both_gk + EPSILON) / (both_gk + cost_gk + EPSILON)
@@ -109,10 +113,10 @@ def measure_overlap(
     per_image: bool,
     probability: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
 ) -> Overlap:
-    """Return the soft overlap of `probability(logits)` = p with the one-hot truth t."""
+    """Return the soft overlap of `probability(logits)` = p with the truth t of 0 and 1."""
     pixels = count_pixels(logits_bhwk, labels_bhw)
     # Ignored pixels are no false alarms: their probabilities go too.
-    p_bhwk = jnp.where(pixels.counted[..., None], probability(pixels.logits), 0.0)
+    p_bhwk = jnp.where(pixels.counted, probability(pixels.logits), 0.0)
     axes = (1, 2) if per_image else (0, 1, 2)
     sums = [jnp.sum(x_bhwk, axes) for x_bhwk in (p_bhwk * pixels.target, p_bhwk, pixels.target)]
     return Overlap(*(jnp.atleast_2d(x) for x in sums))

@@ -16,12 +16,12 @@ class CountedPixels(NamedTuple):
     """The input of a loss, cleaned so that ignored pixels cannot reach the result."""
 
     logits: jax.Array  # float32[b, h, w, k], 0 at ignored pixels
-    target: jax.Array  # float32[b, h, w, k], one-hot truth, all 0 at ignored pixels
-    counted: jax.Array  # bool[b, h, w], False at ignored pixels
+    target: jax.Array  # float32[b, h, w, k], 1 for the true classes, all 0 at ignored pixels
+    counted: jax.Array  # bool[b, h, w, 1], or [b, h, w, k] if classes overlap; False at ignored pixels
 
 
-def count_pixels(logits_bhwk: jax.Array, labels_bhw: jax.Array) -> CountedPixels:
-    """Return logits in float32 and the truth in one-hot form, with ignored pixels cut off.
+def count_pixels(logits_bhwk: jax.Array, labels: jax.Array) -> CountedPixels:
+    """Return logits in float32 and the truth as 0 and 1 for each class, with ignored pixels cut off.
 
     The cut is a `where` on the logits, before anything is computed from them. Its derivative is exactly 0, and
     0 times an infinite logit never happens: an ignored pixel changes neither value nor gradient, whatever its
@@ -34,23 +34,24 @@ def count_pixels(logits_bhwk: jax.Array, labels_bhw: jax.Array) -> CountedPixels
 
     Args:
         logits_bhwk: float16, bfloat16 or float32[b, h, w, k].
-        labels_bhw: integer[b, h, w], 0…k−1, or 255 where ignored.
+        labels: integer[b, h, w], 0…k−1, or 255 where ignored; of overlapping classes integer[b, h, w, k], 0, 1 or 255.
     """
     chex.assert_rank(logits_bhwk, 4)
-    chex.assert_shape(labels_bhw, logits_bhwk.shape[:3])
-    chex.assert_type([logits_bhwk, labels_bhw], [float, int])
-    num_classes = logits_bhwk.shape[-1]
-    labels_bhw = labels_bhw.astype(jnp.int32)
-    counted_bhw = labels_bhw != IGNORE_LABEL  # padding of the image, and what the annotators left out
+    chex.assert_shape(labels, logits_bhwk.shape[: labels.ndim])
+    chex.assert_type([logits_bhwk, labels], [float, int])
+    overlap, num_classes = labels.ndim == 4, logits_bhwk.shape[-1]
+    labels = labels.astype(jnp.int32)
+    counted = labels != IGNORE_LABEL  # padding of the image, and what the annotators left out
     # A wrong label must not be silent: it makes the whole loss NaN.
-    nearest_bhw = jnp.clip(labels_bhw, 0, num_classes - 1)
-    impossible = jnp.any(counted_bhw & (labels_bhw != nearest_bhw))
+    nearest = jnp.clip(labels, 0, 1 if overlap else num_classes - 1)
+    impossible = jnp.any(counted & (labels != nearest))
     logits_bhwk = jnp.where(impossible, jnp.nan, logits_bhwk.astype(jnp.float32))
-    return CountedPixels(
-        logits=jnp.where(counted_bhw[..., None], logits_bhwk, 0.0),
-        target=jax.nn.one_hot(jnp.where(counted_bhw, nearest_bhw, -1), num_classes, dtype=jnp.float32),
-        counted=counted_bhw,
-    )
+    if overlap:
+        target_bhwk = jnp.where(counted, nearest, 0).astype(jnp.float32)
+    else:
+        target_bhwk = jax.nn.one_hot(jnp.where(counted, nearest, -1), num_classes, dtype=jnp.float32)
+        counted = counted[..., None]
+    return CountedPixels(jnp.where(counted, logits_bhwk, 0.0), target_bhwk, counted)
 
 
 def weights_or_ones(class_weights_k: chex.Array | None, num_classes: int) -> jax.Array:

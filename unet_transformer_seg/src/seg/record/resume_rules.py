@@ -55,7 +55,7 @@ REASONS = {
 
 REFUSED = {key: reason for reason, keys in REASONS.items() for key in _keys(keys)}
 
-LEFT_TO_THE_DATA = {"model.num_classes": 0, "data.value_range": (0.0, 0.0)}
+LEFT_TO_THE_DATA = {"model.num_classes": 0, "model.labels": "exclusive", "data.value_range": (0.0, 0.0)}
 """Settings with the value that leaves them to the data; the config of a run holds the outcome."""
 
 BESIDES_TRAINING = ("inference.", "instances.", "data.root", "data.max_pixels", "data.train_split", "data.val_split")
