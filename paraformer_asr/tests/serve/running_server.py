@@ -90,13 +90,13 @@ def long_sound():
     return sound_file(np.concatenate([burst(1.5, seed=1), pause, burst(0.8, seed=2), pause, burst(1.2, seed=3)]))
 
 
-def make_server(service, *, keys=(), origins=(), limits=None, engine=None, **options):
+def make_server(service, *, keys=(), origins=(), hosts=(), limits=None, engine=None, **options):
     """Return another server for a service that is started already, with limits of its own."""
     other = copy.copy(service)
     other.settings = dataclasses.replace(service.settings, **(limits or {}))
     other.engine = engine or service.engine
     other.start = other.stop = other.drain = lambda: None
-    return Server(other, make_app(other, keys, origins, **options), bind("127.0.0.1", 0))
+    return Server(other, make_app(other, keys, origins, hosts, **options), bind("127.0.0.1", 0))
 
 
 @contextlib.contextmanager

@@ -130,6 +130,12 @@ def test_overload_is_answered_at_once_and_the_client_tries_again(service):
             assert (answer.status, answer.headers["retry-after"], answer.error["code"]) == (429, "8", "overloaded")
         assert min(times) < 0.05
         assert call(full).status == 200
+        with talking(full) as connection:  # before its body is sent, which is then read and dropped
+            head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n".encode()
+            for _ in range(2):
+                connection.sendall(head)
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 429 ")
+                connection.sendall(bytes(300_000))
         with pytest.raises(openai.RateLimitError):
             ask(full, max_retries=0)
         del engine.check_room
@@ -231,6 +237,28 @@ def test_pages_of_other_servers_may_not_use_the_service(service):
         assert list(statuses.values()) == [(200, None), (200, "https://good.example"), *[(403, None)] * 3]
         preflight = {"origin": "https://good.example", "access-control-request-method": "POST"}
         assert call(server, "OPTIONS", TRANSCRIPTIONS, headers=preflight).status == 200
+
+
+def test_a_page_whose_name_was_made_to_resolve_here_is_refused(service):
+    with serving(service, hosts=("localhost",)) as server:
+        for path in ("/", "/v1/models", "/metrics"):
+            answer = call(server, path=path, headers={"host": "evil.example:8000"})
+            assert (answer.status, answer.error["code"], answer.headers["x-should-retry"]) == (
+                421,
+                "host_not_allowed",
+                "false",
+            )
+            assert (
+                call(server, path=path, headers={"host": "localhost:1"}).status == call(server, path=path).status == 200
+            )
+        assert post(server, {}, SHORT, {"host": "evil", "origin": "http://evil"}).status == 421
+        assert call(server, path="/healthz", headers={"host": "probe"}).status == 200
+        for host, status in (("evil", b"421"), ("localhost", b"101"), ("127.0.0.1", b"101")):
+            with talking(server) as connection:
+                lines = ["GET / HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
+                lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", "", ""]
+                connection.sendall("\r\n".join(lines).encode())
+                assert connection.recv(1 << 16).split(b" ")[1] == status
 
 
 @pytest.mark.parametrize(
@@ -384,6 +412,7 @@ def run_serve(monkeypatch, *arguments):
         (["--limit", "max_sound_s_per_minute=nan"], "expected max_sound_s_per_minute=N, N a number from 0 up"),
         (["--limit", "decode_workers=0"], "expected decode_workers=N, N a whole number above 0"),
         (["--host", "1.2.3.4", "--no-auth"], "--host 1.2.3.4 --port 8000: cannot listen there (Cannot assign"),
+        (["--allowed-host", "http://x"], "--allowed-host http://x: expected a name without scheme and port, such as"),
         (["--port", "99999"], "--port 99999: expected 0 to 65535"),
     ],
 )

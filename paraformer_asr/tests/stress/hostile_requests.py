@@ -49,7 +49,7 @@ def request(
 ) -> bytes:
     """Return a request with a form as its body."""
     length = len(body) if length is None else length
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
     return f"{head}Content-Length: {length}\r\n{extra}\r\n".encode() + body
 
 
@@ -247,12 +247,12 @@ def malformed(rng: random.Random, address: Address) -> str:
             good.replace(b"Content-Length: 1", b"Content-Length: 1\r\nTransfer-Encoding: chunked"),
             good.replace(b"Content-Length: 1", b"Transfer-Encoding: chunked") + b"zz\r\n",
             good.replace(b"Content-Length: 1", b"Transfer-Encoding: gzip, chunked"),
-            b"POST " + b"/" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-            good.replace(b"Host: x", b"Host: x\r\n" + b"X-A: b\r\n" * 10_000),
-            good.replace(b"Host: x", b"Host: x\r\nX-A: " + b"b" * 100_000),
-            good.replace(b"Host: x", b"Host: x\r\nX\0: y"),
+            b"POST " + b"/" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            good.replace(b"Host: localhost", b"Host: localhost\r\n" + b"X-A: b\r\n" * 10_000),
+            good.replace(b"Host: localhost", b"Host: localhost\r\nX-A: " + b"b" * 100_000),
+            good.replace(b"Host: localhost", b"Host: localhost\r\nX\0: y"),
             b"\x16\x03\x01\x02\x00\x01\x00" + rng.randbytes(100),
-            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 50,
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50,
         )
     )
     return send(address, [bad, b"\r\n\r\n"])

@@ -82,9 +82,9 @@ def serving():
     from seg.serve.settings import ServeSettings
 
     @contextlib.contextmanager
-    def serve(predictor, settings=None, keys=(), wait=True, **options):
+    def serve(predictor, settings=None, keys=(), hosts=(), wait=True, **options):
         service = Service(predictor, settings or ServeSettings(num_workers=1, batch_sizes=(1, 4)), ("tiny",))
-        server = Server(make_app(service, keys, **options), service)
+        server = Server(make_app(service, keys, hosts, **options), service)
         with open_socket("127.0.0.1", 0) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()

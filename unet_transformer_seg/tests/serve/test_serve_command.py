@@ -33,6 +33,7 @@ def run(monkeypatch, tmp_path):
             ("--host", "0.0.0.0"),
             "--host 0.0.0.0: other machines could use this server without a key; add --api-key-file",
         ),
+        (("--allowed-host", "http://x"), "--allowed-host http://x: expected a name without scheme and port"),
         (("--batch-sizes", "2,4"), "--batch-sizes: expected ascending numbers from 1, as in 1,4,16, found '2,4'"),
         (("--batch-sizes", "1,x"), "found '1,x'"),
         (("--workers", "0"), "--workers: expected more than 0, found 0"),

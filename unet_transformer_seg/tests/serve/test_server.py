@@ -13,6 +13,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
+from seg.serve.refusals import overloaded
 from seg.serve.settings import ServeSettings
 
 SETTINGS = ServeSettings(
@@ -30,7 +31,9 @@ SETTINGS = ServeSettings(
 @pytest.fixture(scope="module")
 def strict(serving, predictor):
     """A server with small limits and two keys."""
-    with serving(predictor, SETTINGS, keys=("first-key", "second-key"), metrics=False, docs=False) as client:
+    with serving(
+        predictor, SETTINGS, keys=("first-key", "second-key"), hosts=("x",), metrics=False, docs=False
+    ) as client:
         client.headers["authorization"] = "Bearer first-key"
         yield client
 
@@ -190,6 +193,23 @@ def test_a_page_of_another_site_is_refused(strict, encode, random_image):
     answer = strict.post("/v1/segment", content=content, headers={"origin": "http://evil.example"})
     assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
     assert strict.post("/v1/segment", content=content, headers={"origin": own}).status_code == 200
+
+
+def test_a_page_whose_name_was_made_to_resolve_here_is_refused(strict):
+    for path in ("/", "/v1/models", "/v1/segment"):
+        answer = strict.get(path, headers={"host": "evil.example:8000", "origin": "http://evil.example:8000"})
+        assert answer.status_code == 421 and error_of(answer)["code"] == "host_not_allowed"
+    assert strict.get("/", headers={"host": "x:8000"}).status_code == strict.get("/").status_code == 200
+    assert strict.get("/healthz", headers={"host": "probe"}).status_code == 200
+
+
+def test_overload_is_answered_before_the_body_arrives(strict, monkeypatch):
+    def check_room():
+        raise overloaded(7)
+
+    monkeypatch.setattr(strict.service, "check_room", check_room)
+    with connected(strict, HEAD) as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 429 ")
 
 
 def test_a_body_is_counted_as_it_arrives(strict):

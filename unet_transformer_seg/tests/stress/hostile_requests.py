@@ -43,7 +43,7 @@ def send(address: Address, parts: list[bytes], *, reads: bool = True) -> str:
 
 def head(length: int, more: str = "", target: str = "/v1/segment") -> bytes:
     """Return the head of a request."""
-    return f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{more}\r\n".encode()
+    return f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{more}\r\n".encode()
 
 
 def raw(content: bytes, target: str = "/v1/segment") -> list[bytes]:
@@ -186,14 +186,17 @@ def oversize(rng: random.Random, address: Address) -> str:
     if rng.random() < 0.5:
         return send(address, [head(rng.choice((MAX_BODY_BYTES + 1, 10**12, 10**30)))])
     chunks = [b"10000\r\n" + bytes(65536) + b"\r\n"] * 8
-    return send(address, [b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", *chunks])
+    return send(
+        address, [b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", *chunks]
+    )
 
 
 def wrong_length(rng: random.Random, address: Address) -> str:
     """A length that is no number, negative, or stated twice."""
     length = rng.choice(("-1", "abc", "1e3", "0x10", "5\r\nContent-Length: 6", "9" * 400))
     return send(
-        address, [f"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode(), b"abcde"]
+        address,
+        [f"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode(), b"abcde"],
     )
 
 
@@ -215,10 +218,10 @@ def no_http(rng: random.Random, address: Address) -> str:
     """Something other than HTTP, or heads that are too long."""
     return send(address, [rng.choice((
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + rng.randbytes(40) + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 100_000,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 100_000,
         rng.randbytes(rng.randint(20, 2000)) + b"\r\n\r\n",
         b"POST /v1/segment HTTP/9.9\r\n\r\n",
-        b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ))])  # fmt: skip
 
 
@@ -228,7 +231,7 @@ def other_route(rng: random.Random, address: Address) -> str:
         ("/../../etc/passwd", "/v1/%2e%2e/x", "/v1/models/" + "a" * 3000, "//", "/v1/segment/", "/admin", "/%ff")
     )
     method = rng.choice(("GET", "PUT", "DELETE", "OPTIONS", "PATCH"))
-    return send(address, [f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()])
+    return send(address, [f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()])
 
 
 IMAGE = ("200", "415", "422")

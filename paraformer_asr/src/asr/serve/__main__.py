@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import difflib
 import importlib.util
-import ipaddress
 import logging
 import socket
 import sys
@@ -15,6 +14,7 @@ from asr.arguments import add_model
 from asr.cli import leave_at_once, run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
+from asr.serve.hosts import allowed_hosts, is_loopback
 from asr.untrusted import escaped
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "av", "websockets")
@@ -49,6 +49,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-auth", action="store_true", help="serve other machines without keys")
     parser.add_argument(
         "--allow-origin", action="append", default=[], metavar="URL", help="pages of this server may use the service"
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one more name of this server, as behind a proxy",
     )
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit of docs/serving.md"
@@ -100,11 +107,7 @@ def read_limits(texts: list[str]) -> dict[str, Any]:
 
 def check_exposure(arguments: argparse.Namespace, keys: list[str]) -> None:
     """Refuse to serve other machines without keys, unless --no-auth allows it."""
-    try:
-        is_local = arguments.host == "localhost" or ipaddress.ip_address(arguments.host).is_loopback
-    except ValueError:
-        is_local = False
-    if not is_local and not keys and not arguments.no_auth:
+    if not is_loopback(arguments.host) and not keys and not arguments.no_auth:
         raise UserError(
             f"--host {arguments.host}: other machines could use the service; name keys with --api-key-file FILE, or "
             "allow everyone with --no-auth"
@@ -125,7 +128,8 @@ def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket
     name = arguments.name or (arguments.model.resolve().name if arguments.model else transcriber.config.name)
     service = Service(transcriber, settings, name=name, aliases=arguments.alias)
     options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
-    app = make_app(service, keys, arguments.allow_origin, language=arguments.language, **options)
+    hosts = allowed_hosts(arguments.host, arguments.allowed_host)
+    app = make_app(service, keys, arguments.allow_origin, hosts, language=arguments.language, **options)
     return Server(service, app, listener, arguments.drain_seconds)
 
 
@@ -141,6 +145,7 @@ def main() -> int:
     read_limits(arguments.limit)
     keys = read_keys(arguments.api_key_file)
     check_exposure(arguments, keys)
+    allowed_hosts(arguments.host, arguments.allowed_host)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR, stream=sys.stderr)
     logging.getLogger("asr").setLevel(logging.INFO)  # libraries may quote what clients send: only their errors
     with bind(arguments.host, 0 if arguments.selftest else arguments.port) as listener:

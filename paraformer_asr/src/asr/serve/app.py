@@ -32,6 +32,7 @@ def make_app(
     service: Service,
     keys: Sequence[str] = (),
     origins: Sequence[str] = (),
+    hosts: Sequence[str] = (),
     *,
     language: str = "",
     with_docs: bool = True,
@@ -43,6 +44,7 @@ def make_app(
         service: the model with its engine.
         keys: that clients may use; without any, everyone may.
         origins: of browsers that may use the service from pages of other servers.
+        hosts: names that clients may call the server by, besides addresses; without any, every name.
         language: of the model, such as `en`; "" if it is not known.
         with_docs: whether there is /docs and /openapi.json.
         with_metrics: whether there is /metrics.
@@ -58,7 +60,7 @@ def make_app(
         _add_metrics(app, service)
     if with_docs:
         _add_docs(app)
-    app.add_middleware(Protection, service=service, keys=Keys(keys), origins=tuple(origins))
+    app.add_middleware(Protection, service=service, keys=Keys(keys), origins=origins, hosts=hosts)
     if origins:
         headers = ["x-request-id", "x-ignored", "x-warning", "retry-after"]
         methods, allowed = ["GET", "POST"], ["authorization", "content-type"]

@@ -33,6 +33,7 @@ from asr.data.sounds.header import READABLE, sound_kind
 from asr.errors import UserError
 from asr.inference.segmentation import split_at_silences
 from asr.inference.transcription import Heard
+from asr.serve.priority import NICENESS
 
 DEMUXERS = {
     "Matroska (as .webm and .mkv)": "matroska",
@@ -42,9 +43,6 @@ DEMUXERS = {
     "AIFF": "aiff",
 }
 """Kinds of sound that FFmpeg reads, and its reader of each."""
-
-NICENESS = 5
-"""How much a worker steps back behind the server, which answers health checks."""
 
 NAME = "the file"
 """What messages call an upload."""

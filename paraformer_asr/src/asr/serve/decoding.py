@@ -216,7 +216,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the server, which ends its workers itself
+            process_group=0,  # Ctrl-C is for the server, which ends its workers itself
         )
 
     def ask(self, content: bytes, timeout_s: float, max_samples: int) -> tuple[dict[str, Any], np.ndarray]:

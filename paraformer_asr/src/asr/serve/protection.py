@@ -6,14 +6,16 @@ no path but the known ones, no name of a file, no transcript, no key.
 
 import functools
 import logging
+import random
 import time
 import traceback
-import uuid
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr.serve.body import Body, BytesInFlight
+from asr.serve.hosts import is_allowed
 from asr.serve.keys import Keys
 from asr.serve.page import page_paths
 from asr.serve.rate_limit import RateLimit
@@ -23,7 +25,8 @@ from asr.serve.service import Service
 HEALTH = ("/healthz", "/health", "/ping", "/readyz")
 OPEN = (*HEALTH, *page_paths(), "/metrics", "/docs", "/openapi.json")
 """Routes that need no key: they hold nothing of the users."""
-ROUTES = (*OPEN, "/v1/models", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/stream")
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+ROUTES = (*OPEN, "/v1/models", TRANSCRIPTIONS, "/v1/audio/translations", "/v1/stream")
 MAX_DISCARDED_BYTES = 1 << 20
 """After an early refusal the rest of a body of up to this size is read and dropped, so that the client sees the answer.
 A larger one closes the connection."""
@@ -50,10 +53,13 @@ class Protection:
         service: whose limits, metrics and state are used.
         keys: that clients may use.
         origins: of browsers that may use the service from pages of other servers, as `https://example.org`.
+        hosts: names that clients may call the server by, as from `allowed_hosts`.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, keys: Keys, origins: tuple[str, ...] = ()):
-        self.app, self.service, self.keys, self.origins = app, service, keys, origins
+    def __init__(
+        self, app: ASGIApp, service: Service, keys: Keys, origins: Sequence[str] = (), hosts: Sequence[str] = ()
+    ):
+        self.app, self.service, self.keys, self.origins, self.hosts = app, service, keys, origins, hosts
         self._bytes = BytesInFlight(service.settings.decode_waiting_bytes)
         self._requests = RateLimit(service.settings.max_requests_per_minute, "requests")
         self._sound_s = RateLimit(service.settings.max_sound_s_per_minute, "seconds of sound")
@@ -70,6 +76,7 @@ class Protection:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange, body = Exchange(scope, send), None
         try:
+            self._check_host(scope)
             self._admit(scope)
             announced = int(Headers(scope=scope).get("content-length", "0"))
             body = Body(receive, self.service.settings, self._bytes, announced)
@@ -93,6 +100,7 @@ class Protection:
         offers = ",".join(scope["subprotocols"])  # uvicorn before 0.50 leaves several in one text
         scope["subprotocols"] = [name.strip() for name in offers.split(",") if name.strip()]
         try:
+            self._check_host(scope)
             self._check_origin(scope)
             self._admit(scope)
         except Refusal as refusal:
@@ -102,7 +110,10 @@ class Protection:
         await self.app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        """Raise a Refusal for a client without key, one that asks too often, or a service that takes no work."""
+        """Refuse a client without key, one that asks too often, and work that there is no room for.
+
+        The body has not been read, and may not even have arrived.
+        """
         path = scope["path"]
         is_open = scope["type"] == "http" and (path in OPEN or scope["method"] == "OPTIONS")
         client = "" if is_open else self.keys.identify(scope)
@@ -113,7 +124,16 @@ class Protection:
         if scope["type"] == "http":
             self._check_origin(scope)
         check_ready(self.service)
+        if path == TRANSCRIPTIONS:
+            self.service.engine.check_room(0.0)
         self._requests.take(client)
+
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse a page whose name was made to resolve to this machine; probes may use any name."""
+        if scope["path"] in HEALTH or is_allowed(Headers(scope=scope).get("host", ""), self.hosts):
+            return
+        message = "the server does not answer to this name; start it with --allowed-host NAME"
+        raise Refusal(421, message, code="host_not_allowed", may_retry=False)
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse a page of another server: browsers let it open websockets and post forms to this one."""
@@ -148,7 +168,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, send: Send):
         self._send, self._scope, self._start = send, scope, time.monotonic()
-        self.request_id = uuid.uuid4().hex
+        self.request_id = f"{random.getrandbits(128):032x}"
         self.method = scope["method"] if scope["method"].isalpha() and len(scope["method"]) < 10 else "other"
         self.route = _route(scope["path"])
         self.status, self.code, self.closes = 0, "", False

@@ -16,7 +16,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
 
     Args:
         arguments: `model`, the folder, and as the options of `asr serve` `name`, `aliases`, `language`, `api_key_file`,
-            `allow_origins` and `limits` {name: value}.
+            `allow_origins`, `allowed_hosts` and `limits` {name: value}.
     """
 
     def make_app():
@@ -35,6 +35,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
             started,
             keys.read_keys(Path(key_file) if key_file else None),
             arguments.get("allow_origins", ()),
+            arguments.get("allowed_hosts", ()),
             language=arguments.get("language", ""),
         )
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from asr.errors import UserError
 from asr.serve.connection import bounded_connections
+from asr.serve.priority import prefer_this_thread
 from asr.serve.service import Service
 
 DRAIN_S = 30.0
@@ -97,6 +98,7 @@ class Server(uvicorn.Server):
     def _start_service(self) -> None:
         try:
             self.service.start()
+            self._loop.call_soon_threadsafe(prefer_this_thread)
             logger.info("ready: %s", self.url)
         except Exception as error:
             self.error, self.should_exit = error, True

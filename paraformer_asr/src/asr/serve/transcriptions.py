@@ -38,7 +38,6 @@ class Transcriptions:
             Exception: those of `DecodePool.decode` and `Engine.transcribe`.
         """
         service = self.service
-        service.engine.check_room(0.0)
         with service.pool.expecting():
             options, sound = await self._read(request)
         request.state.format = "sse" if options.stream else options.response_format

@@ -66,7 +66,8 @@ class Sound:
             + file.getvalue()
             + b"\r\n--b--\r\n"
         )
-        head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Type: multipart/form-data; boundary=b\r\n"
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -159,7 +160,7 @@ async def watching_health(port: int, route: str = "/healthz"):
         with contextlib.closing(Connection(port)) as connection:
             planned = time.perf_counter()
             while True:
-                status, _ = await connection.ask(f"GET {route} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                status, _ = await connection.ask(f"GET {route} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 latencies.append(time.perf_counter() - planned if status == 200 else float("inf"))
                 planned = max(planned + 0.05, time.perf_counter())
                 await asyncio.sleep(max(planned - time.perf_counter(), 0))

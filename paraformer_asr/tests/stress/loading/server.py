@@ -22,14 +22,14 @@ class Server:
         self.start_s = time.perf_counter() - start
 
     async def _wait(self) -> None:
-        while (await Connection(self.port).ask(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"))[0] != 200:
+        while (await Connection(self.port).ask(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] != 200:
             if self.process.poll() is not None:
                 raise SystemExit(f"the server ended with code {self.process.returncode}")
             await asyncio.sleep(0.2)
 
     def metric(self, name: str) -> float:
         """Return a metric without labels."""
-        _, body = asyncio.run(Connection(self.port).ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+        _, body = asyncio.run(Connection(self.port).ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         return next(float(line.split()[1]) for line in body.decode().splitlines() if line.startswith(f"{name} "))
 
     def memory_mib(self) -> float:

@@ -9,11 +9,11 @@ from seg.arguments import add_model, add_prediction, prediction_overrides
 from seg.cli import run_command
 from seg.config.reader import load_config
 from seg.errors import EXIT_OK, UserError
+from seg.serve.hosts import allowed_hosts, is_loopback
 from seg.serve.keys import KEYS_VARIABLE, read_keys
 from seg.serve.settings import ServeSettings
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,6 +31,13 @@ def parse_arguments() -> argparse.Namespace:
     keys = f"file with a key per line, any of which a client must send (or {KEYS_VARIABLE}, separated by commas)"
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=keys)
     parser.add_argument("--no-auth", action="store_true", help="serve other machines without a key")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one more name of this server, as behind a proxy",
+    )
     parser.add_argument("--no-metrics", action="store_true", help="leave /metrics out")
     parser.add_argument("--no-docs", action="store_true", help="leave /docs out")
     limits = parser.add_argument_group("limits")
@@ -88,7 +95,7 @@ def make_settings(arguments: argparse.Namespace) -> ServeSettings:
 
 def check_exposure(host: str, keys: list[str], no_auth: bool) -> None:
     """Refuse to serve other machines without a key, unless that is meant."""
-    if host not in LOOPBACK and not keys and not no_auth:
+    if not is_loopback(host) and not keys and not no_auth:
         raise UserError(
             f"--host {host}: other machines could use this server without a key; add --api-key-file FILE, or --no-auth "
             "if that is meant"
@@ -101,6 +108,7 @@ def main() -> int:
     check_extra()
     settings, keys = make_settings(arguments), read_keys(arguments.api_key_file)
     check_exposure(arguments.host, keys, arguments.no_auth)
+    hosts = allowed_hosts(arguments.host, arguments.allowed_host)
     folder, overrides = arguments.run or arguments.model, [*arguments.settings, *prediction_overrides(arguments)]
     load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
 
@@ -114,7 +122,7 @@ def main() -> int:
     from seg.serve.selftest import run_selftest
     from seg.serve.server import Server, address_of, open_socket
 
-    app = make_app(service, keys, metrics=not arguments.no_metrics, docs=not arguments.no_docs)
+    app = make_app(service, keys, hosts, metrics=not arguments.no_metrics, docs=not arguments.no_docs)
     server = Server(app, service)
     with open_socket(arguments.host, 0 if arguments.selftest else arguments.port) as listener:
         if arguments.selftest:

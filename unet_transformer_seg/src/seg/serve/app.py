@@ -22,12 +22,15 @@ CLIENT_CLOSED_REQUEST = 499
 CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def make_app(service: Service, keys: Sequence[str] = (), *, metrics: bool = True, docs: bool = True) -> FastAPI:
+def make_app(
+    service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = (), *, metrics: bool = True, docs: bool = True
+) -> FastAPI:
     """Return the ASGI application of a service, which it starts and stops.
 
     Args:
         service: not yet started.
         keys: any of which a client must send; empty: none is needed.
+        hosts: names that clients may call the server by, besides addresses; empty: every name.
         metrics: whether there is a route `/metrics`.
         docs: whether there are routes `/docs` and `/openapi.json`.
     """
@@ -49,7 +52,7 @@ def make_app(service: Service, keys: Sequence[str] = (), *, metrics: bool = True
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
     )
-    app.add_middleware(Protection, settings=service.settings, metrics=service.metrics, keys=keys)
+    app.add_middleware(Protection, service=service, keys=keys, hosts=hosts)
     _add_segment(app, service)
     _add_lists(app, service)
     _add_health(app, service)
@@ -61,7 +64,6 @@ def make_app(service: Service, keys: Sequence[str] = (), *, metrics: bool = True
 def _add_segment(app: FastAPI, service: Service) -> None:
     @app.post("/v1/segment", summary="Segment an image", openapi_extra=describe_routes(), response_class=Response)
     async def segment(request: Request) -> Response:
-        service.check_room()
         order = await read_order(request, service.settings, service.names)
         reply = await _unless_gone(request, service.answer(order, request.state.client))
         if reply is None:

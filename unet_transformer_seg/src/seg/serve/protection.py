@@ -4,14 +4,15 @@ import asyncio
 import hmac
 import json
 import logging
+import random
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from seg.serve.metrics import Metrics
+from seg.serve.hosts import is_allowed
 from seg.serve.rate_limit import RateLimit
 from seg.serve.refusals import RefusedError, overloaded
+from seg.serve.service import Service
 from seg.serve.settings import ServeSettings
 
 log = logging.getLogger("seg.serve")
@@ -26,7 +27,9 @@ SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
-ROUTES = ("/", "/v1/segment", "/v1/classes", "/v1/models", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
+HEALTH = ("/healthz", "/health", "/ping", "/readyz")
+SEGMENT = "/v1/segment"
+ROUTES = ("/", SEGMENT, "/v1/classes", "/v1/models", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
 """Paths that metrics name; all else is `other`, so that clients cannot make labels."""
 
 
@@ -37,10 +40,11 @@ class Protection:
         client_of: key of the client of a request, for limits: the number of its key, or its address.
     """
 
-    def __init__(self, app: Any, settings: ServeSettings, metrics: Metrics, keys: Sequence[str] = ()):
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: Any, service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = ()):
+        self._app, self._service, self._hosts = app, service, hosts
+        self._settings, self._metrics = service.settings, service.metrics
         self._keys = [key.encode() for key in keys]
-        self._rate = RateLimit(settings.requests_per_minute, "requests")
+        self._rate = RateLimit(self._settings.requests_per_minute, "requests")
         self._num_running = self._bytes_in_flight = 0
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
@@ -80,8 +84,14 @@ class Protection:
                 log.info("%s %s %s %d, %d bytes, %.0f ms", *arguments)
 
     def _admit(self, scope: dict) -> None:
-        """Refuse what comes from another site, has no key, or is too much."""
+        """Refuse what comes from another site, has no key, or is too much.
+
+        The body has not been read, and may not even have arrived.
+        """
         headers = dict(scope["headers"])
+        if scope["path"] not in HEALTH and not is_allowed(headers.get(b"host", b"").decode("latin-1"), self._hosts):
+            message = "the server does not answer to this name; start it with --allowed-host NAME"
+            raise RefusedError(421, message, "host_not_allowed")
         if not scope["path"].startswith(PROTECTED):
             return
         if self._num_running > self._settings.max_requests:
@@ -90,6 +100,8 @@ class Protection:
         if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
             raise RefusedError(403, "a page of another site may not use this server", "foreign_origin")
         scope.setdefault("state", {})["client"] = client = self._client(scope, headers)
+        if scope["path"] == SEGMENT and scope["method"] == "POST":
+            self._service.check_room()
         self._rate.take(client, 1)
 
     def _client(self, scope: dict, headers: dict[bytes, bytes]) -> str:
@@ -165,7 +177,7 @@ class _Reply:
 
     def __init__(self, send: Any):
         self._send, self.status, self.start = send, 499, time.monotonic()
-        self.request_id, self.is_body_read, self._has_started = uuid.uuid4().hex, lambda: False, False
+        self.request_id, self.is_body_read, self._has_started = f"{random.getrandbits(128):032x}", lambda: False, False
 
     async def send(self, message: dict) -> None:
         """Pass a message of the application on."""

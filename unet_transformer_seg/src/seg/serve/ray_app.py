@@ -15,8 +15,8 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """Return the application that a config of Ray Serve describes.
 
     Args:
-        arguments: `model`, the folder; `name`; `api_key_file`; `limits`, {field of `ServeSettings`: value}; `settings`,
-            changes of the model's config as `key=value`.
+        arguments: `model`, the folder; `name`; `api_key_file`; `allowed_hosts`; `limits`, {field of `ServeSettings`:
+            value}; `settings`, changes of the model's config as `key=value`.
     """
 
     def make_app():
@@ -31,6 +31,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         )
         started.start()
         key_file = arguments.get("api_key_file")
-        return app.make_app(started, keys.read_keys(Path(key_file) if key_file else None))
+        own_keys = keys.read_keys(Path(key_file) if key_file else None)
+        return app.make_app(started, own_keys, arguments.get("allowed_hosts", ()))
 
     return serve.deployment(serve.ingress(make_app)(), name="seg").bind()

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from seg.errors import UserError
 from seg.serve.connections import limit_connections
+from seg.serve.priority import prefer_this_thread
 from seg.serve.service import Service
 
 MAX_HEADERS_BYTES = 16 << 10
@@ -35,6 +36,11 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
         self._stop_at = time.monotonic() + self._service.settings.drain_s
         self._service.drain()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; once the programs are compiled, answer before the device is fed."""
+        await super().startup(sockets)
+        self._app.state.startup.add_done_callback(lambda _: prefer_this_thread())
 
     async def on_tick(self, counter: int) -> bool:
         """Stop when the last answer is out, or compilation failed."""

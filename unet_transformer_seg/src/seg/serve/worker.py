@@ -16,6 +16,7 @@ from seg.config import DataConfig
 from seg.data.image_file import read_image
 from seg.errors import UserError
 from seg.serve.formats import Drawing, draw
+from seg.serve.priority import NICENESS
 from seg.serve.refusals import RefusedError
 
 STARTS = ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (8, b"WEBP"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (0, b"GIF8"))
@@ -51,6 +52,8 @@ class Decoded(NamedTuple):
 def run_worker(connection: Connection, reading: Reading, classes: ClassTable, memory_bytes: int) -> None:
     """Do the jobs that come through the connection until it is closed: a file becomes `Decoded`, a `Drawing` bytes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server ends this process
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     _limit_memory(memory_bytes)
     connection.send(True)  # it has started
     while True:

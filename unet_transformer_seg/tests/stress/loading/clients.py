@@ -54,7 +54,7 @@ class Picture:
         Image.fromarray(coarse_hwc).resize((width, height)).save(file, "JPEG")
         body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
         body += file.getvalue() + b"\r\n--b--\r\n"
-        head = "POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        head = "POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -146,7 +146,7 @@ async def watching_health(port: int):
         with contextlib.closing(Connection(port)) as connection:
             planned = time.perf_counter()
             while True:
-                status, _ = await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                status, _ = await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 latencies.append(time.perf_counter() - planned if status == 200 else float("inf"))
                 planned = max(planned + 0.05, time.perf_counter())
                 await asyncio.sleep(max(planned - time.perf_counter(), 0))
