@@ -100,7 +100,7 @@ def _attention(predictor: Predictor, image_hwc: np.ndarray, asking_p: Sequence[i
 
     @jax.jit
     def weights(variables, image_bhwc):
-        x_bhwc = normalise(to_unit(image_bhwc), config.data.mean, config.data.std)
+        x_bhwc = normalise(to_unit(image_bhwc), *config.data.normalisation)
         _, state = model.apply(variables, x_bhwc, train=False, mutable=["attention"])
         (weights_lbasj,) = jax.tree.leaves(state["attention"])
         return weights_lbasj[:, 0][:, :, np.asarray(asking_p)]

@@ -34,7 +34,7 @@ def main() -> None:
     dims = assert_shape(picture_chw, "C,H,W", "picture", C=3)
     assert_shape(mask_hw, "H,W", "mask", **dims)
     show("picture", picture_chw, "channels first, 0 to 1")
-    image_bhwc = normalise(jnp.asarray(picture_chw.transpose(1, 2, 0))[None], DATA.mean, DATA.std)
+    image_bhwc = normalise(jnp.asarray(picture_chw.transpose(1, 2, 0))[None], *DATA.normalisation)
     show("image", image_bhwc, "channels last, normalised, a batch of one")
 
     config = ModelConfig(**{**vars(MODEL), "num_classes": len(toy.classes)})

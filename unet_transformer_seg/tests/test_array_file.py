@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from seg.config import DataConfig
 from seg.data.image_file import read_image, read_mask
 from seg.errors import UserError
 
@@ -87,7 +88,7 @@ def test_what_is_no_array_of_pixels_is_refused(tmp_path):
     ):
         path.write_bytes((header % (descr, shape)).ljust(127) + b"\n" + bytes(50))
         with pytest.raises(UserError, match=rf"a.npy: .*{message}"):
-            read_image(path, max_pixels=100_000_000)
+            read_image(path, DataConfig(max_pixels=100_000_000))
     (tmp_path / "a.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="a.npz: a damaged numpy array, or none"):
         read_image(tmp_path / "a.npz")

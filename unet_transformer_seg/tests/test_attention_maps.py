@@ -63,7 +63,7 @@ def test_the_first_block_attends_by_its_queries_and_keys():
     np.testing.assert_allclose(maps.sum((-1, -2)), 1, atol=1e-5)
 
     config, params = predictor.config.model, predictor.variables["params"]
-    x = normalise(to_unit(image[None]), predictor.config.data.mean, predictor.config.data.std)
+    x = normalise(to_unit(image[None]), *predictor.config.data.normalisation)
     encoder = {"params": params["encoder"], "batch_stats": predictor.variables["batch_stats"]["encoder"]}
 
     @jax.jit

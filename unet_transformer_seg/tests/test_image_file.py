@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from seg.config import DataConfig
 from seg.data.image_file import read_image, read_mask
 from seg.data.images.image_kind import SUFFIXES
 from seg.errors import UserError
@@ -113,14 +114,14 @@ def test_a_huge_size_is_refused_before_anything_is_decoded(size, tmp_path, monke
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     for read in (read_image, read_mask):
         with pytest.raises(UserError, match=r"bomb.png: .*data.max_pixels = 50000000"):
-            read(tmp_path / "bomb.png", max_pixels=50_000_000)
+            read(tmp_path / "bomb.png", DataConfig(max_pixels=50_000_000))
 
 
 def test_the_limit_is_the_configs(picture, tmp_path):
     path = save(tmp_path / "a.png", picture)
-    assert read_image(path, max_pixels=12 * 17).shape == (12, 17, 3)
+    assert read_image(path, DataConfig(max_pixels=12 * 17)).shape == (12, 17, 3)
     with pytest.raises(UserError, match="12×17 pixels are more than data.max_pixels = 203"):
-        read_image(path, max_pixels=203)
+        read_image(path, DataConfig(max_pixels=203))
 
 
 BAD = {
@@ -232,7 +233,7 @@ def test_a_damaged_file_gives_an_image_or_a_message(suffix, places, tmp_path, pi
     path.write_bytes(content)
     for read in (read_image, read_mask):
         try:
-            content = read(path, max_pixels=1_000_000)
+            content = read(path, DataConfig(max_pixels=1_000_000))
             assert (content.values if read is read_mask else content).ndim in (2, 3)
         except UserError as error:
             assert str(path) in str(error)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mask_folders import config_for, drawn, follow, suggested, with_palette, write_masks
+from seg.config import DataConfig
 from seg.data import build_dataset
 from seg.data.image_file import read_image, read_mask
 from seg.data.inspection import find_warnings, inspect_split
@@ -79,7 +80,7 @@ def test_bytes_with_a_sign_keep_it(tmp_path):
     write_tiff(tmp_path / "a.tif", values.tobytes(), (12, 8), 8, sample_format=2)
     with pytest.raises(UserError, match="a.tif: int8 values from -48 to 47; .*set data.value_range="):
         read_image(tmp_path / "a.tif")
-    grey = read_image(tmp_path / "a.tif", value_range=(-48, 47))[..., 0]
+    grey = read_image(tmp_path / "a.tif", DataConfig(value_range=(-48, 47)))[..., 0]
     assert grey[0, 0] == 0 and grey[-1, -1] == 255 and (np.diff(grey.ravel().astype(int)) >= 0).all()
     with pytest.raises(UserError, match="a.tif: mask values are 0…65535, found -48 to 47"):
         read_mask(tmp_path / "a.tif")

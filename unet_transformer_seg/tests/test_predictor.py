@@ -7,6 +7,7 @@ import pytest
 
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
+from seg.config.schema import IMAGENET
 from seg.errors import UserError
 from seg.inference import predictor as module
 from seg.inference.predictor import Predictor, load_predictor
@@ -51,8 +52,7 @@ def random_image(height, width, seed=0):
 
 def model_probabilities(image_hwc):
     """Return softmax(model((x/255 − mean)/std)), written out."""
-    config = tiny_config()
-    x_hwc = (image_hwc / np.float32(255) - np.float32(config.data.mean)) / np.float32(config.data.std)
+    x_hwc = (image_hwc / np.float32(255) - np.float32(IMAGENET[0])) / np.float32(IMAGENET[1])
     return np.asarray(jax.nn.softmax(apply(VARIABLES, x_hwc[None])[0]))
 
 

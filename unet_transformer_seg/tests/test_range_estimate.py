@@ -1,5 +1,6 @@
 """One range of values for all images of a run, and remarks that name files without flooding the terminal."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from PIL import Image
 
 from seg.config import Config, DataConfig, ModelConfig
+from seg.config.schema import IMAGENET
 from seg.data import build_dataset
-from seg.data.image_folder import settle_value_range
 from seg.data.images.remarks import Remarks
+from seg.data.settlement import settle_images
 from seg.training.setup import build_setup
 
 
@@ -24,30 +26,34 @@ def write(root, split, values, suffix="tif"):
 
 def test_a_dark_image_of_a_data_set_stays_dark(tmp_path, caplog):
     write(tmp_path, "train", np.array([100, 4000, 900], np.uint16))
-    config = settle_value_range(write(tmp_path, "val", np.array([200], np.uint16)))
+    config = settle_images(write(tmp_path, "val", np.array([200], np.uint16)))
     assert config.value_range == (0, 4095)
     assert "3 of 3 training images reach 4000" in caplog.text and "data.value_range=[0,65535]" in caplog.text
     shown = [build_dataset(config, "train")[i].image.max() for i in range(3)]
-    assert shown == [100 >> 4, 4000 >> 4, 900 >> 4] and build_dataset(config, "val")[0].image.max() == 200 >> 4
-    assert settle_value_range(config) == config
+    np.testing.assert_allclose(shown, np.array([100, 4000, 900]) / 4095, atol=1e-6)  # 12 bits, not the upper 8 of them
+    np.testing.assert_allclose(build_dataset(config, "val")[0].image.max(), 200 / 4095, atol=1e-6)
+    eight = dataclasses.replace(config, precision="uint8")  # as a run of an earlier version
+    assert [build_dataset(eight, "train")[i].image.max() for i in range(3)] == [100 >> 4, 4000 >> 4, 900 >> 4]
+    assert settle_images(config) == config
 
 
 @pytest.mark.parametrize(
-    ("values", "suffix"),
+    ("values", "suffix", "precision"),
     [
-        (np.array([9, 200], np.uint8), "png"),
-        (np.array([0.1, 0.9], np.float32), "tif"),
-        (np.array([-5, 900], np.int16), "npy"),  # refused when it is read
+        (np.array([9, 200], np.uint8), "png", "uint8"),
+        (np.array([0.1, 0.9], np.float32), "tif", "float32"),
+        (np.array([-5, 900], np.int16), "npy", "uint8"),  # refused when it is read
     ],
 )
-def test_other_images_settle_nothing(values, suffix, tmp_path, caplog):
-    config = write(tmp_path, "train", values, suffix)
-    assert settle_value_range(config) == config and not caplog.text
+def test_other_images_settle_no_range(values, suffix, precision, tmp_path, caplog):
+    config = settle_images(write(tmp_path, "train", values, suffix))
+    assert config.value_range == (0, 0) and config.precision == precision and not caplog.text
+    assert (config.mean, config.std) == IMAGENET
 
 
 def test_full_16_bits_are_settled_too(tmp_path):
     """Or a dark image given to the model later would be taken for one of 12 bits."""
-    assert settle_value_range(write(tmp_path, "train", np.array([100, 60_000], np.uint16))).value_range == (0, 65535)
+    assert settle_images(write(tmp_path, "train", np.array([100, 60_000], np.uint16))).value_range == (0, 65535)
 
 
 def test_a_run_keeps_the_range(tmp_path):
@@ -55,7 +61,7 @@ def test_a_run_keeps_the_range(tmp_path):
     data = write(tmp_path, "val", np.array([200], np.uint16))
     setup = build_setup(Config(data=data, model=ModelConfig(name="unet", base_width=8, depth=1)))
     assert setup.config.data.value_range == (0, 4095)
-    assert setup.val_set[0].image.max() == 200 >> 4
+    np.testing.assert_allclose(setup.val_set[0].image.max(), 200 / 4095, atol=1e-6)
 
 
 def test_remarks_name_the_first_files_of_each_kind_once():

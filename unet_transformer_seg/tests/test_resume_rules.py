@@ -41,13 +41,14 @@ def test_what_messages_and_other_machines_ask_for_is_free(key):
 
 
 def test_refused_changes_are_named_with_value_and_reason(tmp_path):
-    before, after = Config(), override_config(Config(), ["seed=3", "training.num_epochs=7", "data.mean=[0, 0, 0]"])
+    before = override_config(Config(), ["data.mean=[0.5, 0.5, 0.5]"])
+    after = override_config(before, ["seed=3", "training.num_epochs=7", "data.mean=[0, 0, 0]"])
     changes = list_changes(before, after)
     assert [str(change) for change in changes if change.key in LENGTH] == ["training.num_epochs 20 → 7"]
     with pytest.raises(UserError) as error:
         check_changes(changes, tmp_path)
     text = str(error.value)
-    assert "seed 0 → 3: the order of the data" in text and "data.mean [0.485, 0.456, 0.406] → [0.0, 0.0, 0.0]:" in text
+    assert "seed 0 → 3: the order of the data" in text and "data.mean [0.5, 0.5, 0.5] → [0.0, 0.0, 0.0]:" in text
     assert "num_epochs" not in text and f"--init {tmp_path}" in text
     check_changes([change for change in changes if change.key in LENGTH], tmp_path)
 

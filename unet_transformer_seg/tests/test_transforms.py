@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from seg.config import AugmentConfig, DataConfig
+from seg.config.schema import IMAGENET
 from seg.data.geometry import random_flip, random_resized_crop, random_rotation, resample, rotate
 from seg.data.transforms import (
     copy_paste,
@@ -120,7 +121,7 @@ def test_nothing_switched_on_is_the_preprocessing(key):
     plain = jax.jit(make_preprocess(data))(image, labels)
     for a, b in zip(augmented, plain, strict=True):
         np.testing.assert_array_equal(a, b)
-    expected = (image / 255.0 - np.array(data.mean)) / np.array(data.std)
+    expected = (image / 255.0 - np.array(IMAGENET[0])) / np.array(IMAGENET[1])
     np.testing.assert_allclose(plain[0], expected, atol=1e-5)
     assert plain[0].dtype == jnp.float32 and plain[1].dtype == jnp.int32
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seg.config import DataConfig
 from seg.data.image_file import read_image, read_mask
+from seg.data.images.value_range import AUTO
 from seg.errors import UserError
 
 
@@ -17,10 +19,12 @@ def picture():
     return np.random.default_rng(0).integers(0, 256, (12, 17), dtype=np.uint8)
 
 
-def read(path, *settings, **named):
+def read(path, value_range=AUTO):
     """Return the image's first channel and the kinds of the remarks, which all name the file."""
     remarks = []
-    image_hwc = read_image(path, 1000, *settings, **named, remark=lambda *remark: remarks.append(remark))
+    image_hwc = read_image(
+        path, DataConfig(max_pixels=1000, value_range=value_range), lambda *remark: remarks.append(remark)
+    )
     assert all(file == path for _, file, _ in remarks)
     assert (image_hwc == image_hwc[..., :1]).all()
     return image_hwc[..., 0], [kind for kind, _, _ in remarks]

@@ -101,19 +101,22 @@ def build_model(config: Config | ModelConfig) -> "nn.Module":
     return build_model(config.model if isinstance(config, Config) else config)
 
 
-def init(model: "nn.Module", key: "jax.Array", image_size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
+def init(
+    model: "nn.Module", key: "jax.Array", image_size: tuple[int, int] = (64, 64), channels: int = 3
+) -> dict[str, Any]:
     """Return fresh variables {"params": …, "batch_stats": …} of a network.
 
     Args:
         model: the network.
         key: of the initial parameters.
         image_size: rows and columns of an image that it accepts.
+        channels: of its images.
     """
     import jax
 
     from seg.models import init_variables
 
-    return jax.jit(lambda key: init_variables(model, image_size, key))(key)
+    return jax.jit(lambda key: init_variables(model, image_size, key, channels))(key)
 
 
 def train(

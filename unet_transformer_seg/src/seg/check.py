@@ -56,7 +56,7 @@ def main() -> int:
     for warning in find_warnings(reports):
         print(indented(f"warning: {warning}"))
     if arguments.out:
-        draw_samples(reports, arguments.out)
+        draw_samples(reports, arguments.out, config.data.shown_channels)
     num_bad = sum(report.num_bad for report in reports.values())
     if not num_bad:
         print("all samples are usable")
@@ -70,13 +70,13 @@ def read_splits(config: Config) -> dict:
     """Return the report of each split; a data set may do without a test split."""
     from tqdm import tqdm
 
-    from seg.data.image_folder import settle_value_range
     from seg.data.inspection import inspect_split
+    from seg.data.settlement import settle_images
 
     def progress(findings, **labels):
         return tqdm(findings, unit="image", disable=None, **labels)
 
-    reports, data = {}, settle_value_range(config.data)
+    reports, data = {}, settle_images(config.data)
     for split in SPLITS:
         try:
             reports[split] = inspect_split(data, split, config.seed, progress)
@@ -105,13 +105,14 @@ def format_table(reports: dict) -> str:
     return "\n".join(lines)
 
 
-def draw_samples(reports: dict, path: Path) -> None:
+def draw_samples(reports: dict, path: Path, shown_channels: tuple[int, ...]) -> None:
     """Write a picture of the first usable samples of each split, evenly spread over it."""
-    from seg.pictures import draw_comparison
+    from seg.pictures import as_picture, draw_comparison
 
     samples = [sample for report in reports.values() for sample in report.examples(SAMPLES_PER_SPLIT)]
     if samples:
         images, masks, names = ([getattr(s, field) for s in samples] for field in ("image", "mask", "name"))
+        images = [as_picture(image_hwc, shown_channels) for image_hwc in images]
         with naming_the_file(path):
             draw_comparison(images, masks, None, reports["train"].dataset.classes, path, names)
         print(f"picture of {len(samples)} samples: {path}")

@@ -70,7 +70,7 @@ def check_dataset(name: str, dataset: SegmentationDataset) -> None:
 def check_model(model: nn.Module, config: Config) -> None:
     """Refuse a network from outside the package whose logits do not fit the images or the classes."""
     size, k = config.data.size, config.model.num_classes
-    image_bhwc = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    image_bhwc = jax.ShapeDtypeStruct((1, *size, config.data.channels), jnp.float32)
 
     def predict(image_bhwc: jax.Array) -> jax.Array:
         return model.apply(model.init(jax.random.key(0), image_bhwc, train=False), image_bhwc, train=False)

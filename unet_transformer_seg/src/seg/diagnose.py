@@ -31,7 +31,7 @@ def main() -> int:
     from seg.training.non_finite import load_reproducer
     from seg.training.setup import build_setup
 
-    setup = build_setup(config)
+    setup = build_setup(config, is_settled=True)
     state, batch = load_reproducer(arguments.folder, setup)
     print(f"step {int(state.step) + 1} of {arguments.folder.parent}")
     for line in diagnose(setup, state, batch):

@@ -121,7 +121,7 @@ def report(
     eval_report.draw_confusion(confusion_kk, classes, folder / "confusion_matrix.png")
     extremes = scoring.pick_extremes(scores, NUM_EXTREMES)
     answers = scoring.predict_again(predictor, dataset, [score for _, score in extremes])
-    eval_report.draw_extremes(extremes, answers, classes, folder / "extremes.png")
+    eval_report.draw_extremes(extremes, answers, classes, folder / "extremes.png", predictor.config.data.shown_channels)
     print(format_table(metrics, classes.names))
     if objects:
         print(f"\n{eval_report.format_objects(objects)}")

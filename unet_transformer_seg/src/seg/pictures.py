@@ -34,6 +34,28 @@ def colour_mask(mask_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
     return palette[mask_hw]
 
 
+def as_picture(
+    image_hwc: np.ndarray, shown_channels: Sequence[int] = (), limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Return uint8[h, w, 3], an image of any number of channels and any precision as a picture.
+
+    `shown_channels` names the one shown as grey, or those shown as red, green and blue. By default one channel is grey,
+    two are red and green, and of more the first three are shown. Floats are shown between `limits`, by default the
+    smallest and the largest value of these channels.
+    """
+    shown = shown_channels or range(min(image_hwc.shape[2], 3))
+    if image_hwc.dtype == np.uint8 and tuple(shown) == tuple(range(image_hwc.shape[2])) == (0, 1, 2):
+        return image_hwc
+    values_hwc = image_hwc[..., list(shown)]
+    if values_hwc.dtype != np.uint8:
+        low, high = limits or (values_hwc.min(), values_hwc.max())
+        levels_hwc = (values_hwc - low) * (255 / max(high - low, 1e-12))
+        values_hwc = np.rint(np.clip(levels_hwc, 0, 255)).astype(np.uint8)
+    if len(shown) == 2:
+        return np.concatenate([values_hwc, np.zeros_like(values_hwc[..., :1])], axis=-1)
+    return np.broadcast_to(values_hwc, (*values_hwc.shape[:2], 3))
+
+
 def draw_overlay(image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
     """Return uint8[h, w, 3], the image blended with the mask's colours; ignored pixels show the image."""
     colours_hwc = colour_mask(mask_hw, classes)

@@ -45,7 +45,7 @@ def load_start_config(path: str | Path, overrides: Sequence[str] = ()) -> Config
 
 
 def _settings_of_model(folder: str, path: str | Path) -> Config:
-    """Return the defaults with the architecture and normalisation of the model in `folder`.
+    """Return the defaults with the architecture, channels and normalisation of the model in `folder`.
 
     The data set decides the number and kind of the classes.
     """
@@ -54,7 +54,7 @@ def _settings_of_model(folder: str, path: str | Path) -> Config:
     except UserError as error:
         expected = "a run directory, or a folder written by seg.export or seg.convert"
         raise UserError(f"{path}: init: expected {expected}, found {folder:.500} ({error})") from None
-    data = DataConfig(mean=config.data.mean, std=config.data.std)
+    data = DataConfig(channels=config.data.channels, mean=config.data.mean, std=config.data.std)
     return Config(model=dataclasses.replace(config.model, num_classes=0, labels="exclusive"), data=data)
 
 

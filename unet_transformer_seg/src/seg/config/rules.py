@@ -44,6 +44,22 @@ def check_config(config: Config) -> None:
     _check_objects(data)
     if data.value_range[0] >= data.value_range[1] and data.value_range != (0, 0):
         raise UserError(f"data.value_range: expected [black, white], black below white, found {list(data.value_range)}")
+    for key in ("mean", "std"):
+        if len(values := getattr(data, key)) not in (0, data.channels):
+            raise UserError(
+                f"data.{key}: expected a value for each of data.channels = {data.channels}, found {len(values)}"
+            )
+    if len(data.shown_channels) not in (0, 1, 3) or max(data.shown_channels, default=0) >= data.channels:
+        raise UserError(
+            f"data.shown_channels: expected 1 or 3 channels, each from 0 to {data.channels - 1}, found "
+            f"{list(data.shown_channels)}"
+        )
+    for key in ("saturation", "hue"):
+        if getattr(data.augment, key) and data.channels != 3:
+            raise UserError(
+                f"data.augment.{key}: images of data.channels = {data.channels} have no colours; expected 0; "
+                "brightness and contrast work with any number of channels"
+            )
     if data.augment.scale[0] > data.augment.scale[1]:
         raise UserError(f"data.augment.scale: expected [low, high], found {list(data.augment.scale)}")
     if model.norm == "group" and model.base_width % model.norm_groups:

@@ -42,6 +42,10 @@ class ToyConfig:
     overlap: bool = setting(False, "translucent shapes that share pixels, for model.labels: overlapping")
 
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of red, green and blue in ImageNet."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The data set, and how its samples are prepared."""
@@ -87,17 +91,35 @@ class DataConfig:
     value_map: dict[int, int] = dataclasses.field(
         default_factory=dict, metadata={"meaning": "mask value → class, for example {0: 0, 255: 1}"}
     )
-    mean: tuple[float, float, float] = setting((0.485, 0.456, 0.406), "mean per channel, subtracted; 1 = white", 0, 1)
-    std: tuple[float, float, float] = setting((0.229, 0.224, 0.225), "divisor per channel; 1 = white", 1e-3, 10)
+    channels: int = setting(3, "channels of an image: 1 for grey, 3 for RGB, any other number as in the files", 1, 1024)
+    precision: Literal["uint8", "float32"] = setting(
+        "uint8", "type of a pixel; a run that starts on images of more than 8 bits sets float32"
+    )
+    mean: tuple[float, ...] = setting(
+        (),
+        "mean per channel, subtracted; 1 = white; empty: ImageNet's for 3 channels, else from the training split",
+        0,
+        1,
+    )
+    std: tuple[float, ...] = setting((), "divisor per channel; 1 = white; empty: as for the mean", 1e-6, 10)
     value_range: tuple[float, float] = setting(
         (0.0, 0.0),
         "black and white level of images of more than 8 bits; [0, 0]: from the file, else estimated with a warning",
+    )
+    shown_channels: tuple[int, ...] = setting(
+        (), "in pictures: the channel shown as grey, or those shown as red, green and blue, from 0; empty: the first", 0
     )
     max_pixels: int = setting(200_000_000, "largest image accepted, in pixels; checked before decoding", 1)
     num_threads: int = setting(2, "threads that read and decode samples; 0: none, in the main thread", 0, 256)
     prefetch: int = setting(4, "batches prepared in advance", 1, 256)
     toy: ToyConfig = section(ToyConfig)
     augment: AugmentConfig = section(AugmentConfig)
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and divisor of each channel; where a run has not settled them, ImageNet's or those of an even ramp."""
+        defaults = IMAGENET if self.channels == 3 else ((0.5,) * self.channels, (0.25,) * self.channels)
+        return self.mean or defaults[0], self.std or defaults[1]
 
 
 @dataclasses.dataclass(frozen=True)

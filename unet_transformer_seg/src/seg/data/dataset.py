@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable
+from seg.config import DataConfig
 from seg.errors import UserError
 
 
@@ -16,7 +17,8 @@ from seg.errors import UserError
 class Sample:
     """An image with the class of each pixel."""
 
-    image: np.ndarray  # uint8[h, w, 3], RGB
+    # uint8[h, w, c], or float32[h, w, c] with 0 = black and 1 = white; three channels are red, green and blue
+    image: np.ndarray
     mask: np.ndarray  # uint8[h, w], 0 … K-1, or 255 for an ignored pixel
     name: str  # of the sample in messages and pictures
 
@@ -81,18 +83,31 @@ class SegmentationDataset(abc.ABC):
         return counts_k, pixels_k
 
 
-def read_checked(dataset: SegmentationDataset, index: int) -> Sample:
-    """Return `dataset[index]`, or refuse what is not as `Sample` promises, naming class and index."""
+def read_checked(dataset: SegmentationDataset, index: int, config: DataConfig | None = None) -> Sample:
+    """Return `dataset[index]`, or refuse what is not as `Sample` and `config` promise, naming class and index."""
     sample, place = dataset[index], f"{type(dataset).__name__}[{index}]"
     if not isinstance(sample, Sample):
         raise UserError(f"{place}: expected a seg.Sample, found {type(sample).__name__}")
     if not isinstance(sample.name, str):
         raise UserError(f"{place}: expected its name as str, found {type(sample.name).__name__}")
     image_hwc, mask_hw = sample.image, sample.mask
-    are_bytes = all(isinstance(a, np.ndarray) and a.dtype == np.uint8 for a in (image_hwc, mask_hw))
-    if not are_bytes or mask_hw.ndim != 2 or not mask_hw.size or image_hwc.shape != (*mask_hw.shape, 3):
-        expected = "an image uint8[h, w, 3] and a mask uint8[h, w]"
+    are_arrays = isinstance(image_hwc, np.ndarray) and isinstance(mask_hw, np.ndarray)
+    precisions = ("uint8", "float32") if config is None else (config.precision,)
+    if (
+        not (are_arrays and image_hwc.dtype.name in precisions and mask_hw.dtype == np.uint8)
+        or (mask_hw.ndim, image_hwc.ndim) != (2, 3)
+        or not image_hwc.size
+        or image_hwc.shape[:2] != mask_hw.shape
+    ):
+        expected = f"an image {' or '.join(precisions)}[h, w, c] and a mask uint8[h, w]"
         raise UserError(f"{place}: expected {expected}, found {describe(image_hwc)} and {describe(mask_hw)}")
+    if config and image_hwc.shape[2] != config.channels:
+        remedy = f"set data.channels={image_hwc.shape[2]}"
+        raise UserError(
+            f"{place}: an image of {image_hwc.shape[2]} channels, data.channels is {config.channels}; {remedy}"
+        )
+    if image_hwc.dtype == np.float32 and not np.isfinite(image_hwc).all():
+        raise UserError(f"{place}: an image with NaN or infinite values")
     k = len(dataset.classes)
     beyond_hw = (mask_hw >= k) & (mask_hw != IGNORE_LABEL)
     if beyond_hw.any():

@@ -56,7 +56,16 @@ def resize_image(image_hwc: np.ndarray, shape: Shape) -> np.ndarray:
     """Return the image resized, bilinear and antialiased; one of that size is returned unchanged."""
     if image_hwc.shape[:2] == shape:
         return image_hwc
-    return np.asarray(Image.fromarray(image_hwc).resize(shape[::-1], Image.Resampling.BILINEAR))
+    if image_hwc.shape[2] == 3 and image_hwc.dtype == np.uint8:
+        return _resize_plane(image_hwc, shape)
+    # Pillow resizes the channels of bytes one by one, too, so other numbers of channels get equal values.
+    return np.stack(
+        [_resize_plane(np.ascontiguousarray(image_hwc[..., c]), shape) for c in range(image_hwc.shape[2])], -1
+    )
+
+
+def _resize_plane(plane: np.ndarray, shape: Shape) -> np.ndarray:
+    return np.asarray(Image.fromarray(plane).resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
 def fill_up(array: np.ndarray, size: Shape, value: int = 0) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Changes that move the pixels of image and labels alike: crop and scale, mirror, rotation.
 
-Images are float32[b, h, w, 3] in 0…1, labels integer[b, h, w]. The image is interpolated, the labels take the
+Images are float32[b, h, w, c] in 0…1, labels integer[b, h, w]. The image is interpolated, the labels take the
 nearest pixel, and pixels from outside the picture are black and ignored.
 
-Letters: b batch, h w pixels, c colours, i j rows and columns of the result.
+Letters: b batch, h w pixels, c channels, i j rows and columns of the result.
 """
 
 import chex
@@ -16,8 +16,8 @@ Pair = tuple[jax.Array, jax.Array]  # images and their labels
 
 
 def check_batch(image_bhwc: jax.Array, labels_bhw: jax.Array, dtype=jnp.float32) -> None:
-    """Check for a batch of RGB images with one integer label per pixel."""
-    chex.assert_shape(image_bhwc, (*labels_bhw.shape, 3))
+    """Check for a batch of images with one integer label per pixel."""
+    chex.assert_shape(image_bhwc, (*labels_bhw.shape, None))
     chex.assert_rank(labels_bhw, 3)
     chex.assert_type([image_bhwc, labels_bhw], [dtype, int])
 
@@ -41,7 +41,7 @@ def random_resized_crop(
     scale: tuple[float, float],
     aspect: float,
 ) -> Pair:
-    """Return a random window of each sample, magnified by a random factor: float32[b, *crop, 3] and labels [b, *crop].
+    """Return a random window of each sample, magnified by a random factor: float32[b, *crop, c] and labels [b, *crop].
 
     Height and width are magnified by m·√r and m/√r, m in `scale` and r in 1/(1 + aspect) … 1 + aspect, both
     log-uniform. The window is anywhere in the picture, or the picture anywhere in a larger window. Without

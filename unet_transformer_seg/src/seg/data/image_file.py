@@ -1,7 +1,7 @@
 """Reads one image or mask file: bounded before it is decoded, and every error names the file.
 
 Images and masks are read alike, upright and refused if they hold several pages. Only the last step differs: an image
-becomes 8-bit RGB, a mask keeps its values.
+gets the channels and the precision of its data set, a mask keeps its values.
 """
 
 import contextlib
@@ -12,27 +12,28 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from seg.config import DataConfig
 from seg.data.codec_noise import codecs_silenced
 from seg.data.images import array_file
 from seg.data.images.array_file import check_pixels
 from seg.data.images.image_kind import read_kind
 from seg.data.images.pixel_values import (
     has_deep_colours,
+    image_of_array,
+    image_of_picture,
     is_wide,
     note_channels,
     read_deep_colours,
-    rgb_values,
-    to_rgb,
     wide_values,
 )
 from seg.data.images.remarks import Note, Remark, log_remark
 from seg.data.images.tags import grey_depth, is_lossy, refuse_pages, turn_upright
-from seg.data.images.value_range import AUTO, ValueRange, largest_value
+from seg.data.images.value_range import largest_value
 from seg.data.masks.mask import Mask, mask_of_array, mask_of_image
 from seg.errors import UserError
 from seg.files import open_file
@@ -41,8 +42,6 @@ Content = TypeVar("Content")
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Formats that are tried, whatever the suffix. Pillow knows many more, some of them rarely tested."""
-
-DEFAULT_MAX_PIXELS = 200_000_000
 
 MAX_SCANS = 100
 """Scans of a JPEG over the whole picture, about ten in practice. A crafted one of 60 bytes can take a second."""
@@ -54,23 +53,26 @@ START, END, SCAN = b"\xd8", b"\xd9", b"\xda"
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_image(
-    path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, value_range: ValueRange = AUTO, remark: Remark = log_remark
-) -> np.ndarray:
-    """Return uint8[h, w, 3], the image as RGB, upright.
+DEFAULTS = DataConfig()
 
-    Grey is repeated in three channels; palettes, CMYK and LAB are converted; transparency and further channels are
-    dropped; more than 8 bits are scaled by the rules of `seg.data.images.value_range`.
+
+def read_image(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark) -> np.ndarray:
+    """Return the image of a file, upright, as `Sample.image` of a data set with this config.
+
+    Palettes, CMYK and LAB are converted to RGB, transparency is dropped; grey is repeated for three channels, colours
+    become grey for one. More than 8 bits are scaled by the rules of `seg.data.images.value_range`.
 
     Args:
         path: an image file or a numpy array.
-        max_pixels: larger images are refused.
-        value_range: values of black and white if there are more than 8 bits.
+        config: channels, precision, value range and largest number of pixels.
         remark: called with what is dropped, guessed or contradictory.
 
+    Returns:
+        uint8[h, w, c], or float32[h, w, c] with 0 = black and 1 = white.
+
     Raises:
-        UserError: naming the file: missing, empty, not an image, too large, several pages, damaged, or values whose
-            black and white are unclear.
+        UserError: naming the file: missing, empty, not an image, too large, several pages, damaged, another number of
+            channels, or values whose black and white are unclear.
     """
 
     def note(kind: str, text: str) -> None:
@@ -78,29 +80,36 @@ def read_image(
 
     return _read(
         path,
-        max_pixels,
+        config,
         note,
-        lambda image, file: to_rgb(image, file, value_range, note),
-        lambda array: rgb_values(array, value_range, note),
+        lambda image, file: image_of_picture(image, file, config, note),
+        lambda array: image_of_array(array, config, note),
     )
 
 
-def read_largest_value(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> float | None:
-    """Return the maximum of an image of more than 8 bits that does not state its bits, else None.
+class Depth(NamedTuple):
+    """The values of an image file."""
 
-    An image of 8 bits is not decoded. Errors are those of `read_image`.
-    """
+    is_wide: bool  # whether they are other than integers from 0 to 255
+    largest: float | None = None  # the maximum, if it decides the number of bits
 
-    def convert(image: Image.Image, file: BinaryIO) -> float | None:
+
+def read_depth(path: Path, config: DataConfig = DEFAULTS) -> Depth:
+    """Return the depth of an image; one of 8 bits is not decoded. Errors are those of `read_image`."""
+
+    def of_picture(image: Image.Image, file: BinaryIO) -> Depth:
         if not is_wide(image):
-            return None
+            return Depth(False)
         values, bits = wide_values(image, file, _drop)
-        return None if bits else largest_value(values)
+        return Depth(True, None if bits else largest_value(values))
 
-    return _read(path, max_pixels, _drop, convert, largest_value)
+    def of_array(array: np.ndarray) -> Depth:
+        return Depth(array.dtype not in (np.bool_, np.uint8), largest_value(array))
+
+    return _read(path, config, _drop, of_picture, of_array)
 
 
-def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark = log_remark) -> Mask:
+def read_mask(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark) -> Mask:
     """Return what a mask file holds, unchanged but upright; errors as `read_image` and `mask_of_image`."""
 
     def note(kind: str, text: str) -> None:
@@ -114,7 +123,7 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, remark: Remark =
         note_channels(image, note)
         return mask_of_image(image, depth, has_loss)
 
-    return _read(path, max_pixels, note, convert, mask_of_array, has_layers=True)
+    return _read(path, config, note, convert, mask_of_array, has_layers=True)
 
 
 @contextlib.contextmanager
@@ -150,7 +159,7 @@ _NO_PILLOW_LIMIT = _NoPillowLimit()
 
 def _read(
     path: Path,
-    max_pixels: int,
+    config: DataConfig,
     note: Note,
     convert: Callable[[Image.Image, BinaryIO], Content],
     convert_array: Callable[[np.ndarray], Content],
@@ -159,11 +168,12 @@ def _read(
     try:
         with open_file(path) as file, naming_file(path), _NO_PILLOW_LIMIT:
             if path.suffix.lower() in array_file.SUFFIXES:
-                return convert_array(array_file.read_array(path, file, max_pixels, has_layers))
+                channels = 3 if has_layers else config.channels
+                return convert_array(array_file.read_array(path, file, config.max_pixels, channels, has_layers))
             # Given a path, Pillow maps some files into memory and then misreads TIFFs that a tag rotates by 90°.
             with codecs_silenced(), Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
-                check_pixels(f"{height}×{width} pixels are more", width * height, max_pixels)
+                check_pixels(f"{height}×{width} pixels are more", width * height, config.max_pixels)
                 if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
                     raise UserError(f"a JPEG of more than {MAX_SCANS} scans would take very long; re-save it")
                 refuse_pages(image, note)

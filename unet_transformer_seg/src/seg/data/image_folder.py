@@ -1,6 +1,5 @@
 """A data set of image and mask files."""
 
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -8,9 +7,8 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.image_file import read_image, read_largest_value, read_mask
+from seg.data.image_file import read_image, read_mask
 from seg.data.images.remarks import Remark, Remarks
-from seg.data.images.value_range import AUTO, choose_bits
 from seg.data.masks.class_settings import build_label_map, notes_on_classes
 from seg.data.masks.label_map import LabelMap, Reading
 from seg.data.masks.mask import Mask
@@ -22,7 +20,6 @@ from seg.errors import UserError
 log = logging.getLogger("seg")
 
 MAX_LISTED = 5  # problems in an error message; the check command lists all
-MAX_RANGE_IMAGES = 64  # training images, evenly spread, whose values decide `data.value_range`
 
 
 class ImageFolder(SegmentationDataset):
@@ -46,7 +43,7 @@ class ImageFolder(SegmentationDataset):
     def read_sample(self, index: int) -> tuple[Sample, Mask, Reading]:
         """Return sample `index`, the content of its mask file, and the labels read from it."""
         pair = self._pair(index)
-        image_hwc = read_image(pair.image, self._config.max_pixels, self._config.value_range, self._remark)
+        image_hwc = read_image(pair.image, self._config, self._remark)
         mask, reading = self._read_mask(index)
         check_sizes(image_hwc, reading.labels, pair.image, pair.mask)
         return Sample(image_hwc, reading.labels, pair.name), mask, reading
@@ -73,12 +70,12 @@ class ImageFolder(SegmentationDataset):
         """Return int32[h, w], the numbers of the objects of sample `index`; None if the masks hold classes."""
         if self._config.masks != "objects":
             return None
-        mask = read_mask(self._pair(index).mask, self._config.max_pixels, self._remark)
+        mask = read_mask(self._pair(index).mask, self._config, self._remark)
         return read_numbers(mask, self._config.ignore_value)[0]
 
     def _read_mask(self, index: int) -> tuple[Mask, Reading]:
         path = self._pair(index).mask
-        mask = read_mask(path, self._config.max_pixels, self._remark)
+        mask = read_mask(path, self._config, self._remark)
         reading = self.label_map.read(mask, path)
         if mask.palette is not None and reading.by == "value" and self._config.read_masks_by == "auto":
             self._compare_palette(mask, path)
@@ -120,30 +117,3 @@ def check_sizes(image_hwc: np.ndarray, mask_hw: np.ndarray, image: Path, mask: P
         raise UserError(
             f"{mask}: the mask has {sizes[1]} pixels (height×width), its image {image} has {sizes[0]}{reason}"
         )
-
-
-def settle_value_range(config: DataConfig) -> DataConfig:
-    """Return the config with one `value_range` for the whole data set, if its images have more than 8 bits.
-
-    Guessed for each file, the range would make a dark image as bright as the others. The run keeps the range, so the
-    model later gets images scaled as in training.
-    """
-    if config.dataset != "image_folder" or config.value_range != AUTO:
-        return config
-    pairs = find_split(config, "train").pairs
-    images = [pair.image for pair in pairs[:: max(1, len(pairs) // MAX_RANGE_IMAGES)]][:MAX_RANGE_IMAGES]
-    try:
-        largest = [read_largest_value(image, config.max_pixels) for image in images]
-    except UserError:  # raised again when the image is read
-        return config
-    wide = [value for value in largest if value is not None]
-    if not wide:
-        return config
-    white = float((1 << choose_bits(max(wide))) - 1)
-    if white < 65535:  # fewer than 16 bits are a guess
-        log.warning(
-            "warning: data.value_range: the values of %d of %d training images reach %g and state no range; using "
-            "[0, %g]. If white is another value, such as 65535, set data.value_range=[0,65535]",
-            *(len(wide), len(images), max(wide), white),
-        )
-    return dataclasses.replace(config, value_range=(0.0, white))

@@ -13,7 +13,7 @@ from PIL import Image
 from seg.config import DataConfig
 from seg.data.image_file import naming_file, read_image
 from seg.data.images.array_file import channels_last
-from seg.data.images.pixel_values import is_wide, rgb_values, to_rgb
+from seg.data.images.pixel_values import image_of_array, image_of_picture, is_wide
 from seg.data.images.remarks import Note, Remark
 from seg.data.images.tags import turn_upright
 from seg.errors import UserError
@@ -25,17 +25,17 @@ NUMPY_MAGIC = b"\x93NUMPY"
 
 
 def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark) -> np.ndarray:
-    """Return uint8[h, w, 3], RGB, by the rules of `seg.data.image_file.read_image`; errors begin with `name`.
+    """Return the image by the rules of `seg.data.image_file.read_image`; errors begin with `name`.
 
     Args:
         image: a path, the bytes of an image file, a binary file, a Pillow image, or an array [h, w], [h, w, c] or
-            [c, h, w] with 1, 3 or 4 channels.
-        config: `value_range` and `max_pixels`.
+            [c, h, w], c being `channels`, 1, 3 or 4.
+        config: channels, precision, value range and largest number of pixels.
         name: of the image, for messages.
         remark: called with what is dropped or guessed.
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(Path(image), config.max_pixels, config.value_range, remark)
+        return read_image(Path(image), config, remark)
     if isinstance(image, bytes | bytearray | memoryview):
         return _read_bytes(bytes(image), Path(name), config, remark)
     if hasattr(image, "read"):
@@ -54,7 +54,7 @@ def read_input(image: ImageInput, config: DataConfig, name: str, remark: Remark)
 
 def _read_decoded(image: Any, config: DataConfig, note: Note) -> np.ndarray:
     if isinstance(image, Image.Image) and not is_wide(image):
-        return to_rgb(image.copy(), None, config.value_range, note)
+        return image_of_picture(image.copy(), None, config, note)
     if isinstance(image, Image.Image):
         image = image.copy()
         turn_upright(image, note)
@@ -66,7 +66,7 @@ def _read_decoded(image: Any, config: DataConfig, note: Note) -> np.ndarray:
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf" or not array.size:
         raise UserError(f"expected an array of numbers, found {array.dtype}{list(array.shape)}")
-    return rgb_values(channels_last(array), config.value_range, note)
+    return image_of_array(channels_last(array, config.channels), config, note)
 
 
 @contextlib.contextmanager
@@ -91,6 +91,6 @@ def _read_bytes(content: bytes, path: Path, config: DataConfig, remark: Remark) 
             remark(kind, path, text)
 
         try:
-            return read_image(partial, config.max_pixels, config.value_range, remark_named)
+            return read_image(partial, config, remark_named)
         except UserError as error:
             raise UserError(str(error).replace(str(partial), str(path))) from None

@@ -18,6 +18,7 @@ import numpy as np
 from seg.classes import make_class_table
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
+from seg.errors import UserError
 
 SPLITS = ("train", "val", "test")
 MIN_RADIUS, MAX_RADIUS = 0.18, 0.34
@@ -32,6 +33,8 @@ class ToyShapes(SegmentationDataset):
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
         """Describe a split; "train", "val" and "test" share no sample."""
+        if config.channels != 3:
+            raise UserError(f"data.channels: toy_shapes draws 3 channels, expected 3, found {config.channels}")
         self._size, self._toy = config.size, config.toy
         self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
         self._split, self._seed = split, seed

@@ -1,8 +1,8 @@
 """Augmentation of a training batch on the device: jitted, batched, each change a pure function of its key.
 
-Images are float32[b, h, w, 3] in 0…1, labels integer[b, h, w] with 255 = ignored.
+Images are float32[b, h, w, c] in 0…1, labels integer[b, h, w] with 255 = ignored.
 
-Letters: b batch, h w pixels, c colours, k classes.
+Letters: b batch, h w pixels, c channels, k classes.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from seg.classes import IGNORE_LABEL
 from seg.config import DataConfig
 from seg.data.geometry import Pair, check_batch, random_flip, random_resized_crop, random_rotation
+from seg.data.images.channels import LUMA
 
 Change = Callable[[jax.Array, jax.Array, jax.Array], Pair]
 """`change(key, image_bhwc, labels_bhw) → (image_bhwc, labels_bhw)`."""
@@ -22,28 +23,28 @@ Change = Callable[[jax.Array, jax.Array, jax.Array], Pair]
 def make_augment(config: DataConfig) -> Change:
     """Return the augmentation of a batch.
 
-    It takes uint8 images and labels of `config.size` and returns normalised float32 images and int32 labels of
-    the crop's size. Only changes that `config.augment` enables are traced.
+    It takes images of `config.precision` and labels of `config.size` and returns normalised float32 images and int32
+    labels of the crop's size. Only changes that `config.augment` enables are traced.
     """
     changes = _changes(config)
 
     def augment(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array) -> Pair:
-        check_batch(image_bhwc, labels_bhw, jnp.uint8)
-        image_bhwc = to_unit(image_bhwc)  # the host sends bytes, a quarter of the floats
+        check_batch(image_bhwc, labels_bhw, config.precision)
+        image_bhwc = to_unit(image_bhwc)  # the host sends bytes, if it can: a quarter of the floats
         # One key for each change, so that each draws independently of the others.
         for number, change in enumerate(changes):
             image_bhwc, labels_bhw = change(jax.random.fold_in(key, number), image_bhwc, labels_bhw)
-        return normalise(image_bhwc, config.mean, config.std), labels_bhw.astype(jnp.int32)
+        return normalise(image_bhwc, *config.normalisation), labels_bhw.astype(jnp.int32)
 
     return augment
 
 
 def make_preprocess(config: DataConfig) -> Callable[[jax.Array, jax.Array], Pair]:
-    """Return `preprocess(image_bhwc uint8, labels_bhw) → (image_bhwc normalised float32, labels_bhw int32)`."""
+    """Return `preprocess(image_bhwc, labels_bhw) → (image_bhwc normalised float32, labels_bhw int32)`."""
 
     def preprocess(image_bhwc: jax.Array, labels_bhw: jax.Array) -> Pair:
-        check_batch(image_bhwc, labels_bhw, jnp.uint8)
-        return normalise(to_unit(image_bhwc), config.mean, config.std), labels_bhw.astype(jnp.int32)
+        check_batch(image_bhwc, labels_bhw, config.precision)
+        return normalise(to_unit(image_bhwc), *config.normalisation), labels_bhw.astype(jnp.int32)
 
     return preprocess
 
@@ -76,14 +77,14 @@ def _changes(config: DataConfig) -> list[Change]:
 
 
 def to_unit(image_bhwc: jax.Array) -> jax.Array:
-    """Return a uint8 image as float32 in 0…1."""
-    return image_bhwc.astype(jnp.float32) / 255.0
+    """Return an image as float32 in 0…1: bytes divided by 255, floats as they are."""
+    return image_bhwc.astype(jnp.float32) / 255.0 if image_bhwc.dtype == jnp.uint8 else image_bhwc
 
 
 def normalise(image_bhwc: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Return (image − mean) / std, for each colour."""
-    chex.assert_shape(image_bhwc, (..., 3))
-    mean_111c, std_111c = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
+    """Return (image − mean) / std, for each channel."""
+    chex.assert_shape(image_bhwc, (..., len(mean)))
+    mean_111c, std_111c = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (mean, std))
     return (image_bhwc - mean_111c) / std_111c
 
 
@@ -118,7 +119,6 @@ def choose_half(key: jax.Array, labels_hw: jax.Array) -> jax.Array:
     return present_k & (rank_k < present_k.sum() // 2)
 
 
-LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the grey value (ITU-R BT.601)
 BLUR_SIGMA = (0.5, 1.5)  # range of the blur's standard deviation in pixels
 BLUR_RADIUS = 4
 
@@ -130,13 +130,17 @@ def jitter_colour(
 
     In this order: brightness x·f; contrast m + (x − m)·f about the sample's mean grey m; saturation
     g + (x − g)·f about the pixel's grey g; hue, a rotation about the grey axis. f is uniform in 1 ± the setting,
-    the rotation in ± `hue` of a full circle.
+    the rotation in ± `hue` of a full circle. Other images than RGB have no colours: their grey is the mean of the
+    channels, and only brightness and contrast change.
     """
-    chex.assert_shape(image_bhwc, (None, None, None, 3))
-    batch = image_bhwc.shape[0]
+    batch, channels = image_bhwc.shape[0], image_bhwc.shape[3]
     limits_41 = jnp.asarray([brightness, contrast, saturation, hue], jnp.float32)[:, None]
     change_4b = limits_41 * jax.random.uniform(key, (4, batch), minval=-1.0, maxval=1.0)
     bright_b, contrast_b, saturation_b = 1.0 + change_4b[:3]
+    if channels != 3:
+        mean_grey_b = bright_b * image_bhwc.mean((1, 2, 3))
+        factor_b, shift_b = bright_b * contrast_b, mean_grey_b * (1.0 - contrast_b)
+        return jnp.clip(factor_b[:, None, None, None] * image_bhwc + shift_b[:, None, None, None], 0.0, 1.0)
     luma_c = jnp.asarray(LUMA, jnp.float32)
     mean_grey_b = bright_b * jnp.sum(image_bhwc.mean((1, 2)) * luma_c[None], axis=-1)
 
@@ -164,7 +168,7 @@ def hue_turn(turn: jax.Array) -> jax.Array:
 
 def random_blur(key: jax.Array, image_bhwc: jax.Array, *, probability: float) -> jax.Array:
     """Return the images, each blurred with a probability by a Gaussian of random width (BLUR_SIGMA)."""
-    chex.assert_shape(image_bhwc, (None, None, None, 3))
+    chex.assert_rank(image_bhwc, 4)
     use_key, sigma_key = jax.random.split(key)
     batch = image_bhwc.shape[0]
     use_b = jax.random.bernoulli(use_key, probability, (batch,))
@@ -187,7 +191,7 @@ def filter_axis(image_bhwc: jax.Array, weights_bt: jax.Array, *, axis: int) -> j
 
 def random_noise(key: jax.Array, image_bhwc: jax.Array, *, largest_std: float) -> jax.Array:
     """Return images with Gaussian noise of a random standard deviation up to `largest_std`, clipped to 0…1."""
-    chex.assert_shape(image_bhwc, (None, None, None, 3))
+    chex.assert_rank(image_bhwc, 4)
     std_key, noise_key = jax.random.split(key)
     std_b111 = largest_std * jax.random.uniform(std_key, (image_bhwc.shape[0], 1, 1, 1))
     return jnp.clip(image_bhwc + std_b111 * jax.random.normal(noise_key, image_bhwc.shape), 0.0, 1.0)

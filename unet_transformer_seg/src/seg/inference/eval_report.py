@@ -16,7 +16,7 @@ from seg.files import naming_the_file, replace_text, writing_aside
 from seg.inference.scoring import SampleScore
 from seg.instances.matching import summarise
 from seg.metrics import SegMetrics
-from seg.pictures import draw_comparison
+from seg.pictures import as_picture, draw_comparison
 from seg.untrusted import harmless
 
 PER_CLASS = ("iou", "dice", "precision", "recall", "true_share", "predicted_share")
@@ -92,14 +92,16 @@ def draw_extremes(
     answers: Sequence[tuple[Sample, np.ndarray]],
     classes: ClassTable,
     path: Path,
+    shown_channels: Sequence[int] = (),
 ) -> None:
     """Draw image, truth, prediction and errors of the best and the worst samples.
 
-    `extremes` are ("best" or "worst", score), `answers` their (sample, prediction).
+    `extremes` are ("best" or "worst", score), `answers` their (sample, prediction); `shown_channels` as of
+    `seg.pictures.as_picture`.
     """
     names = [f"{kind}: {score.name}, mean IoU {score.mean_iou:.3f}" for kind, score in extremes]
     samples, predictions = [sample for sample, _ in answers], [prediction for _, prediction in answers]
-    images, masks = [sample.image for sample in samples], [sample.mask for sample in samples]
+    images, masks = [as_picture(s.image, shown_channels) for s in samples], [s.mask for s in samples]
     with naming_the_file(path):
         draw_comparison(images, masks, predictions, classes, path, names)
 

@@ -14,7 +14,7 @@ from seg.contracts import assert_shape
 from seg.data.transforms import normalise, to_unit
 
 Forward = Callable[[Any, jax.Array], jax.Array]
-"""(variables, image_bhwc uint8) → probabilities float32[b, h, w, k]."""
+"""(variables, image_bhwc) → probabilities float32[b, h, w, k]."""
 
 
 def make_forward(model: nn.Module, config: Config) -> Forward:
@@ -22,20 +22,21 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
 
     Args:
         model: `apply(variables, image_bhwc, train) → logits_bhwk`.
-        config: `data.mean` and `data.std`; `inference.mirror` averages with the prediction for the mirrored image.
+        config: channels, precision and normalisation of `data`; `inference.mirror` averages with the prediction for
+            the mirrored image.
 
     Returns:
-        a pure function of variables and image_bhwc: uint8[b, h, w, 3], RGB. It returns float32[b, h, w, k], which
-        sums to 1 over the classes.
+        a pure function of variables and image_bhwc, [b, h, w, c] of `data.precision`. It returns float32[b, h, w, k],
+        which sums to 1 over the classes.
     """
 
     def probabilities(variables: Any, image_bhwc: jax.Array) -> jax.Array:
-        x_bhwc = normalise(to_unit(image_bhwc), config.data.mean, config.data.std)
+        x_bhwc = normalise(to_unit(image_bhwc), *config.data.normalisation)
         return jax.nn.softmax(model.apply(variables, x_bhwc, train=False), axis=-1)
 
     def forward(variables: Any, image_bhwc: jax.Array) -> jax.Array:
-        assert_shape(image_bhwc, "b,h,w,3", "image")
-        chex.assert_type(image_bhwc, jnp.uint8)
+        assert_shape(image_bhwc, f"b,h,w,{config.data.channels}", "image")
+        chex.assert_type(image_bhwc, config.data.precision)
         if not config.inference.mirror:
             return probabilities(variables, image_bhwc)
         both_nhwc = jnp.concatenate([image_bhwc, mirror(image_bhwc)])

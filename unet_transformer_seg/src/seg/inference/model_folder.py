@@ -3,7 +3,7 @@
     config.yaml          settings of the run
     classes.json         names and colours of the classes
     weights.safetensors  arrays by their names, such as params/encoder/stage0/conv1/kernel; averaged ones if any
-    model.stablehlo      the program: (weights, image uint8[b, h, w, 3]) → probabilities
+    model.stablehlo      the program: (weights, image [b, h, w, c]) → probabilities
     checksums.txt        SHA-256 of the files, as `sha256sum -c` reads it
     README.txt           how to run it
     origin.json          of a converted model: its source
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from seg.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from seg.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from seg.classes import ClassTable, read_json
-from seg.config import Config
+from seg.config import Config, DataConfig
 from seg.config.reader import ORIGIN, save_config
 from seg.data.fit import is_fitted, window_shape
 from seg.data.masks.class_settings import mask_values
@@ -99,10 +99,11 @@ def load_weights(files: CheckedFolder) -> dict[str, Any]:
 
 
 def export_program(config: Config, weights: dict[str, Any], model: nn.Module | None = None) -> bytes:
-    """Return the serialised program (weights, image uint8[b, h, w, 3]) → probabilities float32[b, h, w, k].
+    """Return the serialised program (weights, image [b, h, w, c]) → probabilities float32[b, h, w, k].
 
-    The batch size b is free, h and w are those of the window. Each platform has its own form of the convolutions in
-    it; the attention is explicit, as jax promises no compatibility for the fused kernels.
+    The images have the precision of `config.data`. The batch size b is free, h and w are those of the window. Each
+    platform has its own form of the convolutions in it; the attention is explicit, as jax promises no compatibility for
+    the fused kernels.
     """
     import jax.export
 
@@ -112,10 +113,10 @@ def export_program(config: Config, weights: dict[str, Any], model: nn.Module | N
         return forward(nested(weights), image_bhwc)
 
     height, width = window_shape(config)
-    image_shape = jax.export.symbolic_shape(f"b, {height}, {width}, 3")
+    image_shape = jax.export.symbolic_shape(f"b, {height}, {width}, {config.data.channels}")
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
-    return bytes(export(shapes, jax.ShapeDtypeStruct(image_shape, jnp.uint8)).serialize())
+    return bytes(export(shapes, jax.ShapeDtypeStruct(image_shape, jnp.dtype(config.data.precision))).serialize())
 
 
 def nested(weights: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
 def check_variables(variables: Any, config: Config, folder: Path, model: nn.Module) -> None:
     """Refuse variables that are not those of the model in `config`, or not finite; `folder` is where they come from."""
     image_size = config.data.size if config.model.name == "custom" else None
-    expected = abstract_variables(config.model, model, image_size)
+    expected = abstract_variables(config.model, model, image_size, config.data.channels)
     check_same_arrays(describe_arrays(expected), describe_arrays(variables), folder)
     check_finite(named_arrays(variables), folder)
 
@@ -147,6 +148,7 @@ PLATFORMS = ("cpu", "cuda")  # platforms of an exported program
 def describe_model(config: Config, classes: ClassTable) -> str:
     """Return the text of the README.txt."""
     height, width = window_shape(config)
+    channels, precision = config.data.channels, config.data.precision
     values = classes.mask_values or mask_values(config.data, len(classes)) or ()
     stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=False))
     on_values = f"With --values source, masks hold the values of the training data: {stated}.\n" if stated else ""
@@ -155,7 +157,7 @@ A segmentation model with {len(classes)} classes: {", ".join(classes.names)}.
 
 model.stablehlo is a program with two arguments, for {" and ".join(PLATFORMS)}:
     weights  the arrays of weights.safetensors, by name
-    images   uint8[b, {height}, {width}, 3], RGB, any batch size b
+    images   {precision}[b, {height}, {width}, {channels}]{_on_values(config.data)}, any batch size b
 It returns float32[b, {height}, {width}, {len(classes)}], the probability of each class at each pixel.
 
 To run it with jax alone (pip install jax flatbuffers safetensors numpy):
@@ -163,12 +165,20 @@ To run it with jax alone (pip install jax flatbuffers safetensors numpy):
     import jax.export, numpy, safetensors.numpy
     program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
     weights = safetensors.numpy.load_file("weights.safetensors")
-    images = numpy.zeros((1, {height}, {width}, 3), numpy.uint8)
+    images = numpy.zeros((1, {height}, {width}, {channels}), numpy.{precision})
     probabilities = program.call(weights, images)
 
 Images of any size: seg infer --model THIS_FOLDER --out RESULTS IMAGES
 {on_values}
 {_on_scale(config)}"""
+
+
+def _on_values(data: DataConfig) -> str:
+    """Return what the values of an image mean."""
+    if data.precision == "uint8":
+        return ", RGB" if data.channels == 3 else ", 0 = black, 255 = white"
+    black, white = data.value_range
+    return f", 0 = {black:g}, 1 = {white:g} in the files" if white > black else ", 0 = black, 1 = white"
 
 
 def _on_scale(config: Config) -> str:
@@ -178,25 +188,27 @@ def _on_scale(config: Config) -> str:
         case "trained" if is_fitted(config):
             rows, columns = config.data.size
             how = f"resized to fit into {rows} × {columns}, as in training"
-            lines = [f"factor = min({rows} / picture.height, {columns} / picture.width)"]
+            lines = [f"factor = min({rows} / size[1], {columns} / size[0])"]
         case "trained" | "native":
             how, lines = "not resized", ["factor = 1"]
         case factor:
             how, lines = f"scaled by {factor:g}", [f"factor = {factor!r}"]
     fill = "" if config.inference.scale == "trained" else ', mode="edge"'
+    is_rgb = (config.data.channels, config.data.precision) == (3, "uint8")
     lines = [
         "from PIL import Image, ImageOps",
-        'picture = ImageOps.exif_transpose(Image.open("photo.png")).convert("RGB")',
+        *(_READ_RGB if is_rgb else _READ_ARRAY),
         *lines,
-        "columns, rows = (max(1, round(length * factor)) for length in picture.size)",
-        "image = numpy.asarray(picture.resize((columns, rows), Image.Resampling.BILINEAR))",
+        "columns, rows = (max(1, round(length * factor)) for length in size)",
+        "planes = [plane.resize((columns, rows), Image.Resampling.BILINEAR) for plane in planes]",
+        "image = numpy.stack(planes, axis=-1)",
         f"image = numpy.pad(image, ((0, -rows % {height}), (0, -columns % {width}), (0, 0)){fill})",
         f"tops, lefts = range(0, rows, {height}), range(0, columns, {width})",
         f"windows = [[image[None, y : y + {height}, x : x + {width}] for x in lefts] for y in tops]",
         "answers = [[numpy.asarray(program.call(weights, window))[0] for window in row] for row in windows]",
         "answer = numpy.concatenate([numpy.concatenate(row, axis=1) for row in answers])[:rows, :columns]",
         "planes = [Image.fromarray(plane.copy()) for plane in numpy.moveaxis(answer, -1, 0)]",
-        "planes = [plane.resize(picture.size, Image.Resampling.BILINEAR) for plane in planes]",
+        "planes = [plane.resize(size, Image.Resampling.BILINEAR) for plane in planes]",
         "mask = numpy.stack(planes).argmax(0)",
     ]
     return (
@@ -205,3 +217,13 @@ def _on_scale(config: Config) -> str:
         + "\n  ".join(lines)
         + "\n\nseg infer makes the windows of a large image overlap and blends them.\n"
     )
+
+
+_READ_RGB = (
+    'picture = ImageOps.exif_transpose(Image.open("photo.png")).convert("RGB")',
+    "size, planes = picture.size, picture.split()",
+)
+_READ_ARRAY = (
+    'array = numpy.load("image.npy")  # [h, w, c] as the argument `images`',
+    "size, planes = array.shape[1::-1], [Image.fromarray(plane.copy()) for plane in numpy.moveaxis(array, -1, 0)]",
+)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
-from seg.data.image_file import DEFAULT_MAX_PIXELS
+from seg.config import DataConfig
 from seg.data.images.image_kind import describe_folder, find_images
 from seg.data.images.large_image import first_page, geo_tags, is_large
 from seg.errors import UserError
@@ -42,7 +42,7 @@ class Job:
     source: Path  # the image file
     stem: Path  # path of the results without suffix
     is_renamed: bool = False  # the name of the image was taken, or not safe
-    max_pixels: int = DEFAULT_MAX_PIXELS  # largest image that is decoded whole
+    max_pixels: int = DataConfig.max_pixels  # largest image that is decoded whole
 
     @property
     def mask(self) -> Path:
@@ -79,7 +79,7 @@ class Job:
         return *map(self._named, MASK_SUFFIXES), self.overlay, *self.objects, self.probabilities
 
 
-def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> list[Job]:
+def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.max_pixels) -> list[Job]:
     """Return a job for each image, no two of which write the same file; TIFFs beyond `max_pixels` are read by windows.
 
     Folders are searched with their sub-folders in the order of names, except for `out`, the folder of the results. A

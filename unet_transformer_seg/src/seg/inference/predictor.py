@@ -31,6 +31,7 @@ from seg.inference.model_folder import check_variables, is_model_folder, load_we
 from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
 from seg.models import CustomModel, build_model, count_parameters
+from seg.pictures import as_picture
 
 Tag = TypeVar("Tag")
 
@@ -39,7 +40,7 @@ Images = list[ImageInput] | tuple[ImageInput, ...]  # images to segment together
 MAX_CONFIG_BYTES = 1 << 20
 
 Windows = Callable[[np.ndarray], jax.Array | np.ndarray]
-"""windows uint8[b, h, w, 3] → probabilities float32[b, h, w, k]."""
+"""windows [b, h, w, c] of `data.precision` → probabilities float32[b, h, w, k]."""
 
 
 class Predictor:
@@ -49,8 +50,8 @@ class Predictor:
     most twice, whatever the sizes of the images. Images computed whole (`inference.whole_up_to`) compile once per size.
 
     Attributes:
-        config: settings of the run. Prediction depends on `model`, `inference`, and `mean`, `std`, `fit`, `size`,
-            `value_range` and `max_pixels` of `data`.
+        config: settings of the run. Prediction depends on `model`, `inference`, and `channels`, `precision`, `mean`,
+            `std`, `fit`, `size`, `value_range` and `max_pixels` of `data`.
         classes: names and colours.
         tile: rows and columns of the window.
         fill: pads an image to at least the size of a window, at the bottom and right.
@@ -97,10 +98,14 @@ class Predictor:
         return build_model(self.config.model, self.custom_model)
 
     def bring(self, image_hwc: np.ndarray) -> np.ndarray:
-        """Return the image, uint8[h, w, 3], at the size at which it is segmented (`inference.scale`)."""
-        chex.assert_shape(image_hwc, (None, None, 3))
-        chex.assert_type(image_hwc, np.uint8)
+        """Return the image, [h, w, c], at the size at which it is segmented (`inference.scale`)."""
+        chex.assert_shape(image_hwc, (None, None, self.config.data.channels))
+        chex.assert_type(image_hwc, self.config.data.precision)
         return resize_image(image_hwc, predicted_shape(image_hwc.shape[:2], self.config))
+
+    def picture(self, image_hwc: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
+        """Return the image as it is shown, uint8[h, w, 3] (`data.shown_channels`); `limits` as of `as_picture`."""
+        return as_picture(image_hwc, self.config.data.shown_channels, limits)
 
     @property
     def mask_values(self) -> MaskValues:
@@ -117,8 +122,8 @@ class Predictor:
         """Return the class of each pixel.
 
         Args:
-            image: a path, the bytes of an image file, a binary file, a Pillow image, an array [h, w], [h, w, 3] or
-                [h, w, 4] of any dtype, or a list of them. Files and Pillow images are turned upright, and more than 8
+            image: a path, the bytes of an image file, a binary file, a Pillow image, an array [h, w] or [h, w, c] of
+                any dtype, or a list of them. Files and Pillow images are turned upright, and more than 8
                 bits are read as `data.value_range` says.
             probabilities: also return those of all classes.
 
@@ -136,11 +141,11 @@ class Predictor:
         images = ((name, read_input(image, self.config.data, name, self._remark)) for name, image in named)
         if not probabilities:
             for _, image_hwc, labels_hw in self.predict_many(images):
-                yield Segmentation(labels_hw, self.classes, image_hwc, counting=self.config.instances)
+                yield Segmentation(labels_hw, self.classes, self.picture(image_hwc), counting=self.config.instances)
             return
         for _, image_hwc in images:
             probabilities_hwk = np.concatenate([band.probabilities for band in self.predict_bands(image_hwc)])
-            answer = most_probable_class(probabilities_hwk), self.classes, image_hwc, probabilities_hwk
+            answer = most_probable_class(probabilities_hwk), self.classes, self.picture(image_hwc), probabilities_hwk
             yield Segmentation(*answer, self.config.instances)
 
     def predict_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, np.ndarray, np.ndarray]]:
@@ -164,7 +169,7 @@ class Predictor:
         """Yield the class probabilities of an image from top to bottom, a band of rows at a time.
 
         Args:
-            image_hwc: uint8[h, w, 3], RGB, any size.
+            image_hwc: [h, w, c] as `Sample.image`, any size.
 
         Yields:
             bands of finished rows of the image, see `seg.inference.tiling.Band`.

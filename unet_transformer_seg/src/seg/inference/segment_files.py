@@ -27,7 +27,7 @@ from seg.instances.object_files import save_numbers, save_table
 from seg.instances.objects import check_countable, find_objects
 from seg.untrusted import indented
 
-Image = np.ndarray | LargeImage  # uint8[h, w, 3]
+Image = np.ndarray | LargeImage  # [h, w, c] as `Sample.image`
 Segmented = Iterator[tuple[Job, Image, np.ndarray | None]]  # (job, image, mask uint8[h, w])
 
 Refuse = Callable[[Job, str], None]
@@ -134,6 +134,7 @@ def _write(
     shape, classes, pixels_k = image_hwc.shape[:2], predictor.classes, np.zeros(len(predictor.classes), np.int64)
     if options.objects:
         check_countable(math.prod(shape))
+    picture_hwc = image_hwc if _is_large(image_hwc) or not options.overlay else predictor.picture(image_hwc)
     held: list[np.ndarray] = []
     step = overlay_step(shape) if _is_large(image_hwc) else 1
     with contextlib.ExitStack() as stack:
@@ -149,7 +150,10 @@ def _write(
             top = 0
             for labels_hw, probabilities_hwk in _rows(predictor, image_hwc, mask_hw, options):
                 if append_overlay:
-                    append_overlay(*_every(step, image_hwc, labels_hw, top))
+                    rows_hwc, thinned_hw = _every(step, picture_hwc, labels_hw, top)
+                    append_overlay(
+                        predictor.picture(rows_hwc, (0, 1)) if _is_large(image_hwc) else rows_hwc, thinned_hw
+                    )
                 if append_probabilities:
                     append_probabilities(probabilities_hwk)
                 np.add(pixels_k, np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)], out=pixels_k)
@@ -200,7 +204,7 @@ def _readable(jobs: Sequence[Job], config: Config, refuse: Refuse, remark: Remar
             with _refusing(job, refuse):
                 image_hwc = stack.enter_context(opened_large(job.source, config, remark))
                 if image_hwc is None:
-                    image_hwc = read_image(job.source, config.data.max_pixels, config.data.value_range, remark)
+                    image_hwc = read_image(job.source, config.data, remark)
             if image_hwc is not None:
                 yield job, image_hwc
 

@@ -27,7 +27,7 @@ class Segmentation:
 
     labels: np.ndarray  # uint8[h, w], the class of each pixel
     classes: ClassTable  # names and colours of the classes
-    image: np.ndarray  # uint8[h, w, 3], the image, RGB and upright
+    image: np.ndarray  # uint8[h, w, 3], the image as it is shown, upright
     # float32[h, w, k], which sum to 1 over the classes; None unless they were asked for
     probabilities: np.ndarray | None = None
 

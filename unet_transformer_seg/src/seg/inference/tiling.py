@@ -24,7 +24,7 @@ import numpy as np
 SIGMA = 1 / 8  # standard deviation of the Gaussian over the side of the window
 
 Forward = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""(windows uint8[b, h, w, 3], weights_bh, weights_bw) → probabilities times weights, float32[b, h, w, k]. As with jax,
+"""(windows [b, h, w, c], weights_bh, weights_bw) → probabilities times weights, float32[b, h, w, k]. As with jax,
 the result may still be under way: it is read one batch later."""
 
 Item = TypeVar("Item")
@@ -108,7 +108,7 @@ def blend_windows(
     10,000 × 8,000 pixels, 11 classes and windows of 512² that is 0.4 GB.
 
     Args:
-        image_hwc: uint8[H, W, 3], an array, or an image that is read window by window (`seg.data.images.windows`).
+        image_hwc: [H, W, c], an array, or an image that is read window by window (`seg.data.images.windows`).
         forward: see `Forward`; called with one shape only.
         tile: rows and columns (h, w) of a window.
         overlap: smallest share of a window that its neighbour also covers, in [0, 1).
@@ -119,7 +119,6 @@ def blend_windows(
         bands of finished rows; the caller may keep or change them.
     """
     chex.assert_rank(image_hwc, 3)
-    chex.assert_type(image_hwc, np.uint8)
     height, width, _ = image_hwc.shape
     padded_height, padded_width = max(height, tile[0]), max(width, tile[1])
     rows, columns = place_axis(padded_height, tile[0], overlap), place_axis(padded_width, tile[1], overlap)

@@ -80,21 +80,24 @@ def with_explicit_attention(config: ModelConfig) -> ModelConfig:
 
 
 def abstract_variables(
-    config: ModelConfig, model: nn.Module | None = None, image_size: tuple[int, int] | None = None
+    config: ModelConfig, model: nn.Module | None = None, image_size: tuple[int, int] | None = None, channels: int = 3
 ) -> Any:
     """Return the variables of a network as shapes and dtypes: `params`, `batch_stats`.
 
-    `model` is the network, where it is not that of the config; it accepts an image of `image_size`.
+    `model` is the network, where it is not that of the config; it accepts an image of `image_size` and `channels`.
     """
     # Traced, not run: no weight is made, whatever the size of the model.
     init = partial(init_variables, model or build_model(config), image_size or smallest_image(config))
-    return jax.eval_shape(init, jax.random.key(0))
+    return jax.eval_shape(partial(init, channels=channels), jax.random.key(0))
 
 
-def init_variables(model: nn.Module, image_size: tuple[int, int], key: jax.Array) -> Any:
-    """Return fresh variables of a network that accepts an image of `image_size`: `params`, `batch_stats`."""
+def init_variables(model: nn.Module, image_size: tuple[int, int], key: jax.Array, channels: int = 3) -> Any:
+    """Return fresh variables of a network for images of `channels`: `params`, `batch_stats`.
+
+    `image_size` is one that the network accepts.
+    """
     # The values of the image do not matter: initialisers see shapes alone.
-    return model.init({"params": key}, jnp.zeros((1, *image_size, 3)), train=False)
+    return model.init({"params": key}, jnp.zeros((1, *image_size, channels)), train=False)
 
 
 def smallest_image(config: ModelConfig) -> tuple[int, int]:

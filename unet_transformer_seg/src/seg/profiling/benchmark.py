@@ -218,7 +218,8 @@ def _random_batch(config: Config) -> dict[str, np.ndarray]:
     """Return a batch of noise; some hardware computes zeros faster."""
     rng = np.random.default_rng(0)
     shape = (config.training.batch_size, *config.data.size)
-    image = rng.integers(0, 256, (*shape, 3), np.uint8)
+    image = rng.integers(0, 256, (*shape, config.data.channels), np.uint8)
+    image = image if config.data.precision == "uint8" else (image / np.float32(255))
     return {"image": image, "label": rng.integers(0, config.model.num_classes, shape, np.uint8)}
 
 

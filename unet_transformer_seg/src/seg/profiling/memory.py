@@ -23,10 +23,11 @@ def compile_train_step(setup: Setup) -> Any:
 
 def abstract_arguments(setup: Setup) -> tuple:
     """Return the arguments of the train step as shapes with their placement."""
-    size, config = setup.config.data.size, setup.config.training
+    data, config = setup.config.data, setup.config.training
+    size, image = data.size, (config.batch_size, *data.size, data.channels)
     over, everywhere = setup.placement.over_devices, setup.placement.replicated
     batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, *size, 3), "uint8", sharding=over),
+        "image": jax.ShapeDtypeStruct(image, data.precision, sharding=over),
         "label": jax.ShapeDtypeStruct((config.batch_size, *size), "uint8", sharding=over),
     }
     healthy = jax.ShapeDtypeStruct((), "bool", sharding=everywhere)
@@ -66,7 +67,7 @@ def describe_savings(config: Config, compile_step: Callable[[Config], Any]) -> l
 
 def compile_for(config: Config, custom: CustomParts) -> Any:
     """Return the compiled train step of another config, with the same parts from outside the package."""
-    return compile_train_step(build_setup(config, custom=custom))
+    return compile_train_step(build_setup(config, custom=custom, is_settled=True))
 
 
 class MemoryAdvisor(Hook):

@@ -19,7 +19,7 @@ FREE = _keys(
     data.root data.train_split data.val_split data.test_split data.images_dir data.masks_dir
     data.image_prefix data.image_suffix data.mask_prefix data.mask_suffix
     data.val_fraction data.test_fraction data.num_folds data.fold data.group_pattern data.split_seed
-    data.max_pixels data.num_threads data.prefetch data.toy. data.augment.
+    data.shown_channels data.max_pixels data.num_threads data.prefetch data.toy. data.augment.
     loss.
     optimizer.weight_decay optimizer.b1 optimizer.b2 optimizer.momentum optimizer.clip_norm
     training.accumulate training.eval_every_epochs training.log_every_steps training.early_stop
@@ -39,7 +39,7 @@ REASONS = {
         data.read_masks_by data.threshold data.masks data.object_border
     """,
     "the weights were trained on images prepared in this way": """
-        data.dataset data.size data.fit data.value_range data.mean data.std
+        data.dataset data.size data.fit data.channels data.precision data.value_range data.mean data.std
     """,
     "the order of the data and all random numbers depend on it": "seed",
     "the order of the data is counted in batches of this size": "training.batch_size",
@@ -55,13 +55,16 @@ REASONS = {
 
 REFUSED = {key: reason for reason, keys in REASONS.items() for key in _keys(keys)}
 
-LEFT_TO_THE_DATA = {"model.num_classes": 0, "model.labels": "exclusive", "data.value_range": (0.0, 0.0)}
+LEFT_TO_THE_DATA = {
+    **{"model.num_classes": 0, "model.labels": "exclusive", "data.value_range": (0.0, 0.0)},
+    **{"data.precision": "uint8", "data.mean": (), "data.std": ()},
+}
 """Settings with the value that leaves them to the data; the config of a run holds the outcome."""
 
 BESIDES_TRAINING = ("inference.", "instances.", "data.root", "data.max_pixels", "data.train_split", "data.val_split")
 BESIDES_TRAINING += ("data.test_split", "data.images_dir", "data.masks_dir", "data.image_", "data.mask_")
 BESIDES_TRAINING += ("data.val_fraction", "data.test_fraction", "data.num_folds", "data.fold", "data.group_pattern")
-BESIDES_TRAINING += ("data.split_seed",)
+BESIDES_TRAINING += ("data.split_seed", "data.shown_channels")
 """Prefixes of settings that evaluation and prediction read from the run: useful even after the last step."""
 
 ALLOWED_NAMES = ("data", "classes", "config")  # parts of a run that `--allow-changed` accepts

@@ -109,7 +109,7 @@ class Engine:
         A caller that is cancelled takes its image out of the queue.
 
         Args:
-            image_hwc: uint8[h, w, 3], RGB.
+            image_hwc: [h, w, c] as `Sample.image`.
             probabilities: whether the answer needs them.
 
         Raises:
@@ -263,14 +263,14 @@ class Engine:
         predictor, config = self._predictor, self._predictor.config
         tile_h, tile_w = predictor.tile
         for size in self._batch_sizes:
-            black_hwc = np.zeros((tile_h, tile_w, 3), np.uint8)
+            black_hwc = np.zeros((tile_h, tile_w, config.data.channels), config.data.precision)
             for probabilities in (False, True):
                 self._forward([black_hwc] * size, probabilities)
         size, window = config.inference.batch_size, predictor.tile
         if is_fitted(config):  # the images have one size, and go by windows only if that is larger than one
             window = window_for(config.data.size, config)
             size = 1 if window == config.data.size else size
-        windows_bhwc = np.zeros((size, *window, 3), np.uint8)
+        windows_bhwc = np.zeros((size, *window, config.data.channels), config.data.precision)
         weights = (np.zeros((size, side), np.float32) for side in window)
         jax.block_until_ready(predictor.weighted_forward(windows_bhwc, *weights))
 

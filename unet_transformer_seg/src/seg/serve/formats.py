@@ -11,6 +11,7 @@ import numpy as np
 
 from seg.classes import ClassTable
 from seg.inference.output import mask_png, overlay_png
+from seg.pictures import as_picture
 from seg.serve.outlines import find_polygons
 from seg.serve.run_lengths import encode_mask
 
@@ -33,9 +34,10 @@ class Drawing(NamedTuple):
     Attributes:
         format: one of `FORMATS`.
         labels: uint8[h, w].
-        image: uint8[h, w, 3], for an overlay.
+        image: [h, w, c] as `Sample.image`, for an overlay.
         probabilities: float32[h, w, k], for arrays, if they were asked for.
         opacity: of the colours of an overlay, 0 to 1.
+        shown_channels: of the image, as of `seg.pictures.as_picture`.
     """
 
     format: Format
@@ -43,6 +45,7 @@ class Drawing(NamedTuple):
     image: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     opacity: float = 0.5
+    shown_channels: tuple[int, ...] = ()
 
 
 def draw(drawing: Drawing, classes: ClassTable) -> bytes:
@@ -65,7 +68,7 @@ def _draw_png(drawing: Drawing, classes: ClassTable) -> bytes:
 def _draw_overlay(drawing: Drawing, classes: ClassTable) -> bytes:
     file = io.BytesIO()
     with overlay_png(file, drawing.labels.shape, classes, drawing.opacity) as append_rows:
-        append_rows(drawing.image, drawing.labels)
+        append_rows(as_picture(drawing.image, drawing.shown_channels), drawing.labels)
     return file.getvalue()
 
 

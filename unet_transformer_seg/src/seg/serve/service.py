@@ -49,6 +49,7 @@ class Service:
         self.settings = settings or ServeSettings()
         self.names, self.classes, self.created = names, predictor.classes, int(time.time())
         self.metrics = Metrics()
+        self._shown_channels = predictor.config.data.shown_channels
         self.engine = Engine(predictor, self.settings, self.metrics)
         self.workers = WorkerPool(self.settings, predictor.config.data, predictor.classes, self.metrics)
         self._rate = RateLimit(self.settings.megapixels_per_minute, "megapixels")
@@ -97,7 +98,9 @@ class Service:
         self._rate.take(client, height * width / 1e6)
         answer = await self.engine.segment(decoded.image, probabilities=order.probabilities)
         image_hwc = decoded.image if order.format == "overlay" else None
-        drawing = Drawing(order.format, answer.labels, image_hwc, answer.probabilities, order.opacity)
+        drawing = Drawing(
+            order.format, answer.labels, image_hwc, answer.probabilities, order.opacity, self._shown_channels
+        )
         content = await self.workers.draw(drawing)
         self.metrics.answers.labels(order.format).inc()
         headers = self._describe(answer.labels) | {"content-disposition": _file_name(order)}

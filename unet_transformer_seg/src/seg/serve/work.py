@@ -30,7 +30,7 @@ class Work:
     """An image that waits for the device, or is on it.
 
     Attributes:
-        image_hwc: uint8[h, w, 3], at its own size.
+        image_hwc: [h, w, c], at its own size.
         brought_hwc: at the size at which it is segmented.
         needs_probabilities: whether the answer holds them.
         megapixels: what it costs.

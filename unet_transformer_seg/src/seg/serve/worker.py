@@ -1,6 +1,7 @@
 """What a worker process does: it reads images and writes answers. It never imports jax."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import tempfile
@@ -29,7 +30,7 @@ class Reading(NamedTuple):
     """How images are read.
 
     Attributes:
-        data: `value_range` of the model.
+        data: how the model was trained to see images.
         max_megapixels: larger images are refused.
     """
 
@@ -41,7 +42,7 @@ class Decoded(NamedTuple):
     """An image that was read.
 
     Attributes:
-        image: uint8[h, w, 3], RGB, upright.
+        image: [h, w, c] as `Sample.image`, upright.
         remarks: what was dropped or guessed.
     """
 
@@ -81,7 +82,7 @@ def decode(content: bytes, reading: Reading) -> Decoded:
     with _as_file(content) as path:
         try:
             note = lambda kind, path, text: remarks.append(text)  # noqa: E731
-            image_hwc = read_image(path, max_pixels, reading.data.value_range, note)
+            image_hwc = read_image(path, dataclasses.replace(reading.data, max_pixels=max_pixels), note)
         except UserError as error:
             raise _explain(str(error).removeprefix(f"{path}: "), content, reading) from None
     return Decoded(image_hwc, tuple(remarks[:MAX_REMARKS]))

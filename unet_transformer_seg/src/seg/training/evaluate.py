@@ -20,6 +20,7 @@ from seg.data.fit import fitted_shape, is_answered_in_training, is_fitted, label
 from seg.data.loader import Batch, iterate_eval
 from seg.distributed import is_main
 from seg.metrics import compute_metrics, count_pairs
+from seg.pictures import as_picture
 from seg.record.evaluation import Evaluation
 from seg.training.setup import ON_DEVICE, Setup
 from seg.training.state import TrainState
@@ -86,7 +87,8 @@ class StoppableStep:
         if jax.process_count() > 1:
             config = self._setup.config
             window = window_for(config.data.size, config)  # with several processes there is one shape
-            filler = _unlabelled(np.zeros((self._setup.rows, *window, 3), np.uint8), 0)
+            black_bhwc = np.zeros((self._setup.rows, *window, config.data.channels), config.data.precision)
+            filler = _unlabelled(black_bhwc, 0)
             while int(self(filler)["busy"]):
                 pass
         self.check()
@@ -108,6 +110,7 @@ class _Tally:
         self.on_device_kk, self.here_kk = np.zeros((2, k, k), np.int64)
         self.left: list[int] = []  # samples of this process that the predictor must score
         self._dataset, self._predictions = setup.val_set, {}
+        self._channels = setup.config.data.shown_channels
         rows, num_shown = setup.rows, setup.config.training.num_sample_pictures if is_main() else 0
         own = (i for i in range(len(setup.val_set)) if i % setup.config.training.batch_size // rows == setup.share[0])
         self._shown = [index for index, _ in zip(own, range(num_shown), strict=False)]
@@ -127,9 +130,12 @@ class _Tally:
         return index in self._shown
 
     def samples(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Return image, mask and prediction of the samples that are drawn."""
+        """Return picture, mask and prediction of the samples that are drawn."""
         samples = ((self._dataset[index], self._predictions[index]) for index in self._shown)
-        return [(_thin(sample.image), _thin(sample.mask), prediction_hw) for sample, prediction_hw in samples]
+        return [
+            (as_picture(_thin(sample.image), self._channels), _thin(sample.mask), prediction_hw)
+            for sample, prediction_hw in samples
+        ]
 
 
 def _thin(array: np.ndarray) -> np.ndarray:

@@ -134,7 +134,8 @@ def open_run(
             log.warning("%s", warning)
     resumption = Resumption(run, config, allow_changed) if run else None
     checkpoints = run.list_checkpoints() if run else []
-    setup = build_setup(config, load_initial(config.init) if config.init and not checkpoints else None, custom)
+    initial = load_initial(config.init) if config.init and not checkpoints else None
+    setup = build_setup(config, initial, custom, is_settled=run is not None)
     if resumption:
         resumption.compare(setup)
     agreed = {"the config": to_plain(setup.config), "the number of samples": len(setup.train_set)}

@@ -14,8 +14,8 @@ from seg.config import Config
 from seg.custom import NO_CUSTOM_PARTS, CustomParts, check_loss, check_metrics, check_model
 from seg.data import SegmentationDataset, build_dataset
 from seg.data.fit import is_fitted
-from seg.data.image_folder import settle_value_range
 from seg.data.loader import Share, TrainLoader
+from seg.data.settlement import settle_images
 from seg.data.transforms import make_augment, make_preprocess
 from seg.errors import UserError
 from seg.losses import build_class_weights, build_loss
@@ -86,13 +86,20 @@ class Setup:
         return self.placement.put_batch({name: batch[name] for name in names})
 
 
-def build_setup(config: Config, initial: InitialModel | None = None, custom: CustomParts = NO_CUSTOM_PARTS) -> Setup:
+def build_setup(
+    config: Config,
+    initial: InitialModel | None = None,
+    custom: CustomParts = NO_CUSTOM_PARTS,
+    *,
+    is_settled: bool = False,
+) -> Setup:
     """Return the pieces of the run that `config` describes, or refuse parts that do not fit each other.
 
     `initial` is the model whose weights the run begins with; parts in `custom` take the place of those that the config
-    names.
+    names. `is_settled` if the config is that of a run, which holds what the images decided when it started.
     """
-    config = dataclasses.replace(config, data=settle_value_range(config.data))
+    if not is_settled:
+        config = dataclasses.replace(config, data=settle_images(config.data, custom.train_set))
     train_set, val_set = custom.train_set, custom.val_set
     if train_set is None:
         train_set, val_set = (build_dataset(config.data, split, config.seed) for split in ("train", "val"))
@@ -123,7 +130,10 @@ def build_setup(config: Config, initial: InitialModel | None = None, custom: Cus
     else:
         check_loss(loss, config)
     if has_groups(config.optimizer):
-        check_groups(config.optimizer, abstract_variables(config.model, model, initial_image(config))["params"])
+        check_groups(
+            config.optimizer,
+            abstract_variables(config.model, model, initial_image(config), config.data.channels)["params"],
+        )
     steps = jit_steps(config, model, optimizer, loss, placement)
     shapes = steps["abstract_state"]
     return Setup(
@@ -170,7 +180,8 @@ def jit_steps(
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)
-        return init_state(model, initial_image(config), optimizer, key, with_ema=training.ema_decay > 0)
+        image, with_ema = initial_image(config), training.ema_decay > 0
+        return init_state(model, image, optimizer, key, with_ema, config.data.channels)
 
     shapes = jax.eval_shape(init)
     of_state, batch, everywhere = placement.of_state(shapes), placement.over_devices, placement.replicated

@@ -40,9 +40,10 @@ def init_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     with_ema: bool,
+    channels: int = 3,
 ) -> TrainState:
     """Return the state before the first update; pure in `key`, to be traced by `jax.jit`."""
-    variables = init_variables(model, image_size, key)
+    variables = init_variables(model, image_size, key, channels)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -45,7 +45,7 @@ def make_train_step(
         model: a Flax module, `apply(variables, image_bhwc, train) → logits_bhwk`.
         optimizer: an optax transformation.
         loss: `(logits_bhwk, labels_bhw) → float32[]`.
-        augment: `(key, image_bhwc uint8, labels_bhw) → (image_bhwc float32, labels_bhw)`.
+        augment: `(key, image_bhwc, labels_bhw) → (image_bhwc float32, labels_bhw)`.
         seed: of augmentation, dropout and stochastic depth.
         accumulate: number of parts that a batch is computed in; their gradients are averaged.
         ema_decay: decay of the averaged weights; 0 keeps none.
@@ -168,7 +168,7 @@ def make_eval_step(
     Args:
         model: `apply(variables, image_bhwc, train) → logits_bhwk`.
         loss: `(logits_bhwk, labels_bhw) → float32[]`, of the images as they are.
-        preprocess: `(image_bhwc uint8, labels_bhw) → (image_bhwc float32, labels_bhw)`.
+        preprocess: `(image_bhwc, labels_bhw) → (image_bhwc float32, labels_bhw)`.
         num_classes: k.
         mirror: average the probabilities with those of the mirrored images, as prediction does with this setting.
     """

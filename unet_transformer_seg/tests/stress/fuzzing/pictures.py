@@ -143,7 +143,7 @@ def change_image(rng: Random, samples: list[Case]) -> Case:
 def read_images(folder: Path, case: Case) -> None:
     """Read what `seg.infer` reads of a folder."""
     for job in plan_jobs([folder], folder.with_name("results")):
-        image_hwc = read_image(job.source, MAX_PIXELS)
+        image_hwc = read_image(job.source, DataConfig(max_pixels=MAX_PIXELS))
         assert image_hwc.dtype == np.uint8 and image_hwc.ndim == 3 and image_hwc.shape[2] == 3
         assert 0 < image_hwc.shape[0] * image_hwc.shape[1] <= MAX_PIXELS
 

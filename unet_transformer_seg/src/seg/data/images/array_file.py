@@ -16,6 +16,7 @@ from seg.errors import UserError
 
 SUFFIXES = (".npy", ".npz")
 CHANNELS = (1, 3, 4)
+MAX_CHANNELS = 1024  # largest `data.channels`
 MAX_HEADER_BYTES = 10_000
 
 
@@ -28,19 +29,19 @@ def check_pixels(contents: str, pixels: int, max_pixels: int) -> None:
         raise UserError(f"{contents} than data.max_pixels = {max_pixels}; {remedy}")
 
 
-def read_array(path: Path, file: BinaryIO, max_pixels: int, has_layers: bool = False) -> np.ndarray:
-    """Return the array [h, w] or [h, w, c] of an open file, c being 3 or 4; one of too many pixels is refused unread.
+def read_array(path: Path, file: BinaryIO, max_pixels: int, channels: int = 3, has_layers: bool = False) -> np.ndarray:
+    """Return the array [h, w] or [h, w, c] of an open file; one of too many pixels is refused unread.
 
-    Channels may come first or last; if both fit, last. Leading axes of length 1 are dropped. An .npz holds one array,
-    or one called image or mask. With `has_layers`, c may be any number of classes; the shorter of the outer axes is
-    taken for it.
+    c is `channels`, 3 or 4. Channels may come first or last; if both fit, last. Leading axes of length 1 are dropped.
+    An .npz holds one array, or one called image or mask. With `has_layers`, c may be any number of classes; the shorter
+    of the outer axes is taken for it.
     """
     if path.suffix.lower() == ".npy":
-        return _read(file, os.fstat(file.fileno()).st_size, max_pixels, has_layers)
+        return _read(file, os.fstat(file.fileno()).st_size, max_pixels, channels, has_layers)
     with zipfile.ZipFile(file) as archive:
         member = _choose_member(archive)
         with archive.open(member) as stream:
-            return _read(stream, member.file_size, max_pixels, has_layers)
+            return _read(stream, member.file_size, max_pixels, channels, has_layers)
 
 
 def _choose_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
@@ -53,16 +54,16 @@ def _choose_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     return candidates[0]
 
 
-def _read(stream: BinaryIO, size: int, max_pixels: int, has_layers: bool) -> np.ndarray:
+def _read(stream: BinaryIO, size: int, max_pixels: int, channels: int, has_layers: bool) -> np.ndarray:
     def check(shape: tuple[int, ...], num_bytes: int) -> None:
         inner = _without_outer_ones(shape)
-        axis = _channel_axis(inner, has_layers)
+        axis = _channel_axis(inner, channels, has_layers)
         pixels = math.prod(inner) // (1 if axis is None else inner[axis] or 1)
         check_pixels(f"an array {list(shape)}, more pixels", pixels, max_pixels)
         if not num_bytes:
             raise UserError(f"an array {list(shape)} has no values")
 
-    return channels_last(read_npy(stream, size, check), has_layers)
+    return channels_last(read_npy(stream, size, check), channels, has_layers)
 
 
 def read_npy(stream: BinaryIO, size: int, check: Callable[[tuple[int, ...], int], None]) -> np.ndarray:
@@ -84,10 +85,10 @@ def read_npy(stream: BinaryIO, size: int, check: Callable[[tuple[int, ...], int]
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def channels_last(array: np.ndarray, has_layers: bool = False) -> np.ndarray:
+def channels_last(array: np.ndarray, channels: int = 3, has_layers: bool = False) -> np.ndarray:
     """Return an array [h, w], [h, w, c] or [c, h, w], maybe with leading axes of length 1, as [h, w] or [h, w, c]."""
     inner = _without_outer_ones(array.shape)
-    axis = _channel_axis(inner, has_layers)
+    axis = _channel_axis(inner, channels, has_layers)
     array = array.reshape(inner)
     array = array if axis is None else np.moveaxis(array, axis, -1)
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
@@ -100,16 +101,18 @@ def _without_outer_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _channel_axis(shape: tuple[int, ...], has_layers: bool) -> int | None:
+def _channel_axis(shape: tuple[int, ...], channels: int, has_layers: bool) -> int | None:
     """Return the axis of the channels; None for [h, w]."""
     if len(shape) == 2:
         return None
     if len(shape) == 3:
-        if fitting := [axis for axis in (2, 0) if shape[axis] in CHANNELS]:
-            return fitting[0]
+        for counts in (CHANNELS,) if channels in CHANNELS else ((channels,), CHANNELS):
+            if fitting := [axis for axis in (2, 0) if shape[axis] in counts]:
+                return fitting[0]
         if has_layers and min(shape[0], shape[2]) <= MAX_CLASSES:
             return 0 if shape[0] < shape[2] else 2
-    pages = "; save each page as a file of its own" if len(shape) in (3, 4) else ""
-    raise UserError(
-        f"an array {list(shape)}; expected [h, w], or [h, w, c] or [c, h, w] with 1, 3 or 4 channels{pages}"
-    )
+    advice = "; save each page as a file of its own" if len(shape) in (3, 4) else ""
+    if len(shape) == 3 and (smaller := min(shape[0], shape[2])) <= MAX_CHANNELS:
+        advice = f"; if it has {smaller} channels, set data.channels={smaller}; if these are pages{advice[1:]}"
+    known = "1, 3 or 4" if channels in CHANNELS else f"{channels}"
+    raise UserError(f"an array {list(shape)}; expected [h, w], or [h, w, c] or [c, h, w] with {known} channels{advice}")

@@ -1,6 +1,7 @@
 """A TIFF that is too large to be held in memory: sliced like an array, it reads and converts one window at a time."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import tifffile
 
 from seg.config import Config
 from seg.data.fit import is_fitted, predicted_shape
-from seg.data.images.pixel_values import rgb_values
+from seg.data.images.pixel_values import image_of_array
 from seg.data.images.remarks import Remark
 from seg.data.images.tiff_windows import TiffWindows
 from seg.data.images.value_range import AUTO
@@ -94,7 +95,7 @@ def opened_large(path: Path, config: Config, remark: Remark) -> Iterator[LargeIm
 def _converter(
     page: tifffile.TiffPage, path: Path, config: Config, remark: Remark
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from the values of a window to its pixels, uint8[h, w, 3]."""
+    """Return the function from the values of a window to its pixels, [h, w, c] as `Sample.image`."""
     value_range, dtype = config.data.value_range, np.dtype(page.dtype)
     if value_range == AUTO and dtype != np.uint8:
         if dtype.kind != "u":
@@ -106,9 +107,10 @@ def _converter(
             f"its black and white are 0 and {value_range[1]:g}, as of {dtype}; data.value_range sets others",
         )
 
+    data = dataclasses.replace(config.data, value_range=value_range)
+
     def convert(values_hwc: np.ndarray) -> np.ndarray:
-        values = values_hwc[..., 0] if values_hwc.shape[2] == 1 else values_hwc
-        return rgb_values(values, value_range, lambda kind, text: remark(kind, path, text))
+        return image_of_array(values_hwc, data, lambda kind, text: remark(kind, path, text))
 
     return convert
 

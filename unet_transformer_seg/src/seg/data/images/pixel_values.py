@@ -1,4 +1,4 @@
-"""The pixels of an opened image: its colours as 8-bit RGB, upright, and the exact values of deep ones."""
+"""The pixels of an opened image, upright, with the channels and the precision of a data set."""
 
 import sys
 from typing import BinaryIO
@@ -6,6 +6,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms
 
+from seg.config import DataConfig
+from seg.data.images.channels import fit_channels, repeat_grey
 from seg.data.images.remarks import Note
 from seg.data.images.tags import (
     BITS_PER_SAMPLE,
@@ -18,7 +20,7 @@ from seg.data.images.tags import (
     read_stated_bits,
     turn_upright,
 )
-from seg.data.images.value_range import AUTO, ValueRange, to_bytes
+from seg.data.images.value_range import AUTO, scale
 from seg.errors import UserError
 
 ROWS_AT_ONCE = 1024
@@ -29,22 +31,44 @@ OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"
 """Byte order of a raw mode → the order with which Pillow takes the lower byte instead of the upper one."""
 
 
-def to_rgb(image: Image.Image, file: BinaryIO, value_range: ValueRange, note: Note) -> np.ndarray:
-    """Return uint8[h, w, 3] of an image that is open from `file` and not decoded yet. Errors as in `to_bytes`."""
+def image_of_picture(image: Image.Image, file: BinaryIO, config: DataConfig, note: Note) -> np.ndarray:
+    """Return [h, w, c] as `Sample.image` of an image that is open from `file` and not decoded yet.
+
+    Raises:
+        UserError: another number of channels, or values whose black and white are unclear.
+    """
     if not is_wide(image):
         turn_upright(image, note)
-        _note_dropped(image, note)
+        _note_dropped(image, config.channels, note)
         image.load()
-        rgb_hwc = np.empty((image.height, image.width, 3), np.uint8)
-        for top in range(0, image.height, ROWS_AT_ONCE):  # in bands: a second copy of a large image is too much
-            end = min(top + ROWS_AT_ONCE, image.height)
-            rgb_hwc[top:end] = _colours(image.crop((0, top, image.width, end)))
-        return rgb_hwc
-    inverted = is_inverted(image)
-    values, bits = wide_values(image, file, note, exact=value_range != AUTO)
-    _note_dropped(image, note)
-    values = to_bytes(values, value_range, bits, note)
-    return _three_channels(255 - values if inverted else values)
+        return scale(_read_bytes(image, config.channels, note), config, 0, note)
+    inverted, has_alpha = is_inverted(image), raw_mode(image)[:-1] == "RGBA;16"
+    is_exact = config.value_range != AUTO or config.precision == "float32"
+    values, bits = wide_values(image, file, note, exact=is_exact, keep_alpha=config.channels == 4)
+    _note_dropped(image, config.channels, note)
+    return image_of_array(values, config, note, bits, inverted, has_alpha and values.shape[-1] == 4)
+
+
+def _read_bytes(image: Image.Image, channels: int, note: Note) -> np.ndarray:
+    """Return uint8[h, w, channels] of a decoded picture of 8 bits."""
+    mode = _stored_mode(image)
+    if channels == 3 or (channels == 1 and mode in ("L", "LA")):
+        mode = "RGB" if channels == 3 else "L"
+    elif channels == 1 and mode == "RGBA":
+        mode = "RGB"
+    values_hwc = np.empty((image.height, image.width, len(mode)), np.uint8)
+    for top in range(0, image.height, ROWS_AT_ONCE):  # in bands: a second copy of a large image is too much
+        end = min(top + ROWS_AT_ONCE, image.height)
+        values_hwc[top:end] = _colours(image.crop((0, top, image.width, end)), mode).reshape(end - top, -1, len(mode))
+    return fit_channels(values_hwc, channels, note)
+
+
+def _stored_mode(image: Image.Image) -> str:
+    """Return the one of Pillow's modes L, LA, RGB and RGBA that has what the picture holds."""
+    if image.mode in ("1", "L", "LA"):
+        return image.mode.replace("1", "L")
+    has_alpha = image.mode in ("RGBA", "PA") or (image.mode == "P" and "transparency" in image.info)
+    return "RGBA" if has_alpha else "RGB"
 
 
 def is_wide(image: Image.Image) -> bool:
@@ -52,10 +76,12 @@ def is_wide(image: Image.Image) -> bool:
     return image.mode in WIDE_MODES or has_signed_bytes(image) or has_deep_colours(image)
 
 
-def wide_values(image: Image.Image, file: BinaryIO, note: Note, exact: bool = False) -> tuple[np.ndarray, int]:
-    """Return the values [h, w] or [h, w, 3] of an image that `is_wide`, and the bits that its file states, or 0.
+def wide_values(
+    image: Image.Image, file: BinaryIO, note: Note, exact: bool = False, keep_alpha: bool = False
+) -> tuple[np.ndarray, int]:
+    """Return the values [h, w] or [h, w, c] of an image that `is_wide`, and the bits that its file states, or 0.
 
-    `exact` as in `read_deep_colours`.
+    `exact` and `keep_alpha` as in `read_deep_colours`.
     """
     if has_signed_bytes(image):
         turn_upright(image, note)
@@ -65,18 +91,26 @@ def wide_values(image: Image.Image, file: BinaryIO, note: Note, exact: bool = Fa
         turn_upright(image, note)
         values = np.asarray(image)
     else:
-        values = read_deep_colours(image, file, note, exact)
+        values = read_deep_colours(image, file, note, exact, keep_alpha)
     if bits and image.format == "PNG" and values.max() >> bits:
         bits = 16  # by the PNG standard, the stated bits are the upper ones
     return values, bits
 
 
-def rgb_values(array: np.ndarray, value_range: ValueRange, note: Note) -> np.ndarray:
-    """Return uint8[h, w, 3] of an array [h, w] or [h, w, c] of 3 or 4 channels; the fourth is dropped."""
-    if array.ndim == 3 and array.shape[2] == 4:
-        note("channels", "it has 4 channels; the first three are read as red, green and blue")
-        array = array[..., :3]
-    return _three_channels(to_bytes(array, value_range, 0, note))
+def image_of_array(
+    array: np.ndarray,
+    config: DataConfig,
+    note: Note,
+    stated_bits: int = 0,
+    is_inverted: bool = False,
+    has_alpha: bool = False,
+) -> np.ndarray:
+    """Return [h, w, c] as `Sample.image` of an array [h, w] or [h, w, c] of a file's values."""
+    values_hwc = fit_channels(array if array.ndim == 3 else array[..., None], config.channels, note, has_alpha)
+    image_hwc = scale(values_hwc, config, stated_bits, note)
+    if is_inverted:
+        image_hwc = (255 if image_hwc.dtype == np.uint8 else 1) - image_hwc
+    return repeat_grey(image_hwc, config.channels)
 
 
 def has_deep_colours(image: Image.Image) -> bool:
@@ -84,8 +118,10 @@ def has_deep_colours(image: Image.Image) -> bool:
     return image.format in ("PNG", "TIFF") and (raw_mode(image)[:-1] in DEEP_MODES or _is_planar(image))
 
 
-def read_deep_colours(image: Image.Image, file: BinaryIO, note: Note, exact: bool = False) -> np.ndarray:
-    """Return uint16[h, w] or [h, w, 3], upright.
+def read_deep_colours(
+    image: Image.Image, file: BinaryIO, note: Note, exact: bool = False, keep_alpha: bool = False
+) -> np.ndarray:
+    """Return uint16[h, w], [h, w, 3], or [h, w, 4] where there is an alpha to keep, upright.
 
     Pillow reads the upper 8 of 16 bits, so the file is decoded a second time for the lower ones. They are left 0 if a
     value uses the two highest bits, which settles the bit depth without them, unless `exact`. Uncompressed planes of
@@ -96,7 +132,7 @@ def read_deep_colours(image: Image.Image, file: BinaryIO, note: Note, exact: boo
     stored = raw_mode(image)
     turn_upright(image, note)
     is_grey = stored == GREY_AND_ALPHA
-    channels = 0 if is_grey else slice(3)
+    channels = 0 if is_grey else slice(4 if keep_alpha and stored[:-1] == "RGBA;16" else 3)
     upper = np.asarray(image)[..., channels].astype(np.uint16) << 8
     if not exact and upper.max() >> 14:
         return upper
@@ -117,9 +153,9 @@ def note_channels(image: Image.Image, note: Note) -> None:
         note("channels", f"it has {num_channels} channels; the first three are read as red, green and blue")
 
 
-def _note_dropped(image: Image.Image, note: Note) -> None:
+def _note_dropped(image: Image.Image, channels: int, note: Note) -> None:
     note_channels(image, note)
-    if _is_transparent(image):
+    if channels in (1, 3) and _is_transparent(image):
         note("transparency", "it is transparent in places; the colours beneath are read")
 
 
@@ -131,17 +167,13 @@ def _is_transparent(image: Image.Image) -> bool:
     return "transparency" in image.info
 
 
-def _colours(image: Image.Image) -> np.ndarray:
+def _colours(image: Image.Image, mode: str) -> np.ndarray:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-    return np.asarray(image.convert("RGB"))
-
-
-def _three_channels(values: np.ndarray) -> np.ndarray:
-    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+    return np.asarray(image.convert(mode))
 
 
 def _is_planar(image: Image.Image) -> bool:

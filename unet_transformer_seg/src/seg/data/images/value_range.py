@@ -1,4 +1,4 @@
-"""Scales values of more than 8 bits to the 8 bits that a model sees: which value is black, and which one is white.
+"""Scales values of more than 8 bits to those that a model sees: which value is black, and which one is white.
 
 A 16-bit file often holds the 10, 12 or 14 bits of a sensor and seldom states so. The first rule that applies counts:
   1. `data.value_range` = [black, white]; values outside are clipped.
@@ -11,6 +11,7 @@ A 16-bit file often holds the 10, 12 or 14 bits of a sensor and seldom states so
 
 import numpy as np
 
+from seg.config import DataConfig
 from seg.data.images.remarks import Note
 from seg.errors import UserError
 
@@ -19,6 +20,12 @@ ValueRange = tuple[float, float]  # (black, white); `AUTO` leaves it to the file
 AUTO: ValueRange = (0.0, 0.0)
 DEPTHS = (8, 10, 12, 14, 16)
 SMALLEST_WHITE = 16  # smallest maximum of floats above 1 that count as integers
+
+
+def scale(values: np.ndarray, config: DataConfig, stated_bits: int, note: Note) -> np.ndarray:
+    """Return the values as uint8, 0 = black, 255 = white, or as float32, 0 … 1, as `config.precision` says."""
+    scaled = to_bytes if config.precision == "uint8" else to_unit
+    return scaled(values, config.value_range, stated_bits, note)
 
 
 def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:
@@ -33,17 +40,39 @@ def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note
         return values
     low, high = _extent(values)
     if value_range != AUTO:
-        return _by_range(values, value_range, low, high, stated_bits, note)
+        _note_range(value_range, low, high, stated_bits, note)
+        return _by_range(values, value_range)
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(values * values.dtype.type(255)).astype(np.uint8)
-    _check_covered(values.dtype, low, high)
+    return shift_down(values, _find_bits(values.dtype, low, high, stated_bits, note))
+
+
+def to_unit(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:
+    """Return float32 of the same shape, 0 = black, 1 = white, by the rules of `to_bytes` and without its rounding."""
+    if values.dtype in (np.bool_, np.uint8):
+        return values.astype(np.float32) / (1 if values.dtype == np.bool_ else 255)
+    low, high = _extent(values)
+    if value_range != AUTO:
+        _note_range(value_range, low, high, stated_bits, note)
+        black, white = value_range
+    elif values.dtype.kind == "f" and low >= 0 and high <= 1:
+        return values.astype(np.float32)
+    else:
+        black, white = 0, (1 << _find_bits(values.dtype, low, high, stated_bits, note)) - 1
+    levels = values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64)
+    return np.clip((levels - black) / (white - black), 0, 1).astype(np.float32)
+
+
+def _find_bits(dtype: np.dtype, low: float, high: float, stated_bits: int, note: Note) -> int:
+    """Return the number of bits of values from `low` to `high`, with a note on a guess or a contradiction."""
+    _check_covered(dtype, low, high)
     bits = choose_bits(high, stated_bits)
     if stated_bits and bits != stated_bits:
         note("bit depth", f"it states {stated_bits} bits, but its maximum is {high:g}; read as {bits} bits")
     elif not stated_bits and bits < 16:
-        guess = f"{values.dtype} values up to {high:g} are read as {bits} bits, with {(1 << bits) - 1} as white"
+        guess = f"{dtype} values up to {high:g} are read as {bits} bits, with {(1 << bits) - 1} as white"
         note("bit depth", f"{guess}. If white is another value, such as 65535, set data.value_range=[0,65535]")
-    return shift_down(values, bits)
+    return bits
 
 
 def largest_value(values: np.ndarray) -> float | None:
@@ -89,10 +118,8 @@ def _extent(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _by_range(
-    values: np.ndarray, value_range: ValueRange, low: float, high: float, stated_bits: int, note: Note
-) -> np.ndarray:
-    """Return the values between black and white in 256 steps."""
+def _note_range(value_range: ValueRange, low: float, high: float, stated_bits: int, note: Note) -> None:
+    """Note values that a stated range clips or darkens, and a file that states another range."""
     black, white = value_range
     setting = f"= [{black:g}, {white:g}]"
     if low < black or high > white:
@@ -101,6 +128,11 @@ def _by_range(
         note("value range", f"its values {low:g} … {high:g} are all black in data.value_range {setting}")
     elif stated_bits and white != (1 << stated_bits) - 1:
         note("value range", f"it states {stated_bits} bits; data.value_range {setting} is followed")
+
+
+def _by_range(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
+    """Return the values between black and white in 256 steps."""
+    black, white = value_range
     clipped = np.clip(values.astype(np.float32 if values.dtype.itemsize < 4 else np.float64), black, white)
     if values.dtype.kind != "f" and white - black >= 255:  # as many steps as `shift_down`
         return ((clipped - black) * (256 / (white - black + 1))).astype(np.uint8)

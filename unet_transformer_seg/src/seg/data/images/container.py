@@ -1,0 +1,35 @@
+"""The face that every kind of image file but Pillow's has: what it holds, known before it is decoded, and its pixels.
+
+A module of this folder that reads one kind of file has a function `open_…(path, file, max_pixels)` that returns a
+`Container`. It checks sizes with `check_pixels` while it reads the headers, so a file that lies is refused before
+memory is allocated, and it raises `UserError` without the file's name, which the caller puts first.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+Window = tuple[slice, slice]
+"""Rows and columns of a page, with `start` and `stop`."""
+
+
+class Page(NamedTuple):
+    """An image in a file, as its header describes it."""
+
+    height: int  # rows, upright
+    width: int  # columns, upright
+    channels: int  # 1 for grey
+    dtype: np.dtype  # of the values
+    stated_bits: int = 0  # bits of a value that the file states, or 0
+    has_alpha: bool = False  # whether the last channel is transparency
+    is_rgb: bool = False  # whether the first three channels are red, green and blue by the file's word
+    is_inverted: bool = False  # whether 0 is white
+
+
+class Container(Protocol):
+    """An open file of one or several images."""
+
+    pages: list[Page]  # what it holds
+
+    def read(self, page: int, window: Window | None = None) -> np.ndarray:
+        """Return [h, w, c] of the file's dtype, upright: a page or a window of it."""
