@@ -80,8 +80,8 @@ def test_any_value_survives_the_file(tmp_path_factory, rate, seed, name):
         ),
         (
             "model:\n  name: unett\n",
-            "config.yaml:2: model.name: expected one of unet, unet_transformer, transunet, resnet_unet, custom; found "
-            "'unett'; did you mean 'unet'?",
+            "config.yaml:2: model.name: expected one of unet, unet_transformer, transunet, resnet_unet, "
+            "plain_conv_unet, custom; found 'unett'; did you mean 'unet'?",
         ),
         ("optimizer:\n  b1: 2\n", "config.yaml:2: optimizer.b1: expected 0 to 0.9999, found 2.0"),
         ("training:\n  batch_size: 3.5\n", "training.batch_size: expected a whole number, found 3.5"),

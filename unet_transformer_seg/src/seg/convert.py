@@ -12,7 +12,7 @@ from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, UserError
 from seg.files import naming_the_file
 
-SOURCES = ("milesial", "transunet", "r50-vit", "smp")
+SOURCES = ("milesial", "transunet", "r50-vit", "smp", "nnunet")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -20,7 +20,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="seg convert",
         description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
-        "R50+ViT npz that initialises a TransUNet, or a Unet with a ResNet encoder of segmentation_models_pytorch. Or "
+        "R50+ViT npz that initialises a TransUNet, a Unet with a ResNet encoder of segmentation_models_pytorch, or a "
+        "two-dimensional PlainConvUNet of nnU-Net v2. Or "
         "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and weight "
         "files are not executed.",
         epilog="Exit codes: 0 written, 2 wrong input.",

@@ -24,10 +24,12 @@ from pathlib import Path
 from random import Random
 from typing import TextIO
 
-from fuzzing import configs, models, pictures, strangers
+from fuzzing import configs, models, pictures, published, strangers
 from fuzzing.trials import Case, Kind, limit_address_space, run_trial
 
-KINDS = {kind.name: kind for kind in (*pictures.KINDS, *configs.KINDS, *models.KINDS, *strangers.KINDS)}
+KINDS = {
+    kind.name: kind for kind in (*pictures.KINDS, *configs.KINDS, *models.KINDS, *published.KINDS, *strangers.KINDS)
+}
 
 
 @dataclasses.dataclass

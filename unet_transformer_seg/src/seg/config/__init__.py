@@ -1,6 +1,7 @@
 """The settings of a run: a YAML file read into dataclasses, with its checks."""
 
 from seg.config.model_schema import ModelConfig as ModelConfig
+from seg.config.model_schema import PlainConvUNetConfig as PlainConvUNetConfig
 from seg.config.model_schema import ResNetUNetConfig as ResNetUNetConfig
 from seg.config.model_schema import TransformerConfig as TransformerConfig
 from seg.config.model_schema import TransUNetConfig as TransUNetConfig

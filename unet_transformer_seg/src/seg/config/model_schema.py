@@ -56,10 +56,24 @@ class ResNetUNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlainConvUNetConfig:
+    """The stages of `plain_conv_unet`, the finest first, as nnU-Net plans them."""
+
+    widths: tuple[int, ...] = setting((32, 64, 128, 256, 512, 512, 512), "channels of each stage", 1, 8192)
+    kernel_sizes: tuple[tuple[int, int], ...] = setting(((3, 3),) * 7, "rows and columns of each stage's kernels", 1, 9)
+    strides: tuple[tuple[int, int], ...] = setting(
+        ((1, 1), *((2, 2),) * 6), "rows and columns of the stride that leads to each stage", 1, 8
+    )
+    encoder_convs: tuple[int, ...] = setting((2,) * 7, "convolutions of each stage on the way down", 1, 32)
+    decoder_convs: tuple[int, ...] = setting((2,) * 6, "the same on the way up; the last stage has none", 1, 32)
+    up_bias: bool = setting(True, "add a bias to the transposed convolutions")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network. The defaults of `unet` are the published U-Net of 31,037,698 parameters (2 classes)."""
 
-    name: Literal["unet", "unet_transformer", "transunet", "resnet_unet", "custom"] = setting(
+    name: Literal["unet", "unet_transformer", "transunet", "resnet_unet", "plain_conv_unet", "custom"] = setting(
         "unet_transformer", "architecture; custom: a Flax module passed to seg.train and seg.load"
     )
     num_classes: int = setting(0, "number of classes; 0: from the data set", 0, 255)
@@ -80,3 +94,4 @@ class ModelConfig:
     transformer: TransformerConfig = section(TransformerConfig)
     transunet: TransUNetConfig = section(TransUNetConfig)
     resnet_unet: ResNetUNetConfig = section(ResNetUNetConfig)
+    plain_conv_unet: PlainConvUNetConfig = section(PlainConvUNetConfig)

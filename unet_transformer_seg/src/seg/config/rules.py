@@ -1,10 +1,11 @@
 """Refuses contradictory settings; `seg.config.parsing` has checked each one by itself."""
 
 import dataclasses
+import math
 import re
 from typing import Any
 
-from seg.config import Config, DataConfig, ModelConfig
+from seg.config import Config, DataConfig, ModelConfig, PlainConvUNetConfig
 from seg.errors import UserError
 
 UNET_SETTINGS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
@@ -13,6 +14,9 @@ UNET_SETTINGS += ("dropout", "deep_supervision")
 
 CLASS_PLACEHOLDER = "{class}"
 """In `data.masks_dir`, `mask_prefix` and `mask_suffix`: the name of a class, each of which has a file of its own."""
+
+MAX_STAGES, MAX_STRIDE = 12, 4096
+"""Most stages of a `plain_conv_unet`, and largest product of its strides, in pixels a side."""
 
 
 def check_config(config: Config) -> None:
@@ -71,8 +75,10 @@ def check_config(config: Config) -> None:
         )
     if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
         raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
-    if model.name in ("transunet", "resnet_unet"):
+    if model.name in ("transunet", "resnet_unet", "plain_conv_unet"):
         _check_no_unet_settings(model)
+    if model.name == "plain_conv_unet":
+        _check_stages(model.plain_conv_unet)
     heads, width = model.transunet.num_heads, model.transunet.hidden_width
     if model.name == "transunet" and width % heads:
         raise UserError(f"model.transunet.num_heads {heads} does not divide model.transunet.hidden_width {width}")
@@ -113,6 +119,25 @@ def _check_labels(config: Config) -> None:
         )
 
 
+def _check_stages(settings: PlainConvUNetConfig) -> None:
+    """Refuse stages that do not match, and kernels that would shift the image."""
+    num_stages = len(settings.widths)
+    if not 2 <= num_stages <= MAX_STAGES:
+        raise UserError(f"model.plain_conv_unet.widths: expected 2 to {MAX_STAGES} stages, found {num_stages}")
+    for key in ("kernel_sizes", "strides", "encoder_convs", "decoder_convs"):
+        expected, length = num_stages - (key == "decoder_convs"), len(getattr(settings, key))
+        if length != expected:
+            raise UserError(
+                f"model.plain_conv_unet.{key}: expected {expected} entries for {num_stages} stages, found {length}"
+            )
+    if even := [list(sizes) for sizes in settings.kernel_sizes if not all(n % 2 for n in sizes)]:
+        raise UserError(f"model.plain_conv_unet.kernel_sizes: expected odd numbers, found {even[0]}")
+    if settings.strides[0] != (1, 1):
+        raise UserError(f"model.plain_conv_unet.strides: expected [1, 1] first, found {list(settings.strides[0])}")
+    if math.prod(r for r, _ in settings.strides) > MAX_STRIDE or math.prod(c for _, c in settings.strides) > MAX_STRIDE:
+        raise UserError(f"model.plain_conv_unet.strides: expected a product of at most {MAX_STRIDE} a side")
+
+
 def _check_split(data: DataConfig) -> None:
     """Refuse contradictory ways to split a folder, and an invalid pattern."""
     if data.num_folds == 1 or (data.fold and data.fold >= data.num_folds):
@@ -151,9 +176,14 @@ def check_ranges(settings: Any, prefix: str) -> None:
         value, low, high = getattr(settings, field.name), field.metadata.get("low"), field.metadata.get("high")
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{prefix}{field.name}.")
-        for number in value if isinstance(value, tuple) else (value,):
+        for number in _numbers(value):
             if (low is not None and number < low) or (high is not None and number > high):
                 raise UserError(f"{prefix}{field.name}: expected {low} to {high}, found {number}")
+
+
+def _numbers(value: Any) -> list:
+    """Return the numbers of a setting: itself, or those of its tuple, or of the tuples in it."""
+    return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
 
 
 def _check_no_unet_settings(model: ModelConfig) -> None:

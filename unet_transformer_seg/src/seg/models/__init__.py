@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from seg.config import ModelConfig
 from seg.errors import UserError
 from seg.models.layers import count_parameters
+from seg.models.plain_conv_unet import PlainConvUNet
 from seg.models.resnet_unet import ResNetUNet
 from seg.models.transunet import TransUNet
 from seg.models.unet import UNet
@@ -23,6 +24,7 @@ from seg.models.unet_transformer import UNetTransformer
 
 __all__ = [
     "CustomModel",
+    "PlainConvUNet",
     "ResNetUNet",
     "TransUNet",
     "UNet",
@@ -63,13 +65,16 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             return TransUNet(config)
         case "resnet_unet":
             return ResNetUNet(config)
+        case "plain_conv_unet":
+            return PlainConvUNet(config)
         case "custom":
             raise UserError(
                 "model.name: custom: the network comes from outside the package, so it works from Python only; pass "
                 "it: seg.load(folder, model=...) or seg.train(config, model=...)"
             )
         case name:
-            raise UserError(f"model.name: expected unet, unet_transformer, transunet or resnet_unet, found {name!r}")
+            known = "unet, unet_transformer, transunet, resnet_unet or plain_conv_unet"
+            raise UserError(f"model.name: expected {known}, found {name!r}")
 
 
 def with_explicit_attention(config: ModelConfig) -> ModelConfig:

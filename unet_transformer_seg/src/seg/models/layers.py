@@ -64,40 +64,45 @@ class Conv(nn.Module):
     """A convolution: float[b, h, w, c] → [b, ⌈h/stride⌉, ⌈w/stride⌉, o]."""
 
     features: int  # channels of the result
-    kernel_size: int = 3  # rows and columns of the kernel, odd
+    kernel_size: int | tuple[int, int] = 3  # rows and columns of the kernel, odd
     # Step between the positions of the kernel; `kernel_size` // 2 zeros lie around the map, as in torch
-    stride: int = 1
+    stride: conv.Stride = 1
     use_bias: bool = False  # add a learned bias; a norm that follows makes one superfluous
 
     @nn.compact
     def __call__(self, x_bhwc):
         """Return float[b, ⌈h/stride⌉, ⌈w/stride⌉, o] of float[b, h, w, c]."""
-        shape_ijco = (self.kernel_size, self.kernel_size, x_bhwc.shape[-1], self.features)
+        rows, columns = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else self.kernel_size
+        shape_ijco = (rows, columns, x_bhwc.shape[-1], self.features)
         kernel_ijco = self.param("kernel", truncated_normal(2.0), shape_ijco, jnp.float32).astype(x_bhwc.dtype)
         bias_o = None
         if self.use_bias:
             bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(x_bhwc.dtype)
         # "SAME" with a stride would put the zeros of an even size at the end only.
-        padding = "SAME" if self.stride == 1 else 2 * ((self.kernel_size // 2,) * 2,)
+        padding = "SAME" if self.stride in (1, (1, 1)) else ((rows // 2,) * 2, (columns // 2,) * 2)
         return conv.conv2d(x_bhwc, kernel_ijco, bias_o, stride=self.stride, padding=padding)
 
 
 class UpConv(nn.Module):
-    """A transposed 2 × 2 convolution of stride 2: float[b, h, w, c] → [b, 2h, 2w, o].
+    """A transposed convolution whose kernel has the size of its stride, r × s: float[b, h, w, c] → [b, r·h, s·w, o].
 
-    Each pixel becomes a block of 2 × 2, so the kernel is one dense map from c to 4·o.
+    Each pixel becomes a block of r × s, so the kernel is one dense map from c to r·s·o.
     """
 
-    features: int
+    features: int  # channels of the result
+    stride: tuple[int, int] = (2, 2)  # rows and columns of a block
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x_bhwc):
-        """Return float[b, 2h, 2w, o] of float[b, h, w, c]."""
-        c = x_bhwc.shape[-1]
-        init = truncated_normal(4.0)  # each result has c inputs, not the 4·c that the kernel's shape suggests
-        kernel_cijo = self.param("kernel", init, (c, 2, 2, self.features), jnp.float32)
-        bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return conv.up_conv(x_bhwc, kernel_cijo.astype(x_bhwc.dtype), bias_o.astype(x_bhwc.dtype))
+        """Return float[b, r·h, s·w, o] of float[b, h, w, c]."""
+        c, (r, s) = x_bhwc.shape[-1], self.stride
+        init = truncated_normal(float(r * s))  # each result has c inputs, not the r·s·c that the shape suggests
+        kernel_cijo = self.param("kernel", init, (c, r, s, self.features), jnp.float32).astype(x_bhwc.dtype)
+        bias_o = None
+        if self.use_bias:
+            bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(x_bhwc.dtype)
+        return conv.up_conv(x_bhwc, kernel_cijo, bias_o)
 
 
 class PixelClassifier(nn.Module):

@@ -18,7 +18,7 @@ from seg.config.rules import check_config, check_ranges
 from seg.data.image_file import naming_file
 from seg.errors import UserError
 from seg.models import abstract_variables
-from seg.published import milesial, r50_vit, smp, transunet
+from seg.published import milesial, nnunet, nnunet_plans, r50_vit, smp, transunet
 from seg.published.mapping import Pair, export_arrays, import_arrays
 from seg.published.state_dict import plain_names
 from seg.published.torch_file import read_torch_file
@@ -103,14 +103,35 @@ def open_smp(path: Path) -> Published:
     return _published(model, DataConfig(size=WINDOW), variables)  # ImageNet's mean and deviation are the default
 
 
+def open_nnunet(path: Path) -> Published:
+    """Return the PlainConvUNet in a checkpoint of nnU-Net v2, or in the results folder of one fold.
+
+    Errors as in `open_published`.
+    """
+    path = nnunet_plans.find_checkpoint(path)
+    tensors, extras = read_torch_file(path)
+    tensors = plain_names(nnunet.without_repetitions(tensors), nnunet.ANCHOR, path)
+    with naming_file(path):
+        nnunet.check_is_planar(tensors)
+    plans = nnunet_plans.read_plans(path, extras.get("init_args"))
+    size, names = nnunet_plans.read_patch_size(plans), nnunet_plans.read_class_names(plans)
+    with naming_file(path):
+        classes = make_class_table(names)
+        stages = nnunet_plans.read_stages(plans)
+        model = _supported(ModelConfig(name="plain_conv_unet", num_classes=len(names), plain_conv_unet=stages))
+    data = dataclasses.replace(nnunet_plans.read_preparation(plans), size=size)
+    variables = _variables(nnunet.nnunet_pairs(model), tensors, model, path, nnunet.ignored_in(model))
+    return _published(model, data, variables)._replace(classes=classes)
+
+
 def open_published(
     kind: str, path: Path, *, num_heads: int | None = None, num_classes: int = 2, names: Sequence[str] = ()
 ) -> Published:
     """Return the model in a published file.
 
     Args:
-        kind: "milesial", "transunet", "r50-vit" or "smp".
-        path: of the file.
+        kind: "milesial", "transunet", "r50-vit", "smp" or "nnunet".
+        path: of the file or folder.
         num_heads: attention heads of a transunet, which no shape shows.
         num_classes: classes that an r50-vit will learn.
         names: of the classes; numbered by default.
@@ -127,9 +148,13 @@ def open_published(
             published = open_r50_vit(path, len(names) or num_classes)
         case "smp":
             published = open_smp(path)
+        case "nnunet":
+            published = open_nnunet(path)
         case _:
-            raise UserError(f"expected milesial, transunet, r50-vit or smp, found {kind!r}")
-    inference = dataclasses.replace(published.config.inference, whole_up_to=WHOLE_UP_TO, scale=_scale(kind, path))
+            raise UserError(f"expected milesial, transunet, r50-vit, smp or nnunet, found {kind!r}")
+    # nnU-Net always predicts by windows, and its norms make an answer depend on the window.
+    whole_up_to = 0 if kind == "nnunet" else WHOLE_UP_TO
+    inference = dataclasses.replace(published.config.inference, whole_up_to=whole_up_to, scale=_scale(kind, path))
     config = dataclasses.replace(published.config, name=path.stem, inference=inference)
     classes = published.classes
     if names:

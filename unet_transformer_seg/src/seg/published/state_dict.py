@@ -25,6 +25,9 @@ WRAPPERS += ("ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_state"
 WRAPPING = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Name components that torch's module wrappers insert, anywhere in a name."""
 
+KEPT = ("init_args",)
+"""Keys of dictionaries beside the state dict that a converter needs: nnU-Net's plans. Others are dropped."""
+
 NOT_NETWORKS = ("optim", "sched", "lr_", "scaler", "amp")
 """Prefixes of keys that hold arrays which are not a network's."""
 
@@ -59,7 +62,8 @@ def find_state_dict(path: Path, content: Any) -> TorchFile:
             f"{escaped(unsupported[0])} ({escaped(chosen[unsupported[0]].what)}): {REMEDY} in float32"
         )
     tensors = {name: value for name, value in chosen.items() if isinstance(value, np.ndarray)}
-    around = {} if chosen is content else {key: value for key, value in content.items() if not isinstance(value, dict)}
+    around = {} if chosen is content else content
+    around = {key: value for key, value in around.items() if key in KEPT or not isinstance(value, dict)}
     beside = {**around, **chosen}.items()
     return TorchFile(tensors, {key: x for key, x in beside if not isinstance(x, np.ndarray) and not is_placeholder(x)})
 
