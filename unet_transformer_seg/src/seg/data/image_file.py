@@ -21,6 +21,7 @@ from seg.config import DataConfig
 from seg.data.codec_noise import codecs_silenced
 from seg.data.images import array_file
 from seg.data.images.array_file import check_pixels
+from seg.data.images.container import naming_damage
 from seg.data.images.image_kind import read_kind
 from seg.data.images.pixel_values import (
     has_deep_colours,
@@ -32,6 +33,7 @@ from seg.data.images.pixel_values import (
     wide_values,
 )
 from seg.data.images.remarks import Note, Remark, log_remark
+from seg.data.images.stack import is_stack, opened_stack
 from seg.data.images.tags import grey_depth, is_lossy, refuse_pages, turn_upright
 from seg.data.images.value_range import largest_value
 from seg.data.masks.mask import Mask, mask_of_array, mask_of_image
@@ -56,7 +58,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 DEFAULTS = DataConfig()
 
 
-def read_image(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark) -> np.ndarray:
+def read_image(
+    path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark, page: int | None = None
+) -> np.ndarray:
     """Return the image of a file, upright, as `Sample.image` of a data set with this config.
 
     Palettes, CMYK and LAB are converted to RGB, transparency is dropped; grey is repeated for three channels, colours
@@ -66,6 +70,7 @@ def read_image(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_r
         path: an image file or a numpy array.
         config: channels, precision, value range and largest number of pixels.
         remark: called with what is dropped, guessed or contradictory.
+        page: number of a slice of a volume, from 0; None for the only image of a file.
 
     Returns:
         uint8[h, w, c], or float32[h, w, c] with 0 = black and 1 = white.
@@ -74,6 +79,9 @@ def read_image(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_r
         UserError: naming the file: missing, empty, not an image, too large, several pages, damaged, another number of
             channels, or values whose black and white are unclear.
     """
+    if is_stack(path):
+        with opened_stack(path, config, remark) as stack:
+            return stack[stack.single(page)]
 
     def note(kind: str, text: str) -> None:
         remark(kind, path, text)
@@ -94,7 +102,7 @@ class Depth(NamedTuple):
     largest: float | None = None  # the maximum, if it decides the number of bits
 
 
-def read_depth(path: Path, config: DataConfig = DEFAULTS) -> Depth:
+def read_depth(path: Path, config: DataConfig = DEFAULTS, page: int | None = None) -> Depth:
     """Return the depth of an image; one of 8 bits is not decoded. Errors are those of `read_image`."""
 
     def of_picture(image: Image.Image, file: BinaryIO) -> Depth:
@@ -103,14 +111,23 @@ def read_depth(path: Path, config: DataConfig = DEFAULTS) -> Depth:
         values, bits = wide_values(image, file, _drop)
         return Depth(True, None if bits else largest_value(values))
 
-    def of_array(array: np.ndarray) -> Depth:
-        return Depth(array.dtype not in (np.bool_, np.uint8), largest_value(array))
+    def of_array(array: np.ndarray, stated_bits: int = 0) -> Depth:
+        return Depth(array.dtype not in (np.bool_, np.uint8), None if stated_bits else largest_value(array))
+
+    if is_stack(path):
+        with opened_stack(path, config, log_remark) as stack:
+            number = stack.single(page)
+            with naming_damage(path):
+                return of_array(stack.values(number), stack.pages[number].stated_bits)
 
     return _read(path, config, _drop, of_picture, of_array)
 
 
-def read_mask(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark) -> Mask:
+def read_mask(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark, page: int | None = None) -> Mask:
     """Return what a mask file holds, unchanged but upright; errors as `read_image` and `mask_of_image`."""
+    if is_stack(path):
+        with opened_stack(path, config, remark) as stack, naming_damage(path):
+            return mask_of_array(stack.values(stack.single(page)))
 
     def note(kind: str, text: str) -> None:
         remark(kind, path, text)

@@ -3,7 +3,8 @@
 The file is compressed with deflate. Class numbers have the colours of the classes as palette.
 """
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,22 +38,42 @@ def write_mask_tiff(
         for bands in pages:
             bands = iter(bands)
             first = next(bands)
-            is_colour = first.ndim == 3
-            look = {"photometric": "rgb" if is_colour else "minisblack" if palette is None else "palette"}
-            if palette is not None:
-                look["colormap"] = palette.T.astype(np.uint16) * 257
-            file.write(
-                _tiles(first, bands, shape[2]),
-                shape=shape[1:] + first.shape[2:],
-                dtype=dtype,
-                tile=(TILE, TILE),
-                compression="zlib",
-                metadata=None,
-                software=False,
-                extratags=tags,
-                maxworkers=1,
-                **look,
-            )
+            _write_page(file, _tiles(first, bands, shape[2]), shape[1:] + first.shape[2:], palette, dtype, tags)
+
+
+@contextlib.contextmanager
+def tiff_pages(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype, palette: np.ndarray | None = None
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends a page, [h, w] or [h, w, 3]; arguments as in `write_mask_tiff`."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    with tifffile.TiffWriter(path, bigtiff=size >= BIG) as file:
+        yield lambda page: _write_page(file, _tiles(page, iter(()), page.shape[1]), page.shape, palette, dtype, [])
+
+
+def _write_page(
+    file: tifffile.TiffWriter,
+    tiles: Iterator[np.ndarray],
+    shape: tuple[int, ...],
+    palette: np.ndarray | None,
+    dtype: np.dtype,
+    tags: list[tuple],
+) -> None:
+    look = {"photometric": "rgb" if len(shape) == 3 else "minisblack" if palette is None else "palette"}
+    if palette is not None:
+        look["colormap"] = palette.T.astype(np.uint16) * 257
+    file.write(
+        tiles,
+        shape=shape,
+        dtype=dtype,
+        tile=(TILE, TILE),
+        compression="zlib",
+        metadata=None,
+        software=False,
+        extratags=tags,
+        maxworkers=1,
+        **look,
+    )
 
 
 def _tiles(first: np.ndarray, bands: Iterator[np.ndarray], width: int) -> Iterator[np.ndarray]:

@@ -2,18 +2,16 @@
 
 `photo.jpg` gives `photo.png` (the mask: an indexed PNG of class numbers, with the colours of the classes as palette),
 `photo_overlay.png`, `photo_objects.tif` with `photo_objects.csv`, and `photo_probabilities.npz`. A GeoTIFF, and a TIFF
-that is read by windows, gives a mask in TIFF. Sub-folders are kept. If an earlier image has taken the name, the results
-are called `photo_2`. A name that leads out of the folder or would control a terminal is replaced by a safe one.
-Files appear when they are complete.
+that is read by windows, gives a mask in TIFF; a stack or a volume gives one of masks. Sub-folders are kept. If an
+earlier image has taken the name, the results are called `photo_2`. A name that leads out of the folder or would control
+a terminal is replaced by a safe one. Files appear when they are complete.
 """
 
 import contextlib
 import dataclasses
 import functools
 import itertools
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -22,17 +20,19 @@ import numpy as np
 
 from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
 from seg.config import DataConfig
-from seg.data.images.image_kind import describe_folder, find_images
+from seg.data.images.image_kind import describe_folder, find_images, stem_of
 from seg.data.images.large_image import first_page, geo_tags, is_large
+from seg.data.images.stack import stack_suffix
 from seg.errors import UserError
 from seg.files import writing_aside
 from seg.inference.mask_tiff import write_mask_tiff
+from seg.inference.png_rows import GREY, INDEXED, RGB, PngRows
 from seg.pictures import IGNORED_COLOUR, draw_overlay
 from seg.untrusted import check_inside, name_key, safe_path
 
 ROWS_AT_ONCE = 256
 MAX_OVERLAY_SIDE = 4096  # longer side of the overlay of an image that is read by windows, in pixels
-MASK_SUFFIXES = (".png", ".tif")
+MASK_SUFFIXES = (".png", ".tif", ".nii", ".nii.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,18 @@ class Job:
 
     @property
     def mask(self) -> Path:
-        """The indexed mask: a PNG, or a TIFF for a GeoTIFF and for a TIFF that is read by windows."""
+        """The indexed mask: a PNG; a TIFF for a GeoTIFF, a TIFF read by windows and a stack; a volume for a volume."""
         return self._named(self._mask_suffix)
 
     @functools.cached_property
+    def stack_suffix(self) -> str:
+        """The suffix of the masks of a file of several images; empty for other files."""
+        return stack_suffix(self.source, self.max_pixels)
+
+    @functools.cached_property
     def _mask_suffix(self) -> str:
+        if self.stack_suffix:
+            return self.stack_suffix
         with first_page(self.source) as page:
             is_tiff = page is not None and (geo_tags(page) or is_large(page, self.max_pixels))
         return ".tif" if is_tiff else ".png"
@@ -61,7 +68,7 @@ class Job:
     @property
     def overlay(self) -> Path:
         """The image with the colours laid over it."""
-        return self._named("_overlay.png")
+        return self._named("_overlay.tif" if self.stack_suffix else "_overlay.png")
 
     @property
     def probabilities(self) -> Path:
@@ -74,9 +81,15 @@ class Job:
         return self._named("_objects.tif"), self._named("_objects.csv")
 
     @property
+    def results(self) -> tuple[Path, ...]:
+        """Every file that may be written for this image."""
+        return self.mask, self.overlay, *self.objects, self.probabilities
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that may be written."""
-        return *map(self._named, MASK_SUFFIXES), self.overlay, *self.objects, self.probabilities
+        """Every file that may be written for an image of this name."""
+        others = "_overlay.png", "_overlay.tif", "_objects.tif", "_objects.csv", "_probabilities.npz"
+        return tuple(map(self._named, (*MASK_SUFFIXES, *others)))
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.max_pixels) -> list[Job]:
@@ -89,14 +102,14 @@ def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.ma
     by_source: dict[Path, tuple[Path, Path]] = {}
     for source, parent in images:
         by_source.setdefault(source.resolve(), (source, parent))  # a file named twice is segmented once
-    names = [(source, "/".join((*parent.parts, source.stem))) for source, parent in by_source.values()]
+    names = [(source, "/".join((*parent.parts, stem_of(source)))) for source, parent in by_source.values()]
     folders = {parent.as_posix() for _, name in names for parent in PurePosixPath(safe_path(name)).parents}
     taken = {name_key(folder) for folder in folders}
     jobs = [_free_job(source, out, name, taken, max_pixels) for source, name in names]
     for job in jobs:
         check_inside(out, job.overlay)
         for file in job.files:
-            if file.resolve() in by_source and file in (job.mask, job.overlay, job.probabilities):
+            if file.resolve() in by_source and file in job.results:
                 raise UserError(
                     f"--out {out}: the results of {job.source} would overwrite the input {file}; choose another folder"
                 )
@@ -172,11 +185,20 @@ def write_mask(
             for labels_hw in rows:
                 append_rows(labels_hw)
         return
-    table = _values_table(values)
-    shown = (table[labels_hw] if values else labels_hw for labels_hw in rows)
+    shown, palette, dtype = shown_labels(classes, values)
     with first_page(job.source) as page, writing_aside(path) as aside:
         tags = geo_tags(page) if page is not None else []
-        write_mask_tiff(aside, [shown], (1, *shape), None if values else _palette(classes), table.dtype, tags)
+        write_mask_tiff(aside, [map(shown, rows)], (1, *shape), palette, dtype, tags)
+
+
+def shown_labels(
+    classes: ClassTable, values: MaskValues
+) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray | None, np.dtype]:
+    """Return the function from labels to what a mask holds, its palette if it has one, and its dtype."""
+    table = _values_table(values)
+    if values:
+        return table.__getitem__, None, table.dtype
+    return lambda labels_hw: labels_hw, _palette(classes), table.dtype
 
 
 def overlay_step(shape: tuple[int, int]) -> int:
@@ -259,54 +281,3 @@ def _free_job(source: Path, out: Path, own_name: str, taken: set[str], max_pixel
             taken |= keys
             return job
     raise AssertionError("unreachable")
-
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, INDEXED = 0, 2, 3  # colour types
-NO_FILTER, SUB = 0, 1  # filters of a row: none, or the difference to the pixel before
-BUFFERED = 1 << 20  # smallest chunk of pixels, in bytes
-
-
-class PngRows:
-    """A PNG that is being written."""
-
-    def __init__(
-        self, file: BinaryIO, shape: tuple[int, int], colour: int, bits: int = 8, palette: bytes = b"", level: int = 6
-    ):
-        """Write the header; `colour` is `GREY`, `RGB` or `INDEXED`, `level` that of the compression, 1 (fast) to 9."""
-        self._file, self._rows_left, self._bits = file, shape[0], bits
-        self._filter = SUB if colour == RGB else NO_FILTER
-        self._deflate, self._buffer = zlib.compressobj(level), bytearray()
-        file.write(SIGNATURE)
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", shape[1], shape[0], bits, colour, 0, 0, 0))
-        if palette:
-            self._chunk(b"PLTE", palette)
-
-    def append(self, rows: np.ndarray) -> None:
-        """Write uint8 or uint16 [rows, w], or [rows, w, 3]."""
-        values = np.ascontiguousarray(rows.astype(">u2") if self._bits == 16 else rows)
-        bytes_rn = values.view(np.uint8).reshape(len(rows), -1)
-        filtered_rn = np.empty((len(rows), 1 + bytes_rn.shape[1]), np.uint8)
-        filtered_rn[:, 0], filtered_rn[:, 1:] = self._filter, bytes_rn
-        if self._filter == SUB:
-            filtered_rn[:, 4:] -= bytes_rn[:, :-3]
-        self._buffer += self._deflate.compress(filtered_rn)
-        self._rows_left -= len(rows)
-        if len(self._buffer) >= BUFFERED:
-            self._flush()
-
-    def close(self) -> None:
-        """Write the end of the file."""
-        if self._rows_left:
-            raise ValueError(f"{self._rows_left} rows of the picture are missing")
-        self._buffer += self._deflate.flush()
-        self._flush()
-        self._chunk(b"IEND", b"")
-
-    def _flush(self) -> None:
-        self._chunk(b"IDAT", bytes(self._buffer))
-        self._buffer.clear()
-
-    def _chunk(self, kind: bytes, content: bytes) -> None:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        self._file.write(struct.pack(">I", len(content)) + kind + content + checksum)

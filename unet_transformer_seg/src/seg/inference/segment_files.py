@@ -23,6 +23,7 @@ from seg.inference.done_record import DoneRecord
 from seg.inference.forward import most_probable_class
 from seg.inference.output import Job, overlay_file, overlay_step, probabilities_file, write_mask, writing_together
 from seg.inference.predictor import Predictor
+from seg.inference.segment_stack import write_stack
 from seg.instances.object_files import save_numbers, save_table
 from seg.instances.objects import check_countable, find_objects
 from seg.untrusted import indented
@@ -100,6 +101,14 @@ def segment_each(
     Raises:
         UserError: the disk refuses every file.
     """
+    for is_stack, group in itertools.groupby(jobs, lambda job: bool(job.stack_suffix)):
+        segment = _segment_stacks if is_stack else _segment_images
+        yield from segment(predictor, group, options, refuse, remark)
+
+
+def _segment_images(
+    predictor: Predictor, jobs: Iterable[Job], options: Options, refuse: Refuse, remark: Remarks
+) -> Iterator[tuple[Job, np.ndarray, np.ndarray]]:
     images = _readable(jobs, predictor.config, refuse, remark)
     for job, image_hwc, mask_hw in _segmented(predictor, images, options):
         is_complete = False
@@ -109,6 +118,19 @@ def segment_each(
             is_complete = True
         if is_complete:
             yield job, *counts
+
+
+def _segment_stacks(
+    predictor: Predictor, jobs: Iterable[Job], options: Options, refuse: Refuse, remark: Remarks
+) -> Iterator[tuple[Job, np.ndarray, np.ndarray]]:
+    for job in jobs:
+        is_complete = False
+        with _refusing(job, refuse):
+            with writing_together(options.results(job)) as asides:
+                pixels_k = write_stack(predictor, job, options, asides, remark)
+            is_complete = True
+        if is_complete:
+            yield job, pixels_k, np.zeros_like(pixels_k)
 
 
 def _segmented(predictor: Predictor, images: Iterable[tuple[Job, Image]], options: Options) -> Segmented:
@@ -196,7 +218,7 @@ def _rows(
             yield labels_hw, None
 
 
-def _readable(jobs: Sequence[Job], config: Config, refuse: Refuse, remark: Remarks) -> Iterator[tuple[Job, Image]]:
+def _readable(jobs: Iterable[Job], config: Config, refuse: Refuse, remark: Remarks) -> Iterator[tuple[Job, Image]]:
     """Yield (job, image) for each file that can be read; a large TIFF is open until the next one is asked for."""
     for job in jobs:
         with contextlib.ExitStack() as stack:

@@ -39,7 +39,7 @@ REASONS = {
         data.read_masks_by data.threshold data.masks data.object_border
     """,
     "the weights were trained on images prepared in this way": """
-        data.dataset data.size data.fit data.channels data.precision data.value_range data.mean data.std
+        data.dataset data.size data.fit data.channels data.precision data.value_range data.mean data.std data.slice_axis
     """,
     "the order of the data and all random numbers depend on it": "seed",
     "the order of the data is counted in batches of this size": "training.batch_size",

@@ -5,9 +5,14 @@ A module of this folder that reads one kind of file has a function `open_…(pat
 memory is allocated, and it raises `UserError` without the file's name, which the caller puts first.
 """
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from seg.errors import UserError
 
 Window = tuple[slice, slice]
 """Rows and columns of a page, with `start` and `stop`."""
@@ -33,3 +38,15 @@ class Container(Protocol):
 
     def read(self, page: int, window: Window | None = None) -> np.ndarray:
         """Return [h, w, c] of the file's dtype, upright: a page or a window of it."""
+
+
+@contextlib.contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Put the file's name before an error of the body; what a decoder raises means that the file is damaged."""
+    try:
+        yield
+    except UserError as error:
+        prefix = "" if str(error).startswith(f"{path}: ") else f"{path}: "
+        raise UserError(f"{prefix}{error}") from None
+    except Exception as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from seg.data.images import array_file
+from seg.data.images import array_file, dicom_file, nifti_file
 from seg.errors import UserError
 from seg.files import open_file
 from seg.untrusted import escaped
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", *array_file.SUFFIXES)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (*PICTURES, *array_file.SUFFIXES, *nifti_file.SUFFIXES, *dicom_file.SUFFIXES)
 
 START_BYTES = 512
 
@@ -44,10 +45,10 @@ KINDS = (
     (0, b"8BPS", "a Photoshop file; convert it to PNG"),
     (0, b"v/1\x01", "an OpenEXR image; convert it to a float TIFF"),
     (0, b"%PDF", "a PDF; convert its pages to PNG"),
-    (128, b"DICM", "a DICOM file; convert it to 16-bit PNG or TIFF"),
+    (128, b"DICM", "a DICOM file; name it .dcm"),
     (0, b"\x93NUMPY", "a numpy array; name it .npy"),
     (0, b"PK\x03\x04", "a zip archive; unpack it (numpy arrays end in .npz)"),
-    (0, b"\x1f\x8b", "a gzip file; unpack it"),
+    (0, b"\x1f\x8b", "a gzip file; unpack it (NIfTI volumes end in .nii.gz)"),
     (0, b"\x89HDF", "an HDF5 file; save its arrays as .npy"),
     *((0, b"P%d" % n, "a PNM image; convert it to PNG") for n in range(1, 8)),
 )
@@ -80,21 +81,31 @@ JUNK_FOLDERS = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin", "los
 """Folders created by macOS, network storage and Windows, in lower case. Hidden ones start with a dot."""
 
 UNREADABLE_IMAGES = ".heic .heif .avif .jp2 .j2k .jxl .jfif .jpe .dng .cr2 .cr3 .nef .arw .raw .psd .exr .hdr .svg .tga"
-UNREADABLE_DATA = ".ppm .pgm .pbm .pnm .dcm .nii .nrrd .mat .h5 .hdf5 .svs .ndpi .czi .lif .mp4 .mov .avi .zip .gz"
+UNREADABLE_DATA = ".ppm .pgm .pbm .pnm .nrrd .mat .h5 .hdf5 .svs .ndpi .czi .lif .mp4 .mov .avi .zip .gz"
 UNREADABLE = frozenset(f"{UNREADABLE_IMAGES} {UNREADABLE_DATA}".split())
 """Suffixes of unsupported image files, which are named in messages."""
 
 MAX_SHOWN = 12
 
 
+def has_image_name(file: Path) -> bool:
+    """Return whether the suffix of a name is that of an image."""
+    return file.name.lower().endswith(SUFFIXES)
+
+
+def stem_of(file: Path) -> str:
+    """Return the name of a file without its suffix, which may be .nii.gz."""
+    return file.stem[: -len(".nii")] if file.name.lower().endswith(".nii.gz") else file.stem
+
+
 def find_images(folder: Path) -> list[Path]:
     """Return the images below a folder, sorted. Hidden files, junk and linked folders are skipped."""
-    return [file for file in _walk(folder) if file.suffix.lower() in SUFFIXES]
+    return [file for file in _walk(folder) if has_image_name(file)]
 
 
 def find_unreadable(folder: Path) -> list[str]:
     """Return a remark if there are probably unsupported images below the folder, else nothing."""
-    counts = Counter(file.suffix.lower() for file in _walk(folder))
+    counts = Counter(file.suffix.lower() for file in _walk(folder) if not has_image_name(file))
     if not (others := {suffix: count for suffix, count in counts.items() if suffix in UNREADABLE}):
         return []
     are = "are" if sum(others.values()) > 1 else "is"

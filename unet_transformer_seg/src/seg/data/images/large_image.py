@@ -10,6 +10,7 @@ import tifffile
 
 from seg.config import Config
 from seg.data.fit import is_fitted, predicted_shape
+from seg.data.images.container import naming_damage
 from seg.data.images.pixel_values import image_of_array
 from seg.data.images.remarks import Remark
 from seg.data.images.tiff_windows import TiffWindows
@@ -43,7 +44,7 @@ class LargeImage:
         self.shape, self.dtype = (*source.shape[:2], pixel_hwc.shape[2]), pixel_hwc.dtype
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
-        with _naming(self.path):
+        with naming_damage(self.path):
             return self._convert(self.source[window])
 
 
@@ -80,7 +81,7 @@ def opened_large(path: Path, config: Config, remark: Remark) -> Iterator[LargeIm
         if page is None or not is_large(page, config.data.max_pixels):
             yield None
             return
-        with _naming(path):
+        with naming_damage(path):
             if len(page.parent.pages) > 1 and page.parent.pages[1].shape == page.shape:
                 raise UserError("it has several pages of this size; save each as a file of its own")
             if (orientation := page.tags.valueof(274, 1)) != 1:
@@ -130,17 +131,6 @@ def _refuse_scale(shape: tuple[int, int], config: Config) -> None:
         f"{size} pixels are read by windows, which inference.scale={config.inference.scale} cannot scale; "
         "scale the file, or add inference.scale=native"
     )
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before an error of the body; what a decoder raises means that the file is damaged."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except Exception as error:
-        raise UserError(f"{path}: damaged ({type(error).__name__}: {error})") from None
 
 
 def geo_tags(page: tifffile.TiffPage) -> list[tuple]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from seg.config import DataConfig
-from seg.data.images.image_kind import SUFFIXES, composed
+from seg.data.images.image_kind import SUFFIXES, composed, stem_of
 
 MAX_TRIED = 5  # images for which affixes are tried, against at most `MAX_MASKS` masks each
 MAX_MASKS = 500
@@ -46,7 +46,7 @@ def quoted(value: str) -> str:
 
 def key_of(path: PurePath, affixes: tuple[str, str]) -> str | None:
     """Return the shared part of a name, with its folders; None if it lacks an affix."""
-    stem, (before, after) = composed(path.stem), affixes
+    stem, (before, after) = composed(stem_of(path)), affixes
     if not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)):
         return None
     key = stem[len(before) : len(stem) - len(after)]
@@ -59,7 +59,7 @@ def suggest_affixes(images: Sequence[PurePath], masks: Sequence[PurePath]) -> tu
         candidate
         for image in images[:MAX_TRIED]
         for mask in [m for m in masks if m.parent == image.parent][:MAX_MASKS]
-        for candidate in set(_candidates(composed(image.stem), composed(mask.stem)))
+        for candidate in set(_candidates(composed(stem_of(image)), composed(stem_of(mask))))
         if candidate != Affixes()
     )
     counted = []

@@ -1,0 +1,165 @@
+"""Reads NIfTI volumes as pages, one for each slice, and writes volumes of labels.
+
+A slice has the two other axes of the volume, in their order, as rows and columns. Nothing is turned or flipped: the
+affine says where a voxel is, and the labels keep it. A fourth axis holds channels, such as the sequences of an MR scan.
+"""
+
+import gzip
+import importlib
+import math
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from seg.data.images.array_file import check_pixels
+from seg.data.images.container import Page, Window
+from seg.errors import UserError
+
+SUFFIXES = (".nii", ".nii.gz")
+
+GZIP_MAGIC = b"\x1f\x8b"
+HEADER_BYTES = {348: "Nifti1", 540: "Nifti2"}  # length of the header, its first value, by kind
+MAX_SLICES = 1 << 16
+GEOMETRY = ["xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"]
+GEOMETRY += ["qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"]
+
+
+def is_nifti(path: Path) -> bool:
+    """Return whether a file has the name of a NIfTI volume."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+class NiftiFile:
+    """An open volume.
+
+    Attributes:
+        pages: its slices along one axis.
+        shape: of the volume, without channels.
+    """
+
+    def __init__(self, header: Any, stored: np.ndarray, axis: int):
+        """Keep the values as they are stored, [x, y, z] or [x, y, z, c]."""
+        slope, intercept = header.get_slope_inter()
+        self._header, self._axis = header, axis
+        self._scale = (1.0 if slope is None else slope, intercept or 0.0)
+        self.shape = stored.shape[:3]
+        self._slices = np.moveaxis(stored if stored.ndim == 4 else stored[..., None], axis, 0)
+        height, width, channels = self._slices.shape[1:]
+        page = Page(height, width, channels, self._scaled(self._slices[:1, :1, :1]).dtype)
+        self.pages = [page] * len(self._slices)
+
+    def read(self, page: int, window: Window | None = None) -> np.ndarray:
+        """Return [h, w, c] of a slice or a window of it, scaled as the header says."""
+        return self._scaled(self._slices[page][window or ...])
+
+    def _scaled(self, stored: np.ndarray) -> np.ndarray:
+        """Return slope · stored + intercept: as stored, as integers where these are, else float32."""
+        slope, intercept = self._scale
+        native = stored.astype(stored.dtype.newbyteorder("="))
+        if (slope, intercept) == (1, 0):
+            return native
+        scaled = native * np.float64(slope) + intercept
+        is_whole = native.dtype.kind in "iu" and float(slope).is_integer() and float(intercept).is_integer()
+        return scaled.astype(np.int32 if is_whole and native.dtype.itemsize < 4 else np.float32)
+
+
+def open_nifti(file: BinaryIO, max_pixels: int, axis: int = 2) -> NiftiFile:
+    """Return an open volume, its slices along `axis` as pages.
+
+    Raises:
+        UserError: no NIfTI volume, a layout that is not read, more than `max_pixels` values, or a missing package.
+    """
+    header = read_header(file)
+    is_compressed, stream = _is_compressed(file), _decompressed(file)
+    shape, dtype = _volume_shape(header.get_data_shape()), header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise UserError(f"a volume of {dtype}; expected integers or floats of at most 64 bits")
+    offset, num_bytes = int(header.get_data_offset()), math.prod(shape) * dtype.itemsize
+    if shape[axis] > MAX_SLICES:
+        raise UserError(f"a volume of {shape[axis]} slices; at most {MAX_SLICES} are read")
+    size = "×".join(map(str, shape))
+    decoded = math.prod(shape) if is_compressed else math.prod(shape) // shape[axis]  # a slice alone can be read
+    check_pixels(
+        f"{size} voxels are more" if is_compressed else f"slices of {size} voxels are more", decoded, max_pixels
+    )
+    if is_compressed:
+        stream.seek(offset)
+        content = stream.read(num_bytes)
+        if len(content) < num_bytes:
+            raise UserError(f"damaged: shorter than the {num_bytes} bytes of its {size} voxels")
+        stored = np.frombuffer(content, dtype).reshape(shape, order="F")
+    else:
+        if offset < 0 or offset + num_bytes > os.fstat(file.fileno()).st_size:
+            raise UserError(f"damaged: shorter than the {num_bytes} bytes of its {size} voxels")
+        stored = np.memmap(file, dtype, "r", offset, shape, order="F")
+    return NiftiFile(header, stored, axis)
+
+
+def read_header(file: BinaryIO) -> Any:
+    """Return the header of an open volume, compressed or not, as nibabel's."""
+    nibabel = import_extra("nibabel", "NIfTI volumes")
+    content = _decompressed(file).read(max(HEADER_BYTES))
+    for order in ("little", "big"):
+        length = int.from_bytes(content[:4], order)
+        if length in HEADER_BYTES and len(content) >= length:
+            header = getattr(nibabel, HEADER_BYTES[length] + "Header")(content[:length], check=False)
+            magic = bytes(header["magic"].item())[:2]
+            if magic == b"ni":
+                raise UserError("the header of a NIfTI pair (.hdr and .img); save it as one file, .nii")
+            if magic == b"n+":
+                return header
+    raise UserError("not a NIfTI volume, or a damaged one")
+
+
+def write_labels(aside: Path, header: Any, slices: np.ndarray, axis: int, *, is_compressed: bool) -> None:
+    """Write a volume of labels with the affine, the units and the shape of another one.
+
+    The other fields of the header, such as the description, are not copied: they may name a patient.
+
+    Args:
+        aside: an existing file, which is replaced.
+        header: of the other volume.
+        slices: uint8 or uint16 [n, h, w], in the order of its pages.
+        axis: of the volume that the slices are cut along.
+        is_compressed: whether with gzip.
+    """
+    nibabel = import_extra("nibabel", "NIfTI volumes")
+    kind = nibabel.Nifti2Image if type(header) is nibabel.Nifti2Header else nibabel.Nifti1Image
+    image = kind(np.moveaxis(slices, 0, axis), None)
+    image.header["pixdim"][:4] = header["pixdim"][:4]
+    for name in GEOMETRY:
+        image.header[name] = header[name]
+    content = image.to_bytes()
+    aside.write_bytes(gzip.compress(content, 6, mtime=0) if is_compressed else content)
+
+
+def _is_compressed(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    is_compressed = _is_compressed(file)
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if is_compressed else file
+
+
+def _volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return [x, y, z] or [x, y, z, c] of the shape in a header."""
+    if len(shape) == 5 and shape[3] == 1:  # vectors, one for each voxel
+        shape = (*shape[:3], shape[4])
+    shape = (*shape, 1) if len(shape) == 2 else shape
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise UserError(f"a volume {list(shape)}; expected [x, y, z], or [x, y, z, c] with channels")
+    return tuple(map(int, shape))
+
+
+def import_extra(name: str, what: str) -> ModuleType:
+    """Return a package of the extra `medical`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f'{what} need {name}: pip install "unet-transformer-seg[medical]"') from None

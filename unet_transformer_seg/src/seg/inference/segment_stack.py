@@ -1,0 +1,95 @@
+"""Segments a stack, image by image, and writes one stack of masks: a TIFF of pages, or a NIfTI volume of labels."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seg.data.images.nifti_file import is_nifti, read_header, write_labels
+from seg.data.images.remarks import Remark
+from seg.data.images.stack import Stack, opened_stack
+from seg.errors import UserError
+from seg.files import open_file
+from seg.inference.forward import most_probable_class
+from seg.inference.mask_tiff import tiff_pages
+from seg.inference.output import Job, probabilities_file, shown_labels
+from seg.pictures import draw_overlay
+
+if TYPE_CHECKING:
+    from seg.inference.predictor import Predictor
+    from seg.inference.segment_files import Options
+
+
+def write_stack(
+    predictor: "Predictor", job: Job, options: "Options", paths: Sequence[Path], remark: Remark
+) -> np.ndarray:
+    """Write the results of a stack and return the pixels of each class, int64[k].
+
+    Args:
+        predictor: the model.
+        job: of the stack.
+        options: what is written.
+        paths: empty files in the order of `Options.results`.
+        remark: called with what is dropped or guessed.
+
+    Raises:
+        UserError: naming the file: an image that cannot be read, or results that a stack cannot have.
+    """
+    if options.objects:
+        raise UserError(f"{job.source}: the objects of a stack are not counted; leave --objects out")
+    classes, pixels_k = predictor.classes, np.zeros(len(predictor.classes), np.int64)
+    with opened_stack(job.source, predictor.config.data, remark) as images, contextlib.ExitStack() as files:
+        shape = (images.pages[0].height, images.pages[0].width)
+        append_mask = files.enter_context(_masks_file(paths[0], job, predictor, options, len(images)))
+        append_overlay = append_probabilities = None
+        if options.overlay:
+            append_overlay = files.enter_context(tiff_pages(paths[1], (len(images), *shape), np.uint8))
+        if options.probabilities:
+            all_shapes = (len(images), *shape, len(classes))
+            append_probabilities = files.enter_context(probabilities_file(paths[-1], all_shapes))
+        for image_hwc, labels_hw, probabilities_hwk in _predicted(predictor, images, options):
+            append_mask(labels_hw)
+            if append_overlay:
+                append_overlay(draw_overlay(predictor.picture(image_hwc), labels_hw, classes))
+            if append_probabilities:
+                append_probabilities(probabilities_hwk)
+            pixels_k += np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)]
+    return pixels_k
+
+
+def _predicted(
+    predictor: "Predictor", images: Stack, options: "Options"
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield each image with its labels and, if the options ask for them, its probabilities."""
+    numbered = ((number, images[number]) for number in range(len(images)))
+    if not options.probabilities:
+        yield from ((image_hwc, labels_hw, None) for _, image_hwc, labels_hw in predictor.predict_many(numbered))
+        return
+    for _, image_hwc in numbered:
+        probabilities_hwk = np.concatenate([band.probabilities for band in predictor.predict_bands(image_hwc)])
+        yield image_hwc, most_probable_class(probabilities_hwk), probabilities_hwk
+
+
+@contextlib.contextmanager
+def _masks_file(
+    path: Path, job: Job, predictor: "Predictor", options: "Options", count: int
+) -> Iterator[Callable[[np.ndarray], object]]:
+    """Yield a function that appends the labels of an image, uint8[h, w], to a stack of `count` masks."""
+    shown, palette, dtype = shown_labels(predictor.classes, options.values)
+    if not is_nifti(job.source):
+        with tiff_pages(path, (count, 0, 0), dtype, palette) as append:
+            yield lambda labels_hw: append(shown(labels_hw))
+        return
+    if np.ndim(options.values) == 2:
+        raise UserError(
+            f"{job.source}: a volume of labels has a number for each voxel; --values colours cannot be kept"
+        )
+    slices: list[np.ndarray] = []
+    yield lambda labels_hw: slices.append(shown(labels_hw))
+    with open_file(job.source) as file:
+        header = read_header(file)
+    write_labels(
+        path, header, np.stack(slices), predictor.config.data.slice_axis, is_compressed=job.mask.suffix == ".gz"
+    )
