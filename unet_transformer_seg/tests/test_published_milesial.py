@@ -105,6 +105,38 @@ def test_the_logits_are_those_of_torch(kind, h, w):
     np.testing.assert_allclose(logits, content[f"y_{h}x{w}"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_any_number_of_channels(tmp_path, channels):
+    """The answers are those of torch where channels share a kernel, or sum up to it."""
+    tensors, content = tensors_of("bilinear"), recorded("bilinear")
+    weight_oihw, x_bhwc = tensors["inc.double_conv.0.weight"], image(content, "x_33x23")
+    if channels == 4:
+        halves = [weight_oihw[:, :1] / 2, weight_oihw[:, 1:], weight_oihw[:, :1] / 2]
+        changed, x_bhwc = np.concatenate(halves, 1), np.concatenate([x_bhwc, x_bhwc[..., :1]], -1)
+        expected = content["y_33x23"]
+    else:
+        changed, grey_bhw1 = weight_oihw.sum(1, keepdims=True), x_bhwc[..., :1]
+        model = build_model(CONFIGS["bilinear"])
+        variables = nested(converted("bilinear")[0])
+        expected = quick_jit(lambda v, x: model.apply(v, x, False))(variables, np.repeat(grey_bhw1, 3, -1))
+        x_bhwc = grey_bhw1
+    file = write(tmp_path / "w.pth", {**tensors, "inc.double_conv.0.weight": changed})
+    published = open_published("milesial", file)
+    assert published.config.data.channels == channels == len(published.config.data.mean)
+    model = build_model(published.config.model)
+    logits = quick_jit(lambda v, x: model.apply(v, x, False))(published.variables, x_bhwc)
+    np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
+    save_milesial(tmp_path / "back.pth", published.config, published.variables)
+    np.testing.assert_array_equal(read_torch_file(tmp_path / "back.pth").tensors["inc.double_conv.0.weight"], changed)
+
+
+@pytest.mark.parametrize("channels", [0, 1025])
+def test_no_channels_and_too_many_are_refused(tmp_path, channels):
+    tensors = {**tensors_of("bilinear"), "inc.double_conv.0.weight": np.zeros((4, channels, 3, 3), np.float32)}
+    with pytest.raises(UserError, match=rf"w\.pth: data\.channels: expected 1 to 1024, found {channels}"):
+        open_published("milesial", write(tmp_path / "w.pth", tensors))
+
+
 def trained(kind):
     """Return what torch has after the training step: gradients and running statistics by name."""
     shapes = {name: tensor.shape for name, tensor in tensors_of(kind).items() if not is_ignored(name)}
@@ -272,7 +304,6 @@ def test_values_that_are_not_one_for_each_class_are_refused(values):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"inc.double_conv.0.weight": np.zeros((4, 1, 3, 3))}, "a model of images with 1 channels; images here have 3"),
         ({"inc.double_conv.0.weight": None}, "expected the state dict of milesial/Pytorch-UNet .*found inc.double"),
         ({"inc.double_conv.0.weight": np.zeros(4)}, "expected the state dict of milesial"),
         ({"outc.conv.weight": None}, "expected the state dict of milesial"),

@@ -161,7 +161,6 @@ def test_a_folder_says_how_its_decoder_enlarges(pretrained, interpolation):
         ("decoder_interpolation", "bicubic"),
         ("_model_class", "UnetPlusPlus"),
         ("encoder_depth", 4),
-        ("in_channels", 1),
         ("decoder_attention_type", "scse"),
     ],
 )
@@ -187,6 +186,21 @@ def test_of_a_state_dict_alone_it_is_a_setting_and_the_default_is_said(tmp_path,
     write_torch_file(tmp_path / "w.pth", {f"model.{name}": array for name, array in tensors_of("basic").items()})
     assert open_published("smp", tmp_path / "w.pth").config.model.resnet_unet.interpolation == "nearest"
     assert "model.resnet_unet.interpolation=bilinear" in caplog.text
+
+
+def test_other_numbers_of_channels_are_not_normalised_and_the_log_says_so(tmp_path, caplog):
+    """Two channels that share a kernel are one; ImageNet's statistics are of red, green and blue."""
+    tensors, x_bhwc = tensors_of("basic"), image("basic")[:1]
+    weight_oihw = tensors["encoder.conv1.weight"]
+    halves = np.concatenate([weight_oihw[:, :1] / 2, weight_oihw[:, 1:], weight_oihw[:, :1] / 2], 1)
+    write_torch_file(tmp_path / "w.pth", {**tensors, "encoder.conv1.weight": halves})
+    published = open_published("smp", tmp_path / "w.pth")
+    data = published.config.data
+    assert (data.channels, data.mean, data.std) == (4, (0, 0, 0, 0), (1, 1, 1, 1))
+    assert "images of 4 channels; assuming 0 … 1 without normalisation" in caplog.text
+    x_bhwc = np.concatenate([x_bhwc, x_bhwc[..., :1]], -1)
+    logits, _ = answer(build_model(published.config.model), published.variables, x_bhwc, False)
+    np.testing.assert_allclose(logits, recorded("basic")["y"], atol=1e-4)
 
 
 def test_a_head_that_classifies_images_is_left_out_and_said(tmp_path, caplog):
@@ -215,7 +229,6 @@ def test_bilinear_doubling_is_that_of_torch():
     ("changes", "said"),
     [
         ({"encoder.conv1.weight": None}, r"no convolution encoder.conv1.weight among encoder.bn1.weight, .* more"),
-        ({"encoder.conv1.weight": np.zeros((4, 1, 7, 7))}, "a model of 1 channels"),
         ({"encoder.layer3.0.conv1.weight": None}, "no unit encoder.layer3.0"),
         ({"encoder.layer1.0.conv2.weight": np.zeros((4, 2, 3, 3))}, "ResNeXt"),
         ({"decoder.blocks.4.conv1.0.weight": None}, "no convolution decoder.blocks.4.conv1.0.weight"),

@@ -62,7 +62,7 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
     published, *parts = open_published(kind, path, names=names, **sizes)
     scale = [f"inference.scale={arguments.scale}"] if arguments.scale else []
     config = override_config(published, [*arguments.overrides, *scale])
-    if array_shapes(config.model) != array_shapes(published.model):
+    if array_shapes(config.model, config.data.channels) != array_shapes(published.model, published.data.channels):
         raise UserError(
             f"{path}: its tensors do not fit a model with {' '.join(arguments.overrides)}; leave out what changes "
             "widths, depths or the number of classes"

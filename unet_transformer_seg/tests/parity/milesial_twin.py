@@ -55,10 +55,10 @@ class Head(nn.Module):
 
 
 class Twin(nn.Module):
-    def __init__(self, classes, width=64, depth=4, bilinear=False, bias=False):
+    def __init__(self, classes, width=64, depth=4, bilinear=False, bias=False, channels=3):
         super().__init__()
         widths, shrink = [width * 2**i for i in range(depth + 1)], 2 if bilinear else 1
-        self.depth, self.inc = depth, DoubleConv(3, width, width, bias)
+        self.depth, self.inc = depth, DoubleConv(channels, width, width, bias)
         for i in range(1, depth + 1):
             outputs = widths[i] // shrink if i == depth else widths[i]
             self.add_module(f"down{i}", Down(widths[i - 1], outputs, bias))

@@ -20,9 +20,16 @@ from seg.published.mapping import export_arrays  # noqa: E402
 from seg.published.milesial import milesial_pairs  # noqa: E402
 from seg.published.published_model import open_published, save_milesial  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location("milesial_twin", Path(__file__).with_name("milesial_twin.py"))
-twin = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(twin)
+
+def beside(name):
+    """Import a file of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+twin, compare = beside("milesial_twin"), beside("differences").compare
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -42,8 +49,8 @@ def opened(theirs, folder, **extras):
     return open_published("milesial", folder / "theirs.pth")
 
 
-def draw_image(*size):
-    return np.random.default_rng(2).normal(size=(*size, 3)).astype(np.float32)
+def draw_image(*size, channels=3):
+    return np.random.default_rng(2).normal(size=(*size, channels)).astype(np.float32)
 
 
 def to_torch(x_bhwc):
@@ -64,9 +71,17 @@ def infer(published, image):
 @pytest.mark.parametrize("size", [(64, 64), (70, 90), (65, 47), (16, 33)], ids=str)
 def test_logits_of_any_size(tmp_path, bilinear, bias, size):
     theirs, image = narrow(bilinear, bias), draw_image(2, *size)
-    expected = answer(theirs, image)
-    assert expected.std() > 0.3
-    np.testing.assert_allclose(infer(opened(theirs, tmp_path), image), expected, atol=1e-4)
+    compare("milesial narrow", infer(opened(theirs, tmp_path), image), answer(theirs, image))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("channels", [1, 4, 12])
+def test_images_of_any_number_of_channels(tmp_path, channels, classes):
+    theirs = twin.draw(twin.Twin(classes, width=8, channels=channels), seed=channels)
+    image, published = draw_image(2, 65, 47, channels=channels), opened(theirs, tmp_path)
+    logits = infer(published, image)
+    logits = logits[..., 1:] - logits[..., :1] if classes == 1 else logits
+    compare(f"milesial {channels} channels, {classes} classes", logits, answer(theirs, image))
 
 
 @pytest.mark.parametrize(("bilinear", "number"), [(False, 31_037_698), (True, 17_263_042)], ids=NAMES[::2])
@@ -74,7 +89,7 @@ def test_the_published_widths(tmp_path, bilinear, number):
     theirs, image = twin.draw(twin.Twin(2, bilinear=bilinear), seed=3), draw_image(1, 64, 64)
     published = opened(theirs, tmp_path)
     assert count_parameters(published.variables["params"]) == number
-    np.testing.assert_allclose(infer(published, image), answer(theirs, image), atol=1e-4)
+    compare("milesial published", infer(published, image), answer(theirs, image))
 
 
 @pytest.mark.parametrize(("bilinear", "bias"), VARIANTS, ids=NAMES)

@@ -58,8 +58,6 @@ def read_milesial_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig:
             "expected the state dict of milesial/Pytorch-UNet (inc.double_conv.0.weight, down1.…, up1.…, "
             f"outc.conv.weight), found {', '.join(list(tensors)[:3])}, …"
         )
-    if first.shape[1] != 3:
-        raise UserError(f"a model of images with {first.shape[1]} channels; images here have 3")
     return ModelConfig(
         name="unet",
         num_classes=max(len(last), 2),

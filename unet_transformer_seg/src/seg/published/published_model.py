@@ -33,7 +33,6 @@ SCALE_IN_NAME = re.compile(r"scale[_-]?(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 COUNTERS = "num_batches_tracked"
 
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # pixels in 0…1 as they are
 TO_PLUS_MINUS_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
@@ -54,9 +53,10 @@ def open_milesial(path: Path) -> Published:
         model = _supported(milesial.read_milesial_config(tensors))
         # A model of one class was trained with mask values for background and foreground.
         num_values = max(len(tensors["outc.conv.weight"]), 2)
-        data = milesial.read_mask_values(DataConfig(size=WINDOW, **PLAIN), extras, num_values)
+        channels = tensors[milesial.ANCHOR].shape[1]
+        data = milesial.read_mask_values(_unchanged(WINDOW, channels), extras, num_values)
     pairs = milesial.milesial_pairs(model, milesial.has_one_class(tensors))
-    variables = _variables(pairs, tensors, model, path, milesial.is_ignored)
+    variables = _variables(pairs, tensors, model, path, milesial.is_ignored, channels)
     return _published(model, data, variables, {COUNTERS: milesial.read_counters(tensors)})
 
 
@@ -67,7 +67,7 @@ def open_transunet(path: Path, num_heads: int | None = None) -> Published:
         model = _supported(transunet.read_transunet_config(tensors, num_heads))
     variables = _variables(transunet.transunet_pairs(model), tensors, model, path, transunet.is_ignored)
     rows, columns = model.transunet.position_grid
-    return _published(model, DataConfig(size=(16 * rows, 16 * columns), **PLAIN), variables)
+    return _published(model, _unchanged((16 * rows, 16 * columns)), variables)
 
 
 def open_r50_vit(path: Path, num_classes: int = 2) -> Published:
@@ -98,9 +98,19 @@ def open_smp(path: Path) -> Published:
         log.warning("%s: dropped %s, the head that classifies whole images (aux_params)", path, smp.some(classifier))
     with naming_file(path):
         model = _supported(smp.read_smp_config(tensors, interpolation))
+        channels = tensors[smp.ANCHOR].shape[1]
+        # ImageNet's mean and deviation are the default; they are of red, green and blue.
+        data = DataConfig(size=WINDOW) if channels == 3 else _unchanged(WINDOW, channels)
+    if channels != 3:
+        log.warning(
+            "%s: images of %d channels; assuming 0 … 1 without normalisation. If the model was trained with another "
+            "normalisation, add data.mean=[…] data.std=[…]",
+            path,
+            channels,
+        )
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
-    variables = _variables(pairs, tensors, model, path, smp.is_ignored)
-    return _published(model, DataConfig(size=WINDOW), variables)  # ImageNet's mean and deviation are the default
+    variables = _variables(pairs, tensors, model, path, smp.is_ignored, channels)
+    return _published(model, data, variables)
 
 
 def open_nnunet(path: Path) -> Published:
@@ -120,7 +130,7 @@ def open_nnunet(path: Path) -> Published:
         stages = nnunet_plans.read_stages(plans)
         model = _supported(ModelConfig(name="plain_conv_unet", num_classes=len(names), plain_conv_unet=stages))
     data = dataclasses.replace(nnunet_plans.read_preparation(plans), size=size)
-    variables = _variables(nnunet.nnunet_pairs(model), tensors, model, path, nnunet.ignored_in(model))
+    variables = _variables(nnunet.nnunet_pairs(model), tensors, model, path, nnunet.ignored_in(model), data.channels)
     return _published(model, data, variables)._replace(classes=classes)
 
 
@@ -187,9 +197,10 @@ def save_milesial(path: Path, config: Config, variables: Any, origin: Mapping[st
     write_torch_file(path, tensors, {"mask_values": milesial.make_mask_values(config)})
 
 
-def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return name → shape of the variables of a model."""
-    return {name: shape for name, (shape, _) in describe_arrays(abstract_variables(config)).items()}
+def array_shapes(config: ModelConfig, channels: int = 3) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of the variables of a model for images of `channels`."""
+    arrays = describe_arrays(abstract_variables(config, channels=channels))
+    return {name: shape for name, (shape, _) in arrays.items()}
 
 
 def _variables(
@@ -198,9 +209,17 @@ def _variables(
     model: ModelConfig,
     path: Path,
     ignored: Callable[[str], bool],
+    channels: int = 3,
 ) -> dict[str, Any]:
-    arrays = import_arrays(pairs, tensors, array_shapes(model), path, ignored)
+    arrays = import_arrays(pairs, tensors, array_shapes(model, channels), path, ignored)
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(arrays, sep="/")}
+
+
+def _unchanged(size: tuple[int, int], channels: int = 3) -> DataConfig:
+    """Return settings under which pixels stay in 0…1 as they are."""
+    data = DataConfig(size=size, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+    check_ranges(data, "data.")
+    return data
 
 
 def _supported(model: ModelConfig) -> ModelConfig:

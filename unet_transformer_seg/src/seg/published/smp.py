@@ -14,7 +14,6 @@ that classifies whole images (`aux_params`) is dropped. A model of one class bec
 (`sigmoid_head`).
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,11 +23,11 @@ import numpy as np
 
 from seg.config import ModelConfig, ResNetUNetConfig
 from seg.errors import UserError
-from seg.files import decoded, read_bounded
 from seg.models.resnet import KERNELS, plan_units
 from seg.published.file_kinds import describe_folder
 from seg.published.layers import CONV2D, COUNTER, conv_norm, count, sigmoid_head
 from seg.published.mapping import AS_IS, Pair
+from seg.published.settings_file import read_settings
 from seg.untrusted import shown
 
 log = logging.getLogger("seg")
@@ -39,7 +38,6 @@ NUM_BLOCKS = 5
 SETTINGS, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
 """Files in a folder of `save_pretrained`."""
 
-MAX_SETTINGS_BYTES = 1 << 16
 DEFAULT_INTERPOLATION = "nearest"
 
 CLASSIFIER = "classification_head."
@@ -55,21 +53,13 @@ def find_pretrained(folder: Path) -> tuple[Path, str]:
     path = folder / SETTINGS
     if not path.is_file():
         raise UserError(f"{folder}: {describe_folder(folder)}")
-    try:
-        settings = json.loads(decoded(path, read_bounded(path, MAX_SETTINGS_BYTES), "settings"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: not valid JSON; copy it again") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: expected settings as save_pretrained writes them, found {shown(settings)}")
+    settings = read_settings(path, "save_pretrained")
     interpolation = settings.get("decoder_interpolation", DEFAULT_INTERPOLATION)
     supported = {
         "_model_class": ("Unet",),
         "decoder_interpolation": get_args(get_type_hints(ResNetUNetConfig)["interpolation"]),
         "decoder_attention_type": (None,),
         "encoder_depth": (5,),
-        "in_channels": (3,),
     }
     for key, values in supported.items():
         if key in settings and settings[key] not in values:
@@ -94,9 +84,7 @@ def read_smp_config(tensors: Mapping[str, np.ndarray], interpolation: str = DEFA
             raise _unsupported(f"no convolution {name}.weight among {some(tensors)}")
         return conv_shape
 
-    width, channels, *_ = shape("encoder.conv1")
-    if channels != 3:
-        raise _unsupported(f"a model of {channels} channels (in_channels); images here have 3")
+    width, *_ = shape("encoder.conv1")
     units = tuple(count(tensors, f"encoder.layer{layer}.{{}}.conv1.weight") for layer in range(1, 5))
     if 0 in units:
         raise _unsupported(f"no unit encoder.layer{units.index(0) + 1}.0 among {some(tensors)}")
@@ -138,7 +126,7 @@ def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
 def _unsupported(contents: str) -> UserError:
     return UserError(
         "expected the state dict of segmentation_models_pytorch's Unet with a ResNet encoder (resnet18 to "
-        f"resnet152, depth 5, 3 channels; decoder with batch norm, without attention), found {contents}"
+        f"resnet152, depth 5; decoder with batch norm, without attention), found {contents}"
     )
 
 

@@ -167,7 +167,8 @@ def change_tensors(rng: Random, tensors: dict[str, np.ndarray]) -> None:
 def open_file(folder: Path, case: Case) -> None:
     """Open published weights as `seg.convert` does, and write their settings."""
     model = open_published(case.arguments[0], folder / "w.pth")
-    assert array_shapes(model.config.model) == {k: np.shape(v) for k, v in named_arrays(model.variables).items()}
+    shapes = array_shapes(model.config.model, model.config.data.channels)
+    assert shapes == {k: np.shape(v) for k, v in named_arrays(model.variables).items()}
     assert len(model.classes) == model.config.model.num_classes
     save_config(model.config, folder / "config.yaml")
 
