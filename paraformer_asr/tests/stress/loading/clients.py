@@ -12,14 +12,18 @@ import time
 import numpy as np
 import soundfile
 
-RATE_HZ = 16000
+RATE_HZ, SHORT_S, RETRY_AFTER_S = 16000, 8, 1
 
 
 @dataclasses.dataclass
 class Load:
-    """What was sent and what came of it; seconds."""
+    """What was sent and what came of it; seconds.
 
-    latencies: list[float] = dataclasses.field(default_factory=list)
+    Attributes:
+        latencies: those of answers with a text, by the class of the sound.
+    """
+
+    latencies: dict[str, list[float]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     refused: list[float] = dataclasses.field(default_factory=list)
     statuses: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     sound_s: float = 0.0
@@ -32,7 +36,7 @@ class Load:
         return {
             "requests_per_s": round(self.statuses[200] / self.seconds, 1),
             "rtfx": round(self.sound_s / self.seconds, 1),
-            "latency_ms": percentiles(self.latencies),
+            "latency_ms": {length: percentiles(latencies) for length, latencies in sorted(self.latencies.items())},
             "share_429": round(self.statuses[429] / number, 3),
             "latency_of_429_ms": percentiles(self.refused),
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
@@ -68,7 +72,7 @@ class Sound:
         )
         head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
         head += "Content-Type: multipart/form-data; boundary=b\r\n"
-        self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        self.body, self.request = body, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Connection:
@@ -100,19 +104,20 @@ class Connection:
         self.writer = None
 
 
-async def send(connection: Connection, sound: Sound, planned: float, load: Load) -> None:
-    """Send a sound and note what came of it."""
+async def send(connection: Connection, sound: Sound, planned: float, load: Load) -> int:
+    """Send a sound and note what came of it; return the status."""
     status, body = await connection.ask(sound.request)
     latency = time.perf_counter() - planned
     load.statuses[status] += 1
     if status == 200:
-        load.latencies.append(latency)
+        load.latencies["up to 8 s" if sound.seconds <= SHORT_S else "longer"].append(latency)
         load.sound_s += sound.seconds
         text = json.loads(body)["text"]
         sound.text = text if sound.text is None else sound.text
         load.wrong += text != sound.text
     elif status == 429:
         load.refused.append(latency)
+    return status
 
 
 async def closed_loop(
@@ -126,7 +131,8 @@ async def closed_loop(
         with contextlib.closing(Connection(port)) as connection:
             while time.perf_counter() - start < seconds and requests > 0:
                 requests -= 1
-                await send(connection, rng.choice(sounds), time.perf_counter(), load)
+                if await send(connection, rng.choice(sounds), time.perf_counter(), load) == 429:
+                    await asyncio.sleep(RETRY_AFTER_S)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     load.seconds = time.perf_counter() - start

@@ -11,12 +11,19 @@ import time
 import numpy as np
 from PIL import Image
 
+RETRY_AFTER_S = 1
+WINDOW_MEGAPIXELS = 64 * 64 / 1e6
+
 
 @dataclasses.dataclass
 class Load:
-    """What was sent and what came of it; seconds."""
+    """What was sent and what came of it; seconds.
 
-    latencies: list[float] = dataclasses.field(default_factory=list)
+    Attributes:
+        latencies: those of answers with a mask, by the class of the image.
+    """
+
+    latencies: dict[str, list[float]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     refused: list[float] = dataclasses.field(default_factory=list)
     statuses: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     megapixels: float = 0.0
@@ -29,7 +36,7 @@ class Load:
         return {
             "requests_per_s": round(self.statuses[200] / self.seconds, 1),
             "megapixels_per_s": round(self.megapixels / self.seconds, 2),
-            "latency_ms": percentiles(self.latencies),
+            "latency_ms": {size: percentiles(latencies) for size, latencies in sorted(self.latencies.items())},
             "share_429": round(self.statuses[429] / number, 3),
             "latency_of_429_ms": percentiles(self.refused),
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
@@ -87,18 +94,19 @@ class Connection:
         self.writer = None
 
 
-async def send(connection: Connection, picture: Picture, planned: float, load: Load) -> None:
-    """Send an image and note what came of it."""
+async def send(connection: Connection, picture: Picture, planned: float, load: Load) -> int:
+    """Send an image and note what came of it; return the status."""
     status, body = await connection.ask(picture.request)
     latency = time.perf_counter() - planned
     load.statuses[status] += 1
     if status == 200:
-        load.latencies.append(latency)
+        load.latencies["by windows" if picture.megapixels > WINDOW_MEGAPIXELS else "one window"].append(latency)
         load.megapixels += picture.megapixels
         picture.mask = picture.mask or body
         load.wrong += body != picture.mask
     elif status == 429:
         load.refused.append(latency)
+    return status
 
 
 async def closed_loop(
@@ -112,7 +120,8 @@ async def closed_loop(
         with contextlib.closing(Connection(port)) as connection:
             while time.perf_counter() - start < seconds and requests > 0:
                 requests -= 1
-                await send(connection, rng.choice(pictures), time.perf_counter(), load)
+                if await send(connection, rng.choice(pictures), time.perf_counter(), load) == 429:
+                    await asyncio.sleep(RETRY_AFTER_S)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     load.seconds = time.perf_counter() - start

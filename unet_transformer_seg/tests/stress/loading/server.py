@@ -38,10 +38,22 @@ class Server:
         lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
+    def processor_s(self) -> dict[str, float]:
+        """Return the processor time so far, by what took it; the event loop is the main thread."""
+        pid = self.process.pid
+        loop_s, all_s = (processor_s(Path(f"/proc/{pid}/{path}stat")) for path in (f"task/{pid}/", ""))
+        workers_s = sum(processor_s(Path(f"/proc/{child}/stat")) for child in children(pid))
+        return {"event loop": loop_s, "device": all_s - loop_s, "workers": workers_s}
+
     def stop(self) -> None:
         """End it."""
         self.process.terminate()
         self.process.wait(60)
+
+
+def processor_s(stat: Path) -> float:
+    """Return the processor time of a process or thread, in seconds."""
+    return sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:
