@@ -77,7 +77,7 @@ def serving():
     pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
     httpx = pytest.importorskip("httpx")
     from seg.serve.app import make_app
-    from seg.serve.server import Server, address_of, open_socket
+    from seg.serve.server import Server, address_of, bind
     from seg.serve.service import Service
     from seg.serve.settings import ServeSettings
 
@@ -85,7 +85,7 @@ def serving():
     def serve(predictor, settings=None, keys=(), hosts=(), wait=True, **options):
         service = Service(predictor, settings or ServeSettings(num_workers=1, batch_sizes=(1, 4)), ("tiny",))
         server = Server(make_app(service, keys, hosts, **options), service)
-        with open_socket("127.0.0.1", 0) as listener:
+        with bind("127.0.0.1", 0) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
             try:

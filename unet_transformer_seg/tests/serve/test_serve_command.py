@@ -56,14 +56,14 @@ def test_the_extra_is_named_if_it_is_missing(run, monkeypatch):
 
 
 def test_a_port_that_is_taken_is_named(monkeypatch):
-    from seg.serve.server import open_socket
+    from seg.serve.server import bind
 
-    with open_socket("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: cannot listen there .*; try --port 0"):
-            open_socket("127.0.0.1", port)
+            bind("127.0.0.1", port)
     with pytest.raises(UserError, match="--port 99999: expected a number from 0 to 65535"):
-        open_socket("127.0.0.1", 99_999)
+        bind("127.0.0.1", 99_999)
 
 
 @pytest.fixture(scope="module")

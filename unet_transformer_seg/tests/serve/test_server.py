@@ -22,9 +22,9 @@ SETTINGS = ServeSettings(
     max_body_bytes=100_000,
     max_bytes_in_flight=150_000,
     max_image_megapixels=0.05,
-    body_idle_s=0.5,
-    headers_s=0.5,
-    requests_per_minute=0,
+    idle_timeout_s=0.5,
+    headers_timeout_s=0.5,
+    max_requests_per_minute=0,
 )
 
 
@@ -277,7 +277,7 @@ def test_who_goes_away_is_dropped_and_the_server_lives(strict, encode, random_im
 
 
 def test_requests_of_a_client_are_limited(serving, predictor, encode, random_image):
-    settings = ServeSettings(num_workers=1, batch_sizes=(1,), requests_per_minute=3, megapixels_per_minute=1)
+    settings = ServeSettings(num_workers=1, batch_sizes=(1,), max_requests_per_minute=3, max_megapixels_per_minute=1)
     with serving(predictor, settings) as client:
         content = encode(random_image(5, 5))
         statuses = [client.post("/v1/segment", content=content).status_code for _ in range(5)]

@@ -138,15 +138,15 @@ def attacked_server() -> Iterator[tuple[Address, int]]:
 def serve(folder: Path) -> None:
     """Run the service with short limits of time."""
     from seg.serve.app import make_app
-    from seg.serve.server import Server, address_of, open_socket
+    from seg.serve.server import Server, address_of, bind
     from seg.serve.service import load_service
     from seg.serve.settings import ServeSettings
 
     limits = {"max_body_bytes": MAX_BODY_BYTES, "max_image_megapixels": MAX_MEGAPIXELS, "batch_sizes": (1,)}
-    settings = ServeSettings(**limits, body_idle_s=IDLE_S, headers_s=IDLE_S)
+    settings = ServeSettings(**limits, idle_timeout_s=IDLE_S, headers_timeout_s=IDLE_S)
     service = load_service(folder / "model", settings)
     service.start()
-    with open_socket("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0) as listener:
         print(f"ready: {address_of(listener)}", flush=True)
         Server(make_app(service), service).run(sockets=[listener])
 

@@ -45,8 +45,8 @@ def parse_arguments() -> argparse.Namespace:
     _add_limit(limits, "--max-megapixels", defaults.max_image_megapixels, "largest image")
     _add_limit(limits, "--max-queued-megapixels", defaults.max_queued_megapixels, "images that wait, together")
     _add_limit(limits, "--deadline", defaults.deadline_s, "longest time for an answer, in seconds")
-    _add_limit(limits, "--requests-per-minute", defaults.requests_per_minute, "of one client; 0: any number")
-    _add_limit(limits, "--megapixels-per-minute", defaults.megapixels_per_minute, "of one client; 0: any number")
+    _add_limit(limits, "--requests-per-minute", defaults.max_requests_per_minute, "of one client; 0: any number")
+    _add_limit(limits, "--megapixels-per-minute", defaults.max_megapixels_per_minute, "of one client; 0: any number")
     limits.add_argument(
         "--workers", type=int, default=defaults.num_workers, help="processes that read and write images"
     )
@@ -88,8 +88,8 @@ def make_settings(arguments: argparse.Namespace) -> ServeSettings:
         deadline_s=arguments.deadline,
         num_workers=arguments.workers,
         batch_sizes=parse_sizes(arguments.batch_sizes) if arguments.batch_sizes is not None else (),
-        requests_per_minute=arguments.requests_per_minute,
-        megapixels_per_minute=arguments.megapixels_per_minute,
+        max_requests_per_minute=arguments.requests_per_minute,
+        max_megapixels_per_minute=arguments.megapixels_per_minute,
     )
 
 
@@ -120,11 +120,11 @@ def main() -> int:
 
     from seg.serve.app import make_app
     from seg.serve.selftest import run_selftest
-    from seg.serve.server import Server, address_of, open_socket
+    from seg.serve.server import Server, address_of, bind
 
     app = make_app(service, keys, hosts, metrics=not arguments.no_metrics, docs=not arguments.no_docs)
     server = Server(app, service)
-    with open_socket(arguments.host, 0 if arguments.selftest else arguments.port) as listener:
+    with bind(arguments.host, 0 if arguments.selftest else arguments.port) as listener:
         if arguments.selftest:
             return run_selftest(server, service, listener, keys)
         print(f"serving {service.names[0]} at {address_of(listener)}; /readyz tells when it is compiled", flush=True)

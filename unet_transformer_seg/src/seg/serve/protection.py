@@ -44,7 +44,7 @@ class Protection:
         self._app, self._service, self._hosts = app, service, hosts
         self._settings, self._metrics = service.settings, service.metrics
         self._keys = [key.encode() for key in keys]
-        self._rate = RateLimit(self._settings.requests_per_minute, "requests")
+        self._rate = RateLimit(self._settings.max_requests_per_minute, "requests")
         self._num_running = self._bytes_in_flight = 0
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
@@ -156,10 +156,10 @@ class _Body:
         if self.is_complete:
             return await self._receive()
         settings = self._protection.settings
-        allowed_s = settings.body_s + self.num_bytes / settings.body_bytes_per_s
+        allowed_s = settings.body_timeout_s + self.num_bytes / settings.min_body_bytes_per_s
         left_s = self._start + allowed_s - time.monotonic()
         try:
-            async with asyncio.timeout(max(min(left_s, settings.body_idle_s), 0)):
+            async with asyncio.timeout(max(min(left_s, settings.idle_timeout_s), 0)):
                 message = await self._receive()
         except TimeoutError:
             raise RefusedError(408, "the request arrived too slowly", "slow_request", retry_after_s=1) from None

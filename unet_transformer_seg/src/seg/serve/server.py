@@ -7,7 +7,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from seg.errors import UserError
-from seg.serve.connections import limit_connections
+from seg.serve.connection import bounded_connections
 from seg.serve.priority import prefer_this_thread
 from seg.serve.service import Service
 
@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
         # uvicorn's own logging config would close the handlers of other libraries, and with absl's the standard error.
         options = {"log_config": None, "log_level": "error", "access_log": False, "ws": "none", "lifespan": "on"}
         options |= {"server_header": False, "proxy_headers": False, "backlog": BACKLOG, "timeout_graceful_shutdown": 1}
-        options |= {"h11_max_incomplete_event_size": MAX_HEADERS_BYTES, "http": limit_connections(service.settings)}
+        options |= {"h11_max_incomplete_event_size": MAX_HEADERS_BYTES, "http": bounded_connections(service.settings)}
         super().__init__(uvicorn.Config(app, timeout_keep_alive=service.settings.keep_alive_s, **options))
 
     def handle_exit(self, sig: int, frame) -> None:
@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
             startup.result()
 
 
-def open_socket(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens there.
 
     Raises:

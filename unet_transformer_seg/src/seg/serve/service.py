@@ -52,7 +52,7 @@ class Service:
         self._shown_channels = predictor.config.data.shown_channels
         self.engine = Engine(predictor, self.settings, self.metrics)
         self.workers = WorkerPool(self.settings, predictor.config.data, predictor.classes, self.metrics)
-        self._rate = RateLimit(self.settings.megapixels_per_minute, "megapixels")
+        self._rate = RateLimit(self.settings.max_megapixels_per_minute, "megapixels")
         self.metrics.compilations.set_function(lambda: self.engine.compilations_after_ready)
 
     def start(self) -> None:

@@ -18,10 +18,10 @@ class ServeSettings:
         max_queued_megapixels: images that wait for the device, all together; a small one counts as a whole window.
         max_queue_s: longest estimated wait of an image that fits into a window; longer ones are refused.
         deadline_s: longest time for one answer, from the end of the upload.
-        headers_s: time in which a client must send the head of a request.
-        body_idle_s: longest pause of a client within a body.
-        body_s: time for a body, to which a second is added for each `body_bytes_per_s`.
-        body_bytes_per_s: slowest upload.
+        headers_timeout_s: time in which a client must send the head of a request.
+        idle_timeout_s: longest pause of a client within a body.
+        body_timeout_s: time for a body, to which a second is added for each `min_body_bytes_per_s`.
+        min_body_bytes_per_s: slowest upload.
         keep_alive_s: time for which an idle connection is kept.
         drain_s: longest wait for running requests when the server is stopped.
         num_workers: processes that read images and draw answers.
@@ -32,8 +32,8 @@ class ServeSettings:
         batch_sizes: numbers of windows that the network is compiled for, ascending from 1. Empty: up to 4 on a CPU,
             which gains little from more, and up to 16 elsewhere.
         large_at_once: images larger than a window that are computed in turn.
-        requests_per_minute: of one key, or of one address without keys; 0: any number.
-        megapixels_per_minute: the same for the images.
+        max_requests_per_minute: of one key, or of one address without keys; 0: any number.
+        max_megapixels_per_minute: the same for the images.
     """
 
     max_body_bytes: int = 25 << 20
@@ -46,10 +46,10 @@ class ServeSettings:
     max_queued_megapixels: float = 128.0
     max_queue_s: float = 10.0
     deadline_s: float = 300.0
-    headers_s: float = 10.0
-    body_idle_s: float = 15.0
-    body_s: float = 60.0
-    body_bytes_per_s: int = 50 << 10
+    headers_timeout_s: float = 10.0
+    idle_timeout_s: float = 15.0
+    body_timeout_s: float = 60.0
+    min_body_bytes_per_s: int = 50 << 10
     keep_alive_s: int = 5
     drain_s: float = 30.0
     num_workers: int = 2
@@ -59,5 +59,5 @@ class ServeSettings:
     worker_bytes: int = 1 << 30
     batch_sizes: tuple[int, ...] = ()
     large_at_once: int = 2
-    requests_per_minute: int = 0
-    megapixels_per_minute: float = 0.0
+    max_requests_per_minute: int = 0
+    max_megapixels_per_minute: float = 0.0

@@ -6,10 +6,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from seg.serve.settings import ServeSettings
 
 
-def limit_connections(settings: ServeSettings) -> type[H11Protocol]:
+def bounded_connections(settings: ServeSettings) -> type[H11Protocol]:
     """Return uvicorn's protocol with the limits of `settings`, which it has not itself."""
 
-    class LimitedProtocol(H11Protocol):
+    class Connection(H11Protocol):
         """One connection."""
 
         def connection_made(self, transport) -> None:
@@ -33,7 +33,7 @@ def limit_connections(settings: ServeSettings) -> type[H11Protocol]:
             """Start the clock while the head of a request is incomplete, and stop it afterwards."""
             is_waiting = self.conn.their_state is h11.IDLE
             if is_waiting and not self._waiting_for_head:
-                self._waiting_for_head = self.loop.call_later(settings.headers_s, self._give_up)
+                self._waiting_for_head = self.loop.call_later(settings.headers_timeout_s, self._give_up)
             elif not is_waiting and self._waiting_for_head:
                 self._waiting_for_head.cancel()
                 self._waiting_for_head = None
@@ -43,4 +43,4 @@ def limit_connections(settings: ServeSettings) -> type[H11Protocol]:
             if self.conn.their_state is h11.IDLE:
                 self.transport.close()
 
-    return LimitedProtocol
+    return Connection
