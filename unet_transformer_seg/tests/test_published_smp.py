@@ -18,7 +18,7 @@ from seg.checkpoints.safetensors_file import write_safetensors
 from seg.config import ResNetUNetConfig
 from seg.errors import UserError
 from seg.models import build_model
-from seg.models.resnet_unet import double
+from seg.models.encoder_decoder import double
 from seg.published.mapping import export_arrays, import_arrays
 from seg.published.published_model import open_published
 from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs

@@ -11,10 +11,10 @@ import pytest
 from seg.config import Config, ModelConfig, ResNetUNetConfig
 from seg.config.rules import check_config
 from seg.errors import UserError
-from seg.models import ResNetUNet, build_model, count_parameters
+from seg.models import EncoderDecoder, build_model, count_parameters
+from seg.models.encoder_decoder import prepare, repeat_pixels
 from seg.models.layers import Conv
 from seg.models.resnet import plan_units
-from seg.models.resnet_unet import fill_up, repeat_pixels
 from seg.ops import pool
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
@@ -118,8 +118,8 @@ def test_the_image_is_filled_up_with_zeros_and_the_logits_are_cropped():
     model, variables = model_with_variables(tiny("bottleneck"))
     image = np.asarray(images(1, 17, 39))
     filled = np.pad(image, ((0, 0), (0, 15), (0, 25), (0, 0)))
-    np.testing.assert_array_equal(fill_up(image), filled)
-    np.testing.assert_array_equal(fill_up(filled), filled)
+    np.testing.assert_array_equal(prepare(image, tiny()), filled)
+    np.testing.assert_array_equal(prepare(filled, tiny()), filled)
     logits, whole = infer(model, variables, image), np.asarray(infer(model, variables, filled))
     np.testing.assert_allclose(logits, whole[:, :17, :39], atol=1e-6)
 
@@ -163,7 +163,7 @@ def test_settings_of_the_plain_unet_are_refused(key, value):
 
 
 def test_build_model_returns_it():
-    assert isinstance(build_model(tiny()), ResNetUNet)
+    assert isinstance(build_model(tiny()), EncoderDecoder)
 
 
 def test_units_halve_the_resolution_at_the_start_of_layers_2_to_4_and_project_where_the_shape_changes():

@@ -3,8 +3,10 @@
 from seg.config.model_schema import ModelConfig as ModelConfig
 from seg.config.model_schema import PlainConvUNetConfig as PlainConvUNetConfig
 from seg.config.model_schema import ResNetUNetConfig as ResNetUNetConfig
+from seg.config.model_schema import SegFormerDecoderConfig as SegFormerDecoderConfig
 from seg.config.model_schema import TransformerConfig as TransformerConfig
 from seg.config.model_schema import TransUNetConfig as TransUNetConfig
+from seg.config.model_schema import UNetDecoderConfig as UNetDecoderConfig
 from seg.config.schema import AugmentConfig as AugmentConfig
 from seg.config.schema import Config as Config
 from seg.config.schema import DataConfig as DataConfig

@@ -70,6 +70,26 @@ class PlainConvUNetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class UNetDecoderConfig:
+    """The decoder `unet` behind an encoder other than plain."""
+
+    widths: tuple[int, ...] = setting(
+        (256, 128, 64, 32, 16),
+        "channels of the blocks, coarsest first; each doubles the resolution: five reach the image's, four half of it",
+        1,
+        8192,
+    )
+    interpolation: Literal["nearest", "bilinear"] = setting("nearest", "how a block doubles the resolution")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegFormerDecoderConfig:
+    """The decoder `segformer`."""
+
+    width: int = setting(256, "channels that the maps are brought to; 256 as published with mit_b0 and mit_b1", 1, 8192)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network. The defaults of `unet` are the published U-Net of 31,037,698 parameters (2 classes)."""
 
@@ -80,6 +100,23 @@ class ModelConfig:
     labels: Literal["exclusive", "overlapping"] = setting(
         "exclusive", "exclusive: each pixel has one class; overlapping: any number of classes, or none"
     )
+    encoder: Literal[
+        "plain",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+        "mit_b0",
+        "mit_b1",
+        "mit_b2",
+    ] = setting("plain", "encoder of unet and unet_transformer; plain: two convolutions per stage")
+    encoder_form: Literal["original", "smp"] = setting(
+        "original", "details of the encoder; smp: as segmentation_models_pytorch builds it (docs/design.md)"
+    )
+    decoder: Literal["unet", "segformer"] = setting("unet", "decoder of unet and unet_transformer")
     base_width: int = setting(64, "channels of the first stage; each stage down doubles them", 1, 1024)
     depth: int = setting(4, "number of down-sampling stages", 1, 8)
     stem_stride: int = setting(1, "factor of the space-to-depth stem: 1 (none), 2 or 4", 1, 4)
@@ -92,6 +129,8 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = setting("float32", "dtype of activations; parameters and sums are float32")
     remat: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
     transformer: TransformerConfig = section(TransformerConfig)
+    unet_decoder: UNetDecoderConfig = section(UNetDecoderConfig)
+    segformer_decoder: SegFormerDecoderConfig = section(SegFormerDecoderConfig)
     transunet: TransUNetConfig = section(TransUNetConfig)
     resnet_unet: ResNetUNetConfig = section(ResNetUNetConfig)
     plain_conv_unet: PlainConvUNetConfig = section(PlainConvUNetConfig)

@@ -8,9 +8,26 @@ from typing import Any
 from seg.config import Config, DataConfig, ModelConfig, PlainConvUNetConfig
 from seg.errors import UserError
 
-UNET_SETTINGS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
-UNET_SETTINGS += ("dropout", "deep_supervision")
-"""Settings that the published architectures do not have."""
+PLAIN_SETTINGS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "norm_groups", "upsample")
+PLAIN_SETTINGS += ("deep_supervision",)
+"""Settings of the plain encoder and its decoder."""
+
+CHOICES = ("encoder", "encoder_form", "decoder", "unet_decoder", "segformer_decoder")
+"""Settings of `unet` and `unet_transformer` that choose an encoder and a decoder."""
+
+COARSEST_WIDTHS = {
+    "resnet18": 512,
+    "resnet34": 512,
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "efficientnet_lite0": 320,
+    "efficientnet_lite1": 320,
+    "efficientnet_lite2": 352,
+    "mit_b0": 256,
+    "mit_b1": 512,
+    "mit_b2": 512,
+}
+"""Encoder → channels of its coarsest map."""
 
 CLASS_PLACEHOLDER = "{class}"
 """In `data.masks_dir`, `mask_prefix` and `mask_suffix`: the name of a class, each of which has a file of its own."""
@@ -75,8 +92,9 @@ def check_config(config: Config) -> None:
         )
     if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
         raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
-    if model.name in ("transunet", "resnet_unet", "plain_conv_unet"):
-        _check_no_unet_settings(model)
+    _check_ignored(model)
+    if not 1 <= len(model.unet_decoder.widths) <= 5:
+        raise UserError(f"model.unet_decoder.widths: expected 1 to 5 blocks, found {list(model.unet_decoder.widths)}")
     if model.name == "plain_conv_unet":
         _check_stages(model.plain_conv_unet)
     heads, width = model.transunet.num_heads, model.transunet.hidden_width
@@ -186,17 +204,35 @@ def _numbers(value: Any) -> list:
     return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
 
 
-def _check_no_unet_settings(model: ModelConfig) -> None:
+def _check_ignored(model: ModelConfig) -> None:
     """Refuse settings that the architecture would ignore."""
-    for key in UNET_SETTINGS:
-        value, default = getattr(model, key), getattr(ModelConfig, key)
-        if value != default:
-            raise UserError(
-                f"model.{key}: {model.name} has no such setting, expected the default {default}, found {value}; "
-                f"its widths, depths and rates are set in model.{model.name}"
-            )
+    for keys, owner, hint in _ignored_settings(model):
+        for key in keys:
+            value, default = getattr(model, key), getattr(ModelConfig(), key)
+            if value != default:
+                raise UserError(
+                    f"model.{key}: {owner} has no such setting, expected the default {default}, found {value}{hint}"
+                )
+
+
+def _ignored_settings(model: ModelConfig) -> list[tuple[tuple[str, ...], str, str]]:
+    """Return (names of settings, what ignores them, the end of the message)."""
+    if model.name in ("transunet", "resnet_unet", "plain_conv_unet"):
+        hint = f"; its widths, depths and rates are set in model.{model.name}"
+        return [((*PLAIN_SETTINGS, "dropout", *CHOICES), model.name, hint)]
+    if model.name == "custom":
+        return []
+    encoder, decoder = f"model.encoder {model.encoder}", f"model.decoder {model.decoder}"
+    ignored = [(("encoder_form",) if model.encoder == "plain" else PLAIN_SETTINGS, encoder, "")]
+    if model.decoder == "segformer":
+        return [*ignored, (("unet_decoder", "upsample", "deep_supervision"), decoder, "")]
+    if model.encoder == "plain":
+        ignored.append((("unet_decoder",), encoder, "; its decoder has the encoder's widths"))
+    return [*ignored, (("segformer_decoder",), decoder, "")]
 
 
 def bottleneck_width(model: ModelConfig) -> int:
-    """Return the channels at the bottom of the U; bilinear up-sampling halves them, as published."""
+    """Return the channels of the coarsest map; bilinear up-sampling halves those of the plain encoder, as published."""
+    if model.encoder != "plain":
+        return COARSEST_WIDTHS[model.encoder]
     return model.base_width * 2**model.depth // (2 if model.upsample == "bilinear" else 1)

@@ -15,17 +15,17 @@ import jax.numpy as jnp
 
 from seg.config import ModelConfig
 from seg.errors import UserError
+from seg.models.encoder_decoder import EncoderDecoder
 from seg.models.layers import count_parameters
 from seg.models.plain_conv_unet import PlainConvUNet
-from seg.models.resnet_unet import ResNetUNet
 from seg.models.transunet import TransUNet
 from seg.models.unet import UNet
 from seg.models.unet_transformer import UNetTransformer
 
 __all__ = [
     "CustomModel",
+    "EncoderDecoder",
     "PlainConvUNet",
-    "ResNetUNet",
     "TransUNet",
     "UNet",
     "UNetTransformer",
@@ -57,6 +57,8 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             "set it, or leave it 0 and let the data set fill it in"
         )
     match config.name:
+        case "unet" | "unet_transformer" if config.encoder != "plain" or config.decoder != "unet":
+            return EncoderDecoder(config)
         case "unet":
             return UNet(config)
         case "unet_transformer":
@@ -64,7 +66,7 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
         case "transunet":
             return TransUNet(config)
         case "resnet_unet":
-            return ResNetUNet(config)
+            return EncoderDecoder(config)
         case "plain_conv_unet":
             return PlainConvUNet(config)
         case "custom":

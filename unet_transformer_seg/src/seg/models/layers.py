@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from seg.config import ModelConfig
 from seg.ops import conv, norm
+from seg.ops.depthwise import depthwise_conv
 
 Initialiser = Callable[..., jax.Array]
 
@@ -68,6 +69,8 @@ class Conv(nn.Module):
     # Step between the positions of the kernel; `kernel_size` // 2 zeros lie around the map, as in torch
     stride: conv.Stride = 1
     use_bias: bool = False  # add a learned bias; a norm that follows makes one superfluous
+    # Other zeros around the map, as in `conv2d`: "SAME" is TensorFlow's form, "VALID" has none
+    padding: str | None = None
 
     @nn.compact
     def __call__(self, x_bhwc):
@@ -78,9 +81,36 @@ class Conv(nn.Module):
         bias_o = None
         if self.use_bias:
             bias_o = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(x_bhwc.dtype)
-        # "SAME" with a stride would put the zeros of an even size at the end only.
-        padding = "SAME" if self.stride in (1, (1, 1)) else ((rows // 2,) * 2, (columns // 2,) * 2)
+        padding = self.padding or even_padding(rows, columns, self.stride)
         return conv.conv2d(x_bhwc, kernel_ijco, bias_o, stride=self.stride, padding=padding)
+
+
+def even_padding(rows: int, columns: int, stride: conv.Stride) -> conv.Padding:
+    """Return the padding of half a kernel's rows and columns on every side."""
+    # "SAME" with a stride would put the zeros of an even size at the end only.
+    return "SAME" if stride in (1, (1, 1)) else ((rows // 2,) * 2, (columns // 2,) * 2)
+
+
+class DepthwiseConv(nn.Module):
+    """A convolution of each channel with a kernel of its own: float[b, h, w, c] → [b, ⌈h/stride⌉, ⌈w/stride⌉, c]."""
+
+    kernel_size: int = 3  # as for `Conv`, also below
+    stride: int = 1
+    use_bias: bool = False
+    padding: str | None = None
+
+    @nn.compact
+    def __call__(self, x_bhwc):
+        """Return float[b, ⌈h/stride⌉, ⌈w/stride⌉, c] of float[b, h, w, c]."""
+        c = x_bhwc.shape[-1]
+        shape_ijc = (self.kernel_size, self.kernel_size, c)
+        kernel_ijc = self.param("kernel", truncated_normal(2.0), shape_ijc, jnp.float32).astype(x_bhwc.dtype)
+        padding = self.padding or even_padding(self.kernel_size, self.kernel_size, self.stride)
+        y_bhwc = depthwise_conv(x_bhwc, kernel_ijc, stride=self.stride, padding=padding)
+        if not self.use_bias:
+            return y_bhwc
+        bias_c = self.param("bias", nn.initializers.zeros, (c,), jnp.float32).astype(x_bhwc.dtype)
+        return y_bhwc + bias_c.reshape(1, 1, 1, -1)
 
 
 class UpConv(nn.Module):
@@ -133,6 +163,8 @@ class BatchNorm(nn.Module):
     running = 0.9 · running + 0.1 · batch, with the unbiased variance (division by n − 1), as in torch.
     """
 
+    epsilon: float = NORM_EPSILON  # added to the variance
+
     @nn.compact
     def __call__(self, x_bhwc, train: bool):
         """Return `x` normalised with the statistics of the batch (train) or the running ones."""
@@ -142,8 +174,8 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if not train:
-            return norm.batch_norm_infer(x_bhwc, scale_c, bias_c, mean.value, var.value, epsilon=NORM_EPSILON)
-        y_bhwc, mean_c, var_c = norm.batch_norm_train(x_bhwc, scale_c, bias_c, epsilon=NORM_EPSILON)
+            return norm.batch_norm_infer(x_bhwc, scale_c, bias_c, mean.value, var.value, epsilon=self.epsilon)
+        y_bhwc, mean_c, var_c = norm.batch_norm_train(x_bhwc, scale_c, bias_c, epsilon=self.epsilon)
         if not self.is_initializing():
             n = b * h * w
             unbiased_c = var_c * (n / max(n - 1, 1))
@@ -169,12 +201,14 @@ class GroupNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Layer norm over the last axis: float[..., d] → the same shape."""
 
+    epsilon: float = 1e-6  # added to the variance
+
     @nn.compact
     def __call__(self, x):
         """Return `x` normalised within each vector."""
         scale_d = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return norm.layer_norm(x, scale_d, bias_d)
+        return norm.layer_norm(x, scale_d, bias_d, epsilon=self.epsilon)
 
 
 class Dropout(nn.Module):

@@ -85,13 +85,20 @@ class Block(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Self-attention with explicit projections to queries, keys and values: float[b, s, d] → float[b, s, d]."""
+    """Attention with explicit projections to queries, keys and values: float[b, s, d] → float[b, s, d]."""
 
     config: TransformerConfig
 
     @nn.compact
-    def __call__(self, x_bsd, mask_bsj=None):
-        """Return the attention's result; mask_bsj: bool, True where token s may attend to token j."""
+    def __call__(self, x_bsd, mask_bsj=None, source_bjd=None):
+        """Return the attention's result.
+
+        Args:
+            x_bsd: float[b, s, d], the tokens.
+            mask_bsj: bool[b, s, j], True where token s may attend to token j; None admits everything.
+            source_bjd: float[b, j, d], the tokens attended to; by default `x_bsd` itself.
+        """
+        source_bjd = x_bsd if source_bjd is None else source_bjd
         d, a = x_bsd.shape[-1], self.config.num_heads
         if d % a:
             raise ValueError(f"attention: {a} heads do not divide the model width {d}")
@@ -99,8 +106,8 @@ class MultiHeadAttention(nn.Module):
         heads = {"features": (a, d // a), "kernel_init": xavier_uniform(), "dtype": x_bsd.dtype}
         q_bsae = nn.DenseGeneral(name="query", **heads)(x_bsd)
         # No bias: q·bias is the same for all tokens j, so the softmax would cancel it.
-        k_bjae = nn.DenseGeneral(name="key", use_bias=False, **heads)(x_bsd)
-        v_bjae = nn.DenseGeneral(name="value", **heads)(x_bsd)
+        k_bjae = nn.DenseGeneral(name="key", use_bias=False, **heads)(source_bjd)
+        v_bjae = nn.DenseGeneral(name="value", **heads)(source_bjd)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention_weights(q_bsae, k_bjae, mask_bsj))
         out_bsae = attention(q_bsae, k_bjae, v_bjae, mask_bsj, implementation=self.config.attention)

@@ -70,7 +70,14 @@ def read_milesial_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig:
 
 def milesial_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
     """Return the pairs of every array of a `unet`; with `one_class`, the other side has the logit of a foreground."""
-    required = {"name": "unet", "stem_stride": 1, "norm": "batch", "deep_supervision": False}
+    required = {
+        "name": "unet",
+        "encoder": "plain",
+        "decoder": "unet",
+        "stem_stride": 1,
+        "norm": "batch",
+        "deep_supervision": False,
+    }
     for key, value in required.items():
         if getattr(config, key) != value:
             raise UserError(f"model.{key}: milesial's U-Net has {value}, this model {getattr(config, key)}")

@@ -23,7 +23,7 @@ import numpy as np
 
 from seg.config import ModelConfig, ResNetUNetConfig
 from seg.errors import UserError
-from seg.models.resnet import KERNELS, plan_units
+from seg.published.encoders import resnet_pairs
 from seg.published.file_kinds import describe_folder
 from seg.published.layers import CONV2D, COUNTER, conv_norm, count, sigmoid_head
 from seg.published.mapping import AS_IS, Pair
@@ -105,14 +105,7 @@ def read_smp_config(tensors: Mapping[str, np.ndarray], interpolation: str = DEFA
 def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
     """Return the pairs of every array of a `resnet_unet`; `one_class` as `has_one_class` of the other side."""
     sizes = config.resnet_unet
-    pairs = conv_norm("encoder/conv1", "encoder/norm1", "encoder.conv1", "encoder.bn1")
-    for plan in plan_units(sizes):
-        ours, theirs = f"encoder/layer{plan.layer}/unit{plan.number}", f"encoder.layer{plan.layer}.{plan.number}"
-        for n in range(1, len(KERNELS[sizes.block]) + 1):
-            pairs += conv_norm(f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}.conv{n}", f"{theirs}.bn{n}")
-        if plan.projects:
-            down = f"{theirs}.downsample"
-            pairs += conv_norm(f"{ours}/shortcut_conv", f"{ours}/shortcut_norm", f"{down}.0", f"{down}.1")
+    pairs = resnet_pairs(sizes, "encoder.")
     for i in range(len(sizes.decoder_widths)):
         for n in (1, 2):
             ours, theirs = f"decoder/block{i}", f"decoder.blocks.{i}.conv{n}"
