@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from seg.labels import Exclusive
 from seg.training.state import TrainState, init_state
 from seg.training.step import keep_if_finite, make_eval_step, make_train_step
 
@@ -95,5 +96,5 @@ def test_a_step_with_a_pixel_that_is_no_number_leaves_the_state_and_counts_those
 def test_an_evaluation_counts_the_devices_that_want_to_stop(key):
     model = Mean()
     variables = model.init(key, BATCH["image"], train=False)
-    results = make_eval_step(model, square, keep, 2)(variables, BATCH, jnp.array([1, 0]))
+    results = make_eval_step(model, square, keep, Exclusive(2))(variables, BATCH, jnp.array([1, 0]))
     assert int(results["stop"]) == 1

@@ -10,14 +10,16 @@ from PIL import Image
 from seg.compiler import CompiledStep
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
 from seg.config.reader import load_config, save_config
-from seg.data.fit import fit_sample, fitted_shape, labels_at, most_probable, predicted_shape, resize_bands
+from seg.data.fit import fit_sample, fitted_shape, labels_at, predicted_shape, resize_bands
 from seg.inference.predictor import Predictor, explain_old_scale
 from seg.inference.scoring import score_samples
+from seg.labels import Exclusive
 from seg.training.evaluate import evaluate
 from seg.training.setup import build_setup
 from seg.watch.interruption import Interruption
 from seg.watch.supervisor import Supervisor
 
+decide_planes = Exclusive(3).decide_planes
 SIZE = (16, 24)
 SHAPES = [(16, 24), (48, 72), (40, 40), (9, 7), (16, 10), (30, 24), (16, 24)]
 """Of the data size, larger, of another aspect, smaller, to be filled up only, higher only."""
@@ -94,7 +96,7 @@ def validate(config):
 def test_validation_and_eval_count_the_same_pixels(root, settings):
     found, variables, setup = validate(config_for(root, **settings))
     predictor = Predictor(setup.config, setup.classes, variables)
-    confusion_kk = sum(score.confusion_kk for score in score_samples(predictor, setup.val_set))
+    confusion_kk = sum(score.counts for score in score_samples(predictor, setup.val_set))
     assert found.metrics.num_pixels == confusion_kk.sum() == sum(height * width for height, width in SHAPES)
     hits_k, true_k, predicted_k = np.diag(confusion_kk), confusion_kk.sum(1), confusion_kk.sum(0)
     assert predicted_k.min() > 100  # else the comparison says little
@@ -150,12 +152,12 @@ def test_probabilities_in_bands_are_those_resized_in_one_piece(target, monkeypat
     found_khw = np.concatenate(bands, axis=1)
     np.testing.assert_allclose(found_khw, expected_khw, atol=2e-6)
     np.testing.assert_allclose(found_khw.sum(0), 1, atol=1e-5)
-    np.testing.assert_array_equal(labels_at(probabilities_hwk, target), most_probable(found_khw))
+    np.testing.assert_array_equal(labels_at(probabilities_hwk, target, decide_planes), decide_planes(found_khw))
 
 
 def test_of_equal_probabilities_the_first_class_is_taken():
     probabilities_khw = np.array([[[0.2, 0.4, 0.3]], [[0.4, 0.4, 0.3]], [[0.4, 0.2, 0.4]]], np.float32)
-    assert most_probable(probabilities_khw).tolist() == [[1, 0, 2]]
+    assert decide_planes(probabilities_khw).tolist() == [[1, 0, 2]]
 
 
 def test_a_model_from_before_the_setting_says_how_it_is_read_now(tmp_path):

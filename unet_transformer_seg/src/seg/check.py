@@ -94,9 +94,9 @@ def format_table(reports: dict) -> str:
     head = "".join(f" │ {split + ': pixels':>15} {'share':>7} {'images':>7}" for split in reports)
     lines = [f"{'class':<{width}}{head}"]
     for k, name in enumerate(names):
-        cells = ((r.pixels_k[k], r.pixels_k.sum(), r.images_k[k]) for r in reports.values())
+        cells = ((r.pixels_k[k], r.labelled_k[k], r.images_k[k]) for r in reports.values())
         lines.append(f"{name:<{width}}" + "".join(f" │ {n:>15,} {n / max(s, 1):>7.2%} {i:>7,}" for n, s, i in cells))
-    totals = ((r.ignored_pixels, r.ignored_pixels + r.pixels_k.sum(), r.ignored_images) for r in reports.values())
+    totals = ((r.ignored_pixels, r.ignored_pixels + r.labelled_k.min(), r.ignored_images) for r in reports.values())
     lines.append(f"{'ignored':<{width}}" + "".join(f" │ {n:>15,} {n / max(s, 1):>7.2%} {i:>7,}" for n, s, i in totals))
     for split, report in reports.items():
         common = ", ".join(f"{h}×{w} ({count})" for (h, w), count in report.sizes.most_common(3))

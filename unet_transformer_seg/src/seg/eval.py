@@ -69,7 +69,7 @@ def main() -> int:
     from seg.data import build_dataset
     from seg.inference import scoring
 
-    dataset = build_dataset(config.data, arguments.split, config.seed)
+    dataset = build_dataset(config.data, arguments.split, config.seed, config.model.labels)
     if arguments.run and arguments.split != "train" and arguments.overrides:
         warn_of_trained_images(dataset, load_config(source / "config.yaml").data)
     predictor = api.load(source, checkpoint=arguments.checkpoint, overrides=overrides)
@@ -102,8 +102,8 @@ def report(
     from seg.metrics import compute_metrics, format_table, warn_never_predicted
 
     inference, classes = predictor.config.inference, predictor.classes
-    confusion_kk = sum(score.confusion_kk for score in scores)
-    metrics = compute_metrics(confusion_kk)
+    counts = sum(score.counts for score in scores)
+    metrics = compute_metrics(counts)
     facts = {
         "run": str(arguments.run or arguments.model),
         "split": arguments.split,
@@ -112,13 +112,14 @@ def report(
         "mirror": inference.mirror,
         "tile": predictor.tile,
         "overlap": inference.overlap,
+        **({"thresholds": predictor.labels.thresholds} if classes.overlapping else {}),
         "instances": to_plain(predictor.config.instances),
         "num_samples": len(scores),
         "seconds": round(seconds, 3),
     }
     objects = eval_report.summarise_objects(scores, classes)
     eval_report.write_tables(folder, metrics, scores, classes, facts)
-    eval_report.draw_confusion(confusion_kk, classes, folder / "confusion_matrix.png")
+    eval_report.draw_confusion(counts, classes, folder / "confusion_matrix.png")
     extremes = scoring.pick_extremes(scores, NUM_EXTREMES)
     answers = scoring.predict_again(predictor, dataset, [score for _, score in extremes])
     eval_report.draw_extremes(extremes, answers, classes, folder / "extremes.png", predictor.config.data.shown_channels)

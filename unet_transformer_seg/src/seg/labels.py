@@ -33,8 +33,10 @@ class Exclusive:
 
     def __init__(self, num_classes: int):
         self.counts_shape = num_classes, num_classes
+        self.perfect_counts = np.eye(num_classes, dtype=np.int64)
 
-    def probabilities(self, logits_bhwk: jax.Array) -> jax.Array:
+    @staticmethod
+    def probabilities(logits_bhwk: jax.Array) -> jax.Array:
         """Return float32[b, h, w, k], which sums to 1 over the classes."""
         return jax.nn.softmax(logits_bhwk, axis=-1)
 
@@ -60,7 +62,7 @@ class Exclusive:
         return count_pairs(mask_hw, decided_hw, self.counts_shape[0])
 
     def settle(self, counts: np.ndarray) -> tuple["Exclusive", np.ndarray]:
-        """Return the labels to predict with, and the counts of their decisions."""
+        """Return the labels to predict with, and int64[k, k] of their decisions."""
         return self, counts
 
     def settled(self, decided: np.ndarray, chosen: "Exclusive") -> np.ndarray:
@@ -82,13 +84,15 @@ class Overlapping:
         """Take the thresholds of each class, ascending."""
         self._grid_kn = np.asarray(grid_kn, np.float32)
         self.counts_shape = len(self._grid_kn), 2, self._grid_kn.shape[1] + 1
+        self.perfect_counts = np.repeat(np.eye(2, dtype=np.int64)[None], len(self._grid_kn), axis=0)
 
     @property
     def thresholds(self) -> tuple[float, ...]:
         """The threshold of each class; of a grid, the first ones."""
         return tuple(round(float(threshold), 6) for threshold in self._grid_kn[:, 0])
 
-    def probabilities(self, logits_bhwk: jax.Array) -> jax.Array:
+    @staticmethod
+    def probabilities(logits_bhwk: jax.Array) -> jax.Array:
         """Return float32[b, h, w, k], the probability of each class by itself."""
         return jax.nn.sigmoid(logits_bhwk)
 
@@ -134,6 +138,7 @@ class Overlapping:
 
 
 Labels = Exclusive | Overlapping
+KINDS = {"exclusive": Exclusive, "overlapping": Overlapping}
 
 
 def build_labels(config: Config, num_classes: int, *, choose: bool = False) -> Labels:

@@ -28,7 +28,15 @@ Legend = Sequence[tuple[str, Colour]]  # (name, colour) of each entry
 
 
 def colour_mask(mask_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
-    """Return uint8[h, w, 3], each label in the colour of its class, ignored pixels white."""
+    """Return uint8[h, w, 3], each label in the colour of its class, ignored pixels white.
+
+    Where classes overlap, uint8[h, w, k], a pixel has the mean of their colours, and black without a class.
+    """
+    if mask_hw.ndim == 3:
+        present_hwk = (mask_hw == 1).astype(np.float32)
+        number_hw1 = np.maximum(present_hwk.sum(-1, keepdims=True), 1)
+        colours_hwc = np.round(present_hwk @ np.array(classes.palette, np.float32) / number_hw1).astype(np.uint8)
+        return np.where(is_ignored(mask_hw)[..., None], np.uint8(IGNORED_COLOUR), colours_hwc)
     palette = np.full((IGNORE_LABEL + 1, 3), IGNORED_COLOUR, np.uint8)
     palette[: len(classes)] = classes.palette
     return palette[mask_hw]
@@ -56,11 +64,18 @@ def as_picture(
     return np.broadcast_to(values_hwc, (*values_hwc.shape[:2], 3))
 
 
+def is_ignored(mask_hw: np.ndarray) -> np.ndarray:
+    """Return bool[h, w], whether all labels of a pixel are ignored."""
+    ignored = mask_hw == IGNORE_LABEL
+    return ignored.all(-1) if mask_hw.ndim == 3 else ignored
+
+
 def draw_overlay(image_hwc: np.ndarray, mask_hw: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
-    """Return uint8[h, w, 3], the image blended with the mask's colours; ignored pixels show the image."""
+    """Return uint8[h, w, 3], the image blended with the mask's colours; pixels without a label show the image."""
     colours_hwc = colour_mask(mask_hw, classes)
     mixed_hwc = np.round((1 - opacity) * image_hwc + opacity * colours_hwc).astype(np.uint8)
-    return np.where((mask_hw == IGNORE_LABEL)[..., None], image_hwc, mixed_hwc)
+    is_bare_hw = ~(mask_hw == 1).any(-1) if mask_hw.ndim == 3 else is_ignored(mask_hw)
+    return np.where(is_bare_hw[..., None], image_hwc, mixed_hwc)
 
 
 def error_colours(classes: ClassTable) -> tuple[Colour, Colour]:
@@ -76,8 +91,10 @@ def error_colours(classes: ClassTable) -> tuple[Colour, Colour]:
 def draw_errors(mask_hw: np.ndarray, prediction_hw: np.ndarray, classes: ClassTable) -> np.ndarray:
     """Return uint8[h, w, 3]: right and wrong pixels in their `error_colours`, ignored ones white."""
     right, wrong = error_colours(classes)
-    colours_hwc = np.where((mask_hw == prediction_hw)[..., None], right, wrong)
-    return np.where((mask_hw == IGNORE_LABEL)[..., None], IGNORED_COLOUR, colours_hwc).astype(np.uint8)
+    is_right = (mask_hw == prediction_hw) | (mask_hw == IGNORE_LABEL)
+    is_right_hw = is_right.all(-1) if mask_hw.ndim == 3 else is_right
+    colours_hwc = np.where(is_right_hw[..., None], right, wrong)
+    return np.where(is_ignored(mask_hw)[..., None], IGNORED_COLOUR, colours_hwc).astype(np.uint8)
 
 
 def draw_comparison(
@@ -96,8 +113,8 @@ def draw_comparison(
 
     Args:
         images: uint8[h, w, 3] each.
-        masks: uint8[h, w] each.
-        predictions: uint8[h, w] each, or None.
+        masks: uint8[h, w] each, or uint8[h, w, k] if classes overlap.
+        predictions: likewise, or None.
         classes: names and colours.
         path: of the picture; its suffix chooses the format.
         names: titles of the rows; optional.
@@ -112,7 +129,7 @@ def draw_comparison(
             (image, colour_mask(mask, classes), colour_mask(predicted, classes), draw_errors(mask, predicted, classes))
             for image, mask, predicted in zip(images, masks, predictions, strict=True)
         ]
-    legend = legend_entries(classes, has_ignored=any((mask == IGNORE_LABEL).any() for mask in masks))
+    legend = legend_entries(classes, has_ignored=any(is_ignored(mask).any() for mask in masks))
     if predictions is not None:
         legend += zip(("errors: right", "errors: wrong"), error_colours(classes), strict=True)
     save_picture(draw_grid(rows, titles, list(names) or [""] * len(rows), legend, cell), path)

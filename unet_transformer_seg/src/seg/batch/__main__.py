@@ -16,6 +16,7 @@ from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 if TYPE_CHECKING:
     from seg.batch.segment_shard import Counts
+    from seg.inference.predictor import Predictor
     from seg.inference.segment_files import Options
 
 SHARD_FILES = 256
@@ -62,11 +63,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def choose_shards(arguments: argparse.Namespace, files: Sequence[Path], made_by: str, max_pixels: int) -> list[Shard]:
+def choose_shards(
+    arguments: argparse.Namespace, files: Sequence[Path], made_by: str, predictor: "Predictor"
+) -> list[Shard]:
     """Return this call's share of the shards; parts in the folder that are not of this batch are refused or removed."""
+    from seg.inference.mask_content import has_bands
     from seg.inference.output import plan_jobs
 
-    jobs = plan_jobs(files, arguments.out, max_pixels)
+    jobs = plan_jobs(files, arguments.out, predictor.config.data.max_pixels, has_bands=has_bands(predictor.classes))
     shards = plan_shards(jobs, arguments.out, made_by, arguments.shard_size)
     if stale := find_stale(arguments.out, shards):
         if not arguments.replace:
@@ -128,7 +132,7 @@ def main() -> int:
         jax.config.update("jax_platforms", "cpu")
     predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
     made_by = digest_predictor(predictor, options)
-    shards = choose_shards(arguments, files, made_by, predictor.config.data.max_pixels)
+    shards = choose_shards(arguments, files, made_by, predictor)
     complete = {shard.number: counts for shard in shards if (counts := count_part(shard))}
     waiting = [shard for shard in shards if shard.number not in complete]
     total = sum(complete.values(), Counts())

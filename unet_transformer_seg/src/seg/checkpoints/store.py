@@ -203,7 +203,12 @@ class CheckpointStore:
 
 
 def restore_variables(directory: Path, which: Which = "best") -> dict[str, Any]:
-    """Return `{"params": …, "batch_stats": …}` for inference: the averaged weights if there are any.
+    """Return `{"params": …, "batch_stats": …}` for inference: the averaged weights if there are any."""
+    return restore_for_inference(directory, which)[0]
+
+
+def restore_for_inference(directory: Path, which: Which = "best") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return `restore_variables` and the progress of the checkpoint.
 
     The optimizer's state, and weights that are not used, are not read.
     """
@@ -212,7 +217,7 @@ def restore_variables(directory: Path, which: Which = "best") -> dict[str, Any]:
     prefix = "ema_" if any(name.startswith("ema_params/") for name in arrays) else ""
     stored = {name: f"{prefix}{name}" for name in ("params", "batch_stats")}
     tree = read_collections(folder / ARRAYS_NAME, arrays, stored.values())
-    return {name: tree.get(place, {}) for name, place in stored.items()}
+    return {name: tree.get(place, {}) for name, place in stored.items()}, manifest.details["progress"]
 
 
 def _disqualify(folder: Path) -> None:

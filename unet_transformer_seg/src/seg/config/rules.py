@@ -122,6 +122,8 @@ def _check_labels(config: Config) -> None:
         return
     if loss.label_smoothing:
         raise UserError("loss.label_smoothing is for exclusive labels; set loss.label_smoothing=0")
+    if config.instances.method != "none" and model.num_classes > 1:
+        raise UserError("instances.method: objects of overlapping classes are not counted; set instances.method=none")
     if 0 in loss.class_weights:
         raise UserError(
             "loss.class_weights: with overlapping labels a weight of 0 would teach that no pixel is of the class; "

@@ -14,13 +14,19 @@ from seg.errors import UserError
 __all__ = ["Sample", "SegmentationDataset", "build_dataset"]
 
 
-def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], seed: int = 0) -> SegmentationDataset:
+def build_dataset(
+    config: DataConfig,
+    split: Literal["train", "val", "test"],
+    seed: int = 0,
+    labels: Literal["exclusive", "overlapping"] = "exclusive",
+) -> SegmentationDataset:
     """Return one split of the data set that `config` names.
 
     Args:
         config: the section `data`.
         split: of an image folder, the one called `config.<split>_split`.
         seed: of generated data.
+        labels: `model.labels`.
 
     Raises:
         UserError: missing folders, lists or files, or no class names.
@@ -29,7 +35,7 @@ def build_dataset(config: DataConfig, split: Literal["train", "val", "test"], se
         case "toy_shapes":
             return ToyShapes(config, split, seed)
         case "image_folder":
-            return open_image_folder(config, split)
+            return open_image_folder(config, split, labels)
         case "custom":
             raise UserError(
                 "data.dataset: custom: the data set comes from outside the package, so it works from Python only; pass "

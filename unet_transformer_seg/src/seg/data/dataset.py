@@ -19,7 +19,8 @@ class Sample:
 
     # uint8[h, w, c], or float32[h, w, c] with 0 = black and 1 = white; three channels are red, green and blue
     image: np.ndarray
-    mask: np.ndarray  # uint8[h, w], 0 … K-1, or 255 for an ignored pixel
+    # uint8[h, w], 0 … K-1, or 255 for an ignored pixel; of overlapping classes uint8[h, w, k], 0, 1 or 255
+    mask: np.ndarray
     name: str  # of the sample in messages and pictures
 
 
@@ -53,7 +54,7 @@ class SegmentationDataset(abc.ABC):
         return read_checked(self, index).name
 
     def read_mask(self, index: int) -> np.ndarray:
-        """Return uint8[h, w], the mask of sample `index`."""
+        """Return the mask of sample `index`, see `Sample`."""
         return read_checked(self, index).mask
 
     def read_objects(self, index: int) -> np.ndarray | None:
@@ -77,9 +78,11 @@ class SegmentationDataset(abc.ABC):
         counts_k = np.zeros(num_classes, np.int64)
         pixels_k = np.zeros(num_classes, np.int64)
         with ThreadPoolExecutor(num_threads) as pool:
-            for mask_counts_k in pool.map(lambda i: count_classes(self.read_mask(i), num_classes), range(len(self))):
+            for mask_counts_k, labelled_k in pool.map(
+                lambda i: count_labelled(self.read_mask(i), num_classes), range(len(self))
+            ):
                 counts_k += mask_counts_k
-                pixels_k += np.where(mask_counts_k > 0, mask_counts_k.sum(), 0)
+                pixels_k += np.where(mask_counts_k > 0, labelled_k, 0)
         return counts_k, pixels_k
 
 
@@ -91,15 +94,18 @@ def read_checked(dataset: SegmentationDataset, index: int, config: DataConfig | 
     if not isinstance(sample.name, str):
         raise UserError(f"{place}: expected its name as str, found {type(sample.name).__name__}")
     image_hwc, mask_hw = sample.image, sample.mask
+    overlapping, k = dataset.classes.overlapping, len(dataset.classes)
+    axes = ("h", "w", str(k)) if overlapping else ("h", "w")
     are_arrays = isinstance(image_hwc, np.ndarray) and isinstance(mask_hw, np.ndarray)
     precisions = ("uint8", "float32") if config is None else (config.precision,)
     if (
         not (are_arrays and image_hwc.dtype.name in precisions and mask_hw.dtype == np.uint8)
-        or (mask_hw.ndim, image_hwc.ndim) != (2, 3)
+        or (mask_hw.ndim, image_hwc.ndim) != (len(axes), 3)
         or not image_hwc.size
-        or image_hwc.shape[:2] != mask_hw.shape
+        or image_hwc.shape[:2] != mask_hw.shape[:2]
+        or mask_hw.shape[2:] != ((k,) if overlapping else ())
     ):
-        expected = f"an image {' or '.join(precisions)}[h, w, c] and a mask uint8[h, w]"
+        expected = f"an image {' or '.join(precisions)}[h, w, c] and a mask uint8[{', '.join(axes)}]"
         raise UserError(f"{place}: expected {expected}, found {describe(image_hwc)} and {describe(mask_hw)}")
     if config and image_hwc.shape[2] != config.channels:
         remedy = f"set data.channels={image_hwc.shape[2]}"
@@ -108,10 +114,10 @@ def read_checked(dataset: SegmentationDataset, index: int, config: DataConfig | 
         )
     if image_hwc.dtype == np.float32 and not np.isfinite(image_hwc).all():
         raise UserError(f"{place}: an image with NaN or infinite values")
-    k = len(dataset.classes)
-    beyond_hw = (mask_hw >= k) & (mask_hw != IGNORE_LABEL)
+    num_labels = 2 if overlapping else k
+    beyond_hw = (mask_hw >= num_labels) & (mask_hw != IGNORE_LABEL)
     if beyond_hw.any():
-        expected = f"labels 0…{k - 1}, or {IGNORE_LABEL} to ignore"
+        expected = f"labels 0…{num_labels - 1}, or {IGNORE_LABEL} to ignore"
         raise UserError(f"{place}: expected {expected}, found {mask_hw[beyond_hw].min()}")
     return sample
 
@@ -121,6 +127,9 @@ def describe(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
 
 
-def count_classes(mask_hw: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return int64[k], the number of pixels of each class in one mask; ignored pixels are not counted."""
-    return np.bincount(mask_hw.ravel(), minlength=IGNORE_LABEL + 1)[:num_classes]
+def count_labelled(mask: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64[k] each, the pixels of each class in one mask, and the pixels that are not ignored for it."""
+    if mask.ndim == 3:
+        return (mask == 1).sum((0, 1)), (mask != IGNORE_LABEL).sum((0, 1))
+    counts_k = np.bincount(mask.ravel(), minlength=IGNORE_LABEL + 1)[:num_classes]
+    return counts_k, np.full(num_classes, counts_k.sum())

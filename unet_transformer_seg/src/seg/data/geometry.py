@@ -1,7 +1,7 @@
 """Changes that move the pixels of image and labels alike: crop and scale, mirror, rotation.
 
-Images are float32[b, h, w, c] in 0…1, labels integer[b, h, w]. The image is interpolated, the labels take the
-nearest pixel, and pixels from outside the picture are black and ignored.
+Images are float32[b, h, w, c] in 0…1, labels integer[b, h, w], or [b, h, w, k] if classes overlap. The image is
+interpolated, the labels take the nearest pixel, and pixels from outside the picture are black and ignored.
 
 Letters: b batch, h w pixels, c channels, i j rows and columns of the result.
 """
@@ -16,9 +16,9 @@ Pair = tuple[jax.Array, jax.Array]  # images and their labels
 
 
 def check_batch(image_bhwc: jax.Array, labels_bhw: jax.Array, dtype=jnp.float32) -> None:
-    """Check for a batch of images with one integer label per pixel."""
-    chex.assert_shape(image_bhwc, (*labels_bhw.shape, None))
-    chex.assert_rank(labels_bhw, 3)
+    """Check for a batch of images with integer labels of each pixel."""
+    chex.assert_shape(image_bhwc, (*labels_bhw.shape[:3], None))
+    chex.assert_rank(labels_bhw, {3, 4})
     chex.assert_type([image_bhwc, labels_bhw], [dtype, int])
 
 
@@ -28,7 +28,7 @@ def random_flip(key: jax.Array, image_bhwc: jax.Array, labels_bhw: jax.Array, *,
     flip_b = jax.random.bernoulli(key, probability, (image_bhwc.shape[0],))
     return (
         jnp.where(flip_b[:, None, None, None], image_bhwc[:, :, ::-1], image_bhwc),
-        jnp.where(flip_b[:, None, None], labels_bhw[:, :, ::-1], labels_bhw),
+        jnp.where(flip_b.reshape(-1, *[1] * (labels_bhw.ndim - 1)), labels_bhw[:, :, ::-1], labels_bhw),
     )
 
 
@@ -77,7 +77,7 @@ def resample(image_bhwc: jax.Array, labels_bhw: jax.Array, rows_bi: jax.Array, c
 
     Rows and columns are separable: two small matrix products for the image, two index lookups for the labels.
     """
-    height, width = labels_bhw.shape[1:]
+    height, width = labels_bhw.shape[1:3]
     weights_bih, weights_bjw = linear_weights(rows_bi, height), linear_weights(columns_bj, width)
     exact = jax.lax.Precision.HIGHEST  # the default may round to bfloat16 or TF32
     image_biwc = jnp.einsum("bih,bhwc->biwc", weights_bih, image_bhwc, precision=exact)
@@ -108,7 +108,7 @@ def nearest(labels_hw: jax.Array, positions_i: jax.Array, *, axis: int) -> jax.A
     size = labels_hw.shape[axis]
     index_i = jnp.clip(jnp.floor(positions_i + 0.5), 0, size - 1).astype(jnp.int32)
     # Index lookups cannot fail under jit, so they are clipped, and what was outside becomes ignored.
-    inside_i = jnp.expand_dims(is_inside(positions_i, size), 1 - axis)
+    inside_i = is_inside(positions_i, size).reshape([-1 if a == axis else 1 for a in range(labels_hw.ndim)])
     taken = jnp.take(labels_hw, index_i, axis=axis)
     return jnp.where(inside_i, taken, jnp.asarray(IGNORE_LABEL, taken.dtype))
 
@@ -129,7 +129,7 @@ def rotate(image_bhwc: jax.Array, labels_bhw: jax.Array, angle_b: jax.Array) -> 
     """Return each sample rotated counter-clockwise about its centre by `angle_b`, in radians; the size stays."""
     check_batch(image_bhwc, labels_bhw)
     chex.assert_shape(angle_b, image_bhwc.shape[:1])
-    height, width = labels_bhw.shape[1:]
+    height, width = labels_bhw.shape[1:3]
     sine_b11, cosine_b11 = jnp.sin(angle_b)[:, None, None], jnp.cos(angle_b)[:, None, None]
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     dy_1h1 = (jnp.arange(height, dtype=jnp.float32) - middle_y)[None, :, None]
@@ -142,7 +142,7 @@ def rotate(image_bhwc: jax.Array, labels_bhw: jax.Array, angle_b: jax.Array) -> 
 
 def look_up(image_hwc: jax.Array, labels_hw: jax.Array, y_ij: jax.Array, x_ij: jax.Array) -> Pair:
     """Return one sample at arbitrary positions (y, x): bilinear in the image, nearest in the labels."""
-    height, width = labels_hw.shape
+    height, width = labels_hw.shape[:2]
     inside_ij = is_inside(y_ij, height) & is_inside(x_ij, width)
 
     def at(array, row_ij, column_ij):
@@ -160,5 +160,9 @@ def look_up(image_hwc: jax.Array, labels_hw: jax.Array, y_ij: jax.Array, x_ij: j
     labels_ij = at(labels_hw, jnp.floor(y_ij + 0.5), jnp.floor(x_ij + 0.5))
     return (
         jnp.where(inside_ij[..., None], image_ijc, 0.0),
-        jnp.where(inside_ij, labels_ij, jnp.asarray(IGNORE_LABEL, labels_ij.dtype)),
+        jnp.where(
+            inside_ij if labels_ij.ndim == 2 else inside_ij[..., None],
+            labels_ij,
+            jnp.asarray(IGNORE_LABEL, labels_ij.dtype),
+        ),
     )

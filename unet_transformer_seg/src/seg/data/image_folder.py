@@ -96,7 +96,7 @@ class ImageFolder(SegmentationDataset):
         return self.pairs[index]
 
 
-def open_image_folder(config: DataConfig, split: Split) -> ImageFolder:
+def open_image_folder(config: DataConfig, split: Split, labels: str = "exclusive") -> ImageFolder:
     """Return the data set of a split, or refuse it with the first of its problems."""
     search = find_split(config, split)
     if problems := search.problems:

@@ -13,7 +13,7 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data import build_dataset
-from seg.data.dataset import Sample, SegmentationDataset, count_classes
+from seg.data.dataset import Sample, SegmentationDataset, count_labelled
 from seg.data.image_folder import ImageFolder
 from seg.data.masks.advice import UnknownValuesError
 from seg.data.masks.class_settings import build_label_map
@@ -39,6 +39,7 @@ class SplitReport:
     masks: MaskSurvey = dataclasses.field(default_factory=MaskSurvey)  # contents of the mask files
     usable: list[int] = dataclasses.field(default_factory=list)  # indices of the samples that could be read
     pixels_k: np.ndarray = dataclasses.field(init=False)  # int64[k], pixels of each class
+    labelled_k: np.ndarray = dataclasses.field(init=False)  # int64[k], pixels that are not ignored for the class
     # int64[k], labelled pixels of the images with the class
     present_pixels_k: np.ndarray = dataclasses.field(init=False)
     images_k: np.ndarray = dataclasses.field(init=False)  # int64[k], images with the class
@@ -49,7 +50,8 @@ class SplitReport:
     names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        self.pixels_k, self.present_pixels_k, self.images_k = np.zeros((3, len(self.dataset.classes)), np.int64)
+        shape = 4, len(self.dataset.classes)
+        self.pixels_k, self.labelled_k, self.present_pixels_k, self.images_k = np.zeros(shape, np.int64)
 
     @property
     def num_bad(self) -> int:
@@ -61,13 +63,16 @@ class SplitReport:
         step = max(1, len(self.usable) // max(count, 1))
         return [self.dataset[index] for index in self.usable[::step][:count]]
 
-    def add_sample(self, index: int, name: str, size: tuple[int, int], pixels_k: np.ndarray, digest: str) -> None:
+    def add_sample(
+        self, index: int, name: str, size: tuple[int, int], pixels_k: np.ndarray, labelled_k: np.ndarray, digest: str
+    ) -> None:
         """Count a usable sample."""
-        num_labelled, present_k = int(pixels_k.sum()), pixels_k > 0
-        ignored = size[0] * size[1] - num_labelled
+        present_k = pixels_k > 0
+        ignored = size[0] * size[1] - int(labelled_k.min())
         self.usable.append(index)
         self.pixels_k += pixels_k
-        self.present_pixels_k += present_k * num_labelled
+        self.labelled_k += labelled_k
+        self.present_pixels_k += present_k * labelled_k
         self.images_k += present_k
         self.ignored_pixels += ignored
         self.ignored_images += ignored > 0
@@ -92,7 +97,7 @@ def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[
         except UserError as error:
             return functools.partial(report.problems.append, str(error))
         digest = hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
-        counts = index, sample.name, sample.mask.shape, count_classes(sample.mask, num_classes), digest
+        counts = index, sample.name, sample.mask.shape[:2], *count_labelled(sample.mask, num_classes), digest
 
         def add() -> None:
             if mask:
@@ -166,18 +171,20 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
 
 def _odd_classes(report: SplitReport, is_trained: bool) -> list[str]:
     """Return warnings of classes that are absent, the only one, or rare in a split for training."""
-    names, counts_k, total = report.dataset.classes.names, report.pixels_k, report.pixels_k.sum()
+    classes, counts_k, total_k = report.dataset.classes, report.pixels_k, report.labelled_k
+    names = classes.names
     if not report.usable:
         return []
-    if not total:
+    if not total_k.any():
         return ["every pixel of every mask is ignored"]
     lines = []
     absent = [name for name, count in zip(names, counts_k, strict=True) if not count]
-    if len(absent) == len(names) - 1:
+    if len(absent) == len(names) - 1 and not classes.overlapping:
         lines.append(f"all {len(report.usable)} masks have a single class, {names[int(np.argmax(counts_k))]}")
     if absent:
         lines.append(f"no pixel of {', '.join(absent)}")
-    fractions = {name: count / total for name, count in zip(names, counts_k, strict=True) if count}
+    counts = zip(names, counts_k, total_k, strict=True)
+    fractions = {name: count / total for name, count, total in counts if count}
     rare = [f"{name} ({fraction:.2%} of the pixels)" for name, fraction in fractions.items() if fraction < RARE]
     if rare and is_trained:
         lines.append(

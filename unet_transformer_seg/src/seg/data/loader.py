@@ -12,8 +12,8 @@ from seg.data.dataset import SegmentationDataset, read_checked
 from seg.data.fit import fit_sample
 
 Batch = dict[str, np.ndarray]
-"""image: uint8 or float32[b, h, w, c]; label: uint8[b, h, w], 255 = ignored; index: int32[b], -1 = padding. In an
-evaluation also shape: int32[b, 2], rows and columns of the sample before resizing or cropping."""
+"""image: uint8 or float32[b, h, w, c]; label: uint8[b, h, w] or [b, h, w, k], 255 = ignored; index: int32[b], -1 =
+padding. In an evaluation also shape: int32[b, 2], rows and columns of the sample before resizing or cropping."""
 
 Share = tuple[int, int]
 """(i, n): process i of n reads the i-th of n equal parts of each batch; (0, 1) reads all rows."""
@@ -62,12 +62,13 @@ def iterate_eval(
     dataset: SegmentationDataset, config: DataConfig, batch_size: int, share: Share = (0, 1)
 ) -> Iterator[Batch]:
     """Yield all samples once, in order; with `fit: crop`, their central windows. An unreadable sample fails."""
+    label_shape = (*config.size, len(dataset.classes)) if dataset.classes.overlapping else config.size
 
     def load_or_pad(index: int) -> Batch:
         if index < len(dataset):
             return load_sample(dataset, config, int(index), with_shape=True)
         image = np.zeros((*config.size, config.channels), config.precision)
-        label = np.full(config.size, IGNORE_LABEL, np.uint8)
+        label = np.full(label_shape, IGNORE_LABEL, np.uint8)
         return {"image": image, "label": label, "index": np.int32(-1), "shape": np.zeros(2, np.int32)}
 
     # The last batch is padded to full size: one shape means one compilation, and every process has its rows.
@@ -99,7 +100,7 @@ def load_sample(
     sample = read_checked(dataset, index, config)
     fitted = fit_sample(sample, config, rng)
     batch = {"image": fitted.image, "label": fitted.mask, "index": np.int32(index)}
-    return batch | {"shape": np.array(sample.mask.shape, np.int32)} if with_shape else batch
+    return batch | {"shape": np.array(sample.mask.shape[:2], np.int32)} if with_shape else batch
 
 
 def read_ahead(batches: grain.MapDataset, config: DataConfig, start: int) -> Iterator[Batch]:

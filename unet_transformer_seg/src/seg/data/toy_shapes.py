@@ -1,8 +1,9 @@
 """Generated pictures of overlapping shapes, to try a model within minutes and without a download.
 
 Every sample is a pure function of (seed, split, index). Shapes are rotated, overlap, and are cut by the picture's edge.
-Texture and shading are independent of the class. Hue is not: each class keeps to a fifth of the colour circle, blurred
-by noise, shade and the tint of the ground. A network that also uses the outlines does better.
+With `data.toy.overlap` they are translucent: a pixel has the label of every shape that covers it, and no label on the
+ground. Texture and shading are independent of the class. Hue is not: each class keeps to a fifth of the colour circle,
+blurred by noise, shade and the tint of the ground. A network that also uses the outlines does better.
 
 Letters: h w pixels. Lengths are in units of the picture's shorter side; angles in radians.
 """
@@ -26,16 +27,25 @@ HUE_SPREAD = 0.08
 """Largest deviation from a class's hue, in turns; the hues of neighbouring classes are 0.2 apart."""
 
 
-class ToyShapes(SegmentationDataset):
-    """Textured shapes on a textured ground: background, circle, rectangle, triangle, ring, star."""
+OPACITY = 0.6
+"""Of overlapping shapes: what is below shows through."""
+SHAPES = ("circle", "rectangle", "triangle", "ring", "star")
+EXCLUSIVE = make_class_table(("background", *SHAPES))
+OVERLAPPING = make_class_table(SHAPES, overlapping=True)
 
-    classes = make_class_table(("background", "circle", "rectangle", "triangle", "ring", "star"))
+
+class ToyShapes(SegmentationDataset):
+    """Textured shapes on a textured ground: circle, rectangle, triangle, ring, star, and else the background."""
+
+    classes = EXCLUSIVE
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
         """Describe a split; "train", "val" and "test" share no sample."""
         if config.channels != 3:
             raise UserError(f"data.channels: toy_shapes draws 3 channels, expected 3, found {config.channels}")
         self._size, self._toy = config.size, config.toy
+        if config.toy.overlap:
+            self.classes = OVERLAPPING
         self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
         self._split, self._seed = split, seed
         self._calls = itertools.count()
@@ -53,6 +63,7 @@ class ToyShapes(SegmentationDataset):
     def generated_from(self) -> dict[str, Any]:
         """Return the settings that determine the samples."""
         toy = {"max_shapes": self._toy.max_shapes, "noise": self._toy.noise}
+        toy |= {"overlap": True} if self._toy.overlap else {}
         return {"samples": self._length, "size": list(self._size), "seed": self._seed, **toy}
 
     def generate_sample(self, index: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -62,21 +73,25 @@ class ToyShapes(SegmentationDataset):
         return np.moveaxis(image_hwc, -1, 0), mask_hw
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (float32[h, w, 3], uint8[h, w])."""
+        """Return (float32[h, w, 3], uint8[h, w]), or the mask uint8[h, w, k] of overlapping shapes."""
         rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
         y_hw, x_hw = pixel_grid(*self._size)
-        mask_hw = np.zeros(self._size, np.uint8)
+        overlap = self._toy.overlap
+        mask = np.zeros((*self._size, len(DISTANCES)) if overlap else self._size, np.uint8)
         # The ground is close to grey.
         image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3))
         for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
-            label = int(rng.integers(1, len(self.classes)))
+            label = int(rng.integers(1, 1 + len(DISTANCES)))
             outside_hw = place_shape(rng, DISTANCES[label - 1], y_hw, x_hw)
             texture_hwc = texture(rng, y_hw, x_hw, class_colour(rng, label, len(DISTANCES)))
             cover_hw = np.clip(0.5 - min(self._size) * outside_hw, 0, 1)  # the outline, antialiased over one pixel
-            image_hwc += cover_hw[..., None] * (texture_hwc - image_hwc)
-            mask_hw[outside_hw < 0] = label
+            image_hwc += (OPACITY if overlap else 1) * cover_hw[..., None] * (texture_hwc - image_hwc)
+            if overlap:
+                mask[..., label - 1] |= outside_hw < 0
+            else:
+                mask[outside_hw < 0] = label
         noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
-        return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hw
+        return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask
 
 
 @functools.lru_cache(maxsize=8)

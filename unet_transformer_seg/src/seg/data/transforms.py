@@ -1,6 +1,7 @@
 """Augmentation of a training batch on the device: jitted, batched, each change a pure function of its key.
 
-Images are float32[b, h, w, c] in 0…1, labels integer[b, h, w] with 255 = ignored.
+Images are float32[b, h, w, c] in 0…1, labels integer[b, h, w], or [b, h, w, k] if classes overlap, with 255 =
+ignored.
 
 Letters: b batch, h w pixels, c channels, k classes.
 """

@@ -27,8 +27,9 @@ def write_tables(
     folder: Path, metrics: SegMetrics, scores: Sequence[SampleScore], classes: ClassTable, facts: dict
 ) -> None:
     """Write the numbers; `facts`, how they were made, come first in metrics.json."""
-    confusion_kk = sum(score.confusion_kk for score in scores)
-    content = {**facts, **metrics.to_dict(classes.names), "confusion_matrix": confusion_kk.tolist()}
+    counts = sum(score.counts for score in scores)
+    name = "confusion_matrices" if classes.overlapping else "confusion_matrix"
+    content = {**facts, **metrics.to_dict(classes.names), name: counts.tolist()}
     objects = summarise_objects(scores, classes)
     if objects:
         content["objects"] = objects
@@ -65,8 +66,16 @@ def format_objects(objects: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) -> None:
-    """Draw the confusion matrix int64[k, k], [true, predicted], each row as percentages of its true class."""
+def draw_confusion(counts: np.ndarray, classes: ClassTable, path: Path) -> None:
+    """Draw the confusion matrix int64[k, k], [true, predicted], each row as percentages of its true class.
+
+    Overlapping classes have a row each: the percentages of its pixels that are missed and found, and of those that are
+    falsely found.
+    """
+    if classes.overlapping:
+        _draw_errors_of_classes(counts, classes, path)
+        return
+    confusion_kk = counts
     total_k1 = confusion_kk.sum(axis=1, keepdims=True)
     percent_kk = 100 * confusion_kk / np.where(total_k1 == 0, np.nan, total_k1)
     k = len(classes)
@@ -83,6 +92,28 @@ def draw_confusion(confusion_kk: np.ndarray, classes: ClassTable, path: Path) ->
         if not math.isnan(value):
             text = f"{value:.0f}" if 0 < round(value) < 100 or value in (0, 100) else f"{value:.1f}"
             axes.text(column, row, text, ha="center", va="center", color="white" if value > 60 else "black")
+    with writing_aside(path) as aside:
+        figure.savefig(aside, format="png")
+
+
+def _draw_errors_of_classes(counts_k22: np.ndarray, classes: ClassTable, path: Path) -> None:
+    missed_k, found_k, false_k = counts_k22[:, 1, 0], counts_k22[:, 1, 1], counts_k22[:, 0, 1]
+    true_k = np.where(missed_k + found_k == 0, np.nan, missed_k + found_k)
+    figure = Figure(figsize=(6, 1.5 + 0.5 * len(classes)), layout="constrained", dpi=110)
+    axes = figure.subplots()
+    rows, start_k = np.arange(len(classes)), np.zeros(len(classes))
+    for label, number_k, colour in (
+        ("found", found_k, "#2a7"),
+        ("missed", missed_k, "#bbb"),
+        ("false", false_k, "#d55"),
+    ):
+        share_k = 100 * number_k / true_k
+        axes.barh(rows, share_k, left=start_k, color=colour, label=label)
+        start_k = start_k + share_k
+    axes.set_yticks(rows, classes.names)
+    axes.invert_yaxis()
+    axes.set_xlabel("% of the true pixels of the class")
+    axes.legend()
     with writing_aside(path) as aside:
         figure.savefig(aside, format="png")
 

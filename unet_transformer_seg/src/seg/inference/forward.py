@@ -7,11 +7,11 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from seg.config import Config
 from seg.contracts import assert_shape
 from seg.data.transforms import normalise, to_unit
+from seg.labels import KINDS
 
 Forward = Callable[[Any, jax.Array], jax.Array]
 """(variables, image_bhwc) → probabilities float32[b, h, w, k]."""
@@ -27,12 +27,12 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
 
     Returns:
         a pure function of variables and image_bhwc, [b, h, w, c] of `data.precision`. It returns float32[b, h, w, k],
-        which sums to 1 over the classes.
+        which sums to 1 over exclusive classes.
     """
 
     def probabilities(variables: Any, image_bhwc: jax.Array) -> jax.Array:
         x_bhwc = normalise(to_unit(image_bhwc), *config.data.normalisation)
-        return jax.nn.softmax(model.apply(variables, x_bhwc, train=False), axis=-1)
+        return KINDS[config.model.labels].probabilities(model.apply(variables, x_bhwc, train=False))
 
     def forward(variables: Any, image_bhwc: jax.Array) -> jax.Array:
         assert_shape(image_bhwc, f"b,h,w,{config.data.channels}", "image")
@@ -56,14 +56,3 @@ def weigh(probabilities_bhwk: jax.Array, weights_bh: jax.Array, weights_bw: jax.
     """Return probabilities_bhwk · weights_bh · weights_bw, each pixel with the weight of its row and column."""
     chex.assert_equal_shape_prefix([probabilities_bhwk, weights_bh], 2)
     return probabilities_bhwk * weights_bh[:, :, None, None] * weights_bw[:, None, :, None]
-
-
-@jax.jit
-def most_probable(probabilities_bhwk: jax.Array) -> jax.Array:
-    """Return uint8[b, h, w], the class of the highest probability; of equal ones the first."""
-    return jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.uint8)
-
-
-def most_probable_class(probabilities_hwk: np.ndarray) -> np.ndarray:
-    """Return uint8[h, w], the class of the highest probability; of equal ones the first."""
-    return probabilities_hwk.argmax(-1).astype(np.uint8)

@@ -6,6 +6,7 @@ The file is compressed with deflate. Class numbers have the colours of the class
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -16,39 +17,43 @@ BIG = 1 << 31  # pixels from which on offsets of 64 bits are written (BigTIFF), 
 
 
 def write_mask_tiff(
-    path: Path,
+    path: Path | BinaryIO,
     pages: Iterable[Iterable[np.ndarray]],
     shape: tuple[int, int, int],
     palette: np.ndarray | None,
     dtype: np.dtype,
     tags: list[tuple],
+    bands: str = "",
 ) -> None:
     """Write the rows of each page as they come.
 
     Args:
-        path: an existing file, which is replaced.
+        path: an existing file, which is replaced, or an open one.
         pages: for each page its rows from top to bottom, [rows, w] or [rows, w, 3] at a time.
         shape: number of pages, rows and columns.
         palette: uint8[256, 3], colour of each value; None for grey values, or colours.
         dtype: of the values, uint8 or uint16.
         tags: further tags, as tifffile takes them.
+        bands: the third axis of the rows, [rows, w, k], is no colour but bands of this description.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     with tifffile.TiffWriter(path, bigtiff=size >= BIG) as file:
-        for bands in pages:
-            bands = iter(bands)
-            first = next(bands)
-            _write_page(file, _tiles(first, bands, shape[2]), shape[1:] + first.shape[2:], palette, dtype, tags)
+        for page in pages:
+            page = iter(page)
+            first = next(page)
+            _write_page(file, _tiles(first, page, shape[2]), shape[1:] + first.shape[2:], palette, dtype, tags, bands)
 
 
 @contextlib.contextmanager
 def tiff_pages(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype, palette: np.ndarray | None = None
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype, palette: np.ndarray | None = None, bands: str = ""
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends a page, [h, w] or [h, w, 3]; arguments as in `write_mask_tiff`."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     with tifffile.TiffWriter(path, bigtiff=size >= BIG) as file:
-        yield lambda page: _write_page(file, _tiles(page, iter(()), page.shape[1]), page.shape, palette, dtype, [])
+        yield lambda page: _write_page(
+            file, _tiles(page, iter(()), page.shape[1]), page.shape, palette, dtype, [], bands
+        )
 
 
 def _write_page(
@@ -58,10 +63,13 @@ def _write_page(
     palette: np.ndarray | None,
     dtype: np.dtype,
     tags: list[tuple],
+    bands: str,
 ) -> None:
-    look = {"photometric": "rgb" if len(shape) == 3 else "minisblack" if palette is None else "palette"}
+    look = {"photometric": "rgb" if len(shape) == 3 and not bands else "minisblack" if palette is None else "palette"}
     if palette is not None:
         look["colormap"] = palette.T.astype(np.uint16) * 257
+    if bands:
+        look |= {"planarconfig": "contig", "description": bands}
     file.write(
         tiles,
         shape=shape,

@@ -2,9 +2,10 @@
 
 `photo.jpg` gives `photo.png` (the mask: an indexed PNG of class numbers, with the colours of the classes as palette),
 `photo_overlay.png`, `photo_objects.tif` with `photo_objects.csv`, and `photo_probabilities.npz`. A GeoTIFF, and a TIFF
-that is read by windows, gives a mask in TIFF; a stack or a volume gives one of masks. Sub-folders are kept. If an
-earlier image has taken the name, the results are called `photo_2`. A name that leads out of the folder or would control
-a terminal is replaced by a safe one. Files appear when they are complete.
+that is read by windows, gives a mask in TIFF, and so do overlapping classes, which have a band each, 0 or 255. A stack
+or a volume gives one of masks. Sub-folders are kept. If an earlier image has taken the name, the results are called
+`photo_2`. A name that leads out of the folder or would control a terminal is replaced by a safe one. Files appear when
+they are complete.
 """
 
 import contextlib
@@ -18,16 +19,25 @@ from typing import BinaryIO
 
 import numpy as np
 
-from seg.classes import IGNORE_LABEL, ClassTable, MaskValues
+from seg.classes import ClassTable, MaskValues
 from seg.config import DataConfig
 from seg.data.images.image_kind import describe_folder, find_images, stem_of
 from seg.data.images.large_image import first_page, geo_tags, is_large
 from seg.data.images.stack import stack_suffix
 from seg.errors import UserError
 from seg.files import writing_aside
+from seg.inference.mask_content import (
+    describe_bands,
+    flat,
+    has_bands,
+    palette_of,
+    shown_labels,
+    values_table,
+    write_bands,
+)
 from seg.inference.mask_tiff import write_mask_tiff
 from seg.inference.png_rows import GREY, INDEXED, RGB, PngRows
-from seg.pictures import IGNORED_COLOUR, draw_overlay
+from seg.pictures import draw_overlay
 from seg.untrusted import check_inside, name_key, safe_path
 
 ROWS_AT_ONCE = 256
@@ -43,10 +53,14 @@ class Job:
     stem: Path  # path of the results without suffix
     is_renamed: bool = False  # the name of the image was taken, or not safe
     max_pixels: int = DataConfig.max_pixels  # largest image that is decoded whole
+    has_bands: bool = False  # the mask has a band for each class
 
     @property
     def mask(self) -> Path:
-        """The indexed mask: a PNG; a TIFF for a GeoTIFF, a TIFF read by windows and a stack; a volume for a volume."""
+        """The mask: an indexed PNG; a TIFF for a GeoTIFF, a TIFF read by windows, a stack and overlapping classes.
+
+        That of a volume is a volume.
+        """
         return self._named(self._mask_suffix)
 
     @functools.cached_property
@@ -58,6 +72,8 @@ class Job:
     def _mask_suffix(self) -> str:
         if self.stack_suffix:
             return self.stack_suffix
+        if self.has_bands:
+            return ".tif"
         with first_page(self.source) as page:
             is_tiff = page is not None and (geo_tags(page) or is_large(page, self.max_pixels))
         return ".tif" if is_tiff else ".png"
@@ -92,7 +108,9 @@ class Job:
         return tuple(map(self._named, (*MASK_SUFFIXES, *others)))
 
 
-def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.max_pixels) -> list[Job]:
+def plan_jobs(
+    inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.max_pixels, *, has_bands: bool = False
+) -> list[Job]:
     """Return a job for each image, no two of which write the same file; TIFFs beyond `max_pixels` are read by windows.
 
     Folders are searched with their sub-folders in the order of names, except for `out`, the folder of the results. A
@@ -105,7 +123,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.ma
     names = [(source, "/".join((*parent.parts, stem_of(source)))) for source, parent in by_source.values()]
     folders = {parent.as_posix() for _, name in names for parent in PurePosixPath(safe_path(name)).parents}
     taken = {name_key(folder) for folder in folders}
-    jobs = [_free_job(source, out, name, taken, max_pixels) for source, name in names]
+    jobs = [_free_job(source, out, name, taken, max_pixels, has_bands) for source, name in names]
     for job in jobs:
         check_inside(out, job.overlay)
         for file in job.files:
@@ -151,24 +169,11 @@ def mask_png(
     file: BinaryIO, shape: tuple[int, int], classes: ClassTable, values: MaskValues = ()
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Like `mask_file`, into a file that is open."""
-    table, palette = _values_table(values), b"" if values else _palette(classes).tobytes()
+    table, palette = values_table(values), b"" if values else palette_of(classes).tobytes()
     colour = INDEXED if not values else RGB if np.ndim(values) == 2 else GREY
     png = PngRows(file, shape, colour, 8 * table.dtype.itemsize, palette)
-    yield lambda labels_hw: png.append(table[labels_hw] if values else labels_hw)
+    yield lambda labels: png.append(table[flat(labels)] if values else flat(labels))
     png.close()
-
-
-def _values_table(values: MaskValues) -> np.ndarray:
-    """Return uint8 or uint16 [k] or [k, 3], the value or colour of each class; empty for class numbers."""
-    wide = np.ndim(values) == 1 and max(values, default=0) > 255
-    return np.array(values, np.uint16 if wide else np.uint8)
-
-
-def _palette(classes: ClassTable) -> np.ndarray:
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(classes)] = classes.palette
-    palette[IGNORE_LABEL] = IGNORED_COLOUR
-    return palette
 
 
 def write_mask(
@@ -179,7 +184,7 @@ def write_mask(
     values: MaskValues,
     job: Job,
 ) -> None:
-    """Write the rows of labels, uint8[rows, w], as they come, in the format of the job's mask."""
+    """Write the rows of labels, uint8[rows, w] or [rows, w, k], as they come, in the format of the job's mask."""
     if job.mask.suffix == ".png":
         with mask_file(path, shape, classes, values) as append_rows:
             for labels_hw in rows:
@@ -188,17 +193,8 @@ def write_mask(
     shown, palette, dtype = shown_labels(classes, values)
     with first_page(job.source) as page, writing_aside(path) as aside:
         tags = geo_tags(page) if page is not None else []
-        write_mask_tiff(aside, [map(shown, rows)], (1, *shape), palette, dtype, tags)
-
-
-def shown_labels(
-    classes: ClassTable, values: MaskValues
-) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray | None, np.dtype]:
-    """Return the function from labels to what a mask holds, its palette if it has one, and its dtype."""
-    table = _values_table(values)
-    if values:
-        return table.__getitem__, None, table.dtype
-    return lambda labels_hw: labels_hw, _palette(classes), table.dtype
+        bands = describe_bands(classes)
+        write_mask_tiff(aside, [map(shown, rows)], (1, *shape), palette, dtype, tags, bands)
 
 
 def overlay_step(shape: tuple[int, int]) -> int:
@@ -238,8 +234,12 @@ def _written(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_mask(path: Path, mask_hw: np.ndarray, classes: ClassTable, values: MaskValues = ()) -> None:
-    """Write the labels of an image, uint8[h, w], as `mask_file` does."""
-    with mask_file(path, mask_hw.shape, classes, values) as append_rows:
+    """Write the labels of an image, uint8[h, w], as `mask_file` does, or uint8[h, w, k] as `write_bands` does."""
+    if has_bands(classes):
+        with writing_aside(path, parents=True) as aside:
+            write_bands(aside, mask_hw, classes)
+        return
+    with mask_file(path, mask_hw.shape[:2], classes, values) as append_rows:
         append_rows(mask_hw)
 
 
@@ -271,11 +271,11 @@ def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
     return images
 
 
-def _free_job(source: Path, out: Path, own_name: str, taken: set[str], max_pixels: int) -> Job:
+def _free_job(source: Path, out: Path, own_name: str, taken: set[str], max_pixels: int, has_bands: bool) -> Job:
     """Return the job of an image under the first free name, and mark its files as taken."""
     for number in itertools.count(1):
         name = safe_path(own_name) if number == 1 else f"{safe_path(own_name)}_{number}"
-        job = Job(source, out / name, name != own_name, max_pixels)
+        job = Job(source, out / name, name != own_name, max_pixels, has_bands)
         keys = {name_key(file.relative_to(out).as_posix()) for file in job.files}
         if not keys & taken:
             taken |= keys

@@ -3,6 +3,7 @@
 Letters: b windows, h w rows and columns of a window or an image, k classes.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -12,13 +13,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from seg.checkpoints import restore_variables
+from seg.checkpoints.store import restore_for_inference
 from seg.classes import ClassTable, MaskValues, load_class_table
 from seg.compiler import compiler_options
 from seg.config import Config
 from seg.config.reader import load_config
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
-from seg.data.fit import most_probable as most_probable_on_host
 from seg.data.image_input import ImageInput, read_input
 from seg.data.images.remarks import Remarks
 from seg.data.masks.class_settings import mask_values
@@ -26,10 +26,11 @@ from seg.errors import UserError
 from seg.files import read_bounded
 from seg.inference import tiling
 from seg.inference.checksums import CheckedFolder
-from seg.inference.forward import make_forward, most_probable, most_probable_class, weigh
+from seg.inference.forward import make_forward, weigh
 from seg.inference.model_folder import check_variables, is_model_folder, load_weights
 from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
+from seg.labels import Labels, build_labels
 from seg.models import CustomModel, build_model, count_parameters
 from seg.pictures import as_picture
 
@@ -57,6 +58,8 @@ class Predictor:
         fill: pads an image to at least the size of a window, at the bottom and right.
         variables: the weights, on the device.
         custom_model: the network, if it comes from outside the package.
+        labels: of which kind the labels are.
+        decide: `labels.decide` on the device: probabilities[b, h, w, k] → labels.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Predictor:
         variables: Any,
         windows_forward: Windows | None = None,
         model: CustomModel | None = None,
+        labels: Labels | None = None,
     ):
         """Wrap a model.
 
@@ -75,7 +79,10 @@ class Predictor:
             variables: the weights.
             windows_forward: predicts windows instead of a program compiled here; then `variables` may be None.
             model: the network, where it comes from outside the package.
+            labels: of which kind the labels are, and their thresholds; by default as the config states.
         """
+        self.labels = labels or build_labels(config, len(classes))
+        self.decide = jax.jit(self.labels.decide)
         self.config, self.classes, self.custom_model = config, classes, model
         self._remark = Remarks()
         self.tile = window_shape(config)
@@ -145,7 +152,8 @@ class Predictor:
             return
         for _, image_hwc in images:
             probabilities_hwk = np.concatenate([band.probabilities for band in self.predict_bands(image_hwc)])
-            answer = most_probable_class(probabilities_hwk), self.classes, self.picture(image_hwc), probabilities_hwk
+            labels, picture_hwc = self.labels.decide(probabilities_hwk), self.picture(image_hwc)
+            answer = labels, self.classes, picture_hwc, probabilities_hwk
             yield Segmentation(*answer, self.config.instances)
 
     def predict_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, np.ndarray, np.ndarray]]:
@@ -163,7 +171,9 @@ class Predictor:
                 continue
             for (tag, image_hwc, brought_hwc), answer in zip(group, np.asarray(answers), strict=False):
                 answer = answer[: brought_hwc.shape[0], : brought_hwc.shape[1]]
-                yield tag, image_hwc, answer.copy() if answer.ndim == 2 else labels_at(answer, image_hwc.shape[:2])
+                is_decided = answer.dtype == np.uint8
+                labels = answer.copy() if is_decided else self.labels_at(answer, image_hwc.shape[:2])
+                yield tag, image_hwc, labels
 
     def predict_bands(self, image_hwc: np.ndarray) -> Iterator[Band]:
         """Yield the class probabilities of an image from top to bottom, a band of rows at a time.
@@ -184,12 +194,12 @@ class Predictor:
             start += band_khw.shape[1]
 
     def predict_rows(self, image_hwc: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the labels of an image from top to bottom, uint8[rows, w] at a time."""
+        """Yield the labels of an image from top to bottom, uint8[rows, w] at a time; overlapping ones [rows, w, k]."""
         brought_hwc = self.bring(image_hwc)
         if brought_hwc is image_hwc:
-            yield from (most_probable_class(band.probabilities) for band in self._blend(image_hwc))
+            yield from (self.labels.decide(band.probabilities) for band in self._blend(image_hwc))
         else:
-            yield from map(most_probable_on_host, self._resized_bands(brought_hwc, image_hwc.shape[:2]))
+            yield from map(self.labels.decide_planes, self._resized_bands(brought_hwc, image_hwc.shape[:2]))
 
     def _resized_bands(self, brought_hwc: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
         bands = (band.probabilities for band in self._blend(brought_hwc))
@@ -248,7 +258,11 @@ class Predictor:
             windows += windows[-1:] * (self.config.inference.batch_size - len(group))
         probabilities_bhwk = self.windows_forward(np.stack(windows))
         resized = any(item.brought_hwc is not item.image_hwc for item in group)
-        return probabilities_bhwk if resized else most_probable(probabilities_bhwk)
+        return probabilities_bhwk if resized else self.decide(probabilities_bhwk)
+
+    def labels_at(self, probabilities_hwk: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Return the labels that are decided after resizing the probabilities to the shape."""
+        return labels_at(probabilities_hwk, shape, self.labels.decide_planes)
 
 
 class _Item(NamedTuple):
@@ -288,9 +302,20 @@ def load_predictor(
     if model is not None and config.model.name != "custom":
         raise UserError(f"{folder}: its model is {config.model.name}, of this package; leave model=... out")
     network = build_model(config.model, model)
-    variables = load_weights(files) if files else restore_variables(folder / "checkpoints", which)
+    if files:
+        variables = load_weights(files)
+    else:
+        variables, progress = restore_for_inference(folder / "checkpoints", which)
+        config = with_thresholds(config, progress.get("thresholds", ()))
     check_variables(variables, config, folder, network)
     return Predictor(config, classes, variables, model=model)
+
+
+def with_thresholds(config: Config, thresholds: Sequence[float]) -> Config:
+    """Return the config with the thresholds that an evaluation chose, unless it states its own."""
+    if config.model.labels == "exclusive" or config.inference.thresholds or not thresholds:
+        return config
+    return dataclasses.replace(config, inference=dataclasses.replace(config.inference, thresholds=tuple(thresholds)))
 
 
 def explain_old_scale(folder: Path, config: Config) -> str:

@@ -12,7 +12,7 @@ from seg.errors import UserError
 from seg.inference.predictor import Predictor
 from seg.instances.matching import ObjectScore, score_objects
 from seg.instances.objects import Objects, counted_classes, find_objects
-from seg.metrics import compute_metrics, count_pairs
+from seg.metrics import compute_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SampleScore:
 
     index: int  # position in the data set
     name: str  # of the sample
-    confusion_kk: np.ndarray  # int64[k, k], [true, predicted], in pixels
+    counts: np.ndarray  # int64[k, k] or [k, 2, 2], in pixels, see `seg.metrics`
     mean_iou: float  # over the classes in its truth or prediction; NaN if every pixel is ignored
     pixel_accuracy: float  # share of its pixels that are right; NaN likewise
     # Class → score of its objects, if `instances.method` finds any
@@ -32,11 +32,11 @@ def score_samples(predictor: Predictor, dataset: SegmentationDataset) -> Iterato
     """Yield the score of each sample, in order."""
     indexed = ((i, dataset[i]) for i in range(len(dataset)))
     items = (((i, sample), sample.image) for i, sample in indexed)
-    for (index, sample), _, prediction_hw in predictor.predict_many(items):
-        confusion_kk = count_pairs(sample.mask, prediction_hw, len(predictor.classes))
-        metrics = compute_metrics(confusion_kk)
-        objects = compare_objects(predictor, dataset, index, sample.mask, prediction_hw)
-        yield SampleScore(index, sample.name, confusion_kk, metrics.mean_iou, metrics.pixel_accuracy, objects)
+    for (index, sample), _, prediction in predictor.predict_many(items):
+        counts = predictor.labels.count_on_host(sample.mask, prediction)
+        metrics = compute_metrics(counts)
+        objects = compare_objects(predictor, dataset, index, sample.mask, prediction)
+        yield SampleScore(index, sample.name, counts, metrics.mean_iou, metrics.pixel_accuracy, objects)
 
 
 def compare_objects(
@@ -56,7 +56,8 @@ def compare_objects(
         plain = dataclasses.replace(settings, method="components", min_area=0)
         true = find_objects(np.where(counted_hw, mask_hw, 0), plain, names)
     else:
-        true = Objects(numbers_hw, np.full(numbers_hw.max(initial=0), INSIDE), names)
+        inside = 0 if len(names) == 1 else INSIDE
+        true = Objects(numbers_hw, np.full(numbers_hw.max(initial=0), inside), names)
     return {
         label: score_objects(true.of_class(label), predicted.of_class(label))
         for label in counted_classes(settings, names)
@@ -64,7 +65,13 @@ def compare_objects(
 
 
 def check_classes(dataset: ClassTable, model: ClassTable) -> None:
-    """Refuse a data set with other classes than the model was trained on."""
+    """Refuse a data set with other classes than the model was trained on, or with labels of the other kind."""
+    if dataset.overlapping != model.overlapping:
+        kinds = {True: "overlapping", False: "exclusive"}
+        raise UserError(
+            f"the data set has {kinds[dataset.overlapping]} labels, the model was trained on "
+            f"{kinds[model.overlapping]} ones"
+        )
     if dataset.names != model.names:
         raise UserError(
             f"the data set has the classes {', '.join(dataset.names)}; "

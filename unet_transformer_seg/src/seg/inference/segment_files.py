@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from seg.classes import MaskValues
 from seg.config import Config
+from seg.data.dataset import count_labelled
 from seg.data.image_file import read_image
 from seg.data.images.large_image import LargeImage, opened_large
 from seg.data.images.remarks import Remarks
 from seg.errors import UserError
 from seg.files import refuses_all
 from seg.inference.done_record import DoneRecord
-from seg.inference.forward import most_probable_class
 from seg.inference.output import Job, overlay_file, overlay_step, probabilities_file, write_mask, writing_together
 from seg.inference.predictor import Predictor
 from seg.inference.segment_stack import write_stack
@@ -178,7 +178,7 @@ def _write(
                     )
                 if append_probabilities:
                     append_probabilities(probabilities_hwk)
-                np.add(pixels_k, np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)], out=pixels_k)
+                np.add(pixels_k, count_labelled(labels_hw, len(classes))[0], out=pixels_k)
                 top += len(labels_hw)
                 if options.objects:
                     held.append(labels_hw)
@@ -212,7 +212,7 @@ def _rows(
     """Yield the labels and, if the options ask for them, probabilities of an image from top to bottom."""
     if options.probabilities:
         for band in predictor.predict_bands(image_hwc):
-            yield most_probable_class(band.probabilities), band.probabilities
+            yield predictor.labels.decide(band.probabilities), band.probabilities
     else:
         for labels_hw in [mask_hw] if mask_hw is not None else predictor.predict_rows(image_hwc):
             yield labels_hw, None

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seg.data.dataset import count_labelled
 from seg.data.images.nifti_file import is_nifti, read_header, write_labels
 from seg.data.images.remarks import Remark
 from seg.data.images.stack import Stack, opened_stack
 from seg.errors import UserError
 from seg.files import open_file
-from seg.inference.forward import most_probable_class
+from seg.inference.mask_content import describe_bands, has_bands, shown_labels
 from seg.inference.mask_tiff import tiff_pages
-from seg.inference.output import Job, probabilities_file, shown_labels
+from seg.inference.output import Job, probabilities_file
 from seg.pictures import draw_overlay
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def write_stack(
                 append_overlay(draw_overlay(predictor.picture(image_hwc), labels_hw, classes))
             if append_probabilities:
                 append_probabilities(probabilities_hwk)
-            pixels_k += np.bincount(labels_hw.ravel(), minlength=len(classes))[: len(classes)]
+            pixels_k += count_labelled(labels_hw, len(classes))[0]
     return pixels_k
 
 
@@ -69,7 +70,7 @@ def _predicted(
         return
     for _, image_hwc in numbered:
         probabilities_hwk = np.concatenate([band.probabilities for band in predictor.predict_bands(image_hwc)])
-        yield image_hwc, most_probable_class(probabilities_hwk), probabilities_hwk
+        yield image_hwc, predictor.labels.decide(probabilities_hwk), probabilities_hwk
 
 
 @contextlib.contextmanager
@@ -79,9 +80,13 @@ def _masks_file(
     """Yield a function that appends the labels of an image, uint8[h, w], to a stack of `count` masks."""
     shown, palette, dtype = shown_labels(predictor.classes, options.values)
     if not is_nifti(job.source):
-        with tiff_pages(path, (count, 0, 0), dtype, palette) as append:
+        with tiff_pages(path, (count, 0, 0), dtype, palette, describe_bands(predictor.classes)) as append:
             yield lambda labels_hw: append(shown(labels_hw))
         return
+    if has_bands(predictor.classes):
+        raise UserError(
+            f"{job.source}: a volume of labels has a number for each voxel; overlapping classes have several"
+        )
     if np.ndim(options.values) == 2:
         raise UserError(
             f"{job.source}: a volume of labels has a number for each voxel; --values colours cannot be kept"

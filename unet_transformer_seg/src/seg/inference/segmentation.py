@@ -13,7 +13,9 @@ from PIL import Image
 
 from seg.classes import ClassTable
 from seg.config import InstancesConfig
+from seg.data.dataset import count_labelled
 from seg.errors import UserError
+from seg.inference.mask_content import has_bands
 from seg.inference.output import save_mask
 from seg.instances.objects import Objects, find_objects
 from seg.pictures import colour_mask, draw_grid, draw_overlay
@@ -25,10 +27,10 @@ PICTURE_SIDE = 320  # longer side of each of the two views in a notebook, in pix
 class Segmentation:
     """What a model sees in an image. A notebook shows it as a picture with a legend."""
 
-    labels: np.ndarray  # uint8[h, w], the class of each pixel
+    labels: np.ndarray  # uint8[h, w], the class of each pixel; of overlapping classes uint8[h, w, k], 1 where it is
     classes: ClassTable  # names and colours of the classes
     image: np.ndarray  # uint8[h, w, 3], the image as it is shown, upright
-    # float32[h, w, k], which sum to 1 over the classes; None unless they were asked for
+    # float32[h, w, k], which sum to 1 over exclusive classes; None unless they were asked for
     probabilities: np.ndarray | None = None
 
     counting: InstancesConfig = InstancesConfig()  # how the model's config counts objects
@@ -64,7 +66,7 @@ class Segmentation:
     @property
     def shares_k(self) -> np.ndarray:
         """float64[k], the share of each class in the pixels."""
-        return np.bincount(self.labels.ravel(), minlength=len(self.classes))[: len(self.classes)] / self.labels.size
+        return count_labelled(self.labels, len(self.classes))[0] / np.prod(self.labels.shape[:2])
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Return the image with the colours of its classes laid over it.
@@ -77,14 +79,17 @@ class Segmentation:
         return Image.fromarray(draw_overlay(self.image, self.labels, self.classes, opacity))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the labels as an indexed PNG, its palette the colours of the classes: the file that `seg infer` writes.
+        """Write the labels as the file that `seg infer` writes: an indexed PNG, its palette the colours of the classes.
+
+        Overlapping classes are the bands of a TIFF, 0 or 255, in the order of the classes.
 
         Raises:
-            UserError: another suffix than .png, or the disk refuses.
+            UserError: another suffix than .png, or .tif for bands; or the disk refuses.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise UserError(f"{path}: expected a name that ends in .png, as labels must be stored without loss")
+        path, is_tiff = Path(path), has_bands(self.classes)
+        if path.suffix.lower() not in ((".tif", ".tiff") if is_tiff else (".png",)):
+            why = "classes overlap, so each has a band" if is_tiff else "labels must be stored without loss"
+            raise UserError(f"{path}: expected a name that ends in {'.tif' if is_tiff else '.png'}, as {why}")
         save_mask(path, self.labels, self.classes)
 
     def _repr_png_(self) -> bytes:
@@ -99,5 +104,5 @@ class Segmentation:
         return f"{self.class_names[label]} {self.shares_k[label]:.1%}"
 
     def __repr__(self):
-        height, width = self.labels.shape
+        height, width = self.labels.shape[:2]
         return f"Segmentation({height}×{width}: {', '.join(map(self._describe, np.flatnonzero(self.shares_k)))})"

@@ -72,7 +72,7 @@ def find_objects(labels_hw: np.ndarray, settings: InstancesConfig, names: tuple[
     """Return the objects in a mask of class numbers, each class by itself, numbered from the top.
 
     Args:
-        labels_hw: uint8[h, w].
+        labels_hw: uint8[h, w], or uint8[h, w, 1] of a single class, where 1 is inside.
         settings: how objects are found. `watershed` cuts a component at the necks between the peaks of its distance
             from the background, which lie at least `seed_distance` apart.
         names: of the classes. Pixels of a class called `border` go to the nearest object.
@@ -82,10 +82,13 @@ def find_objects(labels_hw: np.ndarray, settings: InstancesConfig, names: tuple[
     """
     check_countable(labels_hw.size)
     require_extra(settings)
-    numbers_hw, labels = np.zeros(labels_hw.shape, np.int32), []
+    is_single = labels_hw.ndim == 3
+    if is_single and len(names) > 1:
+        raise UserError("instances.method: objects of overlapping classes are not counted; set instances.method=none")
+    numbers_hw, labels = np.zeros(labels_hw.shape[:2], np.int32), []
     borders_hw = labels_hw == names.index(BORDER) if BORDER in names else None
     for label in counted_classes(settings, names):
-        inside_hw = labels_hw == label
+        inside_hw = labels_hw[..., 0] == 1 if is_single else labels_hw == label
         own_hw = _split(inside_hw, settings)
         if borders_hw is not None:
             own_hw = _grow(own_hw, borders_hw)
@@ -96,7 +99,12 @@ def find_objects(labels_hw: np.ndarray, settings: InstancesConfig, names: tuple[
 
 
 def counted_classes(settings: InstancesConfig, names: tuple[str, ...]) -> list[int]:
-    """Return the classes whose objects are counted: the stated ones, else all but the first and the border's."""
+    """Return the classes whose objects are counted: the stated ones, else all but the first and the border's.
+
+    A single class has no background before it, so it is counted.
+    """
+    if len(names) == 1:
+        return [0]
     if unknown := [name for name in settings.classes if name not in names]:
         raise UserError(f"instances.classes: expected some of {', '.join(names)}, found {unknown[0]!r:.80}")
     stated = [label for label, name in enumerate(names) if name in settings.classes]

@@ -109,7 +109,7 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
         case "infer":
             return _measure_infer(config, num_steps)
         case _:
-            dataset = build_dataset(config.data, "train", config.seed)
+            dataset = build_dataset(config.data, "train", config.seed, config.model.labels)
             batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate(0)
             return _finish(config, "input", {"compile_s": 0.0, "step_s": _time(batches, num_steps)}, None, 0, None, 1)
 
@@ -152,7 +152,7 @@ class _Trainer:
 
 
 def _measure_fed(config: Config, num_steps: int) -> Measurement:
-    dataset = build_dataset(config.data, "train", config.seed)
+    dataset = build_dataset(config.data, "train", config.seed, config.model.labels)
     config = with_classes(config, dataset.classes)
     trainer = _Trainer(config)
     step_s = _time(trainer.steps_read_late(itertools.repeat(trainer.batch)), num_steps)

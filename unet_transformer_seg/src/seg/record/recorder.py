@@ -69,11 +69,16 @@ class SeenClasses(Hook):
         self.add(info.batch["label"])
 
     def add(self, labels_bhw: np.ndarray) -> None:
-        """Look at the labels uint8[b, h, w] of a batch; after the last one, warn of the classes that none had."""
+        """Look at the labels of a batch; after the last one, warn of the classes that none had.
+
+        The labels are uint8[b, h, w], or uint8[b, h, w, k] if classes overlap.
+        """
         if not self._steps_left or not self._missing:
             return
         self._steps_left -= 1
-        for label in np.flatnonzero(np.bincount(labels_bhw.ravel())).tolist():
+        overlap = labels_bhw.ndim == 4
+        seen = (labels_bhw == 1).any((0, 1, 2)) if overlap else np.bincount(labels_bhw.ravel())
+        for label in np.flatnonzero(seen).tolist():
             self._missing.pop(label, None)
         if self._missing and not self._steps_left:
             log.warning(

@@ -78,6 +78,7 @@ class Report:
         row = {"run_id": self.run.run_id, "model_type": self.config.model.name} | numbers | scores
         details = {name: _json_number(v) for name, v in numbers.items()} | metrics.to_dict(self.classes.names)
         details |= {name: _json_number(value) for name, value in evaluation.custom.items()}
+        details |= {"thresholds": evaluation.thresholds} if evaluation.thresholds else {}
         shown = {f"val/{name}": value for name, value in (scores | evaluation.custom).items()}
         with naming_the_record(self.run.path):
             self.results.add(row, details)

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from seg.data.fit import is_fitted, window_for
-from seg.inference.forward import most_probable
 from seg.inference.predictor import Predictor
 from seg.inference.tiling import Band
 from seg.serve.compilations import count_compilations
@@ -116,7 +115,7 @@ class Engine:
             RefusedError: overloaded, starting or draining; too late; or the network failed on this image.
         """
         brought_hwc = await asyncio.to_thread(self._predictor.bring, image_hwc)
-        work = Work(image_hwc, brought_hwc, probabilities, self._cost(brought_hwc))
+        work = Work(image_hwc, brought_hwc, probabilities, self._cost(brought_hwc), self._predictor.labels)
         work.deadline = work.queued_at + self._settings.deadline_s
         self._put(work)
         try:
@@ -223,7 +222,7 @@ class Engine:
         windows = [predictor.fill(image_hwc, predictor.tile) for image_hwc in images]
         start = time.monotonic()
         probabilities_bhwk = predictor.windows_forward(np.stack(windows + windows[-1:] * (size - len(windows))))
-        answers = probabilities_bhwk if probabilities else most_probable(probabilities_bhwk)
+        answers = probabilities_bhwk if probabilities else predictor.decide(probabilities_bhwk)
         finite_b, answers = np.asarray(_are_finite(probabilities_bhwk)), np.asarray(answers)
         self._metrics.device_s.observe(time.monotonic() - start)
         self._metrics.batch_images.observe(len(images))

@@ -22,14 +22,14 @@ class Order:
 
     Attributes:
         content: bytes of the image file.
-        format: of the answer.
+        format: of the answer; None: the first of `formats_of` the model's classes.
         opacity: of an overlay.
         probabilities: whether arrays hold them.
         ignored: fields that have no meaning for this format.
     """
 
     content: bytes
-    format: Format = "png"
+    format: Format | None = None
     opacity: float = 0.5
     probabilities: bool = False
     ignored: tuple[str, ...] = ()
@@ -89,8 +89,8 @@ def _options(fields: Mapping[str, str], model_names: tuple[str, ...]) -> dict:
     if fields.get("model", model_names[0]) not in model_names:
         names = ", ".join(model_names)
         raise RefusedError(404, f"there is no such model; this server has {names}", "model_not_found", param="model")
-    form = fields.get("format", "png")
-    if form not in FORMATS:
+    form = fields.get("format")
+    if form is not None and form not in FORMATS:
         raise _bad("format", f"format: expected one of {', '.join(FORMATS)}, found {form[:40]!r}")
     probabilities = _switch(fields.get("probabilities", "false"))
     if probabilities and form != "npz":

@@ -12,7 +12,7 @@ DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'n
 
 
 MEANINGS = {
-    "format": f"of the answer: {', '.join(FORMATS)} (default: {FORMATS[0]})",
+    "format": f"of the answer: {', '.join(FORMATS)} (default: {FORMATS[0]}, or tiff if classes overlap)",
     "opacity": "of the colours in an overlay, 0 to 1 (default: 0.5)",
     "probabilities": "true adds those of all classes to an npz",
     "model": "a name that /v1/models lists",
@@ -34,7 +34,7 @@ def _digest(text: str) -> str:
 def describe_routes() -> dict:
     """Return what OpenAPI says about the upload, which the route reads itself."""
     options = {
-        "format": {"type": "string", "enum": list(FORMATS), "default": "png"},
+        "format": {"type": "string", "enum": list(FORMATS)},
         "opacity": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
         "probabilities": {"type": "boolean", "default": False},
         "model": {"type": "string"},

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from seg.errors import EXIT_OK, UserError
+from seg.serve.formats import formats_of
 from seg.serve.server import Server, address_of
 from seg.serve.service import Service
 
@@ -32,7 +33,7 @@ def run_selftest(server: Server, service: Service, listener: socket.socket, keys
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        for line in _try_routes(listener.getsockname(), keys):
+        for line in _try_routes(listener.getsockname(), keys, formats_of(service.classes)):
             print(line)
     finally:
         server.should_exit = True
@@ -42,7 +43,7 @@ def run_selftest(server: Server, service: Service, listener: socket.socket, keys
     return EXIT_OK
 
 
-def _try_routes(address: tuple, keys: Sequence[str]) -> Iterator[str]:
+def _try_routes(address: tuple, keys: Sequence[str], formats: Sequence[str]) -> Iterator[str]:
     start = time.monotonic()
     while _ask(address, "GET", "/readyz")[0] != 200:
         if time.monotonic() - start > READY_S:
@@ -52,7 +53,7 @@ def _try_routes(address: tuple, keys: Sequence[str]) -> Iterator[str]:
     headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
     for path in ROUTES:
         _expect(_ask(address, "GET", path, headers=headers), path)
-    for form in ("png", "overlay", "geojson", "coco", "npz"):
+    for form in formats:
         path = f"/v1/segment?format={form}"
         answer = _expect(_ask(address, "POST", path, _sample(), headers), path)
         yield f"{path}: {len(answer)} bytes"

@@ -1,6 +1,7 @@
 """The parts of a service together: engine, workers, limits and counters."""
 
 import asyncio
+import dataclasses
 import json
 import sys
 import time
@@ -12,14 +13,15 @@ import numpy as np
 
 from seg import api
 from seg.config.reader import load_config
+from seg.data.dataset import count_labelled
 from seg.data.fit import is_fitted
 from seg.inference.predictor import Predictor
 from seg.serve.engine import Engine
 from seg.serve.form import Order
-from seg.serve.formats import MEDIA_TYPES, SUFFIXES, Drawing, count_pixels
+from seg.serve.formats import MEDIA_TYPES, SUFFIXES, Drawing, formats_of
 from seg.serve.metrics import Metrics
 from seg.serve.rate_limit import RateLimit
-from seg.serve.refusals import too_late
+from seg.serve.refusals import RefusedError, too_late
 from seg.serve.settings import ServeSettings
 from seg.serve.workers import WorkerPool
 
@@ -92,7 +94,17 @@ class Service:
         except TimeoutError:
             raise too_late(self.settings.deadline_s) from None
 
+    def _settle_format(self, order: Order) -> Order:
+        """Return the order with a format that can hold the labels of this model."""
+        possible = formats_of(self.classes)
+        if order.format not in (None, *possible):
+            kind = "overlap" if self.classes.overlapping else "exclude each other"
+            text = f"format: the classes of this model {kind}; expected one of {', '.join(possible)}"
+            raise RefusedError(400, text, "bad_value", param="format")
+        return dataclasses.replace(order, format=order.format or possible[0])
+
     async def _answer(self, order: Order, client: str) -> Reply:
+        order = self._settle_format(order)
         decoded = await self.workers.decode(order.content)
         height, width = decoded.image.shape[:2]
         self._rate.take(client, height * width / 1e6)
@@ -110,10 +122,10 @@ class Service:
             headers["x-ignored"] = ", ".join(order.ignored)
         return Reply(content, MEDIA_TYPES[order.format], headers)
 
-    def _describe(self, labels_hw: np.ndarray) -> dict[str, str]:
+    def _describe(self, labels: np.ndarray) -> dict[str, str]:
         """Return the size of the image, and the pixels of each class that occurs, by label."""
-        height, width = labels_hw.shape
-        pixels = {label: n for label, n in enumerate(count_pixels(labels_hw, len(self.classes))) if n}
+        height, width = labels.shape[:2]
+        pixels = {label: n for label, n in enumerate(count_labelled(labels, len(self.classes))[0].tolist()) if n}
         return {"x-image-size": f"{width}x{height}", "x-class-pixels": json.dumps(pixels, separators=(",", ":"))}
 
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from seg.data.fit import labels_at, resize_bands
-from seg.inference.forward import most_probable_class
+from seg.labels import Labels
 
 
 class Answer(NamedTuple):
     """What the network sees in one image.
 
     Attributes:
-        labels: uint8[h, w], the class of each pixel.
+        labels: uint8[h, w], the class of each pixel; of overlapping classes uint8[h, w, k] of 0 and 1.
         probabilities: float32[h, w, k], or None if they were not asked for.
     """
 
@@ -42,7 +42,15 @@ class Work:
         num_rows: rows that are finished, of an image computed by bands.
     """
 
-    def __init__(self, image_hwc: np.ndarray, brought_hwc: np.ndarray, needs_probabilities: bool, megapixels: float):
+    def __init__(
+        self,
+        image_hwc: np.ndarray,
+        brought_hwc: np.ndarray,
+        needs_probabilities: bool,
+        megapixels: float,
+        kind: Labels,
+    ):
+        self._kind = kind
         self.image_hwc, self.brought_hwc, self.needs_probabilities = image_hwc, brought_hwc, needs_probabilities
         self.megapixels = megapixels
         self.queued_at = time.monotonic()
@@ -66,7 +74,7 @@ class Work:
     def add(self, probabilities_hwk: np.ndarray) -> None:
         """Keep the next finished rows."""
         self.num_rows += len(probabilities_hwk)
-        self._labels.append(most_probable_class(probabilities_hwk))
+        self._labels.append(self._kind.decide(probabilities_hwk))
         if self.needs_probabilities:
             self._probabilities.append(probabilities_hwk)
 
@@ -87,13 +95,13 @@ class Work:
             self.future.set_exception(error)
 
     def fitted(self, answer: np.ndarray) -> Answer:
-        """Return labels uint8[h, w] or probabilities float32[h, w, k] of the network at the size of the image."""
+        """Return labels, uint8, or probabilities, float32[h, w, k], of the network at the size of the image."""
         shape = self.image_hwc.shape[:2]
-        if answer.ndim == 2:
+        if answer.dtype == np.uint8:
             return Answer(answer.copy(), None)
         if not self.needs_probabilities:
-            return Answer(labels_at(answer, shape), None)
+            return Answer(labels_at(answer, shape, self._kind.decide_planes), None)
         if answer.shape[:2] != shape:
             bands = resize_bands([answer], answer.shape[:2], shape)
             answer = np.concatenate([np.moveaxis(band_khw, 0, -1) for band_khw in bands])
-        return Answer(most_probable_class(answer), answer)
+        return Answer(self._kind.decide(answer), answer)

@@ -19,7 +19,8 @@ from seg.classes import IGNORE_LABEL
 from seg.data.fit import fitted_shape, is_answered_in_training, is_fitted, labels_at, window_for
 from seg.data.loader import Batch, iterate_eval
 from seg.distributed import is_main
-from seg.metrics import compute_metrics, count_pairs
+from seg.labels import Labels
+from seg.metrics import compute_metrics
 from seg.pictures import as_picture
 from seg.record.evaluation import Evaluation
 from seg.training.setup import ON_DEVICE, Setup
@@ -47,9 +48,10 @@ def evaluate(
     answers_all = is_fitted(config) and window_for(config.data.size, config) == config.data.size
     if tally.left or (jax.process_count() > 1 and not answers_all):
         _score_rest(setup, supervisor, step, tally, build_predictor)
-    confusion_kk = tally.on_device_kk + sum_over_processes(tally.here_kk)
-    custom = {name: float(metric(confusion_kk)) for name, metric in setup.custom.metrics.items()}
-    return Evaluation(loss, compute_metrics(confusion_kk), tally.samples(), custom)
+    # With overlapping labels the counts of the whole split choose the thresholds that users predict with.
+    chosen, counts = setup.labels.settle(tally.on_device + sum_over_processes(tally.here))
+    custom = {name: float(metric(counts)) for name, metric in setup.custom.metrics.items()}
+    return Evaluation(loss, compute_metrics(counts), tally.samples(chosen), custom, chosen.thresholds)
 
 
 class StoppableStep:
@@ -105,9 +107,9 @@ class _Tally:
     """What is counted and kept in a pass."""
 
     def __init__(self, setup: Setup):
-        k = len(setup.classes)
-        # int64[k, k], counted by the step over all processes, and in this process of its own samples.
-        self.on_device_kk, self.here_kk = np.zeros((2, k, k), np.int64)
+        # int64, counted by the step over all processes, and in this process of its own samples; see `seg.labels`.
+        self.on_device, self.here = np.zeros((2, *setup.labels.counts_shape), np.int64)
+        self._labels = setup.labels
         self.left: list[int] = []  # samples of this process that the predictor must score
         self._dataset, self._predictions = setup.val_set, {}
         self._channels = setup.config.data.shown_channels
@@ -115,26 +117,26 @@ class _Tally:
         own = (i for i in range(len(setup.val_set)) if i % setup.config.training.batch_size // rows == setup.share[0])
         self._shown = [index for index, _ in zip(own, range(num_shown), strict=False)]
 
-    def count(self, index: int, prediction_hw: np.ndarray) -> np.ndarray:
-        """Return the confusion matrix of a sample of this process."""
-        self.keep(index, prediction_hw)
-        return count_pairs(self._dataset.read_mask(index), prediction_hw, len(self.here_kk))
+    def count(self, index: int, decided: np.ndarray) -> np.ndarray:
+        """Return the counts of a sample of this process."""
+        self.keep(index, decided)
+        return self._labels.count_on_host(self._dataset.read_mask(index), decided)
 
-    def keep(self, index: int, prediction_hw: np.ndarray) -> None:
+    def keep(self, index: int, decided: np.ndarray) -> None:
         """Keep a prediction if it is drawn."""
         if index in self._shown:
-            self._predictions[index] = _thin(prediction_hw).copy()
+            self._predictions[index] = _thin(decided).copy()
 
     def draws(self, index: int) -> bool:
         """Return whether the sample is drawn."""
         return index in self._shown
 
-    def samples(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def samples(self, chosen: Labels) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return picture, mask and prediction of the samples that are drawn."""
-        samples = ((self._dataset[index], self._predictions[index]) for index in self._shown)
+        samples = ((self._dataset[i], self._labels.settled(self._predictions[i], chosen)) for i in self._shown)
         return [
-            (as_picture(_thin(sample.image), self._channels), _thin(sample.mask), prediction_hw)
-            for sample, prediction_hw in samples
+            (as_picture(_thin(sample.image), self._channels), _thin(sample.mask), prediction)
+            for sample, prediction in samples
         ]
 
 
@@ -183,11 +185,11 @@ def _settle(
     number: int,
 ) -> float:
     """Count a batch of `number` samples; return the sum of their losses."""
-    tally.on_device_kk += np.asarray(results["confusion_kk"], np.int64)
+    tally.on_device += np.asarray(results["counts"], np.int64)
     scaled = []
     for row, (index, shape) in enumerate(zip(batch["index"].tolist(), _shapes(batch), strict=True)):
         if batch["role"][row] == COUNTED and tally.draws(index):
-            tally.keep(index, setup.placement.local_rows(results["predicted_bhw"])[row, : shape[0], : shape[1]])
+            tally.keep(index, setup.placement.local_rows(results["decided"])[row, : shape[0], : shape[1]])
         elif batch["role"][row] == PREDICTED and is_answered_in_training(shape, setup.config):
             scaled.append((row, index, shape))
         elif batch["role"][row] == PREDICTED:
@@ -197,9 +199,10 @@ def _settle(
 
         def count(row: int, index: int, shape: tuple[int, int]) -> np.ndarray:
             height, width = fitted_shape(shape, setup.config.data)
-            return tally.count(index, labels_at(probabilities_bhwk[row, :height, :width], shape))
+            probabilities_hwk = probabilities_bhwk[row, :height, :width]
+            return tally.count(index, labels_at(probabilities_hwk, shape, setup.labels.decide_planes))
 
-        tally.here_kk += sum(supervisor.result_of(list, pool.map(count, *zip(*scaled, strict=True))))
+        tally.here += sum(supervisor.result_of(list, pool.map(count, *zip(*scaled, strict=True))))
     return float(results["loss"]) * number
 
 
@@ -209,10 +212,10 @@ def _score_rest(
     """Score the samples that are left, as `seg.eval` does."""
     inference = dataclasses.replace(setup.config.inference, batch_size=setup.rows)
     config = dataclasses.replace(setup.config, inference=inference)
-    predictor = build_predictor(config, setup.classes, None, step.answer)
+    predictor = build_predictor(config, setup.classes, None, step.answer, labels=setup.labels)
     images = ((index, supervisor.result_of(setup.val_set.__getitem__, index).image) for index in tally.left)
-    for index, _, prediction_hw in predictor.predict_many(images):
-        tally.here_kk += tally.count(index, prediction_hw)
+    for index, _, decided in predictor.predict_many(images):
+        tally.here += tally.count(index, decided)
     step.finish()
 
 

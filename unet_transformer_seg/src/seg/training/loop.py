@@ -145,6 +145,7 @@ class Training:
             )
             for hook in self.hooks:
                 hook.on_evaluation(info)
+        self.progress.thresholds = evaluation.thresholds
         # The mean IoU decides, not the loss: it is what users get, and losses of two settings do not compare.
         return self.progress.add_score(evaluation.metrics.mean_iou)
 

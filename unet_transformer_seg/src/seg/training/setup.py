@@ -11,6 +11,7 @@ import optax
 
 from seg.classes import ClassTable
 from seg.config import Config
+from seg.config.rules import check_config
 from seg.custom import NO_CUSTOM_PARTS, CustomParts, check_loss, check_metrics, check_model
 from seg.data import SegmentationDataset, build_dataset
 from seg.data.fit import is_fitted
@@ -18,7 +19,8 @@ from seg.data.loader import Share, TrainLoader
 from seg.data.settlement import settle_images
 from seg.data.transforms import make_augment, make_preprocess
 from seg.errors import UserError
-from seg.losses import build_class_weights, build_loss
+from seg.labels import Labels, build_labels
+from seg.losses import build_class_weights
 from seg.metrics import compute_metrics
 from seg.models import abstract_variables, build_model, smallest_image
 from seg.record.report import COLUMNS
@@ -38,6 +40,7 @@ class Setup:
 
     config: Config  # the resolved config, `model.num_classes` filled in
     classes: ClassTable  # names and colours
+    labels: Labels  # what a pixel may be, with the thresholds that are tried if classes overlap
     loader: TrainLoader  # batches of the training split, by step
     train_set: SegmentationDataset  # the training split
     val_set: SegmentationDataset  # the validation split
@@ -102,11 +105,13 @@ def build_setup(
         config = dataclasses.replace(config, data=settle_images(config.data, custom.train_set))
     train_set, val_set = custom.train_set, custom.val_set
     if train_set is None:
-        train_set, val_set = (build_dataset(config.data, split, config.seed) for split in ("train", "val"))
+        train_set, val_set = (
+            build_dataset(config.data, split, config.seed, config.model.labels) for split in ("train", "val")
+        )
     config = with_classes(config, train_set.classes)
-    perfect_kk = np.eye(len(train_set.classes), dtype=np.int64)
-    in_record = compute_metrics(perfect_kk).to_dict(train_set.classes.names)
-    check_metrics(custom.metrics, {*COLUMNS, *in_record}, perfect_kk)
+    labels = build_labels(config, len(train_set.classes), choose=True)
+    in_record = compute_metrics(labels.perfect_counts).to_dict(train_set.classes.names)
+    check_metrics(custom.metrics, {*COLUMNS, *in_record}, labels.perfect_counts)
     training = config.training
     placement = build_placement(config.mesh)
     check_batch_size(training.batch_size, training.accumulate, placement.num_devices)
@@ -126,7 +131,7 @@ def build_setup(
     loss = custom.loss
     if loss is None:
         weights_k = build_class_weights(config.loss, len(train_set.classes), train_set.count_pixels)
-        loss = build_loss(config.loss, weights_k)
+        loss = labels.build_loss(config.loss, weights_k)
     else:
         check_loss(loss, config)
     if has_groups(config.optimizer):
@@ -134,11 +139,12 @@ def build_setup(
             config.optimizer,
             abstract_variables(config.model, model, initial_image(config), config.data.channels)["params"],
         )
-    steps = jit_steps(config, model, optimizer, loss, placement)
+    steps = jit_steps(config, model, optimizer, loss, labels, placement)
     shapes = steps["abstract_state"]
     return Setup(
         config=config,
         classes=train_set.classes,
+        labels=labels,
         loader=loader,
         train_set=train_set,
         val_set=val_set,
@@ -159,7 +165,12 @@ def initial_image(config: Config) -> tuple[int, int]:
 
 
 def jit_steps(
-    config: Config, model: nn.Module, optimizer: optax.GradientTransformation, loss: Loss, placement: Placement
+    config: Config,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    labels: Labels,
+    placement: Placement,
 ) -> dict[str, Any]:
     """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`."""
     training = config.training
@@ -174,9 +185,8 @@ def jit_steps(
         ema_decay=training.ema_decay,
         on_non_finite=training.on_non_finite,
     )
-    eval_step = make_eval_step(
-        applied, loss, make_preprocess(config.data), config.model.num_classes, mirror=config.inference.mirror
-    )
+    preprocess, mirror = make_preprocess(config.data), config.inference.mirror
+    eval_step = make_eval_step(applied, loss, preprocess, labels, mirror=mirror)
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)
@@ -196,8 +206,8 @@ def jit_steps(
         "eval_step": jax.jit(
             eval_step,
             in_shardings=(of_state.variables, batch, batch),
-            out_shardings={name: everywhere for name in ("loss", "confusion_kk", "busy", "stop")}
-            | {name: batch for name in ("predicted_bhw", "probabilities_bhwk")},
+            out_shardings={name: everywhere for name in ("loss", "counts", "busy", "stop")}
+            | {name: batch for name in ("decided", "probabilities_bhwk")},
         ),
         "abstract_state": jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, of_state
@@ -206,13 +216,22 @@ def jit_steps(
 
 
 def with_classes(config: Config, classes: ClassTable) -> Config:
-    """Return the config with `model.num_classes` of the data set."""
-    stated = config.model.num_classes
+    """Return the config with `model.num_classes` and `model.labels` of the data set."""
+    stated, overlapping = config.model.num_classes, classes.overlapping
+    # A single class is a yes or no at each pixel, whatever the config states.
+    if overlapping != (config.model.labels == "overlapping") and len(classes) > 1:
+        kind = "overlapping" if overlapping else "exclusive"
+        raise UserError(f"model.labels: the data set has {kind} classes; set model.labels={kind}")
     if stated not in (0, len(classes)):
         raise UserError(
             f"model.num_classes is {stated}, but the data set has {len(classes)} classes: {', '.join(classes.names)}"
         )
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(classes)))
+    labels = "overlapping" if overlapping else "exclusive"
+    model = dataclasses.replace(config.model, num_classes=len(classes), labels=labels)
+    settled = dataclasses.replace(config, model=model)
+    if labels != config.model.labels:
+        check_config(settled)
+    return settled
 
 
 def check_batch_size(batch_size: int, accumulate: int, num_devices: int) -> None:

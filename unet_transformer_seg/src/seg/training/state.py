@@ -66,6 +66,7 @@ class Progress:
     loss_count: int = 0  # number of steps in `loss_sum`
     seconds: float = 0.0  # time spent on the run, over all its parts
     evaluation_due: bool = False  # whether the evaluation of this state was interrupted
+    thresholds: tuple[float, ...] = ()  # of the last evaluation, for each class; empty if classes exclude each other
 
     def add_loss(self, loss: float) -> None:
         """Add the loss of a step."""
@@ -88,7 +89,11 @@ class Progress:
 
 def read_progress(stored: dict, run_path: Path) -> Progress:
     """Return the progress in a checkpoint."""
-    kinds = {field.name: int | float for field in dataclasses.fields(Progress)}
-    if not all(name in kinds and isinstance(value, kinds[name]) for name, value in stored.items()):
+    numbers, names = dict(stored), {field.name for field in dataclasses.fields(Progress)}
+    thresholds = numbers.pop("thresholds", [])
+    are_numbers = isinstance(thresholds, list | tuple) and all(
+        isinstance(value, int | float) for value in (*numbers.values(), *thresholds)
+    )
+    if not (are_numbers and stored.keys() <= names):
         raise UserError(f"{run_path}: the checkpoint's progress was not written by this program: {stored!r:.200}")
-    return Progress(**stored)
+    return Progress(**stored | {"thresholds": tuple(thresholds)})

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from seg.classes import IGNORE_LABEL
+from seg.labels import Labels
 from seg.losses import deep_supervision_loss
-from seg.metrics import confusion_matrix
 from seg.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -158,38 +158,39 @@ def moving_average(average: Any, value: Any, decay: float, step: jax.Array) -> A
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, preprocess: Callable, num_classes: int, *, mirror: bool = False
+    model: nn.Module, loss: Loss, preprocess: Callable, labels: Labels, *, mirror: bool = False
 ) -> Callable[..., dict[str, jax.Array]]:
     """Return `eval_step(variables, batch, stop_d) → results`.
 
-    The results are "loss", "confusion_kk", "predicted_bhw", "probabilities_bhwk", "stop" as of `make_train_step`, and
-    "busy", the number of samples whose role is not `FILLER`. A batch without roles is all `COUNTED`.
+    The results are "loss", "probabilities_bhwk", "decided" and "counts" as of `seg.labels`, "stop" as of
+    `make_train_step`, and "busy", the number of samples whose role is not `FILLER`. A batch without roles is all
+    `COUNTED`.
 
     Args:
         model: `apply(variables, image_bhwc, train) → logits_bhwk`.
         loss: `(logits_bhwk, labels_bhw) → float32[]`, of the images as they are.
         preprocess: `(image_bhwc, labels_bhw) → (image_bhwc float32, labels_bhw)`.
-        num_classes: k.
+        labels: of which kind the labels are.
         mirror: average the probabilities with those of the mirrored images, as prediction does with this setting.
     """
 
     def eval_step(variables: dict[str, Any], batch: Batch, stop_d: jax.Array | int = 0) -> dict[str, jax.Array]:
-        image_bhwc, labels_bhw = preprocess(batch["image"], batch["label"])
+        image_bhwc, truth = preprocess(batch["image"], batch["label"])
         # Inference mode: running statistics instead of the batch's, no dropout.
         logits_bhwk = model.apply(variables, image_bhwc, train=False)
-        probabilities_bhwk = jax.nn.softmax(logits_bhwk, axis=-1)
+        probabilities_bhwk = labels.probabilities(logits_bhwk)
         # Probabilities are averaged, not logits, as in prediction.
         if mirror:
-            mirrored_bhwk = jax.nn.softmax(model.apply(variables, image_bhwc[:, :, ::-1], train=False), axis=-1)
+            mirrored_bhwk = labels.probabilities(model.apply(variables, image_bhwc[:, :, ::-1], train=False))
             probabilities_bhwk = (probabilities_bhwk + mirrored_bhwk[:, :, ::-1]) / 2
-        predicted_bhw = jnp.argmax(probabilities_bhwk, axis=-1).astype(jnp.int32)
-        role_b = batch.get("role", jnp.full(len(labels_bhw), COUNTED))
+        decided = labels.decide(probabilities_bhwk)
+        role_b = batch.get("role", jnp.full(len(truth), COUNTED))
         # Only samples whose own pixels the window shows are counted here; the others are scored at their own size.
-        counted_bhw = jnp.where((role_b == COUNTED)[:, None, None], labels_bhw, IGNORE_LABEL)
+        is_counted = (role_b == COUNTED).reshape(-1, *[1] * (truth.ndim - 1))
         return {
-            "loss": loss(logits_bhwk, labels_bhw),
-            "confusion_kk": confusion_matrix(predicted_bhw, counted_bhw, num_classes),
-            "predicted_bhw": predicted_bhw.astype(jnp.uint8),
+            "loss": loss(logits_bhwk, truth),
+            "counts": labels.count(decided, jnp.where(is_counted, truth, IGNORE_LABEL)),
+            "decided": decided,
             "probabilities_bhwk": probabilities_bhwk,
             "busy": jnp.sum(role_b != FILLER),
             "stop": jnp.sum(stop_d),
