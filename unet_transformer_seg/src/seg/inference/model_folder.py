@@ -29,6 +29,7 @@ from seg.errors import UserError
 from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
 from seg.inference.forward import make_forward
+from seg.labels import build_labels
 from seg.models import abstract_variables, build_model, with_explicit_attention
 
 WEIGHTS = "weights.safetensors"
@@ -159,7 +160,7 @@ model.stablehlo is a program with two arguments, for {" and ".join(PLATFORMS)}:
     weights  the arrays of weights.safetensors, by name
     images   {precision}[b, {height}, {width}, {channels}]{_on_values(config.data)}, any batch size b
 It returns float32[b, {height}, {width}, {len(classes)}], the probability of each class at each pixel.
-
+{_on_labels(config, classes)}
 To run it with jax alone (pip install jax flatbuffers safetensors numpy):
 
     import jax.export, numpy, safetensors.numpy
@@ -171,6 +172,21 @@ To run it with jax alone (pip install jax flatbuffers safetensors numpy):
 Images of any size: seg infer --model THIS_FOLDER --out RESULTS IMAGES
 {on_values}
 {_on_scale(config)}"""
+
+
+def _on_labels(config: Config, classes: ClassTable) -> str:
+    """Return what the probabilities of overlapping classes mean; nothing for exclusive ones."""
+    if config.model.labels == "exclusive":
+        return ""
+    stated = ", ".join(f"{name} {value:g}" for name, value in zip(classes.names, _thresholds(config), strict=True))
+    return (
+        "Each class has a probability by itself (a sigmoid), so a pixel may have several classes, or none. It has\n"
+        f"those whose probability reaches the threshold (inference.thresholds in config.yaml): {stated}.\n"
+    )
+
+
+def _thresholds(config: Config) -> list[float]:
+    return list(build_labels(config, config.model.num_classes).thresholds)
 
 
 def _on_values(data: DataConfig) -> str:
@@ -209,11 +225,16 @@ def _on_scale(config: Config) -> str:
         "answer = numpy.concatenate([numpy.concatenate(row, axis=1) for row in answers])[:rows, :columns]",
         "planes = [Image.fromarray(plane.copy()) for plane in numpy.moveaxis(answer, -1, 0)]",
         "planes = [plane.resize(size, Image.Resampling.BILINEAR) for plane in planes]",
-        "mask = numpy.stack(planes).argmax(0)",
+        "mask = numpy.stack(planes).argmax(0)"
+        if config.model.labels == "exclusive"
+        else f"masks = numpy.stack(planes) >= numpy.array({_thresholds(config)}, numpy.float32)[:, None, None]",
     ]
+    result = (
+        "the mask holds class numbers" if config.model.labels == "exclusive" else "there is one mask for each class"
+    )
     return (
         f"Images are {how} (inference.scale in config.yaml). After the lines above, these predict one with pillow;\n"
-        "the mask holds class numbers and has the size of the image:\n\n  "
+        f"{result}, of the size of the image:\n\n  "
         + "\n  ".join(lines)
         + "\n\nseg infer makes the windows of a large image overlap and blends them.\n"
     )
