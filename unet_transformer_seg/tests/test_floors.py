@@ -27,9 +27,9 @@ GROUND = {
 }
 FLOORS = {"ops": 1, "instances": 2, "losses": 2, "metrics": 2, "pictures": 2}
 FLOORS |= {"labels": 3, "models": 3, "data": 3, "checkpoints": 3, "watch": 3, "record": 4, "published": 4, "custom": 4}
-FLOORS |= {"training": 5, "inference": 5, "profiling": 6}
+FLOORS |= {"training": 5, "inference": 5, "profiling": 6, "planning": 7, "cross_validation": 6}
 FLOORS |= {"api": 7, "batch": 8, "serve": 8, "__main__": 9, "__init__": 9}
-COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
+COMMANDS = {"plan", "train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -9,6 +9,7 @@ from seg.config.packaged import packaged_configs
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 
 COMMANDS = {
+    "plan": "read a data set, propose a config with reasons, say what it costs here",
     "train": "train a model, or resume a run",
     "eval": "score a model on a split of its data, per class",
     "infer": "segment image files of any size",

@@ -11,6 +11,7 @@ from typing import Any
 from seg import api
 from seg.cli import run_training_command
 from seg.config import Config
+from seg.cross_validation import train_folds, with_folds
 from seg.errors import EXIT_OK, EXIT_UNFINISHED, UserError
 from seg.signals import EXIT_CODES
 from seg.watch.parent_process import run_guarded
@@ -53,6 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dry-run", action="store_true", help="print parameters, memory and operations of a step; train nothing"
     )
+    parser.add_argument(
+        "--folds",
+        action="store_true",
+        help="cross-validation: a run for each of data.num_folds folds (0: five); the same command continues one that "
+        "was stopped",
+    )
     several = parser.add_argument_group("several processes, one command each")
     several.add_argument(
         "--distributed", action="store_true", help="one process of a job; found by SLURM, Open MPI or Kubernetes"
@@ -83,6 +90,16 @@ def allowed_names(arguments: argparse.Namespace) -> list[str]:
     return names
 
 
+def check_folds(arguments: argparse.Namespace) -> None:
+    """Refuse a cross-validation that is no new training in one process."""
+    if not arguments.folds:
+        return
+    taken = {"--resume": arguments.resume, "--distributed": arguments.distributed, "--dry-run": arguments.dry_run}
+    taken |= {"--profile": arguments.profile}
+    if names := [name for name, value in taken.items() if value]:
+        raise UserError(f"--folds and {names[0]} exclude each other; the same command continues a cross-validation")
+
+
 def check_distributed(arguments: argparse.Namespace) -> None:
     """Refuse an incomplete description of this process."""
     values = (arguments.coordinator, arguments.num_processes, arguments.process_id)
@@ -94,7 +111,10 @@ def main() -> int:
     """Start or resume a run; return the exit code."""
     arguments = parse_arguments()
     allowed_names(arguments)
+    check_folds(arguments)
     config = read_config(arguments)
+    if arguments.folds:
+        config = with_folds(config)
     check_distributed(arguments)
     if arguments.distributed:
         return run_guarded(lambda report_resume_command: start(arguments, config, report_resume_command))
@@ -114,6 +134,8 @@ def start(
 
         print(describe_run(config))
         return EXIT_OK
+    if arguments.folds:
+        return train_folds(config, api.train, arguments.max_minutes)
     return api.train(
         config,
         resume=arguments.resume,

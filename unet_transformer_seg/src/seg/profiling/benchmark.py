@@ -103,7 +103,7 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
         case "train" if with_input:
             return _measure_fed(config, num_steps)
         case "train":
-            trainer = _Trainer(config)
+            trainer = Trainer(config)
             step_s = _time(_awaited(lambda: (trainer.step(trainer.batch), trainer.state)), num_steps)
             return _finish_train(config, trainer, step_s, None)
         case "infer":
@@ -114,7 +114,7 @@ def measure(config: Config, mode: str, num_steps: int, with_input: bool = False)
             return _finish(config, "input", {"compile_s": 0.0, "step_s": _time(batches, num_steps)}, None, 0, None, 1)
 
 
-class _Trainer:
+class Trainer:
     """The compiled train step of a config, its state, and a batch of noise on the devices."""
 
     def __init__(self, config: Config):
@@ -154,7 +154,7 @@ class _Trainer:
 def _measure_fed(config: Config, num_steps: int) -> Measurement:
     dataset = build_dataset(config.data, "train", config.seed, config.model.labels)
     config = with_classes(config, dataset.classes)
-    trainer = _Trainer(config)
+    trainer = Trainer(config)
     step_s = _time(trainer.steps_read_late(itertools.repeat(trainer.batch)), num_steps)
     jax.block_until_ready(trainer.state)
     batches = TrainLoader(dataset, config.data, config.training.batch_size, config.seed).iterate()
@@ -165,7 +165,7 @@ def _measure_fed(config: Config, num_steps: int) -> Measurement:
     return _finish_train(config, trainer, step_s, fed_s)
 
 
-def _finish_train(config: Config, trainer: _Trainer, step_s: list[float], fed_s: list[float] | None) -> Measurement:
+def _finish_train(config: Config, trainer: Trainer, step_s: list[float], fed_s: list[float] | None) -> Measurement:
     parameters, placement = count_parameters(trainer.state.params), trainer.placement
     flops = count_train_flops(config, placement)
     times = {"compile_s": trainer.compile_s, "step_s": step_s, "fed_s": fed_s, "bare_bytes": trainer.bare_bytes}
