@@ -30,8 +30,11 @@ def save(path, image, **options):
     return path
 
 
+VOLUMES = ("nii", "nii.gz", "dcm", "dicom")  # tests/test_volumes.py
+
+
 def test_every_suffix_is_tried():
-    assert {suffix[1:] for suffix in SUFFIXES} == {*LOSSLESS, "jpg", "jpeg", "gif", "npy", "npz"}
+    assert {suffix[1:] for suffix in SUFFIXES} == {*LOSSLESS, "jpg", "jpeg", "gif", "npy", "npz", *VOLUMES}
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)

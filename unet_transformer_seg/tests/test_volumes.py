@@ -13,6 +13,7 @@ from seg.classes import make_class_table
 from seg.config import Config, DataConfig, ModelConfig
 from seg.config.reader import override_config
 from seg.data.image_file import read_image, read_mask
+from seg.data.images import nifti_file
 from seg.data.images.dicom_file import open_dicom
 from seg.data.images.nifti_file import open_nifti, read_header, write_labels
 from seg.errors import UserError
@@ -301,3 +302,14 @@ def test_a_missing_package_is_named_with_the_line_to_type(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(UserError, match=r'v.nii: .* pip install "unet-transformer-seg\[medical\]"'):
         read_image(path, CONFIG.data)
+
+
+def test_a_compressed_volume_is_unpacked_once_for_its_slices(tmp_path, monkeypatch):
+    path = write_volume(tmp_path / "v.nii.gz", draw((9, 8, 5)))
+    unpacked = []
+    decompressed = nifti_file._decompressed
+    monkeypatch.setattr(nifti_file, "_decompressed", lambda file: unpacked.append(1) or decompressed(file))
+    first = [read_image(path, CONFIG.data, page=page) for page in range(5)]
+    assert len(unpacked) == 5 + 1  # each reads the header
+    write_volume(path, draw((9, 8, 5)) + 100)
+    assert not np.array_equal(read_image(path, CONFIG.data, page=0), first[0])

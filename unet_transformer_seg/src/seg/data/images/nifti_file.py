@@ -4,6 +4,7 @@ A slice has the two other axes of the volume, in their order, as rows and column
 affine says where a voxel is, and the labels keep it. A fourth axis holds channels, such as the sequences of an MR scan.
 """
 
+import functools
 import gzip
 import importlib
 import math
@@ -23,6 +24,7 @@ SUFFIXES = (".nii", ".nii.gz")
 GZIP_MAGIC = b"\x1f\x8b"
 HEADER_BYTES = {348: "Nifti1", 540: "Nifti2"}  # length of the header, its first value, by kind
 MAX_SLICES = 1 << 16
+MAX_KEPT_BYTES = 256 << 20  # largest unpacked volume that is kept for its next slice
 GEOMETRY = ["xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"]
 GEOMETRY += ["qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"]
 
@@ -37,23 +39,49 @@ class NiftiFile:
 
     Attributes:
         pages: its slices along one axis.
-        shape: of the volume, without channels.
     """
 
-    def __init__(self, header: Any, stored: np.ndarray, axis: int):
-        """Keep the values as they are stored, [x, y, z] or [x, y, z, c]."""
+    def __init__(self, file: BinaryIO, header: Any, shape: tuple[int, ...], axis: int):
+        """Decode nothing yet; `shape` is [x, y, z] or [x, y, z, c]."""
+        self._file, self._header, self._shape, self._axis = file, header, shape, axis
         slope, intercept = header.get_slope_inter()
-        self._header, self._axis = header, axis
         self._scale = (1.0 if slope is None else slope, intercept or 0.0)
-        self.shape = stored.shape[:3]
-        self._slices = np.moveaxis(stored if stored.ndim == 4 else stored[..., None], axis, 0)
-        height, width, channels = self._slices.shape[1:]
-        page = Page(height, width, channels, self._scaled(self._slices[:1, :1, :1]).dtype)
-        self.pages = [page] * len(self._slices)
+        height, width = (length for number, length in enumerate(shape[:3]) if number != axis)
+        dtype = self._scaled(np.zeros(1, header.get_data_dtype())).dtype
+        page = Page(height, width, shape[3] if len(shape) == 4 else 1, dtype)
+        self.pages = [page] * shape[axis]
 
     def read(self, page: int, window: Window | None = None) -> np.ndarray:
         """Return [h, w, c] of a slice or a window of it, scaled as the header says."""
-        return self._scaled(self._slices[page][window or ...])
+        stored = self._stored if len(self._shape) == 4 else self._stored[..., None]
+        return self._scaled(np.moveaxis(stored, self._axis, 0)[page][window or ...])
+
+    @functools.cached_property
+    def _stored(self) -> np.ndarray:
+        """The values as they are stored: mapped into memory, or unpacked."""
+        dtype, offset = self._header.get_data_dtype(), int(self._header.get_data_offset())
+        num_bytes = math.prod(self._shape) * dtype.itemsize
+        short = UserError(
+            f"damaged: shorter than the {num_bytes} bytes of its {'×'.join(map(str, self._shape))} voxels"
+        )
+        status = os.fstat(self._file.fileno())
+        if not _is_compressed(self._file):
+            if offset < 0 or offset + num_bytes > status.st_size:
+                raise short
+            return np.memmap(self._file, dtype, "r", offset, self._shape, order="F")
+        key = status.st_dev, status.st_ino, status.st_mtime_ns, num_bytes
+        if (newest := _NEWEST.get(key)) is not None:
+            return newest
+        stream = _decompressed(self._file)
+        stream.seek(offset)
+        content = stream.read(num_bytes)
+        if len(content) < num_bytes:
+            raise short
+        stored = np.frombuffer(content, dtype).reshape(self._shape, order="F")
+        _NEWEST.clear()
+        if num_bytes <= MAX_KEPT_BYTES:
+            _NEWEST[key] = stored
+        return stored
 
     def _scaled(self, stored: np.ndarray) -> np.ndarray:
         """Return slope · stored + intercept: as stored, as integers where these are, else float32."""
@@ -66,6 +94,9 @@ class NiftiFile:
         return scaled.astype(np.int32 if is_whole and native.dtype.itemsize < 4 else np.float32)
 
 
+_NEWEST: dict[tuple[int, ...], np.ndarray] = {}  # the compressed volume unpacked last, by its file
+
+
 def open_nifti(file: BinaryIO, max_pixels: int, axis: int = 2) -> NiftiFile:
     """Return an open volume, its slices along `axis` as pages.
 
@@ -73,29 +104,17 @@ def open_nifti(file: BinaryIO, max_pixels: int, axis: int = 2) -> NiftiFile:
         UserError: no NIfTI volume, a layout that is not read, more than `max_pixels` values, or a missing package.
     """
     header = read_header(file)
-    is_compressed, stream = _is_compressed(file), _decompressed(file)
     shape, dtype = _volume_shape(header.get_data_shape()), header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UserError(f"a volume of {dtype}; expected integers or floats of at most 64 bits")
-    offset, num_bytes = int(header.get_data_offset()), math.prod(shape) * dtype.itemsize
     if shape[axis] > MAX_SLICES:
         raise UserError(f"a volume of {shape[axis]} slices; at most {MAX_SLICES} are read")
-    size = "×".join(map(str, shape))
-    decoded = math.prod(shape) if is_compressed else math.prod(shape) // shape[axis]  # a slice alone can be read
-    check_pixels(
-        f"{size} voxels are more" if is_compressed else f"slices of {size} voxels are more", decoded, max_pixels
-    )
-    if is_compressed:
-        stream.seek(offset)
-        content = stream.read(num_bytes)
-        if len(content) < num_bytes:
-            raise UserError(f"damaged: shorter than the {num_bytes} bytes of its {size} voxels")
-        stored = np.frombuffer(content, dtype).reshape(shape, order="F")
+    size, count = "×".join(map(str, shape)), math.prod(shape)
+    if _is_compressed(file):
+        check_pixels(f"{size} voxels are more", count, max_pixels)
     else:
-        if offset < 0 or offset + num_bytes > os.fstat(file.fileno()).st_size:
-            raise UserError(f"damaged: shorter than the {num_bytes} bytes of its {size} voxels")
-        stored = np.memmap(file, dtype, "r", offset, shape, order="F")
-    return NiftiFile(header, stored, axis)
+        check_pixels(f"slices of {size} voxels are more", count // shape[axis], max_pixels)  # read one by one
+    return NiftiFile(file, header, shape, axis)
 
 
 def read_header(file: BinaryIO) -> Any:
