@@ -275,8 +275,6 @@ def test_what_is_no_archive_is_refused_and_it_says_what_it_is(archive, tmp_path)
     for size in (1, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
         assert "truncated or damaged" in refusal(path) if size > 1 else "found text" in refusal(path)
-    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
-    assert "torch before 1.6: load it with torch and save it again" in refusal(path)
     assert "cannot be read (No such file or directory)" in refusal(tmp_path / "none.pth")
     assert f"this is a folder: name the weights file in it, such as {tmp_path / 'hand.pth'}" in refusal(tmp_path)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg.files import replacing
-from seg.published.torch_file import STORAGES, Name
+from seg.published.tensor_pickle import STORAGES, Name
 
 ALIGNMENT = 64  # alignment of storages in bytes, as torch writes them
 
