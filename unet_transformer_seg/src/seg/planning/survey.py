@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from seg.config import DataConfig
-from seg.data.dataset import SegmentationDataset, count_classes
+from seg.data.dataset import SegmentationDataset, count_labelled
 from seg.data.masks.object_numbers import labels_of_objects
 
 MAX_READ = 200  # images that are read, evenly spread over the training split
@@ -101,7 +101,7 @@ def _read(dataset: SegmentationDataset, index: int) -> _Part:
         pixels=len(unit_nc),
         sum_c=unit_nc.sum(0),
         squares_c=(unit_nc**2).sum(0),
-        counts_k=count_classes(sample.mask, len(dataset.classes)),
+        counts_k=count_labelled(sample.mask, len(dataset.classes))[0],
         areas_m=areas_m,
         num_touching=num_touching,
     )
