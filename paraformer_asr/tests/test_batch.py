@@ -9,7 +9,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -22,27 +21,17 @@ from asr.checkpoints import CheckpointStore
 from asr.cli import run_command
 from asr.config import (
     Config,
-    DecoderConfig,
-    EncoderConfig,
     FeaturesConfig,
     InferenceConfig,
-    ModelConfig,
-    TokenizerConfig,
 )
-from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
-from asr.models import build_model
 from asr.record.run_dir import create_run_dir
+from tiny_model import NUM_MELS, TOKENIZER, random_variables, tiny_model
+from tiny_model import RATE_HZ as RATE
 
-RATE = 8000
-TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=RATE, cmvn="none"),
-    model=ModelConfig(
-        vocab_size=TOKENIZER.vocab_size,
-        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
-        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
-    ),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE, cmvn="none"),
+    model=tiny_model(),
     inference=InferenceConfig(batch_size=2, max_segment_s=1),
 )
 
@@ -52,11 +41,7 @@ def run(tmp_path_factory):
     """A run directory with random weights."""
     folder = tmp_path_factory.mktemp("runs")
     run_dir = create_run_dir(dataclasses.replace(CONFIG, runs_dir=str(folder)), TOKENIZER, None)
-    rng, model = np.random.default_rng(1), build_model(CONFIG.model)
-    inputs = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *inputs, *tokens)
-    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
+    variables = jax.device_put(random_variables(CONFIG.model))
     CheckpointStore(run_dir.path / "checkpoints").save(1, variables, {"step": 1}, [1.0])
     return run_dir.path
 

@@ -8,7 +8,6 @@ import sys
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,16 +18,12 @@ from asr.cli import run_command
 from asr.config import (
     Config,
     DataConfig,
-    DecoderConfig,
-    EncoderConfig,
     FeaturesConfig,
     InferenceConfig,
     LossConfig,
-    ModelConfig,
     ToyConfig,
 )
 from asr.data import build_dataset
-from asr.data.cmvn import Cmvn
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.inference.loading import load_parts
@@ -37,37 +32,20 @@ from asr.inference.scoring import UtteranceScore, pick_extremes
 from asr.inference.shapes import Shape
 from asr.inference.transcriber import Transcriber
 from asr.metrics import ErrorCounts, bootstrap_interval, character_errors, count_errors, sum_counts, word_errors
-from asr.models import build_model
 from asr.record.run_dir import create_run_dir
+from tiny_model import CMVN, NUM_MELS, RATE_HZ, random_variables, tiny_model
 
 BASE = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=8000),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE_HZ),
     data=DataConfig(toy=ToyConfig(num_train=5, num_val=3, num_test=9, num_letters=2, max_words=1, max_word_letters=2)),
     loss=LossConfig(ctc_weight=0.3),
     inference=InferenceConfig(batch_size=3, decoder="ctc", max_segment_s=1),  # the utterances are longer
 )
 TOKENIZER = ToySeq2Seq(BASE.data, BASE.features, "train").tokenizer
-CONFIG = dataclasses.replace(
-    BASE,
-    model=ModelConfig(
-        vocab_size=TOKENIZER.vocab_size,
-        ctc_head=True,
-        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
-        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
-    ),
-)
-CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
+CONFIG = dataclasses.replace(BASE, model=tiny_model(TOKENIZER, ctc_head=True))
 
 
-def random_variables():
-    rng, model = np.random.default_rng(9), build_model(CONFIG.model)
-    given = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given, *tokens)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
-VARIABLES = random_variables()
+VARIABLES = random_variables(CONFIG.model, seed=9)
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,10 @@ from asr.cli import run_command
 from asr.config import (
     Config,
     DataConfig,
-    DecoderConfig,
-    EncoderConfig,
     FeaturesConfig,
     InferenceConfig,
     LossConfig,
-    ModelConfig,
-    TokenizerConfig,
 )
-from asr.data.cmvn import Cmvn
-from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
 from asr.inference import transcript
 from asr.inference.output import Job, plan_jobs
@@ -37,35 +31,20 @@ from asr.inference.shapes import Shape
 from asr.inference.transcribe_files import Totals, transcribe_files
 from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
 from asr.inference.transcript import FORMATS
-from asr.models import build_model
 from asr.record.run_dir import create_run_dir
 from asr.untrusted import HARMFUL
+from tiny_model import CMVN, NUM_MELS, TOKENIZER, random_variables, tiny_model
+from tiny_model import RATE_HZ as RATE
 
-RATE = 8000
-TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=RATE),
-    model=ModelConfig(
-        vocab_size=TOKENIZER.vocab_size,
-        ctc_head=True,
-        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
-        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
-    ),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE),
+    model=tiny_model(ctc_head=True),
     loss=LossConfig(ctc_weight=0.3),
     inference=InferenceConfig(batch_size=2, max_segment_s=2, decoder="ctc"),
 )
-CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
 
 
-def random_variables():
-    rng, model = np.random.default_rng(1), build_model(CONFIG.model)
-    given = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *given, *tokens)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
-VARIABLES = random_variables()
+VARIABLES = random_variables(CONFIG.model)
 
 
 @pytest.fixture(scope="module")

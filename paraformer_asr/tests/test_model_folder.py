@@ -20,22 +20,18 @@ from asr.config import (
     FeaturesConfig,
     InferenceConfig,
     ModelConfig,
-    TokenizerConfig,
 )
-from asr.data.frontend import Cmvn
-from asr.data.text.building import build_tokenizer
 from asr.errors import UserError
 from asr.inference.checksums import CheckedFolder
 from asr.inference.exported_program import num_samples
 from asr.inference.model_folder import load_weights, save_model_folder
 from asr.inference.shapes import Shape
 from asr.inference.transcriber import Transcriber, load_transcriber
-from asr.models import abstract_variables
 from asr.record.run_dir import create_run_dir
+from tiny_model import CMVN, NUM_MELS, RATE_HZ, TOKENIZER, random_variables
 
-TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=8000),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE_HZ),
     model=ModelConfig(
         vocab_size=TOKENIZER.vocab_size,
         encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3, attention="xla"),
@@ -43,18 +39,7 @@ CONFIG = Config(
     ),
     inference=InferenceConfig(batch_size=3, max_segment_s=2),
 )
-CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
-
-
-SHAPES = abstract_variables(dataclasses.replace(CONFIG.model, input_dim=70))
-
-
-def random_variables(seed):
-    rng, shapes = np.random.default_rng(seed), SHAPES
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
-VARIABLES = random_variables(1)
+VARIABLES = random_variables(CONFIG.model)
 
 
 def random_waves():
@@ -305,7 +290,10 @@ def run(tmp_path_factory):
     run = create_run_dir(config, TOKENIZER, CMVN)
     store = CheckpointStore(run.checkpoints)
     for step, (seed, score) in enumerate([(1, 0.1), (2, 0.2)]):
-        state = {**random_variables(seed + 10), "ema_params": random_variables(seed)["params"]}
+        state = {
+            **random_variables(CONFIG.model, seed + 10),
+            "ema_params": random_variables(CONFIG.model, seed)["params"],
+        }
         store.save(step, jax.device_put(state), {}, score=(score,))
     return run.path
 
@@ -338,7 +326,7 @@ def test_an_existing_folder_is_replaced_with_force_only(
     assert run_export(monkeypatch, "--run", run, "--out", folder, "--checkpoint", "last", "--force") == 0
     assert not (folder / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    jax.tree.map(np.testing.assert_array_equal, load_transcriber(folder).variables, random_variables(2))
+    jax.tree.map(np.testing.assert_array_equal, load_transcriber(folder).variables, random_variables(CONFIG.model, 2))
 
 
 def test_force_does_not_replace_what_is_no_exported_model(run, tmp_path, monkeypatch, capsys):
@@ -361,7 +349,7 @@ def test_a_failed_export_leaves_nothing(without_program, tmp_path, monkeypatch):
 def test_a_run_whose_weights_are_not_finite_does_not_predict(tmp_path):
     run, variables = (
         create_run_dir(dataclasses.replace(CONFIG, runs_dir=str(tmp_path)), TOKENIZER, CMVN),
-        random_variables(1),
+        random_variables(CONFIG.model, 1),
     )
     leaves, structure = jax.tree.flatten(variables)
     leaves[0] = np.full_like(leaves[0], np.nan)

@@ -9,16 +9,13 @@ from asr.checkpoints import CheckpointStore
 from asr.compiler import CompilationCounter
 from asr.config import (
     Config,
-    DecoderConfig,
-    EncoderConfig,
     FeaturesConfig,
     InferenceConfig,
     LossConfig,
-    ModelConfig,
     PredictorConfig,
     TokenizerConfig,
 )
-from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
+from asr.data.frontend import make_frontend, num_feature_frames
 from asr.data.text.building import build_tokenizer
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
@@ -27,36 +24,18 @@ from asr.inference.shapes import Shape, make_ladder, plan_shapes, row_counts
 from asr.inference.transcriber import WINDOW_BATCHES, Transcriber, load_transcriber
 from asr.inference.transcription import needs_space
 from asr.inference.words import join_words, make_tokens, make_words
-from asr.models import abstract_variables, build_model
+from asr.models import build_model
 from asr.record.run_dir import create_run_dir
+from tiny_model import CMVN, NUM_MELS, TOKENIZER, random_variables, tiny_model
 
-TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=8000),
-    model=ModelConfig(
-        vocab_size=TOKENIZER.vocab_size,
-        ctc_head=True,
-        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
-        predictor=PredictorConfig(initial_bias=-1.0),
-        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
-    ),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=8000),
+    model=tiny_model(ctc_head=True, predictor=PredictorConfig(initial_bias=-1.0)),
     loss=LossConfig(ctc_weight=0.3),
     inference=InferenceConfig(batch_size=2, max_segment_s=2),
 )
-CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
 TWO_SECONDS = Shape(2, 16000)
-
-
-SHAPES = abstract_variables(dataclasses.replace(CONFIG.model, input_dim=70))
-
-
-def random_variables(seed=1, scale=1.0):
-    """Parameters drawn with numpy, which spares the compilation of the initialisers."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(np.float32), SHAPES)
-
-
-VARIABLES = random_variables()
+VARIABLES = random_variables(CONFIG.model)
 
 
 def make_transcriber(decoder="cif", **inference):
@@ -319,7 +298,7 @@ def run(tmp_path):
     run = create_run_dir(dataclasses.replace(CONFIG, runs_dir=str(tmp_path / "runs")), TOKENIZER, CMVN)
     store = CheckpointStore(run.checkpoints, keep=2, keep_best=2)
     for step, (seed, score) in enumerate([(1, 0.1), (2, 0.2)]):
-        store.save(step, jax.device_put({"params": random_variables(seed)["params"]}), {}, score=(score,))
+        store.save(step, jax.device_put({"params": random_variables(CONFIG.model, seed)["params"]}), {}, score=(score,))
     return run.path
 
 
@@ -329,9 +308,9 @@ def test_a_run_is_loaded_with_the_checkpoint_that_was_asked_for(run):
     np.testing.assert_array_equal(best.cmvn.shift, CMVN.shift)
     assert best.tokenizer == TOKENIZER
     last = load_transcriber(run, "last", ["inference.batch_size=7"])
-    jax.tree.map(np.testing.assert_array_equal, last.variables, random_variables(2))
+    jax.tree.map(np.testing.assert_array_equal, last.variables, random_variables(CONFIG.model, 2))
     assert last.config.inference.batch_size == 7
-    mean = jax.tree.map(lambda a, b: (a + b) / 2, VARIABLES, random_variables(2))
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, VARIABLES, random_variables(CONFIG.model, 2))
     averaged = load_transcriber(run, average=2).variables
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged, mean)
 

@@ -11,60 +11,37 @@ import threading
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import soundfile
 
 from asr.checkpoints import CheckpointStore
 from asr.config import (
     Config,
-    DecoderConfig,
-    EncoderConfig,
     FeaturesConfig,
     InferenceConfig,
     LossConfig,
-    ModelConfig,
-    TokenizerConfig,
 )
-from asr.data.cmvn import Cmvn
-from asr.data.text.building import build_tokenizer
 from asr.inference.transcriber import Transcriber
-from asr.models import build_model
 from asr.record.run_dir import create_run_dir
 from asr.serve.app import make_app
 from asr.serve.selftest import multipart
 from asr.serve.server import Server, bind
 from asr.serve.service import Service
 from asr.serve.settings import ServeSettings
+from tiny_model import CMVN, NUM_MELS, RATE_HZ, TOKENIZER, random_variables, tiny_model
 
-RATE_HZ = 8000
-TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=RATE_HZ),
-    model=ModelConfig(
-        vocab_size=TOKENIZER.vocab_size,
-        ctc_head=True,
-        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
-        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
-    ),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE_HZ),
+    model=tiny_model(ctc_head=True),
     loss=LossConfig(ctc_weight=0.3),
     inference=InferenceConfig(batch_size=2, max_segment_s=2, decoder="ctc"),
 )
-CMVN = Cmvn(np.full(70, 9.0, np.float32), np.full(70, 0.5, np.float32))
 SETTINGS = ServeSettings(batch_rows=4, batch_lengths=1, decode_workers=1)
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 
-def random_variables():
-    rng, model = np.random.default_rng(1), build_model(CONFIG.model)
-    inputs = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *inputs, *tokens)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
 def make_transcriber():
-    return Transcriber(CONFIG, TOKENIZER, CMVN, random_variables())
+    return Transcriber(CONFIG, TOKENIZER, CMVN, random_variables(CONFIG.model))
 
 
 def make_service():
@@ -181,5 +158,5 @@ def save_run(folder):
     """Write a run of the model with its weights; return its folder."""
     config = dataclasses.replace(CONFIG, runs_dir=str(folder / "runs"))
     run = create_run_dir(config, TOKENIZER, CMVN)
-    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables()), {}, score=(0.5,))
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables(CONFIG.model)), {}, score=(0.5,))
     return run.path

@@ -7,26 +7,18 @@ import random
 import threading
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from asr.config import (
     Config,
-    DecoderConfig,
-    EncoderConfig,
     FeaturesConfig,
     InferenceConfig,
-    ModelConfig,
     PredictorConfig,
-    TokenizerConfig,
 )
-from asr.data.text.building import build_tokenizer
 from asr.inference.segmentation import Segment
 from asr.inference.shapes import make_ladder
 from asr.inference.transcriber import Recognition, Transcriber
-from asr.models import build_model
 from asr.serve.decoding import Decoded
 from asr.serve.engine import (
     DECODED_SHARE,
@@ -40,18 +32,11 @@ from asr.serve.engine import (
 from asr.serve.metrics import Metrics
 from asr.serve.queue import Request, SegmentQueue, choose_rows
 from asr.serve.settings import ServeSettings
+from tiny_model import INPUT_DIM, NUM_MELS, RATE_HZ, TOKENIZER, random_variables, tiny_model
 
-RATE_HZ = 8000
-TOKENIZER = build_tokenizer(TokenizerConfig(), ["abc def ghi jkl"])
 CONFIG = Config(
-    features=FeaturesConfig(num_mels=10, sample_rate_hz=RATE_HZ, cmvn="none"),
-    model=ModelConfig(
-        vocab_size=TOKENIZER.vocab_size,
-        input_dim=70,
-        encoder=EncoderConfig(num_layers=1, width=16, num_heads=2, ffn_width=16, kernel_size=3),
-        predictor=PredictorConfig(initial_bias=-1.0),
-        decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=16, kernel_size=3),
-    ),
+    features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE_HZ, cmvn="none"),
+    model=tiny_model(input_dim=INPUT_DIM, predictor=PredictorConfig(initial_bias=-1.0)),
     inference=InferenceConfig(max_segment_s=2),
 )
 SETTINGS = ServeSettings(batch_rows=4, batch_lengths=2)
@@ -486,12 +471,7 @@ def random_waves(number, seed=0):
 
 @pytest.fixture(scope="module")
 def transcriber():
-    rng, model = np.random.default_rng(1), build_model(CONFIG.model)
-    inputs = jax.ShapeDtypeStruct((1, 8, 70), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    shapes = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, train=False), *inputs, *tokens)
-    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    return Transcriber(CONFIG, TOKENIZER, None, variables)
+    return Transcriber(CONFIG, TOKENIZER, None, random_variables(CONFIG.model))
 
 
 @pytest.fixture(scope="module")
