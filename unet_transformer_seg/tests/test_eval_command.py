@@ -16,10 +16,10 @@ from seg.config import Config, DataConfig, InferenceConfig, InstancesConfig, Mod
 from seg.data import build_dataset
 from seg.inference.eval_report import draw_confusion
 from seg.inference.predictor import Predictor
-from seg.inference.scoring import SampleScore, count_pairs, pick_extremes
+from seg.inference.scoring import SampleScore, pick_extremes
 from seg.instances.matching import score_objects, summarise
 from seg.instances.objects import find_objects
-from seg.metrics import compute_metrics, confusion_matrix
+from seg.metrics import compute_metrics, confusion_matrix, count_pairs
 from seg.models import build_model
 from seg.record.run_dir import create_run_dir
 
@@ -214,8 +214,8 @@ def test_images_that_the_run_was_trained_on_are_told(tmp_path, capsys):
     write_split(tmp_path, "train", 0)
     settings = {"dataset": "image_folder", "root": str(tmp_path), "class_names": CLASSES.names, "ignore_value": 255}
     trained = DataConfig(**settings, val_fraction=0.25)
-    eval_command.warn_of_trained_images(build_dataset(trained, "val"), trained)
+    eval_command.warn_of_trained_images(build_dataset(trained, "val"), trained, tmp_path)
     assert capsys.readouterr().out == ""
     more = build_dataset(dataclasses.replace(trained, val_fraction=0.5), "val")
-    eval_command.warn_of_trained_images(more, trained)
-    assert "warning: the run was trained on 1 of these 2 images" in capsys.readouterr().out
+    eval_command.warn_of_trained_images(more, trained, tmp_path)
+    assert f"warning: {tmp_path} was trained on 1 of these 2 images" in capsys.readouterr().out

@@ -33,7 +33,7 @@ log = logging.getLogger("seg")
 
 
 def load(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     *,
     checkpoint: Literal["best", "last"] = "best",
     overrides: Sequence[str] = (),
@@ -42,22 +42,27 @@ def load(
     """Return a trained model, ready to segment.
 
     Args:
-        folder: a run directory, or a folder written by `seg export` or `seg convert`.
+        folder: a run directory, or a folder written by `seg export` or `seg convert`. Several, such as the folds of a
+            cross-validation, predict together: their probabilities are averaged.
         checkpoint: which checkpoint of a run.
         overrides: changes of the config as `key=value`, such as `inference.mirror=true`.
         model: the network of a run that was trained with one from outside the package: the module, or its class.
 
     Raises:
-        UserError: not such a folder, or weights that do not fit its config.
+        UserError: not such a folder, weights that do not fit its config, or models that differ in classes or images.
     """
-    check_path("folder", folder)
+    folders = list(folder) if isinstance(folder, list | tuple) else [folder]
+    for path in folders:
+        check_path("folder", path)
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint: expected best or last, found {checkpoint!r:.80}")
-    from seg.inference.predictor import explain_old_scale, load_predictor
+    from seg.inference.ensemble import load_ensemble
+    from seg.inference.predictor import explain_old_scale
 
-    predictor = load_predictor(folder, checkpoint, overrides, model)
-    if explanation := explain_old_scale(Path(folder), predictor.config):
-        log.warning("%s", explanation)
+    predictor = load_ensemble(folders, checkpoint, overrides, model)
+    for path in folders:
+        if explanation := explain_old_scale(Path(path), predictor.config):
+            log.warning("%s", explanation)
     return predictor
 
 
@@ -72,8 +77,11 @@ def save(model: "Predictor", folder: str | Path, *, force: bool = False) -> None
     Raises:
         UserError: the folder exists, or the disk refuses.
     """
+    from seg.inference.ensemble import Ensemble
     from seg.inference.model_folder import save_model_folder
 
+    if isinstance(model, Ensemble):
+        raise UserError(f"{folder}: a model folder holds one model, found {len(model.members)} that predict together")
     parts = model.config, model.classes, model.variables
     save_model_folder(Path(folder), *parts, force=force, model=model.custom_model)
 

@@ -8,12 +8,22 @@ from seg.config.schema import SCALE_MEANING
 SCALES = "{trained,native,FACTOR}"
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add `--run`, `--model` and `--checkpoint`."""
+def add_model(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add `--run`, `--model` and `--checkpoint`; `several` models predict together, see `part_models`."""
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", type=Path, help="run directory")
-    model.add_argument("--model", type=Path, metavar="FOLDER", help="exported or converted model")
+    more = {"nargs": "+"} if several else {}
+    together = "; several predict together, by the mean of their probabilities" if several else ""
+    model.add_argument("--run", type=Path, help=f"run directory{together}", **more)
+    model.add_argument("--model", type=Path, metavar="FOLDER", help=f"exported or converted model{together}", **more)
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
+
+
+def part_models(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Return the folders of `--run` or `--model`, and what follows them without being a model: images, settings."""
+    first, *more = arguments.run or arguments.model
+    is_model = [(path / "config.yaml").is_file() for path in more]
+    number = is_model.index(False) if False in is_model else len(more)
+    return [first, *more[:number]], list(map(str, more[number:]))
 
 
 def add_prediction(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +55,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the images to read, among which settings may stand."""
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE",
         help="files, folders with images, and settings as key=value, for example data.value_range=[0,4095]",
     )

@@ -72,7 +72,7 @@ def train_folds(config: Config, train: Callable[..., "Run"], max_minutes: float 
         replace_json(folder / SUMMARY, {"folds": scores, "summary": summarise(list(scores.values()))})
     print(format_table(scores))
     print(f"scores: {folder / SUMMARY}")
-    print(f"together: seg eval --run {folder}/*_fold? --split test")
+    print(f"together: seg eval --run {folder}/*_fold* --split test")
     return EXIT_OK
 
 

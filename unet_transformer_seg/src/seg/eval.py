@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg import api
-from seg.arguments import add_instances, add_model, add_prediction, prediction_overrides
+from seg.arguments import add_instances, add_model, add_prediction, part_models, prediction_overrides
 from seg.cli import run_command
 from seg.config import DataConfig
 from seg.config.reader import load_config, to_plain
@@ -25,22 +25,26 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="seg eval",
-        description="Score a trained model on a split of its data set, every image and mask at its own size. Prints "
-        "a table; writes metrics.json, results.csv (classes), samples.csv, confusion_matrix.png and extremes.png.",
+        description="Score a trained model, or several together, on a split of its data set, every image and mask "
+        "at its own size. Prints a table; writes metrics.json, results.csv (classes), samples.csv, "
+        "confusion_matrix.png and extremes.png.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
-    add_model(parser)
+    add_model(parser, several=True)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     add_prediction(parser)
     add_instances(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run; a model folder is not written to"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="default: eval_SPLIT in the run, beside several runs; a model folder is not written to",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
 
-def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) -> None:
+def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig, run: Path) -> None:
     """Warn if changed settings put images of the training split into this one."""
     from seg.data.image_folder import ImageFolder
     from seg.data.pairing.splits import find_split
@@ -52,17 +56,18 @@ def warn_of_trained_images(dataset: "SegmentationDataset", trained: DataConfig) 
     except UserError:  # the training images are not here
         return
     if count := sum(pair.image.resolve() in images for pair in dataset.pairs):
-        print(f"warning: the run was trained on {count} of these {len(dataset)} images, so the scores are too high")
+        print(f"warning: {run} was trained on {count} of these {len(dataset)} images, so the scores are too high")
 
 
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
-    overrides = [*arguments.overrides, *prediction_overrides(arguments)]
+    folders, settings = part_models(arguments)
+    settings += arguments.overrides
+    overrides = [*settings, *prediction_overrides(arguments)]
     if arguments.model and not arguments.out:
         raise UserError("--out FOLDER is needed with --model: a model folder may be shared, and scores name your data")
-    source = arguments.run or arguments.model
-    config = load_config(source / "config.yaml", overrides)  # answers a mistake before jax is imported
+    config = load_config(folders[0] / "config.yaml", overrides)  # answers a mistake before jax is imported
 
     from tqdm import tqdm
 
@@ -70,11 +75,13 @@ def main() -> int:
     from seg.inference import scoring
 
     dataset = build_dataset(config.data, arguments.split, config.seed, config.model.labels)
-    if arguments.run and arguments.split != "train" and arguments.overrides:
-        warn_of_trained_images(dataset, load_config(source / "config.yaml").data)
-    predictor = api.load(source, checkpoint=arguments.checkpoint, overrides=overrides)
+    if arguments.run and arguments.split != "train" and (settings or len(folders) > 1):
+        for folder in folders:
+            warn_of_trained_images(dataset, load_config(folder / "config.yaml").data, folder)
+    predictor = api.load(folders, checkpoint=arguments.checkpoint, overrides=overrides)
     scoring.check_classes(dataset.classes, predictor.classes)
-    folder = arguments.out or arguments.run / f"eval_{arguments.split}"
+    beside = folders[0] if len(folders) == 1 else folders[0].parent
+    folder = arguments.out or beside / f"eval_{arguments.split}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,7 +90,7 @@ def main() -> int:
     samples = scoring.score_samples(predictor, dataset)
     scores = list(tqdm(samples, total=len(dataset), unit="image", disable=None, file=sys.stderr))
     seconds = time.perf_counter() - start
-    report(folder, arguments, predictor, dataset, scores, seconds)
+    report(folder, folders, arguments, predictor, dataset, scores, seconds)
     print(f"{len(scores)} images in {seconds:.1f} s, {len(scores) / seconds:.2f} images/s with reading and compilation")
     print(f"results: {folder}")
     return EXIT_OK
@@ -91,6 +98,7 @@ def main() -> int:
 
 def report(
     folder: Path,
+    models: list[Path],
     arguments: argparse.Namespace,
     predictor: "Predictor",
     dataset: "SegmentationDataset",
@@ -105,7 +113,7 @@ def report(
     counts = sum(score.counts for score in scores)
     metrics = compute_metrics(counts)
     facts = {
-        "run": str(arguments.run or arguments.model),
+        "run": ", ".join(map(str, models)),
         "split": arguments.split,
         "checkpoint": arguments.checkpoint,
         "scale": inference.scale,

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg import api
-from seg.arguments import add_inputs, add_instances, add_model, add_prediction, count, part_inputs, prediction_overrides
+from seg.arguments import (
+    add_inputs,
+    add_instances,
+    add_model,
+    add_prediction,
+    count,
+    part_inputs,
+    part_models,
+    prediction_overrides,
+)
 from seg.cli import run_command
 from seg.config.reader import load_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
@@ -28,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 all images are segmented, 2 wrong input, or some image could not be read "
         "(the rest are done).",
     )
-    add_model(parser)
+    add_model(parser, several=True)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the results")
     parser.add_argument(
         "--skip-done",
@@ -61,11 +70,13 @@ def list_overrides(arguments: argparse.Namespace) -> list[str]:
 def main() -> int:
     """Segment all images that can be read; return the exit code."""
     arguments = parse_arguments()
-    inputs, settings = part_inputs(arguments.inputs)
-    folder, overrides = arguments.run or arguments.model, [*settings, *list_overrides(arguments)]
-    config = load_config(folder / "config.yaml", overrides)  # a mistake is answered before jax is imported
+    folders, more = part_models(arguments)
+    inputs, settings = part_inputs([*more, *arguments.inputs])
+    overrides = [*settings, *list_overrides(arguments)]
+    config = load_config(folders[0] / "config.yaml", overrides)  # a mistake is answered before jax is imported
     if not inputs:
-        raise UserError(f"expected images or folders, found only settings: {', '.join(settings)}")
+        found = f"only settings: {', '.join(settings)}" if settings else "none"
+        raise UserError(f"expected images or folders, found {found}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
@@ -78,7 +89,7 @@ def main() -> int:
         raise UserError("--values colours: overlapping classes have no single colour; the overlay shows their mixture")
     jobs = plan_jobs(inputs, arguments.out, config.data.max_pixels, has_bands=has_bands)
     print_remarks(jobs, inputs)
-    predictor = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
+    predictor = api.load(folders, checkpoint=arguments.checkpoint, overrides=overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]
     counts_objects = predictor.config.instances.method != "none"
     options = Options(not arguments.no_overlay, arguments.probabilities, counts_objects, values)
