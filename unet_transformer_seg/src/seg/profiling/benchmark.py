@@ -19,7 +19,7 @@ from seg.compiler import compile_program, plan_memory
 from seg.config import Config, ModelConfig
 from seg.data import build_dataset
 from seg.data.loader import TrainLoader
-from seg.losses import build_loss
+from seg.labels import build_labels
 from seg.models import build_model, count_parameters, with_explicit_attention
 from seg.profiling.flops import count_flops
 from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
@@ -186,8 +186,9 @@ def plain_model(config: ModelConfig) -> ModelConfig:
 
 
 def _jit(config: Config, placement: Placement) -> dict[str, Any]:
-    optimizer = build_optimizer(config.optimizer, 1000)
-    return jit_steps(config, build_model(config.model), optimizer, build_loss(config.loss, None), placement)
+    model, optimizer = build_model(config.model), build_optimizer(config.optimizer, 1000)
+    labels = build_labels(config, config.model.num_classes)
+    return jit_steps(config, model, optimizer, labels.build_loss(config.loss, None), labels, placement)
 
 
 def _measure_infer(config: Config, num_steps: int) -> Measurement:
@@ -220,7 +221,10 @@ def _random_batch(config: Config) -> dict[str, np.ndarray]:
     shape = (config.training.batch_size, *config.data.size)
     image = rng.integers(0, 256, (*shape, config.data.channels), np.uint8)
     image = image if config.data.precision == "uint8" else (image / np.float32(255))
-    return {"image": image, "label": rng.integers(0, config.model.num_classes, shape, np.uint8)}
+    k = config.model.num_classes
+    overlapping = config.model.labels == "overlapping"
+    label = rng.integers(0, 2, (*shape, k), np.uint8) if overlapping else rng.integers(0, k, shape, np.uint8)
+    return {"image": image, "label": label}
 
 
 def _awaited(step: Callable[[], Any]) -> Iterator[None]:
