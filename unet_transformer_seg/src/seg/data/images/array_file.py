@@ -33,19 +33,22 @@ def read_array(path: Path, file: BinaryIO, max_pixels: int, channels: int = 3, h
     """Return the array [h, w] or [h, w, c] of an open file; one of too many pixels is refused unread.
 
     c is `channels`, 3 or 4. Channels may come first or last; if both fit, last. Leading axes of length 1 are dropped.
-    An .npz holds one array, or one called image or mask. With `has_layers`, c may be any number of classes; the shorter
-    of the outer axes is taken for it.
+    An .npz holds one array, or one called image, label or mask. A mask is read with `has_layers`: of an .npz that holds
+    both an image and its labels, it is the labels, and c may be any number of classes, the shorter of the outer axes.
     """
     if path.suffix.lower() == ".npy":
         return _read(file, os.fstat(file.fileno()).st_size, max_pixels, channels, has_layers)
     with zipfile.ZipFile(file) as archive:
-        member = _choose_member(archive)
+        member = _choose_member(archive, ("label", "mask") if has_layers else ("image",))
         with archive.open(member) as stream:
             return _read(stream, member.file_size, max_pixels, channels, has_layers)
 
 
-def _choose_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+def _choose_member(archive: zipfile.ZipFile, own_names: tuple[str, ...]) -> zipfile.ZipInfo:
+    """Return the array of one of these names, else the only one."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if own := [members[name] for name in own_names if name in members]:
+        return own[0]
     named = [members[name] for name in ("image", "mask", "label") if name in members]
     candidates = named or list(members.values())
     if len(candidates) != 1:

@@ -29,6 +29,7 @@ class Page(NamedTuple):
     has_alpha: bool = False  # whether the last channel is transparency
     is_rgb: bool = False  # whether the first three channels are red, green and blue by the file's word
     is_inverted: bool = False  # whether 0 is white
+    palette: np.ndarray | None = None  # uint8[n, 3], the colour of each value, or None
 
 
 class Container(Protocol):

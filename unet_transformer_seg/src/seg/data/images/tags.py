@@ -2,7 +2,8 @@
 
 import os
 import re
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -72,13 +73,17 @@ def read_stated_bits(image: Image.Image, file: BinaryIO) -> int:
         return _png_bits(file)
     if image.format != "TIFF" or image.mode == "F":
         return 0
-    tags = image.tag_v2
-    if 8 < (bits := max(tags.get(BITS_PER_SAMPLE, (16,)))) < 16:
-        return bits
-    if (match := OME_BITS.search(str(tags.get(IMAGE_DESCRIPTION, ""))[:100_000])) and int(match[1]) in DEPTHS:
+    return stated_tiff_bits(image.tag_v2.get, max(image.tag_v2.get(BITS_PER_SAMPLE, (16,))))
+
+
+def stated_tiff_bits(get: Callable[[int, Any], Any], bits_per_sample: int) -> int:
+    """Return how many bits a TIFF states by its tags; `get(code, default)` returns the value of one."""
+    if 8 < bits_per_sample < 16:
+        return bits_per_sample
+    if (match := OME_BITS.search(str(get(IMAGE_DESCRIPTION, ""))[:100_000])) and int(match[1]) in DEPTHS:
         return int(match[1])
     for tag in MAX_SAMPLE_VALUE_TAGS:
-        largest = max(_as_tuple(tags.get(tag, ())), default=0)
+        largest = max(_as_tuple(get(tag, ())), default=0)
         if isinstance(largest, int | float) and 255 <= largest <= 65535:
             return next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)
     return 0

@@ -38,7 +38,13 @@ class TiffWindows:
         dtype: of the values in the file.
     """
 
-    def __init__(self, file: BinaryIO, page: tifffile.TiffPage, cache_bytes: int | None = None):
+    def __init__(
+        self,
+        file: BinaryIO,
+        page: tifffile.TiffPage,
+        cache_bytes: int | None = None,
+        max_segment_bytes: int = MAX_SEGMENT_BYTES,
+    ):
         """Check the layout of the page; nothing is decoded.
 
         Raises:
@@ -56,7 +62,7 @@ class TiffWindows:
         else:
             self._side = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
         self._segment_bytes = math.prod(self._side) * samples * self.dtype.itemsize
-        if self._segment_bytes > MAX_SEGMENT_BYTES:
+        if self._segment_bytes > max(max_segment_bytes, MAX_SEGMENT_BYTES):
             kind = "tiles" if page.is_tiled else "strips"
             size = "×".join(map(str, self._side))
             raise UserError(f"its {kind} of {size} pixels are too large to be decoded one by one; {RE_SAVE}")

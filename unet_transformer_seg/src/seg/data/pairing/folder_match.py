@@ -43,7 +43,15 @@ def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Se
 
 
 def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
-    """Return the files of both folders; if one contains the other, each file is listed once."""
+    """Return the files of both folders; if one contains the other, each file is listed once.
+
+    A folder of .npz files whose masks have no folder, or the same one, holds image and labels in each file.
+    """
+    if os.path.isdir(layout.images) and affixes.mask == ("", ""):
+        images = find_images(layout.images)
+        are_both = bool(images) and all(file.suffix.lower() == ".npz" for file in images)
+        if are_both and (not os.path.isdir(layout.masks) or os.path.samefile(layout.images, layout.masks)):
+            return images, images
     for folder in (layout.images, layout.masks):
         if not os.path.isdir(folder):
             raise UserError(
