@@ -50,7 +50,7 @@ def draw(height, width, channels=1, dtype=np.uint8, seed=0):
 
 def infer(predictor, source, out, *, values=(), probabilities=False):
     """Segment one file; return the outcome and the path of its mask."""
-    jobs = plan_jobs([source], out, predictor.config.data.max_pixels)
+    jobs = plan_jobs([source], out, predictor.config.data)
     outcome = Outcome()
     options = Options(probabilities=probabilities, values=values)
     segment_files(predictor, jobs, options, DoneRecord(out, "model"), outcome)
@@ -182,7 +182,7 @@ def test_a_finished_large_image_is_done(tmp_path):
     source = tmp_path / "scan.tif"
     tifffile.imwrite(source, draw(150, 131), tile=(32, 32))
     infer(predictor_with(), source, tmp_path / "out")
-    (job,) = plan_jobs([source], tmp_path / "out", 10_000)
+    (job,) = plan_jobs([source], tmp_path / "out", CONFIG.data)
     assert DoneRecord(tmp_path / "out", "model").is_done(source, Options().results(job))
     job.mask.write_bytes(b"")
     assert not DoneRecord(tmp_path / "out", "model").is_done(source, Options().results(job))

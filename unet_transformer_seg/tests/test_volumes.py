@@ -222,7 +222,7 @@ def windows_forward(windows_bhwc):
 
 def infer(tmp_path, source, *settings, **options):
     predictor = Predictor(override_config(CONFIG, settings), CLASSES, None, windows_forward)
-    jobs, outcome = plan_jobs([source], tmp_path / "out", predictor.config.data.max_pixels), Outcome()
+    jobs, outcome = plan_jobs([source], tmp_path / "out", predictor.config.data), Outcome()
     segment_files(predictor, jobs, Options(**options), DoneRecord(tmp_path / "out", str(options)), outcome)
     assert (
         DoneRecord(tmp_path / "out", str(options)).is_done(source, Options(**options).results(jobs[0]))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from seg.cli import run_command
-from seg.config import Config
+from seg.config import Config, DataConfig
 from seg.config.reader import load_start_config
 from seg.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from seg.files import naming_the_file
@@ -12,6 +12,7 @@ from seg.untrusted import indented
 
 SPLITS = ("train", "val", "test")
 SAMPLES_PER_SPLIT = 3
+MAX_RANGES = 4  # channels whose range is shown
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,8 +45,9 @@ def main() -> int:
 
     from seg.data.inspection import describe_problems, find_warnings  # imports jax: after the config was checked
 
-    reports = read_splits(config)
+    reports, data = read_splits(config)
     print(format_table(reports))
+    print(describe_images(data))
     train = reports["train"]
     if train.pixels_k.any():
         from seg.losses.class_weights import median_frequency_weights
@@ -66,8 +68,8 @@ def main() -> int:
     return EXIT_USER_ERROR
 
 
-def read_splits(config: Config) -> dict:
-    """Return the report of each split; a data set may do without a test split."""
+def read_splits(config: Config) -> tuple[dict, DataConfig]:
+    """Return the report of each split, and the settings of the images; a data set may do without a test split."""
     from tqdm import tqdm
 
     from seg.data.inspection import inspect_split
@@ -84,7 +86,21 @@ def read_splits(config: Config) -> dict:
             if split != "test":
                 raise
             print(indented(f"no test split: {error}"))
-    return reports
+    return reports, data
+
+
+def describe_images(data: DataConfig) -> str:
+    """Return how a model trained with these settings sees an image."""
+    bits = "8 bits" if data.precision == "uint8" else "float32"
+    text = f"images: {data.channels} channel{'s' * (data.channels > 1)} in {bits}"
+    if data.normalise == "image":
+        return f"{text}, each channel of an image brought to mean 0 and deviation 1"
+    if data.channel_ranges:
+        ranges = ", ".join(f"[{black:.5g}, {white:.5g}]" for black, white in data.channel_ranges[:MAX_RANGES])
+        more = ", …" if len(data.channel_ranges) > MAX_RANGES else ""
+        return f"{text}; black and white by percentiles: {ranges}{more}"
+    black, white = data.value_range
+    return f"{text}; {black:g} is black, {white:g} is white" if white > black else text
 
 
 def format_table(reports: dict) -> str:
@@ -102,6 +118,8 @@ def format_table(reports: dict) -> str:
         common = ", ".join(f"{h}×{w} ({count})" for (h, w), count in report.sizes.most_common(3))
         notes = "".join(f"; {note}" for note in report.notes)
         lines.append(f"{split}: {len(report.usable)} images{notes}; height×width: {common}")
+        if report.usable:
+            lines[-1] += f"; values {report.lowest:.3g} … {report.highest:.3g}"
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ def main() -> int:
     has_bands = config.model.labels == "overlapping" and config.model.num_classes > 1
     if has_bands and arguments.values == "colours":
         raise UserError("--values colours: overlapping classes have no single colour; the overlay shows their mixture")
-    jobs = plan_jobs(inputs, arguments.out, config.data.max_pixels, has_bands=has_bands)
+    jobs = plan_jobs(inputs, arguments.out, config.data, has_bands=has_bands)
     print_remarks(jobs, inputs)
     predictor = api.load(folders, checkpoint=arguments.checkpoint, overrides=overrides)
     values = {"classes": (), "source": predictor.mask_values, "colours": predictor.classes.palette}[arguments.values]

@@ -70,7 +70,7 @@ def choose_shards(
     from seg.inference.mask_content import has_bands
     from seg.inference.output import plan_jobs
 
-    jobs = plan_jobs(files, arguments.out, predictor.config.data.max_pixels, has_bands=has_bands(predictor.classes))
+    jobs = plan_jobs(files, arguments.out, predictor.config.data, has_bands=has_bands(predictor.classes))
     shards = plan_shards(jobs, arguments.out, made_by, arguments.shard_size)
     if stale := find_stale(arguments.out, shards):
         if not arguments.replace:

@@ -70,6 +70,7 @@ def check_config(config: Config) -> None:
             raise UserError(
                 f"data.{key}: expected a value for each of data.channels = {data.channels}, found {len(values)}"
             )
+    _check_ranges_of_images(data)
     if len(data.shown_channels) not in (0, 1, 3) or max(data.shown_channels, default=0) >= data.channels:
         raise UserError(
             f"data.shown_channels: expected 1 or 3 channels, each from 0 to {data.channels - 1}, found "
@@ -156,6 +157,22 @@ def _check_stages(settings: PlainConvUNetConfig) -> None:
         raise UserError(f"model.plain_conv_unet.strides: expected [1, 1] first, found {list(settings.strides[0])}")
     if math.prod(r for r, _ in settings.strides) > MAX_STRIDE or math.prod(c for _, c in settings.strides) > MAX_STRIDE:
         raise UserError(f"model.plain_conv_unet.strides: expected a product of at most {MAX_STRIDE} a side")
+
+
+def _check_ranges_of_images(data: DataConfig) -> None:
+    """Refuse contradictory ways to find black and white."""
+    if data.range == "percentiles" and data.value_range != (0, 0):
+        raise UserError("data.range: percentiles and data.value_range: expected one of them; both set black and white")
+    if data.percentiles[0] >= data.percentiles[1]:
+        raise UserError(f"data.percentiles: expected [black, white], black below white, found {list(data.percentiles)}")
+    if data.channel_ranges and (data.range != "percentiles" or len(data.channel_ranges) != data.channels):
+        raise UserError(
+            f"data.channel_ranges: expected a pair for each of data.channels = {data.channels}, together with "
+            f"data.range: percentiles; found {len(data.channel_ranges)} pairs and data.range: {data.range}"
+        )
+    for black, white in data.channel_ranges:
+        if black >= white:
+            raise UserError(f"data.channel_ranges: expected [black, white], black below white, found {[black, white]}")
 
 
 def _check_split(data: DataConfig) -> None:

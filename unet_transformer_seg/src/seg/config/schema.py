@@ -106,6 +106,18 @@ class DataConfig:
         (0.0, 0.0),
         "black and white level of images of more than 8 bits; [0, 0]: from the file, else estimated with a warning",
     )
+    range: Literal["file", "percentiles"] = setting(
+        "file", "black and white; file: data.value_range, or as the file's type says; percentiles: data.channel_ranges"
+    )
+    percentiles: tuple[float, float] = setting(
+        (0.5, 99.5), "values of the training split that become black and white with data.range: percentiles", 0, 100
+    )
+    channel_ranges: tuple[tuple[float, float], ...] = setting(
+        (), "black and white of each channel; empty: with data.range: percentiles, from the training split"
+    )
+    normalise: Literal["data_set", "image"] = setting(
+        "data_set", "image: each channel of an image to mean 0 and deviation 1; data_set: by data.mean and data.std"
+    )
     shown_channels: tuple[int, ...] = setting(
         (), "in pictures: the channel shown as grey, or those shown as red, green and blue, from 0; empty: the first", 0
     )

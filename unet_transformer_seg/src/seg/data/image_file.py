@@ -5,6 +5,7 @@ gets the channels and the precision of its data set, a mask keeps its values.
 """
 
 import contextlib
+import dataclasses
 import mmap
 import re
 import threading
@@ -24,6 +25,7 @@ from seg.data.images.array_file import check_pixels
 from seg.data.images.container import naming_damage
 from seg.data.images.image_kind import read_kind
 from seg.data.images.pixel_values import (
+    Scale,
     has_deep_colours,
     image_of_array,
     image_of_picture,
@@ -35,8 +37,8 @@ from seg.data.images.pixel_values import (
 from seg.data.images.remarks import Note, Remark, log_remark
 from seg.data.images.stack import is_stack, opened_stack
 from seg.data.images.tags import grey_depth, is_lossy, refuse_pages, turn_upright
-from seg.data.images.value_range import largest_value
-from seg.data.masks.mask import Mask, mask_of_array, mask_of_image
+from seg.data.images.value_range import largest_value, scale
+from seg.data.masks.mask import Mask, mask_of_array, mask_of_image, mask_of_page
 from seg.errors import UserError
 from seg.files import open_file
 
@@ -59,7 +61,11 @@ DEFAULTS = DataConfig()
 
 
 def read_image(
-    path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark, page: int | None = None
+    path: Path,
+    config: DataConfig = DEFAULTS,
+    remark: Remark = log_remark,
+    page: int | None = None,
+    scaled: Scale = scale,
 ) -> np.ndarray:
     """Return the image of a file, upright, as `Sample.image` of a data set with this config.
 
@@ -71,6 +77,7 @@ def read_image(
         config: channels, precision, value range and largest number of pixels.
         remark: called with what is dropped, guessed or contradictory.
         page: number of a slice of a volume, from 0; None for the only image of a file.
+        scaled: how values become those that a model sees.
 
     Returns:
         uint8[h, w, c], or float32[h, w, c] with 0 = black and 1 = white.
@@ -79,9 +86,9 @@ def read_image(
         UserError: naming the file: missing, empty, not an image, too large, several pages, damaged, another number of
             channels, or values whose black and white are unclear.
     """
-    if is_stack(path):
+    if is_stack(path, config):
         with opened_stack(path, config, remark) as stack:
-            return stack[stack.single(page)]
+            return stack.image(stack.single(page), scaled)
 
     def note(kind: str, text: str) -> None:
         remark(kind, path, text)
@@ -90,8 +97,8 @@ def read_image(
         path,
         config,
         note,
-        lambda image, file: image_of_picture(image, file, config, note),
-        lambda array: image_of_array(array, config, note),
+        lambda image, file: image_of_picture(image, file, config, note, scaled),
+        lambda array: image_of_array(array, config, note, scaled=scaled),
     )
 
 
@@ -114,9 +121,11 @@ def read_depth(path: Path, config: DataConfig = DEFAULTS, page: int | None = Non
     def of_array(array: np.ndarray, stated_bits: int = 0) -> Depth:
         return Depth(array.dtype not in (np.bool_, np.uint8), None if stated_bits else largest_value(array))
 
-    if is_stack(path):
+    if is_stack(path, config):
         with opened_stack(path, config, log_remark) as stack:
             number = stack.single(page)
+            if stack.pages[number].dtype in (np.bool_, np.uint8):
+                return Depth(False)
             with naming_damage(path):
                 return of_array(stack.values(number), stack.pages[number].stated_bits)
 
@@ -125,9 +134,11 @@ def read_depth(path: Path, config: DataConfig = DEFAULTS, page: int | None = Non
 
 def read_mask(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark, page: int | None = None) -> Mask:
     """Return what a mask file holds, unchanged but upright; errors as `read_image` and `mask_of_image`."""
-    if is_stack(path):
+    config = dataclasses.replace(config, channels=DEFAULTS.channels)  # those of images say nothing of masks
+    if is_stack(path, config):
         with opened_stack(path, config, remark) as stack, naming_damage(path):
-            return mask_of_array(stack.values(stack.single(page)))
+            number = stack.single(page)
+            return mask_of_page(stack.values(number), stack.pages[number])
 
     def note(kind: str, text: str) -> None:
         remark(kind, path, text)

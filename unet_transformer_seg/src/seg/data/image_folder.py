@@ -43,7 +43,7 @@ class ImageFolder(SegmentationDataset):
     def read_sample(self, index: int) -> tuple[Sample, Mask, Reading]:
         """Return sample `index`, the content of its mask file, and the labels read from it."""
         pair = self._pair(index)
-        image_hwc = read_image(pair.image, self._config, self._remark)
+        image_hwc = read_image(pair.image, self._config, self._remark, pair.page)
         mask, reading = self._read_mask(index)
         check_sizes(image_hwc, reading.labels, pair.image, pair.mask)
         return Sample(image_hwc, reading.labels, pair.name), mask, reading
@@ -70,16 +70,19 @@ class ImageFolder(SegmentationDataset):
         """Return int32[h, w], the numbers of the objects of sample `index`; None if the masks hold classes."""
         if self._config.masks != "objects":
             return None
-        mask = read_mask(self._pair(index).mask, self._config, self._remark)
+        mask = self._read_file(index)
         return read_numbers(mask, self._config.ignore_value)[0]
 
     def _read_mask(self, index: int) -> tuple[Mask, Reading]:
-        path = self._pair(index).mask
-        mask = read_mask(path, self._config, self._remark)
+        path, mask = self._pair(index).mask, self._read_file(index)
         reading = self.label_map.read(mask, path)
         if mask.palette is not None and reading.by == "value" and self._config.read_masks_by == "auto":
             self._compare_palette(mask, path)
         return mask, reading
+
+    def _read_file(self, index: int) -> Mask:
+        pair = self._pair(index)
+        return read_mask(pair.mask, self._config, self._remark, pair.page)
 
     def _compare_palette(self, mask: Mask, path: Path) -> None:
         """Remark on an index that has different colours in two masks while no colours are stated."""

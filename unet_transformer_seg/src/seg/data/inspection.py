@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,6 +27,11 @@ MAX_OF_A_KIND = 5  # listed problems of one kind
 RARE = 0.01  # fraction of the pixels below which a class is rare
 
 
+DARK = 1 / 16  # largest value of a split, with 1 = white, below which its images are dark
+
+Extent = tuple[float, float]
+
+
 @dataclasses.dataclass
 class SplitReport:
     """The contents of a split."""
@@ -46,6 +52,9 @@ class SplitReport:
     ignored_pixels: int = 0  # pixels with an ignored label
     ignored_images: int = 0  # images with such pixels
     sizes: Counter = dataclasses.field(default_factory=Counter)  # (height, width) → number of images
+    # Smallest and largest value of the images as the model sees them, before normalisation
+    lowest: float = math.inf
+    highest: float = -math.inf
     # Hash of an image's pixels → names of the samples with these
     names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
@@ -64,9 +73,17 @@ class SplitReport:
         return [self.dataset[index] for index in self.usable[::step][:count]]
 
     def add_sample(
-        self, index: int, name: str, size: tuple[int, int], pixels_k: np.ndarray, labelled_k: np.ndarray, digest: str
+        self,
+        index: int,
+        name: str,
+        size: tuple[int, int],
+        pixels_k: np.ndarray,
+        labelled_k: np.ndarray,
+        digest: str,
+        extent: Extent,
     ) -> None:
-        """Count a usable sample."""
+        """Count a usable sample; `extent` is the smallest and the largest value of its image."""
+        self.lowest, self.highest = min(self.lowest, extent[0]), max(self.highest, extent[1])
         present_k = pixels_k > 0
         ignored = size[0] * size[1] - int(labelled_k.min())
         self.usable.append(index)
@@ -97,7 +114,10 @@ def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[
         except UserError as error:
             return functools.partial(report.problems.append, str(error))
         digest = hashlib.sha256(repr(sample.image.shape).encode() + sample.image.tobytes()).hexdigest()
-        counts = index, sample.name, sample.mask.shape[:2], *count_labelled(sample.mask, num_classes), digest
+        white = 255 if sample.image.dtype == np.uint8 else 1
+        extent = float(sample.image.min()) / white, float(sample.image.max()) / white
+        labels = count_labelled(sample.mask, num_classes)
+        counts = index, sample.name, sample.mask.shape[:2], *labels, digest, extent
 
         def add() -> None:
             if mask:
@@ -157,6 +177,11 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
     for split, report in reports.items():
         warnings += [f"{split}: {examples(paths)}: {remark}" for remark, paths in report.masks.remarks.items()]
         warnings += [f"{split}: {line}" for line in _odd_classes(report, is_trained=split == "train")]
+        if report.lowest >= 0 and report.highest < DARK:
+            warnings.append(
+                f"{split}: the images are dark: no value is above {report.highest:.2%} of white; "
+                "data.range=percentiles takes black and white from the images"
+            )
         if twice := [names for names in report.names.values() if len(names) > 1]:
             warnings.append(f"{split}: {len(twice)} images occur more than once, such as {' = '.join(twice[0])}")
         warnings += [f"{split}: {text}" for text in (*report.search_remarks, *_summarise(report.file_remarks))]

@@ -55,6 +55,8 @@ def _changes(config: DataConfig) -> list[Change]:
     augment = config.augment
     crop = tuple(c or s for c, s in zip(augment.crop, config.size, strict=True))
     colour = {name: getattr(augment, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    # Images with mean 0 and deviation 1 have no black and white.
+    is_clipped = config.normalise == "data_set"
     changes: list[Change] = []
     # Rotation first, so that the crop can cut off its black corners; pasting after both, so that it stays in view.
     if augment.rotate_degrees:
@@ -69,11 +71,11 @@ def _changes(config: DataConfig) -> list[Change]:
         changes.append(lambda k, x, y: copy_paste(k, x, y, probability=augment.copy_paste))
     # The rest changes the image only.
     if any(colour.values()):
-        changes.append(lambda k, x, y: (jitter_colour(k, x, **colour), y))
+        changes.append(lambda k, x, y: (jitter_colour(k, x, **colour, is_clipped=is_clipped), y))
     if augment.blur:
         changes.append(lambda k, x, y: (random_blur(k, x, probability=augment.blur), y))
     if augment.noise:
-        changes.append(lambda k, x, y: (random_noise(k, x, largest_std=augment.noise), y))
+        changes.append(lambda k, x, y: (random_noise(k, x, largest_std=augment.noise, is_clipped=is_clipped), y))
     return changes
 
 
@@ -125,7 +127,14 @@ BLUR_RADIUS = 4
 
 
 def jitter_colour(
-    key: jax.Array, image_bhwc: jax.Array, *, brightness: float, contrast: float, saturation: float, hue: float
+    key: jax.Array,
+    image_bhwc: jax.Array,
+    *,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+    is_clipped: bool = True,
 ) -> jax.Array:
     """Return images with randomly changed colours, one draw per sample, clipped to 0…1.
 
@@ -141,7 +150,8 @@ def jitter_colour(
     if channels != 3:
         mean_grey_b = bright_b * image_bhwc.mean((1, 2, 3))
         factor_b, shift_b = bright_b * contrast_b, mean_grey_b * (1.0 - contrast_b)
-        return jnp.clip(factor_b[:, None, None, None] * image_bhwc + shift_b[:, None, None, None], 0.0, 1.0)
+        changed_bhwc = factor_b[:, None, None, None] * image_bhwc + shift_b[:, None, None, None]
+        return jnp.clip(changed_bhwc, 0.0, 1.0) if is_clipped else changed_bhwc
     luma_c = jnp.asarray(LUMA, jnp.float32)
     mean_grey_b = bright_b * jnp.sum(image_bhwc.mean((1, 2)) * luma_c[None], axis=-1)
 
@@ -154,7 +164,8 @@ def jitter_colour(
     shift_b = mean_grey_b * (1.0 - contrast_b)
     # Written out over the three colours: ten times faster on CPU than a batched 3×3 matrix product.
     shares = (image_bhwc[..., c : c + 1] * matrix_bcc[:, None, None, :, c] for c in range(3))
-    return jnp.clip(sum(shares) + shift_b[:, None, None, None], 0.0, 1.0)
+    changed_bhwc = sum(shares) + shift_b[:, None, None, None]
+    return jnp.clip(changed_bhwc, 0.0, 1.0) if is_clipped else changed_bhwc
 
 
 def hue_turn(turn: jax.Array) -> jax.Array:
@@ -190,9 +201,10 @@ def filter_axis(image_bhwc: jax.Array, weights_bt: jax.Array, *, axis: int) -> j
     return sum(weights_bt[:, t, None, None, None] * x_bhwc for t, x_bhwc in enumerate(shifted))
 
 
-def random_noise(key: jax.Array, image_bhwc: jax.Array, *, largest_std: float) -> jax.Array:
+def random_noise(key: jax.Array, image_bhwc: jax.Array, *, largest_std: float, is_clipped: bool = True) -> jax.Array:
     """Return images with Gaussian noise of a random standard deviation up to `largest_std`, clipped to 0…1."""
     chex.assert_rank(image_bhwc, 4)
     std_key, noise_key = jax.random.split(key)
     std_b111 = largest_std * jax.random.uniform(std_key, (image_bhwc.shape[0], 1, 1, 1))
-    return jnp.clip(image_bhwc + std_b111 * jax.random.normal(noise_key, image_bhwc.shape), 0.0, 1.0)
+    noisy_bhwc = image_bhwc + std_b111 * jax.random.normal(noise_key, image_bhwc.shape)
+    return jnp.clip(noisy_bhwc, 0.0, 1.0) if is_clipped else noisy_bhwc

@@ -193,6 +193,10 @@ def _on_values(data: DataConfig) -> str:
     """Return what the values of an image mean."""
     if data.precision == "uint8":
         return ", RGB" if data.channels == 3 else ", 0 = black, 255 = white"
+    if data.normalise == "image":
+        return ", each channel of an image with mean 0 and standard deviation 1"
+    if data.channel_ranges:
+        return ", 0 and 1 = the ends of data.channel_ranges in config.yaml"
     black, white = data.value_range
     return f", 0 = {black:g}, 1 = {white:g} in the files" if white > black else ", 0 = black, 1 = white"
 

@@ -41,6 +41,7 @@ from seg.pictures import draw_overlay
 from seg.untrusted import check_inside, name_key, safe_path
 
 ROWS_AT_ONCE = 256
+DEFAULTS = DataConfig()
 MAX_OVERLAY_SIDE = 4096  # longer side of the overlay of an image that is read by windows, in pixels
 MASK_SUFFIXES = (".png", ".tif", ".nii", ".nii.gz")
 
@@ -52,7 +53,7 @@ class Job:
     source: Path  # the image file
     stem: Path  # path of the results without suffix
     is_renamed: bool = False  # the name of the image was taken, or not safe
-    max_pixels: int = DataConfig.max_pixels  # largest image that is decoded whole
+    data: DataConfig = DEFAULTS  # how the image is read
     has_bands: bool = False  # the mask has a band for each class
 
     @property
@@ -66,7 +67,7 @@ class Job:
     @functools.cached_property
     def stack_suffix(self) -> str:
         """The suffix of the masks of a file of several images; empty for other files."""
-        return stack_suffix(self.source, self.max_pixels)
+        return stack_suffix(self.source, self.data)
 
     @functools.cached_property
     def _mask_suffix(self) -> str:
@@ -75,7 +76,7 @@ class Job:
         if self.has_bands:
             return ".tif"
         with first_page(self.source) as page:
-            is_tiff = page is not None and (geo_tags(page) or is_large(page, self.max_pixels))
+            is_tiff = page is not None and (geo_tags(page) or is_large(page, self.data.max_pixels))
         return ".tif" if is_tiff else ".png"
 
     def _named(self, end: str) -> Path:
@@ -109,9 +110,9 @@ class Job:
 
 
 def plan_jobs(
-    inputs: Sequence[Path], out: Path, max_pixels: int = DataConfig.max_pixels, *, has_bands: bool = False
+    inputs: Sequence[Path], out: Path, data: DataConfig = DEFAULTS, *, has_bands: bool = False
 ) -> list[Job]:
-    """Return a job for each image, no two of which write the same file; TIFFs beyond `max_pixels` are read by windows.
+    """Return a job for each image, no two of which write the same file; `data` says how images are read.
 
     Folders are searched with their sub-folders in the order of names, except for `out`, the folder of the results. A
     result that would overwrite an input, or be outside of `out`, is refused.
@@ -123,7 +124,7 @@ def plan_jobs(
     names = [(source, "/".join((*parent.parts, stem_of(source)))) for source, parent in by_source.values()]
     folders = {parent.as_posix() for _, name in names for parent in PurePosixPath(safe_path(name)).parents}
     taken = {name_key(folder) for folder in folders}
-    jobs = [_free_job(source, out, name, taken, max_pixels, has_bands) for source, name in names]
+    jobs = [_free_job(source, out, name, taken, data, has_bands) for source, name in names]
     for job in jobs:
         check_inside(out, job.overlay)
         for file in job.files:
@@ -271,11 +272,11 @@ def _find_images(path: Path, out: Path) -> list[tuple[Path, Path]]:
     return images
 
 
-def _free_job(source: Path, out: Path, own_name: str, taken: set[str], max_pixels: int, has_bands: bool) -> Job:
+def _free_job(source: Path, out: Path, own_name: str, taken: set[str], data: DataConfig, has_bands: bool) -> Job:
     """Return the job of an image under the first free name, and mark its files as taken."""
     for number in itertools.count(1):
         name = safe_path(own_name) if number == 1 else f"{safe_path(own_name)}_{number}"
-        job = Job(source, out / name, name != own_name, max_pixels, has_bands)
+        job = Job(source, out / name, name != own_name, data, has_bands)
         keys = {name_key(file.relative_to(out).as_posix()) for file in job.files}
         if not keys & taken:
             taken |= keys

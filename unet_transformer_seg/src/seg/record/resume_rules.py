@@ -39,7 +39,8 @@ REASONS = {
         data.read_masks_by data.threshold data.masks data.object_border
     """,
     "the weights were trained on images prepared in this way": """
-        data.dataset data.size data.fit data.channels data.precision data.value_range data.mean data.std data.slice_axis
+        data.dataset data.size data.fit data.channels data.precision data.value_range data.range
+        data.percentiles data.channel_ranges data.normalise data.mean data.std data.slice_axis
     """,
     "the order of the data and all random numbers depend on it": "seed",
     "the order of the data is counted in batches of this size": "training.batch_size",
@@ -57,7 +58,7 @@ REFUSED = {key: reason for reason, keys in REASONS.items() for key in _keys(keys
 
 LEFT_TO_THE_DATA = {
     **{"model.num_classes": 0, "model.labels": "exclusive", "data.value_range": (0.0, 0.0)},
-    **{"data.precision": "uint8", "data.mean": (), "data.std": ()},
+    **{"data.precision": "uint8", "data.channel_ranges": (), "data.mean": (), "data.std": ()},
 }
 """Settings with the value that leaves them to the data; the config of a run holds the outcome."""
 

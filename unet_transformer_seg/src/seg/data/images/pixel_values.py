@@ -1,7 +1,8 @@
 """The pixels of an opened image, upright, with the channels and the precision of a data set."""
 
 import sys
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -31,7 +32,18 @@ OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"
 """Byte order of a raw mode → the order with which Pillow takes the lower byte instead of the upper one."""
 
 
-def image_of_picture(image: Image.Image, file: BinaryIO, config: DataConfig, note: Note) -> np.ndarray:
+Scale = Callable[..., np.ndarray]
+"""`(values_hwc, config, note, stated_bits, is_inverted) → image_hwc`, as `seg.data.images.value_range.scale`."""
+
+
+def keep_values(values_hwc: np.ndarray, *_: Any) -> np.ndarray:
+    """Return the values of a file, unscaled; a `Scale`."""
+    return values_hwc
+
+
+def image_of_picture(
+    image: Image.Image, file: BinaryIO, config: DataConfig, note: Note, scaled: Scale = scale
+) -> np.ndarray:
     """Return [h, w, c] as `Sample.image` of an image that is open from `file` and not decoded yet.
 
     Raises:
@@ -41,12 +53,12 @@ def image_of_picture(image: Image.Image, file: BinaryIO, config: DataConfig, not
         turn_upright(image, note)
         _note_dropped(image, config.channels, note)
         image.load()
-        return scale(_read_bytes(image, config.channels, note), config, 0, note)
+        return scaled(_read_bytes(image, config.channels, note), config, note)
     inverted, has_alpha = is_inverted(image), raw_mode(image)[:-1] == "RGBA;16"
-    is_exact = config.value_range != AUTO or config.precision == "float32"
+    is_exact = config.value_range != AUTO or config.precision == "float32" or scaled is not scale
     values, bits = wide_values(image, file, note, exact=is_exact, keep_alpha=config.channels == 4)
     _note_dropped(image, config.channels, note)
-    return image_of_array(values, config, note, bits, inverted, has_alpha and values.shape[-1] == 4)
+    return image_of_array(values, config, note, bits, inverted, has_alpha and values.shape[-1] == 4, scaled)
 
 
 def _read_bytes(image: Image.Image, channels: int, note: Note) -> np.ndarray:
@@ -104,13 +116,11 @@ def image_of_array(
     stated_bits: int = 0,
     is_inverted: bool = False,
     has_alpha: bool = False,
+    scaled: Scale = scale,
 ) -> np.ndarray:
     """Return [h, w, c] as `Sample.image` of an array [h, w] or [h, w, c] of a file's values."""
     values_hwc = fit_channels(array if array.ndim == 3 else array[..., None], config.channels, note, has_alpha)
-    image_hwc = scale(values_hwc, config, stated_bits, note)
-    if is_inverted:
-        image_hwc = (255 if image_hwc.dtype == np.uint8 else 1) - image_hwc
-    return repeat_grey(image_hwc, config.channels)
+    return repeat_grey(scaled(values_hwc, config, note, stated_bits, is_inverted), config.channels)
 
 
 def has_deep_colours(image: Image.Image) -> bool:

@@ -22,10 +22,46 @@ DEPTHS = (8, 10, 12, 14, 16)
 SMALLEST_WHITE = 16  # smallest maximum of floats above 1 that count as integers
 
 
-def scale(values: np.ndarray, config: DataConfig, stated_bits: int, note: Note) -> np.ndarray:
-    """Return the values as uint8, 0 = black, 255 = white, or as float32, 0 … 1, as `config.precision` says."""
-    scaled = to_bytes if config.precision == "uint8" else to_unit
-    return scaled(values, config.value_range, stated_bits, note)
+def scale(
+    values_hwc: np.ndarray, config: DataConfig, note: Note, stated_bits: int = 0, is_inverted: bool = False
+) -> np.ndarray:
+    """Return the values as `Sample.image` of a data set with this config.
+
+    uint8 with 0 = black and 255 = white, or float32 with 0 = black and 1 = white, or with `data.normalise: image`
+    float32 with mean 0 and standard deviation 1 in each channel. `is_inverted` if 0 is white in the file.
+    """
+    if config.normalise == "image":
+        return _standardise(_within(values_hwc, config)) * (-1 if is_inverted else 1)
+    if config.channel_ranges:
+        black_c, white_c = _ranges(values_hwc, config)
+        image_hwc = ((_within(values_hwc, config) - black_c) / (white_c - black_c)).astype(np.float32)
+        if config.precision == "uint8":
+            image_hwc = np.rint(image_hwc * 255).astype(np.uint8)
+    else:
+        scaled = to_bytes if config.precision == "uint8" else to_unit
+        image_hwc = scaled(values_hwc, config.value_range, stated_bits, note)
+    return (255 if image_hwc.dtype == np.uint8 else 1) - image_hwc if is_inverted else image_hwc
+
+
+def _standardise(values_hwc: np.ndarray) -> np.ndarray:
+    """Return (values − mean) / standard deviation of each channel; a channel without variation is 0."""
+    mean_c, std_c = values_hwc.mean((0, 1), dtype=np.float64), values_hwc.std((0, 1), dtype=np.float64)
+    return ((values_hwc - mean_c) / np.where(std_c > 0, std_c, 1)).astype(np.float32)
+
+
+def _within(values_hwc: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Return the values as floats, clipped to the ranges that the config states."""
+    _extent(values_hwc)  # refuses NaN
+    values_hwc = values_hwc.astype(np.float32 if values_hwc.dtype.itemsize < 4 else np.float64)
+    if config.value_range != AUTO:
+        return np.clip(values_hwc, *config.value_range)
+    return np.clip(values_hwc, *_ranges(values_hwc, config)) if config.channel_ranges else values_hwc
+
+
+def _ranges(values_hwc: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return black and white of each channel of the values; grey has those of the first channel."""
+    black_c, white_c = np.array(config.channel_ranges[: values_hwc.shape[-1]]).T
+    return black_c, white_c
 
 
 def to_bytes(values: np.ndarray, value_range: ValueRange, stated_bits: int, note: Note) -> np.ndarray:

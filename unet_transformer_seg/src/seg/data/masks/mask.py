@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from seg.classes import MAX_CLASSES, MAX_MASK_VALUE, Colour
+from seg.data.images.container import Page
 from seg.data.images.tags import has_signed_bytes, is_inverted, is_white_zero
 from seg.errors import UserError
 
@@ -117,6 +118,17 @@ def mask_of_array(array: np.ndarray) -> Mask:
     if array.dtype != np.uint8:
         raise UserError(f"expected colours of 0 to 255, found up to {array.max()}")
     return Mask(array)
+
+
+def mask_of_page(values_hwc: np.ndarray, page: Page) -> Mask:
+    """Return the mask in the values of a page, whose header may say that 0 is white, or give a palette."""
+    if page.palette is not None and values_hwc.dtype == np.uint8:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(page.palette)] = page.palette
+        return Mask(values_hwc[..., 0], palette)
+    if page.is_inverted and values_hwc.dtype.kind in "bu":
+        values_hwc = ~values_hwc  # as viewers show them
+    return dataclasses.replace(mask_of_array(values_hwc), is_inverted=page.is_inverted)
 
 
 def is_grey(colours: np.ndarray) -> bool:

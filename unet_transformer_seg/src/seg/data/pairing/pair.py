@@ -6,12 +6,13 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """The files of one sample."""
+    """The files of one sample, or the place of its image and mask in files of several."""
 
     name: str  # the image's path below the root, without suffix
     image: Path  # its file
     mask: Path  # its mask's file
     key: str  # the part of the names that image and mask share, below their folders; for a list, `name`
+    page: int | None = None  # number of the image in a file of several, from 0
 
 
 @dataclasses.dataclass

@@ -20,6 +20,7 @@ from seg.data.pairing.advice import describe_no_layout
 from seg.data.pairing.folder_match import match_folders
 from seg.data.pairing.list_file import holds_pairs, listed_pairs, read_lines
 from seg.data.pairing.name_affixes import Affixes
+from seg.data.pairing.pages import divide_stacks
 from seg.data.pairing.pair import Layout, Search
 from seg.errors import UserError
 from seg.untrusted import escaped, shown
@@ -80,6 +81,10 @@ json.dump([match and match[1] for match in matches], sys.stdout)
 
 def find_split(config: DataConfig, split: Split) -> Search:
     """Return the pairs of a split: those of its own folder or list, or its part of `train_split`."""
+    return divide_stacks(_find_files(config, split), config)
+
+
+def _find_files(config: DataConfig, split: Split) -> Search:
     own = {"val": config.val_fraction or config.num_folds, "test": config.test_fraction}
     if not any(own.values()) or (split in own and not own[split]):
         return find_pairs(config, getattr(config, f"{split}_split"))
