@@ -108,9 +108,9 @@ def test_colours_of_16_bits_in_tiff(bits, byte_order, picture, tmp_path):
     assert remarks == (["bit depth"] if bits < 16 else [])
     (tmp_path / "a.tif").write_bytes(tiff(wide, byte_order, extra=[(274, 6)]))
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[0], np.rot90(picture, -1))
-    (tmp_path / "a.tif").write_bytes(tiff(wide, byte_order, extra=[(284, 2)]))
-    with pytest.raises(UserError, match="a.tif: its 16-bit channels are stored in planes"):
-        read(tmp_path / "a.tif")
+    planes = np.moveaxis(wide, -1, 0).reshape(wide.shape)
+    (tmp_path / "a.tif").write_bytes(tiff(planes, byte_order, extra=[(284, 2)]))
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[0], picture)
 
 
 @pytest.mark.parametrize("kind", ["sBIT", "MaxSampleValue", "OME"])

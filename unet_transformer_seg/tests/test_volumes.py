@@ -293,7 +293,7 @@ def test_images_and_masks_of_one_slice_are_read(tmp_path):
     labels = draw((9, 8, 4), np.uint8) % 3
     masks = write_volume(tmp_path / "m.nii.gz", labels)
     np.testing.assert_array_equal(read_mask(masks, CONFIG.data, page=3).values, labels[..., 3])
-    with pytest.raises(UserError, match="m.nii.gz: it holds 4 images, expected one"):
+    with pytest.raises(UserError, match="m.nii.gz: 4 pages .* where one image was expected"):
         read_mask(masks, CONFIG.data)
 
 

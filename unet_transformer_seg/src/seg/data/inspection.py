@@ -55,6 +55,7 @@ class SplitReport:
     # Smallest and largest value of the images as the model sees them, before normalisation
     lowest: float = math.inf
     highest: float = -math.inf
+    has_floats: bool = False  # whether images have more than 8 bits
     # Hash of an image's pixels → names of the samples with these
     names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
@@ -123,6 +124,7 @@ def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[
             if mask:
                 report.masks.add(*mask, dataset.pairs[index].mask)
             report.add_sample(*counts)
+            report.has_floats |= sample.image.dtype == np.float32
 
         return add
 
@@ -177,7 +179,7 @@ def find_warnings(reports: dict[str, SplitReport]) -> list[str]:
     for split, report in reports.items():
         warnings += [f"{split}: {examples(paths)}: {remark}" for remark, paths in report.masks.remarks.items()]
         warnings += [f"{split}: {line}" for line in _odd_classes(report, is_trained=split == "train")]
-        if report.lowest >= 0 and report.highest < DARK:
+        if report.has_floats and report.lowest >= 0 and report.highest < DARK:
             warnings.append(
                 f"{split}: the images are dark: no value is above {report.highest:.2%} of white; "
                 "data.range=percentiles takes black and white from the images"

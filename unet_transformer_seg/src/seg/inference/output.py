@@ -109,9 +109,7 @@ class Job:
         return tuple(map(self._named, (*MASK_SUFFIXES, *others)))
 
 
-def plan_jobs(
-    inputs: Sequence[Path], out: Path, data: DataConfig = DEFAULTS, *, has_bands: bool = False
-) -> list[Job]:
+def plan_jobs(inputs: Sequence[Path], out: Path, data: DataConfig = DEFAULTS, *, has_bands: bool = False) -> list[Job]:
     """Return a job for each image, no two of which write the same file; `data` says how images are read.
 
     Folders are searched with their sub-folders in the order of names, except for `out`, the folder of the results. A

@@ -99,7 +99,7 @@ def opened_stack(path: Path, config: DataConfig, remark: Remark) -> Iterator[Sta
 
 
 def count_images(path: Path, config: DataConfig) -> int:
-    """Return the number of images in a file; 1 for one that cannot be opened, which raises its error when it is read."""
+    """Return the number of images in a file; 1 for one that cannot be opened: reading it raises the error."""
     try:
         if not is_stack(path, config):
             return 1

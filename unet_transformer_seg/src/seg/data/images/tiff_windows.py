@@ -43,7 +43,7 @@ class TiffWindows:
         file: BinaryIO,
         page: tifffile.TiffPage,
         cache_bytes: int | None = None,
-        max_segment_bytes: int = MAX_SEGMENT_BYTES,
+        max_segment_bytes: int = 0,
     ):
         """Check the layout of the page; nothing is decoded.
 

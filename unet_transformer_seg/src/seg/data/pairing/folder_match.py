@@ -1,5 +1,6 @@
 """Matches the images of one folder with the masks of another by the shared part of their names."""
 
+import dataclasses
 import difflib
 import os
 from collections import defaultdict
@@ -22,6 +23,8 @@ MAX_NAMED = 3
 def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Search:
     """Return the pairs of two folders, of which at least one must match; `lines` are those of the layout's list."""
     search = Search()
+    if not os.path.isdir(layout.masks) and _files_of_both(layout):
+        layout = dataclasses.replace(layout, masks=layout.images)
     image_files, mask_files = _list_files(layout, affixes)
     images = _by_key(image_files, layout.images, affixes.image, search)
     masks = _by_key(mask_files, layout.masks, affixes.mask, search)
@@ -42,16 +45,16 @@ def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Se
     return search
 
 
-def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
-    """Return the files of both folders; if one contains the other, each file is listed once.
+def _files_of_both(layout: Layout) -> list[Path]:
+    """Return the files of a folder of .npz files, which hold an image and its labels each; empty for other folders."""
+    files = find_images(layout.images) if os.path.isdir(layout.images) else []
+    return files if all(file.suffix.lower() == ".npz" for file in files) else []
 
-    A folder of .npz files whose masks have no folder, or the same one, holds image and labels in each file.
-    """
-    if os.path.isdir(layout.images) and affixes.mask == ("", ""):
-        images = find_images(layout.images)
-        are_both = bool(images) and all(file.suffix.lower() == ".npz" for file in images)
-        if are_both and (not os.path.isdir(layout.masks) or os.path.samefile(layout.images, layout.masks)):
-            return images, images
+
+def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
+    """Return the files of both folders; if one contains the other, each file is listed once."""
+    if layout.masks == layout.images and (files := _files_of_both(layout)):
+        return files, files
     for folder in (layout.images, layout.masks):
         if not os.path.isdir(folder):
             raise UserError(

@@ -23,9 +23,8 @@ def divide_stacks(search: Search, config: DataConfig) -> Search:
         count = count_images(pair.image, config)
         in_mask = count_images(pair.mask, dataclasses.replace(config, channels=DataConfig.channels)) if count > 1 else 1
         if in_mask != count:
-            problems.append(
-                f"{pair.mask}: {in_mask} pages, its image {pair.image} has {count}; each page needs its mask"
-            )
+            text = f"{pair.mask}: {in_mask} pages, its image {pair.image} has {count}"
+            problems.append(f"{text}; save as many masks as images")
         elif count == 1:
             pairs.append(pair)
         else:
