@@ -88,7 +88,9 @@ def plan_run(
         note: called with each measurement, in words.
     """
     settled = dataclasses.replace(base, data=settle_images(base.data))
-    train_set, val_set = (build_dataset(settled.data, split, base.seed) for split in ("train", "val"))
+    train_set, val_set = (
+        build_dataset(settled.data, split, base.seed, base.model.labels) for split in ("train", "val")
+    )
     facts = survey(train_set, len(val_set), settled.data, progress)
     fixed = {proposal.key for proposal in kept}
 

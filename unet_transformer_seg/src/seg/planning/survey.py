@@ -54,7 +54,7 @@ class _Part:
     pixels: int
     sum_c: np.ndarray
     squares_c: np.ndarray
-    counts_k: np.ndarray
+    counts_2k: np.ndarray  # pixels of each class, and pixels labelled for it
     areas_m: np.ndarray
     num_touching: int
 
@@ -70,7 +70,8 @@ def survey(
     sums_nc, squares_nc = (np.stack([getattr(part, name) for part in parts]) for name in ("sum_c", "squares_c"))
     mean_c = sums_nc.sum(0) / pixels.sum()
     std_c = np.sqrt(np.maximum(squares_nc.sum(0) / pixels.sum() - mean_c**2, 1e-12))
-    counts_nk, areas_m = np.stack([part.counts_k for part in parts]), np.concatenate([part.areas_m for part in parts])
+    counts_n2k = np.stack([part.counts_2k for part in parts])
+    areas_m = np.concatenate([part.areas_m for part in parts])
     return Facts(
         num_train=len(train_set),
         num_val=num_val,
@@ -80,8 +81,8 @@ def survey(
         mean=tuple(round(float(value), 4) for value in mean_c),
         std=tuple(round(float(value), 4) for value in std_c),
         names=train_set.classes.names,
-        shares_k=counts_nk.sum(0) / max(counts_nk.sum(), 1),
-        images_k=(counts_nk > 0).sum(0),
+        shares_k=counts_n2k[:, 0].sum(0) / np.maximum(counts_n2k[:, 1].sum(0), 1),
+        images_k=(counts_n2k[:, 0] > 0).sum(0),
         areas_m=areas_m,
         touching=sum(part.num_touching for part in parts) / max(len(areas_m), 1),
     )
@@ -101,7 +102,7 @@ def _read(dataset: SegmentationDataset, index: int) -> _Part:
         pixels=len(unit_nc),
         sum_c=unit_nc.sum(0),
         squares_c=(unit_nc**2).sum(0),
-        counts_k=count_labelled(sample.mask, len(dataset.classes))[0],
+        counts_2k=np.stack(count_labelled(sample.mask, len(dataset.classes))),
         areas_m=areas_m,
         num_touching=num_touching,
     )
