@@ -20,6 +20,7 @@ from seg.models import build_model
 from seg.models.unet import Encoder, prepare_image
 from seg.models.unet_transformer import Positions, map_to_tokens
 from seg.record.run_dir import create_run_dir
+from tiny_model import random_variables
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "tutorial_draw_attention.py"
 NAMES = runpy.run_path(str(SCRIPT))
@@ -36,20 +37,9 @@ def make_config(**model):
     )
 
 
-def random_variables(config):
-    model, rng = build_model(config.model), np.random.default_rng(1)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 24, 32, 3)))
-
-    def draw(path, leaf):
-        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return (base + rng.uniform(-0.4, 0.4, leaf.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def make_predictor(**model):
     config = make_config(**model)
-    return Predictor(config, ToyShapes.classes, random_variables(config))
+    return Predictor(config, ToyShapes.classes, random_variables(config.model, config.data.size, spread=0.4))
 
 
 def random_image(rows, columns):
@@ -136,7 +126,9 @@ def run(tmp_path_factory):
     """A run with an untrained model."""
     config = dataclasses.replace(make_config(), runs_dir=str(tmp_path_factory.mktemp("runs")))
     run = create_run_dir(config, ToyShapes.classes)
-    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables(config)), {}, best=True)
+    CheckpointStore(run.checkpoints).save(
+        1, jax.device_put(random_variables(config.model, config.data.size, spread=0.4)), {}, best=True
+    )
     return run.path
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,8 +22,8 @@ from seg.classes import make_class_table
 from seg.cli import run_command
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.errors import UserError
-from seg.models import build_model
 from seg.record.run_dir import create_run_dir
+from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 CONFIG = Config(
@@ -39,14 +38,7 @@ def run(tmp_path_factory):
     """A run directory with random weights."""
     folder = tmp_path_factory.mktemp("runs")
     run_dir = create_run_dir(dataclasses.replace(CONFIG, runs_dir=str(folder)), CLASSES)
-    rng, model = np.random.default_rng(1), build_model(CONFIG.model)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 16, 24, 3)))
-
-    def draw(path, leaf):
-        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return jnp.asarray(base + rng.uniform(-0.25, 0.25, leaf.shape), jnp.float32)
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    variables = jax.device_put(random_variables(CONFIG.model, CONFIG.data.size))
     CheckpointStore(run_dir.path / "checkpoints").save(1, variables, {"step": 1}, best=True)
     return run_dir.path
 

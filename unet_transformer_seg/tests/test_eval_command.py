@@ -20,22 +20,11 @@ from seg.inference.scoring import SampleScore, pick_extremes
 from seg.instances.matching import score_objects, summarise
 from seg.instances.objects import find_objects
 from seg.metrics import compute_metrics, confusion_matrix, count_pairs
-from seg.models import build_model
 from seg.record.run_dir import create_run_dir
+from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 SIZES = [(16, 24), (10, 24), (16, 24), (40, 30)]
-
-
-def random_variables(config):
-    model, rng = build_model(config.model), np.random.default_rng(1)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 16, 24, 3)))
-
-    def draw(path, leaf):
-        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return (base + rng.uniform(-0.25, 0.25, leaf.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def write_split(root, split, seed):
@@ -71,7 +60,7 @@ def evaluated(tmp_path_factory):
         inference=InferenceConfig(batch_size=2),
     )
     samples = {split: write_split(folder / "data", split, i) for i, split in enumerate(("val", "test"))}
-    run, variables = create_run_dir(config, CLASSES), random_variables(config)
+    run, variables = create_run_dir(config, CLASSES), random_variables(config.model, (16, 24))
     CheckpointStore(run.checkpoints).save(1, jax.device_put(variables), {}, best=True)
     return run.path, Predictor(config, CLASSES, variables), samples
 

@@ -22,10 +22,10 @@ from seg.errors import UserError
 from seg.inference.done_record import RECORD
 from seg.inference.output import overlay_file, plan_jobs, probabilities_file, save_mask, writing_together
 from seg.inference.predictor import Predictor
-from seg.models import build_model
 from seg.pictures import draw_overlay
 from seg.record.run_dir import create_run_dir
 from seg.untrusted import HARMFUL
+from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 CONFIG = Config(
@@ -33,22 +33,12 @@ CONFIG = Config(
     data=DataConfig(size=(16, 24), max_pixels=10_000),
     inference=InferenceConfig(batch_size=2),
 )
-
-
-def random_variables():
-    model, rng = build_model(CONFIG.model), np.random.default_rng(1)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 16, 24, 3)))
-
-    def draw(path, leaf):
-        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return (base + rng.uniform(-0.25, 0.25, leaf.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+VARIABLES = random_variables(CONFIG.model, CONFIG.data.size)
 
 
 @pytest.fixture(scope="module")
 def predictor():
-    return Predictor(CONFIG, CLASSES, random_variables())
+    return Predictor(CONFIG, CLASSES, VARIABLES)
 
 
 @pytest.fixture
@@ -136,15 +126,15 @@ def test_one_bad_file_does_not_stop_the_others(infer_with, predictor, tmp_path, 
 
 def test_the_real_checkpoint_is_loaded_and_the_arguments_reach_the_config(tmp_path, monkeypatch, capsys):
     run = create_run_dir(Config(**{**vars(CONFIG), "runs_dir": str(tmp_path / "runs")}), CLASSES)
-    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables()), {}, best=True)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(VARIABLES), {}, best=True)
     source = write_image(tmp_path / "photo.png", (20, 20))
     options = ["--mirror", "--tile", "8", "12", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["infer", "--run", str(run.path), *options, str(source)])
     assert infer.main() == 0
     config = Config(**{**vars(CONFIG), "inference": InferenceConfig(batch_size=2, mirror=True, tile=(8, 12))})
-    mask_hw = Predictor(config, CLASSES, random_variables()).predict(read(source)).labels
+    mask_hw = Predictor(config, CLASSES, VARIABLES).predict(read(source)).labels
     np.testing.assert_array_equal(read(tmp_path / "out/photo.png"), mask_hw)
-    assert (mask_hw != Predictor(CONFIG, CLASSES, random_variables()).predict(read(source)).labels).any()
+    assert (mask_hw != Predictor(CONFIG, CLASSES, VARIABLES).predict(read(source)).labels).any()
 
 
 def test_mistakes_are_answered_before_any_work(infer_with, tmp_path, capsys, monkeypatch):
@@ -437,7 +427,7 @@ def test_a_mask_of_a_large_image_is_never_held(infer_with, predictor, tmp_path, 
 
 def test_an_image_above_the_limit_is_segmented_as_the_message_says(tmp_path, monkeypatch, capsys):
     run = create_run_dir(Config(**{**vars(CONFIG), "runs_dir": str(tmp_path / "runs")}), CLASSES)
-    CheckpointStore(run.checkpoints).save(1, jax.device_put(random_variables()), {}, best=True)
+    CheckpointStore(run.checkpoints).save(1, jax.device_put(VARIABLES), {}, best=True)
     source = write_image(tmp_path / "large.png", (120, 100))
     arguments = ["infer", "--run", str(run.path), "--out", str(tmp_path / "out"), str(source)]
     monkeypatch.setattr(sys, "argv", arguments)

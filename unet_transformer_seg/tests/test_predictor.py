@@ -12,6 +12,7 @@ from seg.errors import UserError
 from seg.inference import predictor as module
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
+from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 
@@ -24,19 +25,7 @@ def tiny_config(fit="crop", **inference):
     )
 
 
-def random_variables(config):
-    """Return variables drawn with numpy, which spares the compilation of the initialisers."""
-    model, rng = build_model(config.model), np.random.default_rng(1)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 32, 24, 3)))
-
-    def draw(path, leaf):
-        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return (base + rng.uniform(-0.25, 0.25, leaf.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-VARIABLES = random_variables(tiny_config())
+VARIABLES = random_variables(tiny_config().model, (32, 24))
 apply = jax.jit(lambda variables, x: build_model(tiny_config().model).apply(variables, x, train=False))
 
 

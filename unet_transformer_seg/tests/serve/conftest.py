@@ -5,7 +5,6 @@ import io
 import threading
 import time
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +12,7 @@ from PIL import Image
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.inference.predictor import Predictor
-from seg.models import build_model
+from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
 
@@ -26,21 +25,9 @@ def tiny_config(fit="crop", **inference):
     )
 
 
-def random_variables(config):
-    """Return variables drawn with numpy, which spares the compilation of the initialisers."""
-    model, rng = build_model(config.model), np.random.default_rng(1)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), np.zeros((1, 32, 24, 3)))
-
-    def draw(path, leaf):
-        base = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return (base + rng.uniform(-0.25, 0.25, leaf.shape)).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 @pytest.fixture(scope="session")
 def make_predictor():
-    variables = random_variables(tiny_config())
+    variables = random_variables(tiny_config().model, (32, 24))
     return lambda **settings: Predictor(tiny_config(**settings), CLASSES, variables)
 
 
