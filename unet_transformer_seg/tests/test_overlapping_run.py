@@ -20,7 +20,7 @@ from seg.labels import GRID
 from seg.record.run_dir import load_run
 from seg.serve.formats import Drawing, draw, formats_of
 
-NAMES = ("circle", "rectangle", "triangle", "ring", "star")
+NAMES = ("circle", "rectangle", "star")
 
 
 def config_for(folder, **data):
@@ -50,10 +50,10 @@ def image_hwc():
 
 def test_the_run_keeps_the_kind_of_labels_and_the_model_the_thresholds_of_its_evaluation(run, model):
     config, classes = load_run(run.path)
-    assert classes.overlapping and classes.names == NAMES and config.model.num_classes == 5
+    assert classes.overlapping and classes.names == NAMES and config.model.num_classes == 3
     assert not config.inference.thresholds  # stated ones would win
     (record,) = json.loads((run.path / "metrics.json").read_text())
-    assert model.config.inference.thresholds == tuple(record["thresholds"]) and len(record["thresholds"]) == 5
+    assert model.config.inference.thresholds == tuple(record["thresholds"]) and len(record["thresholds"]) == 3
     assert set(record["thresholds"]) <= set(GRID)
     assert (run.path / "samples").is_dir() and list((run.path / "samples").glob("*.png"))
 
@@ -61,21 +61,21 @@ def test_the_run_keeps_the_kind_of_labels_and_the_model_the_thresholds_of_its_ev
 def test_a_model_scores_as_its_evaluation_did(run, model):
     dataset = seg.build_dataset(model.config.data, "val", model.config.seed, "overlapping")
     counts = sum(score.counts for score in scoring.score_samples(model, dataset))
-    assert counts.shape == (5, 2, 2)
+    assert counts.shape == (3, 2, 2)
     assert seg.compute_metrics(counts).mean_iou == pytest.approx(run.best_score, nan_ok=True)
 
 
 def test_a_stated_threshold_wins(run, image_hwc):
-    everything = seg.load(run.path, overrides=["inference.thresholds=[0,0,0,0,0]"])
-    nothing = seg.load(run.path, overrides=["inference.thresholds=[1,1,1,1,1]"])
+    everything = seg.load(run.path, overrides=["inference.thresholds=[0,0,0]"])
+    nothing = seg.load(run.path, overrides=["inference.thresholds=[1,1,1]"])
     assert everything.predict(image_hwc).labels.all() and not nothing.predict(image_hwc).labels.any()
-    with pytest.raises(UserError, match="one threshold for each of 5 classes, found 1"):
+    with pytest.raises(UserError, match="one threshold for each of 3 classes, found 1"):
         seg.load(run.path, overrides=["inference.thresholds=[0.5]"])
 
 
 def test_labels_are_what_the_thresholds_make_of_the_probabilities(model, image_hwc):
     segmentation = model.predict(image_hwc, probabilities=True)
-    assert segmentation.labels.shape == (20, 24, 5) and segmentation.labels.dtype == np.uint8
+    assert segmentation.labels.shape == (20, 24, 3) and segmentation.labels.dtype == np.uint8
     expected = segmentation.probabilities >= np.float32(model.config.inference.thresholds)
     np.testing.assert_array_equal(segmentation.labels, expected)
     np.testing.assert_array_equal(model.predict(image_hwc).labels, expected)
@@ -103,7 +103,7 @@ def test_infer_writes_the_bands_and_counts_the_pixels(model, image_hwc, tmp_path
         tifffile.imread(tmp_path / "out" / "photo.tif"), model.predict(image_hwc).labels * 255
     )
     assert (tmp_path / "out" / "photo_overlay.png").is_file()
-    assert np.load(tmp_path / "out" / "photo_probabilities.npz")["probabilities"].shape == (20, 24, 5)
+    assert np.load(tmp_path / "out" / "photo_probabilities.npz")["probabilities"].shape == (20, 24, 3)
 
 
 def test_an_exported_model_predicts_alike_and_says_what_its_numbers_are(model, image_hwc, tmp_path):
@@ -116,14 +116,14 @@ def test_an_exported_model_predicts_alike_and_says_what_its_numbers_are(model, i
 
 
 def test_the_service_offers_the_formats_that_hold_overlaps(model, image_hwc):
-    labels = np.zeros((4, 6, 5), np.uint8)
-    labels[:2, :, 0] = labels[1:3, :, 4] = 1
+    labels = np.zeros((4, 6, 3), np.uint8)
+    labels[:2, :, 0] = labels[1:3, :, 2] = 1
     assert formats_of(model.classes) == ("tiff", "overlay", "geojson", "coco", "npz")
     content = {
         form: draw(Drawing(form, labels, image_hwc[:4, :6]), model.classes) for form in formats_of(model.classes)
     }
     features = json.loads(content["geojson"])["features"]
-    assert [(f["properties"]["label"], f["properties"]["pixels"]) for f in features] == [(0, 12), (4, 12)]
+    assert [(f["properties"]["label"], f["properties"]["pixels"]) for f in features] == [(0, 12), (2, 12)]
     annotations = json.loads(content["coco"])["annotations"]
     assert [a["bbox"] for a in annotations] == [[0, 0, 6, 2], [0, 1, 6, 2]]
 

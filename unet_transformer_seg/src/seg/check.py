@@ -81,7 +81,7 @@ def read_splits(config: Config) -> tuple[dict, DataConfig]:
     reports, data = {}, settle_images(config.data)
     for split in SPLITS:
         try:
-            reports[split] = inspect_split(data, split, config.seed, progress)
+            reports[split] = inspect_split(data, split, config.seed, progress, config.model.labels)
         except UserError as error:
             if split != "test":
                 raise

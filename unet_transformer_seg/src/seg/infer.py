@@ -85,8 +85,8 @@ def main() -> int:
     from seg.inference.segment_files import Options
 
     has_bands = config.model.labels == "overlapping" and config.model.num_classes > 1
-    if has_bands and arguments.values == "colours":
-        raise UserError("--values colours: overlapping classes have no single colour; the overlay shows their mixture")
+    if config.model.labels == "overlapping" and arguments.values == "colours":
+        raise UserError("--values colours: a pixel may have several classes, or none; the overlay shows their colours")
     jobs = plan_jobs(inputs, arguments.out, config.data, has_bands=has_bands)
     print_remarks(jobs, inputs)
     predictor = api.load(folders, checkpoint=arguments.checkpoint, overrides=overrides)

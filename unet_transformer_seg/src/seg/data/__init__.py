@@ -7,7 +7,9 @@ from typing import Literal
 
 from seg.config import DataConfig
 from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.image_folder import open_image_folder
+from seg.data.image_folder import find_usable, open_image_folder
+from seg.data.images.remarks import Remarks
+from seg.data.layered_folder import LayeredFolder, is_layered
 from seg.data.toy_shapes import ToyShapes
 from seg.errors import UserError
 
@@ -35,7 +37,9 @@ def build_dataset(
         case "toy_shapes":
             return ToyShapes(config, split, seed)
         case "image_folder":
-            return open_image_folder(config, split, labels)
+            if is_layered(config, labels):
+                return LayeredFolder(find_usable(config, split), config, Remarks())
+            return open_image_folder(config, split)
         case "custom":
             raise UserError(
                 "data.dataset: custom: the data set comes from outside the package, so it works from Python only; pass "

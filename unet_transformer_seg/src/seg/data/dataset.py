@@ -61,8 +61,8 @@ class SegmentationDataset(abc.ABC):
         """Return int32[h, w], the numbers of the objects in the mask of sample `index`; None if it has none."""
         return None
 
-    def files(self, index: int) -> tuple[Path, Path]:
-        """Return the image file and the mask file of sample `index`; generated data have none."""
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the image file and the mask files of sample `index`; generated data have none."""
         raise NotImplementedError
 
     def generated_from(self) -> dict[str, Any]:

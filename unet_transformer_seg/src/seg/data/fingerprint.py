@@ -85,7 +85,8 @@ def _take_one(dataset: SegmentationDataset, index: int, one_in: int) -> tuple[st
     name = dataset.name(index)
     with_contents = binascii.crc32(name.encode("utf-8", "surrogateescape")) % one_in == 0
     try:
-        return name, *(print_of(file, with_contents) for file in dataset.files(index))
+        image, *masks = (print_of(file, with_contents) for file in dataset.files(index))
+        return name, image, "+".join(masks)
     except NotImplementedError:  # a data set from outside the package, whose samples need not be files
         if not with_contents:
             return name, *("unread" for _ in PARTS)

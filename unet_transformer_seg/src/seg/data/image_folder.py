@@ -57,8 +57,8 @@ class ImageFolder(SegmentationDataset):
         """Return the name of sample `index`."""
         return self._pair(index).name
 
-    def files(self, index: int) -> tuple[Path, Path]:
-        """Return the files of sample `index`."""
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the files of sample `index`, the image first."""
         pair = self._pair(index)
         return pair.image, pair.mask
 
@@ -99,8 +99,13 @@ class ImageFolder(SegmentationDataset):
         return self.pairs[index]
 
 
-def open_image_folder(config: DataConfig, split: Split, labels: str = "exclusive") -> ImageFolder:
-    """Return the data set of a split, or refuse it with the first of its problems."""
+def open_image_folder(config: DataConfig, split: Split) -> ImageFolder:
+    """Return the data set of a split of exclusive classes, or refuse it with the first of its problems."""
+    return ImageFolder(find_usable(config, split), build_label_map(config), config, Remarks())
+
+
+def find_usable(config: DataConfig, split: Split) -> list[Pair]:
+    """Return the pairs of a split, or refuse it with the first of its problems."""
     search = find_split(config, split)
     if problems := search.problems:
         listed = "\n  ".join(problems[:MAX_LISTED])
@@ -108,7 +113,7 @@ def open_image_folder(config: DataConfig, split: Split, labels: str = "exclusive
         raise UserError(f"data.root {config.root}, split {split!r}:\n  {listed}{more}")
     for text in search.remarks:
         log.warning("warning: %s", text)
-    return ImageFolder(search.pairs, build_label_map(config), config, Remarks())
+    return search.pairs
 
 
 def check_sizes(image_hwc: np.ndarray, mask_hw: np.ndarray, image: Path, mask: Path) -> None:

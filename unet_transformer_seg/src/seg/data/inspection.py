@@ -16,6 +16,7 @@ from seg.config import DataConfig
 from seg.data import build_dataset
 from seg.data.dataset import Sample, SegmentationDataset, count_labelled
 from seg.data.image_folder import ImageFolder
+from seg.data.layered_folder import LayeredFolder, is_layered
 from seg.data.masks.advice import UnknownValuesError
 from seg.data.masks.class_settings import build_label_map
 from seg.data.masks.label_map import LabelMap
@@ -98,18 +99,22 @@ class SplitReport:
         self.names.setdefault(digest, []).append(name)
 
 
-def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[..., Iterable]) -> SplitReport:
+def inspect_split(
+    config: DataConfig, split: str, seed: int, progress: Callable[..., Iterable], labels: str = "exclusive"
+) -> SplitReport:
     """Return the report of a split, read with `config.num_threads` threads.
 
-    `seed` is that of generated data; `progress` wraps an iterator as `tqdm` does, called with `total` and `desc`.
+    `seed` is that of generated data; `progress` wraps an iterator as `tqdm` does, called with `total` and `desc`;
+    `labels` is `model.labels`.
     """
-    report = _open_split(config, split, seed)
+    report = _open_split(config, split, seed, labels)
     dataset, num_classes = report.dataset, len(report.dataset.classes)
+    has_label_map = getattr(dataset, "label_map", None) is not None
 
     def inspect(index: int) -> Callable[[], None]:
         """Read a sample in a worker thread; the result adds it to the report in the calling one."""
         try:
-            sample, *mask = dataset.read_sample(index) if isinstance(dataset, ImageFolder) else (dataset[index],)
+            sample, *mask = dataset.read_sample(index) if has_label_map else (dataset[index],)
         except UnknownValuesError as error:
             return functools.partial(report.masks.add_unknown, error)
         except UserError as error:
@@ -134,10 +139,10 @@ def inspect_split(config: DataConfig, split: str, seed: int, progress: Callable[
     return report
 
 
-def _open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
+def _open_split(config: DataConfig, split: str, seed: int, labels: str) -> SplitReport:
     """Return the report of a split before it is read; its problems are files that cannot be paired."""
     if config.dataset != "image_folder":
-        return SplitReport(build_dataset(config, split, seed), [])
+        return SplitReport(build_dataset(config, split, seed, labels), [])
     search = find_split(config, split)
     remarks: list[tuple[str, Path, str]] = []
 
@@ -145,7 +150,10 @@ def _open_split(config: DataConfig, split: str, seed: int) -> SplitReport:
         if kind != "palette":  # `find_differing_palettes` compares those of all splits
             remarks.append((kind, path, text))
 
-    dataset = ImageFolder(search.pairs, build_label_map(config), config, remark)
+    if is_layered(config, labels):
+        dataset = LayeredFolder(search.pairs, config, remark)
+    else:
+        dataset = ImageFolder(search.pairs, build_label_map(config), config, remark)
     return SplitReport(dataset, search.problems, search.remarks, remarks, search.notes)
 
 

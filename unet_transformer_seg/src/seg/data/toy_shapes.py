@@ -1,9 +1,11 @@
 """Generated pictures of overlapping shapes, to try a model within minutes and without a download.
 
 Every sample is a pure function of (seed, split, index). Shapes are rotated, overlap, and are cut by the picture's edge.
-With `data.toy.overlap` they are translucent: a pixel has the label of every shape that covers it, and no label on the
-ground. Texture and shading are independent of the class. Hue is not: each class keeps to a fifth of the colour circle,
-blurred by noise, shade and the tint of the ground. A network that also uses the outlines does better.
+Texture and shading are independent of the class. Hue is not: each class keeps to a fifth of the colour circle, blurred
+by noise, shade and the tint of the ground. A network that also uses the outlines does better.
+
+With `data.toy.overlap` the shapes are lights on a dark ground, as of stains under a microscope: red, green and blue
+ones add up. A pixel has the label of every shape that covers it, and none on the ground.
 
 Letters: h w pixels. Lengths are in units of the picture's shorter side; angles in radians.
 """
@@ -27,17 +29,13 @@ HUE_SPREAD = 0.08
 """Largest deviation from a class's hue, in turns; the hues of neighbouring classes are 0.2 apart."""
 
 
-OPACITY = 0.6
-"""Of overlapping shapes: what is below shows through."""
-SHAPES = ("circle", "rectangle", "triangle", "ring", "star")
-EXCLUSIVE = make_class_table(("background", *SHAPES))
-OVERLAPPING = make_class_table(SHAPES, overlapping=True)
+OVERLAPPING = make_class_table(("circle", "rectangle", "star"), overlapping=True)
 
 
 class ToyShapes(SegmentationDataset):
-    """Textured shapes on a textured ground: circle, rectangle, triangle, ring, star, and else the background."""
+    """Textured shapes on a textured ground: background, circle, rectangle, triangle, ring, star."""
 
-    classes = EXCLUSIVE
+    classes = make_class_table(("background", "circle", "rectangle", "triangle", "ring", "star"))
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
         """Describe a split; "train", "val" and "test" share no sample."""
@@ -74,24 +72,37 @@ class ToyShapes(SegmentationDataset):
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (float32[h, w, 3], uint8[h, w]), or the mask uint8[h, w, k] of overlapping shapes."""
+        if self.classes.overlapping:
+            return self._draw_lights(index)
         rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
         y_hw, x_hw = pixel_grid(*self._size)
-        overlap = self._toy.overlap
-        mask = np.zeros((*self._size, len(DISTANCES)) if overlap else self._size, np.uint8)
+        mask_hw = np.zeros(self._size, np.uint8)
         # The ground is close to grey.
         image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3))
         for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
-            label = int(rng.integers(1, 1 + len(DISTANCES)))
+            label = int(rng.integers(1, len(self.classes)))
             outside_hw = place_shape(rng, DISTANCES[label - 1], y_hw, x_hw)
             texture_hwc = texture(rng, y_hw, x_hw, class_colour(rng, label, len(DISTANCES)))
             cover_hw = np.clip(0.5 - min(self._size) * outside_hw, 0, 1)  # the outline, antialiased over one pixel
-            image_hwc += (OPACITY if overlap else 1) * cover_hw[..., None] * (texture_hwc - image_hwc)
-            if overlap:
-                mask[..., label - 1] |= outside_hw < 0
-            else:
-                mask[outside_hw < 0] = label
+            image_hwc += cover_hw[..., None] * (texture_hwc - image_hwc)
+            mask_hw[outside_hw < 0] = label
         noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
-        return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask
+        return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hw
+
+    def _draw_lights(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (float32[h, w, 3], uint8[h, w, k])."""
+        rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
+        y_hw, x_hw = pixel_grid(*self._size)
+        mask_hwk = np.zeros((*self._size, len(self.classes)), np.uint8)
+        image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.0, 0.15) + rng.uniform(0, 0.05, 3))
+        for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
+            k = int(rng.integers(len(self.classes)))
+            outside_hw = place_shape(rng, LIGHTS[k], y_hw, x_hw)
+            light_hwc = texture(rng, y_hw, x_hw, class_colour(rng, 1 + k, len(LIGHTS), dullest=0.9))
+            image_hwc += np.clip(0.5 - min(self._size) * outside_hw, 0, 1)[..., None] * np.clip(light_hwc, 0, 1)
+            mask_hwk[..., k] |= outside_hw < 0
+        noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
+        return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hwk
 
 
 @functools.lru_cache(maxsize=8)
@@ -144,6 +155,10 @@ DISTANCES: tuple[Callable, ...] = (circle, rectangle, triangle, ring, star)
 """The outline of each class, in the order of the labels 1, 2, …"""
 
 
+LIGHTS = circle, rectangle, star
+"""The outlines of the overlapping classes."""
+
+
 def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, x_hw: np.ndarray) -> np.ndarray:
     """Return float32[h, w], the distance from a shape at a random position, angle and size."""
     radius = rng.uniform(MIN_RADIUS, MAX_RADIUS)
@@ -154,10 +169,13 @@ def place_shape(rng: np.random.Generator, distance: Callable, y_hw: np.ndarray, 
     return radius * distance(cosine * dy_hw - sine * dx_hw, sine * dy_hw + cosine * dx_hw, rng.uniform())
 
 
-def class_colour(rng: np.random.Generator, label: int, num_shapes: int) -> np.ndarray:
-    """Return a random colour [3] of a hue within HUE_SPREAD of that of the class `label` = 1 … num_shapes."""
+def class_colour(rng: np.random.Generator, label: int, num_shapes: int, dullest: float = 0.5) -> np.ndarray:
+    """Return a random colour [3] of a hue within HUE_SPREAD of that of the class `label` = 1 … num_shapes.
+
+    Its saturation is `dullest` or more.
+    """
     hue = (label - 1) / num_shapes + rng.uniform(-HUE_SPREAD, HUE_SPREAD)
-    return np.array(colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.5, 1.0), rng.uniform(0.5, 0.95)))
+    return np.array(colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(dullest, 1.0), rng.uniform(0.5, 0.95)))
 
 
 def texture(rng: np.random.Generator, y_hw: np.ndarray, x_hw: np.ndarray, colour_c: np.ndarray) -> np.ndarray:

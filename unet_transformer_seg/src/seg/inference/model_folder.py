@@ -24,7 +24,7 @@ from seg.classes import ClassTable, read_json
 from seg.config import Config, DataConfig
 from seg.config.reader import ORIGIN, save_config
 from seg.data.fit import is_fitted, window_shape
-from seg.data.masks.class_settings import mask_values
+from seg.data.masks.class_settings import values_of_classes
 from seg.errors import UserError
 from seg.files import appearing, read_bounded, replace_json, replace_text
 from seg.inference.checksums import CheckedFolder, write_checksums
@@ -150,7 +150,7 @@ def describe_model(config: Config, classes: ClassTable) -> str:
     """Return the text of the README.txt."""
     height, width = window_shape(config)
     channels, precision = config.data.channels, config.data.precision
-    values = classes.mask_values or mask_values(config.data, len(classes)) or ()
+    values = () if classes.overlapping else values_of_classes(classes, config.data)
     stated = ", ".join(f"{name} {value}" for name, value in zip(classes.names, values, strict=False))
     on_values = f"With --values source, masks hold the values of the training data: {stated}.\n" if stated else ""
     return f"""\

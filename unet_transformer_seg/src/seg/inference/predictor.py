@@ -21,7 +21,7 @@ from seg.config.reader import load_config
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
 from seg.data.image_input import ImageInput, read_input
 from seg.data.images.remarks import Remarks
-from seg.data.masks.class_settings import mask_values
+from seg.data.masks.class_settings import values_of_classes
 from seg.errors import UserError
 from seg.files import read_bounded
 from seg.inference import tiling
@@ -117,7 +117,7 @@ class Predictor:
     @property
     def mask_values(self) -> MaskValues:
         """Value or colour of each class in the masks of the training data; empty if these hold class numbers."""
-        return self.classes.mask_values or mask_values(self.config.data, len(self.classes))
+        return values_of_classes(self.classes, self.config.data)
 
     @overload
     def predict(self, image: ImageInput, *, probabilities: bool = False) -> Segmentation: ...

@@ -51,7 +51,7 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             expected = "a Flax module, or a function of config.model that returns one"
             raise UserError(f"model: expected {expected}, found {type(model).__name__}")
         return model
-    if config.num_classes < 2:
+    if config.num_classes < (1 if config.labels == "overlapping" else 2):
         raise UserError(
             f"model.num_classes: expected 2 or more (background counts as a class), found {config.num_classes}; "
             "set it, or leave it 0 and let the data set fill it in"

@@ -8,6 +8,7 @@ from seg.classes import (
     IGNORE_LABEL,
     MAX_CLASSES,
     MAX_MASK_VALUE,
+    ClassTable,
     Colour,
     MaskValues,
     is_colour,
@@ -52,6 +53,24 @@ def read_classes_file(path: Path) -> ClassesFile:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: expected {expected} in JSON ({reason})") from None
+
+
+def class_names_of(config: DataConfig) -> tuple[str, ...]:
+    """Return the names of the settings, else those of `<root>/classes.json`; empty if there are none."""
+    return tuple(config.class_names) or read_classes_file(Path(config.root) / CLASSES_FILE).names
+
+
+def overlapping_classes(config: DataConfig) -> ClassTable:
+    """Return the table of overlapping classes, or of a single one."""
+    file = Path(config.root) / CLASSES_FILE
+    names, stated = class_names_of(config), read_classes_file(file)
+    if not names:
+        raise UserError(f"no class names: set data.class_names, for example [road, car], or write {file}")
+    palette = tuple(config.palette) or (() if config.class_names else stated.colours)
+    try:
+        return make_class_table(names, palette, overlapping=True)
+    except UserError as error:
+        raise UserError(f"{'data.class_names' if config.class_names else file}: {error}") from None
 
 
 def build_label_map(config: DataConfig) -> LabelMap:
@@ -126,6 +145,16 @@ def mask_values(config: DataConfig, num_classes: int) -> MaskValues:
     if len(set(config.palette)) == num_classes and config.read_masks_by != "value":
         return tuple(config.palette)
     return ()
+
+
+def values_of_classes(classes: ClassTable, config: DataConfig) -> MaskValues:
+    """Return the value or colour of each class in masks; empty if it is the class index, or a band.
+
+    Of a single class these are the values outside and inside of it.
+    """
+    if classes.overlapping:
+        return (0, 255) if len(classes) == 1 else ()
+    return classes.mask_values or mask_values(config, len(classes))
 
 
 def notes_on_classes(config: DataConfig, label_map: LabelMap) -> list[str]:

@@ -25,12 +25,12 @@ def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Se
     search = Search()
     if not os.path.isdir(layout.masks) and _files_of_both(layout):
         layout = dataclasses.replace(layout, masks=layout.images)
-    image_files, mask_files = _list_files(layout, affixes)
-    images = _by_key(image_files, layout.images, affixes.image, search)
-    masks = _by_key(mask_files, layout.masks, affixes.mask, search)
+    image_files, mask_files = list_files(layout, affixes)
+    images = by_key(image_files, layout.images, affixes.image, search)
+    masks = by_key(mask_files, layout.masks, affixes.mask, search)
     if not images:
         raise UserError(describe_no_images(layout, affixes))
-    keys = _listed_keys(layout, lines, images, search) if layout.stem_list else list(images)
+    keys = listed_keys(layout, lines, images, search) if layout.stem_list else list(images)
     if keys and not masks.keys() & set(keys):
         raise UserError(describe_no_match(layout, [images[key] for key in keys], mask_files))
     for key in keys:
@@ -41,7 +41,7 @@ def match_folders(layout: Layout, affixes: Affixes, lines: Sequence[Line]) -> Se
         layout, affixes, {key: images[key] for key in keys if key not in masks}, mask_files, search
     )
     if not layout.stem_list:
-        _remark_spare_files(layout, [file for key, file in masks.items() if key not in images], search)
+        remark_spare_files(layout, [file for key, file in masks.items() if key not in images], search)
     return search
 
 
@@ -51,7 +51,7 @@ def _files_of_both(layout: Layout) -> list[Path]:
     return files if all(file.suffix.lower() == ".npz" for file in files) else []
 
 
-def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
+def list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path]]:
     """Return the files of both folders; if one contains the other, each file is listed once."""
     if layout.masks == layout.images and (files := _files_of_both(layout)):
         return files, files
@@ -70,7 +70,7 @@ def _list_files(layout: Layout, affixes: Affixes) -> tuple[list[Path], list[Path
     ]
 
 
-def _by_key(files: list[Path], folder: Path, affixes: tuple[str, str], search: Search) -> dict[str, Path]:
+def by_key(files: list[Path], folder: Path, affixes: tuple[str, str], search: Search) -> dict[str, Path]:
     """Return the files by the shared part of their names; a name that occurs twice is a problem."""
     grouped = defaultdict(list)
     for file in files:
@@ -83,7 +83,7 @@ def _by_key(files: list[Path], folder: Path, affixes: tuple[str, str], search: S
     return {key: same[0] for key, same in grouped.items()}
 
 
-def _listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path], search: Search) -> list[str]:
+def listed_keys(layout: Layout, lines: Sequence[Line], images: dict[str, Path], search: Search) -> list[str]:
     """Return the keys of the images in a list; a line without an image is a problem."""
     by_stem = {composed(f.relative_to(layout.images).with_suffix("").as_posix()): key for key, f in images.items()}
     by_stem |= {key: key for key in images if key not in by_stem}
@@ -119,7 +119,7 @@ def _add_images_without_masks(
         search.problems.append(f"{image}: no mask {mask} beside it{hint}")
 
 
-def _remark_spare_files(layout: Layout, masks: list[Path], search: Search) -> None:
+def remark_spare_files(layout: Layout, masks: list[Path], search: Search) -> None:
     """Remark on masks without an image, on unsupported image files, and on linked folders."""
     if masks:
         names = ", ".join(escaped(file.relative_to(layout.masks).as_posix()) for file in masks[:MAX_NAMED])

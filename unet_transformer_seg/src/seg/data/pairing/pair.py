@@ -13,6 +13,8 @@ class Pair:
     mask: Path  # its mask's file
     key: str  # the part of the names that image and mask share, below their folders; for a list, `name`
     page: int | None = None  # number of the image in a file of several, from 0
+    # A file of each class, None where it has none, and `mask` the first of them; empty if `mask` holds all classes
+    class_masks: tuple[Path | None, ...] = ()
 
 
 @dataclasses.dataclass

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from seg.config import DataConfig
+from seg.config.rules import CLASS_PLACEHOLDER
 from seg.data.images.image_kind import composed
+from seg.data.masks.class_settings import class_names_of
 from seg.data.pairing.advice import describe_no_layout
+from seg.data.pairing.class_match import match_class_files
 from seg.data.pairing.folder_match import match_folders
 from seg.data.pairing.list_file import holds_pairs, listed_pairs, read_lines
 from seg.data.pairing.name_affixes import Affixes
@@ -49,10 +52,19 @@ def find_pairs(config: DataConfig, split: str, is_pool: bool = False) -> Search:
     lines = read_lines(list_file) if has_list else []
     if has_list and not lines:
         raise UserError(f"{list_file}: the split {split!r} is empty")
+    has_class_files = CLASS_PLACEHOLDER in "".join((config.masks_dir, config.mask_prefix, config.mask_suffix))
     if holds_pairs(root, lines) or (is_list and not os.path.isdir(root / config.images_dir)):
+        if has_class_files:
+            raise UserError(
+                f"{list_file}: a list of pairs names one mask for each image, with a layer for each class; with "
+                f"{CLASS_PLACEHOLDER} in the settings it lists the stems of images"
+            )
         return listed_pairs(root, list_file, lines)
     layout = _find_layout(config, root, "" if is_list else split, list_file if has_list else None, is_pool)
-    return match_folders(layout, Affixes.of_config(config), lines)
+    affixes = Affixes.of_config(config)
+    if has_class_files:
+        return match_class_files(layout, affixes, lines, class_names_of(config))
+    return match_folders(layout, affixes, lines)
 
 
 def _find_layout(config: DataConfig, root: Path, split: str, stem_list: Path | None, is_pool: bool) -> Layout:
