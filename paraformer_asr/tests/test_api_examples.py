@@ -26,8 +26,8 @@ name: toy
 features: {num_mels: 8, lfr_m: 2, lfr_n: 2}
 model:
   sampling_ratio: 0
-  encoder: {kind: conv, width: 8, num_heads: 2, ffn_width: 8, kernel_size: 3, dropout: 0}
-  decoder: {num_ffn_layers: 0, num_heads: 2, ffn_width: 8, kernel_size: 3, dropout: 0}
+  encoder: {kind: conv, num_layers: 1, width: 8, num_heads: 2, ffn_width: 8, kernel_size: 3, dropout: 0}
+  decoder: {num_layers: 1, num_ffn_layers: 0, num_heads: 2, ffn_width: 8, kernel_size: 3, dropout: 0}
 optimizer: {schedule: constant, warmup_fraction: 0}
 data: {num_buckets: 1, toy: {num_letters: 4, max_words: 1, max_word_letters: 3}}
 training: {batch_seconds: 10, num_sample_pictures: 0}

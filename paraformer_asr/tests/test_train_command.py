@@ -349,19 +349,17 @@ def test_a_run_begins_with_another_model_and_resumes_without_it(whole_run, tmp_p
     assert_equal_trees(last_variables(run_dir(config)), tuned)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(config, call):
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(small_config, call):
     """Each step multiplies the kernels by 1 − 100 · 10, until they overflow."""
     wild = ("optimizer.learning_rate=100", "optimizer.weight_decay=10", "training.num_epochs=20")
-    wild += ("data.num_buckets=1", "training.eval_every_epochs=20")  # one program to compile
-    output = call("--config", config, *wild, code=3)
+    output = call("--config", small_config, *wild, "training.eval_every_epochs=20", code=3)
     step = re.search(r"error: step (\d+): the loss is", output)[1]
-    assert (
-        "its items: train_000" in output and "  the forward pass is finite, the gradient is not: of decoder/" in output
-    )
+    assert "its items: train_000" in output
+    assert "  the forward pass is finite, the gradient is not: of encoder/" in output
 
-    reproducer = run_dir(config) / f"non_finite_step_{int(step):08d}"
+    reproducer = run_dir(small_config) / f"non_finite_step_{int(step):08d}"
     again = call(reproducer, command=diagnose_command)
-    assert f"step {step} of {run_dir(config)}" in again
+    assert f"step {step} of {run_dir(small_config)}" in again
     assert [line for line in again.splitlines() if line.startswith("  ")] == [
         line for line in output.split("error: ")[1].split("  State and batch")[0].splitlines() if line.startswith("  ")
     ]
