@@ -107,6 +107,41 @@ def test_a_run_begins_with_all_arrays_of_a_run_or_a_model_folder(kind, request):
     assert lines == [f"copied from {given.folder}: 51 of 51 arrays"]
 
 
+def test_behind_an_encoder_alone_all_else_is_new():
+    """Whatever the decoder, the transformer and the classes are."""
+    everything = initial().variables
+    alone = {kind: {"encoder": tree["encoder"]} for kind, tree in everything.items()}
+    wider = dataclasses.replace(CONFIG.model, transformer=TransformerConfig(num_layers=2, num_heads=2))
+    state, lines, names = begin(
+        InitialModel("there", None, alone), model=wider, classes=make_class_table(("a", "b", "c"))
+    )
+    assert names == {name for name in names_of(state) if "/encoder/" in name}
+    for name, array in names_of(state).items():
+        expected = named_arrays(alone)[name] if name in names else names_of(fresh_state(wider))[name]
+        np.testing.assert_array_equal(array, expected)
+    new = len(names_of(state)) - len(names)
+    assert lines == [
+        f"copied from there: {len(names)} of {len(names_of(state))} arrays",
+        f"new: all {new} arrays outside the encoder",
+    ]
+
+
+def test_an_encoder_of_another_kind_is_refused():
+    alone = {kind: {"encoder": tree["encoder"]} for kind, tree in initial(with_model(base_width=4)).variables.items()}
+    with pytest.raises(UserError, match="init: there belongs to a different model"):
+        begin(InitialModel("there", None, alone))
+
+
+def test_another_normalisation_of_images_gets_a_line():
+    def lines(**data):
+        given = dataclasses.replace(initial(), data=CONFIG.data)
+        return plan_warm_start(given, fresh_state(), CLASSES, dataclasses.replace(CONFIG.data, **data)).lines
+
+    assert len(lines()) == 1
+    (_, line) = lines(std=(0.5, 0.5, 0.5))
+    assert "data.std are [0.0, 0.0, 0.0] and [0.5, 0.5, 0.5]" in line and "expect [0.0, 0.0, 0.0] and [1.0," in line
+
+
 def test_every_array_has_memory_of_its_own():
     """The train step takes over the memory of its arguments; two names for one array would be an error."""
     state, _, _ = begin(initial())

@@ -56,9 +56,12 @@ def load(
         check_path("folder", path)
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint: expected best or last, found {checkpoint!r:.80}")
+    from seg.inference.encoder_folder import refuse_encoder
     from seg.inference.ensemble import load_ensemble
     from seg.inference.predictor import explain_old_scale
 
+    for path in folders:
+        refuse_encoder(Path(path))
     predictor = load_ensemble(folders, checkpoint, overrides, model)
     for path in folders:
         if explanation := explain_old_scale(Path(path), predictor.config):
@@ -233,9 +236,13 @@ def check_allow_changed(names: Collection[str], resume: str | Path | None) -> No
 
 
 def load_initial(folder: str) -> "InitialModel":
-    """Return the weights of a model folder, or the best ones of a run, to start a run with."""
+    """Return the weights of a model folder or an encoder, or the best ones of a run, to start a run with."""
+    from seg.inference.encoder_folder import is_encoder_folder, load_encoder_folder
     from seg.inference.predictor import load_predictor
     from seg.training.warm_start import InitialModel
 
+    if is_encoder_folder(Path(folder)):
+        config, variables = load_encoder_folder(Path(folder))
+        return InitialModel(folder, None, variables, config.data)
     predictor = load_predictor(folder)
-    return InitialModel(folder, predictor.classes, predictor.variables)
+    return InitialModel(folder, predictor.classes, predictor.variables, predictor.config.data)

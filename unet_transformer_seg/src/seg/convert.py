@@ -12,7 +12,8 @@ from seg.config.schema import SCALE_MEANING
 from seg.errors import EXIT_OK, UserError
 from seg.files import naming_the_file
 
-SOURCES = ("milesial", "transunet", "r50-vit", "smp", "nnunet")
+ENCODERS = ("efficientnet-lite", "torchvision")
+SOURCES = ("milesial", "transunet", "r50-vit", "smp", "nnunet", *ENCODERS)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,9 +22,9 @@ def parse_arguments() -> argparse.Namespace:
         prog="seg convert",
         description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
         "R50+ViT npz that initialises a TransUNet, a Unet with a ResNet encoder of segmentation_models_pytorch, or a "
-        "two-dimensional PlainConvUNet of nnU-Net v2. Or "
-        "write a U-Net of this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and weight "
-        "files are not executed.",
+        "two-dimensional PlainConvUNet of nnU-Net v2. Or write an encoder trained on ImageNet (EfficientNet-Lite, or a "
+        "ResNet of torchvision or timm) as a folder to begin a run with. Or write a U-Net of this package as a file "
+        "that milesial/Pytorch-UNet loads. Torch is not needed, and weight files are not executed.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)
@@ -73,6 +74,20 @@ def open_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
         print("milesial's train.py halves images by default: if yours did, convert again with --scale 0.5 --force")
 
 
+def open_encoder_file(kind: str, path: Path, arguments: argparse.Namespace) -> None:
+    """Write the folder of a published encoder, which `init` of a config accepts."""
+    from seg.inference.encoder_folder import save_encoder_folder
+    from seg.inference.model_folder import check_target
+    from seg.published.imagenet import open_encoder
+
+    if arguments.overrides or arguments.classes or arguments.scale:
+        raise UserError(f"{kind}: an encoder has no settings; put them into the config of the run that begins with it")
+    check_target(arguments.out, arguments.force)
+    published = open_encoder(kind, path)
+    save_encoder_folder(arguments.out, *published, force=arguments.force)
+    print(f"{published.config.model.encoder}; begin a run with it: --init {arguments.out}, or init: in a config")
+
+
 def describe_scale(config: Config) -> str:
     """Return what a model does with the size of an image, in words."""
     match config.inference.scale, config.data.fit:
@@ -103,7 +118,9 @@ def write_file(folder: Path, arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Convert in the direction that the arguments choose; return the exit code."""
     arguments = parse_arguments()
-    if arguments.source:
+    if arguments.source and arguments.source[0] in ENCODERS:
+        open_encoder_file(arguments.source[0], Path(arguments.source[1]), arguments)
+    elif arguments.source:
         open_file(arguments.source[0], Path(arguments.source[1]), arguments)
     else:
         write_file(Path(arguments.target[1]), arguments)

@@ -29,6 +29,11 @@ RESNETS = {
 }
 
 
+def is_of_encoder(name: str) -> bool:
+    """Return whether an array of a network, such as `params/encoder/stage1/…`, belongs to its encoder."""
+    return name.startswith(("params/encoder/", "batch_stats/encoder/"))
+
+
 def build_encoder(config: ModelConfig, name: str = "encoder") -> nn.Module:
     """Return the encoder that `model.encoder` names; a `resnet_unet` has its own settings."""
     if config.name == "resnet_unet":

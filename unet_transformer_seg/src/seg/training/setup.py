@@ -150,7 +150,7 @@ def build_setup(
         val_set=val_set,
         model=model,
         loss=loss,
-        warm_start=plan_warm_start(initial, shapes, train_set.classes) if initial else None,
+        warm_start=plan_warm_start(initial, shapes, train_set.classes, config.data) if initial else None,
         schedule=build_schedule(config.optimizer, num_steps),
         placement=placement,
         flags={stop: placement.put_flag(stop) for stop in (False, True)},

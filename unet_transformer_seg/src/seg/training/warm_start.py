@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seg.checkpoints.arrays import describe_arrays, named_arrays
 from seg.classes import ClassTable
+from seg.config import DataConfig
 from seg.errors import UserError
+from seg.models.encoders import is_of_encoder
 from seg.training.state import TrainState
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -22,8 +25,9 @@ class InitialModel:
     """The model that a run starts from."""
 
     folder: str  # where it was read from, for messages
-    classes: ClassTable  # names and colours of its classes
+    classes: ClassTable | None  # names and colours of its classes; None: an encoder alone
     variables: Any  # `params` and `batch_stats`
+    data: DataConfig | None = None  # how its images were normalised, where that is known
 
 
 class WarmStart:
@@ -50,17 +54,23 @@ class WarmStart:
         return state.replace(ema_params=averages["params"], ema_batch_stats=averages["batch_stats"])
 
 
-def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTable) -> WarmStart:
+def plan_warm_start(
+    initial: InitialModel, state: TrainState, classes: ClassTable, data: DataConfig | None = None
+) -> WarmStart:
     """Return what a run copies from another model to its state, of which shapes suffice.
 
-    All arrays of equal name and shape are copied. The heads are new where the classes differ; heads for deep
-    supervision that only one of the two models has are new or not copied. Nothing else may differ.
+    All arrays of equal name and shape are copied. Behind an encoder alone all else is new. The heads are new where the
+    classes differ; heads for deep supervision that only one of the two models has are new or not copied. Nothing else
+    may differ. `data` says how the run normalises its images.
     """
     expected = describe_arrays({"params": state.params, "batch_stats": state.batch_stats})
     theirs = describe_arrays(initial.variables)
-    reason = differing_classes(classes, initial)
+    only_encoder = initial.classes is None
+    reason = f"{initial.folder} holds an encoder alone" if only_encoder else differing_classes(classes, initial)
 
     def is_loose(name: str) -> bool:
+        if only_encoder:
+            return not is_of_encoder(name)
         on_one_side = (name in expected) != (name in theirs)
         return name.startswith(HEADS) if reason else name.startswith(AUXILIARY_HEADS) and on_one_side
 
@@ -74,8 +84,12 @@ def plan_warm_start(initial: InitialModel, state: TrainState, classes: ClassTabl
         )
     arrays = {name: x for name, x in named_arrays(initial.variables).items() if name in expected and name not in loose}
     lines = [f"copied from {initial.folder}: {len(arrays)} of {len(expected)} arrays"]
-    lines += _line("new", loose & expected.keys(), expected, reason or f"{initial.folder} has no such heads")
+    if only_encoder:
+        lines += [f"new: all {len(loose & expected.keys())} arrays outside the encoder"]
+    else:
+        lines += _line("new", loose & expected.keys(), expected, reason or f"{initial.folder} has no such heads")
     lines += _line("not copied", loose - expected.keys(), theirs, "the model of this run has no such heads")
+    lines += _differing_normalisation(initial, data)
     return WarmStart(arrays, lines)
 
 
@@ -91,6 +105,19 @@ def differing_classes(classes: ClassTable, initial: InitialModel) -> str:
                 "name and order the classes as there (data.class_names) to keep its head"
             )
     return ""
+
+
+def _differing_normalisation(initial: InitialModel, data: DataConfig | None) -> list[str]:
+    """Return a line if the run normalises its images in another way than the initial model."""
+    if initial.data is None or data is None:
+        return []
+    ours, theirs = ((list(settings.mean), list(settings.std)) for settings in (data, initial.data))
+    if np.allclose(ours, theirs, atol=1e-3):
+        return []
+    return [
+        f"data.mean and data.std are {ours[0]} and {ours[1]}, but the weights of {initial.folder} expect "
+        f"{theirs[0]} and {theirs[1]}; leave both out of the config to take these"
+    ]
 
 
 def shown(name: str, entry: tuple[tuple[int, ...], str]) -> str:
