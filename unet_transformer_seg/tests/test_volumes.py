@@ -15,7 +15,7 @@ from seg.config.reader import override_config
 from seg.data.image_file import read_image, read_mask
 from seg.data.images import nifti_file
 from seg.data.images.dicom_file import open_dicom
-from seg.data.images.nifti_file import open_nifti, read_header, write_labels
+from seg.data.images.nifti_file import open_nifti, read_header, volume_bytes
 from seg.errors import UserError
 from seg.inference.done_record import DoneRecord
 from seg.inference.output import plan_jobs
@@ -92,9 +92,8 @@ def test_labels_have_the_geometry_of_their_volume_and_nothing_of_its_texts(tmp_p
     labels_xyz = draw(shape[:3], np.uint8)
     with open(source, "rb") as file:
         header = read_header(file)
-    write_labels(
-        tmp_path / f"labels_{name}", header, np.moveaxis(labels_xyz, axis, 0), axis, is_compressed=name[-1] == "z"
-    )
+    content = volume_bytes(header, np.moveaxis(labels_xyz, axis, 0), axis, is_compressed=name[-1] == "z")
+    (tmp_path / f"labels_{name}").write_bytes(content)
     one, other = nibabel.load(tmp_path / f"labels_{name}"), nibabel.load(source)
     assert type(one) is type(other) and one.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(one.dataobj), labels_xyz)
@@ -193,6 +192,8 @@ def test_dicom_files_that_lie_or_are_damaged_are_refused_without_naming_the_pati
     assert "damaged" in refusal(content[:-20], opener=open_dicom, tmp_path=tmp_path)
     assert "cut off" in refusal(content[:300], opener=open_dicom, tmp_path=tmp_path)
     assert "damaged" in refusal(b"nothing", opener=open_dicom, tmp_path=tmp_path)
+    deflated = dicom_bytes(draw((6, 7), np.uint16)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    assert "deflated" in refusal(deflated, opener=open_dicom, tmp_path=tmp_path)
     lossless = dicom_bytes(draw((6, 7), np.uint16)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.57"[:20])
     refusal(lossless, opener=open_dicom, tmp_path=tmp_path)
     for field, value in (("Rows", 0), ("NumberOfFrames", 10**9), ("RescaleSlope", "1e400"), ("SamplesPerPixel", 2)):

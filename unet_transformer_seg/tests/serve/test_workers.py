@@ -55,9 +55,9 @@ def run(coroutine):
 def test_every_format_is_read_by_its_bytes(kind, encode, random_image):
     image_hwc = random_image(9, 13)
     decoded = decode(encode(image_hwc, kind), READING)
-    assert decoded.image.shape == (9, 13, 3) and decoded.image.dtype == np.uint8
+    assert decoded.images[0].shape == (9, 13, 3) and decoded.images[0].dtype == np.uint8
     if kind in ("PNG", "BMP", "TIFF"):
-        np.testing.assert_array_equal(decoded.image, image_hwc)
+        np.testing.assert_array_equal(decoded.images[0], image_hwc)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_every_format_is_read_by_its_bytes(kind, encode, random_image):
     [
         (b"hello there", 415, "text that starts with 'hello there'"),
         (b"%PDF-1.7 ...", 415, "a PDF; convert its pages to PNG"),
-        (b"\x93NUMPY\x01\x00" + bytes(100), 415, "a numpy array"),
+        (b"\x93NUMPY\x01\x00" + bytes(100), 422, "damaged"),
         (b"<!doctype html><html>", 415, "a web page"),
         (b"\0" * 600, 415, "all zeros"),
         (b"\x89PNG\r\n\x1a\n", 422, "a damaged PNG"),
@@ -114,7 +114,7 @@ def test_a_reader_that_dies_is_replaced(pool, encode, random_image):
 
     died, read = run(die())
     assert (died.status, died.code) == (422, "image_broken")
-    assert read.image.shape == (5, 5, 3)
+    assert read.images[0].shape == (5, 5, 3)
     assert pool.metrics.restarts._value.get() == restarts + 1
 
 
@@ -124,7 +124,7 @@ def test_a_reader_that_takes_too_long_is_replaced(pool, encode, random_image):
     with pytest.raises(RefusedError) as refused:
         run(pool.decode(encode(random_image(5, 5))))
     assert (refused.value.status, refused.value.code) == (422, "image_too_slow") and time.monotonic() - start < 10
-    assert run(pool.decode(encode(random_image(5, 5)))).image.shape == (5, 5, 3)
+    assert run(pool.decode(encode(random_image(5, 5)))).images[0].shape == (5, 5, 3)
 
 
 def test_an_answer_that_takes_too_much_memory_is_refused(pool):
@@ -148,4 +148,4 @@ def test_a_file_is_read_without_a_disk(monkeypatch, encode, random_image, tmp_pa
     monkeypatch.setattr(worker_module.tempfile, "tempdir", str(tmp_path / "missing"))
     if not hasattr(os, "memfd_create"):
         pytest.skip("this system has no files in memory")
-    assert decode(encode(random_image(5, 5)), READING).image.shape == (5, 5, 3)
+    assert decode(encode(random_image(5, 5)), READING).images[0].shape == (5, 5, 3)

@@ -46,7 +46,11 @@ def write_mask_tiff(
 
 @contextlib.contextmanager
 def tiff_pages(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype, palette: np.ndarray | None = None, bands: str = ""
+    path: Path | BinaryIO,
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    palette: np.ndarray | None = None,
+    bands: str = "",
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that appends a page, [h, w] or [h, w, 3]; arguments as in `write_mask_tiff`."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seg.data.dataset import count_labelled
-from seg.data.images.nifti_file import is_nifti, read_header, write_labels
+from seg.data.images.nifti_file import is_nifti, read_header, volume_bytes
 from seg.data.images.remarks import Remark
 from seg.data.images.stack import Stack, opened_stack
 from seg.errors import UserError
 from seg.files import open_file
-from seg.inference.mask_content import describe_bands, has_bands, shown_labels
+from seg.inference.mask_content import describe_bands, shown_labels
 from seg.inference.mask_tiff import tiff_pages
 from seg.inference.output import Job, probabilities_file
 from seg.pictures import draw_overlay
@@ -42,14 +42,13 @@ def write_stack(
         raise UserError(f"{job.source}: the objects of a stack are not counted; leave --objects out")
     classes, pixels_k = predictor.classes, np.zeros(len(predictor.classes), np.int64)
     with opened_stack(job.source, predictor.config.data, remark) as images, contextlib.ExitStack() as files:
-        shape = (images.pages[0].height, images.pages[0].width)
-        append_mask = files.enter_context(_masks_file(paths[0], job, predictor, options, len(images)))
+        shape = (len(images), images.pages[0].height, images.pages[0].width)
+        append_mask = files.enter_context(_masks_file(paths[0], job, predictor, options, shape))
         append_overlay = append_probabilities = None
         if options.overlay:
-            append_overlay = files.enter_context(tiff_pages(paths[1], (len(images), *shape), np.uint8))
+            append_overlay = files.enter_context(tiff_pages(paths[1], shape, np.uint8))
         if options.probabilities:
-            all_shapes = (len(images), *shape, len(classes))
-            append_probabilities = files.enter_context(probabilities_file(paths[-1], all_shapes))
+            append_probabilities = files.enter_context(probabilities_file(paths[-1], (*shape, len(classes))))
         for image_hwc, labels_hw, probabilities_hwk in _predicted(predictor, images, options):
             append_mask(labels_hw)
             if append_overlay:
@@ -75,26 +74,19 @@ def _predicted(
 
 @contextlib.contextmanager
 def _masks_file(
-    path: Path, job: Job, predictor: "Predictor", options: "Options", count: int
+    aside: Path, job: Job, predictor: "Predictor", options: "Options", shape: tuple[int, int, int]
 ) -> Iterator[Callable[[np.ndarray], object]]:
-    """Yield a function that appends the labels of an image, uint8[h, w], to a stack of `count` masks."""
+    """Yield a function that appends the labels of an image, uint8[h, w] or [h, w, k]; `shape` is [n, h, w]."""
     shown, palette, dtype = shown_labels(predictor.classes, options.values)
     if not is_nifti(job.source):
-        with tiff_pages(path, (count, 0, 0), dtype, palette, describe_bands(predictor.classes)) as append:
-            yield lambda labels_hw: append(shown(labels_hw))
+        with tiff_pages(aside, shape, dtype, palette, describe_bands(predictor.classes)) as append:
+            yield lambda labels: append(shown(labels))
         return
-    if has_bands(predictor.classes):
-        raise UserError(
-            f"{job.source}: a volume of labels has a number for each voxel; overlapping classes have several"
-        )
     if np.ndim(options.values) == 2:
-        raise UserError(
-            f"{job.source}: a volume of labels has a number for each voxel; --values colours cannot be kept"
-        )
+        raise UserError(f"{job.source}: the masks of a volume hold numbers; leave --values colours out")
     slices: list[np.ndarray] = []
-    yield lambda labels_hw: slices.append(shown(labels_hw))
+    yield lambda labels: slices.append(shown(labels))
     with open_file(job.source) as file:
         header = read_header(file)
-    write_labels(
-        path, header, np.stack(slices), predictor.config.data.slice_axis, is_compressed=job.mask.suffix == ".gz"
-    )
+    axis, is_compressed = predictor.config.data.slice_axis, job.mask.suffix == ".gz"
+    aside.write_bytes(volume_bytes(header, np.stack(slices), axis, is_compressed=is_compressed))

@@ -16,6 +16,7 @@ from seg.config.reader import load_config
 from seg.data.dataset import count_labelled
 from seg.data.fit import is_fitted
 from seg.inference.predictor import Predictor
+from seg.serve import stacks
 from seg.serve.engine import Engine
 from seg.serve.form import Order
 from seg.serve.formats import MEDIA_TYPES, SUFFIXES, Drawing, formats_of
@@ -23,7 +24,12 @@ from seg.serve.metrics import Metrics
 from seg.serve.rate_limit import RateLimit
 from seg.serve.refusals import RefusedError, too_late
 from seg.serve.settings import ServeSettings
+from seg.serve.stacks import StackDrawing
+from seg.serve.work import Answer
+from seg.serve.worker import Decoded
 from seg.serve.workers import WorkerPool
+
+SEGMENTED_AT_ONCE = 4  # images of a stack that wait for the device together
 
 
 class Reply(NamedTuple):
@@ -51,7 +57,7 @@ class Service:
         self.settings = settings or ServeSettings()
         self.names, self.classes, self.created = names, predictor.classes, int(time.time())
         self.metrics = Metrics()
-        self._shown_channels = predictor.config.data.shown_channels
+        self._data = predictor.config.data
         self.engine = Engine(predictor, self.settings, self.metrics)
         self.workers = WorkerPool(self.settings, predictor.config.data, predictor.classes, self.metrics)
         self._rate = RateLimit(self.settings.max_megapixels_per_minute, "megapixels")
@@ -106,26 +112,56 @@ class Service:
     async def _answer(self, order: Order, client: str) -> Reply:
         order = self._settle_format(order)
         decoded = await self.workers.decode(order.content)
-        height, width = decoded.image.shape[:2]
-        self._rate.take(client, height * width / 1e6)
-        answer = await self.engine.segment(decoded.image, probabilities=order.probabilities)
-        image_hwc = decoded.image if order.format == "overlay" else None
-        drawing = Drawing(
-            order.format, answer.labels, image_hwc, answer.probabilities, order.opacity, self._shown_channels
+        if decoded.suffix and order.format not in stacks.FORMATS:
+            text = f"format: the upload has {len(decoded.images)} images; expected one of {', '.join(stacks.FORMATS)}"
+            raise RefusedError(400, text, "bad_value", param="format")
+        self._rate.take(client, sum(image_hwc.shape[0] * image_hwc.shape[1] for image_hwc in decoded.images) / 1e6)
+        answers: list[Answer] = []
+        for start in range(0, len(decoded.images), SEGMENTED_AT_ONCE):
+            images = decoded.images[start : start + SEGMENTED_AT_ONCE]
+            segmented = (self.engine.segment(image_hwc, probabilities=order.probabilities) for image_hwc in images)
+            answers += await asyncio.gather(*segmented)
+        drawing = (
+            self._draw_stack(order, decoded, answers) if decoded.suffix else self._draw(order, decoded, answers[0])
         )
         content = await self.workers.draw(drawing)
         self.metrics.answers.labels(order.format).inc()
-        headers = self._describe(answer.labels) | {"content-disposition": _file_name(order)}
+        suffix = drawing.file_suffix if decoded.suffix else SUFFIXES[order.format]
+        media_type = stacks.MEDIA_TYPES[suffix] if decoded.suffix else MEDIA_TYPES[order.format]
+        headers = self._describe([answer.labels for answer in answers])
+        headers |= {"content-disposition": f'inline; filename="mask{suffix}"'}
+        if decoded.suffix:
+            headers["x-images"] = str(len(answers))
         if decoded.remarks:
             headers["x-remarks"] = "; ".join(decoded.remarks).encode("ascii", "replace").decode()
         if order.ignored:
             headers["x-ignored"] = ", ".join(order.ignored)
-        return Reply(content, MEDIA_TYPES[order.format], headers)
+        return Reply(content, media_type, headers)
 
-    def _describe(self, labels: np.ndarray) -> dict[str, str]:
-        """Return the size of the image, and the pixels of each class that occurs, by label."""
-        height, width = labels.shape[:2]
-        pixels = {label: n for label, n in enumerate(count_labelled(labels, len(self.classes))[0].tolist()) if n}
+    def _draw(self, order: Order, decoded: Decoded, answer: Answer) -> Drawing:
+        image_hwc = decoded.images[0] if order.format == "overlay" else None
+        return Drawing(
+            order.format, answer.labels, image_hwc, answer.probabilities, order.opacity, self._data.shown_channels
+        )
+
+    def _draw_stack(self, order: Order, decoded: Decoded, answers: Sequence[Answer]) -> StackDrawing:
+        return StackDrawing(
+            order.format,
+            decoded.suffix,
+            [answer.labels for answer in answers],
+            decoded.images if order.format == "overlay" else [],
+            [answer.probabilities for answer in answers if answer.probabilities is not None],
+            order.opacity,
+            self._data.shown_channels,
+            order.content if decoded.suffix.startswith(".nii") else b"",
+            self._data.slice_axis,
+        )
+
+    def _describe(self, labels: Sequence[np.ndarray]) -> dict[str, str]:
+        """Return the size of the first image, and the pixels of each class that occurs, by label."""
+        height, width = labels[0].shape[:2]
+        pixels_k = sum(count_labelled(one, len(self.classes))[0] for one in labels)
+        pixels = {label: n for label, n in enumerate(pixels_k.tolist()) if n}
         return {"x-image-size": f"{width}x{height}", "x-class-pixels": json.dumps(pixels, separators=(",", ":"))}
 
 
@@ -150,7 +186,3 @@ def load_service(
         overrides = [*overrides, "inference.whole_up_to=0"]
     predictor = api.load(folder, checkpoint=checkpoint, overrides=overrides)
     return Service(predictor, settings, (name or folder.resolve().name,))
-
-
-def _file_name(order: Order) -> str:
-    return f'inline; filename="mask{SUFFIXES[order.format]}"'

@@ -14,7 +14,8 @@ class ServeSettings:
         max_connections: open connections; more are closed without an answer.
         max_fields: parts of a form besides the file.
         max_field_bytes: longest field of a form.
-        max_image_megapixels: largest image.
+        max_image_megapixels: largest image, or all images of a stack together.
+        max_pages: images of a stack.
         max_queued_megapixels: images that wait for the device, all together; a small one counts as a whole window.
         max_queue_s: longest estimated wait of an image that fits into a window; longer ones are refused.
         deadline_s: longest time for one answer, from the end of the upload.
@@ -43,6 +44,7 @@ class ServeSettings:
     max_fields: int = 16
     max_field_bytes: int = 4 << 10
     max_image_megapixels: float = 32.0
+    max_pages: int = 512
     max_queued_megapixels: float = 128.0
     max_queue_s: float = 10.0
     deadline_s: float = 300.0

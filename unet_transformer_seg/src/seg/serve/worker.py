@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 import tempfile
+import zlib
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,15 +16,22 @@ import numpy as np
 from seg.classes import ClassTable
 from seg.config import DataConfig
 from seg.data.image_file import read_image
+from seg.data.image_input import NUMPY_MAGIC
+from seg.data.images.dicom_file import MAGIC, MAGIC_PLACE
+from seg.data.images.nifti_file import GZIP_MAGIC, is_nifti_start
+from seg.data.images.stack import Stack, opened_stack, stack_suffix
 from seg.errors import UserError
 from seg.serve.formats import Drawing, draw
 from seg.serve.priority import NICENESS
 from seg.serve.refusals import RefusedError
+from seg.serve.stacks import draw_stack
 
 STARTS = ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (8, b"WEBP"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (0, b"GIF8"))
-"""(position, bytes) at the start of the formats that `read_image` tries."""
+STARTS += ((0, b"II+\0"), (0, b"MM\0+"))
+"""(position, bytes) at the start of the pictures that are read."""
 
 MAX_REMARKS = 3
+HEADER_BYTES, UNPACKED = 540, 4096  # bytes of a header that tell a volume, and compressed ones that hold them
 
 
 class Reading(NamedTuple):
@@ -31,27 +39,31 @@ class Reading(NamedTuple):
 
     Attributes:
         data: how the model was trained to see images.
-        max_megapixels: larger images are refused.
+        max_megapixels: larger images are refused, and larger stacks.
+        max_pages: stacks of more images are refused.
     """
 
     data: DataConfig
     max_megapixels: float
+    max_pages: int = 512
 
 
 class Decoded(NamedTuple):
-    """An image that was read.
+    """What was read.
 
     Attributes:
-        image: [h, w, c] as `Sample.image`, upright.
+        images: [h, w, c] each as `Sample.image`, upright.
         remarks: what was dropped or guessed.
+        suffix: of the masks of a stack: .tif, .nii or .nii.gz; empty for a single image.
     """
 
-    image: np.ndarray
+    images: list[np.ndarray]
     remarks: tuple[str, ...]
+    suffix: str = ""
 
 
 def run_worker(connection: Connection, reading: Reading, classes: ClassTable, memory_bytes: int) -> None:
-    """Do the jobs that come through the connection until it is closed: a file becomes `Decoded`, a `Drawing` bytes."""
+    """Do the jobs that come through the connection until it is closed: a file becomes `Decoded`, a drawing bytes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server ends this process
     if hasattr(os, "nice"):
         os.nice(NICENESS)
@@ -63,7 +75,10 @@ def run_worker(connection: Connection, reading: Reading, classes: ClassTable, me
         except (EOFError, OSError):
             return
         try:
-            answer = draw(job, classes) if isinstance(job, Drawing) else decode(job, reading)
+            if isinstance(job, bytes):
+                answer = decode(job, reading)
+            else:
+                answer = draw(job, classes) if isinstance(job, Drawing) else draw_stack(job, classes)
         except (RefusedError, MemoryError) as error:
             answer = type(error)() if isinstance(error, MemoryError) else error
         del job
@@ -72,25 +87,46 @@ def run_worker(connection: Connection, reading: Reading, classes: ClassTable, me
 
 
 def decode(content: bytes, reading: Reading) -> Decoded:
-    """Return the image in the bytes of a file; neither its name nor its stated type is asked.
+    """Return the images in the bytes of a file; neither its name nor its stated type is asked.
 
     Raises:
         RefusedError: 415 if it is no image of a known format, 422 if it is one that cannot be read.
     """
     remarks: list[str] = []
-    max_pixels = int(reading.max_megapixels * 1e6)
+    data = dataclasses.replace(reading.data, max_pixels=int(reading.max_megapixels * 1e6))
+
+    def note(kind: str, path: Path, text: str) -> None:
+        remarks.append(text)
+
     with _as_file(content) as path:
         try:
-            note = lambda kind, path, text: remarks.append(text)  # noqa: E731
-            image_hwc = read_image(path, dataclasses.replace(reading.data, max_pixels=max_pixels), note)
+            if suffix := stack_suffix(path, data):
+                with opened_stack(path, data, note) as stack:
+                    _check_stack(stack, reading)
+                    images = [stack[number] for number in range(len(stack))]
+            else:
+                images = [read_image(path, data, note)]
         except UserError as error:
             raise _explain(str(error).removeprefix(f"{path}: "), content, reading) from None
-    return Decoded(image_hwc, tuple(remarks[:MAX_REMARKS]))
+    return Decoded(images, tuple(dict.fromkeys(remarks))[:MAX_REMARKS], suffix)
+
+
+def _check_stack(stack: Stack, reading: Reading) -> None:
+    """Refuse a stack of too many images or pixels before it is decoded."""
+    megapixels = sum(page.height * page.width for page in stack.pages) / 1e6
+    if len(stack) > reading.max_pages:
+        text = f"the upload has {len(stack)} images; this server takes up to {reading.max_pages}"
+    elif megapixels > reading.max_megapixels:
+        text = f"the upload has {len(stack)} images of {megapixels:.3g} megapixels together; this server takes up to "
+        text += f"{reading.max_megapixels:g}"
+    else:
+        return
+    raise RefusedError(422, text, "image_too_large", param="file")
 
 
 def _explain(message: str, content: bytes, reading: Reading) -> RefusedError:
     """Return the refusal of a file that `read_image` refused."""
-    if not any(content[place : place + len(start)] == start for place, start in STARTS):
+    if not _suffix(content) and not any(content[place : place + len(start)] == start for place, start in STARTS):
         return RefusedError(415, f"the upload is {message}", "not_an_image", param="file")
     if " than data.max_pixels" in message:
         pixels = message.split(" are more")[0]
@@ -101,17 +137,37 @@ def _explain(message: str, content: bytes, reading: Reading) -> RefusedError:
 
 @contextlib.contextmanager
 def _as_file(content: bytes) -> Iterator[Path]:
-    """Yield the path of a file in memory, where the system has such; it vanishes with the process."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("image"), "wb") as file:
+    """Yield the path of a file with the suffix of its kind: in memory, where the system has such files."""
+    suffix, has_memory_files = _suffix(content), hasattr(os, "memfd_create")
+    with contextlib.ExitStack() as stack:
+        path = None
+        if not has_memory_files or suffix:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"image{suffix}"
+        if not has_memory_files:
+            path.write_bytes(content)
+        else:  # it vanishes with the process
+            file = stack.enter_context(os.fdopen(os.memfd_create("image"), "wb"))
             file.write(content)
             file.flush()
-            yield Path(f"/proc/self/fd/{file.fileno()}")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            partial = Path(folder) / "image"
-            partial.write_bytes(content)
-            yield partial
+            in_memory = Path(f"/proc/self/fd/{file.fileno()}")
+            if path:
+                path.symlink_to(in_memory)
+        yield path or in_memory
+
+
+def _suffix(content: bytes) -> str:
+    """Return the suffix of the kinds of files that are known by it; empty for a picture, and for what is no image."""
+    if content.startswith(NUMPY_MAGIC):
+        return ".npy"
+    if content[MAGIC_PLACE : MAGIC_PLACE + len(MAGIC)] == MAGIC:
+        return ".dcm"
+    if is_nifti_start(content):
+        return ".nii"
+    if content.startswith(GZIP_MAGIC):
+        with contextlib.suppress(zlib.error):
+            if is_nifti_start(zlib.decompressobj(wbits=31).decompress(content[:UNPACKED], HEADER_BYTES)):
+                return ".nii.gz"
+    return ""
 
 
 def _limit_memory(memory_bytes: int) -> None:

@@ -16,6 +16,7 @@ from seg.config import DataConfig
 from seg.serve.metrics import Metrics
 from seg.serve.refusals import RefusedError, overloaded
 from seg.serve.settings import ServeSettings
+from seg.serve.stacks import StackDrawing
 from seg.serve.worker import Decoded, Drawing, Reading, run_worker
 
 START_S = 120
@@ -27,7 +28,11 @@ class WorkerPool:
 
     def __init__(self, settings: ServeSettings, data: DataConfig, classes: ClassTable, metrics: Metrics):
         self._settings, self._metrics = settings, metrics
-        self._arguments = Reading(data, settings.max_image_megapixels), classes, settings.worker_bytes
+        self._arguments = (
+            Reading(data, settings.max_image_megapixels, settings.max_pages),
+            classes,
+            settings.worker_bytes,
+        )
         self._threads = ThreadPoolExecutor(settings.num_workers, thread_name_prefix="seg-worker")
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._workers: set[_Worker] = set()
@@ -64,7 +69,7 @@ class WorkerPool:
         with self._metrics.decode_s.time():
             return await self._run(content, self._settings.decode_s, slow, broken)
 
-    async def draw(self, drawing: Drawing) -> bytes:
+    async def draw(self, drawing: Drawing | StackDrawing) -> bytes:
         """Return the bytes of an answer.
 
         Raises:
@@ -75,7 +80,9 @@ class WorkerPool:
         with self._metrics.draw_s.time():
             return await self._run(drawing, self._settings.draw_s, refusal, refusal)
 
-    async def _run(self, job: bytes | Drawing, seconds: float, slow: RefusedError, broken: RefusedError) -> Any:
+    async def _run(
+        self, job: bytes | Drawing | StackDrawing, seconds: float, slow: RefusedError, broken: RefusedError
+    ) -> Any:
         with self._lock:
             self._num_jobs += 1
         try:
@@ -89,7 +96,7 @@ class WorkerPool:
         self._workers.add(worker)
         return worker
 
-    def _do(self, job: bytes | Drawing, seconds: float, slow: RefusedError, broken: RefusedError) -> Any:
+    def _do(self, job: bytes | Drawing | StackDrawing, seconds: float, slow: RefusedError, broken: RefusedError) -> Any:
         """Let a free worker do the job; one that dies or takes too long is replaced."""
         worker = self._free.get()
         try:
@@ -122,7 +129,7 @@ class _Worker:
         other.close()
         self._has_started = False
 
-    def do(self, job: bytes | Drawing, seconds: float) -> Any:
+    def do(self, job: bytes | Drawing | StackDrawing, seconds: float) -> Any:
         """Return what the process returns, or the exception that it raised.
 
         Raises:

@@ -20,6 +20,7 @@ SUFFIXES = (".dcm", ".dicom")
 MAGIC, MAGIC_PLACE = b"DICM", 128
 
 MAX_FRAMES = 1 << 16
+DEFLATED, HEAD_BYTES = b"1.2.840.10008.1.2.1.99", 4096  # transfer syntax, and the bytes that may state it
 
 # pydicom warns with the values of elements.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -89,6 +90,9 @@ def open_dicom(file: BinaryIO, max_pixels: int) -> DicomFile:
         UserError: no pixels, more than `max_pixels` of them, or a missing package.
     """
     pydicom = import_extra("pydicom", "DICOM images")
+    if DEFLATED in file.read(HEAD_BYTES):
+        raise UserError("a deflated DICOM file, whose size is unknown until it is unpacked; save it uncompressed")
+    file.seek(0)
     try:
         dataset = pydicom.dcmread(file, stop_before_pixels=True)
         return DicomFile(dataset, file, max_pixels)

@@ -34,6 +34,11 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_nifti_start(start: bytes) -> bool:
+    """Return whether a file that starts with these bytes, not compressed, is a NIfTI volume."""
+    return start[344:347] == b"n+1" or start[4:7] == b"n+2"
+
+
 class NiftiFile:
     """An open volume.
 
@@ -133,15 +138,14 @@ def read_header(file: BinaryIO) -> Any:
     raise UserError("not a NIfTI volume, or a damaged one")
 
 
-def write_labels(aside: Path, header: Any, slices: np.ndarray, axis: int, *, is_compressed: bool) -> None:
-    """Write a volume of labels with the affine, the units and the shape of another one.
+def volume_bytes(header: Any, slices: np.ndarray, axis: int, *, is_compressed: bool) -> bytes:
+    """Return a volume of labels with the affine, the units and the shape of another one.
 
     The other fields of the header, such as the description, are not copied: they may name a patient.
 
     Args:
-        aside: an existing file, which is replaced.
         header: of the other volume.
-        slices: uint8 or uint16 [n, h, w], in the order of its pages.
+        slices: uint8 or uint16 [n, h, w] or [n, h, w, k], in the order of its pages.
         axis: of the volume that the slices are cut along.
         is_compressed: whether with gzip.
     """
@@ -152,7 +156,7 @@ def write_labels(aside: Path, header: Any, slices: np.ndarray, axis: int, *, is_
     for name in GEOMETRY:
         image.header[name] = header[name]
     content = image.to_bytes()
-    aside.write_bytes(gzip.compress(content, 6, mtime=0) if is_compressed else content)
+    return gzip.compress(content, 6, mtime=0) if is_compressed else content
 
 
 def _is_compressed(file: BinaryIO) -> bool:
