@@ -12,7 +12,9 @@ from PIL import Image
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.config.reader import override_config
-from seg.data.images.large_image import GEO_TAGS
+from seg.data.image_file import read_image
+from seg.data.images.large_image import GEO_TAGS, opened_large
+from seg.data.images.remarks import log_remark
 from seg.data.images.tiff_windows import TiffWindows
 from seg.inference.done_record import DoneRecord
 from seg.inference.mask_tiff import write_mask_tiff
@@ -231,6 +233,38 @@ def test_a_damaged_large_image_is_refused_by_name(tmp_path, capsys):
     width = 2 if file.pages[0].tags[325].dtype == 3 else 4
     scan.write_bytes(content[: table + 7 * width] + b"\xff" * width + content[table + 8 * width :])
     assert "damaged" in refused(capsys, tmp_path, scan)
+
+
+@pytest.mark.parametrize(
+    "settings, stored",
+    [
+        (("data.normalise=image", "data.precision=float32"), draw(150, 131).astype(np.int16) - 90),
+        (("data.channel_ranges=[[0,9],[0,99],[0,999]]", "data.range=percentiles"), draw(150, 131, 3, np.uint16)),
+        (("data.value_range=[-50,300]", "data.precision=float32"), draw(150, 131).astype(np.float32)),
+        (("data.channels=4", "data.precision=float32"), draw(150, 131, 4, np.uint16) * 257),
+        (("data.channels=1",), draw(150, 131, 3)),
+    ],
+)
+def test_windows_are_prepared_as_whole_images_are(tmp_path, settings, stored):
+    look = {"photometric": "rgb"} if stored.ndim == 3 and stored.shape[2] == 3 else {"photometric": "minisblack"}
+    tifffile.imwrite(
+        tmp_path / "scan.tif", stored, tile=(32, 32), planarconfig="contig" if stored.ndim == 3 else None, **look
+    )
+    config = override_config(CONFIG, settings)
+    whole = read_image(tmp_path / "scan.tif", override_config(config, ["data.max_pixels=100000"]).data)
+    with opened_large(tmp_path / "scan.tif", config, log_remark) as image:
+        window = np.s_[30:99, 70:131]
+        assert image.shape == whole.shape and image.dtype == whole.dtype
+        np.testing.assert_allclose(image[window], whole[window], atol=1e-5)
+
+
+def test_inverted_and_indexed_large_images_are_shown_as_whole_ones_are(tmp_path):
+    grey_hw, colours_3n = draw(150, 131), np.random.default_rng(3).integers(0, 256, (3, 256)).astype(np.uint16) * 257
+    for name, look in (("white.tif", {"photometric": "miniswhite"}), ("index.tif", {"colormap": colours_3n})):
+        tifffile.imwrite(tmp_path / name, grey_hw, tile=(32, 32), **look)
+        whole = read_image(tmp_path / name, DataConfig(channels=3))
+        with opened_large(tmp_path / name, CONFIG, log_remark) as image:
+            np.testing.assert_array_equal(image[0:150, 0:131], whole)
 
 
 def test_a_tile_that_is_not_stored_is_empty(tmp_path):

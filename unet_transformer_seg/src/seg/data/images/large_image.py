@@ -2,26 +2,28 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from seg.config import Config
+from seg.config import Config, DataConfig
 from seg.data.fit import is_fitted, predicted_shape
-from seg.data.images.container import naming_damage
-from seg.data.images.pixel_values import image_of_array
-from seg.data.images.remarks import Remark
+from seg.data.images.container import Page, naming_damage
+from seg.data.images.pixel_values import Scale, image_of_array
+from seg.data.images.remarks import Note, Remark
+from seg.data.images.tiff_file import SUFFIXES, describe
 from seg.data.images.tiff_windows import TiffWindows
-from seg.data.images.value_range import AUTO
+from seg.data.images.value_range import AUTO, scale, within
 from seg.errors import UserError
 from seg.files import open_file
 
-SUFFIXES = (".tif", ".tiff")
-
 MAX_WHOLE_VALUES = 1 << 28
 """Largest TIFF that is decoded whole, in values: height · width · channels. `data.max_pixels` may set a smaller one."""
+
+ROWS_AT_ONCE = 256  # rows that are read together for the mean and the deviation of a whole image
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """Tags of a GeoTIFF that place its pixels on the earth: scale, tie points, transformation, and the keys with values."""
@@ -88,32 +90,62 @@ def opened_large(path: Path, config: Config, remark: Remark) -> Iterator[LargeIm
                 raise UserError(
                     f"its orientation tag is {orientation}, and windows are read upright; re-save it turned"
                 )
-            image = LargeImage(path, TiffWindows(page.parent.filehandle, page), _converter(page, path, config, remark))
-            _refuse_scale(image.shape[:2], config)
+            _refuse_scale((page.imagelength, page.imagewidth), config)
+            described = describe([(page, None)], page.imagelength * page.imagewidth)
+            source = TiffWindows(page.parent.filehandle, page)
+            image = LargeImage(path, source, _converter(source, described, path, config, remark))
         yield image
 
 
 def _converter(
-    page: tifffile.TiffPage, path: Path, config: Config, remark: Remark
+    source: TiffWindows, page: Page, path: Path, config: Config, remark: Remark
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function from the values of a window to its pixels, [h, w, c] as `Sample.image`."""
-    value_range, dtype = config.data.value_range, np.dtype(page.dtype)
-    if value_range == AUTO and dtype != np.uint8:
+    data, dtype = config.data, np.dtype(np.uint8) if page.palette is not None else page.dtype
+    is_open = data.value_range == AUTO and not data.channel_ranges and data.normalise != "image"
+    if is_open and dtype not in (np.uint8, np.bool_):
         if dtype.kind != "u":
             raise UserError(f"{dtype} values, read by windows; say which are black and white with data.value_range=[…]")
-        value_range = (0.0, float(np.iinfo(dtype).max))
-        remark(
-            "bit depth",
-            path,
-            f"its black and white are 0 and {value_range[1]:g}, as of {dtype}; data.value_range sets others",
-        )
+        white = (1 << page.stated_bits or 8 * dtype.itemsize) - 1
+        data = dataclasses.replace(data, value_range=(0.0, float(white)))
+        text = f"its black and white are 0 and {white}, as of {dtype}; data.value_range sets others"
+        remark("bit depth", path, text)
 
-    data = dataclasses.replace(config.data, value_range=value_range)
+    def note(kind: str, text: str) -> None:
+        if kind != "value range":  # that a window is dark says nothing of the image
+            remark(kind, path, text)
 
-    def convert(values_hwc: np.ndarray) -> np.ndarray:
-        return image_of_array(values_hwc, data, lambda kind, text: remark(kind, path, text))
+    def convert(values_hwc: np.ndarray, scaled: Scale = scale) -> np.ndarray:
+        if page.palette is not None:
+            values_hwc = page.palette[values_hwc[..., 0]]
+        return image_of_array(values_hwc, data, note, page.stated_bits, page.is_inverted, page.has_alpha, scaled)
 
+    if data.normalise == "image":
+        return functools.partial(convert, scaled=_standardising(source, convert))
     return convert
+
+
+def _standardising(source: TiffWindows, convert: Callable[..., np.ndarray]) -> Scale:
+    """Read the whole image once, and return the `Scale` that gives each channel mean 0 and standard deviation 1."""
+    count, sums_2c = 0, 0.0
+
+    def add(values_hwc: np.ndarray, data: DataConfig, *_) -> np.ndarray:
+        nonlocal count, sums_2c
+        values_hwc = within(values_hwc, data).astype(np.float64)
+        count += values_hwc[..., 0].size
+        sums_2c = sums_2c + np.stack([values_hwc.sum((0, 1)), np.square(values_hwc).sum((0, 1))])
+        return values_hwc
+
+    for top in range(0, source.shape[0], ROWS_AT_ONCE):
+        convert(source[top : top + ROWS_AT_ONCE, 0 : source.shape[1]], scaled=add)
+    mean_c, squares_c = sums_2c / count
+    std_c = np.sqrt(np.maximum(squares_c - np.square(mean_c), 0))
+
+    def standardise(values_hwc: np.ndarray, data: DataConfig, note: Note, bits: int, is_inverted: bool) -> np.ndarray:
+        unit_hwc = (within(values_hwc, data) - mean_c) / np.where(std_c > 0, std_c, 1)
+        return (unit_hwc * (-1 if is_inverted else 1)).astype(np.float32)
+
+    return standardise
 
 
 def _refuse_scale(shape: tuple[int, int], config: Config) -> None:

@@ -44,7 +44,7 @@ class TiffFile:
     def __init__(self, file: BinaryIO, tiff: tifffile.TiffFile, max_pixels: int, channels: int):
         """Check the headers; nothing is decoded. `channels` is that of the data set."""
         self._file, self._planes = file, _group_planes(tiff, channels)
-        self.pages = [_describe(planes, max_pixels) for planes in self._planes]
+        self.pages = [describe(planes, max_pixels) for planes in self._planes]
 
     def read(self, page: int, window: Window | None = None) -> np.ndarray:
         """Return [h, w, c] of the file's dtype, upright: a page or a window of it."""
@@ -192,7 +192,8 @@ def _stated_planes(tiff: tifffile.TiffFile) -> list[Planes]:
     return [[planes[number] for number in numbers] for numbers in order.tolist()]
 
 
-def _describe(planes: Planes, max_pixels: int) -> Page:
+def describe(planes: Planes, max_pixels: int) -> Page:
+    """Return what the headers say of an image; what cannot be read is refused."""
     page = planes[0][0]
     height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel * len(planes)
     check_pixels(f"{height}×{width} pixels are more", height * width, max_pixels)

@@ -31,10 +31,10 @@ def scale(
     float32 with mean 0 and standard deviation 1 in each channel. `is_inverted` if 0 is white in the file.
     """
     if config.normalise == "image":
-        return _standardise(_within(values_hwc, config)) * (-1 if is_inverted else 1)
+        return _standardise(within(values_hwc, config)) * (-1 if is_inverted else 1)
     if config.channel_ranges:
         black_c, white_c = _ranges(values_hwc, config)
-        image_hwc = ((_within(values_hwc, config) - black_c) / (white_c - black_c)).astype(np.float32)
+        image_hwc = ((within(values_hwc, config) - black_c) / (white_c - black_c)).astype(np.float32)
         if config.precision == "uint8":
             image_hwc = np.rint(image_hwc * 255).astype(np.uint8)
     else:
@@ -49,7 +49,7 @@ def _standardise(values_hwc: np.ndarray) -> np.ndarray:
     return ((values_hwc - mean_c) / np.where(std_c > 0, std_c, 1)).astype(np.float32)
 
 
-def _within(values_hwc: np.ndarray, config: DataConfig) -> np.ndarray:
+def within(values_hwc: np.ndarray, config: DataConfig) -> np.ndarray:
     """Return the values as floats, clipped to the ranges that the config states."""
     _extent(values_hwc)  # refuses NaN
     values_hwc = values_hwc.astype(np.float32 if values_hwc.dtype.itemsize < 4 else np.float64)
