@@ -103,7 +103,7 @@ def test_the_lists(client, predictor):
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
-        ({"format": "gif"}, "format", "expected one of png, overlay, geojson, coco, npz, found 'gif'"),
+        ({"format": "gif"}, "format", "expected one of png, overlay, geojson, coco, npz, tiff, found 'gif'"),
         ({"format": "overlay", "opacity": "2"}, "opacity", "expected a number from 0 to 1, found '2'"),
         ({"opacity": "nan"}, "opacity", "found 'nan'"),
         ({"probabilities": "maybe"}, "probabilities", "expected true or false"),
