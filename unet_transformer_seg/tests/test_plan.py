@@ -18,7 +18,7 @@ from seg.errors import UserError
 from seg.planning.cost import ENOUGH_STEPS, WIDTHS, Cost, fit_memory, fit_time, make_ladder, measure_cost
 from seg.planning.layout import find_data
 from seg.planning.mask_contents import guess_masks
-from seg.planning.proposal import choose_shape, propose
+from seg.planning.proposal import Length, choose_shape, propose
 from seg.planning.survey import Facts, survey
 
 
@@ -115,16 +115,18 @@ def test_a_survey_counts_what_is_there(tmp_path):
 def test_settings_follow_from_the_facts(tmp_path):
     facts = facts_of(tmp_path)
     large = dataclasses.replace(facts, sizes_n2=np.array([[700, 900], [300, 256]]), shares_k=np.array([0.99, 0.01]))
-    settings = {p.key: p.value for p in propose(large, choose_shape(large, 32), 10, "long", "wide")}
+    settings = {p.key: p.value for p in propose(large, choose_shape(large, 32), Length(10, 4, "long"), "wide")}
     assert settings["data.size"] == [480, 512] and settings["training.batch_size"] == 2
     assert settings["loss.class_weighting"] == "median_frequency" and settings["instances.method"] == "watershed"
     apart = {
-        p.key: p.value for p in propose(dataclasses.replace(facts, touching=0.0), choose_shape(facts, 32), 10, "", "")
+        p.key: p.value for p in propose(dataclasses.replace(facts, touching=0.0), choose_shape(facts, 32), Length(), "")
     }
     assert apart["data.size"] == [32, 32] and apart["model.depth"] == 2
     assert apart["instances.method"] == "components" and "loss.class_weighting" not in apart
     assert all(
-        p.reason for p in propose(facts, choose_shape(facts, 32), 9, "l", "w") if p.key.endswith(("size", "name"))
+        p.reason
+        for p in propose(facts, choose_shape(facts, 32), Length(9, 3, "l"), "w")
+        if p.key.endswith(("size", "name"))
     )
 
 
@@ -142,13 +144,13 @@ def costing(step_s):
 def test_a_plan_for_a_time_fits_it_with_the_widest_network(tmp_path, monkeypatch, minutes):
     facts = facts_of(tmp_path)
     monkeypatch.setattr("seg.planning.cost.measure_cost", costing(0.5))
-    shape, cost, epochs = fit_time(facts, minutes, lambda shape: Config(), lambda text: None)
-    steps = epochs * -(-facts.num_train // shape.batch_size)
-    assert cost.seconds(steps) <= 60 * minutes
+    shape, cost, length = fit_time(facts, minutes, lambda shape: Config(), lambda text: None)
+    steps = length.epochs * -(-facts.num_train // shape.batch_size)
+    assert cost.seconds(steps, length.evaluations) <= 60 * minutes and 1 <= length.evaluations <= length.epochs
     ladder = make_ladder(facts)
     if ladder.index(shape):
         wider = ladder[ladder.index(shape) - 1]
-        assert costing(0.5)(None, facts, wider).seconds(ENOUGH_STEPS) > 60 * minutes * 0.5
+        assert costing(0.5)(None, facts, wider).seconds(ENOUGH_STEPS, 1) > 60 * minutes * 0.5
     else:
         assert shape.base_width == WIDTHS[0]
 
@@ -220,5 +222,5 @@ def test_a_real_step_is_measured(tmp_path):
         Config(data=data, model=model), training=dataclasses.replace(Config().training, batch_size=2)
     )
     cost = measure_cost(config, facts, dataclasses.replace(shape, batch_size=2))
-    assert 0 < cost.step_s < 60 and cost.parameters > 100 and cost.seconds(10) > 10 * cost.step_s
+    assert 0 < cost.step_s < 60 and cost.parameters > 100 and cost.seconds(10, 1) > 10 * cost.step_s
     assert isinstance(facts, Facts)

@@ -15,7 +15,7 @@ from seg.data.fit import window_for
 from seg.errors import UserError
 from seg.inference.tiling import place_windows
 from seg.models import count_parameters
-from seg.planning.proposal import NUM_EVALUATIONS, Shape, choose_shape, with_side
+from seg.planning.proposal import Length, Shape, choose_shape, with_side
 from seg.planning.survey import Facts
 from seg.profiling.benchmark import Trainer
 from seg.profiling.memory import format_bytes
@@ -33,6 +33,8 @@ GROWTH = 1.6  # exponent of the width in the time of a step: between that of few
 MEASURED_STEPS = 2
 EFFICIENCY = 0.75  # share of the cores that a step keeps busy, at least
 MEMORY_SHARE = 0.7  # share of the free memory that a step may take
+MAX_EVALUATIONS = 5  # in a run
+EVALUATION_SHARE = 0.15  # share of the time that evaluations take, unless the last one alone takes more
 SPARE = 0.85  # share of the time that is planned; the rest is for start, checkpoints and pictures
 
 
@@ -46,9 +48,13 @@ class Cost:
     parameters: int  # of the network
     memory: int | None  # bytes that a step needs, if the compiler knows
 
-    def seconds(self, steps: int) -> float:
-        """Return the time of a run of so many updates."""
-        return self.compile_s + steps * self.step_s + NUM_EVALUATIONS * self.evaluation_s
+    def seconds(self, steps: int, evaluations: int) -> float:
+        """Return the time of a run of so many updates and evaluations."""
+        return self.compile_s + steps * self.step_s + evaluations * self.evaluation_s
+
+    def evaluations_within(self, seconds: float) -> int:
+        """Return how many evaluations a run of this time has, at least the last."""
+        return max(1, min(MAX_EVALUATIONS, int(EVALUATION_SHARE * seconds / max(self.evaluation_s, 1e-9))))
 
 
 def measure_cost(config: Config, facts: Facts, shape: Shape) -> Cost:
@@ -66,7 +72,7 @@ def measure_cost(config: Config, facts: Facts, shape: Shape) -> Cost:
     window_s = step_s / shape.batch_size / 3
     windows = facts.num_val * _windows_per_image(config, facts)
     parameters = count_parameters(trainer.state.params)
-    return Cost(step_s, 2 * compile_s, window_s * windows, parameters, need.peak if need else None)
+    return Cost(step_s, 1.5 * compile_s, window_s * windows, parameters, need.peak if need else None)
 
 
 def _unshared(work: Callable[[], T], cores: int) -> tuple[T, float]:
@@ -92,8 +98,8 @@ def _windows_per_image(config: Config, facts: Facts) -> float:
 
 def fit_time(
     facts: Facts, minutes: float, build: Callable[[Shape], Config], note: Callable[[str], object]
-) -> tuple[Shape, Cost, int]:
-    """Return the shape with the widest network that takes `ENOUGH_STEPS` updates in the time, its cost, and its epochs.
+) -> tuple[Shape, Cost, Length]:
+    """Return the shape with the widest network that takes `ENOUGH_STEPS` updates in the time, its cost, and the length.
 
     Args:
         facts: of the data.
@@ -110,12 +116,13 @@ def fit_time(
         # Measured, as the time of a step is no simple function of the width; a slower one than expected steps down.
         cost, probe = _noted(measure_cost(build(chosen), facts, chosen), chosen, note), chosen
         smaller = ladder[ladder.index(chosen) + 1 :]
-        if cost.seconds(ENOUGH_STEPS) > seconds * 1.1 and smaller:
+        if cost.seconds(ENOUGH_STEPS, cost.evaluations_within(seconds)) > seconds * 1.1 and smaller:
             chosen = _first_fitting(smaller, probe, cost, seconds)
     steps_per_epoch = -(-facts.num_train // chosen.batch_size)
-    spent = cost.seconds(0)
-    epochs = int((seconds - spent) / cost.step_s / steps_per_epoch)
-    return chosen, cost, max(MIN_EPOCHS, min(epochs, MAX_EPOCHS))
+    evaluations = cost.evaluations_within(seconds)
+    epochs = int((seconds - cost.seconds(0, evaluations)) / cost.step_s / steps_per_epoch)
+    epochs = max(MIN_EPOCHS, min(epochs, MAX_EPOCHS))
+    return chosen, cost, Length(epochs, min(evaluations, epochs), f"what fits into {minutes:g} minutes")
 
 
 def make_ladder(facts: Facts) -> list[Shape]:
@@ -132,7 +139,7 @@ def _first_fitting(ladder: Sequence[Shape], probe: Shape, cost: Cost, seconds: f
     for shape in ladder:
         factor = _work(shape) / _work(probe)
         scaled = dataclasses.replace(cost, step_s=cost.step_s * factor, evaluation_s=cost.evaluation_s * factor)
-        if scaled.seconds(ENOUGH_STEPS) <= seconds:
+        if scaled.seconds(ENOUGH_STEPS, scaled.evaluations_within(seconds)) <= seconds:
             return shape
     return ladder[-1]
 

@@ -19,14 +19,24 @@ from seg.data.pairing.splits import find_split
 from seg.data.settlement import settle_images
 from seg.errors import UserError
 from seg.planning.config_writer import apply, write_config
-from seg.planning.cost import DEFAULT_STEPS, DEFAULT_WIDTH, MAX_EPOCHS, Cost, fit_memory, fit_time, measure_cost
+from seg.planning.cost import (
+    DEFAULT_STEPS,
+    DEFAULT_WIDTH,
+    MAX_EPOCHS,
+    MAX_EVALUATIONS,
+    Cost,
+    fit_memory,
+    fit_time,
+    measure_cost,
+)
 from seg.planning.layout import find_data
 from seg.planning.mask_contents import guess_masks
-from seg.planning.proposal import Proposal, Shape, choose_shape, propose
+from seg.planning.proposal import Length, Proposal, Shape, choose_shape, propose
 from seg.planning.survey import Facts, survey
 from seg.profiling.memory import format_bytes
 from seg.record.changes import flatten
 
+SHORTEST = Length()
 MAX_IMAGES = 16  # images whose channels are looked at
 MAX_MASKS = 100  # masks whose values decide what they mean
 ADVICE = re.compile(r"set data\.channels=(\d+)")  # in the refusal of an image with another number of channels
@@ -54,7 +64,8 @@ class Plan:
         """Return data, network and cost in a few lines."""
         facts, cost, data = self.facts, self.cost, self.config.data
         folds = data.num_folds
-        minutes = cost.seconds(self.steps) / 60
+        evaluations = -(-self.config.training.num_epochs // self.config.training.eval_every_epochs)
+        minutes = cost.seconds(self.steps, evaluations) / 60
         each = f" each, {folds * minutes:.0f} minutes for {folds} folds" if folds else ""
         memory = f", {format_bytes(cost.memory)} of memory" if cost.memory else ""
         shares = ", ".join(f"{n} {share:.1%}" for n, share in zip(facts.names, facts.shares_k, strict=True))
@@ -94,21 +105,20 @@ def plan_run(
     facts = survey(train_set, len(val_set), settled.data, progress)
     fixed = {proposal.key for proposal in kept}
 
-    def proposals(shape: Shape, epochs: int = 1, why_long: str = "", why_wide: str = "") -> list[Proposal]:
-        return [p for p in propose(facts, shape, epochs, why_long, why_wide) if p.key not in fixed]
+    def proposals(shape: Shape, length: Length = SHORTEST, why_wide: str = "") -> list[Proposal]:
+        return [p for p in propose(facts, shape, length, why_wide) if p.key not in fixed]
 
     def build(shape: Shape) -> Config:
         config = apply(settled, proposals(shape))
         return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(facts.names)))
 
     if minutes is None:
-        shape, cost, epochs = _unhurried(facts, build, note)
-        why_wide, why_long = "nnU-Net's; --minutes plans for less time", f"about {DEFAULT_STEPS:,} updates"
+        shape, cost, length = _unhurried(facts, build, note)
+        why_wide = "nnU-Net's; --minutes plans for less time"
     else:
-        shape, cost, epochs = fit_time(facts, minutes, build, note)
+        shape, cost, length = fit_time(facts, minutes, build, note)
         why_wide = f"the widest whose updates fit into {minutes:g} minutes here ({cost.step_s:.2f} s each)"
-        why_long = f"what fits into {minutes:g} minutes"
-    settings = [*kept, *proposals(shape, epochs, why_long, why_wide)]
+    settings = [*kept, *proposals(shape, length, why_wide)]
     return Plan(settings, apply(base, settings), facts, cost)
 
 
@@ -174,12 +184,13 @@ def _stated_keys(node: yaml.Node, prefix: str) -> Iterable[str]:
 
 def _unhurried(
     facts: Facts, build: Callable[[Shape], Config], note: Callable[[str], object]
-) -> tuple[Shape, Cost, int]:
-    """Return shape, cost and epochs of a run without a limit of time; what does not fit into memory is halved."""
+) -> tuple[Shape, Cost, Length]:
+    """Return shape, cost and length of a run without a limit of time; what does not fit into memory is halved."""
     shape = choose_shape(facts, DEFAULT_WIDTH)
     cost = measure_cost(build(shape), facts, shape)
     if (smaller := fit_memory(shape, cost)) != shape:
         note(f"a batch of {shape.batch_size} needs {format_bytes(cost.memory)}: {smaller.batch_size} instead")
         shape, cost = smaller, measure_cost(build(smaller), facts, smaller)
     steps_per_epoch = -(-facts.num_train // shape.batch_size)
-    return shape, cost, max(1, min(math.ceil(DEFAULT_STEPS / steps_per_epoch), MAX_EPOCHS))
+    epochs = max(1, min(math.ceil(DEFAULT_STEPS / steps_per_epoch), MAX_EPOCHS))
+    return shape, cost, Length(epochs, min(MAX_EVALUATIONS, epochs), f"about {DEFAULT_STEPS:,} updates")

@@ -68,21 +68,30 @@ def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
     return height, width
 
 
-def propose(facts: Facts, shape: Shape, num_epochs: int, why_long: str, why_wide: str) -> list[Proposal]:
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How long a run is."""
+
+    epochs: int = 1  # passes over the training data
+    evaluations: int = 1  # on the validation split
+    reason: str = ""  # of the number of epochs
+
+
+def propose(facts: Facts, shape: Shape, length: Length, why_wide: str) -> list[Proposal]:
     """Return the settings of a run on such data.
 
     Args:
         facts: of the data.
         shape: of a step.
-        num_epochs: length of the run.
-        why_long: reason of the length.
+        length: of the run.
         why_wide: reason of the network's width.
     """
     return [
         *_propose_data(facts, shape),
         *_propose_model(shape, why_wide),
         *_propose_loss(facts),
-        *_propose_training(facts, shape, num_epochs, why_long),
+        *_propose_training(facts, shape, length),
+        *_propose_inference(facts, shape),
         *_propose_instances(facts),
     ]
 
@@ -147,8 +156,8 @@ def _propose_loss(facts: Facts) -> list[Proposal]:
     return proposals
 
 
-def _propose_training(facts: Facts, shape: Shape, num_epochs: int, why_long: str) -> list[Proposal]:
-    steps = num_epochs * -(-facts.num_train // shape.batch_size)
+def _propose_training(facts: Facts, shape: Shape, length: Length) -> list[Proposal]:
+    steps = length.epochs * -(-facts.num_train // shape.batch_size)
     decay = round(float(np.clip(1 - 20 / steps, 0.9, 0.999)), 4)
     return [
         Proposal("optimizer.learning_rate", 2e-3, "AdamW on a small U-Net; lower it if the loss jumps"),
@@ -158,17 +167,26 @@ def _propose_training(facts: Facts, shape: Shape, num_epochs: int, why_long: str
             shape.batch_size,
             f"about {BATCH_PIXELS:,} pixels in patches of {shape.side[0]}×{shape.side[1]}, at least two",
         ),
-        Proposal("training.num_epochs", num_epochs, why_long),
+        Proposal("training.num_epochs", length.epochs, length.reason),
         Proposal(
             "training.eval_every_epochs",
-            max(1, round(num_epochs / NUM_EVALUATIONS)),
-            "few evaluations: each takes time",
+            max(1, -(-length.epochs // length.evaluations)),
+            f"{length.evaluations} evaluations: each takes time",
         ),
         Proposal("training.ema_decay", decay, f"weights averaged over about {1 / (1 - decay):.0f} of {steps:,} steps"),
     ]
 
 
-NUM_EVALUATIONS = 5  # in a run
+def _propose_inference(facts: Facts, shape: Shape) -> list[Proposal]:
+    tile = _within(facts.median_size, MAX_SIDE)
+    proposals = [
+        Proposal("inference.overlap", 0.25, "windows overlap by a quarter: by half takes about twice the time")
+    ]
+    if tile != shape.side:
+        proposals.append(
+            Proposal("inference.tile", list(tile), "images are segmented in larger windows than trained on")
+        )
+    return proposals
 
 
 def _propose_instances(facts: Facts) -> list[Proposal]:
