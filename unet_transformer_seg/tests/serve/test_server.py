@@ -208,12 +208,17 @@ def test_overload_is_answered_before_the_body_arrives(strict, monkeypatch):
         raise overloaded(7)
 
     monkeypatch.setattr(strict.service, "check_room", check_room)
-    with connected(strict, HEAD) as connection:
-        assert connection.recv(1000).startswith(b"HTTP/1.1 429 ")
+    with connected(strict) as connection:
+        for _ in range(2):  # the body is read and dropped, and the connection is used again
+            connection.sendall(HEAD)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 429 ")
+            connection.sendall(bytes(5000))
+    with connected(strict, HEAD.replace(b"5000", b"9000000")) as connection:
+        assert b"connection: close" in connection.recv(1000)
 
 
 def test_a_body_is_counted_as_it_arrives(strict):
-    for content in (bytes(200_000), iter([bytes(10_000)] * 20)):  # stated, and chunked
+    for content in (bytes(2_000_000), iter([bytes(10_000)] * 20)):  # stated, and chunked
         answer = strict.post("/v1/segment", content=content)
         assert answer.status_code == 413 and answer.headers["connection"] == "close"
         assert "larger than" in error_of(answer)["message"]
@@ -244,6 +249,18 @@ def test_bodies_in_flight_are_bounded_together(strict):
         assert answer.status_code == 429 and 1 <= int(answer.headers["retry-after"]) <= 30
     time.sleep(0.7)
     assert strict.post("/v1/segment", content=bytes(90_000)).status_code == 415  # there is room again
+
+
+def test_a_refused_body_that_does_not_end_is_let_go(strict):
+    head = HEAD.replace(b"first-key", b"wrong-key")
+    with connected(strict, head) as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
+        start = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < start + 5:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() < start + 5
 
 
 def test_slow_senders_are_let_go(strict):

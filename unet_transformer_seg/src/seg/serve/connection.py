@@ -1,6 +1,5 @@
 """Connections of the server: how many, and how long a client may take for the head of a request."""
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from seg.serve.settings import ServeSettings
@@ -29,9 +28,13 @@ def bounded_connections(settings: ServeSettings) -> type[H11Protocol]:
                 self._waiting_for_head.cancel()
             super().connection_lost(exc)
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
         def _watch(self) -> None:
-            """Start the clock while the head of a request is incomplete, and stop it afterwards."""
-            is_waiting = self.conn.their_state is h11.IDLE
+            """Run the clock while no request is being answered; what is left of a refused body arrives meanwhile."""
+            is_waiting = self.cycle is None or self.cycle.response_complete
             if is_waiting and not self._waiting_for_head:
                 self._waiting_for_head = self.loop.call_later(settings.headers_timeout_s, self._give_up)
             elif not is_waiting and self._waiting_for_head:
@@ -40,7 +43,6 @@ def bounded_connections(settings: ServeSettings) -> type[H11Protocol]:
 
         def _give_up(self) -> None:
             self._waiting_for_head = None
-            if self.conn.their_state is h11.IDLE:
-                self.transport.close()
+            self.transport.close()
 
     return Connection

@@ -20,6 +20,10 @@ log = logging.getLogger("seg.serve")
 PROTECTED = "/v1/"
 """Start of the paths that need a key."""
 
+MAX_DISCARDED_BYTES = 1 << 20
+"""After an early refusal the rest of a body of up to this size is read and dropped, so that the client sees the answer.
+A larger one closes the connection."""
+
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -57,14 +61,14 @@ class Protection:
             await self._app(scope, receive, send)
 
     async def _answer(self, scope: dict, receive: Any, send: Any) -> None:
-        body, reply = _Body(self, receive, scope), _Reply(send)
+        body = _Body(self, receive, scope)
+        reply = _Reply(send, body)
         route = scope["path"] if scope["path"] in ROUTES else "other"
         self._num_running += 1
         self._metrics.running.set(self._num_running)
         try:
             self._admit(scope)
             body.check_declared()
-            reply.is_body_read = lambda: body.is_complete
             await self._app(scope, body.receive, reply.send)
         except RefusedError as refusal:
             self._metrics.refusals.labels(refusal.code).inc()
@@ -138,14 +142,16 @@ class _Body:
     """The body of a request, counted and timed as it arrives."""
 
     def __init__(self, protection: Protection, receive: Any, scope: dict):
-        self._protection, self._receive, self._scope = protection, receive, scope
+        self._protection, self._receive = protection, receive
         self.num_bytes, self.is_complete, self._start = 0, False, time.monotonic()
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        self.num_declared = int(declared[:20]) if declared.isdigit() else 0
+        self.is_long = b"transfer-encoding" in headers or self.num_declared > MAX_DISCARDED_BYTES
 
     def check_declared(self) -> None:
         """Refuse a request by its Content-Length."""
-        declared = dict(self._scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit():
-            self._protection.check_bytes(int(declared[:20]), int(declared[:20]))
+        self._protection.check_bytes(self.num_declared, self.num_declared)
 
     async def receive(self) -> dict:
         """Return the next message.
@@ -175,9 +181,9 @@ class _Body:
 class _Reply:
     """An answer on its way out: it gets an identifier and the security headers."""
 
-    def __init__(self, send: Any):
-        self._send, self.status, self.start = send, 499, time.monotonic()
-        self.request_id, self.is_body_read, self._has_started = f"{random.getrandbits(128):032x}", lambda: False, False
+    def __init__(self, send: Any, body: _Body):
+        self._send, self._body, self.status, self.start = send, body, 499, time.monotonic()
+        self.request_id, self._has_started = f"{random.getrandbits(128):032x}", False
 
     async def send(self, message: dict) -> None:
         """Pass a message of the application on."""
@@ -187,8 +193,8 @@ class _Reply:
             more = {name: value for name, value in SECURITY_HEADERS.items() if name not in own}
             more["x-request-id"] = self.request_id
             more["openai-processing-ms"] = f"{1000 * (time.monotonic() - self.start):.0f}"
-            if message["status"] >= 400 and not self.is_body_read():
-                more["connection"] = "close"  # the rest of the body is not read
+            if message["status"] >= 400 and not self._body.is_complete and self._body.is_long:
+                more["connection"] = "close"
             added = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
             message = {**message, "headers": [*message.get("headers", ()), *added]}
         await self._send(message)
