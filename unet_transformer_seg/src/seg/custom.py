@@ -18,7 +18,9 @@ from seg.losses import Loss
 from seg.models import CustomModel
 from seg.untrusted import is_printable
 
-Metric = Callable[[np.ndarray], float]  # confusion_kk int64[k, k], [true, predicted], in pixels → the metric
+Metric = Callable[[np.ndarray], float]
+"""counts → the metric: confusion_kk int64[k, k], [true, predicted], in pixels, or int64[k, 2, 2], [class, is true,
+is predicted], if classes overlap."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +91,8 @@ def check_loss(loss: Loss, config: Config) -> None:
         raise UserError(f"loss: expected a function (logits_bhwk, labels_bhw) → float32[], found {type(loss).__name__}")
     shape = config.training.batch_size // config.training.accumulate, *config.data.size
     logits_bhwk = jax.ShapeDtypeStruct((*shape, config.model.num_classes), jnp.float32)
-    value = trace("loss", loss, logits_bhwk, jax.ShapeDtypeStruct(shape, jnp.int32))
+    labels_shape = logits_bhwk.shape if config.model.labels == "overlapping" else shape
+    value = trace("loss", loss, logits_bhwk, jax.ShapeDtypeStruct(labels_shape, jnp.int32))
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise UserError(f"loss: expected a scalar float32[], found {describe(value)}")
 

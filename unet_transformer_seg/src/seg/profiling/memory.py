@@ -25,10 +25,11 @@ def abstract_arguments(setup: Setup) -> tuple:
     """Return the arguments of the train step as shapes with their placement."""
     data, config = setup.config.data, setup.config.training
     size, image = data.size, (config.batch_size, *data.size, data.channels)
+    layers = (len(setup.classes),) if setup.classes.overlapping else ()
     over, everywhere = setup.placement.over_devices, setup.placement.replicated
     batch = {
         "image": jax.ShapeDtypeStruct(image, data.precision, sharding=over),
-        "label": jax.ShapeDtypeStruct((config.batch_size, *size), "uint8", sharding=over),
+        "label": jax.ShapeDtypeStruct((config.batch_size, *size, *layers), "uint8", sharding=over),
     }
     healthy = jax.ShapeDtypeStruct((), "bool", sharding=everywhere)
     stop_d = jax.ShapeDtypeStruct((setup.placement.num_devices,), "int32", sharding=over)
