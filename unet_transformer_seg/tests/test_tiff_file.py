@@ -70,7 +70,7 @@ def test_bands_of_a_page(planes, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planes)
     config = DataConfig(channels=12, precision="float32")
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif", config), bands)
-    with pytest.raises(UserError, match=r"a.tif: 12 channels, .* data.channels = 3; to use all, set data.channels=12"):
+    with pytest.raises(UserError, match=r"a.tif: 12 channels, expected 3 .data.channels.; .* data.channels=12"):
         read_image(tmp_path / "a.tif")
 
 

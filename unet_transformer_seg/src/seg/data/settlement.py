@@ -62,6 +62,8 @@ def _settle_range(config: DataConfig, images: list[Pair]) -> DataConfig:
 
     Guessed for each file, the range would make a dark image as bright as the others.
     """
+    if config.normalise == "image" and config.range == "file":
+        return config  # nothing is clipped unless a range is stated
     if config.range == "percentiles":
         ranges = config.channel_ranges or _percentiles(config, images)
         return dataclasses.replace(config, channel_ranges=ranges)

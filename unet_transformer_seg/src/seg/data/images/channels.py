@@ -24,15 +24,16 @@ def fit_channels(values_hwc: np.ndarray, channels: int, note: Note, has_alpha: b
     if count == channels:
         return values_hwc
     if channels == 3 and count == 4 and not has_alpha:
-        note("channels", "it has 4 channels; the first three are read as red, green and blue")
+        note(
+            "channels", "it has 4 channels; the first three are read as red, green and blue; data.channels=4 reads all"
+        )
     kept = count - 1 if channels in (1, 3) and (has_alpha or (channels, count) == (3, 4)) else count
     if kept == 1 and channels == 3 or kept == channels:
         return values_hwc[..., :kept]
     if (kept, channels) == (3, 1):
         return to_grey(values_hwc[..., :3], note)
-    raise UserError(
-        f"{count} channels, where the model has data.channels = {channels}; to use all, set data.channels={count}"
-    )
+    number = f"{count} channel{'s' * (count > 1)}"
+    raise UserError(f"{number}, expected {channels} (data.channels); a data set of these needs data.channels={count}")
 
 
 def to_grey(values_hwc: np.ndarray, note: Note) -> np.ndarray:

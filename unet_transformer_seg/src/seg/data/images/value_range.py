@@ -142,7 +142,8 @@ def _check_covered(dtype: np.dtype, low: float, high: float) -> None:
     if low < 0 or high > 65535 or (dtype.kind == "f" and high < SMALLEST_WHITE):
         raise UserError(
             f"{dtype} values from {low:g} to {high:g}; which ones are black and white? "
-            f"To show all of them set data.value_range=[{low:g},{high:g}]"
+            f"To show all of them set data.value_range=[{low:g},{high:g}]; data.range=percentiles takes both from the "
+            "training images"
         )
 
 
