@@ -24,11 +24,11 @@ from pathlib import Path
 from random import Random
 from typing import TextIO
 
-from fuzzing import configs, models, pictures, published, strangers
+from fuzzing import configs, models, pictures, published, stacks, strangers
 from fuzzing.trials import Case, Kind, limit_address_space, run_trial
 
 KINDS = {
-    kind.name: kind for kind in (*pictures.KINDS, *configs.KINDS, *models.KINDS, *published.KINDS, *strangers.KINDS)
+    kind.name: kind for module in (pictures, stacks, configs, models, published, strangers) for kind in module.KINDS
 }
 
 

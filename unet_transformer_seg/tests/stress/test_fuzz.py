@@ -31,6 +31,7 @@ HARNESS = Path(__file__).parent
 CASES = {
     "image": 60,
     "mask": 60,
+    "stack": 60,
     "classes.json": 40,
     "class table": 40,
     "list": 40,

@@ -265,7 +265,7 @@ def read_list(folder: Path, case: Case) -> None:
 def read_as_mask(folder: Path, case: Case) -> None:
     """Read an image file as a mask."""
     (name,) = case.files
-    mask = read_mask(folder / name, MAX_PIXELS).values
+    mask = read_mask(folder / name, DataConfig(max_pixels=MAX_PIXELS)).values
     assert mask.dtype in (np.uint8, np.uint16) and mask.shape[2:] in ((), (3,))
 
 

@@ -5,6 +5,7 @@ file has a single page. All others come here. Axes that ImageJ or OME state are 
 rest pages.
 """
 
+import logging
 import math
 import struct
 from typing import BinaryIO
@@ -17,6 +18,9 @@ from seg.data.images.container import Page, Window
 from seg.data.images.tags import stated_tiff_bits
 from seg.data.images.tiff_windows import TiffWindows
 from seg.errors import UserError
+
+# tifffile logs what is wrong with a file without naming it; our errors name it.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 SUFFIXES = (".tif", ".tiff")
 MAGICS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
@@ -134,6 +138,8 @@ def check_chain(file: BinaryIO) -> None:
         file.seek(offset)
         head = file.read(count_size)
         num_tags = struct.unpack(order + count_format, head)[0] if len(head) == count_size else 0
+        if num_tags > MAX_TAGS and len(seen) > 1:
+            return  # bytes that are no page end the chain, for tifffile as well
         if not 1 <= num_tags <= MAX_TAGS:
             raise UserError("a damaged TIFF: a page without tags, or with too many")
         file.seek(offset + count_size + num_tags * tag_bytes)
