@@ -151,8 +151,10 @@ def main() -> int:
         print(f"stopped: {count(total.files, 'image')} done; the same command does the rest", file=sys.stderr)
         raise
     share = "" if arguments.shard == "0/1" else f"shard {arguments.shard}: "
+    # The pixels of overlapping classes are not those of the images.
+    size = "" if predictor.classes.overlapping else f"{total.megapixels:.1f} megapixels, "
     print(
-        f"{share}{count(total.files, 'image')} in {count(len(shards), 'part')}, {total.megapixels:.1f} megapixels, "
+        f"{share}{count(total.files, 'image')} in {count(len(shards), 'part')}, {size}"
         f"{total.errors} unreadable; results in {arguments.out}",
         file=sys.stderr,
     )

@@ -115,6 +115,9 @@ class Service:
         if decoded.suffix and order.format not in stacks.FORMATS:
             text = f"format: the upload has {len(decoded.images)} images; expected one of {', '.join(stacks.FORMATS)}"
             raise RefusedError(400, text, "bad_value", param="format")
+        if decoded.suffix.startswith(".nii") and order.format == "tiff":
+            text = "format: a volume has one label for each voxel, but classes overlap; expected overlay or npz"
+            raise RefusedError(400, text, "bad_value", param="format")
         self._rate.take(client, sum(image_hwc.shape[0] * image_hwc.shape[1] for image_hwc in decoded.images) / 1e6)
         answers: list[Answer] = []
         for start in range(0, len(decoded.images), SEGMENTED_AT_ONCE):
