@@ -50,6 +50,10 @@ def train_folds(config: Config, train: Callable[..., "Run"], max_minutes: float 
     Raises:
         UserError: as of `train`.
     """
+    from seg.data.settlement import settle_images
+
+    # Once for all: models that predict together must read images alike.
+    config = dataclasses.replace(config, data=settle_images(dataclasses.replace(config.data, fold=0)))
     folder = Path(config.runs_dir) / f"{config.name}_folds"
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     scores = _read_scores(folder / SUMMARY)

@@ -14,13 +14,14 @@ from seg.inference import predictor
 from seg.inference.predictor import Predictor
 from seg.models import CustomModel
 
-SHARED = ("data.channels", "data.precision", "data.value_range", "data.fit", "data.size", "model.labels")
+SHARED = ("data.channels", "data.precision", "data.value_range", "data.range", "data.channel_ranges", "data.normalise")
+SHARED += ("data.fit", "data.size", "model.labels")
 SHARED += ("inference.scale", "inference.tile", "inference.whole_up_to", "inference.overlap", "inference.mirror")
 """Settings by which an image is prepared and cut: those of the first model hold for all."""
 
 
 class Ensemble(Predictor):
-    """Models that predict together. Each normalises the image itself; the labels follow from the mean probabilities.
+    """Models that predict together; the labels follow from the mean probabilities. Mean and deviation are each model's.
 
     Attributes:
         members: the models.

@@ -109,8 +109,9 @@ def plan_run(
         return [p for p in propose(facts, shape, length, why_wide) if p.key not in fixed]
 
     def build(shape: Shape) -> Config:
-        config = apply(settled, proposals(shape))
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(facts.names)))
+        config = apply(base, proposals(shape))
+        model = dataclasses.replace(config.model, num_classes=len(facts.names))
+        return dataclasses.replace(config, model=model, data=settle_images(config.data))
 
     if minutes is None:
         shape, cost, length = _unhurried(facts, build, note)

@@ -24,7 +24,6 @@ BATCH_PIXELS = 4 * 256 * 256  # pixels of a batch, as far as the patch allows
 MAX_BATCH = 32
 RARE = 0.02  # share of the pixels below which a class is weighted
 TOUCHING = 0.05  # share of touching objects from which on they are cut apart
-UNEVEN = 0.5  # spread of the images' brightness, relative to its mean, from which on it is changed a lot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,31 +103,29 @@ def _propose_data(facts: Facts, shape: Shape) -> list[Proposal]:
     size = Proposal(
         "data.size", list(shape.side), f"{sizes}; a patch of about the median, a multiple of {MULTIPLE}{seen}"
     )
-    spread = float(facts.means_nc.mean(1).std() / max(facts.means_nc.mean(), 1e-9))
-    uneven = spread > UNEVEN
-    change = 0.4 if uneven else 0.2
+    rotation = 180.0 if facts.areas_m.size else 15.0
+    why_rotated = "numbered objects, such as cells, have no upper side" if facts.areas_m.size else "a camera held askew"
     return [
         size,
         Proposal("data.fit", "crop", "patches are cut at the images' own resolution, as in prediction"),
-        Proposal("data.mean", list(facts.mean), f"of {facts.num_read} training images: they become zero mean"),
-        Proposal("data.std", list(facts.std), "and unit variance"),
-        Proposal(
-            "data.augment.scale",
-            [0.8, 1.25],
-            "objects of other images are a little smaller or larger",
-        ),
+        *_propose_normalisation(facts),
+        Proposal("data.augment.scale", [0.8, 1.25], "objects of other images are a little smaller or larger"),
         Proposal("data.augment.flip", 0.5, "a mirrored image is as likely"),
-        Proposal(
-            "data.augment.rotate_degrees",
-            180.0 if facts.areas_m.size else 15.0,
-            "numbered objects, such as cells, have no upper side" if facts.areas_m.size else "a camera held askew",
-        ),
-        Proposal(
-            "data.augment.brightness",
-            change,
-            f"the brightness of the images varies by {spread:.0%} of its mean{': much' if uneven else ''}",
-        ),
-        Proposal("data.augment.contrast", change),
+        Proposal("data.augment.rotate_degrees", rotation, why_rotated),
+        Proposal("data.augment.brightness", 0.2, "other images are a little brighter or darker"),
+        Proposal("data.augment.contrast", 0.2),
+    ]
+
+
+def _propose_normalisation(facts: Facts) -> list[Proposal]:
+    """Return nnU-Net's rule: each image by itself, but colours, which mean the same in every image, by the data set."""
+    means_n = facts.means_nc.mean(1)
+    spread = f"the brightness of the images varies by {means_n.std() / max(means_n.mean(), 1e-9):.0%} of its mean"
+    if len(facts.mean) != 3:
+        return [Proposal("data.normalise", "image", f"{spread}: each is brought to mean 0 and deviation 1")]
+    return [
+        Proposal("data.mean", list(facts.mean), f"of {facts.num_read} training images: colours keep their meaning"),
+        Proposal("data.std", list(facts.std)),
     ]
 
 
