@@ -190,7 +190,7 @@ def test_a_range_that_no_rule_covers_is_refused_and_the_advice_works(values, mes
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(UserError, match=message) as error:
         read(tmp_path / "a.npy")
-    low, high = (float(number) for number in str(error.value).split("[")[1].rstrip("]").split(","))
+    low, high = (float(number) for number in str(error.value).split("[")[1].split("]")[0].split(","))
     np.testing.assert_array_equal(read(tmp_path / "a.npy", (low, high))[0], [[0, 255]])
 
 
