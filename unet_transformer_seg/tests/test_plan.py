@@ -93,8 +93,10 @@ def test_the_values_of_masks_say_what_they_mean():
     assert coloured.palette == ((0, 0, 0), (0, 0, 255), (255, 0, 0))
     with pytest.raises(UserError, match="one value"):
         guess_masks(data, masks_of([0, 0], [0, 0]))
+    crops, _ = guess_masks(data, masks_of(range(0, 250, 7), range(0, 250, 7), range(0, 250, 7)))
+    assert crops.masks == "objects"  # numbers with gaps, but one region each
     with pytest.raises(UserError, match="too many for classes"):
-        guess_masks(data, masks_of(range(0, 250, 7), range(0, 250, 7), range(0, 250, 7)))
+        guess_masks(data, masks_of(*3 * [[*range(0, 250, 7), *range(0, 250, 7)]]))
 
 
 def facts_of(tmp_path, **settings):
@@ -182,7 +184,7 @@ def test_the_written_config_is_the_plan_with_its_reasons(monkeypatch, tmp_path, 
     config, text = load_start_config(out), out.read_text()
     assert (config.name, config.data.channels, config.data.masks) == ("cells", 1, "objects")
     assert config.optimizer.learning_rate == 1e-3 and config.data.num_folds == 5
-    assert "numbers its objects" in text and "# as stated" in text
+    assert "number their objects" in text and "# as stated" in text
     output = capsys.readouterr().out
     assert "8 training and 2 validation images" in output and f"seg train --config {out} --folds" in output
 

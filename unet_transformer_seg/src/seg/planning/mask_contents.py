@@ -10,6 +10,7 @@ from seg.data.masks.mask import Mask, pack, unpack
 from seg.errors import UserError
 
 MAX_CLASSES = 20  # values above this many are numbers of objects, or no classes at all
+SINGLE = 0.7  # share of the values that are one region each in masks of numbered objects
 IGNORED = 255  # value that masks of a few classes often have where nothing is known
 
 
@@ -25,14 +26,14 @@ def guess_masks(data: DataConfig, masks: Sequence[Mask]) -> tuple[DataConfig, st
     values = sorted(set(np.concatenate(used).tolist()))
     if values in ([0], [255]) or not values:
         raise UserError(f"{data.root}: all {len(masks)} masks that were read hold one value, {values}: no object")
-    if _are_numbers(used):
+    if _are_numbers(used) or (len(values) > MAX_CLASSES and _are_blobs(masks)):
         largest = max(int(values_u[-1]) for values_u in used)
-        reason = f"every mask numbers its objects, up to {largest:,}: one class, and objects that eval can count"
+        reason = f"the masks number their objects, up to {largest:,}: one class, and objects that eval can count"
         return dataclasses.replace(data, masks="objects"), reason
     if len(values) > MAX_CLASSES:
         raise UserError(
             f"{data.root}: the masks hold {len(values):,} values, such as {values[:8]}: too many for classes, and not "
-            "the numbers of objects, which are 1, 2, 3 … in each mask. Write a config with data.class_names, and plan "
+            "the numbers of objects, each of which is one region. Write a config with data.class_names, and plan "
             "with --config"
         )
     return _by_value(data, values)
@@ -45,6 +46,18 @@ def _are_numbers(used: Sequence[np.ndarray]) -> bool:
     # Editing removes a few objects of a mask; masks of classes lack some classes in most images, but share the last.
     compact = np.mean([gap <= 0.2 * end for gap, end in zip(gaps, ends, strict=True)])
     return max(ends) > 2 and len(set(ends)) > 2 and compact > 0.7 and np.median(ends) > 2
+
+
+def _are_blobs(masks: Sequence[Mask]) -> bool:
+    """Return whether most values are one connected region each, as the objects in a crop of a numbered mask."""
+    from scipy import ndimage
+
+    num_regions = []
+    for mask in masks:
+        numbers_hw = mask.values.astype(np.int32)
+        boxes = ndimage.find_objects(numbers_hw)
+        num_regions += [ndimage.label(numbers_hw[box] == n)[1] for n, box in enumerate(boxes, 1) if box]
+    return bool(np.mean(np.array(num_regions) == 1) > SINGLE)
 
 
 def _by_value(data: DataConfig, values: list[int]) -> tuple[DataConfig, str]:

@@ -22,6 +22,7 @@ MIN_BOTTLENECK = 8  # smallest side of the coarsest map, in pixels
 MAX_DEPTH = 5
 BATCH_PIXELS = 4 * 256 * 256  # pixels of a batch, as far as the patch allows
 MAX_BATCH = 32
+MIN_STEPS_PER_EPOCH = 8  # few images are seen in small batches, so that there are enough updates
 RARE = 0.02  # share of the pixels below which a class is weighted
 TOUCHING = 0.05  # share of touching objects from which on they are cut apart
 
@@ -53,7 +54,7 @@ def choose_shape(facts: Facts, base_width: int) -> Shape:
     """Return the shape of a step for images like these, with patches of about their size."""
     height, width = _within(facts.median_size, MAX_SIDE)
     batch = int(np.clip(round(BATCH_PIXELS / (height * width)), 2, MAX_BATCH))
-    return Shape((height, width), base_width, min(batch, max(facts.num_train, 2)))
+    return Shape((height, width), base_width, min(batch, max(facts.num_train // MIN_STEPS_PER_EPOCH, 2)))
 
 
 def with_side(shape: Shape, side: int, base_width: int) -> Shape:
