@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from seg.data.image_input import read_input
 from seg.errors import UserError
 from seg.models import build_model
 from seg.published.published_model import open_published
@@ -39,6 +40,7 @@ CONFIGURATION = {
     "architecture": ARCHITECTURE,
 }
 PLANS = {"configurations": {"2d": CONFIGURATION}}
+ZSCORE = "ZScoreNormalization"
 DATASET = {
     "channel_names": {"0": "R", "1": "G", "2": "B"},
     "labels": {"background": 0, "edge": 2, "cell": 1, "ignore": 3},
@@ -173,14 +175,59 @@ def test_plans_of_older_releases_and_inherited_ones(results):
         (changed(PLANS, "configurations/2d/inherits_from", "2d"), "2d inherits from itself"),
         (changed(PLANS, "configurations/2d", None), "configurations: 2d: expected a mapping, it is missing"),
         (
-            changed(PLANS, "configurations/2d/normalization_schemes", ["Mine"] * 3),
-            "normalization_schemes: .*found 'Mine'",
+            changed(PLANS, "configurations/2d/normalization_schemes", ["RescaleTo01Normalization"] * 3),
+            "normalization_schemes: .*found 'RescaleTo01Normalization'",
+        ),
+        (changed(PLANS, "configurations/2d/normalization_schemes", [[]] * 3), r"normalization_schemes: .*found \[\]"),
+        (changed(PLANS, "configurations/2d/normalization_schemes", []), "expected one for each of 3 channels, found 0"),
+        (
+            changed(PLANS, "configurations/2d/normalization_schemes", ["CTNormalization"] * 3),
+            "intensities of channel 0: 0: expected a mapping, it is missing",
+        ),
+        (
+            {
+                "configurations": {
+                    "2d": CONFIGURATION | {"normalization_schemes": [ZSCORE] * 3, "use_mask_for_norm": [True]}
+                }
+            },
+            "use_mask_for_norm: expected false",
         ),
     ],
 )
 def test_other_plans_are_refused_by_what_they_are(results, plans, error):
     with pytest.raises(UserError, match=error):
         open_published("nnunet", results(plans))
+
+
+def ct(low, high, mean, std):
+    return {"percentile_00_5": low, "percentile_99_5": high, "mean": mean, "std": std}
+
+
+CT = {"0": ct(-100, 900, 300.5, 120.0), "1": ct(10, 60, 33, 7), "2": ct(0, 5000, 1500, 700)}
+
+
+@pytest.mark.parametrize(
+    ("schemes", "expected"),
+    [
+        ([ZSCORE] * 3, lambda x_hwc: (x_hwc - x_hwc.mean((0, 1))) / x_hwc.std((0, 1))),
+        (["RGBTo01Normalization", "NoNormalization", "RGBTo01Normalization"], lambda x_hwc: x_hwc / [255, 1, 255]),
+        (
+            ["CTNormalization"] * 3,
+            lambda x_hwc: (np.clip(x_hwc, [-100, 10, 0], [900, 60, 5000]) - [300.5, 33, 1500]) / [120, 7, 700],
+        ),
+    ],
+    ids=["z-score", "bytes", "CT"],
+)
+def test_images_are_normalised_as_planned(results, schemes, expected):
+    """nnU-Net's formulas on values of 16 bits, of which those of bytes keep within 255."""
+    plans = changed(PLANS, "configurations/2d/normalization_schemes", schemes)
+    plans["foreground_intensity_properties_per_channel"] = CT
+    data = open_published("nnunet", results(plans)).config.data
+    limit = 256 if "NoNormalization" in schemes else 2000
+    image_hwc = np.random.default_rng(0).integers(0, limit, (8, 9, 3)).astype(np.int16)
+    read_hwc = read_input(image_hwc, data, "image", lambda *_: None)
+    theirs, ours = expected(image_hwc.astype(np.float64)), (read_hwc - np.array(data.mean)) / data.std
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from seg.checkpoints.safetensors_file import write_safetensors
-from seg.config import ResNetUNetConfig
+from seg.config import ModelConfig, ResNetUNetConfig, UNetDecoderConfig
 from seg.errors import UserError
 from seg.models import build_model
 from seg.models.encoder_decoder import double
 from seg.published.mapping import export_arrays, import_arrays
-from seg.published.published_model import open_published
-from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs
+from seg.published.published_model import array_shapes, open_published
+from seg.published.smp import count_channels, has_one_class, ignored_in, read_smp_config, smp_pairs
+from seg.published.smp_encoders import smp_encoder_pairs, usual_names
 from seg.published.torch_writer import write_torch_file
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -59,7 +60,7 @@ def converted(kind):
     model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors_of(kind)))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image(kind), False))
     shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-    return model, import_arrays(pairs, tensors_of(kind), shapes, SOURCE, is_ignored), pairs
+    return model, import_arrays(pairs, tensors_of(kind), shapes, SOURCE, ignored_in(config)), pairs
 
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
@@ -110,7 +111,7 @@ def test_a_training_step_moves_the_running_statistics_as_torch_does(kind):
 @pytest.mark.parametrize("kind", SIZES)
 def test_the_way_back_gives_the_same_tensors(kind):
     _, arrays, pairs = converted(kind)
-    tensors = {name: tensor for name, tensor in tensors_of(kind).items() if not is_ignored(name)}
+    tensors = {name: tensor for name, tensor in tensors_of(kind).items() if "num_batches" not in name}
     back = export_arrays(pairs, arrays)
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
@@ -125,6 +126,7 @@ def test_a_head_of_two_logits_goes_back_to_one_class_by_their_difference():
 
 
 def test_the_encoders_own_classifier_is_passed_over():
+    is_ignored = ignored_in(read_smp_config(tensors_of("basic")))
     assert is_ignored("encoder.fc.weight") and is_ignored("decoder.blocks.0.conv1.1.num_batches_tracked")
     assert not any(is_ignored(name) for name in tensors_of("basic") if "num_batches" not in name)
 
@@ -159,8 +161,9 @@ def test_a_folder_says_how_its_decoder_enlarges(pretrained, interpolation):
     ("key", "value"),
     [
         ("decoder_interpolation", "bicubic"),
-        ("_model_class", "UnetPlusPlus"),
-        ("encoder_depth", 4),
+        ("encoder_depth", 2),
+        ("decoder_use_norm", False),
+        ("decoder_use_batchnorm", "inplace"),
         ("decoder_attention_type", "scse"),
     ],
 )
@@ -170,6 +173,18 @@ def test_a_folder_of_another_model_is_refused_with_the_setting(pretrained, key, 
         open_published("smp", folder)
     assert str(error.value).startswith(f"{folder / 'config.json'}: {key}: expected ")
     assert str(error.value).endswith(f"found {value!r}")
+
+
+@pytest.mark.parametrize("kind", ["UnetPlusPlus", "DeepLabV3", 5])
+def test_a_folder_of_another_architecture_is_refused_by_its_name(pretrained, kind):
+    with pytest.raises(UserError, match=f"this is a {kind!r} of segmentation_models_pytorch; only its Unet is read"):
+        open_published("smp", pretrained(_model_class=kind))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest-exact", "area"])
+def test_other_words_for_repeating_pixels(pretrained, interpolation):
+    published = open_published("smp", pretrained(decoder_interpolation=interpolation))
+    assert published.config.model.resnet_unet.interpolation == "nearest"
 
 
 def test_a_folder_without_weights_or_settings_is_refused(pretrained, tmp_path):
@@ -228,12 +243,13 @@ def test_bilinear_doubling_is_that_of_torch():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"encoder.conv1.weight": None}, r"no convolution encoder.conv1.weight among encoder.bn1.weight, .* more"),
+        ({"encoder.conv1.weight": None}, r"another encoder, encoder.bn1.weight, .* more"),
         ({"encoder.layer3.0.conv1.weight": None}, "no unit encoder.layer3.0"),
         ({"encoder.layer1.0.conv2.weight": np.zeros((4, 2, 3, 3))}, "ResNeXt"),
-        ({"decoder.blocks.4.conv1.0.weight": None}, "no convolution decoder.blocks.4.conv1.0.weight"),
-        ({"decoder.blocks.0.attention1.attention.cSE.1.weight": np.zeros(4)}, "attention or a centre"),
-        ({"decoder.center.0.0.weight": np.zeros((4, 4, 3, 3))}, "attention or a centre"),
+        ({"decoder.blocks.4.conv1.0.weight": None}, "another encoder, encoder.conv1.weight"),
+        ({"decoder.blocks.2.conv1.0.weight": None}, "2 convolutions decoder.blocks.….conv1.0.weight"),
+        ({"decoder.blocks.0.attention1.attention.cSE.1.weight": np.zeros(4)}, "attention .scse."),
+        ({"decoder.center.0.0.weight": np.zeros((4, 4, 3, 3))}, "a centre block"),
         ({"segmentation_head.0.weight": np.zeros((0, 4, 3, 3))}, "no convolution segmentation_head"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
@@ -241,8 +257,77 @@ def test_bilinear_doubling_is_that_of_torch():
 def test_another_model_is_refused_with_what_is_supported(changes, said):
     tensors = {**tensors_of("basic"), **changes}
     tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    with pytest.raises(UserError, match=f"^expected .* Unet with a ResNet encoder .* found .*{said}"):
+    with pytest.raises(UserError, match=f"^expected .* Unet with an encoder .* found .*{said}"):
         read_smp_config(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("decoder.blocks.x_0_0.conv1.0.weight", "UnetPlusPlus"),
+        ("decoder.aspp.0.convs.0.0.weight", "DeepLabV3"),
+        ("decoder.mlp_stage.0.linear.weight", "Segformer"),
+    ],
+)
+def test_the_decoder_names_another_architecture(name, kind):
+    with pytest.raises(UserError, match=f"^this is a {kind} of segmentation_models_pytorch; only its Unet is read"):
+        read_smp_config({**tensors_of("basic"), name: np.zeros(1)})
+
+
+def stand_ins(pairs, config):
+    """Return zeros of the tensors' shapes, which take no memory."""
+    shapes = array_shapes(config, channels=4)
+    return {pair.theirs: pair.layout.to_theirs(np.broadcast_to(np.float32(0), shapes[pair.ours])) for pair in pairs}
+
+
+ENCODERS = [
+    ("resnet34", "original", 4),
+    ("resnet101", "original", 3),
+    ("efficientnet_lite0", "smp", 5),
+    ("efficientnet_lite2", "smp", 3),
+    ("efficientnet_lite1", "original", 4),
+    ("mit_b0", "smp", 5),
+    ("mit_b2", "smp", 4),
+]
+
+
+@pytest.mark.parametrize(("encoder", "form", "depth"), ENCODERS)
+def test_an_encoder_and_its_depth_are_read_from_the_tensors(encoder, form, depth):
+    decoder = UNetDecoderConfig((32, 24, 16, 8, 4)[:depth], "bilinear")
+    config = ModelConfig(
+        name="unet", num_classes=3, encoder=encoder, encoder_form=form, encoder_depth=depth, unet_decoder=decoder
+    )
+    tensors = stand_ins(smp_pairs(config), config)
+    # Layers below the coarsest map are in the file, unless the encoder is timm's own.
+    if form == "smp" or encoder.startswith("resnet"):
+        whole = dataclasses.replace(config, encoder_depth=5)
+        tensors = stand_ins(smp_encoder_pairs(whole), whole) | tensors
+        deeper = tensors.keys() - {pair.theirs for pair in smp_pairs(config)}
+        assert bool(deeper) == (depth < 5) and all(map(ignored_in(config), deeper))
+    found = read_smp_config(tensors, "bilinear", by_timm=form == "original")
+    assert found == config and count_channels(tensors) == 4
+    assert not any(ignored_in(config)(pair.theirs) for pair in smp_pairs(config))
+
+
+def test_names_of_a_mix_transformer_become_those_of_transformers():
+    kv, sr = np.arange(12.0).reshape(4, 3), np.zeros(1)
+    names = {"encoder.block2.1.attn.kv.weight": kv, "encoder.patch_embed1.proj.bias": sr, "encoder.norm4.bias": sr}
+    names |= {"encoder.block1.0.norm1.weight": sr, "encoder.block1.0.attn.norm.weight": sr}
+    names |= {"encoder.block1.0.mlp.fc2.bias": sr, "encoder.patch_embed2.norm.bias": sr, "segmentation_head.0.bias": sr}
+    usual, by_timm = usual_names(names)
+    assert not by_timm and sorted(usual) == [
+        "encoder.block.0.0.attention.self.layer_norm.weight",
+        "encoder.block.0.0.layer_norm_1.weight",
+        "encoder.block.0.0.mlp.dense2.bias",
+        "encoder.block.1.1.attention.self.key.weight",
+        "encoder.block.1.1.attention.self.value.weight",
+        "encoder.layer_norm.3.bias",
+        "encoder.patch_embeddings.0.proj.bias",
+        "encoder.patch_embeddings.1.layer_norm.bias",
+        "segmentation_head.0.bias",
+    ]
+    np.testing.assert_array_equal(usual["encoder.block.1.1.attention.self.value.weight"], kv[2:])
+    assert usual_names({"encoder.model.conv1.weight": sr}) == ({"encoder.conv1.weight": sr}, True)
 
 
 def test_the_pairs_cover_the_published_networks():

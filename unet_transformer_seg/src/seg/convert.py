@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="seg convert",
         description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
-        "R50+ViT npz that initialises a TransUNet, a Unet with a ResNet encoder of segmentation_models_pytorch, or a "
+        "R50+ViT npz that initialises a TransUNet, a Unet of segmentation_models_pytorch, or a "
         "two-dimensional PlainConvUNet of nnU-Net v2. Or write an encoder trained on ImageNet (EfficientNet-Lite, or a "
         "ResNet of torchvision or timm) as a folder to begin a run with. Or write a U-Net of this package as a file "
         "that milesial/Pytorch-UNet loads. Torch is not needed, and weight files are not executed.",

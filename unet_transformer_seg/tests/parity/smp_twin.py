@@ -94,7 +94,7 @@ def draw(model, seed, dtype=torch.float32):
         if not value.is_floating_point():
             continue
         normal = torch.randn(value.shape, generator=generator)
-        if value.ndim == 4:
+        if value.ndim in (2, 4):
             new = normal * (2 / value[0].numel()) ** 0.5
         elif name.endswith("running_var"):
             new = 0.5 + normal.abs()

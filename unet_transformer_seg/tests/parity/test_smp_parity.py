@@ -7,6 +7,7 @@ a body. Where the package cannot be imported even so, the twin in `smp_twin.py` 
 
 import functools
 import importlib.util
+import warnings
 from pathlib import Path
 
 import flax
@@ -19,12 +20,21 @@ torch = pytest.importorskip("torch")
 
 from seg.models import build_model, count_parameters  # noqa: E402
 from seg.published.mapping import export_arrays, import_arrays  # noqa: E402
-from seg.published.smp import has_one_class, is_ignored, read_smp_config, smp_pairs  # noqa: E402
+from seg.published.published_model import open_published  # noqa: E402
+from seg.published.smp import has_one_class, ignored_in, read_smp_config, smp_pairs  # noqa: E402
+from seg.published.smp_encoders import usual_names  # noqa: E402
 from seg.published.torch_file import read_torch_file  # noqa: E402
 
-_spec = importlib.util.spec_from_file_location("smp_twin", Path(__file__).with_name("smp_twin.py"))
-twin = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(twin)
+
+def beside(name):
+    """Import a file of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+twin, compare = beside("smp_twin"), beside("differences").compare
 
 # Compiling takes longer than running here, so the compiler is told not to polish its machine code.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -45,7 +55,9 @@ NARROW = {
 def import_smp():
     """Return the package, or None where it or a torchvision is missing."""
     try:
-        return _import_beside_any_torch()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parts of torch that the packages around it still use
+            return _import_beside_any_torch()
     except (ImportError, OSError, RuntimeError):
         return None
 
@@ -75,34 +87,39 @@ def published(encoder, classes):
         model = import_smp().Unet(encoder, encoder_weights=None, classes=classes)
     else:
         model = twin.Twin(*ENCODERS[encoder], 64, WIDTHS, classes)
-    model, last = twin.draw(model, 0).train(), "bn2" if ENCODERS[encoder][0] == "basic" else "bn3"
+    return settle(twin.draw(model, 0))
+
+
+def settle(model, channels=3):
+    """Give the norms the statistics of one batch, so that the maps keep their spread, and let the units add little."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0  # the statistics of one batch: the maps keep their spread
+            module.momentum = 1.0
+            last = "bn3" if hasattr(model.get_submodule(name.rpartition(".")[0]), "conv3") else "bn2"
             if name.endswith(last) and ".layer" in name:
-                module.weight.data *= 0.25  # units that add little, or 16 of them magnify the rounding errors
+                module.weight.data *= 0.25  # or so many of them magnify the rounding errors
     with torch.no_grad():
-        model(to_torch(draw_image(2, 64, 96)))
+        model.train()(to_torch(draw_image(4, 128, 160, channels)))
     return model.eval()
 
 
 def converted(theirs, folder):
     """Return (our model, arrays, pairs) by way of a file."""
     torch.save(theirs.state_dict(), folder / "weights.pth")
-    tensors = read_torch_file(folder / "weights.pth").tensors
+    tensors, _ = usual_names(read_torch_file(folder / "weights.pth").tensors)
     config = read_smp_config(tensors)
     model, pairs = build_model(config), smp_pairs(config, has_one_class(tensors))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
     shapes = {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-    return model, import_arrays(pairs, tensors, shapes, folder / "weights.pth", is_ignored), pairs
+    return model, import_arrays(pairs, tensors, shapes, folder / "weights.pth", ignored_in(config)), pairs
 
 
 def nested(arrays):
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
-def draw_image(*size):
-    return np.random.default_rng(2).normal(size=(*size, 3)).astype(np.float32)
+def draw_image(b, h, w, channels=3):
+    return np.random.default_rng(2).normal(size=(b, h, w, channels)).astype(np.float32)
 
 
 @functools.partial(quick_jit, static_argnums=0)
@@ -183,17 +200,82 @@ def test_other_sizes_are_those_of_the_image_filled_up_with_zeros(tmp_path):
     np.testing.assert_allclose(logits, answer(theirs, filled)[:, :45, :70], atol=1e-4)
 
 
+CASES = {
+    "resnet18, depth 3, one channel": (
+        "resnet18",
+        {"encoder_depth": 3, "decoder_channels": WIDTHS[:3], "in_channels": 1},
+    ),
+    "resnet101, depth 4, one class": ("resnet101", {"encoder_depth": 4, "decoder_channels": WIDTHS[:4], "classes": 1}),
+    "tu-resnet34, depth 4": ("tu-resnet34", {"encoder_depth": 4, "decoder_channels": WIDTHS[:4]}),
+    "lite0": ("timm-tf_efficientnet_lite0", {}),
+    "lite1, depth 4, bilinear": (
+        "timm-tf_efficientnet_lite1",
+        {"encoder_depth": 4, "decoder_channels": WIDTHS[:4], "decoder_interpolation": "bilinear"},
+    ),
+    "lite2, depth 3, four channels": (
+        "timm-tf_efficientnet_lite2",
+        {"encoder_depth": 3, "decoder_channels": WIDTHS[:3], "in_channels": 4},
+    ),
+    "tu-lite0": ("tu-tf_efficientnet_lite0", {"decoder_interpolation": "area"}),
+    "mit_b0, classifier": ("mit_b0", {"aux_params": {"classes": 2}}),
+    "mit_b1, depth 4": ("mit_b1", {"encoder_depth": 4, "decoder_channels": WIDTHS[:4]}),
+    "mit_b2": ("mit_b2", {"decoder_interpolation": "nearest-exact"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`timm-` encoders:DeprecationWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_of_any_encoder_and_depth(smp, tmp_path, case):
+    encoder, settings = CASES[case]
+    theirs = twin.draw(smp.Unet(encoder, encoder_weights=None, **{"classes": 3, **settings}), 0)
+    channels, classes = settings.get("in_channels", 3), settings.get("classes", 3)
+    settle(theirs, channels)
+    theirs.save_pretrained(tmp_path)
+    published = open_published("smp", tmp_path)
+    model = build_model(published.config.model)
+    for size in ((64, 96), (32, 64)):
+        image = draw_image(1, *size, channels)
+        logits = np.asarray(infer(model, published.variables, image))
+        with torch.no_grad():
+            expected = theirs(to_torch(image))
+        expected = expected[0] if isinstance(expected, tuple) else expected
+        expected = expected.permute(0, 2, 3, 1).numpy()
+        compare(f"smp {case}", logits[..., 1:] - logits[..., :1] if classes == 1 else logits, expected)
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"decoder_attention_type": "scse"}, {"encoder_depth": 4, "decoder_channels": WIDTHS[:4]}, {"in_channels": 1}],
+    [{"decoder_attention_type": "scse"}, {"decoder_use_norm": False}],
     ids=str,
 )
 def test_other_settings_of_the_package_are_refused(smp, tmp_path, settings):
-    with pytest.raises(ValueError, match="expected the state dict of segmentation_models_pytorch's Unet"):
-        converted(smp.Unet("resnet18", encoder_weights=None, classes=2, **settings), tmp_path)
+    smp.Unet("resnet18", encoder_weights=None, classes=2, **settings).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"config.json: {next(iter(settings))}: expected "):
+        open_published("smp", tmp_path)
 
 
-@pytest.mark.parametrize("encoder", ["resnext50_32x4d", "vgg11", "efficientnet-b0"])
+@pytest.mark.parametrize("encoder", ["resnext50_32x4d", "vgg11", "efficientnet-b0", "tu-efficientnet_b0"])
 def test_other_encoders_of_the_package_are_refused(smp, tmp_path, encoder):
     with pytest.raises(ValueError, match="expected the state dict of segmentation_models_pytorch's Unet"):
         converted(smp.Unet(encoder, encoder_weights=None, classes=2), tmp_path)
+
+
+KINDS = [
+    "UnetPlusPlus",
+    "Linknet",
+    "FPN",
+    "PSPNet",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "PAN",
+    "MAnet",
+    "UPerNet",
+    "Segformer",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_architectures_are_refused_by_their_names(smp, tmp_path, kind):
+    theirs = getattr(smp, kind)("resnet18", encoder_weights=None, classes=2)
+    with pytest.raises(ValueError, match=f"this is a {kind} of segmentation_models_pytorch"):
+        converted(theirs, tmp_path)

@@ -116,6 +116,7 @@ class ModelConfig:
     encoder_form: Literal["original", "smp"] = setting(
         "original", "details of the encoder; smp: as segmentation_models_pytorch builds it (docs/design.md)"
     )
+    encoder_depth: int = setting(5, "halvings of the resolution in the encoder, with the decoder unet", 3, 5)
     decoder: Literal["unet", "segformer"] = setting("unet", "decoder of unet and unet_transformer")
     base_width: int = setting(64, "channels of the first stage; each stage down doubles them", 1, 1024)
     depth: int = setting(4, "number of down-sampling stages", 1, 8)

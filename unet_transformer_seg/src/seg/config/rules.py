@@ -12,7 +12,7 @@ PLAIN_SETTINGS = ("base_width", "depth", "stem_stride", "conv_bias", "norm", "no
 PLAIN_SETTINGS += ("deep_supervision",)
 """Settings of the plain encoder and its decoder."""
 
-CHOICES = ("encoder", "encoder_form", "decoder", "unet_decoder", "segformer_decoder")
+CHOICES = ("encoder", "encoder_form", "encoder_depth", "decoder", "unet_decoder", "segformer_decoder")
 """Settings of `unet` and `unet_transformer` that choose an encoder and a decoder."""
 
 COARSEST_WIDTHS = {
@@ -94,8 +94,9 @@ def check_config(config: Config) -> None:
     if model.name == "unet_transformer" and model.transformer.position == "sincos" and width % 4:
         raise UserError(f"model.transformer.position: sincos needs a width divisible by 4, the bottleneck has {width}")
     _check_ignored(model)
-    if not 1 <= len(model.unet_decoder.widths) <= 5:
-        raise UserError(f"model.unet_decoder.widths: expected 1 to 5 blocks, found {list(model.unet_decoder.widths)}")
+    widths, most = model.unet_decoder.widths, model.encoder_depth
+    if not 1 <= len(widths) <= most:
+        raise UserError(f"model.unet_decoder.widths: expected 1 to {most} blocks, found {list(widths)}")
     if model.name == "plain_conv_unet":
         _check_stages(model.plain_conv_unet)
     heads, width = model.transunet.num_heads, model.transunet.hidden_width
@@ -242,9 +243,12 @@ def _ignored_settings(model: ModelConfig) -> list[tuple[tuple[str, ...], str, st
     if model.name == "custom":
         return []
     encoder, decoder = f"model.encoder {model.encoder}", f"model.decoder {model.decoder}"
-    ignored = [(("encoder_form",) if model.encoder == "plain" else PLAIN_SETTINGS, encoder, "")]
+    of_others = ("encoder_form", "encoder_depth")
+    ignored = [(of_others if model.encoder == "plain" else PLAIN_SETTINGS, encoder, "")]
+    if model.name == "unet_transformer":
+        ignored.append((("encoder_depth",), model.name, ""))
     if model.decoder == "segformer":
-        return [*ignored, (("unet_decoder", "upsample", "deep_supervision"), decoder, "")]
+        return [*ignored, (("encoder_depth", "unet_decoder", "upsample", "deep_supervision"), decoder, "")]
     if model.encoder == "plain":
         ignored.append((("unet_decoder",), encoder, "; its decoder has the encoder's widths"))
     return [*ignored, (("segformer_decoder",), decoder, "")]

@@ -25,14 +25,12 @@ import jax.numpy as jnp
 
 from seg.config import ModelConfig, UNetDecoderConfig
 from seg.contracts import assert_shape
-from seg.models.encoders import COARSEST, build_encoder
+from seg.models.encoders import build_encoder
 from seg.models.layers import Conv, DoubleConv, Dropout, PixelClassifier
 from seg.models.segformer import SegFormerDecoder
 from seg.models.unet import crop_to, fill_up, prepare_image
 from seg.models.unet_transformer import Bottleneck
 from seg.ops import conv, resize
-
-HALVINGS = 5  # of the resolution, in every encoder but plain
 
 
 class EncoderDecoder(nn.Module):
@@ -66,7 +64,7 @@ class EncoderDecoder(nn.Module):
             logits_bhwk = resize.resize_bilinear(logits_bhwk, size=whole_size)
         else:
             x_bhwc = SkipDecoder(config, name="decoder")(x_bhwc, skips, train)
-            factor = 2 ** (HALVINGS - len(decoder_settings(config).widths))
+            factor = 2 ** (config.encoder_depth - len(decoder_settings(config).widths))
             # In float32: few channels, and sums of the logits that are not rounded.
             head = Conv(config.num_classes * factor**2, use_bias=True, name="head")
             logits_bhwk = conv.depth_to_space(head(x_bhwc.astype(jnp.float32)), factor=factor)
@@ -109,18 +107,19 @@ def decoder_settings(config: ModelConfig) -> UNetDecoderConfig:
 def prepare(image_bhwc, config: ModelConfig):
     """Return the image in the compute dtype, with zeros at the bottom and right where the network needs them.
 
-    The plain encoder needs what it needs in the U-Net. For the others both sides become multiples of 32, so that
-    doubled maps meet the skip connections; SegFormer's decoder resizes the maps anyway, and needs 32 pixels a side.
+    The plain encoder needs what it needs in the U-Net. For the others both sides become multiples of 2^encoder_depth,
+    so that doubled maps meet the skip connections; SegFormer's decoder resizes the maps anyway, and needs as many
+    pixels a side.
     """
     if config.encoder == "plain" and config.name != "resnet_unet":
         return prepare_image(image_bhwc, config)
     assert_shape(image_bhwc, "b,h,w,c", "image")
     chex.assert_type(image_bhwc, float)
-    size = image_bhwc.shape[1:3]
+    size, coarsest = image_bhwc.shape[1:3], 2**config.encoder_depth
     if config.decoder == "segformer":
-        whole_size = tuple(max(n, COARSEST) for n in size)
+        whole_size = tuple(max(n, coarsest) for n in size)
     else:
-        whole_size = tuple(-(-n // COARSEST) * COARSEST for n in size)
+        whole_size = tuple(-(-n // coarsest) * coarsest for n in size)
     return fill_up(image_bhwc.astype(config.dtype), whole_size)
 
 

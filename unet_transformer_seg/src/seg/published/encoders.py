@@ -68,7 +68,7 @@ def _unit_pairs(ours: str, theirs: str, expands: bool, by_timm: bool) -> list[Pa
 def mit_pairs(sizes: Sizes, theirs: str = "") -> list[Pair]:
     """Return the pairs of a MiT under the names of transformers; the keys' biases have no array here."""
     pairs = []
-    for i, (count, heads, reduction) in enumerate(zip(sizes.blocks, HEADS, REDUCTIONS, strict=True)):
+    for i, (count, heads, reduction) in enumerate(zip(sizes.blocks, HEADS, REDUCTIONS, strict=False)):
         stage, embed = f"encoder/stage{i + 1}", f"{theirs}patch_embeddings.{i}"
         pairs += _with_bias(f"{stage}/embed", f"{embed}.proj", CONV2D)
         pairs += affine(f"{stage}/embed_norm", f"{embed}.layer_norm") + affine(

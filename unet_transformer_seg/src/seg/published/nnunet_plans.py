@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seg.config import DataConfig, PlainConvUNetConfig
+from seg.config import PlainConvUNetConfig
 from seg.errors import UserError
 from seg.published.file_kinds import describe_folder
 from seg.published.settings_file import entry, read_settings
@@ -175,28 +175,6 @@ def read_class_names(plans: Plans) -> tuple[str, ...]:
     if len(names) < 2 or sorted(names) != list(range(len(labels) - ("ignore" in labels))):
         raise UserError(f"{where}: labels: expected the numbers 0, 1, 2, …, found {shown(sorted(names))}")
     return tuple(names[label] for label in range(len(names)))
-
-
-def read_num_channels(plans: Plans) -> int:
-    """Return the number of an image's channels."""
-    key = "channel_names" if "channel_names" in plans.dataset else "modality"
-    return len(entry(plans.dataset, key, dict, plans.dataset_where))
-
-
-def read_preparation(plans: Plans) -> DataConfig:
-    """Return how images are normalised; refuse what has no counterpart here, by its name."""
-    channels = read_num_channels(plans)
-    schemes = entry(plans.configuration, "normalization_schemes", list, plans.where)
-    if len(schemes) != channels:
-        raise UserError(f"{plans.where}: normalization_schemes: expected {channels}, found {len(schemes)}")
-    if channels != 3:
-        raise UserError(f"{plans.where}: a model of {channels} channels; images here have 3")
-    for scheme in schemes:
-        if scheme != "RGBTo01Normalization":
-            raise UserError(
-                f"{plans.where}: normalization_schemes: expected RGBTo01Normalization, found {shown(scheme)}"
-            )
-    return DataConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def _each(plan: Mapping[str, Any], key: str, num_stages: int, where: str) -> list:

@@ -18,8 +18,9 @@ from seg.config.rules import check_config, check_ranges
 from seg.data.image_file import naming_file
 from seg.errors import UserError
 from seg.models import abstract_variables
-from seg.published import milesial, nnunet, nnunet_plans, r50_vit, smp, transunet
+from seg.published import milesial, nnunet, nnunet_images, nnunet_plans, r50_vit, smp, transunet
 from seg.published.mapping import Pair, export_arrays, import_arrays
+from seg.published.smp_encoders import usual_names
 from seg.published.state_dict import plain_names
 from seg.published.torch_file import read_torch_file
 from seg.published.torch_writer import write_torch_file
@@ -90,15 +91,17 @@ def open_smp(path: Path) -> Published:
     else:
         log.warning(
             "%s: no tensor shows decoder_interpolation; assuming nearest, the default of segmentation_models_pytorch. "
-            "If the model uses bilinear, add model.resnet_unet.interpolation=bilinear",
+            "If the model uses bilinear, add model.resnet_unet.interpolation=bilinear, or with an encoder other than "
+            "ResNet model.unet_decoder.interpolation=bilinear",
             path,
         )
     tensors = plain_names(read_torch_file(path).tensors, smp.ANCHOR, path)
     if classifier := [name for name in tensors if name.startswith(smp.CLASSIFIER)]:
         log.warning("%s: dropped %s, the head that classifies whole images (aux_params)", path, smp.some(classifier))
+    tensors, by_timm = usual_names(tensors)
     with naming_file(path):
-        model = _supported(smp.read_smp_config(tensors, interpolation))
-        channels = tensors[smp.ANCHOR].shape[1]
+        model = _supported(smp.read_smp_config(tensors, interpolation, by_timm))
+        channels = smp.count_channels(tensors)
         # ImageNet's mean and deviation are the default; they are of red, green and blue.
         data = DataConfig(size=WINDOW) if channels == 3 else _unchanged(WINDOW, channels)
     if channels != 3:
@@ -109,7 +112,7 @@ def open_smp(path: Path) -> Published:
             channels,
         )
     pairs = smp.smp_pairs(model, smp.has_one_class(tensors))
-    variables = _variables(pairs, tensors, model, path, smp.is_ignored, channels)
+    variables = _variables(pairs, tensors, model, path, smp.ignored_in(model), channels)
     return _published(model, data, variables)
 
 
@@ -129,7 +132,8 @@ def open_nnunet(path: Path) -> Published:
         classes = make_class_table(names)
         stages = nnunet_plans.read_stages(plans)
         model = _supported(ModelConfig(name="plain_conv_unet", num_classes=len(names), plain_conv_unet=stages))
-    data = dataclasses.replace(nnunet_plans.read_preparation(plans), size=size)
+        data = nnunet_images.read_data_settings(plans, size)
+        check_ranges(data, "data.")
     variables = _variables(nnunet.nnunet_pairs(model), tensors, model, path, nnunet.ignored_in(model), data.channels)
     return _published(model, data, variables)._replace(classes=classes)
 
