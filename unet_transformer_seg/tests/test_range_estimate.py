@@ -12,6 +12,7 @@ from seg.config.schema import IMAGENET
 from seg.data import build_dataset
 from seg.data.images.remarks import Remarks
 from seg.data.settlement import settle_images
+from seg.record.changes import keep_decided
 from seg.training.setup import build_setup
 
 
@@ -62,6 +63,17 @@ def test_a_run_keeps_the_range(tmp_path):
     setup = build_setup(Config(data=data, model=ModelConfig(name="unet", base_width=8, depth=1)))
     assert setup.config.data.value_range == (0, 4095)
     np.testing.assert_allclose(setup.val_set[0].image.max(), 200 / 4095, atol=1e-6)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_8_bits(tmp_path):
+    """Its config has no precision; its network was trained on the upper 8 bits."""
+    write(tmp_path, "train", np.array([100, 4000], np.uint16))
+    data = write(tmp_path, "val", np.array([200], np.uint16))
+    data = dataclasses.replace(data, value_range=(0, 4095), mean=IMAGENET[0], std=IMAGENET[1])
+    config = Config(data=data, model=ModelConfig(name="unet", base_width=8, depth=1))
+    setup = build_setup(config, is_settled=True)
+    assert setup.config.data == data and setup.val_set[0].image.dtype == np.uint8
+    assert keep_decided(config, Config(data=dataclasses.replace(data, mean=(), std=()))).data == data
 
 
 def test_remarks_name_the_first_files_of_each_kind_once():

@@ -86,7 +86,7 @@ def read_image(
         UserError: naming the file: missing, empty, not an image, too large, several pages, damaged, another number of
             channels, or values whose black and white are unclear.
     """
-    if is_stack(path, config):
+    if page is not None or is_stack(path, config):
         with opened_stack(path, config, remark) as stack:
             return stack.image(stack.single(page), scaled)
 
@@ -121,7 +121,7 @@ def read_depth(path: Path, config: DataConfig = DEFAULTS, page: int | None = Non
     def of_array(array: np.ndarray, stated_bits: int = 0) -> Depth:
         return Depth(array.dtype not in (np.bool_, np.uint8), None if stated_bits else largest_value(array))
 
-    if is_stack(path, config):
+    if page is not None or is_stack(path, config):
         with opened_stack(path, config, log_remark) as stack:
             number = stack.single(page)
             if stack.pages[number].dtype in (np.bool_, np.uint8):
@@ -135,7 +135,7 @@ def read_depth(path: Path, config: DataConfig = DEFAULTS, page: int | None = Non
 def read_mask(path: Path, config: DataConfig = DEFAULTS, remark: Remark = log_remark, page: int | None = None) -> Mask:
     """Return what a mask file holds, unchanged but upright; errors as `read_image` and `mask_of_image`."""
     config = dataclasses.replace(config, channels=DEFAULTS.channels)  # those of images say nothing of masks
-    if is_stack(path, config):
+    if page is not None or is_stack(path, config):
         with opened_stack(path, config, remark) as stack, naming_damage(path):
             number = stack.single(page)
             return mask_of_page(stack.values(number), stack.pages[number])

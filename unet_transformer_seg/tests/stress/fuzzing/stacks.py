@@ -68,7 +68,7 @@ def read_stack(folder: Path, case: Case) -> None:
         assert image_hwc.dtype == np.float32 and image_hwc.shape[2] == channels and np.isfinite(image_hwc).all()
         assert 0 < image_hwc.shape[0] * image_hwc.shape[1] <= MAX_PIXELS
     if name in ("palette.tif", "bits.tif", "both.npz"):
-        mask = read_mask(path, config, lambda *_: None, 0).values
+        mask = read_mask(path, config, lambda *_: None, None if name == "both.npz" else 0).values
         assert mask.dtype in (np.uint8, np.uint16) and mask.shape[2:] in ((), (3,))
 
 

@@ -6,7 +6,7 @@ memory is allocated, and it raises `UserError` without the file's name, which th
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -32,10 +32,28 @@ class Page(NamedTuple):
     palette: np.ndarray | None = None  # uint8[n, 3], the colour of each value, or None
 
 
+class LazyPages(Sequence):
+    """What the header says of each image of a file, read when it is asked for."""
+
+    def __init__(self, count: int, describe_page: Callable[[int], Page]):
+        """Describe image `number` by `describe_page(number)`."""
+        self._count, self._describe, self._known = count, describe_page, {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Page:
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        if number not in self._known:
+            self._known[number] = self._describe(number)
+        return self._known[number]
+
+
 class Container(Protocol):
     """An open file of one or several images."""
 
-    pages: list[Page]  # what it holds
+    pages: Sequence[Page]  # what it holds
 
     def read(self, page: int, window: Window | None = None) -> np.ndarray:
         """Return [h, w, c] of the file's dtype, upright: a page or a window of it."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from seg.config import DataConfig
 from seg.data.images import dicom_file, tiff_file
-from seg.data.images.container import Container, naming_damage
+from seg.data.images.container import Container, LazyPages, Page, naming_damage
 from seg.data.images.dicom_file import open_dicom
 from seg.data.images.nifti_file import is_nifti, open_nifti
 from seg.data.images.pixel_values import Scale, image_of_array
@@ -30,8 +30,13 @@ class Stack:
     """
 
     def __init__(self, path: Path, container: Container, config: DataConfig, remark: Remark):
-        self._path, self._container, self._config, self.pages = path, container, config, container.pages
+        self._path, self._container, self._config = path, container, config
+        self.pages = LazyPages(len(container.pages), self._describe)
         self._note: Note = lambda kind, text: remark(kind, path, text)
+
+    def _describe(self, number: int) -> Page:
+        with naming_damage(self._path):
+            return self._container.pages[number]
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -42,7 +47,8 @@ class Stack:
 
     def image(self, number: int, scaled: Scale = scale) -> np.ndarray:
         """Return [h, w, c] with the channels of the data set and values as `scaled` returns them."""
-        page, values_hwc = self.pages[number], self.values(number)
+        values_hwc = self.values(number)
+        page = self.pages[number]
         if page.palette is not None:
             values_hwc = page.palette[values_hwc[..., 0]]
         stated = page.stated_bits, page.is_inverted, page.has_alpha

@@ -5,16 +5,18 @@ file has a single page. All others come here. Axes that ImageJ or OME state are 
 rest pages.
 """
 
+import functools
 import logging
 import math
 import struct
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 import numpy as np
 import tifffile
 
 from seg.data.images.array_file import MAX_CHANNELS, check_pixels
-from seg.data.images.container import Page, Window
+from seg.data.images.container import LazyPages, Page, Window
 from seg.data.images.tags import stated_tiff_bits
 from seg.data.images.tiff_windows import TiffWindows
 from seg.errors import UserError
@@ -33,6 +35,9 @@ BLACK_IS_ZERO, WHITE_IS_ZERO, RGB, PALETTE, YCBCR = 1, 0, 2, 3, 6
 OLD_JPEG, JPEG = 6, 7
 ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)  # the tag, and its values that exchange rows and columns
 ALPHA = (1, 2)  # values of the tag ExtraSamples
+SUBFILE_TYPE, SAMPLES_PER_PIXEL, SHORT = 254, 277, 3
+ALIKE_TAGS = (256, 257, 258, 262, 277, 339)  # tags that are equal in pages of one shape and type
+KEY_TAGS = frozenset((SUBFILE_TYPE, *ALIKE_TAGS))
 NO_PAGE = 1 | 4  # flags of a smaller copy, or of the transparency of another page
 PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000, 50001)
 CODECS = 'pip install "unet-transformer-seg[tiff]"'
@@ -42,17 +47,22 @@ class TiffFile:
     """An open TIFF.
 
     Attributes:
-        pages: its images.
+        pages: its images, each described when it is asked for, as a stack may have thousands.
     """
 
-    def __init__(self, file: BinaryIO, tiff: tifffile.TiffFile, max_pixels: int, channels: int):
-        """Check the headers; nothing is decoded. `channels` is that of the data set."""
-        self._file, self._planes = file, _group_planes(tiff, channels)
-        self.pages = [describe(planes, max_pixels) for planes in self._planes]
+    def __init__(self, file: BinaryIO, groups: list[list["Plane"]], max_pixels: int):
+        """Check the first header; nothing is decoded."""
+        self._file, self._groups = file, groups
+        self.pages = LazyPages(len(groups), lambda number: describe(self._planes(number), max_pixels))
+        self.pages[0]
+
+    def _planes(self, page: int) -> "Planes":
+        return [plane() for plane in self._groups[page]]
 
     def read(self, page: int, window: Window | None = None) -> np.ndarray:
         """Return [h, w, c] of the file's dtype, upright: a page or a window of it."""
-        planes = [self._decode(*plane) for plane in self._planes[page]]
+        self.pages[page]  # refuses one that is too large
+        planes = [self._decode(*plane) for plane in self._planes(page)]
         values_hwc = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
         return values_hwc[window or ...]
 
@@ -82,9 +92,13 @@ def open_tiff(file: BinaryIO, max_pixels: int, channels: int) -> TiffFile:
     Raises:
         UserError: damaged, too many pages, more than `max_pixels` in one of them, or a layout that is not read.
     """
-    check_chain(file)
+    return TiffFile(file, _group_planes(*_parse(file), channels), max_pixels)
+
+
+def _parse(file: BinaryIO) -> tuple[tifffile.TiffFile, list["Tags"]]:
+    tags = walk_pages(file)
     file.seek(0)
-    return TiffFile(file, tifffile.TiffFile(file, name="image.tif", _multifile=False), max_pixels, channels)
+    return tifffile.TiffFile(file, name="image.tif", _multifile=False), tags
 
 
 def is_beyond_pillow(file: BinaryIO, channels: int) -> bool:
@@ -94,10 +108,8 @@ def is_beyond_pillow(file: BinaryIO, channels: int) -> bool:
         file.seek(0)
         if start not in MAGICS:
             return False
-        check_chain(file)
-        file.seek(0)
-        tiff = tifffile.TiffFile(file, name="image.tif", _multifile=False)
-        groups, page = _group_planes(tiff, channels), tiff.pages.first
+        tiff, tags = _parse(file)
+        groups, page = _group_planes(tiff, tags, channels), tiff.pages.first
         if len(groups) > 1 or len(groups[0]) > 1:
             return True
     except UserError:
@@ -117,18 +129,26 @@ def is_beyond_pillow(file: BinaryIO, channels: int) -> bool:
     return not (channels == 1 and samples == 3 and page.photometric == RGB and bits == 8)
 
 
-def check_chain(file: BinaryIO) -> None:
-    """Refuse a TIFF whose pages point at each other in a circle, or that has more than `MAX_PAGES`."""
+Tags = dict[int, int]
+"""Tag of a page → its value, or where the file has it, for the tags of `KEY_TAGS`."""
+
+
+def walk_pages(file: BinaryIO) -> list[Tags]:
+    """Return the tags that tell pages apart, of each page.
+
+    Raises:
+        UserError: pages that point at each other in a circle, or more than `MAX_PAGES`.
+    """
     file.seek(0)
     start = file.read(16)
     order = MAGICS.get(start[:4])
     if order is None or len(start) < 16:
         raise UserError("a damaged TIFF")
     is_big = start[2:4] in (b"+\0", b"\0+")
-    count_format, offset_format, tag_bytes = ("Q", "Q", 20) if is_big else ("H", "I", 12)
-    count_size, offset_size = struct.calcsize(count_format), struct.calcsize(offset_format)
-    (offset,) = struct.unpack_from(order + offset_format, start, 8 if is_big else 4)
+    number, entry, place = ("Q", "HHQ8s", "Q") if is_big else ("H", "HHI4s", "I")
+    (offset,) = struct.unpack_from(order + place, start, 8 if is_big else 4)
     seen: set[int] = set()
+    pages: list[Tags] = []
     while offset:
         if offset in seen:
             raise UserError("a damaged TIFF: its pages form a circle")
@@ -136,15 +156,27 @@ def check_chain(file: BinaryIO) -> None:
         if len(seen) > MAX_PAGES:
             raise UserError(f"more than {MAX_PAGES} pages; save them in several files")
         file.seek(offset)
-        head = file.read(count_size)
-        num_tags = struct.unpack(order + count_format, head)[0] if len(head) == count_size else 0
-        if num_tags > MAX_TAGS and len(seen) > 1:
-            return  # bytes that are no page end the chain, for tifffile as well
+        num_tags = _unpacked(order + number, file)
+        if num_tags > MAX_TAGS and pages:
+            break  # bytes that are no page end the chain, for tifffile as well
         if not 1 <= num_tags <= MAX_TAGS:
             raise UserError("a damaged TIFF: a page without tags, or with too many")
-        file.seek(offset + count_size + num_tags * tag_bytes)
-        tail = file.read(offset_size)
-        offset = struct.unpack(order + offset_format, tail)[0] if len(tail) == offset_size else 0
+        entries = file.read(num_tags * struct.calcsize(order + entry))
+        whole = len(entries) // struct.calcsize(order + entry) * struct.calcsize(order + entry)
+        fields = struct.iter_unpack(order + entry, entries[:whole])
+        pages.append({tag: _value(kind, value, order) for tag, kind, _, value in fields if tag in KEY_TAGS})
+        offset = _unpacked(order + place, file)
+    return pages
+
+
+def _value(kind: int, value: bytes, order: str) -> int:
+    return int.from_bytes(value[:2] if kind == SHORT else value, "little" if order == "<" else "big")
+
+
+def _unpacked(layout: str, file: BinaryIO) -> int:
+    """Return the next number of a file; 0 at its end."""
+    content = file.read(struct.calcsize(layout))
+    return struct.unpack(layout, content)[0] if len(content) == struct.calcsize(layout) else 0
 
 
 def turn(values_hwc: np.ndarray, orientation: int) -> np.ndarray:
@@ -161,21 +193,30 @@ def turn(values_hwc: np.ndarray, orientation: int) -> np.ndarray:
 Planes = list[tuple[tifffile.TiffPage, int | None]]
 """Pages of the file that are the channels of one image, each with the place of its bytes where no directory has it."""
 
+Plane = Callable[[], tuple[tifffile.TiffPage, int | None]]  # returns an element of `Planes`
 
-def _group_planes(tiff: tifffile.TiffFile, channels: int) -> list[Planes]:
+
+def _group_planes(tiff: tifffile.TiffFile, tags: list[Tags], channels: int) -> list[list[Plane]]:
     """Return the images of a file."""
     if (tiff.is_imagej or tiff.is_ome) and (groups := _stated_planes(tiff)):
         return groups
-    pages = [page for page in map(tiff.pages.get, range(len(tiff.pages))) if not page.subfiletype & NO_PAGE]
-    pages = pages or [tiff.pages.first]
+    numbers = [number for number, page in enumerate(tags) if not page.get(SUBFILE_TYPE, 0) & NO_PAGE] or [0]
+    planes: list[Plane] = [functools.partial(_page, tiff.pages, number) for number in numbers]
     # As `tifffile.imwrite` saves an array [c, h, w]; three grey pages are more likely a stack.
-    are_alike = len({(page.shape, page.dtype) for page in pages}) == 1
-    if len(pages) == channels != 3 and are_alike and pages[0].samplesperpixel == 1:
-        return [[(page, None) for page in pages]]
-    return [[(page, None)] for page in pages]
+    are_grey = all(tags[number].get(SAMPLES_PER_PIXEL, 1) == 1 for number in numbers)
+    are_alike = len({tuple(tags[number].get(tag) for tag in ALIKE_TAGS) for number in numbers}) == 1
+    if len(planes) == channels != 3 and are_grey and are_alike:
+        return [planes]
+    return [[plane] for plane in planes]
 
 
-def _stated_planes(tiff: tifffile.TiffFile) -> list[Planes]:
+def _page(pages: Sequence, number: int, offset: int | None = None) -> tuple[tifffile.TiffPage, int | None]:
+    if pages[number] is None:
+        raise UserError("damaged: a page that its description names is missing")
+    return pages[number].aspage(), offset
+
+
+def _stated_planes(tiff: tifffile.TiffFile) -> list[list[Plane]]:
     """Return the images of a file by the axes that ImageJ or OME state; empty if they do not fit its pages."""
     try:
         series = tiff.series[0]
@@ -187,10 +228,11 @@ def _stated_planes(tiff: tifffile.TiffFile) -> list[Planes]:
     count = math.prod(lengths)
     if not 1 <= count <= MAX_PAGES:
         return []
-    if len(series.pages) >= count and all(series.pages[number] is not None for number in range(count)):
-        planes = [(series.pages[number].aspage(), None) for number in range(count)]
+    if len(series.pages) >= count:
+        planes = [functools.partial(_page, series.pages, number) for number in range(count)]
     elif series.dataoffset is not None and page.is_contiguous and page.is_final:
-        planes = [(page, series.dataoffset + number * page.nbytes) for number in range(count)]
+        offsets = [series.dataoffset + number * page.nbytes for number in range(count)]
+        planes = [functools.partial(_page, [page], 0, offset) for offset in offsets]
     else:
         return []
     order, axis = np.arange(count).reshape(lengths), leading.find("C")
