@@ -120,3 +120,10 @@ def test_metrics_of_each_class_come_from_its_own_counts():
     }
     assert "car (1.00% of the pixels)" in warn_never_predicted(metrics, NAMES)[0]
     assert "mean IoU" in format_table(metrics, NAMES)
+
+
+def test_ignored_pixels_of_many_classes_fall_on_no_other_count():
+    rng = np.random.default_rng(3)
+    labels, decided = rng.integers(0, 2, (2, 1, 5, 6, 20), np.uint8)
+    labels[rng.random(labels.shape) < 0.3] = 255
+    np.testing.assert_array_equal(count_levels(decided, labels, 2), slow_counts(decided, labels))

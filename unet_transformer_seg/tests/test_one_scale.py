@@ -11,7 +11,8 @@ from seg.compiler import CompiledStep
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
 from seg.config.reader import load_config, save_config
 from seg.data.fit import fit_sample, fitted_shape, labels_at, predicted_shape, resize_bands
-from seg.inference.predictor import Predictor, explain_old_scale
+from seg.inference.model_settings import explain_old_scale
+from seg.inference.predictor import Predictor
 from seg.inference.scoring import score_samples
 from seg.labels import Exclusive
 from seg.training.evaluate import evaluate

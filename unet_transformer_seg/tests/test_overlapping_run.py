@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from seg.config.rules import check_config
 from seg.errors import UserError
 from seg.inference import scoring
 from seg.inference.done_record import DoneRecord
+from seg.inference.model_settings import read_settings
 from seg.inference.output import plan_jobs
 from seg.inference.segment_files import Options, Outcome, segment_files
 from seg.labels import GRID
 from seg.record.run_dir import load_run
 from seg.serve.formats import Drawing, draw, formats_of
+from seg.training.state import Progress, read_progress
 
 NAMES = ("circle", "rectangle", "star")
 
@@ -144,3 +147,22 @@ def test_settings_of_the_other_kind_are_refused_with_the_setting_to_use(changes,
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, toy=ToyConfig(overlap=True)))
     with pytest.raises(UserError, match=message):
         check_config(config)
+
+
+def test_a_checkpoint_keeps_the_thresholds_and_an_older_one_has_none():
+    progress = Progress(best_iou=0.5, thresholds=(0.5, 0.35))
+    stored = json.loads(json.dumps(dataclasses.asdict(progress)))
+    assert read_progress(stored, Path("run")) == progress
+    del stored["thresholds"]
+    assert read_progress(stored, Path("run")).thresholds == ()
+    for bad in ("0.5", ["a"], 0.5):
+        with pytest.raises(UserError, match="not written by this program"):
+            read_progress(stored | {"thresholds": bad}, Path("run"))
+
+
+def test_a_model_whose_classes_and_config_are_of_two_kinds_is_refused(model, tmp_path):
+    seg.save(model, tmp_path / "model")
+    with pytest.raises(UserError, match="overlapping classes, and config.yaml has model.labels: exclusive"):
+        read_settings(
+            tmp_path / "model", ["model.labels=exclusive", "data.toy.overlap=false", "inference.thresholds=[]"]
+        )

@@ -58,7 +58,7 @@ def load(
         raise UserError(f"checkpoint: expected best or last, found {checkpoint!r:.80}")
     from seg.inference.encoder_folder import refuse_encoder
     from seg.inference.ensemble import load_ensemble
-    from seg.inference.predictor import explain_old_scale
+    from seg.inference.model_settings import explain_old_scale
 
     for path in folders:
         refuse_encoder(Path(path))

@@ -3,7 +3,6 @@
 Letters: b windows, h w rows and columns of a window or an image, k classes.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -14,20 +13,18 @@ import jax
 import numpy as np
 
 from seg.checkpoints.store import restore_for_inference
-from seg.classes import ClassTable, MaskValues, load_class_table
+from seg.classes import ClassTable, MaskValues
 from seg.compiler import compiler_options
 from seg.config import Config
-from seg.config.reader import load_config
 from seg.data.fit import fill_up, labels_at, predicted_shape, resize_bands, resize_image, window_for, window_shape
 from seg.data.image_input import ImageInput, read_input
 from seg.data.images.remarks import Remarks
 from seg.data.masks.class_settings import values_of_classes
 from seg.errors import UserError
-from seg.files import read_bounded
 from seg.inference import tiling
-from seg.inference.checksums import CheckedFolder
 from seg.inference.forward import make_forward, weigh
-from seg.inference.model_folder import check_variables, is_model_folder, load_weights
+from seg.inference.model_folder import check_variables, load_weights
+from seg.inference.model_settings import read_settings, with_thresholds
 from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
 from seg.labels import Labels, build_labels
@@ -37,8 +34,6 @@ from seg.pictures import as_picture
 Tag = TypeVar("Tag")
 
 Images = list[ImageInput] | tuple[ImageInput, ...]  # images to segment together
-
-MAX_CONFIG_BYTES = 1 << 20
 
 Windows = Callable[[np.ndarray], jax.Array | np.ndarray]
 """windows [b, h, w, c] of `data.precision` → probabilities float32[b, h, w, k]."""
@@ -288,17 +283,7 @@ def load_predictor(
         UserError: not such a folder, or weights that do not belong to its config.
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")
-    files = CheckedFolder(folder) if is_model_folder(folder) else None
-    read = files.read if files else read_bounded
-    config = load_config(folder / "config.yaml", overrides, read)
-    classes = load_class_table(folder / "classes.json", read)
-    if len(classes) != config.model.num_classes:
-        raise UserError(
-            f"{folder}: classes.json names {len(classes)} classes, and config.yaml has model.num_classes: "
-            f"{config.model.num_classes}; they must be the same model's"
-        )
+    files, config, classes = read_settings(folder, overrides)
     if model is not None and config.model.name != "custom":
         raise UserError(f"{folder}: its model is {config.model.name}, of this package; leave model=... out")
     network = build_model(config.model, model)
@@ -309,22 +294,3 @@ def load_predictor(
         config = with_thresholds(config, progress.get("thresholds", ()))
     check_variables(variables, config, folder, network)
     return Predictor(config, classes, variables, model=model)
-
-
-def with_thresholds(config: Config, thresholds: Sequence[float]) -> Config:
-    """Return the config with the thresholds that an evaluation chose, unless it states its own."""
-    if config.model.labels == "exclusive" or config.inference.thresholds or not thresholds:
-        return config
-    return dataclasses.replace(config, inference=dataclasses.replace(config.inference, thresholds=tuple(thresholds)))
-
-
-def explain_old_scale(folder: Path, config: Config) -> str:
-    """Return a remark if a model from before `inference.scale` is used differently now; else ""."""
-    text = read_bounded(folder / "config.yaml", MAX_CONFIG_BYTES).decode("utf-8", "replace")
-    if config.data.fit != "resize" or config.inference.scale != "trained" or "scale: trained" in text:
-        return ""
-    height, width = config.data.size
-    return (
-        f"{folder}: made by an earlier version; images are now resized into {height}×{width}, as in its training, and "
-        "masks brought back to their size (inference.scale=native takes images as they are, as that version did)"
-    )
