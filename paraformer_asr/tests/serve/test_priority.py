@@ -14,7 +14,7 @@ def test_other_threads_step_back_once_and_only_for_the_main_thread(monkeypatch):
     steps, end = {}, threading.Event()
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(os, "setpriority", lambda kind, thread, value: steps.update({thread: value}))
-    computing = threading.Thread(target=end.wait)
+    computing = threading.Thread(target=end.wait, daemon=True)
     computing.start()
     other = threading.Thread(target=priority.prefer_this_thread)
     other.start()
