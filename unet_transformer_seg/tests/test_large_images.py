@@ -216,6 +216,16 @@ def test_what_cannot_be_read_by_windows_is_refused_by_name(tmp_path, capsys, mon
     assert "strips of 150×131 pixels are too large" in refused(capsys, tmp_path, scan)
 
 
+def test_a_circle_of_pages_is_refused_by_name(tmp_path, capsys):
+    scan = tmp_path / "scan.tif"
+    tifffile.imwrite(scan, draw(150, 131))
+    content = scan.read_bytes()
+    offset = int.from_bytes(content[4:8], "little")
+    end = offset + 2 + 12 * int.from_bytes(content[offset : offset + 2], "little")
+    scan.write_bytes(content[:end] + content[4:8] + content[end + 4 :])
+    assert "circle" in refused(capsys, tmp_path, scan)
+
+
 def test_a_damaged_large_image_is_refused_by_name(tmp_path, capsys):
     scan = tmp_path / "scan.tif"
     tifffile.imwrite(scan, draw(150, 131), tile=(32, 32), compression="zlib")
