@@ -14,7 +14,7 @@ from seg.data.fit import is_fitted, predicted_shape
 from seg.data.images.container import Page, naming_damage
 from seg.data.images.pixel_values import Scale, image_of_array
 from seg.data.images.remarks import Note, Remark
-from seg.data.images.tiff_file import SUFFIXES, check_chain, describe
+from seg.data.images.tiff_file import SUFFIXES, describe, walk_pages
 from seg.data.images.tiff_windows import TiffWindows
 from seg.data.images.value_range import AUTO, scale, within
 from seg.errors import UserError
@@ -65,7 +65,7 @@ def first_page(path: Path) -> Iterator[tifffile.TiffPage | None]:
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open_file(path))
-            check_chain(file)
+            walk_pages(file)
             file.seek(0)
             page = tifffile.TiffFile(file, name="image.tif", _multifile=False).pages.first
         except Exception:  # the reader of whole images names what is wrong
