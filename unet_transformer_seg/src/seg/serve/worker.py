@@ -113,10 +113,9 @@ def decode(content: bytes, reading: Reading) -> Decoded:
 
 def _check_stack(stack: Stack, reading: Reading) -> None:
     """Refuse a stack of too many images or pixels before it is decoded."""
-    megapixels = sum(page.height * page.width for page in stack.pages) / 1e6
     if len(stack) > reading.max_pages:
         text = f"the upload has {len(stack)} images; this server takes up to {reading.max_pages}"
-    elif megapixels > reading.max_megapixels:
+    elif (megapixels := sum(page.height * page.width for page in stack.pages) / 1e6) > reading.max_megapixels:
         text = f"the upload has {len(stack)} images of {megapixels:.3g} megapixels together; this server takes up to "
         text += f"{reading.max_megapixels:g}"
     else:
@@ -140,19 +139,19 @@ def _as_file(content: bytes) -> Iterator[Path]:
     """Yield the path of a file with the suffix of its kind: in memory, where the system has such files."""
     suffix, has_memory_files = _suffix(content), hasattr(os, "memfd_create")
     with contextlib.ExitStack() as stack:
-        path = None
+        partial = None
         if not has_memory_files or suffix:
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"image{suffix}"
+            partial = Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"image{suffix}"
         if not has_memory_files:
-            path.write_bytes(content)
+            partial.write_bytes(content)
         else:  # it vanishes with the process
             file = stack.enter_context(os.fdopen(os.memfd_create("image"), "wb"))
             file.write(content)
             file.flush()
             in_memory = Path(f"/proc/self/fd/{file.fileno()}")
-            if path:
-                path.symlink_to(in_memory)
-        yield path or in_memory
+            if partial:
+                partial.symlink_to(in_memory)
+        yield partial or in_memory
 
 
 def _suffix(content: bytes) -> str:
