@@ -76,8 +76,18 @@ def train_folds(config: Config, train: Callable[..., "Run"], max_minutes: float 
         replace_json(folder / SUMMARY, {"folds": scores, "summary": summarise(list(scores.values()))})
     print(format_table(scores))
     print(f"scores: {folder / SUMMARY}")
-    print(f"together: seg eval --run {folder}/*_fold* --split test")
+    if _has_test(config):
+        print(f"together: seg eval --run {folder}/*_fold* --split test")
     return EXIT_OK
+
+
+def _has_test(config: Config) -> bool:
+    from seg.data.pairing.splits import find_split
+
+    try:
+        return bool(find_split(config.data, "test").pairs)
+    except UserError:
+        return False
 
 
 def _config_of(config: Config, fold: int, folder: Path) -> Config:

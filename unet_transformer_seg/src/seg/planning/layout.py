@@ -8,7 +8,7 @@ from seg.config import DataConfig
 from seg.data.images.image_kind import describe_folder, find_images, is_junk
 from seg.data.pairing.advice import MASK_WORD
 from seg.data.pairing.name_affixes import suggest_affixes
-from seg.data.pairing.splits import find_split
+from seg.data.pairing.splits import find_pairs, find_split
 from seg.errors import UserError
 from seg.untrusted import escaped
 
@@ -36,7 +36,7 @@ def find_data(root: Path) -> DataConfig:
     has_val, has_test = _has_split(data, val), _has_split(data, test)
     data = dataclasses.replace(data, num_folds=0 if has_val else NUM_FOLDS)
     data = _with_affixes(data, base)
-    number = len(find_split(data, "train").pairs)
+    number = len(find_pairs(data, data.train_split, is_pool=True).pairs)
     return data if has_test or number < MIN_TESTED else dataclasses.replace(data, test_fraction=TEST_FRACTION)
 
 
