@@ -12,6 +12,7 @@ import pytest
 
 from seg import bench
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, ToyConfig, TrainingConfig
+from seg.config.reader import override_config
 from seg.errors import UserError
 from seg.profiling import benchmark as measuring
 from seg.profiling.benchmark import PEAK_FLOPS, Measurement
@@ -184,7 +185,8 @@ def test_a_result_that_cannot_be_written_is_a_users_mistake(monkeypatch, tmp_pat
 
 def peer_arguments(**changes):
     fields = {"batch": 4, "size": [8, 8], "mode": "train", "dtype": "float32", "steps": 2, "pairs": 3}
-    return argparse.Namespace(**fields | {"compile": False, "json": None, "torch_only": False} | changes)
+    fields |= {"encoder": "plain", "decoder": "unet", "compile": False, "json": None, "torch_only": False}
+    return argparse.Namespace(**fields | changes)
 
 
 def test_the_ratio_is_taken_within_each_pair(monkeypatch):
@@ -213,6 +215,22 @@ def test_two_different_networks_are_not_compared(monkeypatch):
     monkeypatch.setattr(peer, "run_side", lambda side, *_: {"median_s": 1.0, "parameters": sizes[side]})
     with pytest.raises(SystemExit, match="differ"):
         peer.compare(peer_arguments())
+
+
+def test_the_biases_of_keys_may_be_missing(monkeypatch):
+    peer = load_peer()
+    sizes = {"ours": 7, "torch": 8}
+    side = {"median_s": 1.0, "memory_bytes": 1, "environment": {}, "torch": "2"}
+    monkeypatch.setattr(peer, "run_side", lambda name, *_: side | {"parameters": sizes[name]})
+    assert peer.compare(peer_arguments(encoder="mit_b0"))["ratio"] == 1
+
+
+def test_our_side_has_the_encoder_as_the_other_library_builds_it():
+    peer = load_peer()
+    assert peer.encoder_overrides(peer_arguments()) == []
+    overrides = peer.encoder_overrides(peer_arguments(encoder="mit_b0", decoder="segformer"))
+    model = override_config(bench.PUBLISHED_UNET, overrides).model
+    assert (model.encoder, model.decoder, model.encoder_form) == ("mit_b0", "segformer", "smp")
 
 
 def test_the_torch_network_has_the_published_number_of_parameters():
