@@ -286,6 +286,20 @@ def test_a_stack_with_an_image_that_cannot_be_read_gives_nothing(tmp_path, capsy
     assert message.split("error: ")[1].count("many.dcm") == 1
 
 
+def test_pages_of_different_sizes_give_masks_but_no_array_of_probabilities(tmp_path, capsys):
+    source = tmp_path / "mixed.tif"
+    pages = [draw(shape) for shape in ((20, 17), (9, 30), (33, 5))]
+    with tifffile.TiffWriter(source) as file:
+        for page in pages:
+            file.write(page, metadata=None)
+    _, job = infer(tmp_path, source)
+    with tifffile.TiffFile(job.mask) as file:
+        for page, mask in zip(pages, file.pages, strict=True):
+            np.testing.assert_array_equal(mask.asarray(), expected_labels(page))
+    outcome, _ = infer(tmp_path, source, probabilities=True)
+    assert outcome.num_bad == 1 and "mixed.tif: its pages differ in size" in capsys.readouterr().err
+
+
 def test_images_and_masks_of_one_slice_are_read(tmp_path):
     values = draw((9, 8, 1))
     path = write_volume(tmp_path / "v.nii", values)

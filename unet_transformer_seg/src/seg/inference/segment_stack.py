@@ -42,6 +42,11 @@ def write_stack(
         raise UserError(f"{job.source}: the objects of a stack are not counted; leave --objects out")
     classes, pixels_k = predictor.classes, np.zeros(len(predictor.classes), np.int64)
     with opened_stack(job.source, predictor.config.data, remark) as images, contextlib.ExitStack() as files:
+        if options.probabilities and len({page[:2] for page in images.pages}) > 1:
+            raise UserError(
+                f"{job.source}: its pages differ in size, so one array cannot hold their probabilities; leave "
+                "--probabilities out, or save each page as a file of its own"
+            )
         shape = (len(images), images.pages[0].height, images.pages[0].width)
         append_mask = files.enter_context(_masks_file(paths[0], job, predictor, options, shape))
         append_overlay = append_probabilities = None

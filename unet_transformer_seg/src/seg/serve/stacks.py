@@ -13,6 +13,7 @@ from seg.data.images.nifti_file import read_header, volume_bytes
 from seg.inference.mask_content import describe_bands, shown_labels
 from seg.inference.mask_tiff import tiff_pages
 from seg.pictures import as_picture, draw_overlay
+from seg.serve.refusals import RefusedError
 
 FORMATS = ("png", "tiff", "overlay", "npz")  # png and tiff are the masks as `seg infer` writes them
 
@@ -57,6 +58,9 @@ def draw_stack(drawing: StackDrawing, classes: ClassTable) -> bytes:
     shown, palette, dtype = shown_labels(classes, ())
     shape = len(drawing.labels), *drawing.labels[0].shape[:2]
     if drawing.format == "npz":
+        if len({labels_hw.shape for labels_hw in drawing.labels}) > 1:
+            text = "the images of the upload differ in size, so one array cannot hold them; ask for another format"
+            raise RefusedError(422, text, "sizes_differ", param="format")
         arrays = {"labels": np.stack(drawing.labels), "names": np.array(classes.names)}
         if drawing.probabilities:
             arrays["probabilities"] = np.stack(drawing.probabilities).astype(np.float16)
