@@ -18,6 +18,7 @@ from seg.errors import UserError
 from seg.planning.cost import ENOUGH_STEPS, WIDTHS, Cost, fit_memory, fit_time, make_ladder, measure_cost
 from seg.planning.layout import find_data
 from seg.planning.mask_contents import guess_masks
+from seg.planning.plan import plan_run, read_stated
 from seg.planning.proposal import Length, choose_shape, propose
 from seg.planning.survey import Facts, survey
 
@@ -196,6 +197,16 @@ def test_the_written_config_is_the_plan_with_its_reasons(monkeypatch, tmp_path, 
     assert run_plan(monkeypatch, "--config", out, "--out", out, "--force", "model.base_width=4") == 0
     assert out.read_text() == first  # the same data give the same plan
     assert set(yaml.safe_load(first)) >= {"name", "data", "model", "training", "instances"}
+
+
+@pytest.mark.parametrize("model", ["encoder: resnet18", "name: transunet"])
+def test_another_architecture_is_kept(monkeypatch, tmp_path, model):
+    (tmp_path / "own.yaml").write_text(f"model: {{{model}}}\ndata: {{toy: {{num_train: 16, num_val: 4}}}}\n")
+    base, kept = read_stated(tmp_path / "own.yaml", [])
+    monkeypatch.setattr("seg.planning.cost.measure_cost", costing(0.01))
+    plan = plan_run(base, kept, 5, lambda items, **labels: items, lambda text: None)
+    assert [p.key for p in plan.proposals if p.key.startswith("model.")] == [f"model.{model.split(':')[0]}"]
+    assert "data.mean" in {p.key for p in plan.proposals}
 
 
 @pytest.mark.parametrize(

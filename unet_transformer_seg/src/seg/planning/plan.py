@@ -103,10 +103,10 @@ def plan_run(
         build_dataset(settled.data, split, base.seed, base.model.labels) for split in ("train", "val")
     )
     facts = survey(train_set, len(val_set), settled.data, progress)
-    fixed = {proposal.key for proposal in kept}
+    fixed = (*(proposal.key for proposal in kept), *_decided_elsewhere(base, kept))
 
     def proposals(shape: Shape, length: Length = SHORTEST, why_wide: str = "") -> list[Proposal]:
-        return [p for p in propose(facts, shape, length, why_wide) if p.key not in fixed]
+        return [p for p in propose(facts, shape, length, why_wide) if not p.key.startswith(fixed)]
 
     def build(shape: Shape) -> Config:
         config = apply(base, proposals(shape))
@@ -121,6 +121,15 @@ def plan_run(
         why_wide = f"the widest whose updates fit into {minutes:g} minutes here ({cost.step_s:.2f} s each)"
     settings = [*kept, *proposals(shape, length, why_wide)]
     return Plan(settings, apply(base, settings), facts, cost)
+
+
+def _decided_elsewhere(base: Config, kept: Sequence[Proposal]) -> tuple[str, ...]:
+    """Return the starts of the names of settings that the weights or the stated architecture decide."""
+    if base.init:
+        return "model.", "data.mean", "data.std", "data.normalise"
+    names = {proposal.key for proposal in kept}
+    is_own = "model.name" in names and base.model.name not in ("unet", "unet_transformer")
+    return ("model.",) if is_own or base.model.encoder != "plain" else ()
 
 
 def find_folder(folder: Path, overrides: Sequence[str]) -> tuple[Config, list[Proposal]]:
