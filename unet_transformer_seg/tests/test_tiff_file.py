@@ -154,6 +154,18 @@ def test_image_and_labels_in_one_file(tmp_path):
     assert len(build_dataset(same, "train")) == 3
 
 
+def test_a_missing_decoder_is_named_with_the_line_to_type(monkeypatch):
+    file = write(STACK, compression="zlib")
+    for error in (ValueError("<LZW> requires the 'imagecodecs' package"), ModuleNotFoundError("compression")):
+
+        def fail(*_, error=error, **options):
+            raise error
+
+        monkeypatch.setattr("tifffile.TiffPage.decode", property(lambda page, fail=fail: fail))
+        with pytest.raises(UserError, match=r"compressed as ADOBE_DEFLATE: pip install .*\[tiff\]"):
+            read_pages(file)
+
+
 def chain(*offsets):
     """Return a TIFF whose pages of one tag lie at 8, 26, … and point at these places."""
     pages = (struct.pack("<HHHIII", 1, 256, 4, 1, 8, offset) for offset in offsets)

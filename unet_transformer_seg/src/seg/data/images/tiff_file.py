@@ -78,8 +78,8 @@ class TiffFile:
         else:
             try:
                 values_hwc = TiffWindows(self._file, page, max_segment_bytes=page.nbytes)[0:height, 0:width]
-            except ValueError as error:
-                if "imagecodecs" not in str(error):
+            except (ValueError, ImportError) as error:
+                if isinstance(error, ValueError) and "imagecodecs" not in str(error):
                     raise
                 kind = getattr(page.compression, "name", page.compression)
                 raise UserError(f"its pixels are compressed as {kind}: {CODECS} adds the decoder") from None
