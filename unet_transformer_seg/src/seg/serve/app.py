@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from seg.serve.form import read_order
+from seg.serve.formats import formats_of
 from seg.serve.metrics import CONTENT_TYPE
 from seg.serve.pages import DOCS_POLICY, describe_routes, load_page
 from seg.serve.protection import Protection
@@ -89,7 +90,8 @@ def _add_lists(app: FastAPI, service: Service) -> None:
     async def classes() -> dict:
         pairs = zip(service.classes.names, service.classes.palette, strict=True)
         data = [{"label": i, "name": name, "colour": f"#{bytes(rgb).hex()}"} for i, (name, rgb) in enumerate(pairs)]
-        return {"object": "list", "model": service.names[0], "data": data}
+        kind = {"overlapping": service.classes.overlapping, "formats": formats_of(service.classes)}
+        return {"object": "list", "model": service.names[0], "data": data, **kind}
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
