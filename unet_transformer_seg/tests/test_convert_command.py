@@ -264,11 +264,8 @@ def test_what_is_there_already_is_kept(run, pth, tmp_path, force):
 
 def test_an_unknown_kind_is_refused_with_those_that_exist(run, pth, tmp_path):
     code, message = run(convert, "--from", "keras", pth, "--out", tmp_path / "model")
-    assert (
-        code == 2
-        and "expected milesial, transunet, r50-vit, smp, nnunet, efficientnet-lite, torchvision; found 'keras'"
-        in message
-    )
+    known = "milesial, transunet, r50-vit, smp, nnunet, segformer, efficientnet-lite, torchvision"
+    assert code == 2 and f"expected {known}; found 'keras'" in message
     code, message = run(convert, "--to", "smp", pth, "--out", tmp_path / "back.pth")
     assert code == 2 and "expected milesial; found 'smp'" in message
 

@@ -13,7 +13,7 @@ from seg.errors import EXIT_OK, UserError
 from seg.files import naming_the_file
 
 ENCODERS = ("efficientnet-lite", "torchvision")
-SOURCES = ("milesial", "transunet", "r50-vit", "smp", "nnunet", *ENCODERS)
+SOURCES = ("milesial", "transunet", "r50-vit", "smp", "nnunet", "segformer", *ENCODERS)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,10 +21,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="seg convert",
         description="Write published weights as a model folder: a U-Net of milesial/Pytorch-UNet, a TransUNet, the "
-        "R50+ViT npz that initialises a TransUNet, a Unet of segmentation_models_pytorch, or a "
-        "two-dimensional PlainConvUNet of nnU-Net v2. Or write an encoder trained on ImageNet (EfficientNet-Lite, or a "
-        "ResNet of torchvision or timm) as a folder to begin a run with. Or write a U-Net of this package as a file "
-        "that milesial/Pytorch-UNet loads. Torch is not needed, and weight files are not executed.",
+        "R50+ViT npz that initialises a TransUNet, a Unet of segmentation_models_pytorch, a two-dimensional "
+        "PlainConvUNet of nnU-Net v2, or a SegFormer of transformers. Or write an encoder trained on ImageNet "
+        "(EfficientNet-Lite, or a ResNet of torchvision or timm) as a folder to begin a run with. Or write a U-Net of "
+        "this package as a file that milesial/Pytorch-UNet loads. Torch is not needed, and weight files are not "
+        "executed.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)

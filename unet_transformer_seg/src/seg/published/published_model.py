@@ -18,7 +18,7 @@ from seg.config.rules import check_config, check_ranges
 from seg.data.image_file import naming_file
 from seg.errors import UserError
 from seg.models import abstract_variables
-from seg.published import milesial, nnunet, nnunet_images, nnunet_plans, r50_vit, smp, transunet
+from seg.published import milesial, nnunet, nnunet_images, nnunet_plans, r50_vit, segformer, smp, transunet
 from seg.published.mapping import Pair, export_arrays, import_arrays
 from seg.published.smp_encoders import usual_names
 from seg.published.state_dict import plain_names
@@ -138,13 +138,32 @@ def open_nnunet(path: Path) -> Published:
     return _published(model, data, variables)._replace(classes=classes)
 
 
+def open_segformer(folder: Path) -> Published:
+    """Return the SegFormer in a folder of transformers' `save_pretrained`. Errors as in `open_published`."""
+    files = segformer.find_segformer(folder)
+    path = files.weights
+    tensors = plain_names(read_torch_file(path).tensors, segformer.ANCHOR, path)
+    with naming_file(path):
+        num_classes, channels = segformer.count_classes(tensors), tensors[segformer.ANCHOR].shape[1]
+    with naming_file(files.where):
+        model = _supported(segformer.read_segformer_config(files, num_classes))
+        names = segformer.read_class_names(files, num_classes)
+        classes = make_class_table(names) if names else None
+    data = segformer.read_data_settings(folder, channels)
+    with naming_file(folder / segformer.IMAGES):
+        check_ranges(data, "data.")
+    pairs = segformer.segformer_pairs(model, num_classes == 1)
+    published = _published(model, data, _variables(pairs, tensors, model, path, segformer.is_ignored, channels))
+    return published._replace(classes=classes) if classes else published
+
+
 def open_published(
     kind: str, path: Path, *, num_heads: int | None = None, num_classes: int = 2, names: Sequence[str] = ()
 ) -> Published:
     """Return the model in a published file.
 
     Args:
-        kind: "milesial", "transunet", "r50-vit", "smp" or "nnunet".
+        kind: "milesial", "transunet", "r50-vit", "smp", "nnunet" or "segformer".
         path: of the file or folder.
         num_heads: attention heads of a transunet, which no shape shows.
         num_classes: classes that an r50-vit will learn.
@@ -164,8 +183,10 @@ def open_published(
             published = open_smp(path)
         case "nnunet":
             published = open_nnunet(path)
+        case "segformer":
+            published = open_segformer(path)
         case _:
-            raise UserError(f"expected milesial, transunet, r50-vit, smp or nnunet, found {kind!r}")
+            raise UserError(f"expected milesial, transunet, r50-vit, smp, nnunet or segformer, found {kind!r}")
     # nnU-Net always predicts by windows, and its norms make an answer depend on the window.
     whole_up_to = 0 if kind == "nnunet" else WHOLE_UP_TO
     inference = dataclasses.replace(published.config.inference, whole_up_to=whole_up_to, scale=_scale(kind, path))
@@ -182,10 +203,10 @@ def open_published(
 def _scale(kind: str, path: Path) -> str | float:
     """Return the `inference.scale` that matches a published program.
 
-    TransUNet's program resizes every image to the training size. milesial's scales by its option --scale, which is in
-    the names of its published files (`unet_carvana_scale0.5_epoch2.pth`). smp has no program.
+    The programs of TransUNet and SegFormer resize every image to the training size. milesial's scales by its option
+    --scale, which is in the names of its published files (`unet_carvana_scale0.5_epoch2.pth`). smp has no program.
     """
-    if kind in ("transunet", "r50-vit"):
+    if kind in ("transunet", "r50-vit", "segformer"):
         return "trained"
     stated = SCALE_IN_NAME.search(path.name) if kind == "milesial" else None
     scale = float(stated[1]) if stated else 1.0
