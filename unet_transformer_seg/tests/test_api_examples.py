@@ -127,7 +127,9 @@ def test_parts_that_do_not_fit_are_refused_before_training(page):
         dataset.change = change
         seg.train(names["config"], model=model, train_set=names["Gradients"](0), val_set=dataset)
 
-    with pytest.raises(seg.UserError, match=r"val_set: Wrong\[0\]: expected an image uint8\[h, w, 3\].*found float64"):
+    with pytest.raises(
+        seg.UserError, match=r"val_set: Wrong\[0\]: expected an image uint8 or float32\[h, w, c\].*found float64"
+    ):
         train(lambda image, mask: (image / 255, mask))
     with pytest.raises(seg.UserError, match=r"val_set: Wrong\[0\]: expected labels 0…1, or 255 to ignore, found 2"):
         train(lambda image, mask: (image, mask + 1))
