@@ -216,6 +216,18 @@ def test_what_cannot_be_read_by_windows_is_refused_by_name(tmp_path, capsys, mon
     assert "strips of 150×131 pixels are too large" in refused(capsys, tmp_path, scan)
 
 
+@pytest.mark.parametrize("max_pixels", [100, 100_000])
+def test_a_missing_decoder_is_named_with_the_line_to_type(tmp_path, capsys, monkeypatch, max_pixels):
+    def decode(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    tifffile.imwrite(tmp_path / "scan.tif", draw(150, 131, 5), planarconfig="contig", compression="zlib")
+    monkeypatch.setattr(tifffile.TiffPage, "decode", property(lambda page: decode))
+    settings = f"data.max_pixels={max_pixels}", "data.channels=5"
+    message = refused(capsys, tmp_path, tmp_path / "scan.tif", *settings)
+    assert 'ADOBE_DEFLATE: pip install "unet-transformer-seg[tiff]" adds the decoder' in message
+
+
 def test_a_circle_of_pages_is_refused_by_name(tmp_path, capsys):
     scan = tmp_path / "scan.tif"
     tifffile.imwrite(scan, draw(150, 131))

@@ -122,7 +122,9 @@ class DataConfig:
         (), "in pictures: the channel shown as grey, or those shown as red, green and blue, from 0; empty: the first", 0
     )
     slice_axis: int = setting(2, "axis of a NIfTI volume that its slices are cut along: 0, 1 or 2", 0, 2)
-    max_pixels: int = setting(200_000_000, "largest image accepted, in pixels; checked before decoding", 1)
+    max_pixels: int = setting(
+        200_000_000, "largest image decoded at once, in pixels; seg infer reads larger TIFFs by windows", 1
+    )
     num_threads: int = setting(2, "threads that read and decode samples; 0: none, in the main thread", 0, 256)
     prefetch: int = setting(4, "batches prepared in advance", 1, 256)
     toy: ToyConfig = section(ToyConfig)

@@ -40,7 +40,6 @@ ALIKE_TAGS = (256, 257, 258, 262, 277, 339)  # tags that are equal in pages of o
 KEY_TAGS = frozenset((SUBFILE_TYPE, *ALIKE_TAGS))
 NO_PAGE = 1 | 4  # flags of a smaller copy, or of the transparency of another page
 PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000, 50001)
-CODECS = 'pip install "unet-transformer-seg[tiff]"'
 
 
 class TiffFile:
@@ -76,13 +75,7 @@ class TiffFile:
             stored = page.dtype.newbyteorder(page.parent.byteorder)
             values_hwc = np.frombuffer(content, stored).reshape(height, width, samples).astype(page.dtype)
         else:
-            try:
-                values_hwc = TiffWindows(self._file, page, max_segment_bytes=page.nbytes)[0:height, 0:width]
-            except (ValueError, ImportError) as error:
-                if isinstance(error, ValueError) and "imagecodecs" not in str(error):
-                    raise
-                kind = getattr(page.compression, "name", page.compression)
-                raise UserError(f"its pixels are compressed as {kind}: {CODECS} adds the decoder") from None
+            values_hwc = TiffWindows(self._file, page, max_segment_bytes=page.nbytes)[0:height, 0:width]
         return turn(values_hwc, page.tags.valueof(ORIENTATION, 1))
 
 

@@ -27,6 +27,7 @@ STRIP_BYTES = 1 << 20
 UNBOUNDED_DECODERS = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
 """TIFF compression → decoder. Without imagecodecs, tifffile sets no limit on what these write."""
 
+CODECS = 'pip install "unet-transformer-seg[tiff]"'
 RE_SAVE = "re-save it in tiles, as `gdal_translate -co TILED=YES -co COMPRESS=DEFLATE` does"
 
 
@@ -121,7 +122,13 @@ class TiffWindows:
                 raise UserError(f"damaged: tile or strip {index} states {count} bytes")
             content = self._read(page.dataoffsets[index], count)
             self._refuse_bomb(content, index)
-        segment, _, shape = page.decode(content, index, jpegtables=page.jpegtables)
+        try:
+            segment, _, shape = page.decode(content, index, jpegtables=page.jpegtables)
+        except (ValueError, ImportError) as error:
+            if isinstance(error, ValueError) and "imagecodecs" not in str(error):
+                raise
+            kind = getattr(page.compression, "name", page.compression)
+            raise UserError(f"its pixels are compressed as {kind}: {CODECS} adds the decoder") from None
         return np.full(shape[1:], page.nodata, self.dtype) if segment is None else segment[0]
 
     def _read(self, offset: int, count: int) -> bytes:
