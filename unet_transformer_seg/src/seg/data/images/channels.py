@@ -27,7 +27,7 @@ def fit_channels(values_hwc: np.ndarray, channels: int, note: Note, has_alpha: b
         note(
             "channels", "it has 4 channels; the first three are read as red, green and blue; data.channels=4 reads all"
         )
-    kept = count - 1 if channels in (1, 3) and (has_alpha or (channels, count) == (3, 4)) else count
+    kept = count - 1 if has_alpha or (channels, count) == (3, 4) else count
     if kept == 1 and channels == 3 or kept == channels:
         return values_hwc[..., :kept]
     if (kept, channels) == (3, 1):
