@@ -140,18 +140,14 @@ def _split(inside_hw: np.ndarray, settings: InstancesConfig) -> np.ndarray:
     from skimage.feature import peak_local_max
     from skimage.segmentation import watershed
 
-    # Padded, so that the edge of the image counts as background; smoothed, so that a rough outline has one peak.
-    padded_hw = np.pad(inside_hw, 1)
-    distance_hw = ndimage.gaussian_filter(ndimage.distance_transform_edt(padded_hw), 1.0) * padded_hw
+    # Smoothed, so that a rough outline has one peak.
+    distance_hw = ndimage.gaussian_filter(ndimage.distance_transform_edt(inside_hw), 1.0) * inside_hw
     peaks_n2 = peak_local_max(
-        distance_hw,
-        min_distance=settings.seed_distance,
-        labels=np.pad(components_hw, 1),
-        exclude_border=False,
+        distance_hw, min_distance=settings.seed_distance, labels=components_hw, exclude_border=False
     )
-    seeds_hw = np.zeros(padded_hw.shape, np.int32)
+    seeds_hw = np.zeros(inside_hw.shape, np.int32)
     seeds_hw[tuple(peaks_n2[np.lexsort(peaks_n2.T[::-1])].T)] = np.arange(1, len(peaks_n2) + 1)
-    return watershed(-distance_hw, seeds_hw, mask=padded_hw)[1:-1, 1:-1]
+    return watershed(-distance_hw, seeds_hw, mask=inside_hw)
 
 
 def _grow(numbers_hw: np.ndarray, borders_hw: np.ndarray) -> np.ndarray:
