@@ -17,8 +17,8 @@ SUFFIXES = (*PICTURES, *array_file.SUFFIXES, *nifti_file.SUFFIXES, *dicom_file.S
 START_BYTES = 512
 
 MACOS = "a file of macOS attributes, not an image"
-TIFF = "a damaged TIFF or one that Pillow does not read; save it as a TIFF of 8 or 16 bits"
-BIG_TIFF = "a BigTIFF that Pillow does not read; save it as a TIFF of 8 or 16 bits"
+TIFF = "a damaged TIFF, or one of a kind that is read under the name .tif only"
+BIG_TIFF = "a damaged BigTIFF, or one that is not named .tif"
 
 KINDS = (
     (0, b"\x00\x05\x16\x07", MACOS),
