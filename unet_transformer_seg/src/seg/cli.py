@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def run_training_command(main: Callable[[], int | None]) -> None:
 def _code_of(main: Callable[[], int | None]) -> int:
     """Return the exit code of a command and print its error, with control characters escaped."""
     with _harmless_output():
+        logging.basicConfig(format="%(message)s")  # before a library that is imported sets its own
         return _code_of_harmless(main)
 
 

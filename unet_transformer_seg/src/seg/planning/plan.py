@@ -14,6 +14,7 @@ from seg.config.reader import load_start_config, override_config, to_plain
 from seg.config.safe_yaml import compose_file
 from seg.data import build_dataset
 from seg.data.image_file import read_image, read_mask
+from seg.data.images.remarks import Remarks
 from seg.data.pairing.pair import Pair
 from seg.data.pairing.splits import find_split
 from seg.data.settlement import settle_images
@@ -39,6 +40,7 @@ from seg.record.changes import flatten
 SHORTEST = Length()
 MAX_IMAGES = 16  # images whose channels are looked at
 MAX_MASKS = 100  # masks whose values decide what they mean
+_QUIET = Remarks(lambda text: None)  # the survey makes the remarks
 ADVICE = re.compile(r"set data\.channels=(\d+)")  # in the refusal of an image with another number of channels
 
 
@@ -163,7 +165,7 @@ def guess_channels(data: DataConfig, images: Sequence[Path]) -> int:
     is_grey = True
     for path in images:
         try:
-            image_hwc = read_image(path, data)
+            image_hwc = read_image(path, data, _QUIET)
         except UserError as error:
             if not (advice := ADVICE.search(str(error))):
                 raise
