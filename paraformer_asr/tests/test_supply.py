@@ -9,7 +9,7 @@ PROJECT = Path(__file__).parents[1]
 SOURCES = sorted([*(PROJECT / "src").rglob("*.py"), *(PROJECT / "scripts").rglob("*.py")])
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-MAY_PICKLE = {"torch_file.py": "_Unpickler", "torch_writer.py": "_Pickler"}
+MAY_PICKLE = {"tensor_pickle.py": "_Unpickler", "torch_writer.py": "_Pickler"}
 """File → the class in it that admits tensors and nothing else."""
 OF_PICKLE = {"_Unpickler", "_Pickler", "UnpicklingError", "GLOBAL", "PROTO", "BUILD"}
 """What those two take from `pickle`: the interpreters written in Python, to be restricted, and names."""
@@ -145,7 +145,7 @@ def test_only_restricted_interpreters_of_pickles_exist():
         assert faults(f"{text}\npickle.loads(b'')\n", name) and faults(f"{text}\npickle.Unpickler(f)\n", name)
         classes = {node.name: node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)}
         assert [dotted(base) for base in classes[restricted].bases] == [f"pickle.{restricted}"]
-    methods = {node.name for node in _class("torch_file.py", "_Unpickler").body if isinstance(node, ast.FunctionDef)}
+    methods = {node.name for node in _class("tensor_pickle.py", "_Unpickler").body if isinstance(node, ast.FunctionDef)}
     assert {"find_class", "persistent_load", "load_build"} <= methods
 
 

@@ -35,8 +35,6 @@ SIGNATURES = {
     b"\x28\xb5\x2f\xfd": f"a zstd archive: {UNPACK}",
     b"7z\xbc\xaf": f"a 7z archive: {UNPACK}",
     b"Rar!": f"a rar archive: {UNPACK}",
-    # A pickle of torch's magic number.
-    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "the format of torch before 1.6: load it with torch and save it again",
     b"\x80": f"a pickle that torch.save did not write: {REMEDY}",
 }
 """First bytes of a file → what it is; the first match counts."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.files import replacing
-from asr.published.torch_file import STORAGES, Name
+from asr.published.tensor_pickle import STORAGES, Name
 
 ALIGNMENT = 64  # alignment of storages in bytes, as torch writes them
 
