@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -118,6 +119,8 @@ def test_other_ways_to_state_how_images_are_prepared(saved, images, size, mean):
         ({"images": {"image_mean": [0.5], "image_std": [0.5]}}, "expected 3 numbers, one for each channel"),
         ({"images": {"size": {"height": 0, "width": 8}}}, "data.size: expected 8 to 16384, found 0"),
         ({"images": {"image_mean": ["x"], "image_std": []}}, "image_mean: 0: expected a number"),
+        ({"images": {"image_mean": [10**400], "image_std": []}}, "image_mean: 0: expected a number"),
+        ({"images": {"image_mean": [math.nan], "image_std": []}}, "image_mean: 0: expected a number, found nan"),
     ],
 )
 def test_other_models_and_settings_are_refused(saved, changes, error):

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("dynamic_network_architectures")
 
+from seg.inference.predictor import Predictor  # noqa: E402
 from seg.models import build_model, count_parameters  # noqa: E402
 from seg.published.published_model import open_published  # noqa: E402
 
@@ -93,3 +94,22 @@ def test_a_checkpoint_without_its_folder_has_the_plans_inside(tmp_path):
     assert of_file.config.model == of_folder.config.model
     assert of_file.classes.names == of_folder.classes.names == ("background", "cell", "edge")
     jax.tree.map(np.testing.assert_array_equal, of_file.variables, of_folder.variables)
+
+
+def test_a_file_of_16_bits_is_segmented_as_by_nnunet(tmp_path):
+    """From the file to the labels, with nnU-Net's own normalisation on the other side."""
+    schemes = pytest.importorskip("nnunetv2.preprocessing.normalization.default_normalization_schemes")
+    plans = twin.make_plans(**SHAPES["as planned"], schemes=["ZScoreNormalization"])
+    dataset = twin.make_dataset(channels=("MRI",))
+    network = twin.make_network(plans, dataset, 7)
+    published = open_published("nnunet", twin.write_results(tmp_path, network, plans, dataset))
+    values_hw = np.random.default_rng(0).integers(0, 4000, (64, 64)).astype(np.uint16)
+    np.save(tmp_path / "scan.npy", values_hw)
+    z_score = schemes.ZScoreNormalization(use_mask_for_norm=False, intensityproperties={})
+    normal_bhwc = z_score.run(values_hw.astype(np.float32)[None], None)[..., None]
+    expected_hw = answer(network, normal_bhwc)[0].argmax(-1)
+    assert np.bincount(expected_hw.ravel(), minlength=3).min() > 0
+    labels_hw = (
+        Predictor(published.config, published.classes, published.variables).predict(tmp_path / "scan.npy").labels
+    )
+    np.testing.assert_array_equal(labels_hw, expected_hw)

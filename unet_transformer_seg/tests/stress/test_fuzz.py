@@ -42,6 +42,7 @@ CASES = {
     "checkpoint": 12,
     "torch file": 40,
     "published": 4,
+    "settings": 40,
     "npz": 10,
     "names": 15,
     "places": 30,

@@ -10,6 +10,7 @@ from seg.files import decoded, read_bounded
 from seg.untrusted import shown
 
 MAX_BYTES = 1 << 22  # largest file of settings
+LARGEST = 1e30  # bound of a number, in either direction
 
 KINDS = {
     dict: "a mapping",
@@ -35,9 +36,10 @@ def read_settings(path: Path, program: str) -> dict[str, Any]:
 
 
 def entry(settings: Mapping[str, Any], key: str, kind: type, where: Any) -> Any:
-    """Return an entry of the kind `dict`, `list`, `str`, `bool`, `int` or `float` (which an int is, too)."""
+    """Return an entry of the kind `dict`, `list`, `str`, `bool`, `int` or `float` (finite; an int counts as one)."""
     value = settings.get(key)
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+    fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (kind is float and not abs(value) < LARGEST):  # false for NaN
         found = f"found {shown(value)}" if key in settings else "it is missing"
         raise UserError(f"{where}: {key}: expected {KINDS[kind]}, {found}")
     return value

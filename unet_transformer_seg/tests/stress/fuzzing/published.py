@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import json
 import tempfile
 from pathlib import Path
 from random import Random
@@ -10,13 +11,13 @@ from random import Random
 import numpy as np
 from fuzzing.models import UNET, random_arrays
 from fuzzing.mutations import change_bytes, change_zip
-from fuzzing.tree_mutations import change_tree
+from fuzzing.tree_mutations import change_tree, to_json
 from fuzzing.trials import Case, Kind
 
 from seg.checkpoints.arrays import named_arrays
 from seg.config import ModelConfig, PlainConvUNetConfig, ResNetUNetConfig, TransUNetConfig
 from seg.config.reader import save_config
-from seg.published import milesial, nnunet, smp, transunet
+from seg.published import milesial, nnunet, segformer, smp, transunet
 from seg.published.mapping import export_arrays
 from seg.published.published_model import array_shapes, open_published
 from seg.published.r50_vit import read_vit_npz, read_vit_npz_config, vit_npz_pairs
@@ -210,7 +211,44 @@ def read_npz(folder: Path, case: Case) -> None:
     vit_npz_pairs(read_vit_npz_config(read_vit_npz(path), num_classes=2))
 
 
+SAVED = {
+    "config.json": {
+        "_model_class": "Unet",
+        "decoder_interpolation": "nearest",
+        "encoder_depth": 5,
+        "architectures": ["SegformerForSemanticSegmentation"],
+        "depths": [2, 2, 2, 2],
+        "hidden_sizes": [32, 64, 160, 256],
+        "decoder_hidden_size": 256,
+        "id2label": {"0": "sky", "1": "road"},
+    },
+    "preprocessor_config.json": {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2], "size": {"height": 64}},
+}
+
+
+def make_settings(folder: Path) -> list[Case]:
+    """Return a folder with the settings of both libraries that have a `save_pretrained`, beside no weights."""
+    return [Case({name: json.dumps(content).encode() for name, content in SAVED.items()} | {"model.safetensors": b""})]
+
+
+def change_settings(rng: Random, samples: list[Case]) -> Case:
+    """Return the folder with one of its files changed."""
+    name = rng.choice(list(SAVED))
+    content = to_json(change_tree(rng, SAVED[name]))
+    return rng.choice(samples).replace(name, content if rng.random() < 0.8 else content[: len(content) // 2])
+
+
+def read_settings(folder: Path, case: Case) -> None:
+    """Read the settings as both libraries' models do."""
+    smp.find_pretrained(folder)
+    files = segformer.find_segformer(folder)
+    segformer.read_segformer_config(files, 2)
+    segformer.read_class_names(files, 2)
+    segformer.read_data_settings(folder, 3)
+
+
 KINDS = (
+    Kind("settings", make_settings, change_settings, read_settings),
     Kind("torch file", make_torch_files, change_torch_file, read_tensors),
     Kind("published", make_published, change_published, open_file),
     Kind("npz", make_npz, change_npz, read_npz),
