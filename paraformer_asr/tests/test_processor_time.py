@@ -28,7 +28,7 @@ def test():
     folder = pathlib.Path(__file__).parent
     subprocess.run([sys.executable, "-c", "import test_computes; test_computes.test()"], cwd=folder)
 """
-TABLE = {"fixed_loop": 100, "every_other_file": 0.1, "files": {"test_known.py": 0.5}}
+TABLE = {"compiler_flags": {}, "fixed_loop": 100, "every_other_file": 0.1, "files": {"test_known.py": 0.5}}
 
 
 @pytest.fixture
