@@ -89,7 +89,8 @@ def training(tmp_path, events, *stop_in):
     def evaluate(state):
         watch.check(f"evaluate {state.step}")
         scores = types.SimpleNamespace(mean_iou=state.step / 10)
-        return types.SimpleNamespace(metrics=scores, rates={"auto": 1 - state.step / 10}, loss=0.0)
+        rates = {"auto": 1 - state.step / 10}
+        return types.SimpleNamespace(metrics=scores, rates=rates, loss=0.0, thresholds=())
 
     setup = types.SimpleNamespace(
         config=Config(training=TrainingConfig()),

@@ -98,7 +98,7 @@ def test_the_packaged_configs_are_listed_and_printed(monkeypatch, capsys):
     assert run(monkeypatch, "configs", "toy_unet") == 0
     assert capsys.readouterr().out == (PROJECT / "configs/toy_unet.yaml").read_text()
     assert run(monkeypatch, "configs", "toy_u") == 2
-    assert "no config is called 'toy_u'; expected camvid_medium" in capsys.readouterr().err
+    assert "no config is called 'toy_u'; expected camvid_lite0, camvid_medium" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [("configs",), ("configs", "toy_unet"), ("--help",)])

@@ -111,8 +111,8 @@ def _differing_normalisation(initial: InitialModel, data: DataConfig | None) -> 
     """Return a line if the run normalises its images in another way than the initial model."""
     if initial.data is None or data is None:
         return []
-    ours, theirs = ((list(settings.mean), list(settings.std)) for settings in (data, initial.data))
-    if np.allclose(ours, theirs, atol=1e-3):
+    ours, theirs = (list(map(list, settings.normalisation)) for settings in (data, initial.data))
+    if np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs, atol=1e-3):
         return []
     return [
         f"data.mean and data.std are {ours[0]} and {ours[1]}, but the weights of {initial.folder} expect "
