@@ -96,6 +96,11 @@ def _windows_per_image(config: Config, facts: Facts) -> float:
     return sum(numbers) / len(numbers)
 
 
+def in_minutes(number: float) -> str:
+    """Return "1 minute", "2.5 minutes"."""
+    return f"{number:g} minute{'s' * (number != 1)}"
+
+
 def fit_time(
     facts: Facts, minutes: float, build: Callable[[Shape], Config], note: Callable[[str], object]
 ) -> tuple[Shape, Cost, Length]:
@@ -122,7 +127,7 @@ def fit_time(
     evaluations = cost.evaluations_within(seconds)
     epochs = int((seconds - cost.seconds(0, evaluations)) / cost.step_s / steps_per_epoch)
     epochs = max(MIN_EPOCHS, min(epochs, MAX_EPOCHS))
-    return chosen, cost, Length(epochs, min(evaluations, epochs), f"what fits into {minutes:g} minutes")
+    return chosen, cost, Length(epochs, min(evaluations, epochs), f"what fits into {in_minutes(minutes)}")
 
 
 def make_ladder(facts: Facts) -> list[Shape]:

@@ -28,6 +28,7 @@ from seg.planning.cost import (
     Cost,
     fit_memory,
     fit_time,
+    in_minutes,
     measure_cost,
 )
 from seg.planning.layout import find_data
@@ -68,13 +69,13 @@ class Plan:
         folds = data.num_folds
         evaluations = -(-self.config.training.num_epochs // self.config.training.eval_every_epochs)
         minutes = cost.seconds(self.steps, evaluations) / 60
-        each = f" each, {folds * minutes:.0f} minutes for {folds} folds" if folds else ""
+        each = f" each, {in_minutes(round(folds * minutes))} for {folds} folds" if folds else ""
         memory = f", {format_bytes(cost.memory)} of memory" if cost.memory else ""
         shares = ", ".join(f"{n} {share:.1%}" for n, share in zip(facts.names, facts.shares_k, strict=True))
         lines = [
             f"data: {facts.num_train} training and {facts.num_val} validation images; {shares}",
             f"network: {cost.parameters:,} parameters{memory}",
-            f"run: {self.steps:,} steps of {cost.step_s:.2f} s measured here, about {minutes:.0f} minutes{each}",
+            f"run: {self.steps:,} steps of {cost.step_s:.2f} s measured here, about {in_minutes(round(minutes))}{each}",
         ]
         if facts.areas_m.size:
             touching = f"{facts.touching:.0%} touch another"
@@ -120,7 +121,7 @@ def plan_run(
         why_wide = "nnU-Net's; --minutes plans for less time"
     else:
         shape, cost, length = fit_time(facts, minutes, build, note)
-        why_wide = f"the widest whose updates fit into {minutes:g} minutes here ({cost.step_s:.2f} s each)"
+        why_wide = f"the widest whose updates fit into {in_minutes(minutes)} here ({cost.step_s:.2f} s each)"
     settings = [*kept, *proposals(shape, length, why_wide)]
     return Plan(settings, apply(base, settings), facts, cost)
 
