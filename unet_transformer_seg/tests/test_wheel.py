@@ -31,8 +31,11 @@ SHORTER = {
     "toy_unet_transformer": "training.num_epochs=1 data.toy.num_train=8 data.toy.num_val=8 data.toy.num_test=8 "
     "model.base_width=4 model.depth=1 model.transformer.num_layers=1",
     "my_config.yaml": "training.num_epochs=1 data.size=[32,32] model.base_width=4 model.depth=1",
+    "plan.yaml": "data.num_folds=2",
 }
 """By config: settings that make its training short, and its model small."""
+SMALL_PLAN = "training.num_epochs=1 data.size=[32,32] model.base_width=4 model.depth=1 inference.tile=[32,32]"
+"""Settings that a plan keeps."""
 IN_ONE_PROCESS = """
 import glob, json, runpy, sys
 
@@ -99,6 +102,15 @@ def write_inputs(folder):
             for i in range(number):
                 picture = Image.fromarray(rng.integers(0, high, shape, np.uint8))
                 picture.save(folder / "my_data" / split / part / f"{i}.{'png' if part == 'labels' else 'jpg'}")
+    for part in ("cells/images", "cells/masks", "more_cells"):
+        (folder / part).mkdir(parents=True)
+    for i in range(20):
+        numbers_hw = np.kron(np.pad(np.arange(1, 10).reshape(3, 3), 1), np.ones((7, 7))).astype(np.uint8)
+        numbers_hw[numbers_hw > 3 + i % 7] = 0
+        cells_hw = (40 + 150 * (numbers_hw > 0) + rng.integers(0, 20, numbers_hw.shape)).astype(np.uint8)
+        Image.fromarray(cells_hw).save(folder / f"cells/images/{i}.png")
+        Image.fromarray(numbers_hw).save(folder / f"cells/masks/{i}.png")
+    Image.fromarray(cells_hw).save(folder / "more_cells/new.png")
     model = ModelConfig(name="unet", num_classes=2, base_width=4, depth=2)
     draw = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
     arrays = named_arrays(jax.tree.map(draw, abstract_variables(model)))
@@ -135,7 +147,8 @@ def test_all_that_the_readme_shows_works_in_an_empty_folder(desk):
     assert {command[0] for command in commands} == {"python", "seg"}
     (desk[1] / "commands.py").write_text(IN_ONE_PROCESS, encoding="utf-8")
     run(desk, f"python commands.py {shlex.quote(json.dumps(commands))}")
-    for name in ("labels.png", "overlay.png", "masks/photo.png", "carvana_masks/photo.png", "check.png"):
+    results = ("labels.png", "overlay.png", "masks/photo.png", "carvana_masks/photo.png", "check.png")
+    for name in (*results, "counted/new.png", "counted/new_objects.csv"):
         assert (desk[1] / name).exists(), name
 
 
@@ -144,6 +157,8 @@ def shortened(command):
     words = shlex.split(command)
     if words[:2] == ["seg", "serve"]:
         return f"{command} --selftest --batch-sizes 1 inference.batch_size=1"
+    if words[:2] == ["seg", "plan"]:
+        return f"{command} {SMALL_PLAN}"
     if words[:2] != ["seg", "train"]:
         return command
     return f"{command} {SHORTER[words[words.index('--config') + 1]]}"

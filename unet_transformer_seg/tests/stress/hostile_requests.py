@@ -133,6 +133,25 @@ def many_frames(rng: random.Random, address: Address) -> str:
     return send(address, raw(file.getvalue()))
 
 
+def lying_volume(rng: random.Random, address: Address) -> str:
+    """A NIfTI volume, a DICOM image or an array whose header promises more than the file holds."""
+    side = rng.choice((1 << 9, 1 << 12, (1 << 15) - 1))
+    match rng.choice(("nifti", "dicom", "array")):
+        case "nifti":
+            header = bytearray(352)
+            struct.pack_into("<i", header, 0, 348)
+            struct.pack_into("<8h", header, 40, 3, side, side, rng.randrange(1, side), 1, 1, 1, 1)
+            struct.pack_into("<2h", header, 70, 2, 8)
+            header[344:348] = b"n+1\0"
+            start = bytes(header)
+        case "dicom":
+            start = bytes(128) + b"DICM" + rng.randbytes(rng.randrange(64))
+        case _:
+            shape = f"{{'descr': '<u2', 'fortran_order': False, 'shape': ({side}, {side}), }}\n".encode()
+            start = b"\x93NUMPY\x01\0" + struct.pack("<H", len(shape)) + shape
+    return send(address, raw(start + rng.randbytes(rng.randrange(500))))
+
+
 def other_type(rng: random.Random, address: Address) -> str:
     """Something else: text, a PDF, an archive, an array, noise, SVG."""
     starts = (
@@ -242,7 +261,8 @@ KINDS = {
     "magic_only": Kind(magic_only, IMAGE),
     "huge_header": Kind(huge_header, ("415", "422")),
     "bomb": Kind(bomb, ("200", "422")),
-    "many_frames": Kind(many_frames, ("422",)),
+    "many_frames": Kind(many_frames, ("200", "422")),  # a GIF is refused, a stack of pages has a mask for each
+    "lying_volume": Kind(lying_volume, ("413", "415", "422")),
     "other_type": Kind(other_type, ("415",)),
     "names": Kind(names, ("200", "400")),
     "bad_form": Kind(bad_form, ("400",)),
