@@ -157,19 +157,21 @@ def _propose_loss(facts: Facts) -> list[Proposal]:
 def _propose_training(facts: Facts, shape: Shape, length: Length) -> list[Proposal]:
     steps = length.epochs * -(-facts.num_train // shape.batch_size)
     decay = round(float(np.clip(1 - 20 / steps, 0.9, 0.999)), 4)
+    height, width = shape.side
+    evaluations = "one evaluation" if length.evaluations == 1 else f"{length.evaluations} evaluations"
     return [
         Proposal("optimizer.learning_rate", 2e-3, "AdamW on a small U-Net; lower it if the loss jumps"),
         Proposal("optimizer.warmup_fraction", 0.1),
         Proposal(
             "training.batch_size",
             shape.batch_size,
-            f"about {BATCH_PIXELS:,} pixels in patches of {shape.side[0]}×{shape.side[1]}, at least two",
+            f"patches of {height}×{width}: {shape.batch_size * height * width:,} pixels for each update",
         ),
         Proposal("training.num_epochs", length.epochs, length.reason),
         Proposal(
             "training.eval_every_epochs",
             max(1, -(-length.epochs // length.evaluations)),
-            f"{length.evaluations} evaluations: each takes time",
+            f"{evaluations}: each takes time",
         ),
         Proposal("training.ema_decay", decay, f"weights averaged over about {1 / (1 - decay):.0f} of {steps:,} steps"),
     ]
