@@ -63,10 +63,15 @@ def build_torch_model(arguments: argparse.Namespace):
     if arguments.encoder == "plain":
         return build_torch_unet()
     import segmentation_models_pytorch as smp
+    import torch
 
     name = f"timm-tf_{arguments.encoder}" if arguments.encoder.startswith("efficientnet") else arguments.encoder
     network = smp.Unet if arguments.decoder == "unet" else smp.Segformer
-    return network(name, encoder_weights=None, classes=2)
+    model = network(name, encoder_weights=None, classes=2)
+    for unused in ("conv_head", "bn2"):  # of the classifier, which EfficientNet keeps and a segmentation never calls
+        if arguments.encoder.startswith("efficientnet") and hasattr(model.encoder, unused):
+            setattr(model.encoder, unused, torch.nn.Identity())
+    return model
 
 
 def encoder_overrides(arguments: argparse.Namespace) -> list[str]:
