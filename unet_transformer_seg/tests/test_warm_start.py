@@ -203,6 +203,27 @@ def test_what_the_file_leaves_out_is_that_of_the_model(run, write):
     assert config == Config(seed=5, init=str(run), model=config.model, data=data)
 
 
+@pytest.mark.parametrize(
+    "scaling",
+    [{"normalise": "image"}, {"range": "percentiles", "channel_ranges": ((0.0, 9.0), (1.0, 9.0), (2.0, 9.0))}],
+)
+def test_images_are_scaled_as_for_the_model(write, tmp_path, scaling):
+    """Its mean and deviation are those of values that were scaled in this way."""
+    data = dataclasses.replace(CONFIG.data, precision="float32", **scaling)
+    (tmp_path / "model").mkdir()
+    save_config(dataclasses.replace(CONFIG, data=data), tmp_path / "model" / "config.yaml")
+    config = load_start_config(write(init=str(tmp_path / "model")))
+    assert {name: getattr(config.data, name) for name in scaling} == scaling
+
+
+def test_another_kind_of_normalisation_is_said():
+    given = dataclasses.replace(initial(), data=dataclasses.replace(CONFIG.data, normalise="image"))
+    lines = plan_warm_start(given, fresh_state(), CLASSES, CONFIG.data).lines
+    assert any("data.normalise is data_set, but the weights of there expect image" in line for line in lines)
+    same = plan_warm_start(dataclasses.replace(initial(), data=CONFIG.data), fresh_state(), CLASSES, CONFIG.data).lines
+    assert not any("normalise" in line or "data.mean" in line for line in same)
+
+
 def test_the_settings_of_the_run_load_without_the_model(run, write, tmp_path):
     config = load_start_config(write(), [f"init={run}"])
     save_config(dataclasses.replace(config, init="nowhere"), tmp_path / "saved.yaml")

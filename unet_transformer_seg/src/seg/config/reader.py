@@ -54,7 +54,9 @@ def _settings_of_model(folder: str, path: str | Path) -> Config:
     except UserError as error:
         expected = "a run directory, or a folder written by seg.export or seg.convert"
         raise UserError(f"{path}: init: expected {expected}, found {folder:.500} ({error})") from None
-    data = DataConfig(channels=config.data.channels, mean=config.data.mean, std=config.data.std)
+    # Mean and deviation are those of values that were scaled in this way.
+    names = ("channels", "mean", "std", "normalise", "range", "percentiles", "channel_ranges")
+    data = DataConfig(**{name: getattr(config.data, name) for name in names})
     return Config(model=dataclasses.replace(config.model, num_classes=0, labels="exclusive"), data=data)
 
 

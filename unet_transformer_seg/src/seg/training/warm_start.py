@@ -112,6 +112,10 @@ def _differing_normalisation(initial: InitialModel, data: DataConfig | None) -> 
     if initial.data is None or data is None:
         return []
     ours, theirs = (list(map(list, settings.normalisation)) for settings in (data, initial.data))
+    by_image = [settings.normalise == "image" for settings in (data, initial.data)]
+    if by_image[0] != by_image[1]:
+        how = f"data.normalise is {data.normalise}, but the weights of {initial.folder} expect {initial.data.normalise}"
+        return [f"{how}; leave it out of the config to take this"]
     if np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs, atol=1e-3):
         return []
     return [
