@@ -258,7 +258,7 @@ def test_values_of_classes_are_written_into_a_volume_and_colours_are_refused(tmp
     volume = nibabel.load(job.mask)
     assert volume.get_data_dtype() == np.uint16
     np.testing.assert_array_equal(np.asarray(volume.dataobj), np.array([0, 128, 300])[expected_labels(values)])
-    for options, words in (({"values": ((1, 2, 3),) * 3}, "--values"), ({"objects": True}, "--objects")):
+    for options, words in (({"values": ((1, 2, 3),) * 3}, "--values"), ({"objects": True}, "--instances")):
         outcome, _ = infer(tmp_path, source, **options)
         assert outcome.num_bad == 1 and words in capsys.readouterr().err
 

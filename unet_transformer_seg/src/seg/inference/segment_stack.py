@@ -39,7 +39,9 @@ def write_stack(
         UserError: naming the file: an image that cannot be read, or results that a stack cannot have.
     """
     if options.objects:
-        raise UserError(f"{job.source}: the objects of a stack are not counted; leave --objects out")
+        raise UserError(
+            f"{job.source}: the objects of a stack are not counted; leave --instances out, or set instances.method=none"
+        )
     classes, pixels_k = predictor.classes, np.zeros(len(predictor.classes), np.int64)
     with opened_stack(job.source, predictor.config.data, remark) as images, contextlib.ExitStack() as files:
         if options.probabilities and len({page[:2] for page in images.pages}) > 1:

@@ -108,7 +108,7 @@ def blend_windows(
     10,000 × 8,000 pixels, 11 classes and windows of 512² that is 0.4 GB.
 
     Args:
-        image_hwc: [H, W, c], an array, or an image that is read window by window (`seg.data.images.windows`).
+        image_hwc: [H, W, c], an array, or an image that is read window by window (`seg.data.images.large_image`).
         forward: see `Forward`; called with one shape only.
         tile: rows and columns (h, w) of a window.
         overlap: smallest share of a window that its neighbour also covers, in [0, 1).

@@ -15,7 +15,7 @@ around, and it does so in a space of six times the channels.
 The result of a unit has no ReLU: it has few channels, and a ReLU would lose what is negative in them.
 
 Reference: Tan and Le, 2019 (EfficientNet); the Lite form, without squeeze-and-excitation, is TensorFlow's. Names in the
-published files: `seg.published.efficientnet_lite`.
+published files: `seg.published.encoders`.
 """
 
 import math

@@ -25,8 +25,6 @@ from seg.published.mapping import Pair, import_arrays
 from seg.published.state_dict import plain_names
 from seg.published.torch_file import read_torch_file
 
-KINDS = ("efficientnet-lite", "torchvision")
-
 LITE = DataConfig(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 PACKAGE_STEM, TIMM_STEM = "_conv_stem.weight", "conv_stem.weight"
@@ -44,7 +42,7 @@ class PublishedEncoder(NamedTuple):
 
 
 def open_encoder(kind: str, path: Path) -> PublishedEncoder:
-    """Return the encoder in a published file; `kind` is one of `KINDS`.
+    """Return the encoder in a published file; `kind` is efficientnet-lite or torchvision.
 
     Raises:
         UserError: a file that cannot be read, would run a program, or holds another network.

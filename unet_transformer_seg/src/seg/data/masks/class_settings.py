@@ -18,8 +18,8 @@ from seg.classes import (
 from seg.config import DataConfig
 from seg.data.masks.advice import as_yaml
 from seg.data.masks.label_map import LabelMap
-from seg.data.masks.object_numbers import BORDER_NAME
 from seg.errors import UserError
+from seg.instances.objects import BORDER
 
 CLASSES_FILE = "classes.json"
 
@@ -119,9 +119,9 @@ def _map_of_objects(config: DataConfig) -> LabelMap:
     """Return the label map of masks that number their objects: background, object, and where they touch, a border."""
     names = config.class_names or ("background", "object")
     if config.object_border and len(names) == 2:
-        names += (BORDER_NAME,)
+        names += (BORDER,)
     expected = 3 if config.object_border else 2
-    if len(names) != expected or (config.object_border and names[2] != BORDER_NAME):
+    if len(names) != expected or (config.object_border and names[2] != BORDER):
         stated = ", ".join(names[:2]) if len(names) > 1 else "background, cell"
         raise UserError(
             f"data.class_names: data.masks: objects has the classes background and object"

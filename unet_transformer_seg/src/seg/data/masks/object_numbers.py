@@ -6,7 +6,6 @@ from seg.classes import IGNORE_LABEL
 from seg.data.masks.mask import Mask, pack
 
 INSIDE, BORDER = 1, 2
-BORDER_NAME = "border"
 
 
 def read_numbers(mask: Mask, ignore_value: int = -1) -> tuple[np.ndarray, np.ndarray]:
