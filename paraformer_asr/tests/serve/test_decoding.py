@@ -373,7 +373,7 @@ def test_a_worker_that_takes_too_long_is_replaced():
         start = time.monotonic()
         with pytest.raises(BrokenSound, match="not within 1 s"):
             decode(pool, WAV)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
         assert decode(pool, WAV).segments
 
 

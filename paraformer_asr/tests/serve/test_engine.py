@@ -205,11 +205,11 @@ def test_segments_come_in_order_and_share_batches(fake):
 
 
 def test_nothing_waits_for_company_on_an_idle_device(fake):
-    with running(fake, batch_wait_s=1.0) as engine:
+    with running(fake, batch_wait_s=30.0) as engine:
         engine._last_batch_end = -1e9
         start = time.monotonic()
         asyncio.run(marks_of(engine, sound(1)))
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 15
 
 
 def test_after_a_batch_a_segment_waits_a_moment_for_company(fake):
@@ -221,9 +221,9 @@ def test_after_a_batch_a_segment_waits_a_moment_for_company(fake):
         await marks_of(engine, sound(1))
         start = time.monotonic()
         await asyncio.gather(*(later(engine, mark) for mark in range(4)))
-        assert time.monotonic() - start < 1.0  # a full batch waits no longer
+        assert time.monotonic() - start < 15  # a full batch waits no longer
 
-    with running(fake, batch_wait_s=2.0) as engine:
+    with running(fake, batch_wait_s=30.0) as engine:
         asyncio.run(main(engine))
     assert sorted(map(len, fake.batches)) == [1, 4]
 

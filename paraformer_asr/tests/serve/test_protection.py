@@ -343,7 +343,9 @@ def test_connections_are_bounded(service):
     with serving(service, limits={"max_connections": 3}) as server, contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(talking(server))
-        time.sleep(0.1)
+        end = time.monotonic() + 20
+        while len(server.server_state.connections) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
         with talking(server) as fourth:
             assert b"503 Service Unavailable" in read_all(fourth)
     with serving(service, limits={"max_connections": 3}) as server:

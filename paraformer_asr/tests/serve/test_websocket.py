@@ -313,7 +313,9 @@ def test_a_full_server_refuses_a_sound_before_it_is_sent(service):
         assert "busy" in receive(socket)["error"] and close_of(socket)[0] == 1013
 
 
-def test_limits_of_time_and_memory(service):
+def test_limits_of_time_and_memory(service, monkeypatch):
+    taken, take = [], SoundMemory.take
+    monkeypatch.setattr(SoundMemory, "take", lambda memory, size: (take(memory, size), taken.append(size)))
     limits = {"websocket_idle_s": 0.2, "websocket_after_text_s": 0.1}
     with serving(service, limits=limits) as server:
         with open_socket(server) as socket:
@@ -332,9 +334,8 @@ def test_limits_of_time_and_memory(service):
         with open_socket(server) as first, open_socket(server) as second:
             first.send(state())
             first.send(bytes(40_000))
-            first.send(state())  # answered by nothing; the sound before it is in memory once the next line returns
+            wait_until(lambda: 40_000 in taken)
             second.send(state())
-            time.sleep(0.2)
             second.send(bytes(40_000))
             assert "memory" in receive(second)["error"] and close_of(second)[0] == 1013
         with open_socket(server) as third:  # the memory of both came back
@@ -346,11 +347,12 @@ def test_limits_of_time_and_memory(service):
 
 
 def test_work_of_a_client_that_leaves_is_dropped(service):
-    cancelled = []
+    begun, cancelled = [], []
 
     async def transcribe(decoded, **_):
+        begun.append(True)
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
@@ -360,23 +362,29 @@ def test_work_of_a_client_that_leaves_is_dropped(service):
             socket.send(state())
             socket.send(pcm(WAVE))
             socket.send(END)
-            time.sleep(0.3)
+            wait_until(lambda: begun)
         wait_until(lambda: cancelled)
 
 
 def test_a_text_for_a_connection_that_was_closed_meanwhile_is_dropped(service):
-    texts = []
+    begun, closed, texts = [], [], []
 
     async def transcribe(decoded, **_):
-        await asyncio.sleep(0.5)
+        begun.append(True)
+        while not closed:
+            await asyncio.sleep(0.01)
         texts.append(await service.engine.transcribe(decoded))
         return texts[-1]
 
     with serving(service, engine=engine_with(service, transcribe=transcribe)) as server, logged() as lines:
         with open_socket(server) as socket:
-            for frame in (state(), pcm(WAVE), END, state(), bytes((1 << 20) + 1)):  # the last two are read ahead
+            for frame in (state(), pcm(WAVE), END):
+                socket.send(frame)
+            wait_until(lambda: begun)
+            for frame in (state(), bytes((1 << 20) + 1)):  # read ahead
                 socket.send(frame)
             assert close_of(socket)[0] == 1009
+        closed.append(True)
         wait_until(lambda: texts)
         wait_until(lambda: service.metrics.registry.get_sample_value("asr_sessions") == 0)
     assert not any("failed" in line for line in lines)

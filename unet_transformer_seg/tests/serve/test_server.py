@@ -241,13 +241,20 @@ def connected(client, *parts):
 HEAD = b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer first-key\r\nContent-Length: 5000\r\n\r\n"
 
 
+def wait_until(is_so):
+    end = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_bodies_in_flight_are_bounded_together(strict):
     big = HEAD.replace(b"5000", b"90000")
     with connected(strict, big, bytes(80_000)):
-        time.sleep(0.2)
+        wait_until(lambda: strict.service.metrics.bytes_in_flight._value.get() >= 80_000)
         answer = strict.post("/v1/segment", content=bytes(90_000))
         assert answer.status_code == 429 and 1 <= int(answer.headers["retry-after"]) <= 30
-    time.sleep(0.7)
+    wait_until(lambda: not strict.service.metrics.bytes_in_flight._value.get())
     assert strict.post("/v1/segment", content=bytes(90_000)).status_code == 415  # there is room again
 
 
@@ -286,9 +293,7 @@ def test_who_goes_away_is_dropped_and_the_server_lives(strict, encode, random_im
     for parts in ((head[:40],), (head,), (head, content[:1000]), (head, content)):
         with connected(strict, *parts):
             pass
-    deadline = time.monotonic() + 20
-    while strict.service.engine._queued_megapixels > 1e-9 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: strict.service.engine._queued_megapixels <= 1e-9)
     assert strict.post("/v1/segment", content=encode(random_image(5, 5))).status_code == 200
     assert strict.service.metrics.bytes_in_flight._value.get() == 0
 
