@@ -20,7 +20,14 @@ from seg.models.efficientnet_lite import FACTORS, EfficientNetLite, plan_stages
 from seg.models.encoders import RESNETS, build_encoder
 from seg.models.mix_transformer import VARIANTS, MixTransformer
 from seg.models.segformer import SegFormerDecoder
-from seg.published.encoders import is_key_bias, lite_pairs, mit_pairs, resnet_pairs, segformer_decoder_pairs
+from seg.published.encoders import (
+    IN_TRANSFORMERS,
+    is_key_bias,
+    lite_pairs,
+    mit_pairs,
+    resnet_pairs,
+    segformer_decoder_pairs,
+)
 from seg.published.mapping import export_arrays, import_arrays
 from seg.training.parameter_groups import check_groups, frozen_mask, rate_factors
 
@@ -217,7 +224,7 @@ def test_segformers_decoder_is_a_linear_map_of_the_resized_and_concatenated_maps
 
 
 def test_the_decoder_of_transformers_concatenates_the_coarsest_map_first():
-    pair = next(pair for pair in segformer_decoder_pairs() if pair.ours == "params/decoder/fuse")
+    pair = next(pair for pair in segformer_decoder_pairs(IN_TRANSFORMERS) if pair.ours == "params/decoder/fuse")
     theirs = np.arange(2 * 8, dtype=np.float32).reshape(2, 8, 1, 1)
     ours = pair.layout.to_ours(theirs)
     np.testing.assert_array_equal(ours[-1], theirs[:, :2, 0, 0].T)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from seg.checkpoints.safetensors_file import write_safetensors
-from seg.config import ModelConfig, ResNetUNetConfig, UNetDecoderConfig
+from seg.config import ModelConfig, ResNetUNetConfig, SegFormerDecoderConfig, UNetDecoderConfig
 from seg.errors import UserError
 from seg.models import build_model
 from seg.models.encoder_decoder import double
@@ -177,7 +177,7 @@ def test_a_folder_of_another_model_is_refused_with_the_setting(pretrained, key, 
 
 @pytest.mark.parametrize("kind", ["UnetPlusPlus", "DeepLabV3", 5])
 def test_a_folder_of_another_architecture_is_refused_by_its_name(pretrained, kind):
-    with pytest.raises(UserError, match=f"this is a {kind!r} of segmentation_models_pytorch; only its Unet is read"):
+    with pytest.raises(UserError, match=f"this is a {kind!r} of .*; only its Unet and Segformer are read"):
         open_published("smp", pretrained(_model_class=kind))
 
 
@@ -266,12 +266,24 @@ def test_another_model_is_refused_with_what_is_supported(changes, said):
     [
         ("decoder.blocks.x_0_0.conv1.0.weight", "UnetPlusPlus"),
         ("decoder.aspp.0.convs.0.0.weight", "DeepLabV3"),
-        ("decoder.mlp_stage.0.linear.weight", "Segformer"),
     ],
 )
 def test_the_decoder_names_another_architecture(name, kind):
-    with pytest.raises(UserError, match=f"^this is a {kind} of segmentation_models_pytorch; only its Unet is read"):
+    with pytest.raises(UserError, match=f"^this is a {kind} of .*; only its Unet and Segformer are read"):
         read_smp_config({**tensors_of("basic"), name: np.zeros(1)})
+
+
+def test_a_segformer_is_read_with_the_encoders_that_give_it_four_maps():
+    with pytest.raises(UserError, match="Segformer with mit_b0 to mit_b2; found a Segformer with another"):
+        read_smp_config({**tensors_of("basic"), "decoder.mlp_stage.0.linear.weight": np.zeros(1)})
+    decoder = SegFormerDecoderConfig(96, align_corners=True)
+    config = ModelConfig(
+        name="unet", num_classes=3, encoder="mit_b1", encoder_form="smp", decoder="segformer", segformer_decoder=decoder
+    )
+    tensors = stand_ins(smp_pairs(config), config)
+    assert read_smp_config(tensors) == config and count_channels(tensors) == 4
+    assert tensors["decoder.mlp_stage.0.linear.weight"].shape == (96, 512)  # the coarsest map is its first
+    assert not has_one_class(tensors) and tensors["segmentation_head.0.weight"].shape == (3, 96, 1, 1)
 
 
 def stand_ins(pairs, config):

@@ -27,6 +27,7 @@ from seg.models.efficientnet_lite import FACTORS, plan_stages  # noqa: E402
 from seg.models.encoders import RESNETS, build_encoder  # noqa: E402
 from seg.models.mix_transformer import VARIANTS  # noqa: E402
 from seg.published.encoders import (  # noqa: E402
+    IN_TRANSFORMERS,
     is_key_bias,
     lite_pairs,
     mit_pairs,
@@ -149,7 +150,7 @@ def test_segformer_is_that_of_transformers(tmp_path):
     model = build_model(config)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False))
     shapes = {key: x.shape for key, x in named_arrays(shapes).items()}
-    pairs = mit_pairs(VARIANTS["mit_b0"], PREFIX) + segformer_decoder_pairs()
+    pairs = mit_pairs(VARIANTS["mit_b0"], PREFIX) + segformer_decoder_pairs(IN_TRANSFORMERS)
     dropped = lambda key: is_key_bias(key) or key.endswith("num_batches_tracked")  # noqa: E731
     arrays = import_arrays(pairs, saved(theirs, tmp_path), shapes, tmp_path, dropped)
     variables = flax.traverse_util.unflatten_dict(arrays, sep="/")

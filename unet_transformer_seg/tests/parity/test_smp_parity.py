@@ -220,6 +220,9 @@ CASES = {
     "mit_b0, classifier": ("mit_b0", {"aux_params": {"classes": 2}}),
     "mit_b1, depth 4": ("mit_b1", {"encoder_depth": 4, "decoder_channels": WIDTHS[:4]}),
     "mit_b2": ("mit_b2", {"decoder_interpolation": "nearest-exact"}),
+    "Segformer mit_b0, four channels": ("mit_b0", {"in_channels": 4}),
+    "Segformer mit_b1, one class": ("mit_b1", {"classes": 1, "decoder_segmentation_channels": 96}),
+    "Segformer mit_b2, classifier": ("mit_b2", {"aux_params": {"classes": 2}}),
 }
 
 
@@ -227,7 +230,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_folder_of_any_encoder_and_depth(smp, tmp_path, case):
     encoder, settings = CASES[case]
-    theirs = twin.draw(smp.Unet(encoder, encoder_weights=None, **{"classes": 3, **settings}), 0)
+    architecture = smp.Segformer if case.startswith("Segformer") else smp.Unet
+    theirs = twin.draw(architecture(encoder, encoder_weights=None, **{"classes": 3, **settings}), 0)
     channels, classes = settings.get("in_channels", 3), settings.get("classes", 3)
     settle(theirs, channels)
     theirs.save_pretrained(tmp_path)
@@ -270,12 +274,13 @@ KINDS = [
     "PAN",
     "MAnet",
     "UPerNet",
-    "Segformer",
+    "Segformer",  # with another encoder than mit_b0 to b2
 ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_architectures_are_refused_by_their_names(smp, tmp_path, kind):
     theirs = getattr(smp, kind)("resnet18", encoder_weights=None, classes=2)
-    with pytest.raises(ValueError, match=f"this is a {kind} of segmentation_models_pytorch"):
+    message = "found a Segformer with another encoder" if kind == "Segformer" else f"this is a {kind} of segm"
+    with pytest.raises(ValueError, match=message):
         converted(theirs, tmp_path)

@@ -87,6 +87,7 @@ class SegFormerDecoderConfig:
     """The decoder `segformer`."""
 
     width: int = setting(256, "channels that the maps are brought to; 256 as published with mit_b0 and mit_b1", 1, 8192)
+    align_corners: bool = setting(False, "enlarge the logits with corner pixels on each other, as smp's Segformer does")
 
 
 @dataclasses.dataclass(frozen=True)

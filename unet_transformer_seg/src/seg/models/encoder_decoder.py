@@ -59,9 +59,10 @@ class EncoderDecoder(nn.Module):
             x_bhwc = Bottleneck(config.transformer, config.remat, name="bottleneck")(x_bhwc, train)
         x_bhwc = Dropout(config.dropout, name="bottleneck_dropout")(x_bhwc, train)
         if config.decoder == "segformer":
-            decoder = SegFormerDecoder(config.segformer_decoder.width, name="decoder")
+            settings = config.segformer_decoder
+            decoder = SegFormerDecoder(settings.width, name="decoder")
             logits_bhwk = PixelClassifier(config.num_classes, name="head")(decoder([*skips, x_bhwc], train))
-            logits_bhwk = resize.resize_bilinear(logits_bhwk, size=whole_size)
+            logits_bhwk = resize.resize_bilinear(logits_bhwk, size=whole_size, align_corners=settings.align_corners)
         else:
             x_bhwc = SkipDecoder(config, name="decoder")(x_bhwc, skips, train)
             factor = 2 ** (config.encoder_depth - len(decoder_settings(config).widths))

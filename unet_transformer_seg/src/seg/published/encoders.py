@@ -12,6 +12,7 @@ Letters: i input channels, o output channels, h w rows and columns of a kernel, 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -132,14 +133,37 @@ def blocks_to_token(factor: int) -> Layout:
     return Layout(lambda w_oihw: w_oihw.transpose(2, 3, 1, 0).reshape(-1, w_oihw.shape[0]), to_theirs)
 
 
-def segformer_decoder_pairs(theirs: str = "decode_head.", num_maps: int = 4) -> list[Pair]:
-    """Return the pairs of SegFormer's decoder in transformers, which concatenates the coarsest map first."""
+class SegFormerNames(NamedTuple):
+    """The names of SegFormer's decoder in another package, without `.weight`."""
+
+    projections: tuple[str, ...]  # of the linear maps, that of the finest map first
+    fuse: str
+    norm: str
+    head: str
+
+
+IN_TRANSFORMERS = SegFormerNames(
+    tuple(f"decode_head.linear_c.{i}.proj" for i in range(4)),
+    "decode_head.linear_fuse",
+    "decode_head.batch_norm",
+    "decode_head.classifier",
+)
+IN_SMP = SegFormerNames(
+    tuple(f"decoder.mlp_stage.{i}.linear" for i in (3, 2, 1, 0)),
+    "decoder.fuse_stage.0",
+    "decoder.fuse_stage.1",
+    "segmentation_head.0",
+)
+
+
+def segformer_decoder_pairs(names: SegFormerNames) -> list[Pair]:
+    """Return the pairs of SegFormer's decoder and head; both packages concatenate the coarsest map first."""
+    num_maps = len(names.projections)
     fuse = Layout(
         lambda w_oi11: w_oi11[:, :, 0, 0].T.reshape(num_maps, -1, w_oi11.shape[0])[::-1],
         lambda w_mio: w_mio[::-1].reshape(-1, w_mio.shape[-1]).T[:, :, None, None],
     )
-    pairs = [Pair("params/decoder/fuse", f"{theirs}linear_fuse.weight", fuse)]
-    pairs += batch_norm("decoder/norm", f"{theirs}batch_norm")
-    for i in range(num_maps):
-        pairs += _with_bias(f"decoder/project{i}", f"{theirs}linear_c.{i}.proj", LINEAR)
-    return pairs + _with_bias("head", f"{theirs}classifier", CONV1X1)
+    pairs = [Pair("params/decoder/fuse", f"{names.fuse}.weight", fuse), *batch_norm("decoder/norm", names.norm)]
+    for i, name in enumerate(names.projections):
+        pairs += _with_bias(f"decoder/project{i}", name, LINEAR)
+    return pairs + _with_bias("head", names.head, CONV1X1)

@@ -32,6 +32,11 @@ def sigmoid_head(layout: Layout) -> Layout:
     )
 
 
+def with_sigmoid_head(pairs: list[Pair]) -> list[Pair]:
+    """Return the pairs of a model whose head has one class there, see `sigmoid_head`."""
+    return [p._replace(layout=sigmoid_head(p.layout)) if p.ours.startswith("params/head/") else p for p in pairs]
+
+
 def affine(ours: str, theirs: str) -> list[Pair]:
     """Return the pairs of a norm's scale and bias."""
     return [Pair(f"params/{ours}/scale", f"{theirs}.weight"), Pair(f"params/{ours}/bias", f"{theirs}.bias")]

@@ -5,7 +5,7 @@
     preprocessor_config.json                 mean, deviation and size of the images
 
 The encoder's names are in `seg.published.encoders`. A model of one class becomes one of background and foreground
-(`sigmoid_head`).
+(`with_sigmoid_head`).
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from seg.classes import MAX_CLASSES
 from seg.config import DataConfig, ModelConfig, SegFormerDecoderConfig
 from seg.errors import UserError
 from seg.models.mix_transformer import HEADS, MLP_RATIO, REDUCTIONS, VARIANTS
-from seg.published.encoders import is_key_bias, mit_pairs, segformer_decoder_pairs
+from seg.published.encoders import IN_TRANSFORMERS, is_key_bias, mit_pairs, segformer_decoder_pairs
 from seg.published.file_kinds import describe_folder
-from seg.published.layers import COUNTER, sigmoid_head
+from seg.published.layers import COUNTER, with_sigmoid_head
 from seg.published.mapping import Pair
 from seg.published.settings_file import entry, read_settings
 from seg.untrusted import shown
@@ -129,11 +129,8 @@ def read_data_settings(folder: Path, channels: int) -> DataConfig:
 
 def segformer_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
     """Return the pairs of every array; with `one_class`, the other side has the logit of a foreground."""
-    pairs = mit_pairs(VARIANTS[config.encoder], ENCODER) + segformer_decoder_pairs()
-    if not one_class:
-        return pairs
-    heads = ("params/head/kernel", "params/head/bias")
-    return [pair._replace(layout=sigmoid_head(pair.layout)) if pair.ours in heads else pair for pair in pairs]
+    pairs = mit_pairs(VARIANTS[config.encoder], ENCODER) + segformer_decoder_pairs(IN_TRANSFORMERS)
+    return with_sigmoid_head(pairs) if one_class else pairs
 
 
 def count_classes(tensors: Mapping[str, np.ndarray]) -> int:

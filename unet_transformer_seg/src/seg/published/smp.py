@@ -1,4 +1,6 @@
-"""`Unet` of segmentation_models_pytorch: its state dict and our `resnet_unet`, or our `unet` with one of its encoders.
+"""`Unet` and `Segformer` of segmentation_models_pytorch.
+
+The state dict of a `Unet`, and our `resnet_unet` or our `unet` with one of its encoders:
 
     encoder.conv1.weight                             params/encoder/conv1/kernel
     encoder.bn1.{weight,bias}                        params/encoder/norm1/{scale,bias}
@@ -8,7 +10,8 @@
     decoder.blocks.0.conv1.{0,1}.…                   …/decoder/block0/{conv1,norm1}/…
     segmentation_head.0.{weight,bias}                params/head/{kernel,bias}
 
-Names of other encoders: `smp_encoders`. A ResNet of five halvings becomes a `resnet_unet`, whatever its widths.
+Names of other encoders: `smp_encoders`. A `Segformer` with an encoder mit_b0 to b2 becomes a `unet` with SegFormer's
+decoder (`seg.published.encoders.IN_SMP`). A ResNet of five halvings becomes a `resnet_unet`, whatever its widths.
 
 The decoder enlarges maps by repeating pixels unless `decoder_interpolation` differs. No tensor shows it: a folder of
 `save_pretrained` states it in `config.json`; for a state dict alone, set `interpolation` of `model.resnet_unet` or
@@ -22,13 +25,16 @@ from pathlib import Path
 
 import numpy as np
 
-from seg.config import ModelConfig, ResNetUNetConfig, UNetDecoderConfig
+from seg.config import ModelConfig, ResNetUNetConfig, SegFormerDecoderConfig, UNetDecoderConfig
 from seg.errors import UserError
 from seg.models.encoder_decoder import decoder_settings
 from seg.models.encoders import RESNETS
+from seg.models.mix_transformer import VARIANTS
+from seg.models.segformer import NUM_MAPS
+from seg.published.encoders import IN_SMP, segformer_decoder_pairs
 from seg.published.file_kinds import describe_folder
-from seg.published.layers import CONV2D, conv_norm, count, sigmoid_head
-from seg.published.mapping import AS_IS, Pair
+from seg.published.layers import CONV2D, conv_norm, count, with_sigmoid_head
+from seg.published.mapping import Pair
 from seg.published.settings_file import read_settings
 from seg.published.smp_encoders import FIRST_LAYERS, RESNET, find_encoder, is_unused, smp_encoder_pairs
 from seg.untrusted import shown
@@ -42,7 +48,7 @@ SETTINGS, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
 
 DEFAULT_INTERPOLATION = "nearest"
 
-CLASSIFIER = "classification_head."
+CLASSIFIER, SEGFORMER = "classification_head.", "decoder.mlp_stage."
 
 
 INTERPOLATIONS = {"nearest": "nearest", "nearest-exact": "nearest", "area": "nearest", "bilinear": "bilinear"}
@@ -51,7 +57,6 @@ INTERPOLATIONS = {"nearest": "nearest", "nearest-exact": "nearest", "area": "nea
 OTHER_DECODERS = {
     "decoder.blocks.x_0_0.": "UnetPlusPlus",
     "decoder.blocks.0.block.": "Linknet",
-    "decoder.mlp_stage.": "Segformer",
     "decoder.block1.": "DeepLabV3Plus",
     "decoder.aspp.": "DeepLabV3",
     "decoder.p5.": "FPN",
@@ -74,8 +79,8 @@ def find_pretrained(folder: Path) -> tuple[Path, str]:
     if not path.is_file():
         raise UserError(f"{folder}: {describe_folder(folder)}")
     settings = read_settings(path, "save_pretrained")
-    if (kind := settings.get("_model_class", "Unet")) != "Unet":
-        raise UserError(f"{path}: this is a {shown(kind)} of segmentation_models_pytorch; only its Unet is read")
+    if (kind := settings.get("_model_class", "Unet")) not in ("Unet", "Segformer"):
+        raise _other_architecture(f"{path}: ", shown(kind))
     interpolation = settings.get("decoder_interpolation", DEFAULT_INTERPOLATION)
     norms = (True, "batchnorm", {"type": "batchnorm"})
     supported = {
@@ -85,6 +90,7 @@ def find_pretrained(folder: Path) -> tuple[Path, str]:
         "decoder_use_batchnorm": norms,
         "encoder_depth": (5, 4, 3),
         "encoder_output_stride": (32,),
+        "upsampling": (4,),
     }
     for key, values in supported.items():
         if key in settings and settings[key] not in values:
@@ -111,7 +117,9 @@ def read_smp_config(
         by_timm: whether the encoder is timm's own (`tu-`), which `usual_names` returns.
     """
     if other := next((kind for start, kind in OTHER_DECODERS.items() if _has(tensors, start)), None):
-        raise UserError(f"this is a {other} of segmentation_models_pytorch; only its Unet is read")
+        raise _other_architecture("", other)
+    if _has(tensors, SEGFORMER):
+        return _read_segformer(tensors)
     if extra := sorted(name for name in tensors if ".attention" in name and name.startswith("decoder.")):
         raise _unsupported(f"a decoder with attention (scse), {some(extra)}")
     if extra := sorted(name for name in tensors if name.startswith("decoder.center.")):
@@ -134,6 +142,22 @@ def read_smp_config(
         encoder_form="original" if by_timm or encoder in RESNETS else "smp",
         encoder_depth=depth,
         unet_decoder=UNetDecoderConfig(widths, interpolation),
+    )
+
+
+def _read_segformer(tensors: Mapping[str, np.ndarray]) -> ModelConfig:
+    """Return the model of a `Segformer`; of another encoder it also reads the map of half the image's resolution."""
+    encoder = find_encoder(tensors)
+    if encoder not in VARIANTS or count(tensors, f"{SEGFORMER}{{}}.linear.weight") != NUM_MAPS:
+        raise _unsupported("a Segformer with another encoder, or with fewer maps", "Segformer with mit_b0 to mit_b2")
+    width = _shape(tensors, "decoder.fuse_stage.0")[0]
+    return ModelConfig(
+        name="unet",
+        num_classes=max(_shape(tensors, "segmentation_head.0")[0], 2),
+        encoder=encoder,
+        encoder_form="smp",
+        decoder="segformer",
+        segformer_decoder=SegFormerDecoderConfig(width, align_corners=True),
     )
 
 
@@ -169,23 +193,31 @@ def _has(tensors: Mapping[str, np.ndarray], start: str) -> bool:
 
 def smp_pairs(config: ModelConfig, one_class: bool = False) -> list[Pair]:
     """Return the pairs of every array of a model; `one_class` as `has_one_class` of the other side."""
-    pairs, widths = smp_encoder_pairs(config), decoder_settings(config).widths
-    for i in range(len(widths)):
+    pairs = smp_encoder_pairs(config)
+    if config.decoder == "segformer":
+        pairs += segformer_decoder_pairs(IN_SMP)
+        return with_sigmoid_head(pairs) if one_class else pairs
+    for i in range(len(decoder_settings(config).widths)):
         for n in (1, 2):
             ours, theirs = f"decoder/block{i}", f"decoder.blocks.{i}.conv{n}"
             pairs += conv_norm(f"{ours}/conv{n}", f"{ours}/norm{n}", f"{theirs}.0", f"{theirs}.1")
-    kernel, bias = (sigmoid_head(CONV2D), sigmoid_head(AS_IS)) if one_class else (CONV2D, AS_IS)
-    pairs.append(Pair("params/head/kernel", "segmentation_head.0.weight", kernel))
-    pairs.append(Pair("params/head/bias", "segmentation_head.0.bias", bias))
-    return pairs
+    pairs.append(Pair("params/head/kernel", "segmentation_head.0.weight", CONV2D))
+    pairs.append(Pair("params/head/bias", "segmentation_head.0.bias"))
+    return with_sigmoid_head(pairs) if one_class else pairs
 
 
-def _unsupported(contents: str) -> UserError:
-    return UserError(
-        "expected the state dict of segmentation_models_pytorch's Unet with an encoder resnet18 to resnet152, "
-        "timm-tf_efficientnet_lite0 to 2 or mit_b0 to b2, depth 3 to 5; decoder with batch norm, without attention; "
-        f"found {contents}"
-    )
+UNET = (
+    "Unet with an encoder resnet18 to resnet152, timm-tf_efficientnet_lite0 to 2 or mit_b0 to b2, depth 3 to 5; "
+    "decoder with batch norm, without attention"
+)
+
+
+def _unsupported(contents: str, expected: str = UNET) -> UserError:
+    return UserError(f"expected the state dict of segmentation_models_pytorch's {expected}; found {contents}")
+
+
+def _other_architecture(where: str, name: str) -> UserError:
+    return UserError(f"{where}this is a {name} of segmentation_models_pytorch; only its Unet and Segformer are read")
 
 
 def some(names: Iterable[str]) -> str:
