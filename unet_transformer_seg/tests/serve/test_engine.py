@@ -11,7 +11,7 @@ pytest.importorskip("prometheus_client", reason="the extra `serve` is not instal
 
 from seg.serve.engine import Engine
 from seg.serve.metrics import Metrics
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 from seg.serve.settings import ServeSettings
 
 SIZES = (1, 2, 4)

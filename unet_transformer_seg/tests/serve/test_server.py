@@ -13,7 +13,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
-from seg.serve.refusals import overloaded
+from seg.serve.refusal import overloaded
 from seg.serve.settings import ServeSettings
 
 SETTINGS = ServeSettings(

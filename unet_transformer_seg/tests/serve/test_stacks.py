@@ -13,7 +13,7 @@ from seg.config import DataConfig
 from seg.inference.done_record import DoneRecord
 from seg.inference.output import plan_jobs
 from seg.inference.segment_files import Options, Outcome, segment_files
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 from seg.serve.worker import Reading, decode
 
 nibabel = pytest.importorskip("nibabel", reason="the extra `medical` is not installed")

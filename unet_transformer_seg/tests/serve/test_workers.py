@@ -17,7 +17,7 @@ from seg.config import DataConfig
 from seg.serve import worker as worker_module
 from seg.serve.formats import Drawing
 from seg.serve.metrics import Metrics
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 from seg.serve.settings import ServeSettings
 from seg.serve.worker import Reading, decode
 from seg.serve.workers import WorkerPool

@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from seg.serve.form import read_order
 from seg.serve.formats import formats_of
 from seg.serve.metrics import CONTENT_TYPE
-from seg.serve.pages import DOCS_POLICY, describe_routes, load_page
+from seg.serve.page import DOCS_POLICY, describe_routes, load_page
 from seg.serve.protection import Protection
-from seg.serve.refusals import RefusedError, draining, starting
+from seg.serve.refusal import RefusedError, draining, starting
 from seg.serve.service import Service
 
 CLIENT_CLOSED_REQUEST = 499
@@ -124,7 +124,7 @@ def _add_pages(app: FastAPI, counted: Service | bool, docs: bool) -> None:
             return Response(counted.metrics.exposition(), media_type=CONTENT_TYPE)
 
     if docs:
-        from seg.serve.pages import draw_docs
+        from seg.serve.page import draw_docs
 
         @app.get("/docs", include_in_schema=False)
         async def documentation() -> HTMLResponse:

@@ -23,7 +23,7 @@ from seg.inference.predictor import Predictor
 from seg.inference.tiling import Band
 from seg.serve.compilations import count_compilations
 from seg.serve.metrics import Metrics
-from seg.serve.refusals import RefusedError, draining, overloaded, starting, too_late
+from seg.serve.refusal import RefusedError, draining, overloaded, starting, too_late
 from seg.serve.settings import ServeSettings
 from seg.serve.work import Answer, Work
 

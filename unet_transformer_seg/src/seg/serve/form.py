@@ -8,7 +8,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from seg.serve.formats import FORMATS, Format
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 from seg.serve.settings import ServeSettings
 
 FIELDS = ("format", "opacity", "probabilities", "model")

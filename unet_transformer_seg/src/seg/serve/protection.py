@@ -11,7 +11,7 @@ from typing import Any
 
 from seg.serve.hosts import is_allowed
 from seg.serve.rate_limit import RateLimit
-from seg.serve.refusals import RefusedError, overloaded
+from seg.serve.refusal import RefusedError, overloaded
 from seg.serve.service import Service
 from seg.serve.settings import ServeSettings
 

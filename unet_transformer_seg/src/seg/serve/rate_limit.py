@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 
 MAX_CLIENTS = 10_000
 """Clients that are remembered; the one that has been silent longest is forgotten first."""

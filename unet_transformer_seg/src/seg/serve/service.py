@@ -22,7 +22,7 @@ from seg.serve.form import Order
 from seg.serve.formats import MEDIA_TYPES, SUFFIXES, Drawing, formats_of
 from seg.serve.metrics import Metrics
 from seg.serve.rate_limit import RateLimit
-from seg.serve.refusals import RefusedError, too_late
+from seg.serve.refusal import RefusedError, too_late
 from seg.serve.settings import ServeSettings
 from seg.serve.stacks import StackDrawing
 from seg.serve.work import Answer

@@ -13,7 +13,7 @@ from seg.data.images.nifti_file import read_header, volume_bytes
 from seg.inference.mask_content import describe_bands, shown_labels
 from seg.inference.mask_tiff import tiff_pages
 from seg.pictures import as_picture, draw_overlay
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 
 FORMATS = ("png", "tiff", "overlay", "npz")  # png and tiff are the masks as `seg infer` writes them
 

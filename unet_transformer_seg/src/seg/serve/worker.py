@@ -23,7 +23,7 @@ from seg.data.images.stack import Stack, opened_stack, stack_suffix
 from seg.errors import UserError
 from seg.serve.formats import Drawing, draw
 from seg.serve.priority import NICENESS
-from seg.serve.refusals import RefusedError
+from seg.serve.refusal import RefusedError
 from seg.serve.stacks import draw_stack
 
 STARTS = ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (8, b"WEBP"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (0, b"GIF8"))

@@ -14,7 +14,7 @@ from typing import Any
 from seg.classes import ClassTable
 from seg.config import DataConfig
 from seg.serve.metrics import Metrics
-from seg.serve.refusals import RefusedError, overloaded
+from seg.serve.refusal import RefusedError, overloaded
 from seg.serve.settings import ServeSettings
 from seg.serve.stacks import StackDrawing
 from seg.serve.worker import Decoded, Drawing, Reading, run_worker
