@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asr.inference.transcriber import Transcriber as Transcriber
     from asr.inference.transcript import SegmentText as SegmentText
     from asr.inference.transcript import Transcript as Transcript
+    from asr.inference.voice_activity import SpeechSegment as SpeechSegment
+    from asr.inference.voice_activity import VoiceActivityDetector as VoiceActivityDetector
     from asr.inference.words import Token as Token
     from asr.inference.words import Word as Word
     from asr.losses import ctc_loss as ctc_loss
@@ -56,6 +58,7 @@ _NAMES = {
     "asr.errors": "NonFiniteError UserError",
     "asr.inference.transcriber": "Transcriber",
     "asr.inference.transcript": "SegmentText Transcript",
+    "asr.inference.voice_activity": "SpeechSegment VoiceActivityDetector",
     "asr.inference.words": "Token Word",
     "asr.losses": "ctc_loss masked_cross_entropy mwer_loss paraformer_loss quantity_loss",
     "asr.metrics": "ErrorCounts align bootstrap_interval character_errors sum_counts word_errors",
