@@ -109,6 +109,10 @@ class VoiceActivityDetector:
         """The arrays that the scores depend on: of the network, and the normalisation of its input."""
         return {"variables": self.stored.variables, "cmvn": vars(self.stored.cmvn) if self.stored.cmvn else {}}
 
+    def warm_up(self) -> None:
+        """Compile all programs, so that no sound has to wait for the compiler."""
+        self.scorer.warm_up()
+
     def stream(self) -> VoiceActivityStream:
         """Return a new stream."""
         return VoiceActivityStream(self)
