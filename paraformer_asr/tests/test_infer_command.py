@@ -371,7 +371,7 @@ def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, trans
     assert f"{tmp_path}/hiss.wav: no speech: silent, its peak is -80 dBFS\n" in said
     assert "speech.wav" not in said
     nothing = NOTHING
-    monkeypatch.setattr(transcriber, "recognise_many", lambda items: ((tag, nothing) for tag, _ in items))
+    monkeypatch.setattr(transcriber, "recognise_many", lambda items, **_: ((tag, nothing) for tag, _ in items))
     assert infer_with(tmp_path / "speech.wav") == 0
     captured = capsys.readouterr()
     assert captured.out == "\n"
@@ -381,7 +381,7 @@ def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, trans
 def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypatch, capsys, caplog):
     made = Transcriber(dataclasses.replace(CONFIG, data=DataConfig(channel=2)), TOKENIZER, CMVN, VARIABLES)
     heard = []
-    monkeypatch.setattr(made, "recognise_many", lambda items: ((t, heard.append(w) or NOTHING) for t, w in items))
+    monkeypatch.setattr(made, "recognise_many", lambda items, **_: ((t, heard.append(w) or NOTHING) for t, w in items))
     monkeypatch.setattr(made, "warm_up", lambda shapes: None)
     one, other = burst(1, seed=1), burst(1, seed=2)
     path = write_sound(tmp_path / "a.wav", np.stack([one, other], 1), subtype="FLOAT")

@@ -48,8 +48,11 @@ def digest_transcriber(transcriber: "Transcriber", output_format: str) -> str:
     if language_model := transcriber.config.inference.language_model:
         status = Path(language_model).stat()
         settings["language_model"] = [status.st_size, status.st_mtime_ns]
-    cmvn = vars(transcriber.cmvn) if transcriber.cmvn else {}
-    return digest_model({"variables": transcriber.variables, "cmvn": cmvn}, settings)
+    arrays = {"variables": transcriber.variables, "cmvn": vars(transcriber.cmvn) if transcriber.cmvn else {}}
+    if punctuator := transcriber.punctuator:
+        settings["punctuation"] = [to_plain(punctuator.config), punctuator.network.words]
+        arrays["punctuation"] = punctuator.network.variables
+    return digest_model(arrays, settings)
 
 
 class DoneRecord:

@@ -1,8 +1,8 @@
 """How words and signs are written: blanks, capitals, the width of signs.
 
-natural   a sentence begins with a capital, and a word that has capitals keeps them; signs are as wide as the
-          characters before them; a blank follows a narrow sign, none a wide one
-exact     FunASR's text: `str.capitalize`, and blanks between words in ASCII only
+- natural: a sentence begins with a capital, and a word that has capitals keeps them; signs are as wide as the
+  characters before them; a blank follows a narrow sign, none a wide one
+- exact: FunASR's text: `str.capitalize`, and blanks between words in ASCII only
 """
 
 import re

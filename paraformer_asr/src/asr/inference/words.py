@@ -58,6 +58,11 @@ class Word:
     sign: str = ""
 
     @property
+    def letters(self) -> str:
+        """The text without the sign."""
+        return self.text.removesuffix(self.sign)
+
+    @property
     def ends_sentence(self) -> bool:
         """Whether the text ends with the end of a sentence, quotes and brackets behind it aside."""
         return bool(SENTENCE_END.search(self.text))

@@ -81,7 +81,7 @@ def array_shapes(config: PunctuationConfig) -> dict[str, tuple[int, ...]]:
 
 
 def punctuation_pairs(config: PunctuationConfig) -> list[Pair]:
-    """Return every array of a model with FunASR's tensor of the same values; the encoder's are those of a recogniser."""
+    """Return every array of a model with FunASR's tensor of the same values; the encoder is a recogniser's."""
     pairs = [pair for pair in funasr_pairs(ModelConfig(encoder=config.encoder)) if pair.theirs.startswith("encoder.")]
     return [
         Pair("params/embedding", "embed.weight", AS_IS),
