@@ -3,8 +3,9 @@
 Letters: t words, c classes of signs.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +13,17 @@ import numpy as np
 
 from asr.config.punctuation import UNKNOWN_SIGN, PunctuationConfig
 from asr.inference.punctuation_windows import Part
-from asr.inference.typesetting import is_only_signs, split_own_sign, split_parts
+from asr.inference.typesetting import QUOTES, is_only_signs, split_own_sign, split_parts
 from asr.models.ct_transformer import CTTransformer
 
 LENGTHS = (32, 96, 256)
 """Lengths of windows that programs are compiled for; longer windows, in mode exact only, take the next power of two."""
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(config: PunctuationConfig) -> Callable[..., jax.Array]:
+    """Return the network as a compiled function; models of one shape share its programs."""
+    return jax.jit(CTTransformer(config).apply)
 
 
 class PunctuationNetwork:
@@ -31,7 +38,8 @@ class PunctuationNetwork:
     def __init__(self, config: PunctuationConfig, words: Sequence[str], variables: Any):
         self.config, self.words, self.variables = config, tuple(words), jax.device_put(variables)
         self._numbers = {word: number for number, word in enumerate(self.words)}
-        self._score = jax.jit(CTTransformer(config).apply)
+        self._unknown = self._numbers[UNKNOWN_SIGN]
+        self._score = _compiled(dataclasses.replace(config, mode="natural"))
 
     def warm_up(self) -> None:
         """Compile for all lengths of windows."""
@@ -56,13 +64,10 @@ class PunctuationNetwork:
         own = ""
         if self.config.mode == "natural":
             word, own = ("", word) if is_only_signs(word) else split_own_sign(word)
+            word = word.strip(QUOTES)
         texts = split_parts(word)
         parts = [Part(text, self._number(text), place, is_last=False) for text in texts]
         return [*parts[:-1], parts[-1]._replace(is_last=True, own=own or None)] if parts else []
-
-    @functools.cached_property
-    def _unknown(self) -> int:
-        return self._numbers[UNKNOWN_SIGN]
 
     def _number(self, text: str) -> int:
         return self._numbers.get(text, self._unknown)

@@ -15,7 +15,9 @@ COMMAS = frozenset("，,")
 NARROW = {"，": ",", "。": ".", "？": "?", "！": "!", "、": ",", "；": ";", "：": ":"}
 """Signs between Chinese characters → those behind other scripts."""
 WIDE = {",": "，", ".": "。", "?": "？", "!": "！", ";": "；", ":": "："}
-OPENING = "“‘(\\[（【《「『"
+OPENING = "\"'“‘(\\[（【《「『"
+QUOTES = (OPENING + CLOSING).replace("\\", "")
+"""Quotes and brackets around words."""
 _own_sign = re.compile(rf"[,.?!;:，。？！；：、…]+[{CLOSING}]*$")
 _only_signs = re.compile(rf"[,.?!;:，。？！；：、…{CLOSING}{OPENING}–—-]+")
 _WIDE_SIGNS = "\u3001-\u3004\u3008-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
@@ -66,8 +68,9 @@ def fitting_sign(word: str, sign: str) -> str:
 
 def with_capital(word: str) -> str:
     """Return a word with its first letter in upper case, unless it has capitals of its own, as iPhone."""
-    first = word[:1].upper()
-    return word if len(first) != 1 or word.lower() != word else first + word[1:]
+    start = len(word) - len(word.lstrip(QUOTES))
+    first = word[start : start + 1].upper()
+    return word if len(first) != 1 or word.lower() != word else word[:start] + first + word[start + 1 :]
 
 
 class NaturalTypesetter:
