@@ -1,6 +1,8 @@
 """Punctuation: FunASR's answers as they were recorded, and ours where FunASR's are wrong."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -274,3 +276,28 @@ def test_a_long_text_takes_windows_of_bounded_length(offline):
 def test_what_is_no_text_is_refused(offline, call, message):
     with pytest.raises(UserError, match=message):
         call(offline)
+
+
+# ── the documentation ──
+
+
+def listed_examples():
+    """The rows (text, signs, exact, natural) of the table of modes."""
+    text = (Path(__file__).parents[1] / "docs/punctuation.md").read_text()
+    table = text[text.index("| text | signs |") :].split("\n\n")[0]
+    return [re.findall(r"`([^`]+)`", row) for row in table.splitlines()[2:]]
+
+
+@pytest.mark.parametrize(("text", "signs", "exactly", "naturally"), listed_examples())
+def test_the_examples_of_the_documentation(offline, text, signs, exactly, naturally):
+    """The signs are those behind each word as FunASR cuts them, signs of the text itself included."""
+    parts, signs = split_parts(text), signs.split()
+    assert len(parts) == len(signs)
+    for mode, expected in (("exact", exactly), ("natural", naturally)):
+        script = scripted(offline, [], mode)
+        numbers = {part: number for number, part in enumerate(parts)}
+        script.network._numbers = numbers | {part.strip("，。"): number for part, number in numbers.items()}
+        script.network.score = lambda found, num_old=0: np.array(
+            [[float(sign == signs[number]) for sign in SIGNS] for number in found], np.float32
+        )
+        assert script.punctuate(text) == expected
