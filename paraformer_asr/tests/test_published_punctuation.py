@@ -1,6 +1,8 @@
 """Punctuation models as FunASR publishes them: read, refused by name, and written again."""
 
+import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from asr.cli import run_command
 from asr.config.punctuation import PunctuationConfig
 from asr.errors import UserError
 from asr.inference.punctuation import load_punctuator
-from asr.published.funasr_punctuation import load_funasr_punctuation, save_funasr_punctuation
+from asr.published.funasr_punctuation import array_shapes, load_funasr_punctuation, save_funasr_punctuation
 from asr.published.funasr_punctuation_config import make_punctuation_config, read_punctuation_config
 from asr.published.kinds import kind_of
 from asr.published.torch_file import read_torch_file
@@ -59,6 +61,11 @@ def test_the_published_sizes():
     content["encoder_conf"] |= {"num_blocks": 4, "kernel_size": 11, "sanm_shfit": 0, "input_layer": "pe"}
     config = read_punctuation_config(Path("config.yaml"), content)
     assert config == PunctuationConfig(encoder=config.encoder) and config.encoder.num_heads == 8
+    for blocks, tensors, millions in ((4, 57, 72.99), (3, 44, 72.2)):
+        encoder = dataclasses.replace(config.encoder, num_layers=blocks)
+        shapes = array_shapes(dataclasses.replace(config, vocab_size=272727, encoder=encoder))
+        assert len(shapes) == tensors
+        assert round(sum(map(math.prod, shapes.values())) / 1e6, 2) == millions
 
 
 def changed(section, key, value, kind="offline"):

@@ -206,7 +206,7 @@ def test_a_stream_reads_a_bounded_number_of_old_words(streaming):
     stream = script.stream()
     for _ in range(50):
         stream.accept("a b c d e f g h i j")
-    assert max(seen) <= LONG_WINDOW + NEW_WORDS
+    assert max(seen) <= LONG_WINDOW + NEW_WORDS and len(stream._old) == LONG_WINDOW
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,7 @@ def test_a_stream_reads_a_bounded_number_of_old_words(streaming):
         ("。", "。"),
         ("，。？", "，。？"),
         ("hello, world?", "Hello, world?"),
+        ("iPhone world", "iPhone world."),
         ("“hello world”", "“Hello world”."),
         ("a\ud800b", None),
         ("\x00\x1b[31m 好", None),
@@ -246,7 +247,11 @@ def test_no_sign_stands_within_a_word(offline):
     script = scripted(offline, ["。"])
     script.network._numbers = dict.fromkeys("für", 0)
     assert script.signs(["für", "x"]) == [".", "."]
-    assert [p.text for p in script.network.parts("für", 0)] == ["f", "ü", "r"]
+    parts = script.network.parts("für", 0)
+    assert [part.text for part in parts] == ["f", "ü", "r"]
+    windows = Windows(script.network.config, script.network.score)
+    ((*decided, last),) = windows.push(parts * 7 + parts[:1])
+    assert {sign for part, sign in decided if not part.is_last} == {""} and last == (parts[-1], "。")
 
 
 def test_a_long_text_takes_windows_of_bounded_length(offline):

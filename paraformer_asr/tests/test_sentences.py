@@ -256,6 +256,9 @@ def test_what_fails_in_a_batch_is_tried_again_alone():
     assert calls == [[5, 7, 9], [5], [7], [9]]
     assert first.failure is None and str(second.failure) == "no room for 1"
     assert isinstance(third.failure, NonFiniteError)
+    rows = [SimpleNamespace(finite=finite, failure=None) for finite in (True, False)]
+    first, second = start_safely(lambda waves: lambda: rows, waves[:2], lambda error: SimpleNamespace(failure=error))()
+    assert first.failure is None and isinstance(second.failure, NonFiniteError)
     with pytest.raises(ValueError, match="a mistake"):
         start_safely(lambda waves: exec("raise ValueError('a mistake')"), waves, None)
 

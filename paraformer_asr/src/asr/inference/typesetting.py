@@ -88,7 +88,7 @@ class NaturalTypesetter:
         text = with_capital(word) if self._is_start else word
         if any(map(str.isalnum, word)) or ends_sentence(word):
             self._is_start = ends_sentence(word)
-        blank, self._before, self._sign = bool(self._before) and blank, text, ""
+        self._before, self._sign = text, ""
         return text, blank
 
     def sign(self, sign: str) -> str:
