@@ -115,7 +115,9 @@ class Transcript:
             "text": self.text,
             "words": [{"word": word.text, **_times(word)} for word in self.words],
             "tokens": [{"token": token.text, **_times(token)} for token in self.tokens],
-            "segments": [_stretch(each) for each in self.segments],
+            "segments": [
+                {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text} for s in self.segments
+            ],
             **({"sentences": [_stretch(each) for each in self.sentences]} if self.sentences else {}),
             **({"failures": [_stretch(each) for each in self.failures]} if self.failures else {}),
         }
@@ -213,7 +215,7 @@ def _field(text: str) -> str:
     return re.sub(r"\s", "_", text)
 
 
-def _stretch(item: SegmentText | Sentence | Failure) -> dict[str, Any]:
+def _stretch(item: Sentence | Failure) -> dict[str, Any]:
     about = {"reason": item.reason} if isinstance(item, Failure) else {"text": item.text}
     return {"start_s": round(item.start_s, 3), "end_s": round(item.end_s, 3), **about}
 

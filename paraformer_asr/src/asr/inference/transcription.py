@@ -151,7 +151,8 @@ class GrowingTranscript:
         self.tokenizer, self.rate_hz = transcriber.tokenizer, transcriber.config.features.sample_rate_hz
         self.words: list[Word] = []
         self.tokens: list[Token] = []
-        self._segments: list[tuple[float, float, int]] = []  # start, end, number of words
+        self.segments: list[SegmentText] = []
+        self._num_words: list[int] = []  # of each segment
         self._failures: list[Failure] = []
         self._punctuated = transcriber.punctuator.word_stream() if transcriber.punctuator else None
         self.written: list[Word] = [] if self._punctuated else self.words
@@ -176,7 +177,8 @@ class GrowingTranscript:
             words[0] = dataclasses.replace(words[0], space_before=needs_space(self.words[-1].text, words[0].text))
         self.words += words
         self.tokens += tokens
-        self._segments.append((start_s, end_s, len(words)))
+        self.segments.append(SegmentText(start_s, end_s, join_words(words)))
+        self._num_words.append(len(words))
 
     def punctuate(self, *, final: bool = False) -> None:
         """Write what the words added so far decide; at the end of the sound all of them. This runs the network."""
@@ -195,16 +197,16 @@ class GrowingTranscript:
             join_words(self.written),
             tuple(self.written),
             tuple(self.tokens),
-            tuple(self._segment_texts()),
+            tuple(self._written_segments()),
             name=name,
             sentences=tuple(map(_sentence, split_sentences(self.written))) if self._punctuated else (),
             failures=tuple(self._failures),
         )
 
-    def _segment_texts(self) -> Iterator[SegmentText]:
+    def _written_segments(self) -> Iterator[SegmentText]:
         rest = iter(self.written)
-        for start_s, end_s, num_words in self._segments:
-            yield SegmentText(start_s, end_s, join_words(list(itertools.islice(rest, num_words))))
+        for segment, number in zip(self.segments, self._num_words, strict=True):
+            yield dataclasses.replace(segment, text=join_words(list(itertools.islice(rest, number))))
 
 
 def _sentence(words: Sequence[Word]) -> Sentence:
