@@ -254,6 +254,14 @@ def test_no_sign_stands_within_a_word(offline):
     assert {sign for part, sign in decided if not part.is_last} == {""} and last == (parts[-1], "。")
 
 
+@pytest.mark.parametrize("kind", ["offline", "exact"])
+def test_words_without_a_letter_get_no_sign(request, kind):
+    punctuator = request.getfixturevalue(kind)
+    assert punctuator.signs([]) == [] and punctuator.signs(["", " "]) == ["", ""]
+    one, blank, last = punctuator.signs(["ok", "", "hello"])
+    assert blank == "" and last in (".", "?")
+
+
 def test_a_long_text_takes_windows_of_bounded_length(offline):
     script, seen = scripted(offline, ["，"]), []
     inner = script.network.score

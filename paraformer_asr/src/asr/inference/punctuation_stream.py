@@ -41,7 +41,7 @@ class DelayedStream:
     """A stream of a model that reads whole windows."""
 
     def __init__(self, network: PunctuationNetwork):
-        self._network, self._is_first, self.last = network, True, Punctuated("")
+        self._network, self.last = network, Punctuated("")
         self._writer = PunctuatedWords(network)
 
     def accept(self, text: str, final: bool = False) -> str:

@@ -14,7 +14,7 @@ class PunctuatedWords:
     """Words in, the same words with signs and capitals out, as soon as their window is decided.
 
     Attributes:
-        signs: of each part that was decided, as the model names them, "" for none.
+        signs: in mode exact, of each part that was decided, as the model names them, "" for none.
     """
 
     def __init__(self, network: PunctuationNetwork):
@@ -42,15 +42,19 @@ class PunctuatedWords:
         groups = self._windows.finish()
         if groups and not self._is_exact:
             part, sign = groups[-1][-1]
-            stop = self._network.config.signs[self._network.config.full_stop]
-            groups[-1][-1] = Decided(part, sign if sign[:1] in ENDS else stop)
+            groups[-1][-1] = Decided(part, sign if sign[:1] in ENDS else self._stop)
         words = [*self._write(groups), *self._plain(self._num_written + len(self._waiting))]
-        if words and self._is_exact:
-            last = words[-1]
-            if (text := close_exactly(last.text)) != last.text:
-                core, self.signs[-1] = last.text.removesuffix(last.sign), self._stop
-                words[-1] = _written(last, core if text[:-1] == core else text[:-1], text[-1], last.space_before)
+        if self._is_exact and words and words[-1].text.strip():
+            words[-1] = self._closed(words[-1])
         return words
+
+    def _closed(self, last: Word) -> Word:
+        """Return the last word with FunASR's end of a text."""
+        text = close_exactly(last.text)
+        if text == last.text:
+            return last
+        self.signs[-1] = self._stop
+        return _written(last, text[:-1], text[-1], last.space_before)
 
     @property
     def _stop(self) -> str:
@@ -66,9 +70,9 @@ class PunctuatedWords:
         for group in groups:
             self._typesetter.start_part()
             for part, sign in group:
-                self.signs.append(sign)
                 yield from self._plain(part.word)
                 if self._is_exact:
+                    self.signs.append(sign)
                     self._add(part.text, False, sign)
                 elif part.is_last:
                     word = self._waiting[0]
@@ -84,7 +88,7 @@ class PunctuatedWords:
 
     def _add(self, text: str, space_before: bool, sign: str) -> None:
         """Write a part of the word that comes next, and its sign."""
-        text, blank = self._typesetter.word(text, space_before)
+        text, blank = self._typesetter.word(text, space_before) if text else ("", False)
         if not self._text:
             self._blank = blank
         self._text += self._sign + " " * (blank and bool(self._text)) + text
