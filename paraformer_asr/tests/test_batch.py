@@ -150,7 +150,7 @@ def test_a_part_of_a_different_batch_is_named_and_replaced_by_request(run_batch,
 
 
 def test_a_stopped_shard_leaves_no_part(run_batch, sounds, tmp_path, monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("asr.inference.transcriber.Transcriber.recognise_many", stop)

@@ -26,6 +26,7 @@ from asr.config import (
 from asr.errors import UserError
 from asr.inference import transcript
 from asr.inference.output import Job, plan_jobs
+from asr.inference.punctuation import load_punctuator
 from asr.inference.segmentation import split_at_silences
 from asr.inference.shapes import Shape
 from asr.inference.transcribe_files import Totals, transcribe_files
@@ -33,6 +34,7 @@ from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
 from asr.inference.transcript import FORMATS
 from asr.record.run_dir import create_run_dir
 from asr.untrusted import HARMFUL
+from recorded_punctuation import write_folder
 from tiny_model import CMVN, NUM_MELS, TOKENIZER, random_variables, tiny_model
 from tiny_model import RATE_HZ as RATE
 
@@ -371,17 +373,54 @@ def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, trans
     assert f"{tmp_path}/hiss.wav: no speech: silent, its peak is -80 dBFS\n" in said
     assert "speech.wav" not in said
     nothing = NOTHING
-    monkeypatch.setattr(transcriber, "recognise_many", lambda items: ((tag, nothing) for tag, _ in items))
+    monkeypatch.setattr(transcriber, "recognise_many", lambda items, **_: ((tag, nothing) for tag, _ in items))
     assert infer_with(tmp_path / "speech.wav") == 0
     captured = capsys.readouterr()
     assert captured.out == "\n"
     assert "speech.wav: no text: the model wrote nothing for 1.5 s of sound at -33 dBFS\n" in captured.err
 
 
+def test_a_segment_on_which_the_device_fails_costs_that_segment_alone(
+    infer_with, transcriber, tmp_path, capsys, monkeypatch
+):
+    start = transcriber.start
+
+    def failing(waves):
+        if max(map(len, waves)) > 1.3 * RATE:
+            raise RuntimeError("no memory left")
+        return start(waves)
+
+    parts = [burst(0.6, seed=1), silence(1.5), burst(1.2, seed=2)]
+    path = write_sound(tmp_path / "talk.wav", np.concatenate(parts))
+    monkeypatch.setattr(transcriber, "start", failing)
+    out = tmp_path / "out"
+    assert infer_with(path, "--out", out, "--skip-done") == 2
+    said = capsys.readouterr().err
+    assert f"{path}: 1.9 to 3.3 s could not be recognised (no memory left)\n" in said
+    assert "1 of 1 files lack what was said in some segments" in said
+    partial = (out / "talk.txt").read_text()
+    monkeypatch.setattr(transcriber, "start", start)
+    assert infer_with(path, "--out", out, "--skip-done") == 0  # it does not count as done
+    whole = (out / "talk.txt").read_text()
+    assert len(partial) > 1 and whole.startswith(partial.strip()) and len(whole) > len(partial)
+
+
+def test_a_punctuation_model_adds_signs(infer_with, transcriber, tmp_path, capsys):
+    path, folder = write_sound(tmp_path / "talk.wav", burst(1, seed=1)), write_folder(tmp_path / "ct-punc")
+    assert infer_with(path, "--format", "json", "--punct", folder) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["text"] == load_punctuator(folder).punctuate(text_of(transcriber, read_pcm16(path)))
+    assert answer["text"][-1] in ".?" and "".join(s["text"] for s in answer["sentences"])
+    assert infer_with(path, "--punct", tmp_path) == 2
+    assert f"{tmp_path}: expected a model folder of FunASR" in capsys.readouterr().err
+    assert infer_with(path) == 0
+    assert "." not in capsys.readouterr().out
+
+
 def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypatch, capsys, caplog):
     made = Transcriber(dataclasses.replace(CONFIG, data=DataConfig(channel=2)), TOKENIZER, CMVN, VARIABLES)
     heard = []
-    monkeypatch.setattr(made, "recognise_many", lambda items: ((t, heard.append(w) or NOTHING) for t, w in items))
+    monkeypatch.setattr(made, "recognise_many", lambda items, **_: ((t, heard.append(w) or NOTHING) for t, w in items))
     monkeypatch.setattr(made, "warm_up", lambda shapes: None)
     one, other = burst(1, seed=1), burst(1, seed=2)
     path = write_sound(tmp_path / "a.wav", np.stack([one, other], 1), subtype="FLOAT")

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from asr.data.text.tokenizer import Tokenizer as Tokenizer
     from asr.errors import NonFiniteError as NonFiniteError
     from asr.errors import UserError as UserError
+    from asr.inference.punctuation import Punctuator as Punctuator
     from asr.inference.transcriber import Transcriber as Transcriber
+    from asr.inference.transcript import Failure as Failure
     from asr.inference.transcript import SegmentText as SegmentText
+    from asr.inference.transcript import Sentence as Sentence
     from asr.inference.transcript import Transcript as Transcript
     from asr.inference.voice_activity import SpeechSegment as SpeechSegment
     from asr.inference.voice_activity import VoiceActivityDetector as VoiceActivityDetector
@@ -63,8 +66,9 @@ _NAMES = {
     "asr.data.speech_labels": "SpeechLabels read_rttm",
     "asr.data.text.tokenizer": "Tokenizer",
     "asr.errors": "NonFiniteError UserError",
+    "asr.inference.punctuation": "Punctuator",
     "asr.inference.transcriber": "Transcriber",
-    "asr.inference.transcript": "SegmentText Transcript",
+    "asr.inference.transcript": "Failure SegmentText Sentence Transcript",
     "asr.inference.voice_activity": "SpeechSegment VoiceActivityDetector",
     "asr.inference.words": "Token Word",
     "asr.losses": "ctc_loss masked_cross_entropy mwer_loss paraformer_loss quantity_loss",

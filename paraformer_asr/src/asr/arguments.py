@@ -45,6 +45,16 @@ def part_vad_settings(settings: list[str], vad: Path | None) -> tuple[list[str],
     return [text for text in settings if text not in of_vad], [text.removeprefix("vad.") for text in of_vad]
 
 
+def add_punct(parser: argparse.ArgumentParser) -> None:
+    """Add `--punct`."""
+    parser.add_argument(
+        "--punct",
+        type=Path,
+        metavar="FOLDER",
+        help="punctuation model of FunASR: the text gets signs, capitals and sentences (default: as it was recognised)",
+    )
+
+
 def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
     """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
     settings = [text for text in inputs if "=" in text and not Path(text).exists()]

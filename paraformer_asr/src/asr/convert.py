@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.config.reader import override_config
-from asr.errors import EXIT_OK
+from asr.errors import EXIT_OK, UserError
 from asr.funasr_folder import WEIGHTS
 from asr.published.funasr_config import make_funasr_config, read_funasr_config, read_settings
 from asr.published.kinds import check_recognises, kind_of
@@ -51,6 +51,9 @@ def publish(folder: Path, arguments: argparse.Namespace) -> None:
     if kind_of(folder) == "vad":
         publish_detector(folder, arguments)
         return
+    if kind_of(folder) == "punctuation":
+        publish_punctuation(folder, arguments)
+        return
     make_funasr_config(read_settings(folder, arguments.overrides))  # reports a mistake before jax is imported
 
     from asr.files import appearing
@@ -75,6 +78,21 @@ def publish_detector(folder: Path, arguments: argparse.Namespace) -> None:
     detector = load_detector(folder, arguments.checkpoint, arguments.overrides)
     with appearing(arguments.out) as partial:
         save_funasr_vad(partial, detector.stored._replace(settings=detector.settings))
+
+
+def publish_punctuation(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write a folder of FunASR for a punctuation model: float32 tensors under the usual names."""
+    if arguments.overrides:
+        raise UserError(f"{arguments.overrides[0]}: a folder of FunASR keeps no setting of a punctuation model")
+
+    from asr.files import appearing
+    from asr.inference.model_folder import check_target
+    from asr.published.funasr_punctuation import load_funasr_punctuation, save_funasr_punctuation
+
+    check_target(arguments.out, arguments.force, lambda folder: (folder / WEIGHTS).is_file())
+    parts = load_funasr_punctuation(folder)
+    with appearing(arguments.out) as partial:
+        save_funasr_punctuation(partial, *parts)
 
 
 def main() -> int:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_inputs, add_model, add_vad, count, part_inputs, part_vad_settings
+from asr.arguments import add_inputs, add_model, add_punct, add_vad, count, part_inputs, part_vad_settings
 from asr.cli import run_command
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
 from asr.published.funasr_config import read_settings
+from asr.published.funasr_punctuation_config import open_punctuation_folder
 from asr.untrusted import escaped, folder_links, harmless, indented
 
 
@@ -20,7 +21,8 @@ def parse_arguments() -> argparse.Namespace:
         prog="asr infer",
         description="Transcribe sound files of any length; long ones are split at their silences. Silence gives an "
         "empty result. Results go to the standard output, or with --out into one file per sound.",
-        epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable (the rest is done).",
+        epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable or with segments that "
+        "could not be recognised (the rest is done).",
     )
     add_model(parser)
     parser.add_argument(
@@ -40,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
     add_vad(parser)
+    add_punct(parser)
     add_inputs(parser)
     return parser.parse_intermixed_args()
 
@@ -54,7 +57,8 @@ def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcrip
     def write(job, transcript: Transcript) -> None:
         if job.result:
             transcript.save(job.result)
-            record.add(job.source, [job.result], job.part)
+            if not transcript.failures:
+                record.add(job.source, [job.result], job.part)
             return
         content = FORMATS[name](transcript)
         label = harmless(transcript.file, kept="")  # a line end would begin a line that looks like another result
@@ -98,6 +102,8 @@ def main() -> int:
         overrides.append(f"inference.decoder={arguments.decoder}")
     folder = arguments.run or arguments.model
     read_settings(folder, overrides)  # reports a mistake before jax is imported
+    if arguments.punct:
+        open_punctuation_folder(arguments.punct)
     if not files:
         raise UserError("expected at least one sound file or folder")
     if arguments.skip_done and not arguments.out:
@@ -122,7 +128,8 @@ def main() -> int:
     for link in [link for path in files for link in folder_links(path)]:
         print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
-    transcriber = api.load(folder, vad=api.load_part("vad", arguments.vad, vad_settings), **options)
+    vad = api.load_part("vad", arguments.vad, vad_settings)
+    transcriber = api.load(folder, vad=vad, punct=arguments.punct, **options)
     record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
     if len(waiting) < len(jobs):
@@ -140,8 +147,9 @@ def main() -> int:
         print(note_on_lengths(transcriber.config.inference, totals.longest_s), end="", file=sys.stderr)
     if totals.num_bad:
         print(f"{totals.num_bad} of {len(jobs)} files could not be read or written, see above", file=sys.stderr)
-        return EXIT_USER_ERROR
-    return EXIT_OK
+    if totals.num_incomplete:
+        print(f"{totals.num_incomplete} of {len(jobs)} files lack what was said in some segments", file=sys.stderr)
+    return EXIT_USER_ERROR if totals.num_bad or totals.num_incomplete else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -48,10 +48,13 @@ def digest_transcriber(transcriber: "Transcriber", output_format: str) -> str:
     if language_model := transcriber.config.inference.language_model:
         status = Path(language_model).stat()
         settings["language_model"] = [status.st_size, status.st_mtime_ns]
-    weights = {"variables": transcriber.variables, "cmvn": vars(transcriber.cmvn) if transcriber.cmvn else {}}
+    arrays = {"variables": transcriber.variables, "cmvn": vars(transcriber.cmvn) if transcriber.cmvn else {}}
     if transcriber.vad:
-        settings["vad"], weights["vad"] = to_plain(transcriber.vad.settings), transcriber.vad.weights
-    return digest_model(weights, settings)
+        settings["vad"], arrays["vad"] = to_plain(transcriber.vad.settings), transcriber.vad.weights
+    if punctuator := transcriber.punctuator:
+        settings["punctuation"] = [to_plain(punctuator.config), punctuator.network.words]
+        arrays["punctuation"] = punctuator.network.variables
+    return digest_model(arrays, settings)
 
 
 class DoneRecord:

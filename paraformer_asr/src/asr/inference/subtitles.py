@@ -32,19 +32,35 @@ def make_cues(words: Sequence[Word]) -> list[Cue]:
     """Return the words, in order, as subtitles that follow each other, each two lines of text at most.
 
     A cue ends where the next word would make it too long in characters or seconds, and before a pause of a second.
-    A word that is too long by itself is split at its tokens.
+    A word that is too long by itself is split at its tokens. Where a punctuation model put signs, a cue ends with its
+    sentence, and one that is too long ends with its last sign.
     """
     groups: list[list[Word]] = []
     for word in (part for whole in words for part in _short_words(whole)):
-        if groups and _fits(groups[-1], word):
+        if not groups or _is_sentence_end(groups[-1][-1]):
+            groups.append([word])
+        elif _fits(groups[-1], word):
             groups[-1].append(word)
         else:
-            groups.append([word])
+            groups.append([*_behind_last_sign(groups[-1], word), word])
     starts = [group[0].start_s for group in groups] + [float("inf")]
     return [
         Cue(start_s, _end(group, start_s, next_start_s), _lines(group))
         for group, start_s, next_start_s in zip(groups, starts, starts[1:], strict=False)
     ]
+
+
+def _is_sentence_end(word: Word) -> bool:
+    return bool(word.sign) and word.ends_sentence
+
+
+def _behind_last_sign(group: list[Word], word: Word) -> list[Word]:
+    """Take the words behind the last sign out of a cue, and return them, if `word` can follow them in a cue."""
+    start = next((i for i in range(len(group) - 1, 0, -1) if group[i - 1].sign), len(group))
+    if start == len(group) or not _fits(group[start:], word):
+        return []
+    behind, group[start:] = group[start:], []
+    return behind
 
 
 def _fits(group: list[Word], word: Word) -> bool:
@@ -84,8 +100,9 @@ def _short_words(word: Word) -> Iterator[Word]:
         yield word
         return
     parts = [piece for part in word.parts or (word,) for piece in _characters(part)]
-    for i, part in enumerate(parts):
-        yield Word(part.text, part.start_s, part.end_s, part.confidence, space_before=word.space_before and i == 0)
+    for i, part in enumerate(parts, 1):
+        blank, sign = word.space_before and i == 1, word.sign if i == len(parts) else ""
+        yield Word(part.text, part.start_s, part.end_s, part.confidence, space_before=blank, sign=sign)
 
 
 def _characters(part: Token | Word) -> Sequence[Token | Word]:

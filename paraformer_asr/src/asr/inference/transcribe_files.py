@@ -18,7 +18,7 @@ from asr.inference.output import Job
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Transcriber
-from asr.inference.transcript import Transcript
+from asr.inference.transcript import Failure, Transcript
 from asr.inference.transcription import Place, Source, read_segments, transcribe_segments
 from asr.untrusted import escaped, indented
 
@@ -29,6 +29,7 @@ class Totals:
 
     num_done: int = 0  # files transcribed
     num_bad: int = 0  # files that are broken, or whose transcript cannot be written; each was named on stderr
+    num_incomplete: int = 0  # files transcribed but for segments on which the device failed; each was named on stderr
     sound_s: float = 0.0  # seconds of sound in those that were transcribed
     seconds: float = 0.0  # from the first file read to the last result handed over, without the compilation
     num_compiled: int = 0  # programs compiled before the first segment
@@ -39,6 +40,7 @@ class Totals:
     def add(self, transcript: Transcript) -> None:
         """Count a file that was transcribed."""
         self.num_done += 1
+        self.num_incomplete += bool(transcript.failures)
         self.sound_s += transcript.duration_s
         self.longest_s = max(self.longest_s, transcript.duration_s)
 
@@ -68,12 +70,16 @@ def transcribe_files(
                 where = f" ({job.where})" if job.where else ""
                 bar.write(indented(f"error: {error}{where}"), file=sys.stderr)
             else:
-                if outcome.why_empty:
-                    bar.write(f"{escaped(job.label or str(job.source))}: {outcome.why_empty}", file=sys.stderr)
+                for remark in filter(None, [*map(_shown, transcript.failures), outcome.why_empty]):
+                    bar.write(f"{escaped(job.label or str(job.source))}: {remark}", file=sys.stderr)
                 totals.add(transcript)
             bar.update()
     totals.seconds = time.perf_counter() - start - totals.compile_s
     totals.num_compiled_late = transcriber.compilations - compiled
+
+
+def _shown(failure: Failure) -> str:
+    return f"{failure.start_s:.1f} to {failure.end_s:.1f} s could not be recognised ({escaped(failure.reason)})"
 
 
 def _source(transcriber: Transcriber, job: Job) -> Source:

@@ -23,6 +23,7 @@ from asr.data.sounds.sound_input import Sound, open_sounds, place_in_list
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
+from asr.inference.failing import start_safely
 from asr.inference.loading import load_parts
 from asr.inference.programs import CifPrograms, Spelling
 from asr.inference.segmentation import longest_segment
@@ -48,6 +49,7 @@ class Recognition:
     start_s: np.ndarray  # float32[u], when each begins, from the start of the segment
     end_s: np.ndarray  # float32[u], when it ends
     finite: bool = True  # what the model computed; if not, the tokens mean nothing
+    failure: Exception | None = None  # why there is no token: the segment failed, with others and alone
 
 
 NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
@@ -111,6 +113,8 @@ class Transcriber:
         compilations = [compile for shape in shapes for compile in self._programs.compilations(shape)]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_COMPILING_THREADS)) as pool:
             list(pool.map(lambda compile: compile(), compilations))
+        if self.punctuator is not None and shapes:
+            self.punctuator.warm_up()
         self._warm = tuple(shapes)
 
     @overload
@@ -123,7 +127,8 @@ class Transcriber:
         """Return what is said in a sound of any length: text, words and tokens with times and confidence.
 
         Long sound is cut at its silences. The confidence of a token is the model's probability; a word has that of its
-        least certain token.
+        least certain token. With a punctuator the text has signs and sentences. A segment on which the device fails is
+        among the transcript's `failures`, and the rest is there.
 
         Args:
             sound: a path, an open binary file, the bytes of a file, an array [samples] or [samples, channels] of
@@ -134,7 +139,7 @@ class Transcriber:
             the transcript, or for a list one transcript each.
 
         Raises:
-            UserError: naming the sound that cannot be read, and what to do.
+            UserError: naming the sound that cannot be read, or of which no segment could be recognised, and what to do.
         """
         several = isinstance(sound, list | tuple)
         inputs = open_sounds(sound if several else [sound], rate)
@@ -152,14 +157,17 @@ class Transcriber:
         ((_, recognition),) = self.recognise_many([(None, wave)])
         return recognition
 
-    def recognise_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, Recognition]]:
+    def recognise_many(
+        self, items: Iterable[tuple[Tag, np.ndarray]], *, keep_failures: bool = False
+    ) -> Iterator[tuple[Tag, Recognition]]:
         """Yield (tag, tokens) for each (tag, wave), in order.
 
         A window of a few batches is read, sorted by length and cut into batches. Sound shorter than one frame costs
-        nothing. An utterance gives the same tokens in any batch.
+        nothing. An utterance gives the same tokens in any batch. With `keep_failures` a segment on which the device
+        fails is a recognition with its `failure`, instead of an exception.
         """
         for window in self._windows(items):
-            recognitions = self._recognise_window([wave for _, wave in window])
+            recognitions = self._recognise_window([wave for _, wave in window], keep_failures)
             yield from zip((tag for tag, _ in window), recognitions, strict=True)
 
     def _windows(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
@@ -174,17 +182,21 @@ class Transcriber:
                 window, room = [], self.window_size
         yield window
 
-    def _recognise_window(self, waves: list[np.ndarray]) -> list[Recognition]:
+    def _recognise_window(self, waves: list[np.ndarray], keep_failures: bool) -> list[Recognition]:
         """Return the tokens of each; all batches are started before waiting for the first."""
         recognitions = [NOTHING] * len(waves)
         sounding = [i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.config.features)]
         sounding.sort(key=lambda i: -len(waves[i]))
         groups = [sounding[i : i + self._batch_size] for i in range(0, len(sounding), self._batch_size)]
-        started = [(group, self.start([waves[i] for i in group])) for group in groups]
+        start = self._start_safely if keep_failures else self.start
+        started = [(group, start([waves[i] for i in group])) for group in groups]
         for group, finish in started:
             for i, recognition in zip(group, finish(), strict=True):
                 recognitions[i] = recognition
         return recognitions
+
+    def _start_safely(self, waves: Sequence[np.ndarray]) -> Callable[[], list[Recognition]]:
+        return start_safely(self.start, waves, lambda error: dataclasses.replace(NOTHING, failure=error))
 
     @property
     def _batch_size(self) -> int:

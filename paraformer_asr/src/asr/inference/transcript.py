@@ -2,10 +2,11 @@
 
     text  one line
     json  {"file", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
-          "tokens": [{"token", …}, …], "segments": [{"start_s", "end_s", "text"}, …]} in one line; times in seconds
+          "tokens": [{"token", …}, …], "segments": [{"start_s", "end_s", "text"}, …]} in one line; times in seconds;
+          with a punctuation model also "sentences", and where the device failed "failures", see `Failure`
     srt   numbered cues of at most two lines of 42 columns, and 7 seconds; a Chinese character fills two columns
     vtt   the same cues for browsers
-    tsv   a table of the segments: start_s, end_s, text
+    tsv   a table of the sentences, or of the segments if there is no punctuation model: start_s, end_s, text
     ctm   a line `name 1 start duration word confidence` for each word, as NIST's scoring tools read it
 
 Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at once.
@@ -13,16 +14,17 @@ Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at
 
 import dataclasses
 import html
+import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from asr.errors import UserError
 from asr.files import writing_aside
 from asr.inference.subtitles import Cue, make_cues
-from asr.inference.words import Token, Word
+from asr.inference.words import Token, Word, split_sentences
 
 MAX_ROWS = 200  # most segments shown in a notebook
 
@@ -43,8 +45,38 @@ class SegmentText:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sentence:
+    """One sentence, with its signs.
+
+    Attributes:
+        start_s: when its first word begins, from the start of the sound.
+        end_s: when its last word ends.
+        text: its words, up to the sign that ends it.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A segment that could not be recognised.
+
+    Attributes:
+        start_s: when the segment begins, from the start of the sound.
+        end_s: when it ends.
+        reason: what the device said.
+    """
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Transcript:
-    """What was said in one sound. A notebook shows it as a table of its segments.
+    """What was said in one sound. A notebook shows it as a table of its sentences, or of its segments.
 
     Attributes:
         file: the path as it was passed, or what an array is called.
@@ -54,6 +86,8 @@ class Transcript:
         tokens: in order, without special tokens.
         segments: stretches of sound between silences, in order.
         name: name of the results, different for each of several files; if empty, the stem of the file.
+        sentences: in order, of a transcriber with a punctuation model; their words are all words.
+        failures: segments that could not be recognised; what was said there is missing.
     """
 
     file: str
@@ -63,6 +97,8 @@ class Transcript:
     tokens: tuple[Token, ...] = ()
     segments: tuple[SegmentText, ...] = ()
     name: str = ""
+    sentences: tuple[Sentence, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     def __str__(self):
         return self.text
@@ -82,6 +118,8 @@ class Transcript:
             "segments": [
                 {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text} for s in self.segments
             ],
+            **({"sentences": [_stretch(each) for each in self.sentences]} if self.sentences else {}),
+            **({"failures": [_stretch(each) for each in self.failures]} if self.failures else {}),
         }
 
     def to_json(self) -> str:
@@ -105,17 +143,19 @@ class Transcript:
         return "\n".join(["WEBVTT\n", *cues])
 
     def to_tsv(self) -> str:
-        """Return a table of the segments with a header, separated by tabs; times in seconds."""
-        rows = (f"{s.start_s:.3f}\t{s.end_s:.3f}\t{' '.join(s.text.split())}\n" for s in self.segments)
+        """Return a table of the sentences, or else the segments, with a header, separated by tabs; times in seconds."""
+        stretches = self.sentences or self.segments
+        rows = (f"{s.start_s:.3f}\t{s.end_s:.3f}\t{' '.join(s.text.split())}\n" for s in stretches)
         return "".join(["start_s\tend_s\ttext\n", *rows])
 
     def to_ctm(self) -> str:
-        """Return a CTM line for each word; blanks within the name or a word become underscores."""
+        """Return a CTM line for each word, without signs; blanks within the name or a word become underscores."""
         name = _field(self.name or Path(self.file).stem)
-        return "".join(
-            f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.text)} {word.confidence:.3f}\n"
+        lines = (
+            f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.letters)} {word.confidence:.3f}"
             for word in self.words
         )
+        return "".join(f"{line}\n" for line in lines)
 
     def save(self, path: str | Path) -> None:
         """Write the transcript in the format of the suffix: .txt, .json, .srt, .vtt, .tsv or .ctm."""
@@ -125,24 +165,32 @@ class Transcript:
         write_text(path, FORMATS[formats[path.suffix.lower()]](self))
 
     def _repr_html_(self) -> str:
-        """Return the segments as a table; pointing at a word shows its time and confidence."""
-        shown, more = self.segments[:MAX_ROWS], len(self.segments) - MAX_ROWS
-        rows = [f"<tr><td>{s.start_s:.2f}</td><td>{s.end_s:.2f}</td>{self._cell(s)}</tr>" for s in shown]
-        rest = f"<tr><td></td><td></td><td>… {more} more segments</td></tr>" if more > 0 else ""
+        """Return the sentences or segments as a table; pointing at a word shows its time and confidence."""
+        rows = itertools.islice(self._rows(), MAX_ROWS)
+        shown = [f"<tr><td>{s.start_s:.2f}</td><td>{s.end_s:.2f}</td>{_cell(words)}</tr>" for s, words in rows]
+        more, what = len(self.sentences or self.segments) - MAX_ROWS, "sentences" if self.sentences else "segments"
+        rest = f"<tr><td></td><td></td><td>… {more} more {what}</td></tr>" if more > 0 else ""
         title = html.escape(f"{self.file} ({self.duration_s:.1f} s)")
         heads = '<tr><th>start</th><th>end</th><th style="text-align:left">text</th></tr>'
-        return f"<table><caption>{title}</caption>{heads}{''.join(rows)}{rest}</table>"
+        return f"<table><caption>{title}</caption>{heads}{''.join(shown)}{rest}</table>"
 
-    def _cell(self, segment: SegmentText) -> str:
-        """Return the words of a segment, uncertain ones paler."""
-        words = [word for word in self.words if segment.start_s <= word.start_s < segment.end_s]
-        spans = (
-            f'{" " if word.space_before and number else ""}<span style="opacity:{0.4 + 0.6 * word.confidence:.2f}" '
-            f'title="{word.start_s:.2f}–{word.end_s:.2f} s, confidence {word.confidence:.2f}">'
-            f"{html.escape(word.text)}</span>"
-            for number, word in enumerate(words)
-        )
-        return f'<td style="text-align:left">{"".join(spans)}</td>'
+    def _rows(self) -> Iterator[tuple[Sentence | SegmentText, Sequence[Word]]]:
+        """Yield the sentences, or else the segments, with the words of each."""
+        if self.sentences:
+            yield from zip(self.sentences, split_sentences(self.words), strict=True)
+        for segment in () if self.sentences else self.segments:
+            yield segment, [word for word in self.words if segment.start_s <= word.start_s < segment.end_s]
+
+
+def _cell(words: Sequence[Word]) -> str:
+    """Return the words of a row, uncertain ones paler."""
+    spans = (
+        f'{" " if word.space_before and number else ""}<span style="opacity:{0.4 + 0.6 * word.confidence:.2f}" '
+        f'title="{word.start_s:.2f}–{word.end_s:.2f} s, confidence {word.confidence:.2f}">'
+        f"{html.escape(word.text)}</span>"
+        for number, word in enumerate(words)
+    )
+    return f'<td style="text-align:left">{"".join(spans)}</td>'
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {
@@ -165,6 +213,11 @@ def write_text(path: Path, text: str) -> None:
 
 def _field(text: str) -> str:
     return re.sub(r"\s", "_", text)
+
+
+def _stretch(item: Sentence | Failure) -> dict[str, Any]:
+    about = {"reason": item.reason} if isinstance(item, Failure) else {"text": item.text}
+    return {"start_s": round(item.start_s, 3), "end_s": round(item.end_s, 3), **about}
 
 
 def _times(item: Word | Token) -> dict[str, float]:

@@ -10,20 +10,23 @@ The segments of several sounds share batches. What comes of unusual sound:
     any bit depth, rate, channels   converted to one channel at the model's rate
     clipped, or with an offset      transcribed as it is; an offset does not count as sound
     broken, wholly or in part       an error, and no transcript, not even of the part before
+    the device fails on a segment   the transcript of the others, and a failure that names the place; an error if it
+                                    fails on all of them
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.data.text.pieces import is_ideograph
 from asr.errors import UserError
 from asr.inference.segmentation import split_at_silences
-from asr.inference.transcript import SegmentText, Transcript
-from asr.inference.words import Token, Word, join_words, make_tokens, make_words
+from asr.inference.transcript import Failure, SegmentText, Sentence, Transcript
+from asr.inference.typesetting import needs_space
+from asr.inference.words import Token, Word, join_words, make_tokens, make_words, split_sentences
 
 if TYPE_CHECKING:
     from asr.inference.transcriber import Recognition, Transcriber
@@ -86,14 +89,22 @@ def read_segments(transcriber: "Transcriber", sources: Iterable[Source]) -> Iter
 def transcribe_segments(transcriber: "Transcriber", items: Iterable[tuple[Place, np.ndarray]]) -> Iterator[Outcome]:
     """Yield what becomes of each sound, in order; `items` as from `read_segments`."""
     growing = GrowingTranscript(transcriber)
-    for place, recognition in transcriber.recognise_many(items):
+    for place, recognition in transcriber.recognise_many(items, keep_failures=True):
         if place.is_end:
             transcript = growing.finish(place.stop, place.source.file, place.source.name)
-            why_empty = "" if transcript.text else place.heard.why_empty()
-            yield Outcome(place.source, transcript, place.error, why_empty)
+            why_empty = "" if transcript.text or transcript.failures else place.heard.why_empty()
+            yield Outcome(place.source, transcript, place.error or _why_lost(transcript), why_empty)
             growing = GrowingTranscript(transcriber)
         else:
             growing.add(place.start, place.stop, recognition)
+
+
+def _why_lost(transcript: Transcript) -> str:
+    """Return why a sound of which every segment failed has no transcript."""
+    if not transcript.failures or transcript.segments:
+        return ""
+    number, reason = len(transcript.failures), transcript.failures[0].reason
+    return f"{transcript.file}: none of its segments could be recognised ({number} failed: {reason})"
 
 
 class Heard:
@@ -130,31 +141,41 @@ class Heard:
         return f"no text: the model wrote nothing for {sound_s:.1f} s of sound at {level_db:.0f} dBFS"
 
 
-def needs_space(before: str, after: str) -> bool:
-    """Return whether a blank belongs between two segments: not between Chinese or Japanese characters or signs."""
-    return bool(before and after) and not (_without_blank(before[-1]) and _without_blank(after[0]))
-
-
-def _without_blank(character: str) -> bool:
-    return is_ideograph(character) or "\u3000" <= character <= "\u303f" or "\uff00" <= character <= "\uff9f"
-
-
 def _decibels(amplitude: float) -> float:
     return 20 * math.log10(max(amplitude, 1e-10))
 
 
 class GrowingTranscript:
-    """The transcript of a sound whose segments arrive one by one."""
+    """The transcript of a sound whose segments arrive one by one.
+
+    Attributes:
+        words: as they were recognised.
+        written: as the text has them; with a punctuator those that it has decided, with signs and capitals.
+    """
 
     def __init__(self, transcriber: "Transcriber"):
         self.tokenizer, self.rate_hz = transcriber.tokenizer, transcriber.config.features.sample_rate_hz
         self.words: list[Word] = []
         self.tokens: list[Token] = []
         self.segments: list[SegmentText] = []
+        self._num_words: list[int] = []  # of each segment
+        self._failures: list[Failure] = []
+        self._punctuated = transcriber.punctuator.word_stream() if transcriber.punctuator else None
+        self.written: list[Word] = [] if self._punctuated else self.words
+        self._num_pushed = 0
+
+    @property
+    def punctuates(self) -> bool:
+        """Whether a network puts signs behind the words."""
+        return self._punctuated is not None
 
     def add(self, start: int, stop: int, recognition: "Recognition") -> None:
         """Add the segment from sample `start` to `stop`, its times shifted to those of the sound."""
         start_s, end_s = start / self.rate_hz, stop / self.rate_hz
+        if recognition.failure is not None:
+            reason = str(recognition.failure).partition("\n")[0] or type(recognition.failure).__name__
+            self._failures.append(Failure(start_s, end_s, reason))
+            return
         times_s = (np.minimum(start_s + times, end_s) for times in (recognition.start_s, recognition.end_s))
         ids, tokens = make_tokens(self.tokenizer, recognition.ids, *times_s, recognition.confidence)
         words = list(make_words(self.tokenizer, ids, tokens))
@@ -163,8 +184,36 @@ class GrowingTranscript:
         self.words += words
         self.tokens += tokens
         self.segments.append(SegmentText(start_s, end_s, join_words(words)))
+        self._num_words.append(len(words))
+
+    def punctuate(self, *, final: bool = False) -> None:
+        """Write what the words added so far decide; at the end of the sound all of them. This runs the network."""
+        if self._punctuated:
+            new, self._num_pushed = self.words[self._num_pushed :], len(self.words)
+            self.written += self._punctuated.push(new)
+            if final:
+                self.written += self._punctuated.finish()
 
     def finish(self, num_samples: int, file: str, name: str = "") -> Transcript:
         """Return the transcript of the whole sound, of `num_samples` samples."""
-        parts = (tuple(part) for part in (self.words, self.tokens, self.segments))
-        return Transcript(file, num_samples / self.rate_hz, join_words(self.words), *parts, name=name)
+        self.punctuate(final=True)
+        return Transcript(
+            file,
+            num_samples / self.rate_hz,
+            join_words(self.written),
+            tuple(self.written),
+            tuple(self.tokens),
+            tuple(self._written_segments()),
+            name=name,
+            sentences=tuple(map(_sentence, split_sentences(self.written))) if self._punctuated else (),
+            failures=tuple(self._failures),
+        )
+
+    def _written_segments(self) -> Iterator[SegmentText]:
+        rest = iter(self.written)
+        for segment, number in zip(self.segments, self._num_words, strict=True):
+            yield dataclasses.replace(segment, text=join_words(list(itertools.islice(rest, number))))
+
+
+def _sentence(words: Sequence[Word]) -> Sentence:
+    return Sentence(words[0].start_s, words[-1].end_s, join_words(words))

@@ -4,6 +4,7 @@ Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from asr.data.text.tokenizer import Tokenizer
+
+CLOSING = "\"'”’)\\]）】》」』"
+"""Quotes and brackets that may stand behind a sign, as a range of a regular expression."""
+SENTENCE_END = re.compile(rf"[。？！.?!][{CLOSING}]*$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Word:
         confidence: that of its least certain token.
         parts: its tokens, with their texts as they appear in the word.
         space_before: a blank separates it from the word before.
+        sign: the punctuation that `text` ends with, added by a punctuation model.
     """
 
     text: str
@@ -49,11 +55,28 @@ class Word:
     confidence: float
     parts: tuple[Token, ...] = ()
     space_before: bool = True
+    sign: str = ""
+
+    @property
+    def letters(self) -> str:
+        """The text without the sign."""
+        return self.text.removesuffix(self.sign)
+
+    @property
+    def ends_sentence(self) -> bool:
+        """Whether the text ends with the end of a sentence, quotes and brackets behind it aside."""
+        return bool(SENTENCE_END.search(self.text))
 
 
 def join_words(words: Sequence[Word]) -> str:
     """Return the words as a text, with blanks where they belong."""
     return "".join(f" {w.text}" if w.space_before and i else w.text for i, w in enumerate(words))
+
+
+def split_sentences(words: Sequence[Word]) -> list[Sequence[Word]]:
+    """Return the words of each sentence; those behind the last sentence end are one, too."""
+    stops = [i for i, word in enumerate(words, 1) if word.ends_sentence or i == len(words)]
+    return [words[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def make_tokens(

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asr.arguments import add_model, add_vad, part_vad_settings
+from asr.arguments import add_model, add_punct, add_vad, part_vad_settings
 from asr.cli import leave_at_once, run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
+from asr.published.funasr_punctuation_config import open_punctuation_folder
 from asr.serve.hosts import allowed_hosts, is_loopback
 from asr.untrusted import escaped
 
@@ -31,6 +32,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C with every request answered, 2 wrong input.",
     )
     add_model(parser)
+    add_punct(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
     parser.add_argument(
@@ -126,8 +128,8 @@ def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket
     settings = ServeSettings(**read_limits(arguments.limit))
     folder = arguments.run or arguments.model
     overrides, vad_settings = part_vad_settings(arguments.overrides, arguments.vad)
-    vad = api.load_part("vad", arguments.vad, vad_settings)
-    transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides, vad=vad)
+    parts = {"vad": api.load_part("vad", arguments.vad, vad_settings), "punct": arguments.punct}
+    transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides, **parts)
     name = arguments.name or (arguments.model.resolve().name if arguments.model else transcriber.config.name)
     service = Service(transcriber, settings, name=name, aliases=arguments.alias)
     options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
@@ -142,6 +144,8 @@ def main() -> int:
     check_extra()
     overrides, _ = part_vad_settings(arguments.overrides, arguments.vad)
     read_settings(arguments.run or arguments.model, overrides)  # reports a mistake before jax is imported
+    if arguments.punct:
+        open_punctuation_folder(arguments.punct)
     from asr.serve.keys import read_keys
     from asr.serve.selftest import run_selftest
     from asr.serve.server import bind

@@ -22,6 +22,7 @@ from asr.inference.segmentation import Segment, longest_segment
 from asr.inference.shapes import make_ladder
 from asr.inference.transcriber import NOTHING, Recognition, Transcriber
 from asr.inference.transcription import GrowingTranscript, Outcome, Source
+from asr.serve.background import in_background
 from asr.serve.decoding import Decoded
 from asr.serve.metrics import Metrics
 from asr.serve.queue import Item, Request, SegmentQueue
@@ -214,7 +215,7 @@ class Engine:
         async with contextlib.aclosing(self.recognise(decoded, deadline_s)) as recognitions:
             async for segment, recognition in recognitions:
                 growing.add(segment.start, segment.start + len(segment.wave), recognition)
-        transcript = growing.finish(decoded.num_samples, file)
+        transcript = await in_background(growing, growing.finish, decoded.num_samples, file)
         why_empty = "" if transcript.text else decoded.why_empty
         return Outcome(Source(lambda: iter(()), file), transcript, "", why_empty)
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from asr.inference.transcript import SegmentText, Transcript
+from asr.inference.transcript import SegmentText, Sentence, Transcript
 from asr.inference.words import Token, Word
 from asr.serve.options import Options
 
@@ -87,10 +87,10 @@ def _word(word: Word) -> dict[str, Any]:
 
 
 def _segments(transcript: Transcript, token_ids: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the segments with all fields that the clients of OpenAI require."""
-    rest = collections.deque(transcript.tokens)
-    for number, segment in enumerate(transcript.segments):
-        is_last = number == len(transcript.segments) - 1
+    """Yield the sentences, or else the segments, with all fields that the clients of OpenAI require."""
+    rest, segments = collections.deque(transcript.tokens), transcript.sentences or transcript.segments
+    for number, segment in enumerate(segments):
+        is_last = number == len(segments) - 1
         tokens = []
         while rest and (is_last or rest[0].end_s <= segment.end_s + ROUNDING_S):
             tokens.append(rest.popleft())
@@ -98,7 +98,7 @@ def _segments(transcript: Transcript, token_ids: Mapping[str, int]) -> Iterator[
 
 
 def _segment(
-    number: int, segment: SegmentText, tokens: Sequence[Token], token_ids: Mapping[str, int]
+    number: int, segment: SegmentText | Sentence, tokens: Sequence[Token], token_ids: Mapping[str, int]
 ) -> dict[str, Any]:
     text = segment.text.encode()
     logprobs = [_logprob(token.confidence) for token in tokens]

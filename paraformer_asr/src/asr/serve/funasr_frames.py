@@ -98,14 +98,32 @@ def read_frame(text: str, before: Request, settings: ServeSettings) -> Request:
 def text_frame(request: Request, event: Event) -> dict[str, Any]:
     """Return the frame for what was recognised. The last one is final, unless an acknowledgement follows.
 
-    `timestamp` is JSON in a string, as the HTML5 client parses it.
+    `timestamp` is JSON in a string, as the HTML5 client parses it; `stamp_sents`, of a punctuation model, is a list.
     """
     frame = {"mode": request.mode, "wav_name": request.wav_name, "text": event.transcript.text}
     frame |= {"is_final": event.is_final and not request.wants_end}
     frame |= {"timestamp": json.dumps(pairs_ms(event.transcript.words))}
+    if event.transcript.sentences:
+        frame["stamp_sents"] = clauses(event.transcript.words)
     if request.has_hotwords:
         frame["ignored"] = ["hotwords"]
     return frame | ({"warning": event.warning} if event.warning else {})
+
+
+def clauses(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """Return the words up to each sign, with the sign, and their times in milliseconds."""
+    stops = [i for i, word in enumerate(words, 1) if word.sign or i == len(words)]
+    parts = [words[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+    return [
+        {
+            "text_seg": " ".join(word.letters for word in part),
+            "punc": part[-1].sign,
+            "start": round(1000 * part[0].start_s),
+            "end": round(1000 * part[-1].end_s),
+            "ts_list": [[round(1000 * word.start_s), round(1000 * word.end_s)] for word in part],
+        }
+        for part in parts
+    ]
 
 
 def end_frame(request: Request, error: str = "") -> dict[str, Any]:
@@ -129,7 +147,7 @@ def pairs_ms(words: Sequence[Word]) -> list[list[int]]:
     for word in words:
         if word.space_before:
             stretches.append([])
-        step_s = (word.end_s - word.start_s) / len(word.text)
+        step_s = (word.end_s - word.start_s) / max(len(word.letters), 1)  # a sign takes no time
         for place, character in enumerate(word.text):
             start_s = word.start_s + place * step_s
             if character in PUNCTUATION:

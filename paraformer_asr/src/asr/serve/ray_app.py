@@ -15,8 +15,8 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """Return the application that a config of Ray Serve describes.
 
     Args:
-        arguments: `model`, the folder, and as the options of `asr serve` `name`, `aliases`, `language`, `api_key_file`,
-            `allow_origins`, `allowed_hosts` and `limits` {name: value}.
+        arguments: `model`, the folder, and as the options of `asr serve` `punct`, `name`, `aliases`, `language`,
+            `api_key_file`, `allow_origins`, `allowed_hosts` and `limits` {name: value}.
     """
 
     def make_app():
@@ -28,6 +28,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
             settings.ServeSettings(**arguments.get("limits", {})),
             name=arguments.get("name", ""),
             aliases=arguments.get("aliases", ()),
+            punct=arguments.get("punct"),
         )
         started.start()
         key_file = arguments.get("api_key_file")

@@ -35,11 +35,12 @@ class Service:
         *,
         name: str = "",
         aliases: Sequence[str] = (),
+        punct: str | Path | None = None,
     ):
-        """Make a service of a transcriber, or of a run directory or model folder."""
+        """Make a service of a transcriber, or of a run directory or model folder; `punct` is a punctuation model's."""
         self.settings = settings or ServeSettings()
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs, too, if there is a cache
-        transcriber = model if isinstance(model, Transcriber) else load(model)
+        transcriber = model if isinstance(model, Transcriber) else load(model, punct=punct)
         self.name = name or (transcriber.config.name if isinstance(model, Transcriber) else Path(model).resolve().name)
         self.aliases, self.created = tuple(aliases), int(time.time())
         self.metrics = Metrics(self.settings)

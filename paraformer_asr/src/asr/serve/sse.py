@@ -1,5 +1,7 @@
 """A transcript as server-sent events: each segment's text as soon as it is recognised.
 
+With a punctuation model a word waits until its sign is decided, at most some twenty words later.
+
     data: {"type": "transcript.text.delta", "delta": "good "}
 
     data: {"type": "transcript.text.done", "text": "good morning", "usage": {…}}
@@ -17,7 +19,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import Histogram
@@ -25,7 +27,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from asr.inference.transcription import GrowingTranscript
-from asr.inference.words import join_words
+from asr.inference.words import Word, join_words
+from asr.serve.background import in_background
 from asr.serve.connected import while_connected
 from asr.serve.decoding import Decoded
 from asr.serve.engine import Engine
@@ -47,21 +50,28 @@ async def transcript_events(engine: Engine, decoded: Decoded, *, logprobs: bool)
         decoded: the sound.
         logprobs: whether the events list their tokens.
     """
-    growing, text, num_words = GrowingTranscript(engine.transcriber), "", 0
+    growing, num_words = GrowingTranscript(engine.transcriber), 0
     async with contextlib.aclosing(engine.recognise(decoded)) as recognitions:
         async for segment, recognition in recognitions:
             growing.add(segment.start, segment.start + len(segment.wave), recognition)
-            whole = join_words(growing.words)
-            if delta := whole[len(text) :]:
-                tokens = list_logprobs(growing.words[num_words:], continues=bool(num_words))
-                extra = {"logprobs": list(tokens)} if logprobs else {}
-                yield {"type": "transcript.text.delta", "delta": delta, **extra}
-            text, num_words = whole, len(growing.words)
-    transcript = growing.finish(decoded.num_samples, "")
+            await in_background(growing, growing.punctuate)
+            for delta in _deltas(growing.written, num_words, logprobs):
+                yield delta
+            num_words = len(growing.written)
+    transcript = await in_background(growing, growing.finish, decoded.num_samples, "")
+    for delta in _deltas(transcript.words, num_words, logprobs):  # those that a punctuation model decides last
+        yield delta
     extra = {"logprobs": list(list_logprobs(transcript.words))} if logprobs else {}
     inputs, outputs = math.ceil(transcript.duration_s), len(transcript.tokens)
     usage = {"type": "tokens", "input_tokens": inputs, "output_tokens": outputs, "total_tokens": inputs + outputs}
     yield {"type": "transcript.text.done", "text": transcript.text, **extra, "usage": usage}
+
+
+def _deltas(words: Sequence[Word], start: int, logprobs: bool) -> Iterator[Mapping[str, Any]]:
+    """Yield the event of the words from a place on, if there are any."""
+    if delta := join_words(words)[len(join_words(words[:start])) :]:
+        tokens = list_logprobs(words[start:], continues=start > 0)
+        yield {"type": "transcript.text.delta", "delta": delta, **({"logprobs": list(tokens)} if logprobs else {})}
 
 
 class EventStream(StreamingResponse):
