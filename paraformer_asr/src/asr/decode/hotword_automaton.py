@@ -49,6 +49,11 @@ class HotwordAutomaton(NamedTuple):
     is_ordinary_v: np.ndarray  # bool, no special token
     is_hot_v: np.ndarray  # bool, an ordinary token of some phrase
 
+    @property
+    def num_states(self) -> int:
+        """Size of the arrays, padding included: the only thing that a compiled program depends on."""
+        return len(self.symbol_s)
+
 
 class TokenKinds(NamedTuple):
     """What the automaton needs to know of each token of the vocabulary, as the tokenizer counts words."""
