@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asr.data.text.tokenizer import Tokenizer as Tokenizer
     from asr.errors import NonFiniteError as NonFiniteError
     from asr.errors import UserError as UserError
+    from asr.inference.hotwords import Hotword as Hotword
     from asr.inference.punctuation import Punctuator as Punctuator
     from asr.inference.transcriber import Transcriber as Transcriber
     from asr.inference.transcript import Failure as Failure
@@ -66,6 +67,7 @@ _NAMES = {
     "asr.data.speech_labels": "SpeechLabels read_rttm",
     "asr.data.text.tokenizer": "Tokenizer",
     "asr.errors": "NonFiniteError UserError",
+    "asr.inference.hotwords": "Hotword",
     "asr.inference.punctuation": "Punctuator",
     "asr.inference.transcriber": "Transcriber",
     "asr.inference.transcript": "Failure SegmentText Sentence Transcript",

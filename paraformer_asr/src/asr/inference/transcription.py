@@ -29,6 +29,7 @@ from asr.inference.typesetting import needs_space
 from asr.inference.words import Token, Word, join_words, make_tokens, make_words, split_sentences
 
 if TYPE_CHECKING:
+    from asr.inference.hotwords import Hotword
     from asr.inference.transcriber import Recognition, Transcriber
 
 NO_SOUND = np.zeros(0, np.float32)
@@ -86,10 +87,12 @@ def read_segments(transcriber: "Transcriber", sources: Iterable[Source]) -> Iter
         yield Place(source, heard.num_samples, heard.num_samples, heard, error), NO_SOUND
 
 
-def transcribe_segments(transcriber: "Transcriber", items: Iterable[tuple[Place, np.ndarray]]) -> Iterator[Outcome]:
+def transcribe_segments(
+    transcriber: "Transcriber", items: Iterable[tuple[Place, np.ndarray]], hotwords: tuple["Hotword", ...] = ()
+) -> Iterator[Outcome]:
     """Yield what becomes of each sound, in order; `items` as from `read_segments`."""
     growing = GrowingTranscript(transcriber)
-    for place, recognition in transcriber.recognise_many(items, keep_failures=True):
+    for place, recognition in transcriber.recognise_many(items, hotwords, keep_failures=True):
         if place.is_end:
             transcript = growing.finish(place.stop, place.source.file, place.source.name)
             why_empty = "" if transcript.text or transcript.failures else place.heard.why_empty()
