@@ -1,5 +1,7 @@
 """The settings of a run: a YAML file read into dataclasses, with its checks."""
 
+from asr.config.hotword_models import SeacoConfig as SeacoConfig
+from asr.config.hotword_models import TimestampsConfig as TimestampsConfig
 from asr.config.schema import AugmentConfig as AugmentConfig
 from asr.config.schema import Config as Config
 from asr.config.schema import DataConfig as DataConfig

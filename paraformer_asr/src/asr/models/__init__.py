@@ -14,13 +14,25 @@ import jax.numpy as jnp
 
 from asr.config import ModelConfig
 from asr.errors import UserError
+from asr.models.bicif import BicifParaformer as BicifParaformer
+from asr.models.contextual import ContextualParaformer as ContextualParaformer
+from asr.models.hotwords import Hotwords as Hotwords
 from asr.models.layers import count_parameters as count_parameters
 from asr.models.paraformer import Acoustics as Acoustics
 from asr.models.paraformer import Hypotheses as Hypotheses
 from asr.models.paraformer import Paraformer as Paraformer
 from asr.models.paraformer import TrainingOutputs as TrainingOutputs
+from asr.models.seaco import SeacoParaformer as SeacoParaformer
 from asr.models.stacking import stack_blocks as stack_blocks
 from asr.models.stacking import unstack_blocks as unstack_blocks
+
+NETWORKS = {
+    "paraformer": Paraformer,
+    "seaco": SeacoParaformer,
+    "contextual": ContextualParaformer,
+    "bicif": BicifParaformer,
+}
+"""`model.name` → the network."""
 
 SPECIAL_TOKENS = 4
 
@@ -55,7 +67,7 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             f"model.vocab_size: expected more than the {SPECIAL_TOKENS} special tokens, found {config.vocab_size}; "
             "set it, or leave it 0 and let the tokenizer fill it in"
         )
-    return Paraformer(config)
+    return NETWORKS[config.name](config)
 
 
 def abstract_variables(config: ModelConfig, model: nn.Module | None = None) -> Any:
