@@ -17,7 +17,7 @@ from asr.models.hotwords import HotwordEncoder, Hotwords, attend_to_hotwords
 from asr.models.layers import Dense, FeedForward, FsmnMemory, LayerNorm, Logits
 from asr.models.paraformer import Acoustics, Hypotheses
 
-NUM_ENCODER_LAYERS = 2
+NUM_ENCODER_LAYERS, NUM_BLOCKS = 2, 6  # of the published model, which states neither
 
 
 class SeacoParaformer(BicifParaformer):
@@ -102,7 +102,7 @@ class HotwordDecoder(nn.Module):
 
     def setup(self):
         """Name the layers."""
-        self.blocks = [HotwordBlock(self.config, name=f"block{n}") for n in range(self.config.num_layers)]
+        self.blocks = [HotwordBlock(self.config, name=f"block{n}") for n in range(NUM_BLOCKS)]
         self.ffn_block = DecoderFeedForward(self.config, name="ffn_block0")
         self.norm = LayerNorm(name="norm")
 
@@ -120,7 +120,7 @@ class HotwordDecoder(nn.Module):
         return self.norm(self.ffn_block(x_bud, False))
 
     def scores(self, hidden_bud, token_valid_bu, vector_cwd, log_weight_cw):
-        """Return float32[b, w], how much all heads and tokens of an utterance attend to each hot word in the last block.
+        """Return float32[b, w]: how much the tokens of an utterance attend to each hot word in the last block, in all.
 
         Padding scores −inf. The tokens of other utterances have no part in it.
         """

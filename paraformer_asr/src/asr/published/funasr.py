@@ -30,7 +30,7 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import replace_text
 from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
-from asr.models import abstract_variables, unstack_blocks
+from asr.models import abstract_variables, seaco, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
 from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
 from asr.published.state_dict import plain_names
@@ -44,6 +44,12 @@ DEPTHWISE = Layout(lambda w_o1k: w_o1k[:, 0].T, lambda w_ko: w_ko.T[:, None])
 
 CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.transpose(2, 1, 0))
 """`Conv1d.weight` of torch."""
+
+TRANSPOSED_CONV1D = Layout(lambda w_iok: w_iok.transpose(2, 0, 1), lambda w_kio: w_kio.transpose(1, 2, 0))
+"""`ConvTranspose1d.weight` of torch."""
+
+POINTWISE = Layout(lambda w_oi1: w_oi1[..., 0].T, lambda w_io: w_io.T[..., None])
+"""`Conv1d.weight` of torch with a kernel of one tap."""
 
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
@@ -110,7 +116,8 @@ def funasr_pairs(config: ModelConfig) -> list[Pair]:
         pairs += _encoder_block(f"encoder/block{number}", theirs)
     pairs += _predictor(config.predictor.kind)
     pairs += [_pair("decoder/embedding", "decoder.embed.0.weight")]
-    for number in range(decoder.num_layers):
+    is_contextual = config.name == "contextual"  # the last block goes by a name of its own
+    for number in range(decoder.num_layers - is_contextual):
         pairs += _decoder_block(f"decoder/block{number}", f"decoder.decoders.{number}", attends=True)
     for number in range(decoder.num_memory_layers):
         pairs += _decoder_block(f"decoder/memory_block{number}", f"decoder.decoders2.{number}", attends=False)
@@ -118,6 +125,8 @@ def funasr_pairs(config: ModelConfig) -> list[Pair]:
         ours, theirs = f"decoder/ffn_block{number}", f"decoder.decoders3.{number}"
         pairs += _norm(f"{ours}/norm1", f"{theirs}.norm1") + _decoder_ffn(ours, theirs)
     pairs += _norm("decoder/norm", "decoder.after_norm") + _dense("decoder/output", "decoder.output_layer")
+    pairs += _timestamps() if config.name in ("seaco", "bicif") else []
+    pairs += {"seaco": _seaco, "contextual": _contextual}.get(config.name, list)()
     return pairs + (_dense("ctc", CTC_HEAD) if config.ctc_head else [])
 
 
@@ -157,6 +166,55 @@ def _decoder_block(ours: str, theirs: str, *, attends: bool) -> list[Pair]:
         *_dense(f"{ours}/q", f"{theirs}.src_attn.linear_q"),
         *_dense(f"{ours}/kv", f"{theirs}.src_attn.linear_k_v"),
         *_dense(f"{ours}/out", f"{theirs}.src_attn.linear_out"),
+    ]
+
+
+def _timestamps() -> list[Pair]:
+    """Return the pairs of the second head of the predictor."""
+    theirs = "predictor.blstm"
+    return [
+        _pair("timestamps/conv_kernel", "predictor.upsample_cnn.weight", TRANSPOSED_CONV1D),
+        _pair("timestamps/conv_bias", "predictor.upsample_cnn.bias"),
+        *_lstm("timestamps/forward", theirs, "l0"),
+        *_lstm("timestamps/backward", theirs, "l0_reverse"),
+        _pair("timestamps/output_kernel", "predictor.cif_output2.weight", LINEAR),
+        _pair("timestamps/output_bias", "predictor.cif_output2.bias"),
+    ]
+
+
+def _seaco() -> list[Pair]:
+    """Return the pairs of the branch that compares tokens with hot words."""
+    ours, theirs = "hotword_decoder", "seaco_decoder"
+    pairs = _dense("hotword_output", "hotword_output_layer") + _norm(f"{ours}/norm", f"{theirs}.after_norm")
+    for number in range(seaco.NUM_ENCODER_LAYERS):
+        pairs += _lstm(f"hotword_encoder/layer{number}", "bias_encoder", f"l{number}")
+    for number in range(seaco.NUM_BLOCKS):
+        pairs += _decoder_block(f"{ours}/block{number}", f"{theirs}.decoders.{number}", attends=True)
+    ours, theirs = f"{ours}/ffn_block0", f"{theirs}.decoders3.0"
+    return pairs + _norm(f"{ours}/norm1", f"{theirs}.norm1") + _decoder_ffn(ours, theirs)
+
+
+def _contextual() -> list[Pair]:
+    """Return the pairs of the last block, whose attention to hot words has names of its own."""
+    ours, theirs = "decoder/last_block", "decoder.bias_decoder"
+    return [
+        *_decoder_block(ours, "decoder.last_decoder", attends=True),
+        *_norm(f"{ours}/hotword_norm", f"{theirs}.norm3"),
+        *_dense(f"{ours}/hotword_q", f"{theirs}.src_attn.linear_q"),
+        *_dense(f"{ours}/hotword_kv", f"{theirs}.src_attn.linear_k_v"),
+        *_dense(f"{ours}/hotword_out", f"{theirs}.src_attn.linear_out"),
+        _pair(f"{ours}/mix/kernel", "decoder.bias_output.weight", POINTWISE),
+        _pair("hotword_embedding", "bias_embed.weight"),
+        *_lstm("hotword_encoder/layer0", "bias_encoder", "l0"),
+    ]
+
+
+def _lstm(ours: str, theirs: str, layer: str) -> list[Pair]:
+    return [
+        _pair(f"{ours}/input_kernel", f"{theirs}.weight_ih_{layer}", LINEAR),
+        _pair(f"{ours}/state_kernel", f"{theirs}.weight_hh_{layer}", LINEAR),
+        _pair(f"{ours}/input_bias", f"{theirs}.bias_ih_{layer}"),
+        _pair(f"{ours}/state_bias", f"{theirs}.bias_hh_{layer}"),
     ]
 
 

@@ -53,10 +53,9 @@ SETTINGS = (
 
 WINDOWS = {"hanning": "hann"}  # analysis windows with a different name here
 NORMALISERS = {False: "utterances", True: "tokens"}  # `length_normalized_loss` → divisor of the losses
-TAIL_DEFAULTS = {"CifPredictorV2": 0.0, "CifPredictor": 0.45}
+TAIL_DEFAULTS = {"CifPredictorV3": 0.0, "CifPredictorV2": 0.0, "CifPredictor": 0.45}
 
 FIXED = (
-    ("", "model", "Paraformer"),
     ("", "encoder", "SANMEncoder"),
     ("", "decoder", "ParaformerSANMDecoder"),
     ("", "frontend", "WavFrontend"),
@@ -144,9 +143,6 @@ READ_ELSEWHERE = {
 """Section → keys that are read or checked outside of the table."""
 
 OTHER_MODELS = {
-    "SeacoParaformer": "SeACo-Paraformer, with hot words and times",
-    "ContextualParaformer": "Contextual Paraformer, with hot words",
-    "BiCifParaformer": "BiCif-Paraformer, with times",
     "ParaformerStreaming": "streaming Paraformer",
     "EParaformer": "E-Paraformer",
     "SenseVoiceSmall": "SenseVoice",
