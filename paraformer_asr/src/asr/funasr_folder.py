@@ -96,7 +96,7 @@ def explain_folder(folder: Path) -> str:
 def open_folder(folder: Path) -> tuple[FunasrFiles, dict[str, Any]]:
     """Return the files of a model folder, and the content of its config; refuse names that lead out of the folder."""
     stated = _stated_names(folder)
-    config = _find(folder, CONFIG_KEY, stated, {}) or _missing(folder, CONFIG)
+    config = find_config(folder)
     content = read_config_file(config)
     paths = _find_all(folder, stated, config, content)
     files = FunasrFiles(
@@ -108,6 +108,11 @@ def open_folder(folder: Path) -> tuple[FunasrFiles, dict[str, Any]]:
         remarks=tuple(_remarks(folder, paths, named=CMVN_KEY in (stated or {}))),
     )
     return files, content
+
+
+def find_config(folder: Path) -> Path:
+    """Return the path of a model's config, under the name that configuration.json states or the usual one."""
+    return _find(folder, CONFIG_KEY, _stated_names(folder), {}) or _missing(folder, CONFIG)
 
 
 def find_text_files(folder: Path) -> tuple[Path, Path | None, list[str]]:
