@@ -8,15 +8,8 @@ settings. None of them imports jax or numpy: a mistake in a config is reported i
 import dataclasses
 from typing import Literal
 
-
-def setting(default, meaning: str, low: float | None = None, high: float | None = None):
-    """Return a dataclass field with its meaning and its inclusive range."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
-
-
-def section(section_type: type):
-    """Return a dataclass field that holds another section with its defaults."""
-    return dataclasses.field(default_factory=section_type, metadata={})
+from asr.config.fields import section, setting
+from asr.config.sense_voice import SenseVoiceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +98,9 @@ class DecoderConfig:
 class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
-    name: Literal["paraformer", "custom"] = setting("paraformer", "architecture; custom: passed to asr.train as model")
+    name: Literal["paraformer", "sense_voice", "custom"] = setting(
+        "paraformer", "architecture; custom: passed to asr.train as model"
+    )
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
     input_dim: int = setting(0, "width of an input frame; 0: num_mels · lfr_m", 0, 100_000)
     sampling_ratio: float = setting(0.75, "glancing sampler: share of wrong tokens revealed in training; 0: off", 0, 1)
@@ -115,6 +110,7 @@ class ModelConfig:
     encoder: EncoderConfig = section(EncoderConfig)
     predictor: PredictorConfig = section(PredictorConfig)
     decoder: DecoderConfig = section(DecoderConfig)
+    sense_voice: SenseVoiceConfig = section(SenseVoiceConfig)
 
 
 @dataclasses.dataclass(frozen=True)

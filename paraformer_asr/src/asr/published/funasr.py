@@ -1,10 +1,11 @@
-"""Reads Paraformer models that FunASR publishes, and writes models of this package for it.
+"""Reads Paraformer and SenseVoice models that FunASR publishes, and writes models of this package for it.
 
     model.pt            the state dict
     config.yaml         network, front end and training
     configuration.json  names of the other files
     tokens.json         the vocabulary, a list
     seg_dict            English words and their pieces
+    bpe.model           instead of both: a model of sentencepiece
     am.mvn              mean and variance of the features
 
 Reference: FunASR, `funasr/models/paraformer` and `funasr/models/sanm`.
@@ -28,8 +29,8 @@ from asr.data.text.building import load_funasr_tokenizer
 from asr.data.text.funasr_text import write_seg_dict
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
-from asr.files import replace_text
-from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
+from asr.files import replace_text, replacing
+from asr.funasr_folder import CMVN, CONFIG, FILES, OF_PIECES, PIECES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
 from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
@@ -47,6 +48,8 @@ CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.tran
 
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
+OUTPUTS = ("decoder.output_layer", CTC_HEAD)  # of the map to the tokens; SenseVoice has no decoder
+EMO_UNKNOWN = "<|EMO_UNKNOWN|>"  # SenseVoice's tag for an emotion that it does not know
 MAX_MISSING = 100  # most missing tensors that are listed with their shapes
 
 
@@ -60,14 +63,18 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     config, files = open_funasr_folder(folder)
     for remark in files.remarks:
         log.warning("%s", remark)
-    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, (files.tokens, files.seg_dict))
+    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
+    num_outputs = _num_outputs(tensors)
+    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, files.text, num_outputs)
     cmvn = load_cmvn(files.cmvn) if files.cmvn else None
     if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
         expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
         raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
-    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
-    _check_vocabulary(tensors, tokenizer, files)
+    _check_vocabulary(num_outputs, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
+    if config.model.name == "sense_voice":
+        unknown_id = tokenizer.tokens.index(EMO_UNKNOWN) if EMO_UNKNOWN in tokenizer.tokens else 0
+        sizes["sense_voice"] = dataclasses.replace(config.model.sense_voice, emo_unknown_id=unknown_id)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     _check_ctc_head(tensors, config, files)
     pairs = funasr_pairs(config.model)
@@ -79,21 +86,32 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
 def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any) -> None:
     """Write a FunASR model folder, the inverse of `load_funasr`; without a `seg_dict` only the list of tokens."""
     content = make_funasr_config(config)
+    content["tokenizer"] = OF_PIECES if tokenizer.kind == "sentencepiece" else content["tokenizer"]
     params = unstack_blocks(variables["params"])
     arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}
     write_torch_file(folder / WEIGHTS, export_arrays(funasr_pairs(config.model), arrays))
     replace_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    replace_text(folder / TOKENS, json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0) + "\n")
-    places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG, "tokenizer_conf": {"token_list": TOKENS}}
-    if tokenizer.seg_dict:
-        write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
-        places["tokenizer_conf"]["seg_dict_file"] = SEG_DICT
+    places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG}
+    places["tokenizer_conf"] = _save_tokenizer(folder, tokenizer)
     if cmvn is not None:
         save_cmvn(folder / CMVN, cmvn)
         places["frontend_conf"] = {"cmvn_file": CMVN}
     files = {"framework": "pytorch", "task": "auto-speech-recognition", "model": {"type": "funasr"}}
     files |= {"pipeline": {"type": "funasr-pipeline"}, "file_path_metas": places}
     replace_text(folder / FILES, json.dumps(files, indent=2) + "\n")
+
+
+def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """Write the tokenizer's files; return their names by FunASR's keys."""
+    if tokenizer.kind == "sentencepiece":
+        with replacing(folder / PIECES) as aside:
+            aside.write_bytes(tokenizer.bpe_model)
+        return {"bpemodel": PIECES}
+    replace_text(folder / TOKENS, json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0) + "\n")
+    if not tokenizer.seg_dict:
+        return {"token_list": TOKENS}
+    write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
+    return {"token_list": TOKENS, "seg_dict_file": SEG_DICT}
 
 
 def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -103,11 +121,13 @@ def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def funasr_pairs(config: ModelConfig) -> list[Pair]:
     """Return every array of an unrolled model with FunASR's tensor of the same values."""
-    encoder, decoder = config.encoder, config.decoder
+    decoder = config.decoder
     pairs = _norm("encoder/norm", "encoder.after_norm")
-    for number in range(encoder.num_layers):
+    for number in range(config.encoder.num_layers):
         theirs = f"encoder.encoders.{number - 1}" if number else "encoder.encoders0.0"
         pairs += _encoder_block(f"encoder/block{number}", theirs)
+    if config.name == "sense_voice":
+        return pairs + _of_sense_voice(config)
     pairs += _predictor(config.predictor.kind)
     pairs += [_pair("decoder/embedding", "decoder.embed.0.weight")]
     for number in range(decoder.num_layers):
@@ -119,6 +139,14 @@ def funasr_pairs(config: ModelConfig) -> list[Pair]:
         pairs += _norm(f"{ours}/norm1", f"{theirs}.norm1") + _decoder_ffn(ours, theirs)
     pairs += _norm("decoder/norm", "decoder.after_norm") + _dense("decoder/output", "decoder.output_layer")
     return pairs + (_dense("ctc", CTC_HEAD) if config.ctc_head else [])
+
+
+def _of_sense_voice(config: ModelConfig) -> list[Pair]:
+    """Return the pairs behind the encoder's first stack."""
+    pairs = [_pair("queries", "embed.weight"), *_norm("encoder/late_norm", "encoder.tp_norm"), *_dense("ctc", CTC_HEAD)]
+    for number in range(config.sense_voice.num_late_layers):
+        pairs += _encoder_block(f"encoder/late_block{number}", f"encoder.tp_encoders.{number}")
+    return pairs
 
 
 def _encoder_block(ours: str, theirs: str) -> list[Pair]:
@@ -191,13 +219,18 @@ def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: Funasr
         )
 
 
-def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, files: FunasrFiles) -> None:
-    """Refuse a list of tokens whose length is not the width of the network's output."""
-    output = tensors.get("decoder.output_layer.weight")
-    if output is not None and output.ndim == 2 and len(output) != tokenizer.vocab_size:
+def _num_outputs(tensors: dict[str, np.ndarray]) -> int | None:
+    """Return the number of tokens that the network was trained with, if the tensors tell it."""
+    outputs = (tensors.get(f"{name}.weight") for name in OUTPUTS)
+    return next((len(output) for output in outputs if output is not None and output.ndim == 2), None)
+
+
+def _check_vocabulary(num_outputs: int | None, tokenizer: Tokenizer, files: FunasrFiles) -> None:
+    """Refuse a vocabulary whose size is not the width of the network's output."""
+    if num_outputs not in (None, tokenizer.vocab_size):
         raise UserError(
-            f"{files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with {len(output)} "
-            f"(decoder.output_layer.weight); the two do not belong together"
+            f"{files.pieces or files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with "
+            f"{num_outputs} (rows of its output layer); the two do not belong together"
         )
 
 

@@ -139,7 +139,7 @@ READ_ELSEWHERE = {
     "decoder_conf": ("num_blocks",),
     "predictor_conf": ("idim",),
     "frontend_conf": ("cmvn_file",),
-    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file"),
+    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file", "bpemodel"),
 }
 """Section → keys that are read or checked outside of the table."""
 
@@ -149,7 +149,6 @@ OTHER_MODELS = {
     "BiCifParaformer": "BiCif-Paraformer, with times",
     "ParaformerStreaming": "streaming Paraformer",
     "EParaformer": "E-Paraformer",
-    "SenseVoiceSmall": "SenseVoice",
     "Conformer": "Conformer, which writes token after token",
     "Transformer": "Transformer, which writes token after token",
     "UniASR": "UniASR",
