@@ -17,3 +17,4 @@ from asr.config.schema import PredictorConfig as PredictorConfig
 from asr.config.schema import TokenizerConfig as TokenizerConfig
 from asr.config.schema import ToyConfig as ToyConfig
 from asr.config.schema import TrainingConfig as TrainingConfig
+from asr.config.sense_voice import SenseVoiceConfig as SenseVoiceConfig

@@ -1,4 +1,4 @@
-"""How a settings dataclass declares its fields."""
+"""How a setting and a section of the config are declared."""
 
 import dataclasses
 

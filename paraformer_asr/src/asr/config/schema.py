@@ -10,6 +10,7 @@ from typing import Literal
 
 from asr.config.fields import section, setting
 from asr.config.hotword_models import SeacoConfig, TimestampsConfig
+from asr.config.sense_voice import SenseVoiceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class DecoderConfig:
 class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
-    name: Literal["paraformer", "seaco", "contextual", "bicif", "custom"] = setting(
+    name: Literal["paraformer", "seaco", "contextual", "bicif", "sense_voice", "custom"] = setting(
         "paraformer", "architecture; seaco, contextual, bicif: published, not trained; custom: passed to asr.train"
     )
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
@@ -112,6 +113,7 @@ class ModelConfig:
     decoder: DecoderConfig = section(DecoderConfig)
     timestamps: TimestampsConfig = section(TimestampsConfig)
     seaco: SeacoConfig = section(SeacoConfig)
+    sense_voice: SenseVoiceConfig = section(SenseVoiceConfig)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from asr.data.text.pieces import is_ideograph
 from asr.errors import UserError
 from asr.inference.segmentation import split_at_silences
+from asr.inference.tags import read_tags
 from asr.inference.transcript import SegmentText, Transcript
 from asr.inference.words import Token, Word, join_words, make_tokens, make_words
 
@@ -156,7 +157,8 @@ class GrowingTranscript:
             words[0] = dataclasses.replace(words[0], space_before=needs_space(self.words[-1].text, words[0].text))
         self.words += words
         self.tokens += tokens
-        self.segments.append(SegmentText(start_s, end_s, join_words(words)))
+        tags = read_tags(self.tokenizer.tagged(recognition.ids))
+        self.segments.append(SegmentText(start_s, end_s, join_words(words), *tags))
 
     def finish(self, num_samples: int, file: str, name: str = "") -> Transcript:
         """Return the transcript of the whole sound, of `num_samples` samples."""

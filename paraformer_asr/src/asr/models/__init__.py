@@ -23,6 +23,8 @@ from asr.models.paraformer import Hypotheses as Hypotheses
 from asr.models.paraformer import Paraformer as Paraformer
 from asr.models.paraformer import TrainingOutputs as TrainingOutputs
 from asr.models.seaco import SeacoParaformer as SeacoParaformer
+from asr.models.sense_voice import NUM_QUERIES as NUM_QUERIES
+from asr.models.sense_voice import SenseVoice as SenseVoice
 from asr.models.stacking import stack_blocks as stack_blocks
 from asr.models.stacking import unstack_blocks as unstack_blocks
 
@@ -67,7 +69,16 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             f"model.vocab_size: expected more than the {SPECIAL_TOKENS} special tokens, found {config.vocab_size}; "
             "set it, or leave it 0 and let the tokenizer fill it in"
         )
+    if config.name == "sense_voice":
+        return _build_sense_voice(config)
     return NETWORKS[config.name](config)
+
+
+def _build_sense_voice(config: ModelConfig) -> SenseVoice:
+    options = config.sense_voice
+    if options.ban_emo_unk and not 0 < options.emo_unknown_id < config.vocab_size:
+        raise UserError("model.sense_voice.ban_emo_unk: the model's vocabulary has no token of an unknown emotion")
+    return SenseVoice(config)
 
 
 def abstract_variables(config: ModelConfig, model: nn.Module | None = None) -> Any:

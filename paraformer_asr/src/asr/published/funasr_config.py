@@ -14,9 +14,9 @@ from asr.config import Config
 from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
-from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_folder, open_folder
-from asr.published import funasr_settings as table
-from asr.published.funasr_variants import CLASSES, INNER_DIM_DEFAULT, VARIANTS, Variant
+from asr.funasr_folder import CONFIG, OF_PIECES, FunasrFiles, explain_folder, is_funasr_folder, open_folder
+from asr.published import funasr_sense_voice, funasr_settings
+from asr.published.funasr_variants import INNER_DIM, INNER_DIM_DEFAULT, VARIANTS, Table
 from asr.untrusted import escaped, shown
 
 MAX_BITS = 63  # largest integer accepted, in bits
@@ -66,75 +66,80 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
 
 def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return the values of the file, by the paths of our settings."""
-    variant = _variant(path, content)
-    _check_fixed(path, content, variant)
+    if content.get("model") == funasr_sense_voice.MODEL:
+        _check_fixed(path, content, funasr_sense_voice)
+        _refuse_unknown(path, content, funasr_sense_voice)
+        return _follow(path, content, funasr_sense_voice) | funasr_sense_voice.CONSTANTS
+    variant = VARIANTS.get(content["model"]) if isinstance(content.get("model"), str) else None
+    table = variant or funasr_settings
+    _check_fixed(path, content, table)
     predictor = content.get("predictor")
-    if not isinstance(predictor, str) or predictor not in variant.predictors:
-        raise UserError(f"{path}: predictor: expected {' or '.join(variant.predictors)}, found {shown(predictor)}")
-    _refuse_unknown(path, content, variant)
-    changes = {"model.name": variant.name}
-    for section, key, ours, default in table.SETTINGS + variant.settings:
-        default = table.TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
-        value = (content.get(section) or {}).get(key, default)
-        value = table.WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
-        if key == "length_normalized_loss":
-            value = table.NORMALISERS[_checked(path, _dotted(section, key), value, False)]
-        changes[ours] = _checked(path, _dotted(section, key), value, attrgetter(ours)(Config()))
-        _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
+    if not isinstance(predictor, str) or predictor not in table.PREDICTORS:
+        expected = " or ".join(table.PREDICTORS)
+        raise UserError(f"{path}: predictor: expected {expected}, found {shown(predictor)}")
+    _refuse_unknown(path, content, table)
+    changes = _follow(path, content, table, tail_threshold=funasr_settings.TAIL_DEFAULTS[predictor])
+    if variant:
+        changes["model.name"] = variant.NAME
+        _check_variant(path, content, variant, changes["model.encoder.width"])
     num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
-    changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": variant.predictors[predictor]}
+    changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": table.PREDICTORS[predictor]}
     changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
     changes["loss.ctc_normaliser"] = "utterances"
-    if variant.has_inner_dim:
-        _check_inner_dim(path, content, changes["model.encoder.width"])
     return changes
 
 
-def _variant(path: Path, content: dict[str, Any]) -> Variant:
-    """Return what is particular to the class that the file names."""
-    model = content.get("model")
-    if isinstance(model, str) and model in VARIANTS:
-        return VARIANTS[model]
-    expected = f"expected one of {', '.join(VARIANTS)}"
-    if isinstance(model, str) and model in table.OTHER_MODELS:
-        raise UserError(
-            f"{path}: model: {model} is {table.OTHER_MODELS[model]}, which is not read here, {expected}; "
-            f"the plain large model is {table.PLAIN_MODEL} on ModelScope"
-        )
-    raise UserError(f"{path}: model: {expected}, found {_in_yaml(model)}")
+def _follow(path: Path, content: dict[str, Any], table: Any, **defaults: Any) -> dict[str, Any]:
+    """Return the values of the settings in a table; `defaults` by key are used instead of the table's."""
+    changes = {}
+    for section, key, ours, default in table.SETTINGS:
+        value = (content.get(section) or {}).get(key, defaults.get(key, default))
+        value = funasr_settings.WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
+        if key == "length_normalized_loss":
+            value = funasr_settings.NORMALISERS[_checked(path, _dotted(section, key), value, False)]
+        changes[ours] = _checked(path, _dotted(section, key), value, attrgetter(ours)(Config()))
+        _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
+    return changes
 
 
-def _check_fixed(path: Path, content: dict[str, Any], variant: Variant) -> None:
+def _check_fixed(path: Path, content: dict[str, Any], table: Any) -> None:
     """Refuse settings that would change the transcripts or the loss."""
+    model = content.get("model")
+    if isinstance(model, str) and model in funasr_settings.OTHER_MODELS:
+        raise UserError(
+            f"{path}: model: {model} is {funasr_settings.OTHER_MODELS[model]}, which is not read here, expected "
+            f"'Paraformer', {', '.join(map(repr, VARIANTS))} or '{funasr_sense_voice.MODEL}'; the plain large Paraformer "
+            f"is {funasr_settings.PLAIN_MODEL} on ModelScope"
+        )
     for section, key, expected in table.FIXED:
         values = (content.get(section) or {}) if section else content
-        expected = expected if section else variant.classes.get(key, expected)
         value = values.get(key, expected if section else None)
+        if key == "tokenizer" and value == OF_PIECES:
+            continue
         if value != expected and not (section and value in (None, [], "")):
-            _refuse_value(path, section, key, expected, value)
-    for key, expected in variant.classes.items():
-        if content.get(key) != expected:
-            _refuse_value(path, "", key, expected, content.get(key))
-    for section, key, default, expected in variant.fixed:
-        value = (content.get(section) or {}).get(key, default)
-        if value != expected:
-            _refuse_value(path, section, key, expected, value)
+            other = f" or {OF_PIECES!r}" if expected == "CharTokenizer" else ""
+            raise UserError(
+                f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}{other}, the only value that is read "
+                f"here, found {_in_yaml(value)}"
+            )
 
 
-def _refuse_value(path: Path, section: str, key: str, expected: Any, value: Any) -> None:
-    raise UserError(
-        f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}, the only value that is read here, "
-        f"found {_in_yaml(value)}"
-    )
-
-
-def _check_inner_dim(path: Path, content: dict[str, Any], width: int) -> None:
-    """Refuse hot words of another width than the encoder's."""
-    inner_dim = (content.get("model_conf") or {}).get("inner_dim", INNER_DIM_DEFAULT)
-    if inner_dim != width:
-        raise UserError(f"{path}: model_conf.inner_dim: expected {width}, the encoder's width, found {shown(inner_dim)}")
+def _check_variant(path: Path, content: dict[str, Any], variant: Table, width: int) -> None:
+    """Refuse settings left out of which FunASR's default is not read here, and hot words of another width."""
+    for (section, key), default in variant.ABSENT.items():
+        if key not in (content.get(section) or {}):
+            expected = next(value for *place, value in variant.FIXED if place == [section, key])
+            raise UserError(
+                f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}, the only value that is read here, "
+                f"found none, which FunASR takes for {_in_yaml(default)}"
+            )
+    section, key = INNER_DIM
+    inner_dim = (content.get(section) or {}).get(key, INNER_DIM_DEFAULT)
+    if variant.NAME != "bicif" and inner_dim != width:
+        expected = f"{width}, the encoder's width"
+        raise UserError(f"{path}: {_dotted(*INNER_DIM)}: expected {expected}, found {shown(inner_dim)}")
 
 
 def _in_yaml(value: Any) -> str:
@@ -146,49 +151,54 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     """Return the content of a FunASR `config.yaml` for our settings: the inverse of `read_funasr_config`."""
     model, features = config.model, config.features
     constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
-    constants |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    constants |= {"features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    if model.name != "sense_voice":
+        constants["model.decoder.num_ffn_layers"] = 1
     for path, value in constants.items():
         if (own := attrgetter(path)(config)) != value:
-            raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {own!r}")
+            raise UserError(f"{path}: FunASR's models have {value!r}, this model {own!r}")
     if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
         raise UserError("features.high_frequency_hz: FunASR's front end goes up to half the sample rate")
-    if model.name not in CLASSES:
-        raise UserError(f"model.name: FunASR has no model of our kind {model.name}; expected one of {', '.join(CLASSES)}")
-    variant = VARIANTS[CLASSES[model.name]]
-    kinds = {kind: name for name, kind in variant.predictors.items()}
+    if model.name == "sense_voice":
+        return _write(config, funasr_sense_voice)
+    table = {variant.NAME: variant for variant in VARIANTS.values()}.get(model.name, funasr_settings)
+    kinds = {kind: name for name, kind in table.PREDICTORS.items()}
     if model.predictor.kind not in kinds:
-        raise UserError(f"model.predictor.kind: FunASR's {CLASSES[model.name]} has {', '.join(kinds)} only")
-    content: dict[str, Any] = {"model": CLASSES[model.name]}
-    content |= {key: value for section, key, value in table.FIXED if not section} | variant.classes
+        raise UserError(f"model.predictor.kind: FunASR's model of the kind {model.name} has {', '.join(kinds)} only")
+    content = _write(config, table)
     content["predictor"] = kinds[model.predictor.kind]
-    fixed = [row for row in table.FIXED if row[:2] not in variant.not_written]
-    for section, key, value in (*fixed, *((section, key, value) for section, key, _, value in variant.fixed)):
-        if section and value not in (None, []):
-            content.setdefault(section, {})[key] = value
-    for section, key, ours, _ in table.SETTINGS + variant.settings:
-        value = attrgetter(ours)(config)
-        value = {name: theirs for theirs, name in table.WINDOWS.items()}.get(value, value) if key == "window" else value
-        value = value == table.NORMALISERS[True] if key == "length_normalized_loss" else value
-        content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
+    if model.name in ("seaco", "contextual"):
+        content[INNER_DIM[0]][INNER_DIM[1]] = model.encoder.width
     content["predictor_conf"]["idim"] = model.encoder.width
     if model.predictor.kind == "conv":
         del content["predictor_conf"]["dropout"]
     content["decoder_conf"]["num_blocks"] = model.decoder.num_layers + model.decoder.num_memory_layers
-    content["tokenizer_conf"]["split_with_space"] = True
-    if variant.has_inner_dim:
-        content["model_conf"]["inner_dim"] = model.encoder.width
     return content
 
 
-def _refuse_unknown(path: Path, content: dict[str, Any], variant: Variant) -> None:
+def _write(config: Config, table: Any) -> dict[str, Any]:
+    """Return the settings in a table as FunASR writes them."""
+    content: dict[str, Any] = {key: value for section, key, value in table.FIXED if not section}
+    for section, key, value in table.FIXED:
+        if section and value not in (None, []):
+            content.setdefault(section, {})[key] = value
+    windows = {name: theirs for theirs, name in funasr_settings.WINDOWS.items()}
+    for section, key, ours, _ in table.SETTINGS:
+        value = attrgetter(ours)(config)
+        value = windows.get(value, value) if key == "window" else value
+        value = value == funasr_settings.NORMALISERS[True] if key == "length_normalized_loss" else value
+        content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
+    content.setdefault("tokenizer_conf", {})["split_with_space"] = True
+    return content
+
+
+def _refuse_unknown(path: Path, content: dict[str, Any], table: Any) -> None:
     """Refuse keys that are neither read nor known to be without effect: they might change the transcripts."""
-    read = [*table.SETTINGS, *table.FIXED, *variant.settings, *variant.fixed, *(("", key) for key in variant.classes)]
-    read += [("model_conf", "inner_dim")] * variant.has_inner_dim
-    for section in {"": None} | table.WITHOUT_EFFECT | variant.without_effect:
-        known = {key for of, key, *_ in read if of == section} | {*table.READ_ELSEWHERE.get(section, ())}
-        for without_effect in (table.WITHOUT_EFFECT, variant.without_effect):
-            known |= {key for keys in without_effect.get(section, {}).values() for key in keys}
-        known |= {"model", *variant.without_effect} if not section else set()
+    for section, without_effect in table.WITHOUT_EFFECT.items():
+        known = {s.key for s in table.SETTINGS if s.section == section} | {
+            key for of, key, _ in table.FIXED if of == section
+        }
+        known |= {key for keys in without_effect.values() for key in keys} | {*table.READ_ELSEWHERE.get(section, ())}
         values = (content.get(section) or {}) if section else {key: value for key, value in content.items() if value}
         for key in values.keys() - known:
             raise UserError(

@@ -56,6 +56,7 @@ NORMALISERS = {False: "utterances", True: "tokens"}  # `length_normalized_loss` 
 TAIL_DEFAULTS = {"CifPredictorV3": 0.0, "CifPredictorV2": 0.0, "CifPredictor": 0.45}
 
 FIXED = (
+    ("", "model", "Paraformer"),
     ("", "encoder", "SANMEncoder"),
     ("", "decoder", "ParaformerSANMDecoder"),
     ("", "frontend", "WavFrontend"),
@@ -138,14 +139,13 @@ READ_ELSEWHERE = {
     "decoder_conf": ("num_blocks",),
     "predictor_conf": ("idim",),
     "frontend_conf": ("cmvn_file",),
-    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file"),
+    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file", "bpemodel"),
 }
 """Section → keys that are read or checked outside of the table."""
 
 OTHER_MODELS = {
     "ParaformerStreaming": "streaming Paraformer",
     "EParaformer": "E-Paraformer",
-    "SenseVoiceSmall": "SenseVoice",
     "Conformer": "Conformer, which writes token after token",
     "Transformer": "Transformer, which writes token after token",
     "UniASR": "UniASR",

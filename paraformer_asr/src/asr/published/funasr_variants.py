@@ -8,52 +8,34 @@
 Neither jax nor numpy is imported here, so that a mistake is answered in well under a second.
 """
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from asr.published import funasr_settings as plain
 from asr.published.funasr_settings import OF_TRAINING, UNUSED, Setting
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """How one class of FunASR is read.
+class Table(NamedTuple):
+    """The settings of one class, as `funasr_settings` has those of the plain one."""
 
-    Attributes:
-        name: our `model.name`.
-        predictors: FunASR's classes of the predictor → our `model.predictor.kind`.
-        classes: FunASR's names of other parts than those of the plain model, by their key.
-        settings: further ones of both sides.
-        fixed: (section, key, FunASR's default, the value that is read here): another one would change the transcripts.
-        without_effect: section → class → keys, as in `funasr_settings.WITHOUT_EFFECT`.
-        has_inner_dim: `model_conf.inner_dim` must repeat the encoder's width.
-        not_written: (section, key) of settings of the plain model that this class does not know.
-    """
-
-    name: str
-    predictors: dict[str, str]
-    classes: dict[str, str] = dataclasses.field(default_factory=dict)
-    settings: tuple[Setting, ...] = ()
-    fixed: tuple[tuple[str, str, Any, Any], ...] = ()
-    without_effect: dict[str, dict[str, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
-    has_inner_dim: bool = False
-    not_written: tuple[tuple[str, str], ...] = ()
+    NAME: str  # our `model.name`
+    PREDICTORS: dict[str, str]  # FunASR's class of the predictor → our `model.predictor.kind`
+    SETTINGS: tuple[Setting, ...]
+    FIXED: tuple[tuple[str, str, Any], ...]
+    WITHOUT_EFFECT: dict[str, dict[str, tuple[str, ...]]]
+    READ_ELSEWHERE: dict[str, tuple[str, ...]]
+    ABSENT: dict[tuple[str, str], Any]  # fixed settings that must be stated, as FunASR's default is another value
 
 
-TIMES = {"CifPredictorV3": "conv"}
-INNER_DIM_DEFAULT = 256  # FunASR's, if `model_conf.inner_dim` is left out
+INNER_DIM, INNER_DIM_DEFAULT = ("model_conf", "inner_dim"), 256
+"""Width of the hot words, which must be the encoder's, and FunASR's default."""
 
-_TIME_SETTINGS = (
+_BRANCH = "seaco_decoder_conf"
+
+_OF_TIMES = (
     Setting("predictor_conf", "smooth_factor2", "model.timestamps.smooth_factor", 1.0),
     Setting("predictor_conf", "noise_threshold2", "model.timestamps.noise_threshold", 0.0),
 )
-_TIME_FIXED = (
-    ("predictor_conf", "upsample_times", 5, 3),
-    ("predictor_conf", "upsample_type", "cnn", "cnn_blstm"),
-    ("predictor_conf", "use_cif1_cnn", True, False),
-)
-_BRANCH = "seaco_decoder_conf"
-_SEACO_SETTINGS = (
+_OF_BRANCH = (
     Setting("model_conf", "NO_BIAS", "model.seaco.no_bias_id", 8377),
     Setting(_BRANCH, "attention_heads", "model.seaco.num_heads", 4),
     Setting(_BRANCH, "linear_units", "model.seaco.ffn_width", 2048),
@@ -61,53 +43,90 @@ _SEACO_SETTINGS = (
     Setting(_BRANCH, "dropout_rate", "model.seaco.dropout", 0.1),
     Setting(_BRANCH, "src_attention_dropout_rate", "model.seaco.attention_dropout", 0.0),
 )
-_SEACO_FIXED = (
-    ("model_conf", "bias_encoder_type", "lstm", "lstm"),
-    ("model_conf", "bias_encoder_bid", False, False),
-    (_BRANCH, "att_layer_num", 6, 6),
-    (_BRANCH, "input_layer", "embed", "embed"),
-    (_BRANCH, "wo_input_layer", False, True),
-    (_BRANCH, "use_output_layer", True, False),
-    (_BRANCH, "normalize_before", True, True),
-    (_BRANCH, "concat_after", False, False),
-    (_BRANCH, "sanm_shfit", 0, 0),
-    (_BRANCH, "lora_list", None, None),
+
+_FIXED_OF_TIMES = (
+    ("predictor_conf", "upsample_times", 3),
+    ("predictor_conf", "upsample_type", "cnn_blstm"),
+    ("predictor_conf", "use_cif1_cnn", False),
 )
-_SEACO_TRAINING = (
+_FIXED_OF_BRANCH = (
+    ("", "seaco_decoder", "ParaformerSANMDecoder"),
+    ("model_conf", "bias_encoder_type", "lstm"),
+    ("model_conf", "bias_encoder_bid", False),
+    (_BRANCH, "att_layer_num", 6),
+    (_BRANCH, "wo_input_layer", True),
+    (_BRANCH, "use_output_layer", False),
+    (_BRANCH, "normalize_before", True),
+    (_BRANCH, "concat_after", False),
+    (_BRANCH, "sanm_shfit", 0),
+    (_BRANCH, "lora_list", None),
+)
+_ABSENT_OF_TIMES = {
+    ("predictor_conf", "upsample_times"): 5,
+    ("predictor_conf", "upsample_type"): "cnn",
+    ("predictor_conf", "use_cif1_cnn"): True,
+}
+_ABSENT_OF_BRANCH = {(_BRANCH, "wo_input_layer"): False, (_BRANCH, "use_output_layer"): True}
+
+_TRAINING_OF_BRANCH = (
     *("seaco_lsm_weight", "seaco_length_normal", "seaco_length_normalized_loss", "seaco_weight", "train_decoder"),
     "bias_encoder_dropout_rate",
 )
-_CONTEXTUAL_TRAINING = ("bias_encoder_dropout_rate", "target_buffer_length", "crit_attn_weight", "crit_attn_smooth")
+_TRAINING_OF_CONTEXT = ("bias_encoder_dropout_rate", "target_buffer_length", "crit_attn_weight", "crit_attn_smooth")
 
-VARIANTS = {
-    "Paraformer": Variant("paraformer", plain.PREDICTORS),
-    "BiCifParaformer": Variant("bicif", TIMES, settings=_TIME_SETTINGS, fixed=_TIME_FIXED),
-    "SeacoParaformer": Variant(
-        "seaco",
-        TIMES,
-        classes={"seaco_decoder": "ParaformerSANMDecoder"},
-        settings=_TIME_SETTINGS + _SEACO_SETTINGS,
-        fixed=_TIME_FIXED + _SEACO_FIXED,
-        without_effect={
-            "model_conf": {OF_TRAINING: _SEACO_TRAINING},
-            _BRANCH: {
-                UNUSED: (*plain.WITHOUT_EFFECT["decoder_conf"][UNUSED], "num_blocks"),
-                OF_TRAINING: ("self_attention_dropout_rate",),
-            },
+
+def _fixed(model: str, *more: tuple[str, str, Any], **classes: str) -> tuple[tuple[str, str, Any], ...]:
+    """Return the fixed settings of a class: those of the plain one, with other names of its parts, and more."""
+    rows = ((section, key, classes.get(key, value)) for section, key, value in plain.FIXED)
+    return tuple((*row[:2], model) if row[:2] == ("", "model") else row for row in rows) + more
+
+
+BICIF = Table(
+    NAME="bicif",
+    PREDICTORS={"CifPredictorV3": "conv"},
+    SETTINGS=plain.SETTINGS + _OF_TIMES,
+    FIXED=_fixed("BiCifParaformer", *_FIXED_OF_TIMES),
+    WITHOUT_EFFECT=plain.WITHOUT_EFFECT,
+    READ_ELSEWHERE=plain.READ_ELSEWHERE,
+    ABSENT=_ABSENT_OF_TIMES,
+)
+
+SEACO = Table(
+    NAME="seaco",
+    PREDICTORS=BICIF.PREDICTORS,
+    SETTINGS=BICIF.SETTINGS + _OF_BRANCH,
+    FIXED=_fixed("SeacoParaformer", *_FIXED_OF_TIMES, *_FIXED_OF_BRANCH),
+    WITHOUT_EFFECT=plain.WITHOUT_EFFECT
+    | {
+        "model_conf": {OF_TRAINING: _TRAINING_OF_BRANCH},
+        _BRANCH: {
+            UNUSED: ("input_layer", "num_blocks", *plain.WITHOUT_EFFECT["decoder_conf"][UNUSED]),
+            OF_TRAINING: ("self_attention_dropout_rate",),
         },
-        has_inner_dim=True,
-    ),
-    "ContextualParaformer": Variant(
-        "contextual",
-        {"CifPredictorV2": "conv"},
-        classes={"decoder": "ContextualParaformerDecoder"},
-        fixed=(("model_conf", "bias_encoder_type", "lstm", "lstm"), ("model_conf", "use_decoder_embedding", False, False)),
-        without_effect={"model_conf": {OF_TRAINING: _CONTEXTUAL_TRAINING}},
-        has_inner_dim=True,
-        not_written=(("decoder_conf", "wo_input_layer"),),
-    ),
-}
-"""FunASR's class, `model` in its config → what is particular to it."""
+    },
+    READ_ELSEWHERE=plain.READ_ELSEWHERE
+    | {"": (*plain.READ_ELSEWHERE[""], _BRANCH), "model_conf": (INNER_DIM[1],)},
+    ABSENT=_ABSENT_OF_TIMES | _ABSENT_OF_BRANCH,
+)
 
-CLASSES = {variant.name: model for model, variant in VARIANTS.items()}
-"""Our `model.name` → FunASR's class."""
+CONTEXTUAL = Table(
+    NAME="contextual",
+    PREDICTORS={"CifPredictorV2": "conv"},
+    SETTINGS=plain.SETTINGS,
+    FIXED=tuple(
+        row
+        for row in _fixed(
+            "ContextualParaformer",
+            ("model_conf", "bias_encoder_type", "lstm"),
+            ("model_conf", "use_decoder_embedding", False),
+            decoder="ContextualParaformerDecoder",
+        )
+        if row[:2] not in (("decoder_conf", "wo_input_layer"), ("decoder_conf", "lora_list"))  # this class has neither
+    ),
+    WITHOUT_EFFECT=plain.WITHOUT_EFFECT | {"model_conf": {OF_TRAINING: _TRAINING_OF_CONTEXT}},
+    READ_ELSEWHERE=plain.READ_ELSEWHERE | {"model_conf": (INNER_DIM[1],)},
+    ABSENT={},
+)
+
+VARIANTS = {"BiCifParaformer": BICIF, "SeacoParaformer": SEACO, "ContextualParaformer": CONTEXTUAL}
+"""FunASR's class, `model` in its config → its table; `funasr_settings` itself is that of the plain one."""
