@@ -34,6 +34,7 @@ from asr.funasr_folder import CMVN, CONFIG, FILES, OF_PIECES, PIECES, SEG_DICT, 
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
 from asr.published.funasr_pairs import CTC_HEAD, funasr_pairs
+from asr.published.kinds import KINDS
 from asr.published.mapping import export_arrays, import_arrays
 from asr.published.state_dict import plain_names
 from asr.published.torch_file import read_torch_file
@@ -44,6 +45,13 @@ log = logging.getLogger("asr")
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 OUTPUTS = ("decoder.output_layer", CTC_HEAD)  # of the map to the tokens; SenseVoice has no decoder
 EMO_UNKNOWN = "<|EMO_UNKNOWN|>"  # SenseVoice's tag for an emotion that it does not know
+PARTS = {
+    "predictor.blstm": ("seaco", "bicif"),
+    "seaco_decoder": ("seaco",),
+    "decoder.bias_decoder": ("contextual",),
+}
+"""Prefix of the tensors of a part → kinds of model that have it."""
+
 MAX_MISSING = 100  # most missing tensors that are listed with their shapes
 
 
@@ -71,6 +79,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
         sizes["sense_voice"] = dataclasses.replace(config.model.sense_voice, emo_unknown_id=unknown_id)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     _check_ctc_head(tensors, config, files)
+    _check_parts(tensors, config, files)
     pairs = funasr_pairs(config.model)
     _check_names(tensors, [name for pair in pairs for name in pair.names], files)
     arrays = import_arrays(pairs, tensors, array_shapes(config.model), files.weights)
@@ -111,6 +120,18 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
 def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name → shape of the arrays of a model."""
     return {name: shape for name, (shape, _) in describe_arrays(abstract_variables(config)).items()}
+
+
+def _check_parts(tensors: dict[str, np.ndarray], config: Config, files: FunasrFiles) -> None:
+    """Refuse a class whose special parts the weights lack, and weights with such parts of another class."""
+    for prefix, names in PARTS.items():
+        has_part, of_class = any(name.startswith(prefix) for name in tensors), config.model.name in names
+        if has_part != of_class:
+            classes = " and ".join(each for each, kind in KINDS.items() if kind in names)
+            raise UserError(
+                f"{files.weights}: holds {'' if has_part else 'no '}tensors {prefix}*, which {classes} has, but the model "
+                f"in {files.config.name} is {config.model.name}; the two do not belong together"
+            )
 
 
 def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: FunasrFiles) -> None:

@@ -109,9 +109,9 @@ def _check_fixed(path: Path, content: dict[str, Any], table: Any) -> None:
     model = content.get("model")
     if isinstance(model, str) and model in funasr_settings.OTHER_MODELS:
         raise UserError(
-            f"{path}: model: {model} is {funasr_settings.OTHER_MODELS[model]}, which is not read here, expected "
-            f"'Paraformer', {', '.join(map(repr, VARIANTS))} or '{funasr_sense_voice.MODEL}'; the plain large Paraformer "
-            f"is {funasr_settings.PLAIN_MODEL} on ModelScope"
+            f"{path}: model: {model} is {funasr_settings.OTHER_MODELS[model]}, which is not read here, expected one of "
+            f"Paraformer, {', '.join(VARIANTS)}, {funasr_sense_voice.MODEL}; the plain large Paraformer is "
+            f"{funasr_settings.PLAIN_MODEL} on ModelScope"
         )
     for section, key, expected in table.FIXED:
         values = (content.get(section) or {}) if section else content

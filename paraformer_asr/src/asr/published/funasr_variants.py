@@ -104,8 +104,7 @@ SEACO = Table(
             OF_TRAINING: ("self_attention_dropout_rate",),
         },
     },
-    READ_ELSEWHERE=plain.READ_ELSEWHERE
-    | {"": (*plain.READ_ELSEWHERE[""], _BRANCH), "model_conf": (INNER_DIM[1],)},
+    READ_ELSEWHERE=plain.READ_ELSEWHERE | {"": (*plain.READ_ELSEWHERE[""], _BRANCH), "model_conf": (INNER_DIM[1],)},
     ABSENT=_ABSENT_OF_TIMES | _ABSENT_OF_BRANCH,
 )
 
