@@ -29,7 +29,7 @@ def fire(alpha_s):
 
 
 def published(alpha_s, num_tokens):
-    """Return the times in ms as FunASR has them, of an utterance whose weights sum to anything; too few if some fail."""
+    """Return the times in ms as FunASR has them, of weights with any sum; too few pairs where a token is lost."""
     alpha_s = alpha_s * np.float32((num_tokens + 1) / alpha_s.sum(dtype=np.float64))
     place = [step - 1.5 for step in fire(alpha_s)]
     times = []

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawn import draw
 
 from asr.ops.lstm import lstm
+from drawn import draw
 
 B, T, D, E = 3, 7, 4, 5
 LENGTHS = np.array([7, 1, 4], np.int32)

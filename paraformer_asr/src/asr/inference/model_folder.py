@@ -104,7 +104,7 @@ def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] 
 def _without_hotwords(config: Config) -> str:
     if config.model.name not in ("seaco", "contextual"):
         return ""
-    return "\nThe program takes no hot words. They need this package: asr infer --model THIS_FOLDER, or asr.load in Python."
+    return "\nThe program takes no hot words; with them use this package, which needs the other files only."
 
 
 def _readme(config: Config, tokenizer: Tokenizer) -> str:

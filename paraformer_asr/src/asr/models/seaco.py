@@ -76,10 +76,12 @@ class SeacoParaformer(BicifParaformer):
         if 0 < hotwords.num_kept < memory[0].shape[1]:
             scores_bw = self.hotword_decoder.scores(hidden_bud, token_valid_bu, *memory)
             memory = _keep_best(scores_bw, *memory, hotwords.num_kept)
-        heard_bud, understood_bud = (
-            self.hotword_decoder(x_bud, token_valid_bu, *memory) for x_bud in (acoustic_bud, hidden_bud)
-        )
-        return self.hotword_output(heard_bud + understood_bud)
+        # Both views of the tokens in one batch: the blocks run once, on twice the rows.
+        views_bud = jnp.concatenate([acoustic_bud, hidden_bud])
+        twice = 2 if len(memory[0]) > 1 else 1  # a list for all utterances is not repeated
+        memory = (jnp.concatenate([part] * twice) for part in memory)
+        views_bud = self.hotword_decoder(views_bud, jnp.concatenate([token_valid_bu] * 2), *memory)
+        return self.hotword_output(sum(jnp.split(views_bud, 2)))
 
     def _merge(self, logits_buv, branch_buv, scale):
         fits_bu = branch_buv.argmax(-1) != self.config.seaco.no_bias_id

@@ -124,13 +124,14 @@ def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _check_parts(tensors: dict[str, np.ndarray], config: Config, files: FunasrFiles) -> None:
     """Refuse a class whose special parts the weights lack, and weights with such parts of another class."""
+    stated = next(each for each, kind in KINDS.items() if kind == config.model.name)
     for prefix, names in PARTS.items():
         has_part, of_class = any(name.startswith(prefix) for name in tensors), config.model.name in names
         if has_part != of_class:
             classes = " and ".join(each for each, kind in KINDS.items() if kind in names)
             raise UserError(
-                f"{files.weights}: holds {'' if has_part else 'no '}tensors {prefix}*, which {classes} has, but the model "
-                f"in {files.config.name} is {config.model.name}; the two do not belong together"
+                f"{files.weights}: holds {'' if has_part else 'no '}tensors {prefix}*, a part of {classes}, but "
+                f"{files.config.name} says {stated}; the two do not belong together"
             )
 
 
