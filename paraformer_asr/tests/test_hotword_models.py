@@ -14,7 +14,7 @@ import pytest
 
 from asr.config import Config
 from asr.data.text.tokenizer import Tokenizer
-from asr.inference.hotword_memory import HotwordMemories, list_size
+from asr.inference.hotword_memory import NO_PHRASE, HotwordMemories, list_size
 from asr.inference.hotword_programs import make_biased_spell
 from asr.inference.hotwords import Hotword, read_hotwords
 from asr.inference.programs import Heard
@@ -28,7 +28,6 @@ from hotword_folders import about, arrays, write_folder
 
 UTTERANCES, NUM_FRAMES, NUM_ROWS = "abc", 76, 20
 KINDS, LISTS = ("seaco", "contextual"), ("none", "empty", "four", "oov", "many", "file")
-NOTHING = (Hotword(""),)  # the list without a phrase
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -73,7 +72,7 @@ def inside_seaco(model, acoustics, memory):
     if memory is None:
         return computed | {"time_weights": model.time_weights(acoustics)}
     computed["bias_logits"] = model.branch_logits(rows.acoustic_bud, hidden_bud, valid_bu, memory)
-    if len(memory.vector_wd) <= memory.num_kept:
+    if len(memory.vector_wd) <= model.config.seaco.num_kept:
         return computed
     phrases = memory.vector_wd[None], memory.log_weight_w[None]
     return computed | {"asf_scores": model.hotword_decoder.scores(hidden_bud, valid_bu, *phrases)}
@@ -126,7 +125,7 @@ def lists(tmp_path_factory):
     path.write_text(about()["hotwords.txt"])
     four, oov = (about()["seaco"]["answers"][f"a_{name}"]["hotword"].split() for name in ("four", "oov"))
     read = {"four": four, "oov": oov, "many": about()["seaco"]["many"], "file": path}
-    return {"none": (), "empty": NOTHING} | {name: read_hotwords(hotwords) for name, hotwords in read.items()}
+    return {"none": (), "empty": (NO_PHRASE,)} | {name: read_hotwords(hotwords) for name, hotwords in read.items()}
 
 
 @pytest.mark.parametrize("name", LISTS)

@@ -14,6 +14,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="of the run (default: best)")
 
 
+def add_hotwords(parser: argparse.ArgumentParser) -> None:
+    """Add `--hotwords`."""
+    parser.add_argument(
+        "--hotwords",
+        default="",
+        metavar="FILE_OR_LIST",
+        help="names and terms to prefer: a text file with one on each line, or a list with commas; ' :2' behind one "
+        "doubles its bonus",
+    )
+
+
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the sounds to read, among which settings may stand."""
     parser.add_argument(

@@ -8,10 +8,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_model
+from asr.arguments import add_hotwords, add_model
 from asr.cli import run_command
 from asr.config import Config
 from asr.errors import EXIT_OK, UserError
+from asr.inference.hotwords import read_hotwords
 from asr.published.funasr_config import read_settings
 
 NUM_EXTREMES = 2
@@ -36,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run directory; needed with --model"
     )
+    add_hotwords(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
     return parser.parse_intermixed_args()
 
@@ -83,6 +85,7 @@ def main() -> int:
     if arguments.model and not arguments.out:
         raise UserError("--model needs --out FOLDER: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
+    hotwords = read_hotwords(arguments.hotwords)
     config = read_settings(source, overrides)  # reports a mistake before jax is imported
 
     from tqdm import tqdm
@@ -97,9 +100,10 @@ def main() -> int:
     transcriber = api.load(source, **options)
     folder = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}")
     known = None if arguments.split == "train" else training_texts(config, transcriber.tokenizer)
-    scoring.warm_up_for(transcriber, dataset)
+    transcriber.read_hotwords(hotwords)  # warns of what the model cannot write
+    scoring.warm_up_for(transcriber, dataset, hotwords)
     start = time.perf_counter()
-    answers = scoring.score_utterances(transcriber, dataset, known or frozenset())
+    answers = scoring.score_utterances(transcriber, dataset, known or frozenset(), hotwords)
     scores = list(tqdm(answers, total=len(dataset), unit="utterance", disable=None, file=sys.stderr))
     seconds, sound_s = time.perf_counter() - start, sum(score.duration_s for score in scores)
 
@@ -123,9 +127,14 @@ def main() -> int:
     by_characters = select_by == "cer" or (
         select_by == "auto" and suit_characters(transcriber.tokenizer, dataset.texts())
     )
+    if hotwords:
+        hotword_counts = scoring.count_phrases(scores, transcriber.tokenizer, hotwords, by_characters=by_characters)
+        facts["hotwords"] = {"number": len(hotwords), **hotword_counts.to_plain()}
     eval_report.write_tables(folder, scores, totals, intervals, facts, by_characters=by_characters)
     eval_report.draw_extremes(folder, transcriber, dataset, scoring.pick_extremes(scores, NUM_EXTREMES))
     print(format_table(totals, intervals, comparison_case(transcriber.tokenizer)))
+    if hotwords:
+        print(hotword_counts)
     print(
         f"{len(scores)} utterances, {sound_s:.1f} s of sound in {seconds:.1f} s, {sound_s / seconds:.1f} times faster "
         "than real time with reading, without compilation"

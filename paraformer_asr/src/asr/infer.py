@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_inputs, add_model, count, part_inputs
+from asr.arguments import add_hotwords, add_inputs, add_model, count, part_inputs
 from asr.cli import run_command
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from asr.inference.hotwords import read_hotwords
 from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
 from asr.published.funasr_config import read_settings
 from asr.untrusted import escaped, folder_links, harmless, indented
@@ -39,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
+    add_hotwords(parser)
     add_inputs(parser)
     return parser.parse_intermixed_args()
 
@@ -96,6 +98,7 @@ def main() -> int:
         overrides.append(f"inference.decoder={arguments.decoder}")
     folder = arguments.run or arguments.model
     read_settings(folder, overrides)  # reports a mistake before jax is imported
+    hotwords = read_hotwords(arguments.hotwords)
     if not files:
         raise UserError("expected at least one sound file or folder")
     if arguments.skip_done and not arguments.out:
@@ -121,14 +124,17 @@ def main() -> int:
         print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
     transcriber = api.load(folder, **options)
-    record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
+    transcriber.read_hotwords(hotwords)  # warns of what the model cannot write
+    digest = digest_transcriber(transcriber, arguments.format, hotwords) if arguments.out else ""
+    record = DoneRecord(arguments.out, digest) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
     if len(waiting) < len(jobs):
         print(f"{count(len(jobs) - len(waiting), 'file')} of {len(jobs)} done already", file=sys.stderr)
     totals = Totals()
     try:
         if waiting:
-            transcribe_files(transcriber, waiting, make_writer(arguments.format, len(jobs), record), totals)
+            write = make_writer(arguments.format, len(jobs), record)
+            transcribe_files(transcriber, waiting, write, totals, hotwords)
     except (KeyboardInterrupt, SystemExit, UserError):
         hint = "; the same command with --skip-done does the rest" if record else ""
         print(f"stopped: {totals.num_done} of {count(len(waiting), 'file')} transcribed{hint}", file=sys.stderr)

@@ -18,6 +18,7 @@ class SeacoConfig:
     """The branch that compares tokens with hot words; model seaco."""
 
     no_bias_id: int = setting(8377, "token by which the branch says that no hot word fits", 0, 1_000_000)
+    num_kept: int = setting(50, "hot words kept for an utterance, those that fit best; 0: all", 0, 10_000)
     num_heads: int = setting(4, "attention heads; must divide the encoder's width", 1, 64)
     ffn_width: int = setting(1024, "width of the feed-forward network", 4, 16384)
     kernel_size: int = setting(21, "kernel size of the memory, in tokens; odd", 1, 127)

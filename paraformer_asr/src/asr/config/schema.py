@@ -243,9 +243,7 @@ class TrainingConfig:
     on_non_finite: Literal["stop", "skip"] = setting(
         "stop", "stop: end the run at a NaN or infinite loss or gradient; skip: leave that step out"
     )
-    watchdog_minutes: float = setting(
-        30.0, "abort if no step, evaluated batch or checkpoint completes for this many minutes; 0: never", 0
-    )
+    watchdog_minutes: float = setting(30.0, "minutes without a step, batch or checkpoint until abort; 0: never", 0)
     tensorboard: bool = setting(False, "write TensorBoard files (needs the extra `tensorboard`)")
 
 
@@ -274,9 +272,10 @@ class InferenceConfig:
     whole_up_to_s: float = setting(0.0, "sound up to this many seconds is neither split nor trimmed", 0, 120)
     min_silence_s: float = setting(0.3, "shortest silence at which sound is split, in seconds", 0.05, 10)
     silence_db: float = setting(40.0, "silence is this many dB below the loudest frames nearby", 5, 100)
+    hotword_weight: float = setting(1.0, "bonus per token of a hot word, in nats; 0: ignore hot words", 0, 100)
+    hotword_candidates: int = setting(8, "tokens tried at a position, of all and of those in hot words", 1, 1000)
     hotword_scale: float = setting(1.0, "seaco, contextual: strength of hot words; see docs/hotwords.md", 0, 10)
-    hotwords_kept: int = setting(50, "seaco: hot words kept for an utterance, those that fit best; 0: all", 0, 10_000)
-    beam_size: int = setting(10, "ctc_beam: number of prefixes kept", 1, 1000)
+    beam_size: int = setting(10, "paths kept with hot words, or prefixes kept by ctc_beam", 1, 1000)
     language_model: str = setting("", "ctc_beam: n-gram model in ARPA format")
     language_model_weight: float = setting(0.5, "ctc_beam: factor on the language model's log probabilities", 0, 10)
     length_bonus: float = setting(0.0, "ctc_beam: bonus per token or word", -10, 10)

@@ -19,6 +19,7 @@ import numpy as np
 
 from asr.decode.ctc_align import log_softmax
 from asr.decode.fusion import Fusion, FusionState, TokenFusion
+from asr.decode.hotword_fusion import HotwordFusion, HotwordState
 
 LOG_ZERO = -math.inf
 
@@ -36,7 +37,7 @@ def ctc_beam_search(
     logits_tv: np.ndarray,
     *,
     beam_size: int = 10,
-    fusion: Fusion | None = None,
+    fusion: Fusion | HotwordFusion | None = None,
     blank: int = 0,
     num_tokens: int = 40,
     threshold: float = 12.0,
@@ -48,7 +49,7 @@ def ctc_beam_search(
     Args:
         logits_tv: float[t, v], of one utterance's real frames; log probabilities will do as well.
         beam_size: prefixes kept after each frame.
-        fusion: language model and length bonus, from `asr.decode.fusion.make_fusion`.
+        fusion: language model and length bonus, from `asr.decode.fusion.make_fusion`, with hot words or without.
         blank: the blank's token.
         num_tokens: new tokens tried in each frame, the best ones.
         threshold: tokens this far below the best one of a frame, in natural logarithms, are not tried.
@@ -73,11 +74,11 @@ class _Prefix:
 
     __slots__ = ("before", "children", "state", "token")
 
-    def __init__(self, before: Self | None, token: int | None, state: FusionState):
+    def __init__(self, before: Self | None, token: int | None, state: FusionState | HotwordState):
         self.before, self.token, self.state = before, token, state
         self.children: dict[int, Self] = {}
 
-    def extend(self, token: int, fusion: Fusion) -> Self:
+    def extend(self, token: int, fusion: Fusion | HotwordFusion) -> Self:
         child = self.children.get(token)
         if child is None:
             child = self.children[token] = type(self)(self, token, fusion.extend(self.state, token))
@@ -91,7 +92,7 @@ class _Prefix:
         return tuple(reversed(tokens))
 
 
-def _grow(beam: dict, log_q_v: np.ndarray, tried: list[int], blank: int, fusion: Fusion) -> dict:
+def _grow(beam: dict, log_q_v: np.ndarray, tried: list[int], blank: int, fusion: Fusion | HotwordFusion) -> dict:
     """Return all prefixes after one more frame, each with the log probabilities (on a blank, on its last token)."""
     grown: dict[_Prefix, tuple[float, float]] = {}
     log_blank = float(log_q_v[blank])

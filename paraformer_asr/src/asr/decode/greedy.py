@@ -58,12 +58,26 @@ def ctc_greedy(logits_btv: jax.Array, frame_lengths_b: jax.Array, blank: int = 0
     chex.assert_rank([logits_btv, frame_lengths_b], [3, 1])
     chex.assert_equal_shape_prefix([logits_btv, frame_lengths_b], 1)
     chex.assert_type([logits_btv, frame_lengths_b], [float, int])
-    num_frames = logits_btv.shape[1]
+    return collapse_path(*_best(logits_btv), frame_lengths_b, blank)
+
+
+def collapse_path(
+    label_bt: jax.Array, probability_bt: jax.Array, frame_lengths_b: jax.Array, blank: int = 0
+) -> CtcTokens:
+    """Return the tokens that CTC paths spell: repetitions are left out, then blanks.
+
+    Args:
+        label_bt: int32[b, t], the path. Padding is anything.
+        probability_bt: float32[b, t], of each label.
+        frame_lengths_b: int32[b], real frames.
+        blank: the blank's token.
+    """
+    chex.assert_equal_shape([label_bt, probability_bt])
+    num_frames = label_bt.shape[1]
     valid_bt = length_mask(frame_lengths_b, num_frames)
-    best_bt, probability_bt = _best(logits_btv)
-    spoken_bt = valid_bt & (best_bt != blank)
-    before_bt = jnp.pad(best_bt[:, :-1], ((0, 0), (1, 0)), constant_values=blank)
-    starts_bt = spoken_bt & (best_bt != before_bt)
+    spoken_bt = valid_bt & (label_bt != blank)
+    before_bt = jnp.pad(label_bt[:, :-1], ((0, 0), (1, 0)), constant_values=blank)
+    starts_bt = spoken_bt & (label_bt != before_bt)
     number_bt = jnp.cumsum(starts_bt, axis=1) - 1  # of the token that a spoken frame belongs to
     slot_bt = jnp.where(spoken_bt, number_bt, num_frames)  # one slot more takes what is not spoken
 
@@ -78,7 +92,7 @@ def ctc_greedy(logits_btv: jax.Array, frame_lengths_b: jax.Array, blank: int = 0
     is_token_bt = frame_bt < lengths_b[:, None]
     first_frame_bt = -collect(-frame_bt, -num_frames)
     return CtcTokens(
-        tokens_bu=collect(best_bt, 0),
+        tokens_bu=collect(label_bt, 0),
         confidence_bu=collect(probability_bt, 0.0),
         first_frame_bu=jnp.where(is_token_bt, first_frame_bt, 0),
         last_frame_bu=collect(frame_bt, 0),

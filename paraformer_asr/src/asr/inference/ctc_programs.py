@@ -17,9 +17,24 @@ from flax import struct
 from asr.config import Config
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.data.text.tokenizer import Tokenizer
-from asr.decode import ctc_beam_search, ctc_greedy, ctc_spans, make_fusion, read_arpa, spans_to_alignment, token_times
-from asr.inference.programs import Spelling, Variables, abstract_sound, time_grid
+from asr.decode import (
+    Fusion,
+    HotwordAutomaton,
+    HotwordFusion,
+    ctc_beam_search,
+    ctc_greedy,
+    ctc_spans,
+    make_fusion,
+    read_arpa,
+    search_ctc,
+    spans_to_alignment,
+    token_times,
+)
+from asr.inference.hotword_phrases import HotwordAutomata
+from asr.inference.hotwords import Hotword
+from asr.inference.programs import Spelling, Variables, abstract_sound, search_options
 from asr.inference.shapes import Shape
+from asr.inference.token_timing import time_grid
 from asr.inference.tuning import PackedWeights
 from asr.models import NUM_QUERIES, build_model
 
@@ -47,12 +62,19 @@ def make_read(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None)
 
 
 def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Spelling]:
-    """Return `best_path(variables, wave_bn, wave_lengths_b) → Spelling`, as many positions as there are frames."""
-    read, find_times = make_read(config, cmvn, model), make_times(config)
+    """Return `best_path(variables, wave_bn, wave_lengths_b, automaton) → Spelling`.
 
-    def best_path(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Spelling:
+    It has as many positions as there are frames. Without an automaton of hot words (None) the path is the greedy one.
+    """
+    read, find_times = make_read(config, cmvn, model), make_times(config)
+    search = functools.partial(search_ctc, **search_options(config))
+
+    def best_path(
+        variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array, automaton: HotwordAutomaton | None
+    ) -> Spelling:
         heard = read(variables, wave_bn, wave_lengths_b)
-        path = ctc_greedy(heard.logits_btv, heard.frame_lengths_b)
+        inputs = heard.logits_btv, heard.frame_lengths_b
+        path = ctc_greedy(*inputs) if automaton is None else search(*inputs, automaton)
         spans = path.first_frame_bu, path.last_frame_bu, path.token_lengths_b
         times_bu = find_times(*spans, heard.frame_lengths_b, heard.duration_s_b)
         return Spelling(path.tokens_bu, path.confidence_bu, *times_bu, path.token_lengths_b)
@@ -82,25 +104,42 @@ def num_query_frames(config: Config) -> int:
 class BestPathPrograms:
     """The best path of the CTC head, compiled ahead or when a shape is first met."""
 
-    def __init__(self, config: Config, cmvn: Cmvn | None, variables: Variables, model: nn.Module | None = None):
+    def __init__(
+        self,
+        config: Config,
+        cmvn: Cmvn | None,
+        variables: Variables,
+        tokenizer: Tokenizer,
+        model: nn.Module | None = None,
+    ):
+        self._automata = HotwordAutomata(tokenizer, config.inference.hotword_weight)
         self.weights = PackedWeights(config.model, variables)
         self._best_path = jax.jit(self.weights.reading(make_best_path(config, cmvn, model)))
-        self._compiled: dict[Shape, jax.stages.Compiled] = {}
+        self._compiled: dict[tuple[Shape, int], jax.stages.Compiled] = {}
 
-    def compilations(self, shape: Shape) -> list[Callable[[], None]]:
-        """Return what has to be called before batches of this shape need no compiler."""
-        return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
+    def compilations(self, shape: Shape, hotwords: tuple[Hotword, ...] = ()) -> list[Callable[[], None]]:
+        """Return what has to be called before batches of this shape, with hot words or without, need no compiler."""
+        automaton = self._automata(hotwords)
+        is_compiled = self._key(shape, automaton) in self._compiled
+        return [] if is_compiled else [functools.partial(self._compile, shape, automaton)]
 
-    def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
+    def start(
+        self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray, hotwords: tuple[Hotword, ...] = ()
+    ) -> Callable[[], Spelling]:
         """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
-        shape = Shape(*wave_bn.shape)
-        if shape not in self._compiled:
-            self._compile(shape)
-        return functools.partial(jax.device_get, self._compiled[shape](self.weights.arrays, wave_bn, wave_lengths_b))
+        shape, automaton = Shape(*wave_bn.shape), self._automata(hotwords)
+        key = self._key(shape, automaton)
+        if key not in self._compiled:
+            self._compile(shape, automaton)
+        spelling = self._compiled[key](self.weights.arrays, wave_bn, wave_lengths_b, automaton)
+        return functools.partial(jax.device_get, spelling)
 
-    def _compile(self, shape: Shape) -> None:
-        lowered = self._best_path.lower(self.weights.arrays, *abstract_sound(shape))
-        self._compiled[shape] = lowered.compile(self.weights.options)
+    def _compile(self, shape: Shape, automaton: HotwordAutomaton | None) -> None:
+        lowered = self._best_path.lower(self.weights.arrays, *abstract_sound(shape), automaton)
+        self._compiled[self._key(shape, automaton)] = lowered.compile(self.weights.options)
+
+    def _key(self, shape: Shape, automaton: HotwordAutomaton | None) -> tuple[Shape, int]:
+        return shape, automaton.num_states if automaton else 0
 
 
 class BeamPrograms:
@@ -115,6 +154,7 @@ class BeamPrograms:
         model: nn.Module | None = None,
     ):
         settings = config.inference
+        self._automata = HotwordAutomata(tokenizer, settings.hotword_weight)
         self.weights = PackedWeights(config.model, variables)
         self._config, self._beam_size = config, settings.beam_size
         language_model = read_arpa(Path(settings.language_model)) if settings.language_model else None
@@ -123,17 +163,20 @@ class BeamPrograms:
         self._times = jax.jit(make_times(config))
         self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
 
-    def compilations(self, shape: Shape) -> list[Callable[[], None]]:
-        """Return what has to be called before batches of this shape need no compiler."""
+    def compilations(self, shape: Shape, hotwords: tuple[Hotword, ...] = ()) -> list[Callable[[], None]]:
+        """Return what has to be called before batches of this shape need no compiler; hot words need none."""
         return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
 
-    def start(self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray) -> Callable[[], Spelling]:
+    def start(
+        self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray, hotwords: tuple[Hotword, ...] = ()
+    ) -> Callable[[], Spelling]:
         """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
-        shape = Shape(*wave_bn.shape)
+        shape, automaton = Shape(*wave_bn.shape), self._automata(hotwords)
         if shape not in self._compiled:
             self._compile(shape)
         read, times = self._compiled[shape]
-        return functools.partial(self._finish, read(self.weights.arrays, wave_bn, wave_lengths_b), times)
+        fusion = HotwordFusion(self._fusion, automaton) if automaton else self._fusion
+        return functools.partial(self._finish, read(self.weights.arrays, wave_bn, wave_lengths_b), times, fusion)
 
     def _compile(self, shape: Shape) -> None:
         read = self._read.lower(self.weights.arrays, *abstract_sound(shape)).compile(self.weights.options)
@@ -144,14 +187,14 @@ class BeamPrograms:
         times = self._times.lower(first_bu, first_bu, length_b, length_b, duration_s_b).compile()
         self._compiled[shape] = read, times
 
-    def _finish(self, heard: Read, times: Callable) -> Spelling:
+    def _finish(self, heard: Read, times: Callable, fusion: Fusion | HotwordFusion) -> Spelling:
         heard = jax.device_get(heard)
         shape = heard.logits_btv.shape[:2]
         ids_bu, first_bu, last_bu = (np.zeros(shape, np.int32) for _ in range(3))
         confidence_bu, lengths_b = np.zeros(shape, np.float32), np.zeros(shape[0], np.int32)
         for row, num_frames in enumerate(heard.frame_lengths_b):
             logits_tv = heard.logits_btv[row, :num_frames]
-            best, *_ = ctc_beam_search(logits_tv, beam_size=self._beam_size, fusion=self._fusion)
+            best, *_ = ctc_beam_search(logits_tv, beam_size=self._beam_size, fusion=fusion)
             spans, length = ctc_spans(logits_tv, best.tokens), len(best.tokens)
             ids_bu[row, :length], confidence_bu[row, :length] = best.tokens, spans.confidence_u
             first_bu[row, :length], last_bu[row, :length] = spans.first_frame_u, spans.last_frame_u

@@ -24,6 +24,7 @@ from asr.errors import UserError
 from asr.files import open_log, read_bounded
 
 if TYPE_CHECKING:
+    from asr.inference.hotwords import Hotword
     from asr.inference.transcriber import Transcriber
 
 RECORD = ".asr_done.jsonl"
@@ -40,14 +41,16 @@ def digest_model(variables: Any, settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def digest_transcriber(transcriber: "Transcriber", output_format: str) -> str:
-    """Return the SHA-256 of everything a result depends on: the model, its settings, the format."""
+def digest_transcriber(transcriber: "Transcriber", output_format: str, hotwords: tuple["Hotword", ...] = ()) -> str:
+    """Return the SHA-256 of everything a result depends on: the model, its settings, the format, the hot words."""
     settings = {name: to_plain(getattr(transcriber.config, name)) for name in ("features", "model", "inference")}
     settings |= {"tokens": transcriber.tokenizer.tokens, "format": output_format}
     settings["channel"] = transcriber.config.data.channel
     if language_model := transcriber.config.inference.language_model:
         status = Path(language_model).stat()
         settings["language_model"] = [status.st_size, status.st_mtime_ns]
+    if hotwords:
+        settings["hotwords"] = sorted((each.text, each.weight) for each in hotwords)
     cmvn = vars(transcriber.cmvn) if transcriber.cmvn else {}
     return digest_model({"variables": transcriber.variables, "cmvn": cmvn}, settings)
 

@@ -31,6 +31,9 @@ MAX_LISTED = 100  # most words listed in a warning
 LISTS_KEPT = 8
 """Lists whose vectors are kept, for the batches and requests that repeat them."""
 
+NO_PHRASE = Hotword("")
+"""A list with this phrase alone: the network compares with "no hot word", and with nothing else."""
+
 _character_by_character = re.compile("[\u4e00-\u9fa50-9]+")
 
 
@@ -46,7 +49,10 @@ def spell_phrase(tokenizer: Tokenizer, text: str) -> list[tuple[str, int]]:
     ids = {token: number for number, token in enumerate(tokenizer.tokens)}
     row = []
     for word in text.lower().split():
-        in_characters = word not in tokenizer.seg_dict and _character_by_character.fullmatch(word)
+        in_characters = word not in tokenizer.seg_dict and NO_PHRASE = Hotword("")
+"""A list with this phrase alone: the network compares with "no hot word", and with nothing else."""
+
+_character_by_character.fullmatch(word)
         for part in word if in_characters else [word]:
             pieces = tokenizer.seg_dict.get(part, (None,))
             row += [(part if in_characters else word, ids.get(piece, tokenizer.unknown_id)) for piece in pieces]
@@ -71,14 +77,15 @@ class HotwordMemories:
     """Makes the vectors of lists of hot words, and keeps those of the latest lists.
 
     Args:
-        config: of the model; `inference.hotword_scale` and `inference.hotwords_kept` go into the result.
+        config: of the model; `inference.hotword_scale` goes into the result.
         tokenizer: of the model.
         weights: of the model.
         model: the network, which has a method `remember`.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer, weights: PackedWeights, model: nn.Module):
-        self._settings, self._tokenizer, self._weights = config.inference, tokenizer, weights
+        self._scale, self._tokenizer, self._weights = config.inference.hotword_scale, tokenizer, weights
+        self._num_kept = config.model.seaco.num_kept if config.model.name == "seaco" else 0
 
         def remember(variables, phrases_wu, lengths_w):
             return model.apply(variables, phrases_wu, lengths_w, method="remember")
@@ -87,25 +94,21 @@ class HotwordMemories:
         self._kept = functools.lru_cache(LISTS_KEPT)(self._build)
 
     def __call__(self, hotwords: tuple[Hotword, ...]) -> Hotwords | None:
-        """Return the vectors of hot words; None for an empty list.
-
-        A hot word without text stands for none at all: with it alone the network compares, and finds nothing.
-        """
+        """Return the vectors of hot words; None for an empty list, unlike for `NO_PHRASE` alone."""
         return self._kept(hotwords) if hotwords else None
 
     def _build(self, hotwords: tuple[Hotword, ...]) -> Hotwords:
         weighted = [([START_ID], 1.0)]  # "no hot word"
         weighted += [([i for _, i in spell_phrase(self._tokenizer, h.text)], h.weight) for h in hotwords]
         weighted = [(ids, weight) for ids, weight in weighted if ids and weight]
-        size = list_size(len(weighted), self._settings.hotwords_kept)
+        size = list_size(len(weighted), self._num_kept)
         longest = max(len(ids) for ids, _ in weighted)
         phrases_wu = np.zeros((size, max(SHORTEST_PHRASE, 1 << (longest - 1).bit_length())), np.int32)
         lengths_w, log_weight_w = np.zeros(size, np.int32), np.full(size, -np.inf, np.float32)
         for row, (ids, weight) in enumerate(weighted):
             phrases_wu[row, : len(ids)], lengths_w[row], log_weight_w[row] = ids, len(ids), math.log(weight)
         vector_wd = self._remember(self._weights.arrays, phrases_wu, lengths_w)
-        scale = jnp.float32(self._settings.hotword_scale)
-        return Hotwords(vector_wd, jnp.asarray(log_weight_w), scale, self._settings.hotwords_kept)
+        return Hotwords(vector_wd, jnp.asarray(log_weight_w), jnp.float32(self._scale))
 
 
 def list_size(num_phrases: int, num_kept: int) -> int:

@@ -5,10 +5,21 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from asr.data import SpeechDataset
-from asr.data.text.comparison import Comparison, compare
+from asr.data.text.comparison import Comparison, comparable, compare
+from asr.data.text.tokenizer import Tokenizer
+from asr.inference.hotwords import Hotword
 from asr.inference.shapes import plan_shapes
 from asr.inference.transcriber import Transcriber
-from asr.metrics import Alignment, ErrorCounts, align, characters, words
+from asr.metrics import (
+    Alignment,
+    ErrorCounts,
+    HotwordCounts,
+    align,
+    characters,
+    count_hotwords,
+    sum_hotword_counts,
+    words,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,24 +37,36 @@ class UtteranceScore(Comparison):
         return align(units(self.reference), units(self.hypothesis))
 
 
-def warm_up_for(transcriber: Transcriber, dataset: SpeechDataset) -> None:
+def warm_up_for(transcriber: Transcriber, dataset: SpeechDataset, hotwords: tuple[Hotword, ...] = ()) -> None:
     """Compile the programs for the utterances of a data set."""
     rate_hz = transcriber.config.features.sample_rate_hz
     lengths = [math.ceil(seconds * rate_hz) for seconds in dataset.durations_s()]
     batch_size = transcriber.config.inference.batch_size
-    transcriber.warm_up(plan_shapes(lengths, None, batch_size, rate_hz))
+    transcriber.warm_up(plan_shapes(lengths, None, batch_size, rate_hz), hotwords)
 
 
 def score_utterances(
-    transcriber: Transcriber, dataset: SpeechDataset, training_texts: Collection[str]
+    transcriber: Transcriber,
+    dataset: SpeechDataset,
+    training_texts: Collection[str],
+    hotwords: tuple[Hotword, ...] = (),
 ) -> Iterator[UtteranceScore]:
     """Yield the score of each utterance, in order; `training_texts` are in the form that is compared."""
     indexed = ((i, dataset[i]) for i in range(len(dataset)))
     items = (((i, u.name, u.duration_s, u.text), u.wave) for i, u in indexed)
-    for (index, name, duration_s, text), recognition in transcriber.recognise_many(items):
+    for (index, name, duration_s, text), recognition in transcriber.recognise_many(items, hotwords):
         compared = compare(transcriber.tokenizer, text, recognition.ids)
         known = compared.reference in training_texts
         yield UtteranceScore(**vars(compared), index=index, name=name, duration_s=duration_s, in_training=known)
+
+
+def count_phrases(
+    scores: Iterable[UtteranceScore], tokenizer: Tokenizer, hotwords: Iterable[Hotword], *, by_characters: bool
+) -> HotwordCounts:
+    """Return how many hot words were recognised, and the errors in all other words; in characters for Chinese."""
+    units = characters if by_characters else words
+    phrases = {tuple(units(comparable(tokenizer, each.text))) for each in hotwords}
+    return sum_hotword_counts(count_hotwords(score.align(by_characters=by_characters), phrases) for score in scores)
 
 
 def count_parts(scores: Sequence[UtteranceScore], *, with_parts: bool) -> dict[str, list[ErrorCounts]]:

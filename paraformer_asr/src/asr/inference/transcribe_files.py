@@ -14,6 +14,7 @@ from tqdm import tqdm
 from asr.data.sounds.audio import audio_duration_s, iterate_audio
 from asr.errors import UserError
 from asr.files import refuses_all
+from asr.inference.hotwords import Hotword
 from asr.inference.output import Job
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import plan_shapes
@@ -44,12 +45,16 @@ class Totals:
 
 
 def transcribe_files(
-    transcriber: Transcriber, jobs: Sequence[Job], hand_over: Callable[[Job, Transcript], None], totals: Totals
+    transcriber: Transcriber,
+    jobs: Sequence[Job],
+    hand_over: Callable[[Job, Transcript], None],
+    totals: Totals,
+    hotwords: tuple[Hotword, ...] = (),
 ) -> None:
     """Transcribe all jobs; the results come in order.
 
     `hand_over` is called with each transcript; its UserError is printed to stderr, and the other files are done.
-    `totals` counts the files, also up to an exception.
+    `totals` counts the files, also up to an exception. `hotwords` are preferred in all of them.
 
     Raises:
         UserError: the disk is full, or refuses every file for another reason.
@@ -57,10 +62,10 @@ def transcribe_files(
     start = time.perf_counter()
     items = read_segments(transcriber, (_source(transcriber, job) for job in jobs))
     first = list(_first_window(items, transcriber.window_size))
-    _warm_up(transcriber, jobs, [wave for _, wave in first], totals)
+    _warm_up(transcriber, jobs, [wave for _, wave in first], totals, hotwords)
     compiled = transcriber.compilations
     with tqdm(total=len(jobs), unit="file", disable=None, file=sys.stderr) as bar:
-        for outcome in transcribe_segments(transcriber, itertools.chain(first, items)):
+        for outcome in transcribe_segments(transcriber, itertools.chain(first, items), hotwords):
             job, transcript = outcome.source.tag, outcome.transcript
             error = outcome.error or _refusal(hand_over, job, transcript)
             if error:
@@ -103,7 +108,13 @@ def _first_window(items: Iterator[tuple[Place, np.ndarray]], size: int) -> Itera
             return
 
 
-def _warm_up(transcriber: Transcriber, jobs: Sequence[Job], first: list[np.ndarray], totals: Totals) -> None:
+def _warm_up(
+    transcriber: Transcriber,
+    jobs: Sequence[Job],
+    first: list[np.ndarray],
+    totals: Totals,
+    hotwords: tuple[Hotword, ...],
+) -> None:
     """Compile what will be needed: for the segments of the first window if they are all, else by the files' headers."""
     start, before = time.perf_counter(), transcriber.compilations
     features, settings = transcriber.config.features, transcriber.config.inference
@@ -111,7 +122,7 @@ def _warm_up(transcriber: Transcriber, jobs: Sequence[Job], first: list[np.ndarr
     if len(lengths) == transcriber.window_size:
         lengths = [math.ceil(_duration_s(job) * rate_hz) for job in jobs]
     longest = longest_segment(rate_hz, settings)
-    transcriber.warm_up(plan_shapes(lengths, longest, settings.batch_size, rate_hz))
+    transcriber.warm_up(plan_shapes(lengths, longest, settings.batch_size, rate_hz), hotwords)
     totals.num_compiled, totals.compile_s = transcriber.compilations - before, time.perf_counter() - start
 
 

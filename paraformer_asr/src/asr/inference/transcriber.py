@@ -5,6 +5,7 @@ Letters: b batch, n samples, u tokens.
 
 import dataclasses
 import functools
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,10 @@ from asr.data.sounds.sound_input import Sound, open_sounds, place_in_list
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
+from asr.inference.hotword_memory import NO_PHRASE, list_unknown
+from asr.inference.hotword_phrases import warn_of_unknown
+from asr.inference.hotword_programs import BIASED_MODELS, BiasedPrograms
+from asr.inference.hotwords import Hotword, Hotwords, read_hotwords
 from asr.inference.loading import load_parts
 from asr.inference.programs import CifPrograms, Spelling
 from asr.inference.segmentation import longest_segment
@@ -31,6 +36,8 @@ from asr.inference.transcript import Transcript
 from asr.inference.transcription import Source, read_segments, transcribe_segments
 from asr.inference.tuning import ready_weights
 from asr.models import CustomModel, build_model, count_parameters
+
+log = logging.getLogger("asr")
 
 Tag = TypeVar("Tag")
 
@@ -106,20 +113,25 @@ class Transcriber:
         """Number of programs that jax compiled in this process since the transcriber was created."""
         return self._counter.count
 
-    def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Compile for these shapes; from now on a batch takes a different shape only if it fits none of them."""
-        compilations = [compile for shape in shapes for compile in self._programs.compilations(shape)]
+    def warm_up(self, shapes: Sequence[Shape], hotwords: tuple[Hotword, ...] = ()) -> None:
+        """Compile for these shapes; from now on a batch takes a different shape only if it fits none of them.
+
+        With `hotwords` it is for batches with hot words.
+        """
+        compilations = [compile for shape in shapes for compile in self._programs.compilations(shape, hotwords)]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_COMPILING_THREADS)) as pool:
             list(pool.map(lambda compile: compile(), compilations))
         self._warm = tuple(shapes)
 
     @overload
-    def transcribe(self, sound: Sound, rate: float | None = None) -> Transcript: ...
+    def transcribe(self, sound: Sound, rate: float | None = None, hotwords: Hotwords | None = None) -> Transcript: ...
 
     @overload
-    def transcribe(self, sound: Sequence[Sound], rate: float | None = None) -> list[Transcript]: ...
+    def transcribe(
+        self, sound: Sequence[Sound], rate: float | None = None, hotwords: Hotwords | None = None
+    ) -> list[Transcript]: ...
 
-    def transcribe(self, sound, rate=None):
+    def transcribe(self, sound, rate=None, hotwords=None):
         """Return what is said in a sound of any length: text, words and tokens with times and confidence.
 
         Long sound is cut at its silences. The confidence of a token is the model's probability; a word has that of its
@@ -129,37 +141,52 @@ class Transcriber:
             sound: a path, an open binary file, the bytes of a file, an array [samples] or [samples, channels] of
                 integers or floats in −1…1, or a list of these, whose segments share batches.
             rate: samples in a second of an array, or of the arrays in a list.
+            hotwords: phrases to prefer: a list, a string with commas, or a file of them, see docs/hotwords.md. Parts of
+                them that the model cannot write are logged as a warning.
 
         Returns:
             the transcript, or for a list one transcript each.
 
         Raises:
-            UserError: naming the sound that cannot be read, and what to do.
+            UserError: naming the sound or the hot words that cannot be read, and what to do.
         """
+        hotwords = self.read_hotwords(hotwords)
         several = isinstance(sound, list | tuple)
         inputs = open_sounds(sound if several else [sound], rate)
         rate_hz, channel = self.config.features.sample_rate_hz, self.config.data.channel
         sources = [Source(functools.partial(each.blocks, rate_hz, channel), each.label) for each in inputs]
         transcripts = []
-        for number, outcome in enumerate(transcribe_segments(self, read_segments(self, sources)), 1):
+        for number, outcome in enumerate(transcribe_segments(self, read_segments(self, sources), hotwords), 1):
             if outcome.error:
                 raise UserError(f"{place_in_list(number, len(inputs))}{outcome.error}")
             transcripts.append(outcome.transcript)
         return transcripts if several else transcripts[0]
+
+    def read_hotwords(self, hotwords: Hotwords | None) -> tuple[Hotword, ...]:
+        """Return hot words as `asr.inference.hotwords.read_hotwords` does, and log what this model cannot write.
+
+        An empty list is not None to a network that was trained with hot words: it compares with "no hot word" then.
+        """
+        phrases, is_biased = read_hotwords(hotwords), self.config.model.name in BIASED_MODELS
+        if warning := (list_unknown if is_biased else warn_of_unknown)(self.tokenizer, phrases):
+            log.warning(warning)
+        return (NO_PHRASE,) if is_biased and not phrases and hotwords is not None else phrases
 
     def recognise(self, wave: np.ndarray) -> Recognition:
         """Return the tokens of a segment float32[n] in −1…1; below `longest_segment` for speed and memory."""
         ((_, recognition),) = self.recognise_many([(None, wave)])
         return recognition
 
-    def recognise_many(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[tuple[Tag, Recognition]]:
+    def recognise_many(
+        self, items: Iterable[tuple[Tag, np.ndarray]], hotwords: tuple[Hotword, ...] = ()
+    ) -> Iterator[tuple[Tag, Recognition]]:
         """Yield (tag, tokens) for each (tag, wave), in order.
 
         A window of a few batches is read, sorted by length and cut into batches. Sound shorter than one frame costs
         nothing. An utterance gives the same tokens in any batch.
         """
         for window in self._windows(items):
-            recognitions = self._recognise_window([wave for _, wave in window])
+            recognitions = self._recognise_window([wave for _, wave in window], hotwords)
             yield from zip((tag for tag, _ in window), recognitions, strict=True)
 
     def _windows(self, items: Iterable[tuple[Tag, np.ndarray]]) -> Iterator[list[tuple[Tag, np.ndarray]]]:
@@ -174,13 +201,13 @@ class Transcriber:
                 window, room = [], self.window_size
         yield window
 
-    def _recognise_window(self, waves: list[np.ndarray]) -> list[Recognition]:
+    def _recognise_window(self, waves: list[np.ndarray], hotwords: tuple[Hotword, ...]) -> list[Recognition]:
         """Return the tokens of each; all batches are started before waiting for the first."""
         recognitions = [NOTHING] * len(waves)
         sounding = [i for i, wave in enumerate(waves) if num_feature_frames(len(wave), self.config.features)]
         sounding.sort(key=lambda i: -len(waves[i]))
         groups = [sounding[i : i + self._batch_size] for i in range(0, len(sounding), self._batch_size)]
-        started = [(group, self.start([waves[i] for i in group])) for group in groups]
+        started = [(group, self.start([waves[i] for i in group], hotwords)) for group in groups]
         for group, finish in started:
             for i, recognition in zip(group, finish(), strict=True):
                 recognitions[i] = recognition
@@ -190,17 +217,18 @@ class Transcriber:
     def _batch_size(self) -> int:
         return max(shape.batch_size for shape in self._warm or self._ladder)
 
-    def start(self, waves: Sequence[np.ndarray]) -> Callable[[], list[Recognition]]:
+    def start(self, waves: Sequence[np.ndarray], hotwords: tuple[Hotword, ...] = ()) -> Callable[[], list[Recognition]]:
         """Start recognising one batch; return the function that waits for the tokens of each wave.
 
         Args:
             waves: float32[n] in −1…1 each, of at least one frame.
+            hotwords: to prefer in all of them.
         """
         shape = self.choose_shape(len(waves), max(map(len, waves)))
         wave_bn, lengths_b = np.zeros(dataclasses.astuple(shape), np.float32), np.zeros(shape.batch_size, np.int32)
         for row, wave in enumerate(waves):
             wave_bn[row, : len(wave)], lengths_b[row] = wave, len(wave)
-        finish = self._programs.start(wave_bn, lengths_b)
+        finish = self._programs.start(wave_bn, lengths_b, hotwords)
 
         def rows() -> list[Recognition]:
             spelling = finish()
@@ -231,10 +259,12 @@ def load_transcriber(
 
 def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, model: nn.Module):
     match config.inference.decoder:
+        case "cif" if config.model.name in BIASED_MODELS:
+            return BiasedPrograms(config, cmvn, variables, tokenizer, model)
         case "cif":
-            return CifPrograms(config, cmvn, variables, model)
+            return CifPrograms(config, cmvn, variables, tokenizer, model)
         case "ctc":
-            return BestPathPrograms(config, cmvn, variables, model)
+            return BestPathPrograms(config, cmvn, variables, tokenizer, model)
         case "ctc_beam":
             return BeamPrograms(config, cmvn, variables, tokenizer, model)
 

@@ -25,6 +25,7 @@ from asr.inference.transcript import SegmentText, Transcript
 from asr.inference.words import Token, Word, join_words, make_tokens, make_words
 
 if TYPE_CHECKING:
+    from asr.inference.hotwords import Hotword
     from asr.inference.transcriber import Recognition, Transcriber
 
 NO_SOUND = np.zeros(0, np.float32)
@@ -80,10 +81,12 @@ def read_segments(transcriber: "Transcriber", sources: Iterable[Source]) -> Iter
         yield Place(source, heard.num_samples, heard.num_samples, heard, error), NO_SOUND
 
 
-def transcribe_segments(transcriber: "Transcriber", items: Iterable[tuple[Place, np.ndarray]]) -> Iterator[Outcome]:
+def transcribe_segments(
+    transcriber: "Transcriber", items: Iterable[tuple[Place, np.ndarray]], hotwords: tuple["Hotword", ...] = ()
+) -> Iterator[Outcome]:
     """Yield what becomes of each sound, in order; `items` as from `read_segments`."""
     growing = GrowingTranscript(transcriber)
-    for place, recognition in transcriber.recognise_many(items):
+    for place, recognition in transcriber.recognise_many(items, hotwords):
         if place.is_end:
             transcript = growing.finish(place.stop, place.source.file, place.source.name)
             why_empty = "" if transcript.text else place.heard.why_empty()

@@ -18,3 +18,6 @@ from asr.metrics.error_report import count_confusions as count_confusions
 from asr.metrics.error_report import format_alignment as format_alignment
 from asr.metrics.error_report import format_report as format_report
 from asr.metrics.error_report import format_table as format_table
+from asr.metrics.hotword_counts import HotwordCounts as HotwordCounts
+from asr.metrics.hotword_counts import count_hotwords as count_hotwords
+from asr.metrics.hotword_counts import sum_hotword_counts as sum_hotword_counts

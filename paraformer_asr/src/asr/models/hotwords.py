@@ -22,13 +22,11 @@ class Hotwords:
         vector_wd: float32, from `HotwordEncoder`.
         log_weight_w: float32, the log of how many times a phrase counts: 0 for once, −inf for padding.
         scale: float32, strength of the hot words, `inference.hotword_scale`.
-        num_kept: phrases kept for an utterance, see `inference.hotwords_kept`; more than these are ranked first.
     """
 
     vector_wd: jax.Array
     log_weight_w: jax.Array
     scale: jax.Array
-    num_kept: int = struct.field(pytree_node=False, default=0)
 
 
 class HotwordEncoder(nn.Module):

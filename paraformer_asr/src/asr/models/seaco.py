@@ -73,9 +73,10 @@ class SeacoParaformer(BicifParaformer):
             hotwords: what they are compared with.
         """
         memory = hotwords.vector_wd[None].astype(hidden_bud.dtype), hotwords.log_weight_w[None]
-        if 0 < hotwords.num_kept < memory[0].shape[1]:
+        num_kept = self.config.seaco.num_kept
+        if 0 < num_kept < memory[0].shape[1]:
             scores_bw = self.hotword_decoder.scores(hidden_bud, token_valid_bu, *memory)
-            memory = _keep_best(scores_bw, *memory, hotwords.num_kept)
+            memory = _keep_best(scores_bw, *memory, num_kept)
         # Both views of the tokens in one batch: the blocks run once, on twice the rows.
         views_bud = jnp.concatenate([acoustic_bud, hidden_bud])
         twice = 2 if len(memory[0]) > 1 else 1  # a list for all utterances is not repeated

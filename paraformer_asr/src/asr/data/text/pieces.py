@@ -56,6 +56,16 @@ def word_starts(tokens: Sequence[str], *, continued: bool) -> list[bool]:
     return flags
 
 
+def word_edges(token: str, *, continued: bool) -> tuple[bool, bool]:
+    """Return whether a word begins at an ordinary token whatever is before it, and ends at it whatever follows.
+
+    Characters of scripts without spaces count as words; `continued` as in `word_starts`.
+    """
+    if continued:
+        return False, not token.endswith(CONTINUED)
+    return token[0] == SPACE or is_unspaced(token[0]), token[-1] == SPACE or is_unspaced(token[-1])
+
+
 def fewest_pieces(
     word: str, tokens: Container[str], longest: int, *, continued: bool = False
 ) -> list[tuple[str, str | None]]:

@@ -25,6 +25,7 @@ from asr.data.text.pieces import (
     is_ideograph,
     list_pieces,
     load_bpe,
+    word_edges,
     word_starts,
 )
 from asr.errors import UserError
@@ -161,6 +162,12 @@ class Tokenizer:
         such tokens, and at and after each ideograph.
         """
         return word_starts([self.tokens[int(i)] for i in ids], continued=self._continued)
+
+    def word_edges(self, token_id: int) -> tuple[bool, bool]:
+        """Return whether a word always begins at a token, and whether one always ends there; at special ones both."""
+        if not self.is_ordinary(token_id):
+            return True, True
+        return word_edges(self.tokens[token_id], continued=self._continued)
 
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a token is an ordinary one, not a special one."""
