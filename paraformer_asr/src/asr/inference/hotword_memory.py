@@ -49,10 +49,7 @@ def spell_phrase(tokenizer: Tokenizer, text: str) -> list[tuple[str, int]]:
     ids = {token: number for number, token in enumerate(tokenizer.tokens)}
     row = []
     for word in text.lower().split():
-        in_characters = word not in tokenizer.seg_dict and NO_PHRASE = Hotword("")
-"""A list with this phrase alone: the network compares with "no hot word", and with nothing else."""
-
-_character_by_character.fullmatch(word)
+        in_characters = word not in tokenizer.seg_dict and _character_by_character.fullmatch(word)
         for part in word if in_characters else [word]:
             pieces = tokenizer.seg_dict.get(part, (None,))
             row += [(part if in_characters else word, ids.get(piece, tokenizer.unknown_id)) for piece in pieces]
