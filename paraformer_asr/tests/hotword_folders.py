@@ -55,22 +55,32 @@ def recorded_config(kind):
     return content | {"model": CLASSES[kind]}
 
 
-def write_folder(folder, kind, change_config=None, change_tensors=None):
-    """Write the folder of a kind; the changes are functions that are called with the mapping."""
+def write_settings(folder, kind, change=None):
+    """Write all but the weights; `change` is a function that is called with the content of the config."""
     folder.mkdir()
-    content, tensors = recorded_config(kind), recorded_tensors(kind)
+    content = recorded_config(kind)
+    if change:
+        change(content)
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     (folder / "tokens.json").write_text(json.dumps(about()["tokens"]))
     (folder / "seg_dict").write_text(about()["seg_dict"])
     (folder / "model.pt").touch()
+    return folder
+
+
+def write_folder(folder, kind, change=None):
+    """Write the folder of a kind; `change` is a function that is called with the tensors."""
+    write_settings(folder, kind)
+    tensors = recorded_tensors(kind)
     model = dataclasses.replace(read_funasr_config(folder).model, vocab_size=len(about()["tokens"]), input_dim=560)
-    shapes, rng = array_shapes(model), np.random.default_rng(0)
+    shapes, rng = shapes_of(model), np.random.default_rng(0)
     for pair in funasr_pairs(model):
         if pair.theirs.startswith("encoder."):
             tensors[pair.theirs] = pair.layout.to_theirs(rng.normal(size=shapes[pair.ours]).astype(np.float32) * 0.3)
-    for change, mapping in ((change_config, content), (change_tensors, tensors)):
-        if change:
-            change(mapping)
-    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    if change:
+        change(tensors)
     write_torch_file(folder / "model.pt", tensors)
     return folder
+
+
+shapes_of = functools.cache(array_shapes)

@@ -17,7 +17,7 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.inference.hotword_memory import NO_PHRASE, HotwordMemories, list_size
 from asr.inference.hotword_programs import make_biased_spell
 from asr.inference.hotwords import Hotword, read_hotwords
-from asr.inference.programs import Heard
+from asr.inference.programs import Heard, make_spell
 from asr.inference.tuning import PackedWeights
 from asr.inference.words import join_words, make_tokens, make_words
 from asr.models import Acoustics, build_model
@@ -212,6 +212,15 @@ def test_a_weight_of_two_is_the_same_word_twice_and_of_zero_none(recogniser, lis
     np.testing.assert_array_equal(heavier.ids_bu, twice.ids_bu)
     np.testing.assert_allclose(heavier.confidence_bu, twice.confidence_bu, atol=1e-5)
     assert np.abs(plain.confidence_bu - heavier.confidence_bu).max() > 1e-3
+
+
+def test_bicif_is_seaco_without_hot_words(seaco, tmp_path):
+    config, *_, variables = load_funasr(write_folder(tmp_path / "bicif", "bicif"))
+    spell = make_spell(config)
+    heard = seaco.heard
+    bicif = jax.device_get(quick_jit(lambda variables, heard: spell(variables, heard, NUM_ROWS))(variables, heard))
+    spelling, _ = seaco(())
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), bicif, spelling)
 
 
 def test_the_list_is_padded_to_few_sizes_and_ranked_only_above_the_kept_number():

@@ -30,13 +30,11 @@ class SeacoParaformer(BicifParaformer):
         self.hotword_decoder = HotwordDecoder(self.config.seaco)
         self.hotword_output = Logits(self.config.vocab_size)
 
-    def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool):
-        """Return what `Paraformer` returns; the branch has no part in it."""
-        if self.is_initializing():
-            vector_wd = self.remember(tokens_bu, token_lengths_b)
-            hotwords = Hotwords(vector_wd, jnp.zeros(1), jnp.ones(()))
-            self.decode(self.encode(features_bti, feature_lengths_b), 1, hotwords)
-        return super().__call__(features_bti, feature_lengths_b, tokens_bu, token_lengths_b, train=train)
+    def touch_parts(self, x_11d, one_1) -> None:
+        """Call what recognition needs beside `Paraformer`."""
+        super().touch_parts(x_11d, one_1)
+        hotwords = Hotwords(self.remember(one_1[:, None], one_1), jnp.zeros(1), jnp.ones(()))
+        self.branch_logits(x_11d, x_11d, one_1[:, None] > 0, hotwords)
 
     def remember(self, phrases_wu, lengths_w) -> jax.Array:
         """Return the vector of each phrase, float32[w, d], of its tokens int32[w, u]."""
