@@ -1,8 +1,10 @@
 """Hot words inside a network: a vector for each phrase, and attention to these vectors.
 
-Letters: b batch, u tokens (of an utterance, or of a phrase), w phrases, d model width, a heads, e width of a head.
+Letters: b batch, c rows of phrases (b, or 1 for all utterances alike), u tokens of an utterance or of a phrase,
+w phrases, d model width, a heads, e width of a head.
 """
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,7 @@ class HotwordEncoder(nn.Module):
     @nn.compact
     def __call__(self, embedding_wud, lengths_w):
         """Return the vectors; phrases have `lengths_w` tokens, int32[w]."""
+        chex.assert_rank([embedding_wud, lengths_w], [3, 1])
         state_wud, last_wd = embedding_wud, None
         for number in range(self.num_layers):
             state_wud, last_wd = Lstm(embedding_wud.shape[-1], name=f"layer{number}")(state_wud, lengths_w)
@@ -52,7 +55,10 @@ def attend_to_hotwords(q_bud, kv_cwd, log_weight_cw, num_heads: int):
         log_weight_cw: float32[c, w], see `Hotwords`; −inf hides a phrase.
         num_heads: a.
     """
+    chex.assert_rank([q_bud, kv_cwd, log_weight_cw], [3, 3, 2])
     (b, u, d), (c, w, _) = q_bud.shape, kv_cwd.shape
+    chex.assert_shape(kv_cwd, ({1, b}, w, 2 * d))
+    chex.assert_shape(log_weight_cw, (c, w))
     # One list for all utterances: their tokens are the queries of a single row, and keys are made once.
     q_cuae = q_bud.reshape(c, -1, num_heads, d // num_heads)
     k_cwae, v_cwae = (x.reshape(c, w, num_heads, -1) for x in jnp.split(kv_cwd, 2, axis=-1))

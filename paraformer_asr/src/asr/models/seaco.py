@@ -1,11 +1,13 @@
 """SeACo-Paraformer: BiCif-Paraformer with a branch that replaces tokens by those of hot words.
 
-Letters: b batch, u tokens, w hot words, d model width, v vocabulary.
+Letters: b batch, c rows of hot words (b, or 1 for all utterances alike), k hot words kept, u tokens, w hot words,
+d model width, a heads, v vocabulary.
 
 Reference: Shi et al., 2023, "SeACo-Paraformer: A non-autoregressive ASR system with flexible and effective hotword
 customization ability", arXiv 2308.03266.
 """
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -70,6 +72,8 @@ class SeacoParaformer(BicifParaformer):
             token_valid_bu: bool[b, u], True for real tokens.
             hotwords: what they are compared with.
         """
+        chex.assert_equal_shape([acoustic_bud, hidden_bud])
+        chex.assert_shape(token_valid_bu, acoustic_bud.shape[:2])
         memory = hotwords.vector_wd[None].astype(hidden_bud.dtype), hotwords.log_weight_w[None]
         num_kept = self.config.seaco.num_kept
         if 0 < num_kept < memory[0].shape[1]:
