@@ -51,7 +51,7 @@ VARIABLES = random_variables(CONFIG.model)
 def transcriber():
     transcriber = Transcriber(CONFIG, TOKENIZER, CMVN, VARIABLES)
     transcriber.warm_up([Shape(2, 2 * RATE)])
-    transcriber.warm_up = lambda shapes: None
+    transcriber.warm_up = lambda shapes, hotwords: None
     return transcriber
 
 
@@ -105,6 +105,22 @@ def test_the_text_of_one_file_stands_alone_and_that_of_several_behind_their_name
     assert capsys.readouterr().out == f"{texts[0]}\n"
     assert infer_with(tmp_path) == 0
     assert capsys.readouterr().out == f"{one}: {texts[0]}\n{other}: {texts[1]}\n"
+
+
+def test_hot_words_change_the_text_and_what_counts_as_done(infer_with, transcriber, tmp_path, capsys):
+    sound = write_sound(tmp_path / "a.wav", burst(1, seed=1))
+    word = text_of(transcriber, read_pcm16(sound)).split()[0]
+    hot = f"{word[:-1]}{'b' if word[-1] == 'a' else 'a'}"  # the same with another last letter
+    names = tmp_path / "names.txt"
+    names.write_text(f"# names\n{hot} :20\nzzz\n")
+    assert infer_with(sound, "--hotwords", names) == 0
+    assert hot in capsys.readouterr().out.split()
+    out = "--out", tmp_path / "out", "--skip-done"
+    for hotwords, is_done in (((), False), ((), True), (("--hotwords", names), False), (("--hotwords", names), True)):
+        assert infer_with(sound, *out, *hotwords) == 0
+        assert ("done already" in capsys.readouterr().err) == is_done
+    assert infer_with(sound, "--hotwords", tmp_path / "none.txt") == 2
+    assert "none.txt: cannot read the hot words" in capsys.readouterr().err
 
 
 def test_long_sound_is_split_at_silences_and_its_times_are_those_of_the_file(infer_with, transcriber, tmp_path, capsys):
@@ -371,7 +387,7 @@ def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, trans
     assert f"{tmp_path}/hiss.wav: no speech: silent, its peak is -80 dBFS\n" in said
     assert "speech.wav" not in said
     nothing = NOTHING
-    monkeypatch.setattr(transcriber, "recognise_many", lambda items: ((tag, nothing) for tag, _ in items))
+    monkeypatch.setattr(transcriber, "recognise_many", lambda items, _: ((tag, nothing) for tag, _ in items))
     assert infer_with(tmp_path / "speech.wav") == 0
     captured = capsys.readouterr()
     assert captured.out == "\n"
@@ -381,7 +397,7 @@ def test_silence_and_a_model_that_found_nothing_are_told_apart(infer_with, trans
 def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypatch, capsys, caplog):
     made = Transcriber(dataclasses.replace(CONFIG, data=DataConfig(channel=2)), TOKENIZER, CMVN, VARIABLES)
     heard = []
-    monkeypatch.setattr(made, "recognise_many", lambda items: ((t, heard.append(w) or NOTHING) for t, w in items))
+    monkeypatch.setattr(made, "recognise_many", lambda items, _: ((t, heard.append(w) or NOTHING) for t, w in items))
     monkeypatch.setattr(made, "warm_up", lambda shapes: None)
     one, other = burst(1, seed=1), burst(1, seed=2)
     path = write_sound(tmp_path / "a.wav", np.stack([one, other], 1), subtype="FLOAT")

@@ -127,7 +127,7 @@ def test_few_tokens_are_spelled_by_a_small_program(transcriber, monkeypatch):
         raise AssertionError("a larger program than needed")
 
     for num_rows in row_counts(num_feature_frames(16000, CONFIG.features), 1.0)[1:]:
-        monkeypatch.setitem(transcriber._programs._spells, (TWO_SECONDS, num_rows), fail)
+        monkeypatch.setitem(transcriber._programs._spells, (TWO_SECONDS, num_rows, 0), fail)
     assert 0 < len(transcriber.recognise(random_waves(1, (0.3, 0.4))[0]).ids) < 9
 
 

@@ -16,6 +16,7 @@ from asr.config import (
     InferenceConfig,
     PredictorConfig,
 )
+from asr.inference.hotwords import Hotword
 from asr.inference.segmentation import Segment
 from asr.inference.shapes import make_ladder
 from asr.inference.transcriber import Recognition, Transcriber
@@ -39,7 +40,7 @@ CONFIG = Config(
     model=tiny_model(input_dim=INPUT_DIM, predictor=PredictorConfig(initial_bias=-1.0)),
     inference=InferenceConfig(max_segment_s=2),
 )
-SETTINGS = ServeSettings(batch_rows=4, batch_lengths=2)
+SETTINGS = ServeSettings(batch_rows=4, batch_lengths=2, max_hotwords=0)
 
 
 def sound(*marks, seconds=1.0):
@@ -54,6 +55,7 @@ class FakeTranscriber:
 
     Attributes:
         batches: the marks of each batch.
+        lists: its hot words.
         gate: closed, the device is busy.
         work: called with the marks of a batch.
     """
@@ -61,18 +63,20 @@ class FakeTranscriber:
     config, tokenizer, compilations = CONFIG, TOKENIZER, 0
 
     def __init__(self):
-        self.batches, self.gate, self.work = [], threading.Event(), lambda marks: None
+        self.batches, self.lists = [], []
+        self.gate, self.work = threading.Event(), lambda marks: None
         self.gate.set()
 
-    def warm_up(self, shapes):
+    def warm_up(self, shapes, hotwords=()):
         self.shapes = shapes
 
     def choose_shape(self, rows, num_samples):
         return min(s for s in self.shapes if s.batch_size >= rows and s.num_samples >= num_samples)
 
-    def start(self, waves):
+    def start(self, waves, hotwords=()):
         marks = [float(wave[0]) for wave in waves]
         self.batches.append(marks)
+        self.lists.append(hotwords)
 
         def finish():
             assert self.gate.wait(10)
@@ -88,7 +92,7 @@ def running(transcriber, **settings):
     settings = dataclasses.replace(SETTINGS, **settings)
     engine = Engine(transcriber, settings, Metrics(settings))
     engine.start()
-    transcriber.batches = []
+    transcriber.batches, transcriber.lists = [], []
     try:
         yield engine
     finally:
@@ -376,8 +380,8 @@ def fail(marks):
 def not_finite(transcriber):
     start = transcriber.start
 
-    def broken(waves):
-        finish = start(waves)
+    def broken(waves, hotwords):
+        finish = start(waves, hotwords)
         return lambda: [dataclasses.replace(r, finite=False) if r.ids[0] == 13 else r for r in finish()]
 
     transcriber.start = broken
@@ -499,6 +503,28 @@ def test_no_answer_depends_on_batch_mates(engine, transcriber):
             among_short = engine._recognise([wave, *random_waves(3)])[0] if len(wave) > RATE_HZ else one
             assert one.ids.tolist() == other.ids.tolist() == among_short.ids.tolist()
             np.testing.assert_allclose(one.end_s, other.end_s, atol=1e-4)
+
+
+def test_only_requests_with_the_same_hot_words_share_a_batch(fake):
+    lists = (), (Hotword("a"),), (Hotword("a", 2.0),), *3 * [(Hotword("a"),)]
+
+    async def ask(engine):
+        fake.gate.clear()
+        first = asyncio.create_task(marks_of(engine, sound(9)))  # holds the device until the others wait
+        await until(lambda: fake.batches)
+        tasks = [asyncio.create_task(marks_of(engine, sound(i), hotwords=hotwords)) for i, hotwords in enumerate(lists)]
+        await until(lambda: engine._queue.num_waiting() == len(lists))
+        fake.gate.set()
+        return await asyncio.gather(first, *tasks)
+
+    with running(fake) as engine:
+        assert asyncio.run(ask(engine)) == [[9], [0], [1], [2], [3], [4], [5]]
+        assert list(zip(fake.batches, fake.lists, strict=True)) == [
+            ([9], ()),
+            ([0], ()),
+            ([1, 3, 4, 5], lists[1]),
+            ([2], lists[2]),
+        ]
 
 
 def test_nothing_compiles_after_ready_and_texts_are_those_of_transcribe(engine, transcriber):

@@ -164,7 +164,7 @@ def test_a_stream_that_breaks_off_raises_in_the_client(service):
         def __getattr__(self, name):
             return getattr(service.engine, name)
 
-        async def recognise(self, decoded, deadline_s=None):
+        async def recognise(self, decoded, deadline_s=None, hotwords=()):
             recognitions = service.engine.recognise(decoded)
             yield await anext(recognitions)
             await recognitions.aclose()
@@ -195,7 +195,7 @@ def test_lists_are_repeated_with_or_without_brackets(server, brackets):
     answer = post_parts(
         server, [("file", SHORT), *parts, (f"keywords{brackets}", "foo"), (f"keywords{brackets}", "bar")]
     )
-    assert {"words", "segments"} <= set(answer.json) and answer.headers["x-ignored"] == "keywords"
+    assert {"words", "segments"} <= set(answer.json) and "x-ignored" not in answer.headers
     assert "logprobs" in post_parts(server, [(f"include{brackets}", "logprobs"), ("file", SHORT)]).json
 
 
@@ -206,7 +206,7 @@ def test_lists_are_repeated_with_or_without_brackets(server, brackets):
         ({"temperature": "0.0", "chunking_strategy": "auto", "prompt": "", "language": ""}, None),
         ({"temperature": "0.4"}, "temperature"),
         ({"prompt": "a b", "language": "de"}, "prompt, language"),
-        ({"hotwords": "foo bar"}, "hotwords"),
+        ({"hotwords": "foo bar", "keywords[]": "foo"}, None),
         ({"languages[]": "en", "known_speaker_names[]": "x"}, "languages, known_speaker_names"),
         ({"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "0.5"}, "chunking_strategy"),
         ({"chunking_strategy": '{"type": "server_vad"}'}, "chunking_strategy"),
@@ -220,6 +220,16 @@ def test_what_is_not_honoured_is_said(server, fields, ignored):
     assert (answer.status, answer.headers.get("x-ignored")) == (200, ignored)
 
 
+def test_hot_words_change_the_text(server, service):
+    word = service.transcriber.transcribe(SHORT).text.split()[-1]
+    hot = f"{word[:-1]}{'b' if word[-1] == 'a' else 'a'}"  # the same with another last letter
+    for fields in ({"hotwords": f"{hot} :20"}, {"keywords[]": f"{hot} :20"}, {"hotwords": f"zzz, {hot} :20"}):
+        assert hot in post(server, fields, SHORT).json["text"].split()
+        assert hot in post(server, fields | {"stream": "true"}, SHORT).body.decode()
+    assert "the model cannot write" in post(server, {"hotwords": "zzz"}, SHORT).headers["x-warning"]
+    assert service.engine.compilations_after_ready == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
@@ -231,7 +241,9 @@ def test_what_is_not_honoured_is_said(server, fields, ignored):
         ({"stream": "true", "response_format": "srt"}, "stream", "needs response_format json or text, not srt"),
         ({"timestamp_granularities[]": "letter"}, "timestamp_granularities[]", "expected word or segment"),
         ({"include[]": "x"}, "include[]", "expected logprobs"),
-        ({"hotwords": " ".join(["x"] * 101)}, "hotwords", "at most 100 words of at most 64 characters"),
+        ({"hotwords": ",".join(f"w{i}" for i in range(101))}, "hotwords", "at most 100 words of at most 64 characters"),
+        ({"keywords[]": "x" * 65}, "keywords[]", "at most 100 words of at most 64 characters"),
+        ({"hotwords": "x :two"}, "hotwords", "expected a number behind ' :'"),
         ({"chunking_strategy": "[1]"}, "chunking_strategy", "expected auto, or a JSON object"),
         ({"chunking_strategy": '{"type": "x"}'}, "chunking_strategy", "expected the type server_vad"),
     ],

@@ -14,6 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from asr.inference.hotwords import Hotword
 from asr.inference.words import Word
 from asr.serve.engine import DeadlinePassed, Overloaded, RecognitionFailed
 from asr.serve.funasr_frames import ConversationError, Request, pairs_ms, read_frame
@@ -171,16 +172,19 @@ def test_frames_may_cut_samples_in_half(server, text, size):
         assert receive(socket)["text"] == text
 
 
-def test_hotwords_are_accepted_in_every_form_and_listed_as_ignored(server, text):
-    forms = ["", '{"阿里巴巴":20}', '{"a b": "20", "c": 3}', "alpha beta", "alpha,beta", {"alpha": 5}, ["alpha"], None]
+def test_hotwords_change_the_text_until_others_are_stated(server, service, text):
+    word = f"{text.split()[0][:-1]}b"  # the first word with another last letter
+    hot = service.transcriber.transcribe(sound_file(WAVE), hotwords=[f"{word} :5"]).text
+    assert hot.split()[0] == word != text.split()[0]
+    steps = [("", text), (json.dumps({word: 100}), hot), (None, hot), ("阿里巴巴 20", text), (["zz"], text)]
     with open_socket(server) as socket:
-        for hotwords in forms:
+        for hotwords, expected in steps:
             socket.send(state(hotwords=hotwords))
             socket.send(pcm(WAVE))
             socket.send(END)
             message = receive(socket)
-            assert message["text"] == text
-            assert message.get("ignored") == (["hotwords"] if hotwords or hotwords is None else None)
+            assert message["text"] == expected and "ignored" not in message
+            assert ("阿里巴巴" in message.get("warning", "")) == (hotwords == "阿里巴巴 20")
 
 
 def test_silence_and_nothing_at_all_are_answered(server):
@@ -465,7 +469,7 @@ def test_pairs_are_counted_as_the_html5_client_counts(words, pairs):
 
 def test_a_frame_changes_only_what_it_states():
     first = read_frame(state(wav_name="a", wav_format="mp3", hotwords="x"), Request(), ServeSettings())
-    assert (first.wav_name, first.is_file, first.rate_hz, first.has_hotwords) == ("a", True, RATE_HZ, True)
+    assert (first.wav_name, first.is_file, first.rate_hz, first.hotwords) == ("a", True, RATE_HZ, (Hotword("x"),))
     second = read_frame('{"is_speaking": false, "is_end": true}', first, ServeSettings())
     assert second == dataclasses.replace(first, is_speaking=False, wants_end=True)
     third = read_frame('{"wav_name": "b"}', second, ServeSettings())

@@ -272,7 +272,7 @@ class InferenceConfig:
     whole_up_to_s: float = setting(0.0, "sound up to this many seconds is neither split nor trimmed", 0, 120)
     min_silence_s: float = setting(0.3, "shortest silence at which sound is split, in seconds", 0.05, 10)
     silence_db: float = setting(40.0, "silence is this many dB below the loudest frames nearby", 5, 100)
-    hotword_weight: float = setting(1.0, "bonus per token of a hot word, in nats; 0: ignore hot words", 0, 100)
+    hotword_weight: float = setting(1.5, "bonus per token of a hot word, in nats; 0: ignore hot words", 0, 100)
     hotword_candidates: int = setting(8, "tokens tried at a position, of all and of those in hot words", 1, 1000)
     hotword_scale: float = setting(1.0, "seaco, contextual: strength of hot words; see docs/hotwords.md", 0, 10)
     beam_size: int = setting(10, "paths kept with hot words, or prefixes kept by ctc_beam", 1, 1000)

@@ -18,8 +18,8 @@ def spell_hotword(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(in_case(text, tokenizer.only_case))
 
 
-def warn_of_unknown(tokenizer: Tokenizer, hotwords: Iterable[Hotword]) -> str:
-    """Return a warning that names each hot word with parts that no token covers, and these parts; "" for none."""
+def warn_of_unknown(tokenizer: Tokenizer, hotwords: Iterable[Hotword], most: int = MAX_LISTED) -> str:
+    """Return a warning that names up to `most` hot words with parts that no token covers, and these; "" for none."""
     problems = []
     for each in hotwords:
         unknown = tokenizer.unknown_characters(in_case(each.text, tokenizer.only_case))
@@ -28,8 +28,8 @@ def warn_of_unknown(tokenizer: Tokenizer, hotwords: Iterable[Hotword]) -> str:
             problems.append(f"{shown(each.text)} ({', '.join(map(shown, sorted(unknown)))}{ignored})")
     if not problems:
         return ""
-    more = f", … {len(problems)} in all" if len(problems) > MAX_LISTED else ""
-    listed = ", ".join(problems[:MAX_LISTED])
+    more = f", … {len(problems)} in all" if len(problems) > most else ""
+    listed = ", ".join(problems[:most])
     return f"hot words with parts that the model cannot write: {listed}{more}"
 
 

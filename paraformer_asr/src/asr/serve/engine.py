@@ -7,7 +7,6 @@ Every shape is compiled before `ready`. What nobody waits for any more leaves th
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import math
 import threading
@@ -18,13 +17,16 @@ import jax
 import numpy as np
 
 from asr.data.frontend import num_feature_frames
+from asr.inference.hotwords import Hotword
 from asr.inference.segmentation import Segment, longest_segment
 from asr.inference.shapes import make_ladder
 from asr.inference.transcriber import NOTHING, Recognition, Transcriber
 from asr.inference.transcription import GrowingTranscript, Outcome, Source
 from asr.serve.decoding import Decoded
+from asr.serve.engine_errors import DeadlinePassed, Draining, Overloaded, RecognitionFailed
+from asr.serve.hotwords import example_hotwords
 from asr.serve.metrics import Metrics
-from asr.serve.queue import Item, Request, SegmentQueue
+from asr.serve.queue import Item, Request, SegmentQueue, batch_sizes
 from asr.serve.settings import ServeSettings
 
 log = logging.getLogger("asr")
@@ -38,30 +40,6 @@ MEMORY = 0.9
 """Weight of the past in running means."""
 CPU_ROWS, ROWS = 4, 16
 """Most rows of a batch by default."""
-
-
-class Overloaded(Exception):
-    """Too much sound waits.
-
-    Attributes:
-        retry_after_s: when there will be room, by the speed of late.
-    """
-
-    def __init__(self, retry_after_s: float):
-        super().__init__(f"the server is busy; try again in {retry_after_s:.0f} s")
-        self.retry_after_s = retry_after_s
-
-
-class DeadlinePassed(Exception):
-    """The request was not finished in time."""
-
-
-class Draining(Exception):
-    """The service is about to stop."""
-
-
-class RecognitionFailed(Exception):
-    """A segment failed in its batch, and again alone."""
 
 
 class Engine:
@@ -105,6 +83,8 @@ class Engine:
         shapes = make_ladder(longest, self.batch_sizes, self.settings.batch_lengths)
         before = self.transcriber.compilations
         self.transcriber.warm_up(shapes)
+        if self.settings.max_hotwords:
+            self.transcriber.warm_up(shapes, example_hotwords(self.transcriber.tokenizer))
         noise_n = 0.1 * np.random.default_rng(0).standard_normal(longest).astype(np.float32)
         for _ in range(2):  # the first one allocates memory
             self._recognise([noise_n])
@@ -161,13 +141,14 @@ class Engine:
             raise Overloaded(min(max(wait_s, waiting_s / self.speed, low_s), high_s))
 
     async def recognise(
-        self, decoded: Decoded, deadline_s: float | None = None
+        self, decoded: Decoded, deadline_s: float | None = None, hotwords: tuple[Hotword, ...] = ()
     ) -> AsyncIterator[tuple[Segment, Recognition]]:
         """Yield (segment, tokens) in order, each as soon as it is ready; closing the generator drops the rest.
 
         Args:
             decoded: the sound.
             deadline_s: seconds from now; at most and by default that of the settings.
+            hotwords: to prefer.
 
         Raises:
             Overloaded, Draining: as `check_room`.
@@ -183,7 +164,8 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(results.put_nowait, (place, result))
 
-        request, deadline = Request(decoded.segments, self._rate_hz, deliver), time.monotonic() + limit_s
+        request = Request(decoded.segments, self._rate_hz, deliver, hotwords)
+        deadline = time.monotonic() + limit_s
         self._open.add(request)
         reason = "cancelled"
         self._held_s += sound_s
@@ -208,10 +190,17 @@ class Engine:
             self._held_s -= sound_s
             self._open.discard(request)
 
-    async def transcribe(self, decoded: Decoded, *, file: str = "", deadline_s: float | None = None) -> Outcome:
+    async def transcribe(
+        self,
+        decoded: Decoded,
+        *,
+        file: str = "",
+        deadline_s: float | None = None,
+        hotwords: tuple[Hotword, ...] = (),
+    ) -> Outcome:
         """Return what is said in a sound; arguments and exceptions as `recognise`."""
         growing = GrowingTranscript(self.transcriber)
-        async with contextlib.aclosing(self.recognise(decoded, deadline_s)) as recognitions:
+        async with contextlib.aclosing(self.recognise(decoded, deadline_s, hotwords)) as recognitions:
             async for segment, recognition in recognitions:
                 growing.add(segment.start, segment.start + len(segment.wave), recognition)
         transcript = growing.finish(decoded.num_samples, file)
@@ -247,7 +236,7 @@ class Engine:
         for item in items:
             self.metrics.wait_s.observe(now - item.request.since)
         try:
-            results = self._recognise([item.segment.wave for item in items])
+            results = self._recognise([item.segment.wave for item in items], items[0].request.hotwords)
         except Exception as error:  # whatever the device did, the other requests must not suffer
             log.warning("a batch of %d segments failed (%s); each is tried alone", len(items), type(error).__name__)
             self.metrics.batch_failures.inc()
@@ -258,13 +247,13 @@ class Engine:
 
     def _retry(self, item: Item) -> Recognition | RecognitionFailed:
         try:
-            return self._recognise([item.segment.wave])[0]
+            return self._recognise([item.segment.wave], item.request.hotwords)[0]
         except Exception as error:
             log.error("a segment failed again alone (%s)", type(error).__name__)
             self._queue.drop(item.request)
             return RecognitionFailed("the model failed on this sound")
 
-    def _recognise(self, waves: Sequence[np.ndarray]) -> list[Recognition]:
+    def _recognise(self, waves: Sequence[np.ndarray], hotwords: tuple[Hotword, ...] = ()) -> list[Recognition]:
         """Return the tokens of each segment of one batch.
 
         Raises:
@@ -277,7 +266,8 @@ class Engine:
         ]
         if not sounding:
             return results
-        for i, recognition in zip(sounding, self.transcriber.start([waves[i] for i in sounding])(), strict=True):
+        finish = self.transcriber.start([waves[i] for i in sounding], hotwords)
+        for i, recognition in zip(sounding, finish(), strict=True):
             if not recognition.finite:
                 raise FloatingPointError("the model's output is not finite")
             results[i] = recognition
@@ -291,9 +281,3 @@ class Engine:
         self.metrics.device_s.observe(seconds)
         speed = sum(lengths) / self._rate_hz / max(seconds, 1e-9)
         self.speed = MEMORY * self.speed + (1 - MEMORY) * speed if self.ready else speed
-
-
-def batch_sizes(most: int) -> tuple[int, ...]:
-    """Return the rows that batches are compiled for: 1, 4, 16 and so on, and `most`."""
-    sizes = itertools.takewhile(lambda size: size < most, (4**power for power in itertools.count()))
-    return (*sizes, most)

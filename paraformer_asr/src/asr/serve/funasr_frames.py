@@ -8,7 +8,7 @@ A client's frame is a JSON object. Fields that are missing or null keep their va
     audio_fs    samples in a second of pcm
     is_speaking false ends the sound, as is_finished: true does
     is_end      true: acknowledge the end
-    hotwords    a JSON object word → weight in a string, or words separated by blanks or commas
+    hotwords    words to prefer, in the forms of `asr.serve.hotwords`
 
 Reference: modelscope/FunASR, docs `runtime/docs/websocket_protocol.md`, and its clients in Python and HTML5.
 """
@@ -19,7 +19,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from asr.errors import UserError
+from asr.inference.hotwords import SOURCE, Hotword
 from asr.inference.words import Word
+from asr.serve.hotwords import read_funasr
 from asr.serve.session import Event
 from asr.serve.settings import ServeSettings
 from asr.untrusted import HALF_CHARACTER, shown
@@ -61,7 +64,7 @@ class Request:
         rate_hz: of int16 samples.
         is_speaking: more of it will come.
         wants_end: the client waits for an acknowledgement of the end.
-        has_hotwords: words to prefer are stated.
+        hotwords: to prefer.
     """
 
     mode: str = "offline"
@@ -70,7 +73,7 @@ class Request:
     rate_hz: int = 16_000
     is_speaking: bool = True
     wants_end: bool = False
-    has_hotwords: bool = False
+    hotwords: tuple[Hotword, ...] = ()
 
 
 def read_frame(text: str, before: Request, settings: ServeSettings) -> Request:
@@ -91,7 +94,7 @@ def read_frame(text: str, before: Request, settings: ServeSettings) -> Request:
         _read_rate(fields, before.rate_hz, settings),
         is_speaking,
         _read(fields, "is_end", bool, False),
-        _count_hotwords(fields["hotwords"], settings) > 0 if "hotwords" in fields else before.has_hotwords,
+        _read_hotwords(fields["hotwords"], settings) if "hotwords" in fields else before.hotwords,
     )
 
 
@@ -103,8 +106,6 @@ def text_frame(request: Request, event: Event) -> dict[str, Any]:
     frame = {"mode": request.mode, "wav_name": request.wav_name, "text": event.transcript.text}
     frame |= {"is_final": event.is_final and not request.wants_end}
     frame |= {"timestamp": json.dumps(pairs_ms(event.transcript.words))}
-    if request.has_hotwords:
-        frame["ignored"] = ["hotwords"]
     return frame | ({"warning": event.warning} if event.warning else {})
 
 
@@ -184,21 +185,8 @@ def _read_rate(fields: dict[str, Any], default: int, settings: ServeSettings) ->
     return value
 
 
-def _count_hotwords(value: Any, settings: ServeSettings) -> int:
-    """Return the number of words to prefer."""
-    if isinstance(value, str):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            parsed = None
-        value = parsed if isinstance(parsed, dict) else re.split(r"[,，\s]+", value.strip())
-    if not isinstance(value, dict | list) or not all(isinstance(word, str) for word in value):
-        raise ConversationError(
-            BAD_DATA, f"hotwords: expected words, or an object of words and weights, found {shown(value)}"
-        )
-    words = [word for word in value if word]
-    most, longest = settings.max_hotwords, settings.max_hotword_characters
-    if len(words) > most or any(len(word) > longest for word in words):
-        limits = f"at most {most} words of {longest} characters"
-        raise ConversationError(BAD_DATA, f"hotwords: expected {limits}")
-    return len(words)
+def _read_hotwords(value: Any, settings: ServeSettings) -> tuple[Hotword, ...]:
+    try:
+        return read_funasr(value, settings)
+    except UserError as error:
+        raise ConversationError(BAD_DATA, f"hotwords: {str(error).removeprefix(f'{SOURCE}: ')}") from None

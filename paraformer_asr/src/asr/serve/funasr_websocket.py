@@ -144,7 +144,7 @@ class Conversation:
         if request.is_speaking:
             return False
         start, metrics = time.monotonic(), self._service.metrics
-        for event in await self._inbox.while_connected(self._session.flush()):
+        for event in await self._inbox.while_connected(self._session.flush(request.hotwords)):
             await self._send(frames.text_frame(request, event))
         metrics.requests.labels(ROUTE, "200", request.mode).inc()
         metrics.request_s.labels(ROUTE).observe(time.monotonic() - start)

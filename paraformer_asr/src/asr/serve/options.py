@@ -11,7 +11,10 @@ import json
 import math
 from collections.abc import Sequence
 
+from asr.errors import UserError
+from asr.inference.hotwords import Hotword
 from asr.serve.form import Part
+from asr.serve.hotwords import read_field
 from asr.serve.refusal import Refusal
 from asr.serve.settings import ServeSettings
 from asr.untrusted import escaped
@@ -31,8 +34,8 @@ FIELDS = {
     "language": "ignored, unless it is the model's",
     "temperature": "0 to 1; ignored, unless it is 0: the model does not sample",
     "prompt": "ignored",
-    "keywords[]": "ignored",
-    "hotwords": "ignored; the keywords in one field, parted by blanks or commas",
+    "keywords[]": "hot words: names and terms to prefer",
+    "hotwords": "the same in one field, between commas; ` :2` behind one doubles its bonus",
     "languages[]": "ignored",
     "chunking_strategy": "auto; ignored with settings of its own: sound is cut at its silences in any case",
     "known_speaker_names[]": "ignored",
@@ -54,6 +57,7 @@ class Options:
         logprobs: whether json lists tokens.
         stream: whether the answer is a stream of events.
         ignored: names of the fields that were not honoured.
+        hotwords: names and terms to prefer.
     """
 
     model: str
@@ -63,6 +67,7 @@ class Options:
     logprobs: bool
     stream: bool
     ignored: tuple[str, ...]
+    hotwords: tuple[Hotword, ...] = ()
 
 
 def read_options(parts: Sequence[Part], settings: ServeSettings, language: str = "") -> Options:
@@ -85,7 +90,7 @@ def read_options(parts: Sequence[Part], settings: ServeSettings, language: str =
     granularities = fields.choices("timestamp_granularities", GRANULARITIES)
     logprobs = bool(fields.choices("include", ("logprobs",)))
     verbose = response_format == "verbose_json"
-    ignored = _list_ignored(fields, settings, language)
+    ignored = _list_ignored(fields, language)
     ignored += ["timestamp_granularities"] if granularities and not verbose else []
     ignored += ["include"] if logprobs and response_format != "json" else []
     return Options(
@@ -96,6 +101,7 @@ def read_options(parts: Sequence[Part], settings: ServeSettings, language: str =
         logprobs=logprobs and response_format == "json",
         stream=stream,
         ignored=tuple(ignored),
+        hotwords=_read_hotwords(fields, settings),
     )
 
 
@@ -159,13 +165,10 @@ class _Fields:
         return values
 
 
-def _list_ignored(fields: _Fields, settings: ServeSettings, language: str) -> list[str]:
+def _list_ignored(fields: _Fields, language: str) -> list[str]:
     """Return the fields that have a sensible value without effect."""
-    ignored = [name for name in ("prompt", *LISTS) if name not in ("timestamp_granularities", "include")]
+    ignored = [name for name in ("prompt", *LISTS) if name not in ("timestamp_granularities", "include", "keywords")]
     ignored = [name for name in ignored if name in fields.values]
-    _check_hot_words(fields, settings)
-    if "hotwords" in fields.values:
-        ignored.append("hotwords")
     if fields.text("language").lower() not in ("", language.lower()):
         ignored.append("language")
     if _temperature(fields):
@@ -175,13 +178,12 @@ def _list_ignored(fields: _Fields, settings: ServeSettings, language: str) -> li
     return ignored
 
 
-def _check_hot_words(fields: _Fields, settings: ServeSettings) -> None:
-    words = [word.strip() for word in fields.values.get("keywords", [])]
-    words += fields.text("hotwords").replace(",", " ").split()
-    number, characters = settings.max_hotwords, settings.max_hotword_characters
-    if len(words) > number or any(len(word) > characters for word in words):
+def _read_hotwords(fields: _Fields, settings: ServeSettings) -> tuple[Hotword, ...]:
+    try:
+        return read_field(fields.text("hotwords"), fields.values.get("keywords", []), settings)
+    except UserError as error:
         name = "hotwords" if "hotwords" in fields.values else "keywords[]"
-        raise _wrong(name, f"expected at most {number} words of at most {characters} characters")
+        raise _wrong(name, str(error)) from None
 
 
 def _temperature(fields: _Fields) -> float:

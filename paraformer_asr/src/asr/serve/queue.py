@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from asr.inference.hotwords import Hotword
 from asr.inference.segmentation import Segment
 
 MAX_EMPTY_ROWS = 0.3
@@ -20,13 +21,20 @@ class Request:
     Attributes:
         waiting: (place, segment), in order.
         waiting_s: their seconds of sound.
+        hotwords: to prefer in them; only requests with the same ones share a batch.
         deliver: called in any thread with a place and its recognition, or with an exception that ends the request.
         since: when it came, by `time.monotonic`.
     """
 
-    def __init__(self, segments: Sequence[Segment], rate_hz: int, deliver: Callable[[int, Any], None]):
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        rate_hz: int,
+        deliver: Callable[[int, Any], None],
+        hotwords: tuple[Hotword, ...] = (),
+    ):
         self.waiting = collections.deque(enumerate(segments))
-        self.rate_hz, self.deliver = rate_hz, deliver
+        self.rate_hz, self.deliver, self.hotwords = rate_hz, deliver, hotwords
         self.waiting_s = sum(len(segment.wave) for segment in segments) / rate_hz
         self.since = time.monotonic()
 
@@ -102,7 +110,9 @@ class SegmentQueue:
             return sum(len(request.waiting) for request in self._ring)
 
     def take(self, sizes: Sequence[int], length_of: Callable[[int], int]) -> list[Item]:
-        """Remove and return the segments of the next batch; the request whose turn it is decides on its length.
+        """Remove and return the segments of the next batch; the request whose turn it is decides on its kind.
+
+        Its length and hot words are those of that request's first segment.
 
         Args:
             sizes: rows that batches are compiled for, ascending.
@@ -119,7 +129,8 @@ class SegmentQueue:
             return items
 
     def _take_first(self, most: int, fits: Callable[[int], bool], sizes: Sequence[int] = ()) -> list[Item]:
-        fitting = list(itertools.islice(_by_turns(self._ring, fits), most))
+        alike = (request for request in self._ring if request.hotwords == self._ring[0].hotwords)
+        fitting = list(itertools.islice(_by_turns(alike, fits), most))
         if sizes:
             fitting = fitting[: choose_rows(len(fitting), sizes)]
         return [request.take() for request in fitting]
@@ -129,6 +140,12 @@ class SegmentQueue:
         waiting = [request for request in self._ring if request.waiting]
         waiting.sort(key=lambda request: request in served)
         self._ring = collections.deque(waiting)
+
+
+def batch_sizes(most: int) -> tuple[int, ...]:
+    """Return the rows that batches are compiled for: 1, 4, 16 and so on, and `most`."""
+    sizes = itertools.takewhile(lambda size: size < most, (4**power for power in itertools.count()))
+    return (*sizes, most)
 
 
 def choose_rows(number: int, sizes: Sequence[int]) -> int:

@@ -9,6 +9,8 @@ Protocols (`asr.serve.funasr_websocket`) are adapters: they translate between a 
 import dataclasses
 from collections.abc import Callable
 
+from asr.inference.hotword_phrases import warn_of_unknown
+from asr.inference.hotwords import Hotword
 from asr.inference.transcript import Transcript
 from asr.serve.decoding import Decoded
 from asr.serve.service import Service
@@ -120,7 +122,7 @@ class Session:
         self._content += content
         return []
 
-    async def flush(self) -> list[Event]:
+    async def flush(self, hotwords: tuple[Hotword, ...] = ()) -> list[Event]:
         """Recognise what was pushed and return the events; the next `push` begins a new sound.
 
         Half a sample at the end is dropped.
@@ -131,10 +133,11 @@ class Session:
         try:
             decoded = await self._decode()
             self._take_sound_s(decoded.num_samples / self._service.transcriber.config.features.sample_rate_hz)
-            outcome = await self._service.engine.transcribe(decoded)
+            outcome = await self._service.engine.transcribe(decoded, hotwords=hotwords)
         finally:
             self.close()
-        return [Event(outcome.transcript, "; ".join(filter(None, (decoded.warning, outcome.why_empty))))]
+        unknown = warn_of_unknown(self._service.transcriber.tokenizer, hotwords)
+        return [Event(outcome.transcript, "; ".join(filter(None, (decoded.warning, outcome.why_empty, unknown))))]
 
     def close(self) -> None:
         """Drop the sound that was not flushed."""

@@ -5,7 +5,7 @@ import dataclasses
 from asr.errors import UserError
 
 MIB = 1 << 20
-MAY_BE_ZERO = ("max_requests_per_minute", "max_sound_s_per_minute", "batch_rows", "batch_wait_s")
+MAY_BE_ZERO = ("max_requests_per_minute", "max_sound_s_per_minute", "batch_rows", "batch_wait_s", "max_hotwords")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ServeSettings:
     max_connections: int = 256  # connections at once
     max_requests_per_minute: int = 0  # of one key; 0: no limit
     max_sound_s_per_minute: float = 0.0  # sound of one key; 0: no limit
-    max_hotwords: int = 100  # hot words of a request
+    max_hotwords: int = 100  # hot words of a request; 0: none, and no programs are compiled for them
     max_hotword_characters: int = 64  # longest hot word
 
     # The sound.

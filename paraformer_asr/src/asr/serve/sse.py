@@ -24,6 +24,7 @@ from prometheus_client import Histogram
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from asr.inference.hotwords import Hotword
 from asr.inference.transcription import GrowingTranscript
 from asr.inference.words import join_words
 from asr.serve.connected import while_connected
@@ -39,16 +40,19 @@ END = b"data: [DONE]\n\n"
 logger = logging.getLogger("asr.serve")
 
 
-async def transcript_events(engine: Engine, decoded: Decoded, *, logprobs: bool) -> AsyncIterator[Mapping[str, Any]]:
+async def transcript_events(
+    engine: Engine, decoded: Decoded, *, logprobs: bool, hotwords: tuple[Hotword, ...] = ()
+) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the deltas of a sound while it is recognised, and at the end the whole text.
 
     Args:
         engine: of the service.
         decoded: the sound.
         logprobs: whether the events list their tokens.
+        hotwords: to prefer.
     """
     growing, text, num_words = GrowingTranscript(engine.transcriber), "", 0
-    async with contextlib.aclosing(engine.recognise(decoded)) as recognitions:
+    async with contextlib.aclosing(engine.recognise(decoded, hotwords=hotwords)) as recognitions:
         async for segment, recognition in recognitions:
             growing.add(segment.start, segment.start + len(segment.wave), recognition)
             whole = join_words(growing.words)

@@ -5,6 +5,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
+from asr.inference.hotword_phrases import warn_of_unknown
 from asr.serve.connected import while_connected
 from asr.serve.decoding import Decoded
 from asr.serve.form import read_form
@@ -14,6 +15,9 @@ from asr.serve.refusal import Refusal
 from asr.serve.service import Service
 from asr.serve.sse import EventStream, transcript_events
 from asr.untrusted import escaped
+
+MAX_UNKNOWN = 5
+"""Most hot words that a warning names which the model cannot write."""
 
 
 class Transcriptions:
@@ -42,15 +46,16 @@ class Transcriptions:
             options, sound = await self._read(request)
         request.state.format = "sse" if options.stream else options.response_format
         check_model(service, options.model)
+        warning = warn_of_unknown(service.transcriber.tokenizer, options.hotwords, MAX_UNKNOWN)
         start = time.monotonic()
         decoded = await while_connected(request.receive, service.pool.decode(sound))
         request.state.take_sound_s(decoded.num_samples / self._rate_hz)
         headers = {"x-ignored": ", ".join(options.ignored)} if options.ignored else {}
         if options.stream:
-            events = transcript_events(service.engine, decoded, logprobs=options.logprobs)
-            headers |= warn(decoded.warning)
+            events = transcript_events(service.engine, decoded, logprobs=options.logprobs, hotwords=options.hotwords)
+            headers |= warn(decoded.warning, warning)
             return EventStream(events, headers, service.metrics.first_delta_s)
-        response = await while_connected(request.receive, self._transcribe(decoded, options, headers))
+        response = await while_connected(request.receive, self._transcribe(decoded, options, headers, warning))
         service.metrics.request_s.labels("/v1/audio/transcriptions").observe(time.monotonic() - start)
         return response
 
@@ -58,15 +63,16 @@ class Transcriptions:
         parts = await read_form(request, self.service.settings)
         return read_options(parts, self.service.settings, self.language), read_sound(parts)
 
-    async def _transcribe(self, decoded: Decoded, options: Options, headers: dict[str, str]) -> Response:
-        outcome = await self.service.engine.transcribe(decoded)
-        headers |= warn("; ".join(filter(None, (decoded.warning, outcome.why_empty))))
+    async def _transcribe(self, decoded: Decoded, options: Options, headers: dict[str, str], warning: str) -> Response:
+        outcome = await self.service.engine.transcribe(decoded, hotwords=options.hotwords)
+        headers |= warn(decoded.warning, outcome.why_empty, warning)
         body = write_answer(outcome.transcript, options, self._token_ids, self.language)
         return Response(body.encode("utf-8", "backslashreplace"), 200, headers, MEDIA_TYPES[options.response_format])
 
 
-def warn(text: str) -> dict[str, str]:
-    """Return the header that says what was unusual about a sound, such as that it is silent or cut off."""
+def warn(*warnings: str) -> dict[str, str]:
+    """Return the header that says what was unusual about a request, such as that its sound is silent or cut off."""
+    text = "; ".join(filter(None, warnings))
     return {"x-warning": " ".join(text.encode("ascii", "replace").decode().split())} if text else {}
 
 
