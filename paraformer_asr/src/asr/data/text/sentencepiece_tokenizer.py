@@ -60,9 +60,10 @@ class SentencePieceTokenizer(Tokenizer):
 
     def word_starts(self, ids: Sequence[int]) -> list[bool]:
         """Return for each of a row of ordinary tokens whether a word begins with it."""
+        first = [self._byte_of.get(self.tokens[int(i)], b"\0")[0] for i in ids]
+        inside = [0x80 <= byte < 0xC0 for byte in first]  # a character of several bytes
         starts = super().word_starts(ids)
-        inside = (0x80 <= self._byte_of.get(self.tokens[int(i)], b"\0")[0] < 0xC0 for i in ids)  # of a character
-        return [start and not (number and within) for number, (start, within) in enumerate(zip(starts, inside))]
+        return [start and not within for start, within in zip(starts, inside, strict=True)]
 
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a token is a piece of text."""
@@ -75,12 +76,10 @@ class SentencePieceTokenizer(Tokenizer):
     @functools.cached_property
     def _ordinary_ids(self) -> frozenset[int]:
         model = self._bpe
-        other = (model.is_control, model.is_unknown, model.is_unused)
-        return frozenset(
-            i
-            for i, token in enumerate(self.tokens)
-            if i >= FIRST_ID and not TAG.fullmatch(token) and not any(is_other(i) for is_other in other)
-        )
+        special = {i for i, token in enumerate(self.tokens) if i < FIRST_ID or TAG.fullmatch(token)}
+        kinds = model.is_control, model.is_unknown, model.is_unused
+        special |= {i for i in range(self.vocab_size) if any(is_of_kind(i) for is_of_kind in kinds)}
+        return frozenset(range(self.vocab_size)) - special
 
     @functools.cached_property
     def _ordinary(self) -> frozenset[str]:
