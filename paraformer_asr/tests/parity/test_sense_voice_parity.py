@@ -83,7 +83,7 @@ PARAFORMER = {
 SIZES = {
     "published form": (sense_voice_settings(), 4),
     "one stack": (sense_voice_settings(width=24, heads=2, blocks=3, late=0, kernel=5), 6),
-    "deeper behind": (sense_voice_settings(width=8, heads=1, blocks=1, late=3), 5),
+    "deeper behind": (sense_voice_settings(width=8, heads=1, blocks=1, late=3), 8),
     "paraformer": (PARAFORMER, 4),
 }
 
@@ -103,6 +103,9 @@ def write_folder(folder, size, seed=0, pieces=None):
                 parameter += 0.2 * torch.randn_like(parameter)
             elif any(part in name for part in ("fsmn", "ctc_lo", "output_layer", "linear_out")):
                 parameter *= 4
+        if kind is SenseVoiceSmall:  # no token is the best everywhere
+            hidden = model.eval().encoder(4 * torch.randn(1, 40, num_mels * 7), torch.tensor([40]))[0][0]
+            model.ctc.ctc_lo.bias.copy_(-model.ctc.ctc_lo.weight @ hidden.mean(0))
     folder.mkdir(exist_ok=True)
     torch.save(model.state_dict(), folder / "model.pt")
     (folder / "tiny.model").write_bytes(pieces)
