@@ -51,7 +51,12 @@ def test_text_tags_and_emoji_are_those_of_funasr(transcriber):
 
 
 def test_each_token_of_text_has_its_time_and_no_tag_is_a_token(transcriber):
-    for transcript in transcriber.transcribe(WAVES, rate=16000):
+    for name, transcript in zip(NAMES, transcriber.transcribe(WAVES, rate=16000), strict=True):
+        path = np.array(ANSWERS[f"{name}_auto"]["raw_ids"][4:])  # the four queries are no sound
+        first, last = transcript.tokens[-2:]
+        for token in (first, last):
+            row = np.flatnonzero(path == transcriber.tokenizer.tokens.index(token.text))[-1]
+            assert token.start_s < row * 0.06 + 0.0125 < token.end_s
         assert not any("<" in token.text for token in transcript.tokens)
         assert "".join(token.text for token in transcript.tokens).replace("▁", "") == transcript.text.replace(" ", "")
         times_s = np.array([(token.start_s, token.end_s) for token in transcript.tokens]).ravel()
@@ -143,6 +148,7 @@ RICH = {
     "<|en|><|HAPPY|><|Laughter|><|withitn|>Good. <|en|><|HAPPY|><|Laughter|><|withitn|>Yes.": "😀Good.Yes.😊",
     "<|ja|><|SAD|><|BGM|><|woitn|>a <|ko|><|ANGRY|><|Applause|><|woitn|>b": "🎼a😔👏b😡",
     "<|nospeech|><|Event_UNK|>": "❓",
+    "<|en|><|BGM|><|Applause|>hi": "👏🎼hi",
     "<|en|><|SAD|><|SAD|><|HAPPY|>The.": "😔",
 }
 

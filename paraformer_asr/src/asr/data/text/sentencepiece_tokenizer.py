@@ -58,13 +58,6 @@ class SentencePieceTokenizer(Tokenizer):
         has_tags = any(map(TAG.fullmatch, self.tokens))
         return self._bpe.decode([int(i) for i in ids]) if has_tags else ""
 
-    def word_starts(self, ids: Sequence[int]) -> list[bool]:
-        """Return for each of a row of ordinary tokens whether a word begins with it."""
-        first = [self._byte_of.get(self.tokens[int(i)], b"\0")[0] for i in ids]
-        inside = [0x80 <= byte < 0xC0 for byte in first]  # a character of several bytes
-        starts = super().word_starts(ids)
-        return [start and not within for start, within in zip(starts, inside, strict=True)]
-
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a token is a piece of text."""
         return token_id in self._ordinary_ids
