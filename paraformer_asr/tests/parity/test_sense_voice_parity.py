@@ -161,7 +161,7 @@ def test_text_and_tags_of_sense_voice_are_the_same(size, tmp_path):
         assert [transcript.tagged for transcript in found] == expected
         assert [transcript.rich for transcript in found] == list(map(rich_transcription_postprocess, expected))
         texts |= set(expected)
-    assert len(texts) > 6 and any("<|" in text for text in texts)
+    assert len(texts) > 6
 
 
 def test_logits_are_the_same_in_a_batch_as_theirs_alone(tmp_path):
