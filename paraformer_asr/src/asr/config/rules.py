@@ -1,6 +1,6 @@
 """Refuses contradictory settings; `asr.config.parsing` has checked each one by itself."""
 
-from asr.config import Config, FeaturesConfig, ModelConfig
+from asr.config import Config, FeaturesConfig, ModelConfig, SenseVoiceConfig
 from asr.errors import UserError
 
 
@@ -31,8 +31,21 @@ def check_config(config: Config) -> None:
             "model.ctc_head: nothing trains the head while loss.ctc_weight is 0: set loss.ctc_weight (0.3 is usual), "
             "or model.ctc_head: false"
         )
+    _check_sense_voice(config)
     if config.inference.decoder != "cif" and not config.model.ctc_head:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
+
+
+def _check_sense_voice(config: Config) -> None:
+    model, encoder = config.model, config.model.encoder
+    if model.name != "sense_voice":
+        if model.sense_voice != SenseVoiceConfig():
+            raise UserError(f"model.sense_voice: settings of model.name: sense_voice, but this model is {model.name}")
+        return
+    if (encoder.kind, encoder.position, encoder.causal, encoder.scan) != ("sanm", "sincos", False, False):
+        raise UserError("model.name: sense_voice needs the encoder's kind sanm and position sincos, no causal, no scan")
+    if not model.ctc_head or config.inference.decoder == "cif":
+        raise UserError("model.name: sense_voice needs model.ctc_head: true and inference.decoder: ctc or ctc_beam")
 
 
 def _check_features(features: FeaturesConfig) -> None:

@@ -72,7 +72,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
         expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
         raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
-    _check_vocabulary(num_outputs, tokenizer, files)
+    _check_vocabulary(num_outputs, config, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     if config.model.name == "sense_voice":
         unknown_id = tokenizer.tokens.index(EMO_UNKNOWN) if EMO_UNKNOWN in tokenizer.tokens else 0
@@ -151,12 +151,13 @@ def _num_outputs(tensors: dict[str, np.ndarray]) -> int | None:
     return next((len(output) for output in outputs if output is not None and output.ndim == 2), None)
 
 
-def _check_vocabulary(num_outputs: int | None, tokenizer: Tokenizer, files: FunasrFiles) -> None:
+def _check_vocabulary(num_outputs: int | None, config: Config, tokenizer: Tokenizer, files: FunasrFiles) -> None:
     """Refuse a vocabulary whose size is not the width of the network's output."""
     if num_outputs not in (None, tokenizer.vocab_size):
+        output = CTC_HEAD if config.model.name == "sense_voice" else OUTPUTS[0]
         raise UserError(
             f"{files.pieces or files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with "
-            f"{num_outputs} (rows of its output layer); the two do not belong together"
+            f"{num_outputs} ({output}.weight); the two do not belong together"
         )
 
 

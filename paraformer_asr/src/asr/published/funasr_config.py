@@ -14,7 +14,7 @@ from asr.config import Config
 from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
-from asr.funasr_folder import CONFIG, OF_PIECES, FunasrFiles, explain_folder, is_funasr_folder, open_folder
+from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_folder, open_folder
 from asr.published import funasr_sense_voice, funasr_settings
 from asr.published.funasr_variants import INNER_DIM, INNER_DIM_DEFAULT, VARIANTS, Table
 from asr.untrusted import escaped, shown
@@ -73,10 +73,8 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     variant = VARIANTS.get(content["model"]) if isinstance(content.get("model"), str) else None
     table = variant or funasr_settings
     _check_fixed(path, content, table)
-    predictor = content.get("predictor")
-    if not isinstance(predictor, str) or predictor not in table.PREDICTORS:
-        expected = " or ".join(table.PREDICTORS)
-        raise UserError(f"{path}: predictor: expected {expected}, found {shown(predictor)}")
+    predictor = _one_of(path, content, "predictor", tuple(table.PREDICTORS))
+    _one_of(path, content, "tokenizer", funasr_settings.TOKENIZERS)
     _refuse_unknown(path, content, table)
     changes = _follow(path, content, table, tail_threshold=funasr_settings.TAIL_DEFAULTS[predictor])
     if variant:
@@ -89,6 +87,14 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
     changes["loss.ctc_normaliser"] = "utterances"
     return changes
+
+
+def _one_of(path: Path, content: dict[str, Any], key: str, classes: Sequence[str]) -> str:
+    """Return the class that a key names; refuse all but these."""
+    value = content.get(key)
+    if value not in classes:
+        raise UserError(f"{path}: {key}: expected {' or '.join(classes)}, found {shown(value)}")
+    return value
 
 
 def _follow(path: Path, content: dict[str, Any], table: Any, **defaults: Any) -> dict[str, Any]:
@@ -116,13 +122,10 @@ def _check_fixed(path: Path, content: dict[str, Any], table: Any) -> None:
     for section, key, expected in table.FIXED:
         values = (content.get(section) or {}) if section else content
         value = values.get(key, expected if section else None)
-        if key == "tokenizer" and value == OF_PIECES:
-            continue
         if value != expected and not (section and value in (None, [], "")):
-            other = f" or {OF_PIECES!r}" if expected == "CharTokenizer" else ""
             raise UserError(
-                f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}{other}, the only value that is read "
-                f"here, found {_in_yaml(value)}"
+                f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}, the only value that is read here, "
+                f"found {_in_yaml(value)}"
             )
 
 
@@ -152,20 +155,21 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     model, features = config.model, config.features
     constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
     constants |= {"features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
-    if model.name != "sense_voice":
+    name = "SenseVoice" if model.name == "sense_voice" else "Paraformer"
+    if name == "Paraformer":
         constants["model.decoder.num_ffn_layers"] = 1
     for path, value in constants.items():
         if (own := attrgetter(path)(config)) != value:
-            raise UserError(f"{path}: FunASR's models have {value!r}, this model {own!r}")
+            raise UserError(f"{path}: FunASR's {name} has {value!r}, this model {own!r}")
     if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
         raise UserError("features.high_frequency_hz: FunASR's front end goes up to half the sample rate")
-    if model.name == "sense_voice":
+    if name == "SenseVoice":
         return _write(config, funasr_sense_voice)
     table = {variant.NAME: variant for variant in VARIANTS.values()}.get(model.name, funasr_settings)
     kinds = {kind: name for name, kind in table.PREDICTORS.items()}
     if model.predictor.kind not in kinds:
         raise UserError(f"model.predictor.kind: FunASR's model of the kind {model.name} has {', '.join(kinds)} only")
-    content = _write(config, table)
+    content = _write(config, table) | {"tokenizer": funasr_settings.TOKENIZERS[0]}
     content["predictor"] = kinds[model.predictor.kind]
     if model.name in ("seaco", "contextual"):
         content[INNER_DIM[0]][INNER_DIM[1]] = model.encoder.width

@@ -1,7 +1,7 @@
-"""FunASR's settings of SenseVoice beside ours: the same tables as in `funasr_settings`, which has those of Paraformer."""
+"""FunASR's settings of SenseVoice beside ours, in the same tables as those of Paraformer in `funasr_settings`."""
 
 from asr.published import funasr_settings as paraformer
-from asr.published.funasr_settings import OF_PROGRAM, OF_TRAINING, UNUSED, Setting
+from asr.published.funasr_settings import UNUSED, Setting
 
 MODEL = "SenseVoiceSmall"
 

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 PREDICTORS = {"CifPredictorV2": "conv", "CifPredictor": "depthwise"}
+TOKENIZERS = ("CharTokenizer", "SentencepiecesTokenizer")
 
 
 class Setting(NamedTuple):
@@ -60,7 +61,6 @@ FIXED = (
     ("", "encoder", "SANMEncoder"),
     ("", "decoder", "ParaformerSANMDecoder"),
     ("", "frontend", "WavFrontend"),
-    ("", "tokenizer", "CharTokenizer"),
     ("", "normalize", None),
     ("model_conf", "share_embedding", False),
     ("model_conf", "use_1st_decoder_loss", False),
@@ -135,7 +135,7 @@ WITHOUT_EFFECT = {
 "training": how it trained. "program": where and how its programs ran. docs/published_models.md gives the reasons."""
 
 READ_ELSEWHERE = {
-    "": ("predictor", "init_param", "normalize_conf", *WITHOUT_EFFECT),
+    "": ("predictor", "tokenizer", "init_param", "normalize_conf", *WITHOUT_EFFECT),
     "decoder_conf": ("num_blocks",),
     "predictor_conf": ("idim",),
     "frontend_conf": ("cmvn_file",),

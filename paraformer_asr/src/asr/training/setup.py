@@ -96,6 +96,8 @@ def build_setup(
     Without `trained`, the tokenizer and normalisation of the run that is resumed, both are made from the training
     split, or taken from the model in `config.init`. `initial` is the model whose weights the run begins with.
     """
+    if config.model.name == "sense_voice":
+        raise UserError("model.name: sense_voice is a published model to transcribe with; training is for paraformer")
     custom.require_loss(config)
     require_trainable(config)
     check_metrics(custom.metrics, {*COLUMNS, *SUMMARIES}, ["one two"], ["one two"])

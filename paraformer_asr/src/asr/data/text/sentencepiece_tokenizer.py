@@ -58,12 +58,6 @@ class SentencePieceTokenizer(Tokenizer):
         has_tags = any(map(TAG.fullmatch, self.tokens))
         return self._bpe.decode([int(i) for i in ids]) if has_tags else ""
 
-    def word_starts(self, ids: Sequence[int]) -> list[bool]:
-        """Return for each of a row of ordinary tokens whether a word begins with it."""
-        starts = super().word_starts(ids)
-        inside = (0x80 <= self._byte_of.get(self.tokens[int(i)], b"\0")[0] < 0xC0 for i in ids)  # of a character
-        return [start and not (number and within) for number, (start, within) in enumerate(zip(starts, inside))]
-
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a token is a piece of text."""
         return token_id in self._ordinary_ids
@@ -75,12 +69,10 @@ class SentencePieceTokenizer(Tokenizer):
     @functools.cached_property
     def _ordinary_ids(self) -> frozenset[int]:
         model = self._bpe
-        other = (model.is_control, model.is_unknown, model.is_unused)
-        return frozenset(
-            i
-            for i, token in enumerate(self.tokens)
-            if i >= FIRST_ID and not TAG.fullmatch(token) and not any(is_other(i) for is_other in other)
-        )
+        special = {i for i, token in enumerate(self.tokens) if i < FIRST_ID or TAG.fullmatch(token)}
+        kinds = model.is_control, model.is_unknown, model.is_unused
+        special |= {i for i in range(self.vocab_size) if any(is_of_kind(i) for is_of_kind in kinds)}
+        return frozenset(range(self.vocab_size)) - special
 
     @functools.cached_property
     def _ordinary(self) -> frozenset[str]:
