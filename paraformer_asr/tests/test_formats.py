@@ -91,7 +91,8 @@ def test_rounded_times_carry_over(seconds, shown):
 
 def test_nothing_said_gives_nothing():
     found = {name: write(transcript()) for name, write in FORMATS.items() if name != "json"}
-    assert found == {"text": "\n", "srt": "", "vtt": "WEBVTT\n", "tsv": "start_s\tend_s\ttext\n", "ctm": ""}
+    empty = {"text": "\n", "srt": "", "vtt": "WEBVTT\n", "tsv": "start_s\tend_s\ttext\n", "ctm": "", "rich": "\n"}
+    assert found == empty
     assert json.loads(transcript().to_json())["words"] == []
     assert FORMATS.keys() == SUFFIXES.keys()
 

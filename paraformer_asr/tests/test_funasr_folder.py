@@ -237,8 +237,6 @@ def test_the_advice_about_checkpoints_works(copy):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("SeacoParaformer", "SeACo-Paraformer, with hot words and times"),
-        ("ContextualParaformer", "Contextual Paraformer"),
         ("ParaformerStreaming", "streaming Paraformer"),
         ("FsmnVADStreaming", "FSMN-VAD, which finds speech"),
     ],

@@ -15,8 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="asr convert",
-        description="Convert a FunASR model (class Paraformer) into a model folder, or a model of this package into a "
-        "folder that FunASR reads. Needs no torch, and runs no code from the file of weights.",
+        description="Convert a FunASR model (class Paraformer, SeacoParaformer, ContextualParaformer, BiCifParaformer "
+        "or SenseVoiceSmall) into a model folder, or a model of this package into a folder that FunASR reads. Needs no "
+        "torch, and runs no code from the file of weights.",
         epilog="Exit codes: 0 written, 2 wrong input.",
     )
     direction = parser.add_mutually_exclusive_group(required=True)

@@ -19,10 +19,13 @@ from asr.files import decoded, read_bounded
 from asr.untrusted import escaped, shown
 
 WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
-SEG_DICT, CMVN = "seg_dict", "am.mvn"
+SEG_DICT, CMVN, PIECES = "seg_dict", "am.mvn", "bpe.model"
 
 INIT_PARAM, CONFIG_KEY, TOKEN_LIST = "init_param", "config", "tokenizer_conf.token_list"
-SEG_DICT_KEY, CMVN_KEY = "tokenizer_conf.seg_dict", "frontend_conf.cmvn_file"
+SEG_DICT_KEY, CMVN_KEY, PIECES_KEY = "tokenizer_conf.seg_dict", "frontend_conf.cmvn_file", "tokenizer_conf.bpemodel"
+
+OF_PIECES = "SentencepiecesTokenizer"
+"""FunASR's class of a tokenizer with a model of sentencepiece."""
 
 USUAL = {
     INIT_PARAM: (WEIGHTS,),
@@ -30,6 +33,7 @@ USUAL = {
     TOKEN_LIST: (TOKENS, "tokens.txt"),
     SEG_DICT_KEY: (SEG_DICT,),
     CMVN_KEY: (CMVN,),
+    PIECES_KEY: (PIECES,),
 }
 """Keys that name a file → its usual names."""
 
@@ -65,15 +69,29 @@ class Named(NamedTuple):
     name: Any  # the value of the key
 
 
+class TextFiles(NamedTuple):
+    """Paths of the files of a model's tokenizer; a list of tokens, or pieces, or both."""
+
+    tokens: Path | None  # the vocabulary, a list
+    seg_dict: Path | None  # words and their pieces, or None
+    pieces: Path | None = None  # the model of sentencepiece, if the config names that kind of tokenizer
+
+
 class FunasrFiles(NamedTuple):
     """Paths of a model's files."""
 
     config: Path  # network, front end and training
     weights: Path  # the state dict
-    tokens: Path | None  # the vocabulary, or None for a model that needs none
+    tokens: Path | None  # the vocabulary, a list; None for a model that needs none
     seg_dict: Path | None  # words and their pieces, or None
     cmvn: Path | None  # normalisation of the features, or None
     remarks: tuple[str, ...]  # a sentence about each file that nothing names
+    pieces: Path | None = None  # the model of sentencepiece, if the config names that kind of tokenizer
+
+    @property
+    def text(self) -> TextFiles:
+        """The files of the tokenizer."""
+        return TextFiles(self.tokens, self.seg_dict, self.pieces)
 
 
 def is_funasr_folder(folder: Path) -> bool:
@@ -102,8 +120,7 @@ def open_folder(folder: Path, *, needs_tokens: bool = True) -> tuple[FunasrFiles
     files = FunasrFiles(
         config=config,
         weights=paths[INIT_PARAM] or _missing(folder, WEIGHTS),
-        tokens=paths[TOKEN_LIST] or (_missing(folder, TOKENS) if needs_tokens else None),
-        seg_dict=paths[SEG_DICT_KEY],
+        **_text_files(folder, content, paths, needs_tokens=needs_tokens)._asdict(),
         cmvn=paths[CMVN_KEY],
         remarks=tuple(_remarks(folder, paths, named=CMVN_KEY in (stated or {}))),
     )
@@ -115,12 +132,26 @@ def find_config(folder: Path) -> Path:
     return _find(folder, CONFIG_KEY, _stated_names(folder), {}) or _missing(folder, CONFIG)
 
 
-def find_text_files(folder: Path) -> tuple[Path, Path | None, list[str]]:
-    """Return (tokens, seg_dict or None, remarks) of a folder that needs no other file. Errors as in `open_folder`."""
+def find_text_files(folder: Path) -> tuple[TextFiles, list[str]]:
+    """Return the tokenizer's files, and remarks, of a folder that needs no other file. Errors as in `open_folder`."""
     stated = _stated_names(folder)
     config = _find(folder, CONFIG_KEY, stated, {})
-    paths = _find_all(folder, stated, config or folder / CONFIG, read_config_file(config) if config else {})
-    return paths[TOKEN_LIST] or _missing(folder, TOKENS), paths[SEG_DICT_KEY], [*_remarks_on_words(folder, paths)]
+    content = read_config_file(config) if config else {}
+    paths = _find_all(folder, stated, config or folder / CONFIG, content)
+    return _text_files(folder, content, paths), [*_remarks_on_words(folder, paths)]
+
+
+def _text_files(
+    folder: Path, content: Mapping[str, Any], paths: Mapping[str, Path | None], *, needs_tokens: bool = True
+) -> TextFiles:
+    of_pieces = content.get("tokenizer") == OF_PIECES
+    if of_pieces and not paths[PIECES_KEY]:
+        raise UserError(
+            f"{folder}: its tokenizer is a {OF_PIECES}, but nothing names the model of sentencepiece; name the file in "
+            f"{FILES}, as file_path_metas.{PIECES_KEY}"
+        )
+    tokens = paths[TOKEN_LIST] or (None if of_pieces or not needs_tokens else _missing(folder, TOKENS))
+    return TextFiles(tokens, paths[SEG_DICT_KEY], paths[PIECES_KEY] if of_pieces else None)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -198,7 +229,7 @@ def _find(folder: Path, key: str, stated: dict[str, Named] | None, of_config: Ma
         return usual
     if key in of_config:
         return _resolved(folder, of_config[key])
-    return None if key in (SEG_DICT_KEY, CMVN_KEY) else usual
+    return None if key in (SEG_DICT_KEY, CMVN_KEY, PIECES_KEY) else usual
 
 
 def _resolved(folder: Path, named: Named) -> Path:

@@ -1,5 +1,7 @@
 """The settings of a run: a YAML file read into dataclasses, with its checks."""
 
+from asr.config.hotword_models import SeacoConfig as SeacoConfig
+from asr.config.hotword_models import TimestampsConfig as TimestampsConfig
 from asr.config.schema import AugmentConfig as AugmentConfig
 from asr.config.schema import Config as Config
 from asr.config.schema import DataConfig as DataConfig
@@ -15,3 +17,4 @@ from asr.config.schema import PredictorConfig as PredictorConfig
 from asr.config.schema import TokenizerConfig as TokenizerConfig
 from asr.config.schema import ToyConfig as ToyConfig
 from asr.config.schema import TrainingConfig as TrainingConfig
+from asr.config.sense_voice import SenseVoiceConfig as SenseVoiceConfig

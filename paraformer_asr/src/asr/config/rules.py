@@ -1,6 +1,6 @@
 """Refuses contradictory settings; `asr.config.parsing` has checked each one by itself."""
 
-from asr.config import Config, FeaturesConfig, ModelConfig
+from asr.config import Config, FeaturesConfig, ModelConfig, SenseVoiceConfig
 from asr.errors import UserError
 
 
@@ -20,6 +20,7 @@ def check_config(config: Config) -> None:
     if (config.tokenizer.kind in ("file", "funasr")) != bool(config.tokenizer.file):
         raise UserError("tokenizer.file is needed with, and only with, tokenizer.kind: file or funasr")
     _check_init(config)
+    _check_hotwords(config)
     if config.loss.ctc_weight and not config.model.ctc_head:
         raise UserError(
             f"loss.ctc_weight is {config.loss.ctc_weight:g}, but the model has no CTC head: set model.ctc_head: true, "
@@ -30,8 +31,21 @@ def check_config(config: Config) -> None:
             "model.ctc_head: nothing trains the head while loss.ctc_weight is 0: set loss.ctc_weight (0.3 is usual), "
             "or model.ctc_head: false"
         )
+    _check_sense_voice(config)
     if config.inference.decoder != "cif" and not config.model.ctc_head:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
+
+
+def _check_sense_voice(config: Config) -> None:
+    model, encoder = config.model, config.model.encoder
+    if model.name != "sense_voice":
+        if model.sense_voice != SenseVoiceConfig():
+            raise UserError(f"model.sense_voice: settings of model.name: sense_voice, but this model is {model.name}")
+        return
+    if (encoder.kind, encoder.position, encoder.causal, encoder.scan) != ("sanm", "sincos", False, False):
+        raise UserError("model.name: sense_voice needs the encoder's kind sanm and position sincos, no causal, no scan")
+    if not model.ctc_head or config.inference.decoder == "cif":
+        raise UserError("model.name: sense_voice needs model.ctc_head: true and inference.decoder: ctc or ctc_beam")
 
 
 def _check_features(features: FeaturesConfig) -> None:
@@ -44,6 +58,26 @@ def _check_features(features: FeaturesConfig) -> None:
         )
     if (features.cmvn == "file") != bool(features.cmvn_file):
         raise UserError("features.cmvn_file is needed with, and only with, features.cmvn: file")
+
+
+def _check_hotwords(config: Config) -> None:
+    model, branch = config.model, config.model.seaco
+    if model.name != "seaco":
+        return
+    if model.encoder.width % branch.num_heads or branch.kernel_size % 2 == 0:
+        raise UserError(
+            f"model.seaco: expected num_heads that divide model.encoder.width {model.encoder.width} and an odd "
+            f"kernel_size, found {branch.num_heads} and {branch.kernel_size}"
+        )
+    if model.vocab_size and branch.no_bias_id >= model.vocab_size:
+        raise UserError(
+            f"model.seaco.no_bias_id: expected one of the {model.vocab_size} tokens, found {branch.no_bias_id}"
+        )
+    if config.inference.hotword_scale > 1:
+        raise UserError(
+            f"inference.hotword_scale: with model.name seaco it is a share, 0 to 1, found "
+            f"{config.inference.hotword_scale:g}"
+        )
 
 
 def _check_init(config: Config) -> None:

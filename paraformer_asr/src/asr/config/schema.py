@@ -8,15 +8,9 @@ settings. None of them imports jax or numpy: a mistake in a config is reported i
 import dataclasses
 from typing import Literal
 
-
-def setting(default, meaning: str, low: float | None = None, high: float | None = None):
-    """Return a dataclass field with its meaning and its inclusive range."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
-
-
-def section(section_type: type):
-    """Return a dataclass field that holds another section with its defaults."""
-    return dataclasses.field(default_factory=section_type, metadata={})
+from asr.config.fields import section, setting
+from asr.config.hotword_models import SeacoConfig, TimestampsConfig
+from asr.config.sense_voice import SenseVoiceConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +99,9 @@ class DecoderConfig:
 class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
-    name: Literal["paraformer", "custom", "vad"] = setting("paraformer", "architecture; others: asr.train(model=...)")
+    name: Literal["paraformer", "seaco", "contextual", "bicif", "sense_voice", "vad", "custom"] = setting(
+        "paraformer", "architecture; seaco, contextual, bicif: published, not trained; vad, custom: passed to asr.train"
+    )
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
     input_dim: int = setting(0, "width of an input frame; 0: num_mels · lfr_m", 0, 100_000)
     sampling_ratio: float = setting(0.75, "glancing sampler: share of wrong tokens revealed in training; 0: off", 0, 1)
@@ -115,6 +111,9 @@ class ModelConfig:
     encoder: EncoderConfig = section(EncoderConfig)
     predictor: PredictorConfig = section(PredictorConfig)
     decoder: DecoderConfig = section(DecoderConfig)
+    timestamps: TimestampsConfig = section(TimestampsConfig)
+    seaco: SeacoConfig = section(SeacoConfig)
+    sense_voice: SenseVoiceConfig = section(SenseVoiceConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +274,7 @@ class InferenceConfig:
     silence_db: float = setting(40.0, "silence is this many dB below the loudest frames nearby", 5, 100)
     hotword_weight: float = setting(1.5, "bonus per token of a hot word, in nats; 0: ignore hot words", 0, 100)
     hotword_candidates: int = setting(8, "tokens tried at a position, of all and of those in hot words", 1, 1000)
+    hotword_scale: float = setting(1.0, "seaco, contextual: strength of hot words; see docs/hotwords.md", 0, 10)
     beam_size: int = setting(10, "paths kept with hot words, or prefixes kept by ctc_beam", 1, 1000)
     language_model: str = setting("", "ctc_beam: n-gram model in ARPA format")
     language_model_weight: float = setting(0.5, "ctc_beam: factor on the language model's log probabilities", 0, 10)

@@ -6,6 +6,7 @@ from asr.decode.ctc_align import CtcSpans as CtcSpans
 from asr.decode.ctc_align import ctc_spans as ctc_spans
 from asr.decode.ctc_beam import BeamHypothesis as BeamHypothesis
 from asr.decode.ctc_beam import ctc_beam_search as ctc_beam_search
+from asr.decode.firing_times import firing_times as firing_times
 from asr.decode.fusion import Fusion as Fusion
 from asr.decode.fusion import TokenFusion as TokenFusion
 from asr.decode.fusion import WordFusion as WordFusion

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from asr.config import Config, FeaturesConfig
+from asr.config import Config
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.data.text.tokenizer import Tokenizer
 from asr.decode import (
@@ -32,10 +32,11 @@ from asr.decode import (
 )
 from asr.inference.hotword_phrases import HotwordAutomata
 from asr.inference.hotwords import Hotword
-from asr.inference.programs import Spelling, Variables, abstract_sound, search_options, time_grid
+from asr.inference.programs import Spelling, Variables, abstract_sound, search_options
 from asr.inference.shapes import Shape
+from asr.inference.token_timing import time_grid
 from asr.inference.tuning import PackedWeights
-from asr.models import build_model
+from asr.models import NUM_QUERIES, build_model
 
 
 @struct.dataclass
@@ -43,7 +44,7 @@ class Read:
     """The output of the CTC head."""
 
     logits_btv: Any  # float32
-    frame_lengths_b: Any  # int32, real frames
+    frame_lengths_b: Any  # int32, real frames, SenseVoice's queries in front of them included
     duration_s_b: Any  # float32, length of the sound
 
 
@@ -54,7 +55,8 @@ def make_read(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None)
     def read(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Read:
         features_bti, frame_lengths_b = frontend(wave_bn, wave_lengths_b)
         acoustics = model.apply(variables, features_bti, frame_lengths_b, method="encode")
-        return Read(acoustics.ctc_logits_btv, frame_lengths_b, wave_lengths_b / config.features.sample_rate_hz)
+        duration_s_b = wave_lengths_b / config.features.sample_rate_hz
+        return Read(acoustics.ctc_logits_btv, acoustics.frame_lengths_b, duration_s_b)
 
     return read
 
@@ -64,7 +66,7 @@ def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = 
 
     It has as many positions as there are frames. Without an automaton of hot words (None) the path is the greedy one.
     """
-    read, find_times = make_read(config, cmvn, model), make_times(config.features)
+    read, find_times = make_read(config, cmvn, model), make_times(config)
     search = functools.partial(search_ctc, **search_options(config))
 
     def best_path(
@@ -80,14 +82,23 @@ def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = 
     return best_path
 
 
-def make_times(features: FeaturesConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def make_times(config: Config) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Return `times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b) → (start_s_bu, end_s_bu)`."""
+    num_queries = num_query_frames(config)
 
     def times(first_bu, last_bu, token_lengths_b, frame_lengths_b, duration_s_b):
-        alignment_but = spans_to_alignment(first_bu, last_bu, first_bu.shape[1])
-        return token_times(alignment_but, token_lengths_b, frame_lengths_b, duration_s_b, **time_grid(features))
+        # Queries are no sound: what they answer has no length, and stands at the start.
+        alignment_but = spans_to_alignment(first_bu, last_bu, first_bu.shape[1])[:, :, num_queries:]
+        frame_lengths_b = jnp.maximum(frame_lengths_b - num_queries, 0)
+        grid = time_grid(config.features)
+        return token_times(alignment_but, token_lengths_b, frame_lengths_b, duration_s_b, **grid)
 
     return times
+
+
+def num_query_frames(config: Config) -> int:
+    """Return how many frames that are no sound stand in front of an utterance's."""
+    return NUM_QUERIES if config.model.name == "sense_voice" else 0
 
 
 class BestPathPrograms:
@@ -145,11 +156,11 @@ class BeamPrograms:
         settings = config.inference
         self._automata = HotwordAutomata(tokenizer, settings.hotword_weight)
         self.weights = PackedWeights(config.model, variables)
-        self._features, self._beam_size = config.features, settings.beam_size
+        self._config, self._beam_size = config, settings.beam_size
         language_model = read_arpa(Path(settings.language_model)) if settings.language_model else None
         self._fusion = make_fusion(language_model, tokenizer, settings.language_model_weight, settings.length_bonus)
         self._read = jax.jit(self.weights.reading(make_read(config, cmvn, model)))
-        self._times = jax.jit(make_times(config.features))
+        self._times = jax.jit(make_times(config))
         self._compiled: dict[Shape, tuple[jax.stages.Compiled, jax.stages.Compiled]] = {}
 
     def compilations(self, shape: Shape, hotwords: tuple[Hotword, ...] = ()) -> list[Callable[[], None]]:
@@ -169,7 +180,8 @@ class BeamPrograms:
 
     def _compile(self, shape: Shape) -> None:
         read = self._read.lower(self.weights.arrays, *abstract_sound(shape)).compile(self.weights.options)
-        num_frames = max(num_feature_frames(shape.num_samples, self._features), 1)
+        num_frames = max(num_feature_frames(shape.num_samples, self._config.features), 1)
+        num_frames += num_query_frames(self._config)
         first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)
         length_b, duration_s_b = (jax.ShapeDtypeStruct((shape.batch_size,), kind) for kind in (jnp.int32, jnp.float32))
         times = self._times.lower(first_bu, first_bu, length_b, length_b, duration_s_b).compile()

@@ -57,7 +57,9 @@ def write_tables(
 def draw_extremes(
     folder: Path, transcriber: Transcriber, dataset: SpeechDataset, extremes: Sequence[tuple[str, UtteranceScore]]
 ) -> None:
-    """Draw the alignments of ("best" or "worst", score): alignment_best_1.png and so on."""
+    """Draw the alignments of ("best" or "worst", score): alignment_best_1.png and so on; not without a predictor."""
+    if transcriber.config.model.name == "sense_voice":
+        return
     waves = [dataset[score.index].wave for _, score in extremes]
     numbers = {"best": 0, "worst": 0}
     for (kind, score), aligned in zip(extremes, align_waves(transcriber, waves), strict=True):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from asr.config import Config
 from asr.data.frontend import Cmvn, num_feature_frames
+from asr.inference.ctc_programs import make_best_path
 from asr.inference.programs import Heard, Spelling, make_listen, make_spell
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import row_counts
@@ -31,7 +32,7 @@ OUTPUTS = ("ids_bu", "confidence_bu", "start_s_bu", "end_s_bu", "lengths_b")
 def export_program(
     config: Config, cmvn: Cmvn | None, weights: dict[str, Any], custom: CustomModel | None = None
 ) -> bytes:
-    """Return the serialised program; the parallel decoder, regardless of `inference.decoder`.
+    """Return the serialised program; the parallel decoder, or SenseVoice's best path, whatever `inference.decoder` is.
 
     The attention is explicit, as jax promises no compatibility for the fused kernels. The weights are arrays by name,
     concrete or abstract; `cmvn` is a constant of the program.
@@ -65,6 +66,8 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
 
 def _make_recognise(config: Config, cmvn: Cmvn | None, model: nn.Module) -> Callable[..., Spelling]:
     """Return `recognise(variables, wave_bn, lengths_b) → Spelling` with as many rows as tokens can fire."""
+    if config.model.name == "sense_voice":
+        return _for_each(make_best_path(config, cmvn, model))
     counts = row_counts(num_feature_frames(num_samples(config), config.features), config.model.predictor.smooth_factor)
     listen = _for_each(make_listen(config, cmvn, model))
     spells = [_for_each(_filled_up(make_spell(config, model), rows, counts[-1])) for rows in counts]

@@ -101,6 +101,12 @@ def check_target(folder: Path, force: bool, replaceable: Callable[[Path], bool] 
         raise UserError(f"{folder}: --force replaces a model of the same kind only, which this is not; choose another")
 
 
+def _without_hotwords(config: Config) -> str:
+    if config.model.name not in ("seaco", "contextual"):
+        return ""
+    return "\nThe program takes no hot words; with them use this package, which needs the other files only."
+
+
 def _readme(config: Config, tokenizer: Tokenizer) -> str:
     n, rate_hz = num_samples(config), config.features.sample_rate_hz
     return f"""\
@@ -111,7 +117,7 @@ model.stablehlo is a program of three arguments, written for {" and ".join(PLATF
     waves    float32[b, {n}], one channel in -1...1 at {rate_hz} Hz, zeros behind the end, any number b of utterances
     lengths  int32[b], samples of each utterance, at most {n} ({n / rate_hz:g} s)
 It returns tokens int32[b, u], the probability of each, when each begins and ends (in seconds), and counts int32[b]:
-how many of the u places are tokens. Their texts are the list "tokens" in tokenizer.json.
+how many of the u places are tokens. Their texts are the list "tokens" in tokenizer.json.{_without_hotwords(config)}
 
 To run it from any jax program (pip install jax flatbuffers safetensors numpy; jax {jax.__version__} or newer):
 

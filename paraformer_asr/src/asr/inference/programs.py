@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from asr.config import Config, FeaturesConfig
+from asr.config import Config
 from asr.data.frontend import Cmvn, make_frontend, num_feature_frames
 from asr.data.text.tokenizer import Tokenizer
-from asr.decode import HotwordAutomaton, greedy, search_tokens, token_times
+from asr.decode import HotwordAutomaton, greedy, search_tokens
 from asr.inference.hotword_phrases import HotwordAutomata
 from asr.inference.hotwords import Hotword
 from asr.inference.shapes import Shape, row_counts
+from asr.inference.token_timing import make_find_times
 from asr.inference.tuning import PackedWeights
 from asr.models import Acoustics, build_model
 
@@ -71,19 +72,14 @@ def make_spell(config: Config, model: nn.Module | None = None) -> Callable[..., 
     Without an automaton of hot words (None) the choice is greedy.
     """
     model, search = model or build_model(config.model), functools.partial(search_tokens, **search_options(config))
+    find_times = make_find_times(config, model)
 
     def spell(variables: Variables, heard: Heard, num_rows: int, automaton: HotwordAutomaton | None = None) -> Spelling:
         hypotheses = model.apply(variables, heard.acoustics, num_rows, method="decode")
         inputs = hypotheses.logits_buv, hypotheses.token_lengths_b
         ids_bu, confidence_bu = greedy(*inputs) if automaton is None else search(*inputs, automaton)
-        start_s_bu, end_s_bu = token_times(
-            hypotheses.alignment_but,
-            hypotheses.token_lengths_b,
-            heard.acoustics.frame_lengths_b,
-            heard.duration_s_b,
-            **time_grid(config.features),
-        )
-        return Spelling(ids_bu, confidence_bu, start_s_bu, end_s_bu, hypotheses.token_lengths_b)
+        times_bu = find_times(variables, heard.acoustics, heard.duration_s_b, hypotheses, ids_bu)
+        return Spelling(ids_bu, confidence_bu, *times_bu, hypotheses.token_lengths_b)
 
     return spell
 
@@ -91,11 +87,6 @@ def make_spell(config: Config, model: nn.Module | None = None) -> Callable[..., 
 def search_options(config: Config) -> dict[str, int]:
     """Return the settings of the search with hot words, as arguments of `asr.decode.search_tokens`."""
     return {"beam_size": config.inference.beam_size, "num_candidates": config.inference.hotword_candidates}
-
-
-def time_grid(features: FeaturesConfig) -> dict[str, float]:
-    """Return the times of the encoder's frames, as arguments of `asr.decode.token_times`."""
-    return {"frame_shift_ms": features.output_shift_ms, "first_centre_ms": features.frame_length_ms / 2}
 
 
 class CifPrograms:
@@ -115,7 +106,7 @@ class CifPrograms:
         self._listen = jax.jit(self.weights.reading(make_listen(config, cmvn, model)))
         self._spell = jax.jit(self.weights.reading(make_spell(config, model)), static_argnums=2)
         self._listens: dict[Shape, jax.stages.Compiled] = {}
-        self._spells: dict[tuple[Shape, int, int], jax.stages.Compiled] = {}
+        self._spells: dict[tuple[Shape, int, tuple], jax.stages.Compiled] = {}
 
     def compilations(self, shape: Shape, hotwords: tuple[Hotword, ...] = ()) -> list[Callable[[], None]]:
         """Return what has to be called, in any order and thread, before batches of this shape need no compiler.
@@ -170,8 +161,8 @@ class CifPrograms:
         self._spells[_key(shape, num_rows, automaton)] = lowered.compile(self.weights.options)
 
 
-def _key(shape: Shape, num_rows: int, automaton: HotwordAutomaton | None) -> tuple[Shape, int, int]:
-    return shape, num_rows, automaton.num_states if automaton else 0
+def _key(shape: Shape, num_rows: int, hotwords: Any) -> tuple[Shape, int, tuple]:
+    return shape, num_rows, tuple(array.shape for array in jax.tree.leaves(hotwords))
 
 
 def abstract_sound(shape: Shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

@@ -25,7 +25,9 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
 from asr.inference.failing import start_safely
+from asr.inference.hotword_memory import NO_PHRASE, list_unknown
 from asr.inference.hotword_phrases import warn_of_unknown
+from asr.inference.hotword_programs import BIASED_MODELS, BiasedPrograms
 from asr.inference.hotwords import Hotword, Hotwords, read_hotwords
 from asr.inference.loading import load_parts
 from asr.inference.programs import CifPrograms, Spelling
@@ -167,11 +169,14 @@ class Transcriber:
         return transcripts if several else transcripts[0]
 
     def read_hotwords(self, hotwords: Hotwords | None) -> tuple[Hotword, ...]:
-        """Return hot words as `asr.inference.hotwords.read_hotwords` does, and log what this model cannot write."""
-        hotwords = read_hotwords(hotwords)
-        if warning := warn_of_unknown(self.tokenizer, hotwords):
+        """Return hot words as `asr.inference.hotwords.read_hotwords` does, and log what this model cannot write.
+
+        An empty list is not None to a network that was trained with hot words: it compares with "no hot word" then.
+        """
+        phrases, is_biased = read_hotwords(hotwords), self.config.model.name in BIASED_MODELS
+        if warning := (list_unknown if is_biased else warn_of_unknown)(self.tokenizer, phrases):
             log.warning(warning)
-        return hotwords
+        return (NO_PHRASE,) if is_biased and not phrases and hotwords is not None else phrases
 
     def recognise(self, wave: np.ndarray) -> Recognition:
         """Return the tokens of a segment float32[n] in −1…1; below `longest_segment` for speed and memory."""
@@ -274,6 +279,8 @@ def load_transcriber(
 
 def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, model: nn.Module):
     match config.inference.decoder:
+        case "cif" if config.model.name in BIASED_MODELS:
+            return BiasedPrograms(config, cmvn, variables, tokenizer, model)
         case "cif":
             return CifPrograms(config, cmvn, variables, tokenizer, model)
         case "ctc":

@@ -3,10 +3,12 @@
     text  one line
     json  {"file", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
           "tokens": [{"token", …}, …], "segments": [{"start_s", "end_s", "text"}, …]} in one line; times in seconds;
-          with a punctuation model also "sentences", and where the device failed "failures", see `Failure`
+          with a punctuation model also "sentences", and where the device failed "failures", see `Failure`. Of
+          SenseVoice also "rich", and of a segment "language", "emotion", "event", "tagged"
     srt   numbered cues of at most two lines of 42 columns, and 7 seconds; a Chinese character fills two columns
     vtt   the same cues for browsers
     tsv   a table of the sentences, or of the segments if there is no punctuation model: start_s, end_s, text
+    rich  one line with emoji for the emotions and events that SenseVoice hears; of another model, the text
     ctm   a line `name 1 start duration word confidence` for each word, as NIST's scoring tools read it
 
 Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at once.
@@ -24,6 +26,7 @@ from typing import Any
 from asr.errors import UserError
 from asr.files import writing_aside
 from asr.inference.subtitles import Cue, make_cues
+from asr.inference.tags import rich_text
 from asr.inference.words import Token, Word, split_sentences
 
 MAX_ROWS = 200  # most segments shown in a notebook
@@ -37,11 +40,25 @@ class SegmentText:
         start_s: when the segment begins, from the start of the sound.
         end_s: when it ends.
         text: its words.
+        language: that SenseVoice hears, such as "en"; these four are empty without SenseVoice.
+        emotion: such as "HAPPY".
+        event: such as "Speech" or "Applause".
+        tagged: the text as SenseVoice writes it, with its tags.
     """
 
     start_s: float
     end_s: float
     text: str
+    language: str = ""
+    emotion: str = ""
+    event: str = ""
+    tagged: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The last four attributes by name; nothing without SenseVoice."""
+        named = {name: getattr(self, name) for name in ("language", "emotion", "event", "tagged")}
+        return named if self.tagged else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +120,20 @@ class Transcript:
     def __str__(self):
         return self.text
 
+    @property
+    def tagged(self) -> str:
+        """The text of all segments with SenseVoice's tags; "" of another model."""
+        return " ".join(segment.tagged for segment in self.segments if segment.tagged)
+
+    @property
+    def rich(self) -> str:
+        """The text with emoji for what SenseVoice hears besides words; the text itself of another model."""
+        return rich_text(self.tagged) if self.tagged else self.text
+
+    def to_rich(self) -> str:
+        """Return the text with emoji in one line."""
+        return f"{self.rich}\n"
+
     def to_text(self) -> str:
         """Return the text in one line."""
         return f"{self.text}\n"
@@ -113,10 +144,12 @@ class Transcript:
             "file": self.file,
             "duration_s": round(self.duration_s, 3),
             "text": self.text,
+            **({"rich": self.rich} if self.tagged else {}),
             "words": [{"word": word.text, **_times(word)} for word in self.words],
             "tokens": [{"token": token.text, **_times(token)} for token in self.tokens],
             "segments": [
-                {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text} for s in self.segments
+                {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text, **s.tags}
+                for s in self.segments
             ],
             **({"sentences": [_stretch(each) for each in self.sentences]} if self.sentences else {}),
             **({"failures": [_stretch(each) for each in self.failures]} if self.failures else {}),
@@ -158,7 +191,7 @@ class Transcript:
         return "".join(f"{line}\n" for line in lines)
 
     def save(self, path: str | Path) -> None:
-        """Write the transcript in the format of the suffix: .txt, .json, .srt, .vtt, .tsv or .ctm."""
+        """Write the transcript in the format of the suffix: .txt, .json, .srt, .vtt, .tsv, .ctm or .rich."""
         path, formats = Path(path), {suffix: name for name, suffix in SUFFIXES.items()}
         if path.suffix.lower() not in formats:
             raise UserError(f"{path}: expected one of the suffixes {', '.join(formats)}")
@@ -200,6 +233,7 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
     "vtt": Transcript.to_vtt,
     "tsv": Transcript.to_tsv,
     "ctm": Transcript.to_ctm,
+    "rich": Transcript.to_rich,
 }
 SUFFIXES = {"text": ".txt"} | {name: f".{name}" for name in FORMATS if name != "text"}
 ONE_FILE_EACH = ("srt", "vtt", "tsv")  # formats in which the results of several sounds cannot follow each other

@@ -24,6 +24,7 @@ import numpy as np
 
 from asr.errors import UserError
 from asr.inference.segmentation import split_at_silences
+from asr.inference.tags import read_tags
 from asr.inference.transcript import Failure, SegmentText, Sentence, Transcript
 from asr.inference.typesetting import needs_space
 from asr.inference.words import Token, Word, join_words, make_tokens, make_words, split_sentences
@@ -186,7 +187,8 @@ class GrowingTranscript:
             words[0] = dataclasses.replace(words[0], space_before=needs_space(self.words[-1].text, words[0].text))
         self.words += words
         self.tokens += tokens
-        self.segments.append(SegmentText(start_s, end_s, join_words(words)))
+        tags = read_tags(self.tokenizer.tagged(recognition.ids))
+        self.segments.append(SegmentText(start_s, end_s, join_words(words), *tags))
         self._num_words.append(len(words))
 
     def punctuate(self, *, final: bool = False) -> None:

@@ -35,6 +35,8 @@ BY_ONEDNN = Products(
 FIRST_JAX_WITH_FAST_ONEDNN = (0, 12)
 """First version in which oneDNN is fast: with 0.10.2 it takes 1.2 times as long as YNNPACK; 0.11 was not measured."""
 
+IN_FLOAT32 = ("predictor", "timestamps")  # parts of the network
+
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -42,7 +44,7 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
     """Return the config and the variables {"params": …} as they are computed with.
 
     A scanned encoder is unrolled: its layers run up to twice as fast one by one. In bfloat16, kernels are rounded once,
-    and not at every call; the predictor stays float32, as it is computed.
+    and not at every call; both heads of the predictor stay float32, as they are computed.
     """
     if config.model.name == "custom":
         return config, variables
@@ -52,7 +54,7 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
         encoder = dataclasses.replace(config.model.encoder, scan=False)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
     if config.model.dtype == "bfloat16":
-        params = {name: part if name == "predictor" else _round_kernels(part) for name, part in params.items()}
+        params = {name: part if name in IN_FLOAT32 else _round_kernels(part) for name, part in params.items()}
     return config, {**variables, "params": params}
 
 

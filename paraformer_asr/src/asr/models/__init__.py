@@ -14,13 +14,27 @@ import jax.numpy as jnp
 
 from asr.config import ModelConfig
 from asr.errors import UserError
+from asr.models.bicif import BicifParaformer as BicifParaformer
+from asr.models.contextual import ContextualParaformer as ContextualParaformer
+from asr.models.hotwords import Hotwords as Hotwords
 from asr.models.layers import count_parameters as count_parameters
 from asr.models.paraformer import Acoustics as Acoustics
 from asr.models.paraformer import Hypotheses as Hypotheses
 from asr.models.paraformer import Paraformer as Paraformer
 from asr.models.paraformer import TrainingOutputs as TrainingOutputs
+from asr.models.seaco import SeacoParaformer as SeacoParaformer
+from asr.models.sense_voice import NUM_QUERIES as NUM_QUERIES
+from asr.models.sense_voice import SenseVoice as SenseVoice
 from asr.models.stacking import stack_blocks as stack_blocks
 from asr.models.stacking import unstack_blocks as unstack_blocks
+
+NETWORKS = {
+    "paraformer": Paraformer,
+    "seaco": SeacoParaformer,
+    "contextual": ContextualParaformer,
+    "bicif": BicifParaformer,
+}
+"""`model.name` → the network."""
 
 SPECIAL_TOKENS = 4
 
@@ -55,7 +69,16 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             f"model.vocab_size: expected more than the {SPECIAL_TOKENS} special tokens, found {config.vocab_size}; "
             "set it, or leave it 0 and let the tokenizer fill it in"
         )
-    return Paraformer(config)
+    if config.name == "sense_voice":
+        return _build_sense_voice(config)
+    return NETWORKS[config.name](config)
+
+
+def _build_sense_voice(config: ModelConfig) -> SenseVoice:
+    options = config.sense_voice
+    if options.ban_emo_unk and not 0 < options.emo_unknown_id < config.vocab_size:
+        raise UserError("model.sense_voice.ban_emo_unk: the model's vocabulary has no token of an unknown emotion")
+    return SenseVoice(config)
 
 
 def abstract_variables(config: ModelConfig, model: nn.Module | None = None) -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from asr.config import EncoderConfig
 from asr.models.layers import Attend, Dense, Dropout, FeedForward, FsmnMemory, LayerNorm, depthwise_uniform, left_taps
 from asr.ops import conv
+from asr.ops.norm import EPSILON
 
 
 class SanmBlock(nn.Module):
@@ -29,13 +30,14 @@ class SanmBlock(nn.Module):
     """
 
     config: EncoderConfig
+    epsilon: float = EPSILON  # of the layer norms
 
     @nn.compact
     def __call__(self, x_bti, valid_bt, mask_btj, train: bool):
         """Return float[b, t, d] of float[b, t, i], where the input may be wider."""
         config, residual = self.config, x_bti
         # Pre-norm: what is added is normalised, the sum is not, so gradients reach the first block unscaled.
-        qkv_btd = Dense(3 * config.width, name="qkv")(LayerNorm(name="norm1")(x_bti))
+        qkv_btd = Dense(3 * config.width, name="qkv")(LayerNorm(self.epsilon, name="norm1")(x_bti))
         q_btd, k_btd, v_btd = jnp.split(qkv_btd, 3, axis=-1)
         attended_btd = Attend(config.num_heads, config.attention_dropout, config.attention)(
             q_btd, k_btd, v_btd, mask_btj, train
@@ -48,7 +50,7 @@ class SanmBlock(nn.Module):
         # The first block widens the frames, so its input cannot be added.
         x_btd = residual + x_btd if residual.shape == x_btd.shape else x_btd
         ffn = FeedForward(config.ffn_width, config.width, config.dropout, name="ffn")
-        return x_btd + Dropout(config.dropout)(ffn(LayerNorm(name="norm2")(x_btd), train), train)
+        return x_btd + Dropout(config.dropout)(ffn(LayerNorm(self.epsilon, name="norm2")(x_btd), train), train)
 
 
 class ConformerBlock(nn.Module):

@@ -50,13 +50,23 @@ class Decoder(nn.Module):
             mask_b1t: bool[b, 1, t], True for real frames.
             train: apply dropout (key `dropout`).
         """
+        return self.output(self.hidden(embedding_bud, token_valid_bu, hidden_btd, mask_b1t, train=train))
+
+    def hidden(self, embedding_bud, token_valid_bu, hidden_btd, mask_b1t, *, train: bool):
+        """Return what the logits are made of, float[b, u, d]; arguments as of a call."""
         x_bud = embedding_bud
         # No block is causal: all tokens are decoded at once, each sees all others.
-        for block in (*self.blocks, *self.memory_blocks):
+        for block in self.blocks:
+            x_bud = block(x_bud, token_valid_bu, hidden_btd, mask_b1t, train)
+        return self.finish(x_bud, token_valid_bu, hidden_btd, mask_b1t, train)
+
+    def finish(self, x_bud, token_valid_bu, hidden_btd, mask_b1t, train: bool):
+        """Return what the logits are made of, from what the blocks with cross attention made."""
+        for block in self.memory_blocks:
             x_bud = block(x_bud, token_valid_bu, hidden_btd, mask_b1t, train)
         for block in self.ffn_blocks:
             x_bud = block(x_bud, train)
-        return self.output(self.norm(x_bud))
+        return self.norm(x_bud)
 
     def embed(self, tokens_bu):
         """Return the learned embedding of each token, float32[b, u, d], as the glancing sampler shows it."""

@@ -52,12 +52,14 @@ class Logits(nn.Module):
 class LayerNorm(nn.Module):
     """Layer norm over the last axis: float[..., d] → the same shape."""
 
+    epsilon: float = norm.EPSILON  # added to the variance
+
     @nn.compact
     def __call__(self, x):
         """Return `x` normalised within each vector."""
         scale_d = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias_d = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return norm.layer_norm(x, scale_d, bias_d)
+        return norm.layer_norm(x, scale_d, bias_d, epsilon=self.epsilon)
 
 
 class Dropout(nn.Module):

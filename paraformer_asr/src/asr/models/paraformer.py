@@ -64,6 +64,28 @@ class Acoustics:
 
 
 @struct.dataclass
+class AcousticTokens:
+    """The tokens as they are heard, before the decoder.
+
+    Attributes:
+        acoustic_bud: float, the frames that each token collected.
+        alignment_but: float32[b, u, t + 1], what each frame gave to each token; the last column is the tail's.
+        token_lengths_b: int32, real rows.
+    """
+
+    acoustic_bud: jax.Array
+    alignment_but: jax.Array
+    token_lengths_b: jax.Array
+
+    def decoder_inputs(self, acoustics: Acoustics) -> tuple[jax.Array, ...]:
+        """Return the arguments of `Decoder`."""
+        hidden_btd = acoustics.hidden_btd
+        token_valid_bu = length_mask(self.token_lengths_b, self.acoustic_bud.shape[1])
+        mask_b1t = padding_mask(length_mask(acoustics.frame_lengths_b, hidden_btd.shape[1]))
+        return self.acoustic_bud, token_valid_bu, hidden_btd, mask_b1t
+
+
+@struct.dataclass
 class Hypotheses:
     """The outputs of the decoder.
 
@@ -92,11 +114,18 @@ class Paraformer(nn.Module):
         config = self.config
         self.encoder = Encoder(config.encoder, config.remat)
         self.predictor = Predictor(config.predictor)
-        self.decoder = Decoder(
-            config.decoder, config.encoder.width, config.vocab_size, config.encoder.attention, config.remat
-        )
+        self.decoder = self.build_decoder()
         if config.ctc_head:
             self.ctc = Logits(config.vocab_size)
+
+    def build_decoder(self) -> Decoder:
+        """Return the decoder."""
+        config = self.config
+        return Decoder(config.decoder, config.encoder.width, config.vocab_size, config.encoder.attention, config.remat)
+
+    def write(self, embedding_bud, token_valid_bu, hidden_btd, mask_b1t, *, train: bool):
+        """Return the logits of every token position; arguments as of `Decoder`."""
+        return self.decoder(embedding_bud, token_valid_bu, hidden_btd, mask_b1t, train=train)
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' logits and the predictor's count, aligned to the true tokens.
@@ -122,7 +151,7 @@ class Paraformer(nn.Module):
 
         def decode(embedding_bud):
             token_valid_bu = length_mask(token_lengths_b, num_rows)
-            return self.decoder(embedding_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=train)
+            return self.write(embedding_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=train)
 
         logits_buv = decode(acoustic_bud)  # first pass: from sound alone
         # It only decides how many labels are shown; training goes through the second pass.
@@ -179,8 +208,13 @@ class Paraformer(nn.Module):
             acoustics: from `encode`.
             num_rows: u, static, at least the largest token count; tokens beyond it are dropped.
         """
+        rows = self.integrate(acoustics, num_rows)
+        logits_buv = self.write(*rows.decoder_inputs(acoustics), train=False)
+        return Hypotheses(logits_buv, rows.alignment_but, rows.token_lengths_b)
+
+    def integrate(self, acoustics: Acoustics, num_rows: int) -> AcousticTokens:
+        """Return the tokens as they are heard; arguments as of `decode`."""
         hidden_btd = acoustics.hidden_btd
-        valid_bt = length_mask(acoustics.frame_lengths_b, hidden_btd.shape[1])
         cumulative_bt = cif.cumulative(acoustics.alpha_bt)
         alignment_but = cif.align(cumulative_bt, num_rows)
         acoustic_bud = cif.integrate(alignment_but[:, :, :-1], hidden_btd)  # the tail's frame holds no sound
@@ -188,10 +222,7 @@ class Paraformer(nn.Module):
             fired_bu = length_mask(jnp.floor(cumulative_bt[:, -1]).astype(jnp.int32), num_rows)
             acoustic_bud = jnp.where(fired_bu[..., None], acoustic_bud, 0)
         token_lengths_b = jnp.minimum(acoustics.token_count_b, num_rows)
-        token_valid_bu = length_mask(token_lengths_b, num_rows)
-        acoustic_bud = acoustic_bud.astype(hidden_btd.dtype)
-        logits_buv = self.decoder(acoustic_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=False)
-        return Hypotheses(logits_buv=logits_buv, alignment_but=alignment_but, token_lengths_b=token_lengths_b)
+        return AcousticTokens(acoustic_bud.astype(hidden_btd.dtype), alignment_but, token_lengths_b)
 
     def _listen(self, features_bti, feature_lengths_b, train: bool):
         """Return the encoder's frames (0 where padded), which of them are real, and the predictor's weights."""

@@ -76,13 +76,14 @@ def _explicit_attention(q_btae, k_bjae, v_bjae, mask_btj, rate: float = 0.0, key
 
 
 @jax.jit
-def attention_weights(q_btae, k_bjae, mask_btj):
-    """Return how much each query attends to each frame: softmax_j(q · k / √e).
+def attention_weights(q_btae, k_bjae, mask_btj, log_weight_bj=None):
+    """Return how much each query attends to each frame: softmax_j(q · k / √e + log_weight).
 
     Args:
         q_btae: float[b, t, a, e], queries.
         k_bjae: float[b, j, a, e], keys.
         mask_btj: bool[b, t, j] or bool[b, 1, j], True where query t may attend to frame j.
+        log_weight_bj: float32[b, j], the log of how many times a frame counts; None: each once.
 
     Returns:
         weights_batj: float32[b, a, t, j], in 0…1, exactly 0 where the mask is False. A row sums to 1, or to 0 where
@@ -94,6 +95,8 @@ def attention_weights(q_btae, k_bjae, mask_btj):
     heads = _heads_first(scaled_btae), _heads_first(k_bjae)
     # Scores and softmax in float32: bfloat16 would round a sum over hundreds of frames.
     scores_batj = jnp.einsum("bate,baje->batj", *heads, preferred_element_type=jnp.float32)
+    if log_weight_bj is not None:
+        scores_batj = scores_batj + log_weight_bj[:, None, None, :]
     mask_b1tj = mask_btj[:, None]
     lowest = jnp.finfo(jnp.float32).min  # finite: a row of −inf alone would give NaN
     return jnp.where(mask_b1tj, jax.nn.softmax(jnp.where(mask_b1tj, scores_batj, lowest)), 0.0)

@@ -9,9 +9,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
+EPSILON = 1e-12  # of the published Paraformer
+
 
 @functools.partial(jax.jit, static_argnames=("epsilon",))
-def layer_norm(x, scale_d, bias_d, *, epsilon: float = 1e-12):
+def layer_norm(x, scale_d, bias_d, *, epsilon: float = EPSILON):
     """Return `x` normalised over its last axis, each vector by itself.
 
     y = (x − mean) / sqrt(mean((x − mean)²) + ε) · scale + bias

@@ -1,10 +1,11 @@
-"""Reads Paraformer models that FunASR publishes, and writes models of this package for it.
+"""Reads Paraformer and SenseVoice models that FunASR publishes, and writes models of this package for it.
 
     model.pt            the state dict
     config.yaml         network, front end and training
     configuration.json  names of the other files
     tokens.json         the vocabulary, a list
     seg_dict            English words and their pieces
+    bpe.model           instead of both: a model of sentencepiece
     am.mvn              mean and variance of the features
 
 Reference: FunASR, `funasr/models/paraformer` and `funasr/models/sanm`.
@@ -28,25 +29,29 @@ from asr.data.text.building import load_funasr_tokenizer
 from asr.data.text.funasr_text import write_seg_dict
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
-from asr.files import replace_text
-from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
+from asr.files import replace_text, replacing
+from asr.funasr_folder import CMVN, CONFIG, FILES, OF_PIECES, PIECES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
-from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
+from asr.published.funasr_pairs import CTC_HEAD, funasr_pairs
+from asr.published.kinds import KINDS
+from asr.published.mapping import export_arrays, import_arrays
 from asr.published.state_dict import plain_names
 from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
 
 log = logging.getLogger("asr")
 
-DEPTHWISE = Layout(lambda w_o1k: w_o1k[:, 0].T, lambda w_ko: w_ko.T[:, None])
-"""`Conv1d.weight` of torch with one group for each channel: output channels o, kernel taps k."""
-
-CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.transpose(2, 1, 0))
-"""`Conv1d.weight` of torch."""
-
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
-CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
+OUTPUTS = ("decoder.output_layer", CTC_HEAD)  # of the map to the tokens; SenseVoice has no decoder
+EMO_UNKNOWN = "<|EMO_UNKNOWN|>"  # SenseVoice's tag for an emotion that it does not know
+PARTS = {
+    "predictor.blstm": ("seaco", "bicif"),
+    "seaco_decoder": ("seaco",),
+    "decoder.bias_decoder": ("contextual",),
+}
+"""Prefix of the tensors of a part → kinds of model that have it."""
+
 MAX_MISSING = 100  # most missing tensors that are listed with their shapes
 
 
@@ -60,16 +65,21 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     config, files = open_funasr_folder(folder)
     for remark in files.remarks:
         log.warning("%s", remark)
-    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, (files.tokens, files.seg_dict))
+    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
+    num_outputs = _num_outputs(tensors)
+    tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, files.text, num_outputs)
     cmvn = load_cmvn(files.cmvn) if files.cmvn else None
     if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
         expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
         raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
-    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
-    _check_vocabulary(tensors, tokenizer, files)
+    _check_vocabulary(num_outputs, config, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
+    if config.model.name == "sense_voice":
+        unknown_id = tokenizer.tokens.index(EMO_UNKNOWN) if EMO_UNKNOWN in tokenizer.tokens else 0
+        sizes["sense_voice"] = dataclasses.replace(config.model.sense_voice, emo_unknown_id=unknown_id)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     _check_ctc_head(tensors, config, files)
+    _check_parts(tensors, config, files)
     pairs = funasr_pairs(config.model)
     _check_names(tensors, [name for pair in pairs for name in pair.names], files)
     arrays = import_arrays(pairs, tensors, array_shapes(config.model), files.weights)
@@ -79,15 +89,13 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
 def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any) -> None:
     """Write a FunASR model folder, the inverse of `load_funasr`; without a `seg_dict` only the list of tokens."""
     content = make_funasr_config(config)
+    content["tokenizer"] = OF_PIECES if tokenizer.kind == "sentencepiece" else content["tokenizer"]
     params = unstack_blocks(variables["params"])
     arrays = {name: np.asarray(array) for name, array in named_arrays({"params": params}).items()}
     write_torch_file(folder / WEIGHTS, export_arrays(funasr_pairs(config.model), arrays))
     replace_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    replace_text(folder / TOKENS, json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0) + "\n")
-    places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG, "tokenizer_conf": {"token_list": TOKENS}}
-    if tokenizer.seg_dict:
-        write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
-        places["tokenizer_conf"]["seg_dict_file"] = SEG_DICT
+    places: dict[str, Any] = {"init_param": WEIGHTS, "config": CONFIG}
+    places["tokenizer_conf"] = _save_tokenizer(folder, tokenizer)
     if cmvn is not None:
         save_cmvn(folder / CMVN, cmvn)
         places["frontend_conf"] = {"cmvn_file": CMVN}
@@ -96,89 +104,35 @@ def save_funasr(folder: Path, config: Config, tokenizer: Tokenizer, cmvn: Cmvn |
     replace_text(folder / FILES, json.dumps(files, indent=2) + "\n")
 
 
+def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """Write the tokenizer's files; return their names by FunASR's keys."""
+    if tokenizer.kind == "sentencepiece":
+        with replacing(folder / PIECES) as aside:
+            aside.write_bytes(tokenizer.bpe_model)
+        return {"bpemodel": PIECES}
+    replace_text(folder / TOKENS, json.dumps(tokenizer.tokens, ensure_ascii=False, indent=0) + "\n")
+    if not tokenizer.seg_dict:
+        return {"token_list": TOKENS}
+    write_seg_dict(folder / SEG_DICT, tokenizer.seg_dict)
+    return {"token_list": TOKENS, "seg_dict_file": SEG_DICT}
+
+
 def array_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name → shape of the arrays of a model."""
     return {name: shape for name, (shape, _) in describe_arrays(abstract_variables(config)).items()}
 
 
-def funasr_pairs(config: ModelConfig) -> list[Pair]:
-    """Return every array of an unrolled model with FunASR's tensor of the same values."""
-    encoder, decoder = config.encoder, config.decoder
-    pairs = _norm("encoder/norm", "encoder.after_norm")
-    for number in range(encoder.num_layers):
-        theirs = f"encoder.encoders.{number - 1}" if number else "encoder.encoders0.0"
-        pairs += _encoder_block(f"encoder/block{number}", theirs)
-    pairs += _predictor(config.predictor.kind)
-    pairs += [_pair("decoder/embedding", "decoder.embed.0.weight")]
-    for number in range(decoder.num_layers):
-        pairs += _decoder_block(f"decoder/block{number}", f"decoder.decoders.{number}", attends=True)
-    for number in range(decoder.num_memory_layers):
-        pairs += _decoder_block(f"decoder/memory_block{number}", f"decoder.decoders2.{number}", attends=False)
-    for number in range(decoder.num_ffn_layers):
-        ours, theirs = f"decoder/ffn_block{number}", f"decoder.decoders3.{number}"
-        pairs += _norm(f"{ours}/norm1", f"{theirs}.norm1") + _decoder_ffn(ours, theirs)
-    pairs += _norm("decoder/norm", "decoder.after_norm") + _dense("decoder/output", "decoder.output_layer")
-    return pairs + (_dense("ctc", CTC_HEAD) if config.ctc_head else [])
-
-
-def _encoder_block(ours: str, theirs: str) -> list[Pair]:
-    return [
-        *_norm(f"{ours}/norm1", f"{theirs}.norm1"),
-        *_dense(f"{ours}/qkv", f"{theirs}.self_attn.linear_q_k_v"),
-        _pair(f"{ours}/memory/kernel", f"{theirs}.self_attn.fsmn_block.weight", DEPTHWISE),
-        *_dense(f"{ours}/out", f"{theirs}.self_attn.linear_out"),
-        *_norm(f"{ours}/norm2", f"{theirs}.norm2"),
-        *_dense(f"{ours}/ffn/expand", f"{theirs}.feed_forward.w_1"),
-        *_dense(f"{ours}/ffn/contract", f"{theirs}.feed_forward.w_2"),
-    ]
-
-
-def _predictor(kind: str) -> list[Pair]:
-    layout = CONV1D if kind == "conv" else DEPTHWISE
-    return [
-        _pair("predictor/conv_kernel", "predictor.cif_conv1d.weight", layout),
-        _pair("predictor/conv_bias", "predictor.cif_conv1d.bias"),
-        *_dense("predictor", "predictor.cif_output"),
-    ]
-
-
-def _decoder_block(ours: str, theirs: str, *, attends: bool) -> list[Pair]:
-    pairs = [
-        *_norm(f"{ours}/norm1", f"{theirs}.norm1"),
-        *_decoder_ffn(ours, theirs),
-        *_norm(f"{ours}/norm2", f"{theirs}.norm2"),
-        _pair(f"{ours}/memory/kernel", f"{theirs}.self_attn.fsmn_block.weight", DEPTHWISE),
-    ]
-    if not attends:
-        return pairs
-    return [
-        *pairs,
-        *_norm(f"{ours}/norm3", f"{theirs}.norm3"),
-        *_dense(f"{ours}/q", f"{theirs}.src_attn.linear_q"),
-        *_dense(f"{ours}/kv", f"{theirs}.src_attn.linear_k_v"),
-        *_dense(f"{ours}/out", f"{theirs}.src_attn.linear_out"),
-    ]
-
-
-def _decoder_ffn(ours: str, theirs: str) -> list[Pair]:
-    """Return the pairs of the decoder's feed-forward network: a norm inside, and no second bias."""
-    return [
-        *_dense(f"{ours}/ffn/expand", f"{theirs}.feed_forward.w_1"),
-        *_norm(f"{ours}/ffn/norm", f"{theirs}.feed_forward.norm"),
-        _pair(f"{ours}/ffn/contract/kernel", f"{theirs}.feed_forward.w_2.weight", LINEAR),
-    ]
-
-
-def _dense(ours: str, theirs: str) -> list[Pair]:
-    return [_pair(f"{ours}/kernel", f"{theirs}.weight", LINEAR), _pair(f"{ours}/bias", f"{theirs}.bias")]
-
-
-def _norm(ours: str, theirs: str) -> list[Pair]:
-    return [_pair(f"{ours}/scale", f"{theirs}.weight"), _pair(f"{ours}/bias", f"{theirs}.bias")]
-
-
-def _pair(ours: str, theirs: str, layout: Layout = AS_IS) -> Pair:
-    return Pair(f"params/{ours}", theirs, layout)
+def _check_parts(tensors: dict[str, np.ndarray], config: Config, files: FunasrFiles) -> None:
+    """Refuse a class whose special parts the weights lack, and weights with such parts of another class."""
+    stated = next(each for each, kind in KINDS.items() if kind == config.model.name)
+    for prefix, names in PARTS.items():
+        has_part, of_class = any(name.startswith(prefix) for name in tensors), config.model.name in names
+        if has_part != of_class:
+            classes = " and ".join(each for each, kind in KINDS.items() if kind in names)
+            raise UserError(
+                f"{files.weights}: holds {'' if has_part else 'no '}tensors {prefix}*, a part of {classes}, but "
+                f"{files.config.name} says {stated}; the two do not belong together"
+            )
 
 
 def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: FunasrFiles) -> None:
@@ -191,13 +145,19 @@ def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: Funasr
         )
 
 
-def _check_vocabulary(tensors: dict[str, np.ndarray], tokenizer: Tokenizer, files: FunasrFiles) -> None:
-    """Refuse a list of tokens whose length is not the width of the network's output."""
-    output = tensors.get("decoder.output_layer.weight")
-    if output is not None and output.ndim == 2 and len(output) != tokenizer.vocab_size:
+def _num_outputs(tensors: dict[str, np.ndarray]) -> int | None:
+    """Return the number of tokens that the network was trained with, if the tensors tell it."""
+    outputs = (tensors.get(f"{name}.weight") for name in OUTPUTS)
+    return next((len(output) for output in outputs if output is not None and output.ndim == 2), None)
+
+
+def _check_vocabulary(num_outputs: int | None, config: Config, tokenizer: Tokenizer, files: FunasrFiles) -> None:
+    """Refuse a vocabulary whose size is not the width of the network's output."""
+    if num_outputs not in (None, tokenizer.vocab_size):
+        output = CTC_HEAD if config.model.name == "sense_voice" else OUTPUTS[0]
         raise UserError(
-            f"{files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with {len(output)} "
-            f"(decoder.output_layer.weight); the two do not belong together"
+            f"{files.pieces or files.tokens}: {tokenizer.vocab_size} tokens, but {files.weights.name} was trained with "
+            f"{num_outputs} ({output}.weight); the two do not belong together"
         )
 
 

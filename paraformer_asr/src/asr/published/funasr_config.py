@@ -15,7 +15,8 @@ from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
 from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_folder, open_folder
-from asr.published import funasr_settings as table
+from asr.published import funasr_sense_voice, funasr_settings
+from asr.published.funasr_variants import INNER_DIM, INNER_DIM_DEFAULT, VARIANTS, Table
 from asr.published.kinds import check_recognises
 from asr.untrusted import escaped, shown
 
@@ -67,20 +68,20 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
 
 def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Return the values of the file, by the paths of our settings."""
-    _check_fixed(path, content)
-    predictor = content.get("predictor")
-    if not isinstance(predictor, str) or predictor not in table.PREDICTORS:
-        raise UserError(f"{path}: predictor: expected {' or '.join(table.PREDICTORS)}, found {shown(predictor)}")
-    _refuse_unknown(path, content)
-    changes = {}
-    for section, key, ours, default in table.SETTINGS:
-        default = table.TAIL_DEFAULTS[predictor] if key == "tail_threshold" else default
-        value = (content.get(section) or {}).get(key, default)
-        value = table.WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
-        if key == "length_normalized_loss":
-            value = table.NORMALISERS[_checked(path, _dotted(section, key), value, False)]
-        changes[ours] = _checked(path, _dotted(section, key), value, attrgetter(ours)(Config()))
-        _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
+    if content.get("model") == funasr_sense_voice.MODEL:
+        _check_fixed(path, content, funasr_sense_voice)
+        _refuse_unknown(path, content, funasr_sense_voice)
+        return _follow(path, content, funasr_sense_voice) | funasr_sense_voice.CONSTANTS
+    variant = VARIANTS.get(content["model"]) if isinstance(content.get("model"), str) else None
+    table = variant or funasr_settings
+    _check_fixed(path, content, table)
+    predictor = _one_of(path, content, "predictor", tuple(table.PREDICTORS))
+    _one_of(path, content, "tokenizer", funasr_settings.TOKENIZERS)
+    _refuse_unknown(path, content, table)
+    changes = _follow(path, content, table, tail_threshold=funasr_settings.TAIL_DEFAULTS[predictor])
+    if variant:
+        changes["model.name"] = variant.NAME
+        _check_variant(path, content, variant, changes["model.encoder.width"])
     num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
@@ -90,13 +91,35 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _check_fixed(path: Path, content: dict[str, Any]) -> None:
+def _one_of(path: Path, content: dict[str, Any], key: str, classes: Sequence[str]) -> str:
+    """Return the class that a key names; refuse all but these."""
+    value = content.get(key)
+    if value not in classes:
+        raise UserError(f"{path}: {key}: expected {' or '.join(classes)}, found {shown(value)}")
+    return value
+
+
+def _follow(path: Path, content: dict[str, Any], table: Any, **defaults: Any) -> dict[str, Any]:
+    """Return the values of the settings in a table; `defaults` by key are used instead of the table's."""
+    changes = {}
+    for section, key, ours, default in table.SETTINGS:
+        value = (content.get(section) or {}).get(key, defaults.get(key, default))
+        value = funasr_settings.WINDOWS.get(value, value) if key == "window" and isinstance(value, str) else value
+        if key == "length_normalized_loss":
+            value = funasr_settings.NORMALISERS[_checked(path, _dotted(section, key), value, False)]
+        changes[ours] = _checked(path, _dotted(section, key), value, attrgetter(ours)(Config()))
+        _check_range(path, _dotted(section, key), changes[ours], _setting(ours))
+    return changes
+
+
+def _check_fixed(path: Path, content: dict[str, Any], table: Any) -> None:
     """Refuse settings that would change the transcripts or the loss."""
     model = content.get("model")
-    if isinstance(model, str) and model in table.OTHER_MODELS:
+    if isinstance(model, str) and model in funasr_settings.OTHER_MODELS:
         raise UserError(
-            f"{path}: model: {model} is {table.OTHER_MODELS[model]}, which is not read here, expected 'Paraformer'; "
-            f"the plain large model is {table.PLAIN_MODEL} on ModelScope"
+            f"{path}: model: {model} is {funasr_settings.OTHER_MODELS[model]}, which is not read here, expected one of "
+            f"Paraformer, {', '.join(VARIANTS)}, {funasr_sense_voice.MODEL}; the plain large Paraformer is "
+            f"{funasr_settings.PLAIN_MODEL} on ModelScope"
         )
     for section, key, expected in table.FIXED:
         values = (content.get(section) or {}) if section else content
@@ -108,6 +131,22 @@ def _check_fixed(path: Path, content: dict[str, Any]) -> None:
             )
 
 
+def _check_variant(path: Path, content: dict[str, Any], variant: Table, width: int) -> None:
+    """Refuse settings left out of which FunASR's default is not read here, and hot words of another width."""
+    for (section, key), default in variant.ABSENT.items():
+        if key not in (content.get(section) or {}):
+            expected = next(value for *place, value in variant.FIXED if place == [section, key])
+            raise UserError(
+                f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}, the only value that is read here, "
+                f"found none, which FunASR takes for {_in_yaml(default)}"
+            )
+    section, key = INNER_DIM
+    inner_dim = (content.get(section) or {}).get(key, INNER_DIM_DEFAULT)
+    if variant.NAME != "bicif" and inner_dim != width:
+        expected = f"{width}, the encoder's width"
+        raise UserError(f"{path}: {_dotted(*INNER_DIM)}: expected {expected}, found {shown(inner_dim)}")
+
+
 def _in_yaml(value: Any) -> str:
     """Return a value for a message, null and booleans as YAML writes them."""
     return json.dumps(value) if value is None or isinstance(value, bool) else shown(value)
@@ -117,32 +156,49 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     """Return the content of a FunASR `config.yaml` for our settings: the inverse of `read_funasr_config`."""
     model, features = config.model, config.features
     constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
-    constants |= {"model.decoder.num_ffn_layers": 1, "features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    constants |= {"features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    name = "SenseVoice" if model.name == "sense_voice" else "Paraformer"
+    if name == "Paraformer":
+        constants["model.decoder.num_ffn_layers"] = 1
     for path, value in constants.items():
         if (own := attrgetter(path)(config)) != value:
-            raise UserError(f"{path}: FunASR's Paraformer has {value!r}, this model {own!r}")
+            raise UserError(f"{path}: FunASR's {name} has {value!r}, this model {own!r}")
     if features.high_frequency_hz not in (0.0, features.sample_rate_hz / 2):
         raise UserError("features.high_frequency_hz: FunASR's front end goes up to half the sample rate")
+    if name == "SenseVoice":
+        return _write(config, funasr_sense_voice)
+    table = {variant.NAME: variant for variant in VARIANTS.values()}.get(model.name, funasr_settings)
     kinds = {kind: name for name, kind in table.PREDICTORS.items()}
-    content: dict[str, Any] = {key: value for section, key, value in table.FIXED if not section}
+    if model.predictor.kind not in kinds:
+        raise UserError(f"model.predictor.kind: FunASR's model of the kind {model.name} has {', '.join(kinds)} only")
+    content = _write(config, table) | {"tokenizer": funasr_settings.TOKENIZERS[0]}
     content["predictor"] = kinds[model.predictor.kind]
-    for section, key, value in table.FIXED:
-        if section and value not in (None, []):
-            content.setdefault(section, {})[key] = value
-    for section, key, ours, _ in table.SETTINGS:
-        value = attrgetter(ours)(config)
-        value = {name: theirs for theirs, name in table.WINDOWS.items()}.get(value, value) if key == "window" else value
-        value = value == table.NORMALISERS[True] if key == "length_normalized_loss" else value
-        content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
+    if model.name in ("seaco", "contextual"):
+        content[INNER_DIM[0]][INNER_DIM[1]] = model.encoder.width
     content["predictor_conf"]["idim"] = model.encoder.width
     if model.predictor.kind == "conv":
         del content["predictor_conf"]["dropout"]
     content["decoder_conf"]["num_blocks"] = model.decoder.num_layers + model.decoder.num_memory_layers
-    content["tokenizer_conf"]["split_with_space"] = True
     return content
 
 
-def _refuse_unknown(path: Path, content: dict[str, Any]) -> None:
+def _write(config: Config, table: Any) -> dict[str, Any]:
+    """Return the settings in a table as FunASR writes them."""
+    content: dict[str, Any] = {key: value for section, key, value in table.FIXED if not section}
+    for section, key, value in table.FIXED:
+        if section and value not in (None, []):
+            content.setdefault(section, {})[key] = value
+    windows = {name: theirs for theirs, name in funasr_settings.WINDOWS.items()}
+    for section, key, ours, _ in table.SETTINGS:
+        value = attrgetter(ours)(config)
+        value = windows.get(value, value) if key == "window" else value
+        value = value == funasr_settings.NORMALISERS[True] if key == "length_normalized_loss" else value
+        content.setdefault(section, {})[key] = int(value) if key == "predictor_bias" else _plain(value)
+    content.setdefault("tokenizer_conf", {})["split_with_space"] = True
+    return content
+
+
+def _refuse_unknown(path: Path, content: dict[str, Any], table: Any) -> None:
     """Refuse keys that are neither read nor known to be without effect: they might change the transcripts."""
     for section, without_effect in table.WITHOUT_EFFECT.items():
         known = {s.key for s in table.SETTINGS if s.section == section} | {

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 PREDICTORS = {"CifPredictorV2": "conv", "CifPredictor": "depthwise"}
+TOKENIZERS = ("CharTokenizer", "SentencepiecesTokenizer")
 
 
 class Setting(NamedTuple):
@@ -53,14 +54,13 @@ SETTINGS = (
 
 WINDOWS = {"hanning": "hann"}  # analysis windows with a different name here
 NORMALISERS = {False: "utterances", True: "tokens"}  # `length_normalized_loss` → divisor of the losses
-TAIL_DEFAULTS = {"CifPredictorV2": 0.0, "CifPredictor": 0.45}
+TAIL_DEFAULTS = {"CifPredictorV3": 0.0, "CifPredictorV2": 0.0, "CifPredictor": 0.45}
 
 FIXED = (
     ("", "model", "Paraformer"),
     ("", "encoder", "SANMEncoder"),
     ("", "decoder", "ParaformerSANMDecoder"),
     ("", "frontend", "WavFrontend"),
-    ("", "tokenizer", "CharTokenizer"),
     ("", "normalize", None),
     ("model_conf", "share_embedding", False),
     ("model_conf", "use_1st_decoder_loss", False),
@@ -135,21 +135,17 @@ WITHOUT_EFFECT = {
 "training": how it trained. "program": where and how its programs ran. docs/published_models.md gives the reasons."""
 
 READ_ELSEWHERE = {
-    "": ("predictor", "init_param", "normalize_conf", *WITHOUT_EFFECT),
+    "": ("predictor", "tokenizer", "init_param", "normalize_conf", *WITHOUT_EFFECT),
     "decoder_conf": ("num_blocks",),
     "predictor_conf": ("idim",),
     "frontend_conf": ("cmvn_file",),
-    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file"),
+    "tokenizer_conf": ("token_list", "seg_dict", "seg_dict_file", "bpemodel"),
 }
 """Section → keys that are read or checked outside of the table."""
 
 OTHER_MODELS = {
-    "SeacoParaformer": "SeACo-Paraformer, with hot words and times",
-    "ContextualParaformer": "Contextual Paraformer, with hot words",
-    "BiCifParaformer": "BiCif-Paraformer, with times",
     "ParaformerStreaming": "streaming Paraformer",
     "EParaformer": "E-Paraformer",
-    "SenseVoiceSmall": "SenseVoice",
     "Conformer": "Conformer, which writes token after token",
     "Transformer": "Transformer, which writes token after token",
     "UniASR": "UniASR",

@@ -52,7 +52,7 @@ def write_answer(transcript: Transcript, options: Options, token_ids: Mapping[st
     else:
         content = {
             "task": "transcribe",
-            "language": language or UNKNOWN_LANGUAGE,
+            "language": language or _heard_language(transcript) or UNKNOWN_LANGUAGE,
             "duration": round(transcript.duration_s, 3),
             "text": transcript.text,
             **({"words": [_word(word) for word in transcript.words]} if options.words else {}),
@@ -113,7 +113,14 @@ def _segment(
         "avg_logprob": round(sum(logprobs) / max(len(logprobs), 1), 6),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
         "no_speech_prob": 0.0,
+        **segment.tags,
     }
+
+
+def _heard_language(transcript: Transcript) -> str:
+    """Return the language that the model heard in the first segment with speech; "" of a model that does not tell."""
+    heard = (segment.language for segment in transcript.segments)
+    return next((language for language in heard if language not in ("", "nospeech")), "")
 
 
 def _logprob(probability: float) -> float:

@@ -9,10 +9,11 @@ from pathlib import Path
 from asr.config import Config, TokenizerConfig
 from asr.data.text import funasr_text
 from asr.data.text.pieces import SPACE, list_pieces, train_bpe
-from asr.data.text.tokenizer import FIRST_ID, SPECIAL, Case, Tokenizer, load_tokenizer, with_special_tokens
+from asr.data.text.sentencepiece_tokenizer import read_sentencepiece
+from asr.data.text.tokenizer import FIRST_ID, SPECIAL, Case, Kind, Tokenizer, load_tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
-from asr.funasr_folder import find_text_files
+from asr.funasr_folder import TextFiles, find_text_files
 from asr.untrusted import HALF_CHARACTER, shown
 
 log = logging.getLogger("asr")
@@ -35,20 +36,43 @@ def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
 
 
 def load_funasr_tokenizer(
-    folder: Path, text_case: Case = "keep", files: tuple[Path, Path | None] | None = None
+    folder: Path, text_case: Case = "keep", files: TextFiles | None = None, num_outputs: int | None = None
 ) -> Tokenizer:
-    """Return the tokenizer of a folder with FunASR's list of tokens and, if it has one, words and their pieces.
+    """Return the tokenizer of a FunASR folder: a list of tokens with words and their pieces, or a sentencepiece model.
 
-    `files` are (list of tokens, words or None) if they are known already; `asr.funasr_folder` has their usual names.
+    Args:
+        folder: where its files are, with the names that `asr.funasr_folder` knows.
+        text_case: as in `Tokenizer`.
+        files: if they are known already.
+        num_outputs: width of the network's output, if it is known.
     """
     if files is None:
-        *files, remarks = find_text_files(folder)
+        files, remarks = find_text_files(folder)
         for remark in remarks:
             log.warning("%s", remark)
-    path, seg_dict = files
-    words = funasr_text.read_seg_dict(seg_dict) if seg_dict else {}
+    if files.pieces:
+        return _load_pieces(files, text_case, num_outputs)
+    words = funasr_text.read_seg_dict(files.seg_dict) if files.seg_dict else {}
+    return _listed(files.tokens, "funasr", text_case, words)
+
+
+def _load_pieces(files: TextFiles, text_case: Case, num_outputs: int | None) -> Tokenizer:
+    """Return the tokenizer of a sentencepiece model, or of the list beside it if that is what numbers the outputs.
+
+    The English Paraformer comes with both: the list has special tokens that the model lacks, so its numbers differ.
+    FunASR looks the outputs up in the model all the same and writes other words.
+    """
+    tokenizer = read_sentencepiece(files.pieces, text_case)
+    if files.tokens and tokenizer.vocab_size != num_outputs:
+        listed = _listed(files.tokens, "file", text_case)
+        if listed.vocab_size != tokenizer.vocab_size and num_outputs in (None, listed.vocab_size):
+            return dataclasses.replace(listed, text_case=listed.only_case) if text_case == "keep" else listed
+    return tokenizer
+
+
+def _listed(path: Path, kind: Kind, text_case: Case, seg_dict: funasr_text.SegDict | None = None) -> Tokenizer:
     try:
-        return Tokenizer(tuple(read_token_file(path)), "funasr", text_case, seg_dict=words)
+        return Tokenizer(tuple(read_token_file(path)), kind, text_case, seg_dict=seg_dict or {})
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 

@@ -2,10 +2,12 @@
 
 import io
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import sentencepiece
+
+from asr.data.text.protobuf import read_fields
 
 SPACE = "▁"  # sign for a space in a token
 CONTINUED = "@@"  # end of a token that is joined to the next one
@@ -129,7 +131,8 @@ def load_bpe(model: bytes) -> sentencepiece.SentencePieceProcessor:
     """
     if not model:
         raise RuntimeError("an empty model")
-    if any(table for normalizer in _fields(model, NORMALIZER) for table in _fields(normalizer, TABLE)):
+    normalizers = (field.value for field in read_fields(model) if field.number == NORMALIZER)
+    if any(field.number == TABLE and field.value for spec in normalizers for field in read_fields(spec)):
         raise RuntimeError("a model with a table of characters")
     return sentencepiece.SentencePieceProcessor(model_proto=model)
 
@@ -138,34 +141,3 @@ def list_pieces(model: bytes) -> list[str]:
     """Return the pieces of a trained model, without its `<unk>`."""
     pieces = load_bpe(model)
     return [pieces.id_to_piece(i) for i in range(1, pieces.get_piece_size())]
-
-
-def _fields(message: bytes, number: int) -> Iterator[bytes]:
-    """Yield the values of one field of a protocol buffer that holds bytes; RuntimeError for other bytes."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
-        match tag & 7:
-            case 0:
-                _, place = _varint(message, place)
-            case 1 | 5:
-                place += 8 if tag & 7 == 1 else 4
-            case 2:
-                length, place = _varint(message, place)
-                if tag >> 3 == number:
-                    yield message[place : place + length]
-                place += length
-            case _:
-                raise RuntimeError("not a protocol buffer")
-    if place != len(message):
-        raise RuntimeError("a protocol buffer that is cut off")
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, and the place after it."""
-    value = 0
-    for shift, byte in enumerate(message[place : place + 10]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, place + shift + 1
-    raise RuntimeError("not a protocol buffer")

@@ -40,7 +40,7 @@ MAX_TOKENIZER_BYTES = 1 << 26
 
 _special = re.compile("<[^<>]+>")
 
-Kind = Literal["characters", "bpe", "file", "funasr"]
+Kind = Literal["characters", "bpe", "file", "funasr", "sentencepiece"]
 Case = Literal["keep", "lower", "upper"]  # change to the case of a text
 CASES = get_args(Case)
 
@@ -52,9 +52,10 @@ class Tokenizer:
     Attributes:
         tokens: all tokens, in the order of their numbers.
         kind: how text is cut. "characters": each by itself. "bpe": by the trained model. "file": each word into
-            the fewest tokens of the list. "funasr": see `asr.data.text.funasr_text`.
+            the fewest tokens of the list. "funasr": see `asr.data.text.funasr_text`. "sentencepiece": see
+            `asr.data.text.sentencepiece_tokenizer`.
         text_case: case that a text is brought to first. For kind "funasr" the `only_case` of the tokens overrides it.
-        bpe_model: the trained model of sentencepiece; kind "bpe" only.
+        bpe_model: the trained model of sentencepiece; kinds "bpe" and "sentencepiece" only.
         seg_dict: pieces of the known words; kind "funasr" only.
     """
 
@@ -113,6 +114,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text that the tokens spell; special ones, `<unk>` among them, are left out."""
         return self.join([self.tokens[int(i)] for i in ids if self.is_ordinary(int(i))])
+
+    def tagged(self, ids: Iterable[int]) -> str:
+        """Return the text with the tags that the model writes; "" as this vocabulary has none."""
+        return ""
 
     def join(self, tokens: Sequence[str]) -> str:
         """Return the text that tokens spell; they need not be in the vocabulary."""
@@ -179,7 +184,7 @@ class Tokenizer:
         """Write `tokenizer.json`, and `bpe.model` or `seg_dict` if there is one; `load_tokenizer` reads them."""
         content = {"kind": self.kind, "text_case": self.text_case, "tokens": self.tokens}
         replace_text(folder / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
-        if self.kind == "bpe":
+        if self.bpe_model:
             with replacing(folder / BPE_FILE) as aside:
                 aside.write_bytes(self.bpe_model)
         if self.kind == "funasr":
@@ -263,6 +268,8 @@ def load_tokenizer(folder: Path, read: Reader = read_bounded) -> Tokenizer:
         raise UserError(f"{path}: 'tokens': expected a list of texts that are not empty")
     if halves := [token for token in tokens if HALF_CHARACTER.search(token)]:
         raise UserError(f"{path}: 'tokens': half a character, which no text can have, in {shown(halves[0])}")
+    if kind == "sentencepiece":
+        return _with_published_model(tuple(tokens), folder, text_case, read)
     try:
         tokenizer = Tokenizer(tuple(tokens), kind, text_case)
     except UserError as error:
@@ -283,6 +290,18 @@ def _with_bpe_model(tokenizer: Tokenizer, path: Path, read: Reader) -> Tokenizer
         raise UserError(f"{path}: cannot read the model of the pieces ({error.strerror})") from None
     except (RuntimeError, UnicodeDecodeError):
         raise UserError(f"{path}: expected a model that sentencepiece wrote, found other bytes") from None
-    if tokens != tokenizer.tokens:
-        raise UserError(f"{path}: its pieces are not those of {TOKENIZER_FILE} beside it; the two belong together")
+    _check_pieces(tokens, tokenizer.tokens, path)
     return dataclasses.replace(tokenizer, bpe_model=model)
+
+
+def _with_published_model(tokens: tuple[str, ...], folder: Path, text_case: Case, read: Reader) -> Tokenizer:
+    from asr.data.text.sentencepiece_tokenizer import read_sentencepiece  # it builds on this file
+
+    tokenizer = read_sentencepiece(folder / BPE_FILE, text_case, read)
+    _check_pieces(tokenizer.tokens, tokens, folder / BPE_FILE)
+    return tokenizer
+
+
+def _check_pieces(pieces: Sequence[str], tokens: Sequence[str], path: Path) -> None:
+    if pieces != tokens:
+        raise UserError(f"{path}: its pieces are not those of {TOKENIZER_FILE} beside it; the two belong together")
