@@ -52,7 +52,7 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
         encoder = dataclasses.replace(config.model.encoder, scan=False)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
     if config.model.dtype == "bfloat16":
-        params = {name: part if name == "predictor" else _round_kernels(part) for name, part in params.items()}
+        params = _round_kernels(params)
     return config, {**variables, "params": params}
 
 
@@ -125,10 +125,11 @@ def _turn_kernel(path: tuple, leaf: Any) -> Any:
     return leaf.T if is_matrix else leaf
 
 
-def _round_kernels(part: Any) -> Any:
-    """Return the parameters with matrices and taps in bfloat16; scales and biases are small and stay."""
+def _round_kernels(params: Any) -> Any:
+    """Return the parameters with matrices and taps in bfloat16, but the predictor's; scales and biases are small."""
 
     def convert(path: tuple, leaf: Any) -> Any:
-        return jnp.asarray(leaf, jnp.bfloat16) if path[-1].key == "kernel" else leaf
+        is_rounded = path[-1].key == "kernel" and path[0].key != "predictor"
+        return jnp.asarray(leaf, jnp.bfloat16) if is_rounded else leaf
 
-    return jax.tree_util.tree_map_with_path(convert, part)
+    return jax.tree_util.tree_map_with_path(convert, params)
