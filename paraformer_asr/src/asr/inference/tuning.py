@@ -52,7 +52,7 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
         encoder = dataclasses.replace(config.model.encoder, scan=False)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
     if config.model.dtype == "bfloat16":
-        params = _round_kernels(params)
+        params = {name: part if name == "predictor" else _round_kernels(part) for name, part in params.items()}
     return config, {**variables, "params": params}
 
 
@@ -125,11 +125,11 @@ def _turn_kernel(path: tuple, leaf: Any) -> Any:
     return leaf.T if is_matrix else leaf
 
 
-def _round_kernels(params: Any) -> Any:
-    """Return the parameters with matrices and taps in bfloat16, but the predictor's; scales and biases are small."""
+def _round_kernels(part: Any) -> Any:
+    """Return the parameters with matrices and taps in bfloat16; scales and biases are small and stay."""
 
     def convert(path: tuple, leaf: Any) -> Any:
-        is_rounded = path[-1].key == "kernel" and path[0].key != "predictor"
-        return jnp.asarray(leaf, jnp.bfloat16) if is_rounded else leaf
+        is_kernel = path and path[-1].key == "kernel"  # SenseVoice's table of queries has no path below its own name
+        return jnp.asarray(leaf, jnp.bfloat16) if is_kernel else leaf
 
-    return jax.tree_util.tree_map_with_path(convert, params)
+    return jax.tree_util.tree_map_with_path(convert, part)
