@@ -55,8 +55,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def tagged(self, ids: Iterable[int]) -> str:
         """Return the text as the model wrote it, with its tags; "" if it has none in its vocabulary."""
-        has_tags = any(map(TAG.fullmatch, self.tokens))
-        return self._bpe.decode([int(i) for i in ids]) if has_tags else ""
+        return self._bpe.decode([int(i) for i in ids]) if self._has_tags else ""
 
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a token is a piece of text."""
@@ -65,6 +64,10 @@ class SentencePieceTokenizer(Tokenizer):
     def unknown_characters(self, text: str) -> set[str]:
         """Return the characters of the normalised text that no token covers."""
         return set() if self._byte_of else super().unknown_characters(text)
+
+    @functools.cached_property
+    def _has_tags(self) -> bool:
+        return any(map(TAG.fullmatch, self.tokens))
 
     @functools.cached_property
     def _ordinary_ids(self) -> frozenset[int]:
