@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asr.config import Config, ModelConfig
 from asr.config.reader import load_start_config, override_config
 from asr.errors import UserError
+from asr.published.kinds import kind_of
 from asr.record.changes import keep_decided, list_changes
 from asr.record.record_file import load_own_config
 from asr.record.resume_rules import ALLOWED_NAMES
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
     from asr.custom import Loss, Metric
     from asr.data import SpeechDataset
+    from asr.inference.punctuation import Punctuator
     from asr.inference.transcriber import Transcriber
+    from asr.inference.voice_activity import VoiceActivityDetector
     from asr.models import CustomModel
     from asr.training.run import Run
     from asr.training.warm_start import InitialModel
@@ -34,8 +37,10 @@ def load(
     average: int = 1,
     overrides: Sequence[str] = (),
     model: "CustomModel | None" = None,
-) -> "Transcriber":
-    """Return a trained model, ready to transcribe.
+    vad: "VoiceActivityDetector | str | Path | None" = None,
+    punct: "Punctuator | str | Path | None" = None,
+) -> Any:
+    """Return a trained model by its kind: a `Transcriber`, a `VoiceActivityDetector` or a `Punctuator`.
 
     Args:
         folder: a run directory, a folder written by `asr export` or `asr convert`, or a FunASR model as published.
@@ -43,6 +48,8 @@ def load(
         average: use the mean of this many best or last checkpoints of a run.
         overrides: changes of the config as `key=value`, such as `inference.decoder=ctc`.
         model: the network of a run that was trained with one from outside the package: the module, or its class.
+        vad: a voice activity detector, or its folder: cuts long sound for a transcriber.
+        punct: a punctuation model, or its folder: adds signs to the transcripts.
 
     Raises:
         UserError: not such a folder, or weights that do not fit its config.
@@ -50,9 +57,31 @@ def load(
     check_path("folder", folder)
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint: expected best or last, found {checkpoint!r:.80}")
+    kind = kind_of(folder)
+    if kind in ("vad", "punctuation") and any(part is not None for part in (vad, punct, model)):
+        raise UserError(f"{folder}: a model of the kind {kind}, which writes no text: leave vad, punct and model out")
+    if kind == "vad":
+        from asr.inference.voice_activity import load_detector
+
+        return load_detector(folder, checkpoint, overrides, average)
+    if kind == "punctuation":
+        from asr.inference.punctuation import load_punctuator
+
+        return load_punctuator(folder, overrides)
     from asr.inference.transcriber import load_transcriber
 
-    return load_transcriber(folder, checkpoint, overrides, average, model)
+    transcriber = load_transcriber(folder, checkpoint, overrides, average, model)
+    transcriber.vad, transcriber.punctuator = load_part("vad", vad), load_part("punctuation", punct)
+    return transcriber
+
+
+def load_part(kind: str, part: Any) -> Any:
+    """Return the detector or punctuator in a folder; one that is loaded already, or None, as it is."""
+    if not isinstance(part, str | os.PathLike):
+        return part
+    if kind_of(part) != kind:
+        raise UserError(f"{part}: expected a model of the kind {kind}, found one of the kind {kind_of(part)}")
+    return load(part)
 
 
 def save(transcriber: "Transcriber", folder: str | Path, *, force: bool = False) -> None:

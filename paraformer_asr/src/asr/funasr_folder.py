@@ -70,7 +70,7 @@ class FunasrFiles(NamedTuple):
 
     config: Path  # network, front end and training
     weights: Path  # the state dict
-    tokens: Path  # the vocabulary
+    tokens: Path | None  # the vocabulary, or None for a model that needs none
     seg_dict: Path | None  # words and their pieces, or None
     cmvn: Path | None  # normalisation of the features, or None
     remarks: tuple[str, ...]  # a sentence about each file that nothing names
@@ -93,21 +93,26 @@ def explain_folder(folder: Path) -> str:
     return f"{name}: expected {what}, but it holds no {CONFIG}{_what_else(folder)}"
 
 
-def open_folder(folder: Path) -> tuple[FunasrFiles, dict[str, Any]]:
+def open_folder(folder: Path, *, needs_tokens: bool = True) -> tuple[FunasrFiles, dict[str, Any]]:
     """Return the files of a model folder, and the content of its config; refuse names that lead out of the folder."""
     stated = _stated_names(folder)
-    config = _find(folder, CONFIG_KEY, stated, {}) or _missing(folder, CONFIG)
+    config = find_config(folder)
     content = read_config_file(config)
     paths = _find_all(folder, stated, config, content)
     files = FunasrFiles(
         config=config,
         weights=paths[INIT_PARAM] or _missing(folder, WEIGHTS),
-        tokens=paths[TOKEN_LIST] or _missing(folder, TOKENS),
+        tokens=paths[TOKEN_LIST] or (_missing(folder, TOKENS) if needs_tokens else None),
         seg_dict=paths[SEG_DICT_KEY],
         cmvn=paths[CMVN_KEY],
         remarks=tuple(_remarks(folder, paths, named=CMVN_KEY in (stated or {}))),
     )
     return files, content
+
+
+def find_config(folder: Path) -> Path:
+    """Return the path of a model's config, under the name that configuration.json states or the usual one."""
+    return _find(folder, CONFIG_KEY, _stated_names(folder), {}) or _missing(folder, CONFIG)
 
 
 def find_text_files(folder: Path) -> tuple[Path, Path | None, list[str]]:

@@ -30,16 +30,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from asr.config import InferenceConfig
+from asr.data.sounds.levels import check_rank, frame_levels, is_sound, loudness
 
 FRAMES_PER_SECOND = 100
 SURROUNDINGS_S = 30
-FLOOR_DB = -70.0  # levels below it are silence: the noise of a good microphone, 20 dB above the last bit of 16
 UNTRAINED_SEGMENT_S = 20.0  # longest segment if the lengths of the training utterances are unknown
 SHORTEST_LIMIT_S, LONGEST_LIMIT_S = 1.0, 120.0
 """Limits of the longest segment, as in the config, however the model was trained."""
 LONG_SILENCE_S = 1.0
 PADDING_S = 0.2
-CLICK_FRAMES = 2
 SMOOTHED_FRAMES = 11
 NEAR_LIMIT = 3
 """Sound that is too long is cut within the last third of the longest segment; at least a third is left."""
@@ -118,14 +117,23 @@ def segment_lengths_s(settings: InferenceConfig) -> tuple[float, float]:
     return longest_s, min(median_s, longest_s)
 
 
-def frame_levels(wave: np.ndarray, frame_samples: int) -> np.ndarray:
-    """Return float64[ceil(n / frame_samples)], the variance of each frame in dB of full scale, at least −120."""
-    _check_rank(wave)
-    whole = len(wave) // frame_samples * frame_samples
-    variances = wave[:whole].reshape(-1, frame_samples).var(axis=1, dtype=np.float64)
-    if whole < len(wave):
-        variances = np.append(variances, wave[whole:].var(dtype=np.float64))
-    return 10 * np.log10(variances + 1e-12)
+def cut_to_length(segment: Segment, sample_rate_hz: int, settings: InferenceConfig) -> Iterator[Segment]:
+    """Yield a segment in pieces of at most `longest_segment` samples, cut as sound without a pause is."""
+    frame_samples, limits = _frame_samples(sample_rate_hz), _limits(settings)
+    level_t = frame_levels(segment.wave, frame_samples)
+    sound_t = is_sound(level_t, loudness(level_t), settings.silence_db)
+    start = 0
+    while len(level_t) - start > limits.longest:
+        room = limits.longest // NEAR_LIMIT
+        high = start + min(limits.longest, len(level_t) - start - room)
+        stop = _quietest_point(level_t, sound_t, high - room, high, limits.min_silence)
+        yield _part(segment, start * frame_samples, stop * frame_samples)
+        start = stop
+    yield _part(segment, start * frame_samples, len(segment.wave))
+
+
+def _part(segment: Segment, start: int, stop: int) -> Segment:
+    return Segment(segment.start + start, segment.wave[start:stop])
 
 
 class _Pending:
@@ -142,7 +150,7 @@ class _Pending:
         """Add a second of sound."""
         self.wave = np.concatenate([self.wave, wave])
         self.level_t = np.concatenate([self.level_t, level_t])
-        self.sound_t = np.concatenate([self.sound_t, level_t > max(loud_db - silence_db, FLOOR_DB)])
+        self.sound_t = np.concatenate([self.sound_t, is_sound(level_t, loud_db, silence_db)])
 
     def take(self, limits: _Limits, *, final: bool) -> Iterator[Segment]:
         """Yield the complete segments, and drop everything up to them."""
@@ -224,7 +232,7 @@ def _with_loudness(seconds: Iterable[np.ndarray], frame_samples: int) -> Iterato
 
     for wave in seconds:
         level_t = frame_levels(wave, frame_samples)
-        peaks.append((number, np.sort(level_t)[-min(CLICK_FRAMES + 1, len(level_t))]))
+        peaks.append((number, loudness(level_t)))
         waiting.append((wave, level_t))
         number += 1
         if len(waiting) > SURROUNDINGS_S:
@@ -238,7 +246,7 @@ def _whole_seconds(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.nd
     held: list[np.ndarray] = []
     size = 0
     for block in blocks:
-        _check_rank(block)
+        check_rank(block)
         held.append(block)
         size += len(block)
         if size < samples:
@@ -249,11 +257,6 @@ def _whole_seconds(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.nd
         held, size = [wave[stop:]], size - stop
     if size:
         yield np.concatenate(held)
-
-
-def _check_rank(wave: np.ndarray) -> None:
-    if wave.ndim != 1:
-        raise ValueError(f"expected samples of one channel, found an array of shape {wave.shape}")
 
 
 def _frame_samples(sample_rate_hz: int) -> int:

@@ -63,6 +63,8 @@ class Transcriber:
         cmvn: of its features.
         model: the network.
         custom_model: the network or its class, if it comes from outside the package.
+        vad: a `VoiceActivityDetector` that cuts long sound; None: it is cut at its silences.
+        punctuator: a `Punctuator` that adds signs; None: the text has those that the model writes.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Transcriber:
         longest = longest_segment(config.features.sample_rate_hz, config.inference)
         self._ladder = make_ladder(longest, [1, config.inference.batch_size])
         self._warm: tuple[Shape, ...] = ()
+        self.vad = self.punctuator = None
 
     def __repr__(self) -> str:
         number = count_parameters(self._programs.weights.arrays)

@@ -1,0 +1,39 @@
+"""Which kind of model a folder holds, by the class that its `config.yaml` names.
+
+Neither jax nor numpy is imported here, so that a command knows what it was called with in well under a second.
+"""
+
+from pathlib import Path
+
+from asr.errors import UserError
+from asr.funasr_folder import CONFIG, find_config, is_funasr_folder, read_config_file
+
+KINDS = {
+    "Paraformer": "paraformer",
+    "SeacoParaformer": "seaco",
+    "ContextualParaformer": "contextual",
+    "BiCifParaformer": "bicif",
+    "SenseVoiceSmall": "sense_voice",
+    "FsmnVADStreaming": "vad",
+    "CTTransformer": "punctuation",
+    "CTTransformerStreaming": "punctuation",
+}
+"""FunASR's class, `model` in its config → our kind of model."""
+
+
+def kind_of(folder: str | Path) -> str:
+    """Return the kind of model in a folder: one of the values of `KINDS`.
+
+    A model of FunASR states its class, a run or an exported model its `model.name`. What cannot be read, or is of
+    another class, counts as "paraformer": the reader of that kind says what is wrong.
+    """
+    folder = Path(folder)
+    try:
+        path = find_config(folder) if is_funasr_folder(folder) else folder / CONFIG
+        model = read_config_file(path).get("model")
+    except UserError:
+        return "paraformer"
+    if isinstance(model, dict):
+        name = model.get("name")
+        return name if name in KINDS.values() else "paraformer"
+    return KINDS.get(model, "paraformer") if isinstance(model, str) else "paraformer"
