@@ -7,6 +7,8 @@
     seg_dict            English words and their pieces
     am.mvn              mean and variance of the features
 
+Instead of model.pt the folder may hold FunASR's export, model.onnx; a folder of sherpa-onnx is read as well.
+
 Reference: FunASR, `funasr/models/paraformer` and `funasr/models/sanm`.
 """
 
@@ -22,20 +24,20 @@ import yaml
 
 from asr.checkpoints.arrays import describe_arrays, named_arrays
 from asr.config import Config, ModelConfig
-from asr.data.cmvn import load_cmvn, save_cmvn
+from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.text.building import load_funasr_tokenizer
 from asr.data.text.funasr_text import write_seg_dict
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import replace_text
-from asr.funasr_folder import CMVN, CONFIG, FILES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
+from asr.funasr_folder import CMVN, CONFIG, FILES, ONNX, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
 from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
-from asr.published.state_dict import plain_names
-from asr.published.torch_file import read_torch_file
+from asr.published.sherpa_folder import read_cmvn
 from asr.published.torch_writer import write_torch_file
+from asr.published.weights_file import read_tensors
 
 log = logging.getLogger("asr")
 
@@ -45,6 +47,7 @@ DEPTHWISE = Layout(lambda w_o1k: w_o1k[:, 0].T, lambda w_ko: w_ko.T[:, None])
 CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.transpose(2, 1, 0))
 """`Conv1d.weight` of torch."""
 
+EMBEDDING = "decoder.embed.0.weight"
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
 MAX_MISSING = 100  # most missing tensors that are listed with their shapes
@@ -61,14 +64,19 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     for remark in files.remarks:
         log.warning("%s", remark)
     tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, (files.tokens, files.seg_dict))
-    cmvn = load_cmvn(files.cmvn) if files.cmvn else None
+    cmvn = read_cmvn(files.cmvn) if files.cmvn else None
     if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
         expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
         raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
-    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
+    tensors = read_tensors(files.weights, ANCHOR)
     _check_vocabulary(tensors, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    if files.weights.suffix == ONNX and EMBEDDING not in tensors:
+        log.warning(
+            "%s: an export leaves out the embedding of tokens, which only training needs: zeros here", files.weights
+        )
+        tensors[EMBEDDING] = np.zeros((tokenizer.vocab_size, config.model.encoder.width), np.float32)
     _check_ctc_head(tensors, config, files)
     pairs = funasr_pairs(config.model)
     _check_names(tensors, [name for pair in pairs for name in pair.names], files)
@@ -109,7 +117,7 @@ def funasr_pairs(config: ModelConfig) -> list[Pair]:
         theirs = f"encoder.encoders.{number - 1}" if number else "encoder.encoders0.0"
         pairs += _encoder_block(f"encoder/block{number}", theirs)
     pairs += _predictor(config.predictor.kind)
-    pairs += [_pair("decoder/embedding", "decoder.embed.0.weight")]
+    pairs += [_pair("decoder/embedding", EMBEDDING)]
     for number in range(decoder.num_layers):
         pairs += _decoder_block(f"decoder/block{number}", f"decoder.decoders.{number}", attends=True)
     for number in range(decoder.num_memory_layers):

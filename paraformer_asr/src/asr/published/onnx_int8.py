@@ -23,21 +23,26 @@ log = logging.getLogger("asr")
 QUANTIZED, SCALE, ZERO_POINT = "_quantized", "_scale", "_zero_point"
 
 
-def with_floats(model: OnnxModel) -> OnnxModel:
-    """Return the model with each 8-bit weight as the float32 values it stands for; says how far these may be off."""
+def with_floats(model: OnnxModel, *, shapes_only: bool = False) -> OnnxModel:
+    """Return the model with each 8-bit weight as the float32 values it stands for; says how far these may be off.
+
+    With `shapes_only` the values are zeros that take no memory.
+    """
     tensors, floats, worst = dict(model.tensors), {}, 0.0
     for name, value in model.tensors.items():
         weight = name.removesuffix(QUANTIZED)
         if weight != name and value.dtype.itemsize == 1 and weight + SCALE in tensors:
-            floats[name], error = _dequantized(model, weight)
+            zeros = np.broadcast_to(np.float32(0), value.shape), 0.0
+            floats[name], error = zeros if shapes_only else _dequantized(model, weight)
             tensors[weight] = floats[name]
             worst = max(worst, error)
     if not floats:
         return model
-    log.warning(
-        "%s: %d weights are 8-bit integers; as float32 they are off by at most %.2f %% of the largest of each weight",
-        *(model.path, len(floats), 100 * worst),
-    )
+    if not shapes_only:
+        log.warning(
+            "%s: %d weights are 8-bit integers; as float32, each is off by at most %.2f %% of its largest value",
+            *(model.path, len(floats), 100 * worst),
+        )
     used = {name.removesuffix(QUANTIZED) + tail for name in floats for tail in (QUANTIZED, SCALE, ZERO_POINT)}
     tensors = {name: value for name, value in tensors.items() if name not in used}
     return model._replace(tensors=tensors, nodes=tuple(_renamed(node, floats) for node in model.nodes))

@@ -12,7 +12,6 @@ that of a linear map's weight: it is transposed, stored as `onnx::MatMul_1819`, 
 FunASR exports a wrapper of each part, which adds `.model` behind the first component of a name.
 """
 
-import logging
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +22,6 @@ from asr.errors import UserError
 from asr.published.onnx_file import Node, OnnxModel, read_onnx
 from asr.published.onnx_int8 import with_floats
 from asr.untrusted import escaped
-
-log = logging.getLogger("asr")
 
 MAX_STEPS = 12  # most operations between a product and the parameter that names it
 
@@ -50,6 +47,12 @@ def read_onnx_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     model = read_onnx(path)
     return _Weights(with_floats(model)).collect()
+
+
+def onnx_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights that `read_onnx_tensors` returns, without computing any value."""
+    tensors = _Weights(with_floats(read_onnx(path), shapes_only=True)).collect()
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 class _Weights:
