@@ -51,8 +51,8 @@ def with_floats(model: OnnxModel, *, shapes_only: bool = False) -> OnnxModel:
 def _dequantized(model: OnnxModel, weight: str) -> tuple[np.ndarray, float]:
     """Return the float32 values, and half of the largest step relative to the largest value."""
     q, scale = model.tensors[weight + QUANTIZED], model.tensors[weight + SCALE].astype(np.float32)
-    zero = model.tensors.get(weight + ZERO_POINT, np.zeros((), q.dtype))
-    if scale.shape != zero.shape and zero.size != 1:
+    zero = model.tensors.get(weight + ZERO_POINT, np.zeros(scale.shape, q.dtype))
+    if scale.shape != zero.shape:
         raise UserError(f"{model.path}: {escaped(weight)} has {scale.size} scales and {zero.size} zero points")
     if scale.size > 1 and q.ndim == 2 and scale.shape == (len(q),) and scale.shape != q.shape[1:]:
         scale, zero = scale[:, None], zero.reshape(-1, 1)  # one for each row

@@ -23,7 +23,6 @@ from asr.untrusted import escaped, shown
 MODEL_TYPE = "paraformer"  # `model_type` in the metadata
 SHIFT, SCALE = "neg_mean", "inv_stddev"  # keys of the normalisation
 FRAMES, STEP = "lfr_window_size", "lfr_window_shift"  # keys of the stacking of frames
-NUM_MELS = 80
 TAIL = 0.45  # the published predictor's, for a program in which it cannot be told
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -105,7 +104,7 @@ def _content(model: OnnxModel, shapes: Shapes) -> dict[str, Any]:
         "frontend_conf": {
             "lfr_m": _integer(model, FRAMES),
             "lfr_n": _integer(model, STEP),
-            "n_mels": NUM_MELS,
+            "n_mels": len(model.metadata[SHIFT].split(",")) // max(_integer(model, FRAMES), 1),
             "dither": 0.0,
         },
         "tokenizer": "CharTokenizer",
