@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_inputs, add_model, count, part_inputs
+from asr.arguments import add_dtype, add_inputs, add_model, count, part_inputs
 from asr.cli import run_command
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
@@ -23,6 +23,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable (the rest is done).",
     )
     add_model(parser)
+    add_dtype(parser)
     parser.add_argument(
         "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )
@@ -94,6 +95,8 @@ def main() -> int:
         overrides.append(f"data.channel={arguments.channel}")
     if arguments.decoder:
         overrides.append(f"inference.decoder={arguments.decoder}")
+    if arguments.dtype:
+        overrides.append(f"inference.dtype={arguments.dtype}")
     folder = arguments.run or arguments.model
     read_settings(folder, overrides)  # reports a mistake before jax is imported
     if not files:

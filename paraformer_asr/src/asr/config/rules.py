@@ -30,6 +30,8 @@ def check_config(config: Config) -> None:
             "model.ctc_head: nothing trains the head while loss.ctc_weight is 0: set loss.ctc_weight (0.3 is usual), "
             "or model.ctc_head: false"
         )
+    if config.model.name == "custom" and config.inference.dtype != "model":
+        raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
 
