@@ -19,7 +19,7 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "int8"),
-        help="precision; auto: bfloat16 where that is faster, else float32; int8: on a CPU (default: that of the config)",
+        help="precision; auto: bfloat16 where faster, else float32; int8: on a CPU (default: that of the config)",
     )
 
 

@@ -5,8 +5,9 @@
 
 All sides hold the same 220 million random weights (a folder as FunASR publishes it, written here and read by
 `asr.convert`'s reader) and take the same features of noise, 10 s an utterance. FunASR's eager side computes encoder,
-predictor and decoder; ONNX Runtime runs FunASR's own export of them, in float32 and with weights in int8. Ours computes the same and besides each token's
-confidence and times: two compiled programs, with the number of tokens fetched in between, as `asr.infer` does.
+predictor and decoder; ONNX Runtime runs FunASR's own export of them, in float32 and in int8. Ours computes the same and
+besides each token's confidence and times: two compiled programs, with the number of tokens fetched in between, as
+`asr.infer` does.
 
 Each side lives in a process of its own. In each round every side recognises once, with a pause before in which waiting
 threads go to sleep, so a machine whose speed drifts favours none. The ratio to ONNX Runtime is taken within each round;
