@@ -28,7 +28,7 @@ FLOORS = {"ops": 1, "losses": 2, "metrics": 2, "decode": 2, "fonts": 1, "picture
 FLOORS |= {"models": 3, "data": 3, "checkpoints": 3, "watch": 3, "record": 4, "published": 4, "custom": 4}
 FLOORS |= {"training": 5, "inference": 5, "profiling": 6}
 FLOORS |= {"api": 7, "arguments": 7, "serve": 8, "batch": 8, "__main__": 9, "__init__": 9}
-COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose"}
+COMMANDS = {"train", "eval", "infer", "check", "convert", "export", "bench", "diagnose", "segments"}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

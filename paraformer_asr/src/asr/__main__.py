@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model, or resume a run",
     "eval": "score a model on a split of its data: word, character and token error rates",
     "infer": "transcribe sound files of any length: text, JSON, subtitles",
+    "segments": "list where there is speech in sound files",
     "batch": "transcribe many files as shards, on one machine, several, or Ray",
     "check": "read a data set before training: count, name every bad line",
     "export": "write a run as a model folder: weights and a StableHLO program",

@@ -75,13 +75,15 @@ def load(
     return transcriber
 
 
-def load_part(kind: str, part: Any) -> Any:
+def load_part(kind: Literal["vad", "punctuation"], part: Any, overrides: Sequence[str] = ()) -> Any:
     """Return the detector or punctuator in a folder; one that is loaded already, or None, as it is."""
-    if not isinstance(part, str | os.PathLike):
-        return part
-    if kind_of(part) != kind:
-        raise UserError(f"{part}: expected a model of the kind {kind}, found one of the kind {kind_of(part)}")
-    return load(part)
+    if isinstance(part, str | os.PathLike):
+        if kind_of(part) != kind:
+            raise UserError(f"{part}: expected a model of the kind {kind}, found one of the kind {kind_of(part)}")
+        return load(part, overrides=overrides)
+    if part is not None and not hasattr(part, {"vad": "split", "punctuation": "signs"}[kind]):
+        raise UserError(f"{kind}: expected a model of this kind or its folder, found {type(part).__name__}")
+    return part
 
 
 def save(transcriber: "Transcriber", folder: str | Path, *, force: bool = False) -> None:

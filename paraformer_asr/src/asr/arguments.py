@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from asr.errors import UserError
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add `--run`, `--model` and `--checkpoint`."""
@@ -31,6 +33,25 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="sound files, folders with sound files, lists (wav.scp, JSONL manifests), and settings as key=value",
     )
+
+
+def add_vad(parser: argparse.ArgumentParser) -> None:
+    """Add `--vad`."""
+    parser.add_argument(
+        "--vad",
+        type=Path,
+        metavar="FOLDER",
+        help="voice activity detector that cuts long sound, one of FunASR or a run; its settings as vad.KEY=VALUE "
+        "(default: cut at silences, by the level alone)",
+    )
+
+
+def part_vad_settings(settings: list[str], vad: Path | None) -> tuple[list[str], list[str]]:
+    """Return the settings of the recogniser, and those of the detector without their prefix `vad.`."""
+    of_vad = [text for text in settings if text.startswith("vad.")]
+    if of_vad and not vad:
+        raise UserError(f"{of_vad[0]}: a setting of the voice activity detector; name it by --vad FOLDER")
+    return [text for text in settings if text not in of_vad], [text.removeprefix("vad.") for text in of_vad]
 
 
 def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:

@@ -8,6 +8,7 @@ from asr.config.reader import override_config
 from asr.errors import EXIT_OK
 from asr.funasr_folder import WEIGHTS
 from asr.published.funasr_config import make_funasr_config, read_funasr_config, read_settings
+from asr.published.kinds import check_recognises, kind_of
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,7 +34,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def open_published(folder: Path, arguments: argparse.Namespace) -> None:
-    """Write the model folder of a FunASR model."""
+    """Write the model folder of a FunASR model; one that does not recognise speech is used as it was published."""
+    check_recognises(folder)
     override_config(read_funasr_config(folder), arguments.overrides)  # reports a mistake before jax is imported
 
     from asr.inference.loading import load_parts
@@ -46,6 +48,9 @@ def open_published(folder: Path, arguments: argparse.Namespace) -> None:
 
 def publish(folder: Path, arguments: argparse.Namespace) -> None:
     """Write a folder of FunASR for a run or a model folder."""
+    if kind_of(folder) == "vad":
+        publish_detector(folder, arguments)
+        return
     make_funasr_config(read_settings(folder, arguments.overrides))  # reports a mistake before jax is imported
 
     from asr.files import appearing
@@ -57,6 +62,19 @@ def publish(folder: Path, arguments: argparse.Namespace) -> None:
     parts = load_parts(folder, arguments.checkpoint, arguments.overrides)
     with appearing(arguments.out) as partial:
         save_funasr(partial, *parts)
+
+
+def publish_detector(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write a folder of FunASR for a voice activity detector; the overrides change its rules."""
+    from asr.files import appearing
+    from asr.inference.model_folder import check_target
+    from asr.inference.voice_activity import load_detector
+    from asr.published.funasr_vad import save_funasr_vad
+
+    check_target(arguments.out, arguments.force, lambda folder: (folder / WEIGHTS).is_file())
+    detector = load_detector(folder, arguments.checkpoint, arguments.overrides)
+    with appearing(arguments.out) as partial:
+        save_funasr_vad(partial, detector.stored._replace(settings=detector.settings))
 
 
 def main() -> int:

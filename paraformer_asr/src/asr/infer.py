@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_dtype, add_inputs, add_model, count, part_inputs
+from asr.arguments import add_dtype, add_inputs, add_model, add_vad, count, part_inputs, part_vad_settings
 from asr.cli import run_command
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcript
@@ -40,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
+    add_vad(parser)
     add_inputs(parser)
     return parser.parse_intermixed_args()
 
@@ -91,6 +92,7 @@ def main() -> int:
     """Transcribe all files that can be read; return the exit code."""
     arguments = parse_arguments()
     files, overrides = part_inputs(arguments.inputs)
+    overrides, vad_settings = part_vad_settings(overrides, arguments.vad)
     if arguments.channel is not None:
         overrides.append(f"data.channel={arguments.channel}")
     if arguments.decoder:
@@ -123,7 +125,7 @@ def main() -> int:
     for link in [link for path in files for link in folder_links(path)]:
         print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
     options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
-    transcriber = api.load(folder, **options)
+    transcriber = api.load(folder, vad=api.load_part("vad", arguments.vad, vad_settings), **options)
     record = DoneRecord(arguments.out, digest_transcriber(transcriber, arguments.format)) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
     if len(waiting) < len(jobs):

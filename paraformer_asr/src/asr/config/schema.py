@@ -105,7 +105,7 @@ class DecoderConfig:
 class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
-    name: Literal["paraformer", "custom"] = setting("paraformer", "architecture; custom: passed to asr.train as model")
+    name: Literal["paraformer", "custom", "vad"] = setting("paraformer", "architecture; others: asr.train(model=...)")
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
     input_dim: int = setting(0, "width of an input frame; 0: num_mels · lfr_m", 0, 100_000)
     sampling_ratio: float = setting(0.75, "glancing sampler: share of wrong tokens revealed in training; 0: off", 0, 1)

@@ -48,8 +48,10 @@ def digest_transcriber(transcriber: "Transcriber", output_format: str) -> str:
     if language_model := transcriber.config.inference.language_model:
         status = Path(language_model).stat()
         settings["language_model"] = [status.st_size, status.st_mtime_ns]
-    cmvn = vars(transcriber.cmvn) if transcriber.cmvn else {}
-    return digest_model({"variables": transcriber.variables, "cmvn": cmvn}, settings)
+    weights = {"variables": transcriber.variables, "cmvn": vars(transcriber.cmvn) if transcriber.cmvn else {}}
+    if transcriber.vad:
+        settings["vad"], weights["vad"] = to_plain(transcriber.vad.settings), transcriber.vad.weights
+    return digest_model(weights, settings)
 
 
 class DoneRecord:

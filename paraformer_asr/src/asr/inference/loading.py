@@ -18,6 +18,7 @@ from asr.inference.checksums import CheckedFolder
 from asr.inference.model_folder import CMVN, check_variables, is_model_folder, load_weights
 from asr.models import CustomModel, build_model
 from asr.published.funasr import load_funasr
+from asr.published.kinds import check_recognises
 
 
 def load_parts(
@@ -31,6 +32,7 @@ def load_parts(
     folder = Path(folder)
     if average < 1:
         raise UserError(f"--average: expected at least 1 checkpoint, found {average}")
+    check_recognises(folder)
     if is_funasr_folder(folder):
         return _load_published(folder, overrides, average)
     if not (folder / "config.yaml").is_file():

@@ -1,5 +1,7 @@
 """Sound of any length to a transcript: cut at its silences, recognised segment by segment, joined again.
 
+The level of the sound tells where it is silent, or a voice activity detector if the transcriber has one.
+
 The segments of several sounds share batches. What comes of unusual sound:
 
     silence of any length           an empty transcript
@@ -68,10 +70,12 @@ class Place:
 def read_segments(transcriber: "Transcriber", sources: Iterable[Source]) -> Iterator[tuple[Place, np.ndarray]]:
     """Yield (place, wave) of the segments of each sound, and after them its end."""
     rate_hz, settings = transcriber.config.features.sample_rate_hz, transcriber.config.inference
+    detector = transcriber.vad
+    split = detector.split if detector else split_at_silences
     for source in sources:
-        error, heard = "", Heard(source.blocks(), rate_hz)
+        error, heard = "", Heard(source.blocks(), rate_hz, detected=detector is not None)
         try:
-            for segment in split_at_silences(heard, rate_hz, settings):
+            for segment in split(heard, rate_hz, settings):
                 heard.add(segment.wave)
                 yield Place(source, segment.start, segment.start + len(segment.wave)), segment.wave
         except UserError as problem:
@@ -95,8 +99,9 @@ def transcribe_segments(transcriber: "Transcriber", items: Iterable[tuple[Place,
 class Heard:
     """Blocks of a sound, measured while they pass, and how much of them is in segments."""
 
-    def __init__(self, blocks: Iterator[np.ndarray], rate_hz: int):
-        self.blocks, self.rate_hz = blocks, rate_hz
+    def __init__(self, blocks: Iterator[np.ndarray], rate_hz: int, *, detected: bool = False):
+        """Measure these blocks; `detected`: a detector finds the segments, so that loud sound may have none."""
+        self.blocks, self.rate_hz, self.detected = blocks, rate_hz, detected
         self.num_samples, self._low, self._high = 0, math.inf, -math.inf
         self._in_segments, self._energy = 0, 0.0
 
@@ -117,8 +122,9 @@ class Heard:
         if not self._in_segments:
             if self._low == self._high:
                 return f"no speech: silent, every sample is {self._low or 0:.3g}"
-            peak = max(abs(self._low), abs(self._high))
-            return f"no speech: silent, its peak is {_decibels(peak):.0f} dBFS"
+            peak_db = _decibels(max(abs(self._low), abs(self._high)))
+            reason = "the detector found none in sound whose" if self.detected else "silent, its"
+            return f"no speech: {reason} peak is {peak_db:.0f} dBFS"
         level_db = _decibels(math.sqrt(self._energy / self._in_segments))
         sound_s = self._in_segments / self.rate_hz
         return f"no text: the model wrote nothing for {sound_s:.1f} s of sound at {level_db:.0f} dBFS"

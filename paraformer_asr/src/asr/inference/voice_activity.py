@@ -103,6 +103,11 @@ class VoiceActivityDetector:
         """Samples in a second of what a stream accepts."""
         return self.features.sample_rate_hz
 
+    @property
+    def weights(self) -> Any:
+        """The arrays that the scores depend on: of the network, and the normalisation of its input."""
+        return {"variables": self.stored.variables, "cmvn": vars(self.stored.cmvn) if self.stored.cmvn else {}}
+
     def stream(self) -> VoiceActivityStream:
         """Return a new stream."""
         return VoiceActivityStream(self)

@@ -45,10 +45,10 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             expected = "a Flax module, or a function of config.model that returns one"
             raise UserError(f"model: expected {expected}, found {type(model).__name__}")
         return model
-    if config.name == "custom":
+    if config.name in ("custom", "vad"):
         raise UserError(
-            "model.name: custom: the network comes from outside the package, so it works from Python only; pass it: "
-            "asr.load(folder, model=...) or asr.train(config, model=...)"
+            f"model.name: {config.name}: the network comes from outside the package, so it works from Python only; "
+            "pass it: asr.load(folder, model=...) or asr.train(config, model=...)"
         )
     if config.vocab_size <= SPECIAL_TOKENS:
         raise UserError(

@@ -24,6 +24,7 @@ from asr.funasr_folder import (
     open_folder,
 )
 from asr.published import funasr_settings as table
+from asr.published.kinds import check_recognises
 from asr.untrusted import escaped, shown
 
 MAX_BITS = 63  # largest integer accepted, in bits
@@ -33,6 +34,7 @@ WHOLE_UP_TO_S = 20.0
 
 def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """Return the config of a run directory, an exported model or a FunASR model folder, changed by `key=value`."""
+    check_recognises(folder)
     if is_funasr_folder(folder):
         return override_config(read_funasr_config(folder), overrides)
     if not (folder / CONFIG).is_file():

@@ -20,6 +20,14 @@ KINDS = {
 }
 """FunASR's class, `model` in its config → our kind of model."""
 
+NO_RECOGNISERS = {
+    "vad": "a voice activity detector, which finds speech and writes no text: pass it beside such a model, "
+    "--vad FOLDER or asr.load(MODEL, vad=FOLDER); asr segments lists what it finds",
+    "punctuation": "a punctuation model, which reads text and hears no sound: pass it beside such a model, "
+    "--punct FOLDER or asr.load(MODEL, punct=FOLDER)",
+}
+"""Kinds that are no recognisers → what a message says of them."""
+
 
 def kind_of(folder: str | Path) -> str:
     """Return the kind of model in a folder: one of the values of `KINDS`.
@@ -37,3 +45,9 @@ def kind_of(folder: str | Path) -> str:
         name = model.get("name")
         return name if name in KINDS.values() else "paraformer"
     return KINDS.get(model, "paraformer") if isinstance(model, str) else "paraformer"
+
+
+def check_recognises(folder: str | Path) -> None:
+    """Refuse the folder of a model that does not turn sound into text."""
+    if what := NO_RECOGNISERS.get(kind_of(folder)):
+        raise UserError(f"{folder}: expected a model that recognises speech, found {what}")
