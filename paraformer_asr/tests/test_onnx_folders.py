@@ -14,6 +14,7 @@ from asr.errors import UserError
 from asr.inference.loading import load_parts
 from asr.published.funasr_config import read_settings
 from asr.published.torch_file import read_torch_file
+from asr.published.weights_file import read_tensors
 from onnx_writer import export, model, node, tensor
 
 RECORDED = Path(__file__).parent / "recorded" / "funasr_tiny"
@@ -165,6 +166,16 @@ def test_an_encoder_alone_is_called_by_what_it_returns(funasr, sherpa):
     assert "returns 'enc, alphas'" in message
     (sherpa / "model.onnx").write_bytes(content)
     assert "expected a Paraformer, but its weights hold no encoder.after_norm.weight" in refusal(sherpa)
+
+
+def test_the_part_that_reads_hot_words_is_read_with_the_model(funasr):
+    content = model(
+        [node("Gather", ["embedding.0.weight", "x"], ["e"])], [tensor("embedding.0.weight", np.eye(3, dtype="f4"))]
+    )
+    (funasr / "model_eb.onnx").write_bytes(content)
+    tensors = read_tensors(funasr / "model.onnx", "encoder.after_norm.weight")
+    np.testing.assert_array_equal(tensors["decoder.embed.0.weight"], np.eye(3))
+    assert tensors.keys() == WEIGHTS.keys()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def test_anonymous_norms_and_norms_that_are_stored_once(tmp_path):
         node("Mul", ["b", "onnx::Mul_8"], ["c"], "/encoder/tp_norm/Mul_1"),
         node("Add", ["c", "onnx::Add_9"], ["d"], "/encoder/tp_norm/Add_1"),
         node("Mul", ["d", "one"], ["e"], "/encoder/tp_norm/Mul_2"),  # a constant is no weight
+        node("Mul", ["e", "encoder.model.encoders.0.norm1.weight"], ["f"], "/encoder/encoders/encoders.0/norm1_1/Mul"),
     ]
     tensors = [tensor("encoder.model.encoders.0.norm1.weight", ones), tensor("onnx::Mul_8", gain)]
     tensors += [tensor("onnx::Add_9", bias), tensor("one", np.ones(1, np.float32))]
@@ -131,6 +132,14 @@ def test_gates_of_an_lstm_get_the_order_of_torch(tmp_path):
     tensors += [tensor("B", np.stack(biases))]
     content = model([node("LSTM", ["x", "W", "R", "B"], ["y"], "/predictor/blstm/LSTM")], tensors)
     same(read(tmp_path, content), {f"predictor.blstm.{name}": value for name, value in parts.items()})
+    # Its name may lack its beginning, as in SeACo-Paraformer; the map behind it has it.
+    nodes = [node("LSTM", ["x", "W", "R", "B"], ["y"], "/blstm/LSTM"), node("Transpose", ["y"], ["t"])]
+    nodes += [node("MatMul", ["t", "onnx::MatMul_4"], ["m"]), node("Add", ["m", "predictor.cif_output2.bias"], ["s"])]
+    beside = {"predictor.cif_output2.weight": draw(1, 4), "predictor.cif_output2.bias": draw(1)}
+    tensors += [tensor("onnx::MatMul_4", beside["predictor.cif_output2.weight"].T.copy())]
+    tensors += [tensor("predictor.cif_output2.bias", beside["predictor.cif_output2.bias"])]
+    expected = beside | {f"predictor.blstm.{name}": value for name, value in parts.items()}
+    same(read(tmp_path, model(nodes, tensors)), expected)
     with pytest.raises(UserError, match="the weights of LSTM_3 cannot be read"):
         read(tmp_path, model([node("LSTM", ["x", "W", "R"], ["y"], "LSTM_3")], tensors))
 

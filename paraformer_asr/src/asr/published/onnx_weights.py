@@ -12,6 +12,7 @@ that of a linear map's weight: it is transposed, stored as `onnx::MatMul_1819`, 
 FunASR exports a wrapper of each part, which adds `.model` behind the first component of a name.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +33,9 @@ NAMED_BY_MODULE = {
     "LayerNormalization": ((1, "weight"), (2, "bias")),
 }
 """Operation of a norm → (input, the parameter that it may be)."""
+
+SECOND_CALL = re.compile(r"_\d+$")
+"""What a node's name adds to a module that the program calls again."""
 
 GATES = (0, 2, 3, 1)
 """Places of torch's gates (input, forget, cell, output) in ONNX's order (input, output, forget, cell)."""
@@ -79,7 +83,7 @@ class _Weights:
             if node.op in PRODUCTS:
                 self._add_product(node)
             elif node.op == "LSTM":
-                module = _module(node)
+                module = self._lstm_module(node)
                 self._add_lstm(node, module, layers.setdefault(module, 0))
                 layers[module] += 1
             else:
@@ -157,10 +161,21 @@ class _Weights:
             value = self.values.get(node.inputs[place]) if place < len(node.inputs) else None
             if value is None or value.ndim != 1 or value.size < 2 or not _is_float(value) or not _module(node):
                 continue
-            name = f"{_module(node)}.{parameter}"
-            own = _plain(node.inputs[place])
-            if not f".{own}".endswith(f".{name}"):
-                self._add(name, value)
+            own, module = _plain(node.inputs[place]), _module(node)
+            names = [f"{each}.{parameter}" for each in (module, SECOND_CALL.sub("", module))]
+            if not any(f".{own}".endswith(f".{name}") for name in names):
+                self._add(names[0], value)
+
+    def _lstm_module(self, node: Node) -> str:
+        """Return the module of an LSTM; a name that lacks its beginning gets that of the map behind it."""
+        module = _module(node)
+        parts = {name.split(".")[0] for name in self.values if _is_name(name)}
+        if module and module.split(".")[0] not in parts:
+            for reader in self._behind(node, ("Transpose", "Reshape", "Squeeze", "MatMul")):
+                owners = [owner for name in reader.inputs if (owner := self._owner(name, "bias"))]
+                if reader.op == "Add" and owners and "." in owners[0]:
+                    return f"{owners[0].rpartition('.')[0]}.{module}"
+        return module
 
     def _add_lstm(self, node: Node, module: str, layer: int) -> None:
         """Add the weights of a layer, whose gates have another order in ONNX."""
