@@ -202,8 +202,7 @@ def test_words_that_nothing_names_are_said(copy, caplog):
     ("files", "said"),
     [
         (["model.pt.best", "model.pt.ep10"], "checkpoints of FunASR's training (model.pt.best, model.pt.ep10): copy"),
-        (["model.onnx", "model_quant.onnx"], "by its model.onnx it is an ONNX export: take the folder with model.pt"),
-        (["model_quant.onnx"], "by its model_quant.onnx it is an ONNX export"),
+        (["other.onnx"], "by its other.onnx it is an ONNX export: copy config.yaml, tokens.json and am.mvn"),
         (["model.torchscript"], "a TorchScript export"),
         (["decoding.yaml", "model.pb"], "before FunASR 1.0: download the model again in revision v2.0.4 or later"),
         (["model.pb"], "before FunASR 1.0"),

@@ -97,12 +97,10 @@ def save(transcriber: "Transcriber", folder: str | Path, *, force: bool = False)
     Raises:
         UserError: the folder exists, or the disk refuses.
     """
-    import jax
-    import numpy as np
-
+    from asr.inference.int8_weights import float_variables
     from asr.inference.model_folder import save_model_folder
 
-    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), transcriber.variables)  # some may be rounded
+    variables = float_variables(transcriber.variables)  # some may be rounded
     parts = transcriber.config, transcriber.tokenizer, transcriber.cmvn, variables
     save_model_folder(Path(folder), *parts, force=force, custom=transcriber.custom_model)
 

@@ -27,6 +27,15 @@ def add_hotwords(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add `--dtype`."""
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        help="precision; auto: bfloat16 where faster, else float32; int8: on a CPU (default: that of the config)",
+    )
+
+
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the sounds to read, among which settings may stand."""
     parser.add_argument(

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_hotwords, add_model
+from asr.arguments import add_dtype, add_hotwords, add_model
 from asr.cli import run_command
 from asr.config import Config
 from asr.errors import EXIT_OK, UserError
@@ -28,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
     add_model(parser)
+    add_dtype(parser)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument(
         "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
@@ -81,7 +82,8 @@ def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(format="warning: %(message)s")
     decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
-    overrides = [*arguments.overrides, *decoder]
+    dtype = [f"inference.dtype={arguments.dtype}"] if arguments.dtype else []
+    overrides = [*arguments.overrides, *decoder, *dtype]
     if arguments.model and not arguments.out:
         raise UserError("--model needs --out FOLDER: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
@@ -116,6 +118,7 @@ def main() -> int:
         "checkpoint": arguments.checkpoint,
         "average": arguments.average,
         "decoder": config.inference.decoder,
+        "dtype": config.inference.dtype,
         "compared": comparison_case(transcriber.tokenizer),
         "num_utterances": len(scores),
         "num_text_in_training": sum(score.in_training for score in scores) if known is not None else None,

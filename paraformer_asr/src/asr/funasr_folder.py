@@ -21,6 +21,10 @@ from asr.untrusted import escaped, shown
 WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
 SEG_DICT, CMVN, PIECES = "seg_dict", "am.mvn", "bpe.model"
 
+ONNX = ".onnx"  # suffix of an exported model, whose weights are read
+ONNX_NAMES = ("model.onnx", "model_quant.onnx", "model.int8.onnx")
+"""Usual names of an export: FunASR's, its 8-bit one, and sherpa-onnx's 8-bit one."""
+
 INIT_PARAM, CONFIG_KEY, TOKEN_LIST = "init_param", "config", "tokenizer_conf.token_list"
 SEG_DICT_KEY, CMVN_KEY, PIECES_KEY = "tokenizer_conf.seg_dict", "frontend_conf.cmvn_file", "tokenizer_conf.bpemodel"
 
@@ -28,7 +32,7 @@ OF_PIECES = "SentencepiecesTokenizer"
 """FunASR's class of a tokenizer with a model of sentencepiece."""
 
 USUAL = {
-    INIT_PARAM: (WEIGHTS,),
+    INIT_PARAM: (WEIGHTS, *ONNX_NAMES),
     CONFIG_KEY: (CONFIG,),
     TOKEN_LIST: (TOKENS, "tokens.txt"),
     SEG_DICT_KEY: (SEG_DICT,),
@@ -40,7 +44,16 @@ USUAL = {
 SPELLINGS = {"tokenizer_conf.seg_dict_file": SEG_DICT_KEY}  # other spellings of a key
 
 OTHER_FOLDERS = (
-    (("*.onnx",), "an ONNX export: take the folder with model.pt that it was exported from"),
+    (
+        ("encoder*.onnx", "decoder*.onnx"),
+        "a model in parts, such as a streaming one, which are not read from ONNX: take the folder with its model.pt",
+    ),
+    (("model_eb*.onnx",), "the part of an ONNX export that reads hot words: its model.onnx belongs beside it"),
+    (
+        ("*.onnx",),
+        "an ONNX export: copy config.yaml, tokens.json and am.mvn of the model beside its model.onnx, or take the "
+        "folder with model.pt that it was exported from",
+    ),
     (("*.torchscript",), "a TorchScript export: take the folder with model.pt that it was exported from"),
     (("saved_model.pb", "*.ckpt*.index"), "a model of TensorFlow: take one that FunASR publishes with a model.pt"),
     (
@@ -96,8 +109,16 @@ class FunasrFiles(NamedTuple):
 
 def is_funasr_folder(folder: Path) -> bool:
     """Return whether `folder` looks like a model of FunASR, whether or not it can be opened."""
-    names = (WEIGHTS, TOKENS, "tokens.txt", FILES)
+    names = (WEIGHTS, *ONNX_NAMES, TOKENS, "tokens.txt", FILES)
     return any((folder / name).is_file() for name in names) or bool(_matching(folder, f"{WEIGHTS}.*"))
+
+
+def find_sherpa_model(folder: Path) -> Path | None:
+    """Return the ONNX file of a folder of sherpa-onnx, which has no config: its facts are in the file; else None."""
+    others = (CONFIG, FILES, WEIGHTS)
+    if any((folder / name).exists() for name in others) or not (folder / "tokens.txt").is_file():
+        return None
+    return next((folder / name for name in ONNX_NAMES if (folder / name).is_file()), None)
 
 
 def explain_folder(folder: Path) -> str:
@@ -223,8 +244,11 @@ def _find_all(
 def _find(folder: Path, key: str, stated: dict[str, Named] | None, of_config: Mapping[str, Named]) -> Path | None:
     """Return the file of a key in FunASR's order of preference, or None."""
     usual = next((folder / name for name in USUAL[key] if (folder / name).is_file()), None)
-    if key in (stated or {}):
-        return _resolved(folder, stated[key])
+    named = (stated or {}).get(key)
+    if key == INIT_PARAM and usual and usual.suffix == ONNX and (named is None or named.name == WEIGHTS):
+        return usual  # an export beside the files of the model that it was made from
+    if named:
+        return _resolved(folder, named)
     if stated is None and usual:
         return usual
     if key in of_config:

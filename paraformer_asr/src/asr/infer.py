@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asr import api
 from asr.arguments import (
+    add_dtype,
     add_hotwords,
     add_inputs,
     add_model,
@@ -35,6 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         "could not be recognised (the rest is done).",
     )
     add_model(parser)
+    add_dtype(parser)
     parser.add_argument(
         "--average", type=int, default=1, metavar="N", help="use the mean of N checkpoints (default: 1)"
     )
@@ -111,6 +113,8 @@ def main() -> int:
         overrides.append(f"data.channel={arguments.channel}")
     if arguments.decoder:
         overrides.append(f"inference.decoder={arguments.decoder}")
+    if arguments.dtype:
+        overrides.append(f"inference.dtype={arguments.dtype}")
     folder = arguments.run or arguments.model
     read_settings(folder, overrides)  # reports a mistake before jax is imported
     if arguments.punct:

@@ -5,8 +5,9 @@
 
 All sides hold the same 220 million random weights (a folder as FunASR publishes it, written here and read by
 `asr.convert`'s reader) and take the same features of noise, 10 s an utterance. FunASR's eager side computes encoder,
-predictor and decoder; ONNX Runtime runs FunASR's own export of them. Ours computes the same and besides each token's
-confidence and times: two compiled programs, with the number of tokens fetched in between, as `asr.infer` does.
+predictor and decoder; ONNX Runtime runs FunASR's own export of them, in float32 and in int8. Ours computes the same and
+besides each token's confidence and times: two compiled programs, with the number of tokens fetched in between, as
+`asr.infer` does.
 
 Each side lives in a process of its own. In each round every side recognises once, with a pause before in which waiting
 threads go to sleep, so a machine whose speed drifts favours none. The ratio to ONNX Runtime is taken within each round;
@@ -24,7 +25,8 @@ import tempfile
 import time
 from pathlib import Path
 
-SIDES = ("onnx", "eager", "float32", "bfloat16")
+SIDES = ("onnx", "onnx_int8", "eager", "float32", "bfloat16", "int8")
+PEERS = ("onnx", "onnx_int8", "eager")
 FRAMES, INPUT_WIDTH = 167, 560
 """10 s of sound in stacked frames of 60 ms."""
 VOCABULARY = 8404
@@ -81,7 +83,7 @@ def open_ours(folder: Path, dtype: str):
     from asr.inference.tuning import PackedWeights, ready_weights
     from asr.models import build_model
 
-    config, _, _, variables = load_parts(folder, overrides=[f"model.dtype={dtype}"])
+    config, _, _, variables = load_parts(folder, overrides=[f"inference.dtype={dtype}"])
     config, variables = ready_weights(config, variables)
     weights = PackedWeights(config.model, variables)
     model, rows = build_model(config.model), row_counts(FRAMES, 1)
@@ -108,13 +110,13 @@ def open_ours(folder: Path, dtype: str):
     return recognise
 
 
-def open_onnx(folder: Path, num_cores: int):
-    """Return the same function for FunASR's export in ONNX Runtime."""
+def open_onnx(folder: Path, num_cores: int, name: str):
+    """Return the same function for FunASR's export, a file of this name, in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = num_cores, 1
-    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / "onnx" / name, options, providers=["CPUExecutionProvider"])
 
     def recognise(features_bti, lengths_b):
         logits_buv, token_count_b = session.run(None, {"speech": features_bti, "speech_lengths": lengths_b})
@@ -153,7 +155,7 @@ def export_onnx(folder: Path) -> None:
 
     torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
     model = AutoModel(model=str(folder), disable_update=True, device="cpu")
-    model.export(type="onnx", quantize=False, output_dir=str(folder / "onnx"), max_seq_len=512, device="cpu")
+    model.export(type="onnx", quantize=True, output_dir=str(folder / "onnx"), max_seq_len=512, device="cpu")
 
 
 class Side:
@@ -207,7 +209,9 @@ def serve(name: str, folder: Path, num_cores: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:num_cores])
     match name:
         case "onnx":
-            recognise = open_onnx(folder, num_cores)
+            recognise = open_onnx(folder, num_cores, "model.onnx")
+        case "onnx_int8":
+            recognise = open_onnx(folder, num_cores, "model_quant.onnx")
         case "eager":
             recognise = open_eager(folder, num_cores)
         case dtype:
@@ -235,7 +239,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict:
         if num_cores > available:
             print(f"{num_cores} cores: not measured, this machine has {available}")
             continue
-        pythons = {"onnx": arguments.peer_python, "eager": arguments.peer_python}
+        pythons = dict.fromkeys(PEERS, arguments.peer_python)
         sides = {name: Side(name, pythons.get(name, sys.executable), folder, num_cores) for name in arguments.sides}
         for size in arguments.batch:
             for side in sides.values():
@@ -282,7 +286,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=20, help="calls of each side; at least 2")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--folder", type=Path, help="keep the model here (1.7 GB); default: a temporary folder")
+    parser.add_argument("--folder", type=Path, help="keep the model here (2 GB); default: a temporary folder")
     parser.add_argument("--peer-python", default=sys.executable, help="Python with torch, funasr, onnxruntime")
     parser.add_argument("--json", type=Path, help="write all numbers")
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)

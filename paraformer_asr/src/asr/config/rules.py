@@ -32,6 +32,8 @@ def check_config(config: Config) -> None:
             "or model.ctc_head: false"
         )
     _check_sense_voice(config)
+    if config.model.name == "custom" and config.inference.dtype != "model":
+        raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
 

@@ -261,9 +261,8 @@ class InferenceConfig:
 
     decoder: Literal["cif", "ctc", "ctc_beam"] = setting("cif", "parallel decoder, or CTC: greedy or beam search")
     batch_size: int = setting(8, "segments per batch", 1, 1024)
-    max_segment_s: float | None = setting(
-        None, "longest segment, in seconds; longer sound is split at silences; null: from trained_s", 1, 120
-    )
+    dtype: Literal["model", "auto", "float32", "bfloat16", "int8"] = setting("model", "precision; model: model.dtype")
+    max_segment_s: float | None = setting(None, "longest segment after splitting, in s; null: from trained_s", 1, 120)
     trained_s: tuple[float, float, float] = setting(
         (0.0, 0.0, 0.0),
         "durations of the training utterances in seconds, as augmented: median, 95th percentile, maximum; 0: unknown",

@@ -97,7 +97,7 @@ class Transcriber:
         self.vad = self.punctuator = None
 
     def __repr__(self) -> str:
-        number = count_parameters(self._programs.weights.arrays)
+        number = count_parameters(self._programs.weights.arrays["params"])
         return f"Transcriber({self.config.model.name}, {self.tokenizer.vocab_size} tokens, {number:,} parameters)"
 
     @property

@@ -1,6 +1,7 @@
-"""What makes inference fast: weights in their final form, and the compiler's options.
+"""What makes inference fast: precision, weights in their final form, and the compiler's options.
 
-Neither changes an answer beyond rounding. The figures are those of paraformer-large and 10 s of sound.
+None changes an answer beyond the rounding of the precision. The figures are those of paraformer-large and 10 s of
+sound.
 """
 
 import dataclasses
@@ -15,7 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from asr.config import Config, ModelConfig
+from asr.errors import UserError
+from asr.inference.int8_weights import quantize_maps
 from asr.models import unstack_blocks
+from asr.models.layers import INT8_STEPS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +36,9 @@ BY_EIGEN = Products({"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYP
 BY_ONEDNN = Products(
     {"xla_cpu_use_onednn": True, "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}, turned=True
 )
+FIRST_JAX_WITH_FAST_BFLOAT16 = (0, 12)
+"""First version in which bfloat16 is faster than float32 on a CPU: with 0.10.2 it takes twice as long and more."""
+
 FIRST_JAX_WITH_FAST_ONEDNN = (0, 12)
 """First version in which oneDNN is fast: with 0.10.2 it takes 1.2 times as long as YNNPACK; 0.11 was not measured."""
 
@@ -44,7 +51,11 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
     """Return the config and the variables {"params": …} as they are computed with.
 
     A scanned encoder is unrolled: its layers run up to twice as fast one by one. In bfloat16, kernels are rounded once,
-    and not at every call; both heads of the predictor stay float32, as they are computed.
+    and not at every call; both heads of the predictor stay float32, as they are computed. In int8, activations stay
+    float32.
+
+    Raises:
+        UserError: int8 on another device than a CPU.
     """
     if config.model.name == "custom":
         return config, variables
@@ -53,7 +64,12 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
         params = unstack_blocks(params)
         encoder = dataclasses.replace(config.model.encoder, scan=False)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
-    if config.model.dtype == "bfloat16":
+    dtype = choose_dtype(config)
+    computed = "float32" if dtype == "int8" else dtype
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=computed))
+    if dtype == "int8":
+        return config, quantize_maps({**variables, "params": params})
+    if dtype == "bfloat16":
         params = {name: part if name in IN_FLOAT32 else _round_kernels(part) for name, part in params.items()}
     return config, {**variables, "params": params}
 
@@ -74,11 +90,28 @@ def choose_products(config: ModelConfig) -> Products:
     return BY_EIGEN if has_avx512() and _accepts(BY_EIGEN) else BY_DEFAULT
 
 
+def choose_dtype(config: Config) -> str:
+    """Return the dtype to compute in: float32, bfloat16 or int8.
+
+    `auto` is what is fastest without int8: bfloat16 on a CPU with units for it and a compiler that uses them, otherwise
+    float32; on another device the model's own dtype.
+
+    Raises:
+        UserError: int8 on another device than a CPU.
+    """
+    asked, on_cpu = config.inference.dtype, jax.default_backend() == "cpu"
+    if asked == "int8" and not on_cpu:
+        raise UserError(f"inference.dtype: int8 is for CPUs, this is {jax.default_backend()}; bfloat16 is faster here")
+    if asked == "auto" and on_cpu:
+        return "bfloat16" if has_bfloat16() and jax.__version_info__ >= FIRST_JAX_WITH_FAST_BFLOAT16 else "float32"
+    return config.model.dtype if asked in ("model", "auto") else asked
+
+
 class PackedWeights:
     """The variables of a model on the device, in the layout that its programs read fastest: their first argument."""
 
     def __init__(self, config: ModelConfig, variables: Any):
-        products = choose_products(config)
+        products = BY_YNNPACK if INT8_STEPS in variables else choose_products(config)
         self.options, self._turns = products.options, products.turned
         self.arrays = jax.device_put(self._turn(variables))
 
@@ -104,8 +137,18 @@ def num_cores() -> int:
 @functools.cache
 def has_avx512() -> bool:
     """Return whether the processor has 512-bit vectors; False where this cannot be read."""
+    return _has_flag("avx512f")
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Return whether the processor has units for bfloat16, AVX-512 BF16 or AMX; False where this cannot be read."""
+    return _has_flag("avx512_bf16|amx_bf16")
+
+
+def _has_flag(names: str) -> bool:
     try:
-        return re.search(r"^flags\b.*\bavx512f\b", CPU_INFO.read_text(), re.MULTILINE) is not None
+        return re.search(rf"^flags\b.*\b({names})\b", CPU_INFO.read_text(), re.MULTILINE) is not None
     except OSError:
         return False
 

@@ -16,10 +16,17 @@ from asr.models.initialisers import fan_in_uniform
 from asr.ops import conv, norm
 from asr.ops.attention import attention
 from asr.ops.dropout import dropout
+from asr.ops.int8 import int8_product
+
+INT8_STEPS = "int8_steps"
+"""Collection of variables beside the parameters: the step of each column of a kernel in int8, under its path."""
 
 
 class Dense(nn.Module):
-    """A linear map of the last axis: float[..., d] → float[..., features]."""
+    """A linear map of the last axis: float[..., d] → float[..., features].
+
+    For inference the kernel may be int8[d, features], see `asr.ops.int8`.
+    """
 
     features: int
     use_bias: bool = True
@@ -28,7 +35,10 @@ class Dense(nn.Module):
     def __call__(self, x):
         """Return x · kernel + bias."""
         kernel_df = self.param("kernel", fan_in_uniform(), (x.shape[-1], self.features), jnp.float32)
-        y = x @ kernel_df.astype(x.dtype)
+        if kernel_df.dtype == jnp.int8:
+            y = int8_product(x, kernel_df, self.get_variable(INT8_STEPS, "kernel"))
+        else:
+            y = x @ kernel_df.astype(x.dtype)
         if not self.use_bias:
             return y
         bias_f = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

@@ -14,7 +14,7 @@ USE_PYTORCH = "use the PyTorch weights of the model"
 UNPACK = "unpack it and name the weights file inside"
 
 SUFFIXES = {
-    ".onnx": f"an ONNX model, whose tensors are renamed: {USE_PYTORCH} it was exported from",
+    ".onnx": "an ONNX model: give the file a name that ends in .onnx",
     ".ort": f"an ONNX Runtime model: {USE_PYTORCH} it was exported from",
     ".pb": f"a TensorFlow graph: {USE_PYTORCH}",
     ".index": f"part of a TensorFlow checkpoint: {USE_PYTORCH}",
@@ -48,7 +48,7 @@ FOLDERS = {
     "saved_model.pb": f"a TensorFlow SavedModel: {USE_PYTORCH}",
     ".metadata": "a sharded checkpoint: merge it with torch.distributed.checkpoint.format_utils",
     "*.ckpt*.index": f"a TensorFlow checkpoint: {USE_PYTORCH}",
-    "*.onnx": f"a folder with an ONNX model: {USE_PYTORCH} it was exported from",
+    "*.onnx": "a folder with an ONNX model: name the file in it",
 }
 """Pattern of a file name → what a folder with such a file is."""
 

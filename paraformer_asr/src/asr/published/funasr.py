@@ -8,6 +8,8 @@
     bpe.model           instead of both: a model of sentencepiece
     am.mvn              mean and variance of the features
 
+Instead of model.pt the folder may hold FunASR's export, model.onnx; a folder of sherpa-onnx is read as well.
+
 Reference: FunASR, `funasr/models/paraformer` and `funasr/models/sanm`.
 """
 
@@ -23,24 +25,25 @@ import yaml
 
 from asr.checkpoints.arrays import describe_arrays, named_arrays
 from asr.config import Config, ModelConfig
-from asr.data.cmvn import load_cmvn, save_cmvn
+from asr.data.cmvn import save_cmvn
 from asr.data.frontend import Cmvn
 from asr.data.text.building import load_funasr_tokenizer
 from asr.data.text.funasr_text import write_seg_dict
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import replace_text, replacing
-from asr.funasr_folder import CMVN, CONFIG, FILES, OF_PIECES, PIECES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
+from asr.funasr_folder import CMVN, CONFIG, FILES, OF_PIECES, ONNX, PIECES, SEG_DICT, TOKENS, WEIGHTS, FunasrFiles
 from asr.models import abstract_variables, unstack_blocks
 from asr.published.funasr_config import make_funasr_config, open_funasr_folder
-from asr.published.funasr_pairs import CTC_HEAD, funasr_pairs
+from asr.published.funasr_pairs import CTC_HEAD, EMBEDDING, funasr_pairs
 from asr.published.kinds import KINDS
 from asr.published.mapping import export_arrays, import_arrays
-from asr.published.state_dict import plain_names
-from asr.published.torch_file import read_torch_file
+from asr.published.sherpa_folder import read_cmvn
 from asr.published.torch_writer import write_torch_file
+from asr.published.weights_file import read_tensors
 
 log = logging.getLogger("asr")
+
 
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 OUTPUTS = ("decoder.output_layer", CTC_HEAD)  # of the map to the tokens; SenseVoice has no decoder
@@ -65,10 +68,10 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     config, files = open_funasr_folder(folder)
     for remark in files.remarks:
         log.warning("%s", remark)
-    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
+    tensors = read_tensors(files.weights, ANCHOR)
     num_outputs = _num_outputs(tensors)
     tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, files.text, num_outputs)
-    cmvn = load_cmvn(files.cmvn) if files.cmvn else None
+    cmvn = read_cmvn(files.cmvn) if files.cmvn else None
     if cmvn is not None and len(cmvn.shift) != config.features.input_dim:
         expected = f"n_mels · lfr_m = {config.features.input_dim} values as {files.config.name} says"
         raise UserError(f"{files.cmvn}: expected {expected}, found {len(cmvn.shift)}")
@@ -78,6 +81,11 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
         unknown_id = tokenizer.tokens.index(EMO_UNKNOWN) if EMO_UNKNOWN in tokenizer.tokens else 0
         sizes["sense_voice"] = dataclasses.replace(config.model.sense_voice, emo_unknown_id=unknown_id)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    if files.weights.suffix == ONNX and config.model.name == "paraformer" and EMBEDDING not in tensors:
+        log.warning(
+            "%s: an export leaves out the embedding of tokens, which only training needs: zeros here", files.weights
+        )
+        tensors[EMBEDDING] = np.zeros((tokenizer.vocab_size, config.model.encoder.width), np.float32)
     _check_ctc_head(tensors, config, files)
     _check_parts(tensors, config, files)
     pairs = funasr_pairs(config.model)

@@ -14,7 +14,15 @@ from asr.config import Config
 from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
-from asr.funasr_folder import CONFIG, FunasrFiles, explain_folder, is_funasr_folder, open_folder
+from asr.funasr_folder import (
+    CONFIG,
+    ONNX,
+    FunasrFiles,
+    explain_folder,
+    find_sherpa_model,
+    is_funasr_folder,
+    open_folder,
+)
 from asr.published import funasr_sense_voice, funasr_settings
 from asr.published.funasr_variants import INNER_DIM, INNER_DIM_DEFAULT, VARIANTS, Table
 from asr.published.kinds import check_recognises
@@ -47,9 +55,11 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
         UserError: a file that is missing or cannot be read, or a model other than that of `asr.models`, naming
             section and key.
     """
-    files, content = open_folder(folder)
+    files, content = _open_any(folder)
     path = files.config
     changes = _translate(path, content)
+    if files.weights.suffix == ONNX:  # what only training needs is not exported
+        changes |= {"model.ctc_head": False, "loss.ctc_weight": 0.0}
     changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
     case = "lower" if files.seg_dict else "keep"  # FunASR lower-cases the words that it looks up there
     changes |= {"tokenizer.kind": "funasr", "tokenizer.file": str(folder), "tokenizer.text_case": case}
@@ -64,6 +74,16 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config, files
+
+
+def _open_any(folder: Path) -> tuple[FunasrFiles, dict[str, Any]]:
+    """Return the files of a folder of FunASR or sherpa-onnx, and the content of its config."""
+    model = find_sherpa_model(folder)
+    if model is None:
+        return open_folder(folder)
+    from asr.published.sherpa_folder import read_sherpa_config  # needs numpy
+
+    return FunasrFiles(model, model, folder / "tokens.txt", None, model, ()), read_sherpa_config(model)
 
 
 def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ POINTWISE = Layout(lambda w_oi1: w_oi1[..., 0].T, lambda w_io: w_io.T[..., None]
 """`Conv1d.weight` of torch with a kernel of one tap."""
 
 CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
+EMBEDDING = "decoder.embed.0.weight"  # of the tokens
 
 
 def funasr_pairs(config: ModelConfig) -> list[Pair]:
@@ -29,7 +30,7 @@ def funasr_pairs(config: ModelConfig) -> list[Pair]:
     if config.name == "sense_voice":
         return pairs + _of_sense_voice(config)
     pairs += _predictor(config.predictor.kind)
-    pairs += [_pair("decoder/embedding", "decoder.embed.0.weight")]
+    pairs += [_pair("decoder/embedding", EMBEDDING)]
     is_contextual = config.name == "contextual"  # the last block goes by a name of its own
     for number in range(decoder.num_layers - is_contextual):
         pairs += _decoder_block(f"decoder/block{number}", f"decoder.decoders.{number}", attends=True)

@@ -29,9 +29,8 @@ from asr.funasr_folder import CMVN, CONFIG, FILES, WEIGHTS, open_folder
 from asr.models.fsmn_vad import fsmn_shapes
 from asr.published.funasr_vad_settings import make_vad_config, read_vad_settings
 from asr.published.mapping import AS_IS, LINEAR, Layout, Pair, export_arrays, import_arrays
-from asr.published.state_dict import plain_names
-from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
+from asr.published.weights_file import read_tensors
 
 TAPS = Layout(lambda w_d1k1: w_d1k1[:, 0, :, 0].T, lambda w_kd: w_kd.T[:, None, :, None])
 """`Conv2d.weight` of torch over time, with one group for each channel: channels d, taps k."""
@@ -60,7 +59,7 @@ def load_funasr_vad(folder: Path) -> PublishedVad:
     files, content = open_folder(folder, needs_tokens=False)
     settings, features, stated = read_vad_settings(files.config, content)
     cmvn = load_cmvn(files.cmvn) if files.cmvn else None
-    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
+    tensors = read_tensors(files.weights, ANCHOR)
     network, variables = vad_variables(tensors, features.input_dim, files.weights)
     for name, size in stated.items():
         if getattr(network, name) != size:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asr.arguments import add_model, add_punct, add_vad, part_vad_settings
+from asr.arguments import add_dtype, add_model, add_punct, add_vad, part_vad_settings
 from asr.cli import leave_at_once, run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
@@ -33,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_model(parser)
     add_punct(parser)
+    add_dtype(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
     parser.add_argument(
@@ -70,7 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--selftest", action="store_true", help="start on a free port, transcribe a sound, stop")
     add_vad(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inference.decoder=ctc")
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    arguments.overrides += [f"inference.dtype={arguments.dtype}"] if arguments.dtype else []
+    return arguments
 
 
 def check_extra() -> None:

@@ -104,7 +104,7 @@ def read_token_file(path: Path) -> list[str]:
     """Return the tokens of a file, in order, with its special ones if it has them.
 
     A file that begins with `[` and is JSON is a list of texts, as FunASR's tokens.json; any other has one token on
-    each line, without surrounding blanks and empty lines at the end.
+    each line, without surrounding blanks and empty lines at the end, or a token and its number, as sherpa-onnx writes.
 
     Raises:
         UserError: an unreadable file, an empty one, or an entry that is not a token or comes twice, with its line.
@@ -114,7 +114,7 @@ def read_token_file(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"{path}: cannot read the list of tokens ({error.strerror})") from None
     listed = _json_list(text)
-    tokens = listed if listed is not None else [line.strip() for line in text.rstrip().splitlines()]
+    tokens = listed if listed is not None else _without_numbers([line.strip() for line in text.rstrip().splitlines()])
     if not tokens:
         raise UserError(f"{path}: expected a list of tokens, found an empty one")
     seen: dict[str, int] = {}
@@ -130,6 +130,13 @@ def read_token_file(path: Path) -> list[str]:
             raise UserError(f"{where}: the token {shown(token)} is already entry {seen[token]}")
         seen[token] = number
     return tokens
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """Return the lines without the numbers 0, 1, … at their ends, if all have them."""
+    parts = [line.rpartition(" ") for line in lines]
+    numbered = all(token and number == str(place) for place, (token, _, number) in enumerate(parts))
+    return [token.strip() for token, _, _ in parts] if numbered else lines
 
 
 def _json_list(text: str) -> list | None:
