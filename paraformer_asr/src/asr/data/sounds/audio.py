@@ -10,7 +10,6 @@ Letters: n samples.
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +17,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.data.codec_noise import codecs_silenced
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
-from asr.data.sounds.header import advice, check_header, claimed_samples, describe_file, find_cut
+from asr.data.sounds.opening import claimed_samples, length_error, open_checked
 from asr.errors import UserError
-from asr.files import open_file
 
 BLOCK_SAMPLES = 1 << 16  # samples decoded at once, over all channels, whatever the header claims
 MAX_SAMPLES = 1 << 30
@@ -32,7 +29,6 @@ compresses a thousandfold, so neither the size of a file nor its seconds bound t
 MAX_PEAK = 64.0
 """Largest magnitude accepted of a floating-point sample. A mix may exceed full scale, which is 1, but not by 36 dB."""
 
-MP3_FRAME = 1152  # error of the length in the header of an MP3 file, in samples
 DEFAULT_MAX_SECONDS = 3600.0
 END_TOLERANCE_S = 0.05  # most seconds that a part may be stated to end after the end of its file
 
@@ -60,7 +56,7 @@ def read_audio(
         UserError: naming a file that is not a sound, is empty, damaged, cut off or longer than `max_seconds` or
             `MAX_SAMPLES`, has a forged header, or samples above `MAX_PEAK`, infinite or NaN.
     """
-    with _open(Path(path)) as sound:
+    with open_checked(Path(path)) as sound:
         num_samples = claimed_samples(sound) or 0
         if num_samples > max_seconds * sound.samplerate:
             duration_s = num_samples / sound.samplerate
@@ -109,7 +105,7 @@ def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
     Raises:
         UserError: naming a file that is not a sound, is empty, is cut off (WAV and Ogg), or claims more than it holds.
     """
-    with _open(Path(path)) as sound:
+    with open_checked(Path(path)) as sound:
         num_samples = claimed_samples(sound)
         return unknown if num_samples is None else num_samples / sound.samplerate
 
@@ -130,38 +126,6 @@ def change_speed(wave_n: np.ndarray, speed: float, sample_rate_hz: int) -> np.nd
 def changed_length(num_samples: int, speed: float) -> int:
     """Return the length that `change_speed` returns for `num_samples`: num_samples / speed, rounded."""
     return num_samples if speed == 1.0 else round(num_samples / speed)
-
-
-class _Sequential(soundfile.SoundFile):
-    """A sound file that is read front to back: seeking after each read would fail if the header is wrong."""
-
-    def seekable(self) -> bool:
-        return False
-
-    def read(self, *args, **kwargs) -> np.ndarray:
-        with codecs_silenced():
-            return super().read(*args, **kwargs)
-
-
-def _open(path: Path) -> _Sequential:
-    try:
-        open_file(path).close()  # refuses folders, pipes and devices
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    try:
-        with codecs_silenced():
-            sound = _Sequential(os.fsencode(path) if os.name == "posix" else os.fspath(path))  # any bytes are a name
-    except (soundfile.SoundFileError, TypeError):  # TypeError: a suffix of headerless sound, as .raw
-        what = find_cut(path) or describe_file(path)
-        raise UserError(f"{path}: {what}; expected a sound file (WAV, FLAC, OGG, MP3){advice(path)}") from None
-    try:
-        check_header(path, sound)
-    except UserError:
-        sound.close()
-        raise
-    return sound
 
 
 def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample_rate_hz: int) -> None:
@@ -199,7 +163,7 @@ def _decoded(
         raise UserError(f"{path}: holds no samples")
     if num_decoded + END_TOLERANCE_S * sound.samplerate < stop < math.inf:
         raise _beyond(path, (stop - 1) / sound.samplerate, num_decoded / sound.samplerate)
-    if stop == math.inf and claimed is not None and num_decoded < claimed - (MP3_FRAME if sound.format == "MP3" else 0):
+    if stop == math.inf and claimed is not None and num_decoded < claimed - length_error(sound):
         raise UserError(
             f"{path}: cut off, or its header is wrong: it says {claimed / sound.samplerate:.2f} s "
             f"({claimed} samples), {num_decoded / sound.samplerate:.2f} s ({num_decoded}) are there"
@@ -213,9 +177,12 @@ def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:
     if claimed is not None and start >= claimed:
         raise _beyond(path, start_s, claimed / sound.samplerate)
     try:
-        return sound.seek(start)
+        place = sound.seek(start)
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: cannot be read from {start_s:g} s on ({str(error).strip(' .')})") from None
+    if place < start:
+        raise _beyond(path, start_s, place / sound.samplerate)
+    return place
 
 
 def _beyond(path: Path, place_s: float, end_s: float) -> UserError:
@@ -237,7 +204,7 @@ def _choose_mixing(path: Path, channel: int, span: Span) -> Mixing:
     """Return how the channels of a file become one; errors of the file are left to its reader."""
     mixing = Mixing(channel)
     try:
-        with _open(path) as sound:
+        with open_checked(path) as sound:
             if channel or sound.channels == 1:
                 return mixing
             for block_nc in _decoded(path, sound, sound.samplerate, None, span):
@@ -254,7 +221,7 @@ def _resampled(
     path: Path, sample_rate_hz: int, max_seconds: float | None, mixing: Mixing, span: Span = WHOLE
 ) -> Iterator[np.ndarray]:
     """Yield blocks of any length, some of them empty, of one channel at `sample_rate_hz`."""
-    with _open(path) as sound:
+    with open_checked(path) as sound:
         if 1 < sound.channels < mixing.channel:
             raise UserError(f"{path}: data.channel is {mixing.channel}, expected 1 to {sound.channels}, its channels")
         blocks = map(mixing, _decoded(path, sound, sample_rate_hz, max_seconds, span))

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from asr.data.sounds.audio import MAX_SAMPLES, iterate_audio
-from asr.data.sounds.header import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
+from asr.data.sounds.opening import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 from asr.errors import UserError
 from asr.untrusted import shown
 
