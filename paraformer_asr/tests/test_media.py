@@ -41,7 +41,7 @@ FILES = {
     "a.3gp": ("3gp", "amr_nb", 8000, "mono", False, 160),
     "a.wma": ("asf", "wmav2", 44100, "mono", False, 2048),
     "a.aiff": ("aiff", "pcm_s16be", 22050, "mono", False, 1),
-    "a.caf": ("caf", "alac", 16000, "mono", False, 1),
+    "a.caf": ("caf", "pcm_s16le", 16000, "mono", False, 1),
     "a.avi": ("avi", "pcm_s16le", 16000, "mono", True, 1),
     "a.aac": ("adts", "aac", 44100, "mono", False, 1024),
     "a.amr": ("amr", "amr_nb", 8000, "mono", False, 160),
@@ -88,7 +88,9 @@ def test_the_sound_begins_and_ends_where_it_did(name, save):
     assert read_n.dtype == np.float32
     assert abs(lag(read_n, wave_n) - PRIMED.get(name, 0)) <= (40 if codec == "amr_nb" else 0)
     assert abs(len(read_n) - len(wave_n) - max(PRIMED.get(name, 0), 0)) <= frame
-    if not PRIMED.get(name):
+    if FILES[name][0] in ("ipod", "mp4", "mov"):
+        assert len(read_n) == len(wave_n)  # by the edit list
+    elif not PRIMED.get(name):
         assert len(read_n) >= len(wave_n)
     if codec.startswith(("pcm", "flac", "alac")):
         np.testing.assert_allclose(read_n, wave_n, atol=2**-15)

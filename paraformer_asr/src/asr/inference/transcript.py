@@ -1,12 +1,12 @@
 """What was said in a sound: text, words and tokens with their times, and the files they are written to.
 
     text  one line
-    json  {"file", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
+    json  {"file", perhaps "channel", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
           "tokens": [{"token", …}, …], "segments": [{"start_s", "end_s", "text"}, …]} in one line; times in seconds
     srt   numbered cues of at most two lines of 42 columns, and 7 seconds; a Chinese character fills two columns
     vtt   the same cues for browsers
     tsv   a table of the segments: start_s, end_s, text
-    ctm   a line `name 1 start duration word confidence` for each word, as NIST's scoring tools read it
+    ctm   a line `name channel start duration word confidence` for each word, as NIST's scoring tools read it
 
 Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at once.
 """
@@ -54,6 +54,7 @@ class Transcript:
         tokens: in order, without special tokens.
         segments: stretches of sound between silences, in order.
         name: name of the results, different for each of several files; if empty, the stem of the file.
+        channel: the only channel of the sound that this is of, from 1; None where its channels were not separated.
     """
 
     file: str
@@ -63,6 +64,7 @@ class Transcript:
     tokens: tuple[Token, ...] = ()
     segments: tuple[SegmentText, ...] = ()
     name: str = ""
+    channel: int | None = None
 
     def __str__(self):
         return self.text
@@ -75,6 +77,7 @@ class Transcript:
         """Return the whole transcript as values of JSON; times in seconds."""
         return {
             "file": self.file,
+            **({} if self.channel is None else {"channel": self.channel}),
             "duration_s": round(self.duration_s, 3),
             "text": self.text,
             "words": [{"word": word.text, **_times(word)} for word in self.words],
@@ -111,9 +114,9 @@ class Transcript:
 
     def to_ctm(self) -> str:
         """Return a CTM line for each word; blanks within the name or a word become underscores."""
-        name = _field(self.name or Path(self.file).stem)
+        start = f"{_field(self.name or Path(self.file).stem)} {self.channel or 1}"
         return "".join(
-            f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.text)} {word.confidence:.3f}\n"
+            f"{start} {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.text)} {word.confidence:.3f}\n"
             for word in self.words
         )
 

@@ -110,6 +110,16 @@ def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
         return unknown if num_samples is None else num_samples / sound.samplerate
 
 
+def count_channels(path: Path) -> int:
+    """Return the number of channels of a file by its header.
+
+    Raises:
+        UserError: as `audio_duration_s`.
+    """
+    with open_checked(Path(path)) as sound:
+        return sound.channels
+
+
 def change_speed(wave_n: np.ndarray, speed: float, sample_rate_hz: int) -> np.ndarray:
     """Return float32[changed_length(n, speed)], the sound of float32[n] played at `speed` times its speed.
 

@@ -58,6 +58,13 @@ def open_sounds(sounds: Sequence[Sound], rate: float | None = None) -> list[Soun
     return inputs
 
 
+def check_channel(channel: int) -> int:
+    """Return the number of a channel, from 1, or 0 for their mean; refuse anything else."""
+    if isinstance(channel, bool) or not isinstance(channel, numbers.Integral) or not 0 <= channel <= MAX_CHANNELS:
+        raise UserError(f"channel: expected 0 to {MAX_CHANNELS}, found {shown(channel)}")
+    return int(channel)
+
+
 def place_in_list(number: int, count: int) -> str:
     """Return the start of a message on one of several sounds; "" for a single one."""
     return f"sound {number} of {count}: " if count > 1 else ""
