@@ -45,28 +45,32 @@ WHOLE = Span()
 
 
 def read_audio(
-    path: Path, sample_rate_hz: int, max_seconds: float = DEFAULT_MAX_SECONDS, channel: int = 0
+    path: Path,
+    sample_rate_hz: int,
+    max_seconds: float = DEFAULT_MAX_SECONDS,
+    channel: int = 0,
+    span: Span = WHOLE,
 ) -> np.ndarray:
     """Return float32[n], the sound of a file as one channel at `sample_rate_hz`, full scale −1…1.
 
-    Longer files than `max_seconds` are refused. `channel` counts from 1; 0 is the mean of all channels, or with a
-    warning the loudest one if they cancel each other.
+    Of a `span`, only that part. More than `max_seconds` are refused. `channel` counts from 1; 0 is the mean of all
+    channels, or with a warning the loudest one if they cancel each other.
 
     Raises:
         UserError: naming a file that is not a sound, is empty, damaged, cut off or longer than `max_seconds` or
             `MAX_SAMPLES`, has a forged header, or samples above `MAX_PEAK`, infinite or NaN.
     """
     with open_checked(Path(path)) as sound:
-        num_samples = claimed_samples(sound) or 0
+        num_samples = _claimed_in(sound, span)
         if num_samples > max_seconds * sound.samplerate:
             duration_s = num_samples / sound.samplerate
             raise UserError(f"{path}: {duration_s:.1f} s by its header, more than the {max_seconds:g} s allowed")
         _check_work(path, sound, num_samples, sample_rate_hz)
     mixing = Mixing(channel)
-    blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, mixing))
+    blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, mixing, span))
     if mixing.cancels:
         warn_of_cancelling(Path(path), mixing.loudest)
-        blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, Mixing(mixing.loudest)))
+        blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, Mixing(mixing.loudest), span))
     return np.concatenate(blocks)
 
 
@@ -147,11 +151,20 @@ def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample
         )
 
 
+def _claimed_in(sound: soundfile.SoundFile, span: Span) -> int:
+    """Return the samples of a span of a channel by the header; 0 if they are not known."""
+    claimed = claimed_samples(sound)
+    rest = math.inf if claimed is None else max(claimed - round(span.start_s * sound.samplerate), 0)
+    wanted = math.inf if span.duration_s is None else round(span.duration_s * sound.samplerate)
+    return int(min(rest, wanted)) if min(rest, wanted) < math.inf else 0
+
+
 def _decoded(
     path: Path, sound: soundfile.SoundFile, sample_rate_hz: int, max_seconds: float | None, span: Span
 ) -> Iterator[np.ndarray]:
     """Yield float32[n, c], the checked blocks of an opened file; at its end compare their length with the header."""
-    num_decoded, claimed = _seek(path, sound, span.start_s), claimed_samples(sound)
+    start, claimed = _seek(path, sound, span.start_s), claimed_samples(sound)
+    num_decoded = start
     stop = math.inf if span.duration_s is None else num_decoded + round(span.duration_s * sound.samplerate)
     while num_decoded < stop:
         try:
@@ -165,9 +178,9 @@ def _decoded(
         _check_samples(path, block_nc, num_decoded / sound.samplerate, sound.samplerate)
         num_decoded += len(block_nc)
         if max_seconds is not None:
-            if num_decoded > max_seconds * sound.samplerate:
+            if num_decoded - start > max_seconds * sound.samplerate:
                 raise UserError(f"{path}: longer than the {max_seconds:g} s allowed")
-            _check_work(path, sound, num_decoded, sample_rate_hz)
+            _check_work(path, sound, num_decoded - start, sample_rate_hz)
         yield block_nc
     if num_decoded == 0:
         raise UserError(f"{path}: holds no samples")
