@@ -47,7 +47,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def channel(text: str) -> int | str:
-    """Return the value of `--channel`; argparse names this function where it fails."""
+    """Return the value of `--channel`."""
+    if text != "each" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number or each, found {text!r:.80}")
     return text if text == "each" else int(text)
 
 

@@ -121,7 +121,7 @@ def _find_cut_asf(file: BinaryIO, size: int) -> str:
 
 
 def _lacking(length: int, there: int) -> str:
-    return f"{length} bytes by its header, {there} are there"
+    return f"its header says {length} bytes, {there} are there"
 
 
 FINDERS: dict[str, Callable[[BinaryIO, int], str]] = {
