@@ -107,7 +107,7 @@ def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
     `unknown` is returned if the header does not state the length (a FLAC file that was written into a pipe).
 
     Raises:
-        UserError: naming a file that is not a sound, is empty, is cut off (WAV and Ogg), or claims more than it holds.
+        UserError: naming a file that is not a sound, is empty, is cut off, or claims more than it holds.
     """
     with open_checked(Path(path)) as sound:
         num_samples = claimed_samples(sound)
