@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asr.config import Config, DataConfig
 from asr.data import build_dataset
+from asr.data.fingerprint import describe_differences, take_fingerprint
 from asr.data.manifest_dataset import open_manifest_dataset
 from asr.data.manifests.kaldi import read_kaldi
 from asr.data.manifests.manifest import read_jsonl, read_tsv
@@ -167,6 +168,7 @@ BAD_JSON = [
         {"audio_filepath": "wav/b.wav", "text": "x", "offset": 0.5},
         ":2: .*b.wav: expected sound at 0.50 s, found its end at 0.20",
     ),
+    (NEMO | {"offset": 0.2}, ":2: .*b.wav: expected sound at 0.20 s, found its end at 0.20"),
     ({"path": "wav/b.wav", "text": "x", "offset": 0.1, "duration": 9}, ":2: .*b.wav: expected sound at 9.10 s, found"),
     ({"audio_filepath": "wav/a.wav", "text": "x"}, r":2: the utterance 'wav/a\.wav' is already in .*:1"),
     ({"audio_filepath": "wav/none.wav", "text": "x"}, r":2: .*none\.wav: no such file"),
@@ -253,6 +255,14 @@ def test_segments_and_offsets_cut_a_recording_into_utterances(root):
         for index, level in enumerate([0.1, 0.2]):
             np.testing.assert_array_equal(found[index].wave, np.full(1600 - 800 * index, level, np.float32))
     assert found.where(1).endswith("parts.jsonl:2")
+
+
+def test_a_part_that_begins_elsewhere_is_another_sound(root):
+    cut_into_utterances(root)
+    before = take_fingerprint(open_train(root, "kaldi", "kaldi"))
+    (root / "kaldi/segments").write_text("u1 call 0.10 0.30\nu2 call 0.3 -1\n")
+    after = take_fingerprint(open_train(root, "kaldi", "kaldi"))
+    assert describe_differences(before, after) == ["1 utterance with another sound (u1)"]
 
 
 BAD_SEGMENTS = [

@@ -126,6 +126,21 @@ def test_a_part_is_that_part(name, save):
             list(iterate_audio(path, rate_hz, span=span))
 
 
+def test_a_part_far_behind_is_found_by_the_index(save, monkeypatch):
+    num_decoded, to_array = 0, MediaFile._to_array
+
+    def counted(self, frame):
+        nonlocal num_decoded
+        num_decoded += frame.samples
+        return to_array(self, frame)
+
+    monkeypatch.setattr(MediaFile, "_to_array", counted)
+    for name, rate_hz in (("a.m4a", 44100), ("a.webm", 48000)):
+        num_decoded = 0
+        assert len(read_audio(save(name), rate_hz, span=Span(1.5, 0.1))) == round(0.1 * rate_hz)
+        assert num_decoded < 1.3 * rate_hz  # from a second before it
+
+
 def refused(path, message):
     for read in (lambda: read_audio(path, 16000), lambda: list(iterate_audio(path, 16000))):
         with pytest.raises(UserError, match=message) as error:

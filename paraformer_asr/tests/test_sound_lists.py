@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data.sounds.audio import WHOLE, Span, iterate_audio
+from asr.data.sounds.audio import WHOLE, Span, iterate_audio, read_audio
 from asr.errors import UserError
 from asr.inference.done_record import DoneRecord
 from asr.inference.output import Job, plan_jobs
@@ -124,6 +124,10 @@ def test_a_part_of_a_file_is_that_part(suffix, tmp_path):
     ):
         (part,) = iterate_audio(path, RATE_HZ, span=span)
         np.testing.assert_allclose(part, whole[samples], atol=1e-4)
+    part = read_audio(path, RATE_HZ, max_seconds=1.0, span=Span(2.5, 1.0))  # the part is bounded, not the file
+    np.testing.assert_allclose(part, whole[20000:28000], atol=1e-4)
+    with pytest.raises(UserError, match=rf"a.{suffix}: 1.5 s by its header, more than the 1 s allowed"):
+        read_audio(path, RATE_HZ, max_seconds=1.0, span=Span(2.5))
 
 
 def test_a_part_behind_the_end_is_refused(tmp_path):

@@ -56,6 +56,10 @@ class ManifestDataset(SpeechDataset):
         """Return the path of each utterance's sound file."""
         return [self.entries.paths[number] for number in self.entries.path_numbers]
 
+    def starts_s(self) -> np.ndarray:
+        """Return float64[len], where each utterance begins in its sound file, in seconds."""
+        return np.nan_to_num(np.array(self.entries.starts_s))
+
     def where(self, index: int) -> str:
         """Return the manifest's file and line of utterance `index`."""
         return self.entries.where(index)

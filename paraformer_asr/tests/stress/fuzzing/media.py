@@ -43,7 +43,7 @@ def _wave(rate_hz: int) -> np.ndarray:
 
 
 def _write(rng: random.Random, samples: list[bytes], folder: Path) -> list[str]:
-    """Change the head, where the containers have their tables, or the tail, where MPEG-4 has its index, or any place."""
+    """Change the head, where containers have their tables, or the tail, where MPEG-4 has its index, or any place."""
     content = rng.choice(samples)
     if rng.random() < 0.4:
         start = max(len(content) - 1200, 1)
