@@ -7,19 +7,21 @@ import av
 import numpy as np
 
 
-def make_media(wave, kind, codec, rate_hz=48000, layout="mono", *, video=False, sound=True, title=""):
+def make_media(
+    wave, kind, codec, rate_hz=48000, layout="mono", *, video=False, sound=True, title="", start_s=0.0, live=False
+):
     """Return the bytes of a file of the container `kind`.
 
-    `wave` is float32[n], the same in all channels, or float32[n, c]. `video` adds a second of black pictures, and
-    `sound=False` leaves the sound out.
+    `wave` is float32[n], the same in all channels, or float32[n, c]; it begins at `start_s`. `video` adds a second of
+    black pictures, `sound=False` leaves the sound out, and `live` states no length, as browsers do.
     """
     file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
+    with av.open(file, "w", format=kind, options={"live": "1"} if live else {}) as container:
         if title:
             container.metadata["title"] = title
         picture = _add_pictures(container) if video else None
         if sound:
-            _add_sound(container, wave, codec, rate_hz, layout)
+            _add_sound(container, wave, codec, rate_hz, layout, start_s)
         if picture:
             for number in range(10):
                 frame = av.VideoFrame(32, 32, "yuv420p")
@@ -36,7 +38,7 @@ def _add_pictures(container):
     return picture
 
 
-def _add_sound(container, wave, codec, rate_hz, layout):
+def _add_sound(container, wave, codec, rate_hz, layout, start_s):
     stream = container.add_stream(codec, rate=rate_hz, layout=layout)
     if codec.startswith("wma"):
         stream.bit_rate = 64_000
@@ -44,7 +46,7 @@ def _add_sound(container, wave, codec, rate_hz, layout):
     wave_cn = np.ascontiguousarray(wave.T if wave.ndim == 2 else np.tile(wave, (num_channels, 1)), np.float32)
     whole = av.AudioFrame.from_ndarray(wave_cn, "fltp", layout)
     whole.rate = rate_hz
-    samples, place = av.AudioFifo(), 0
+    samples, place = av.AudioFifo(), round(start_s * rate_hz)
     for part in av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz).resample(whole):
         samples.write(part)
     size = stream.codec_context.frame_size or 1024

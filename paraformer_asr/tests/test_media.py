@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import sys
 
 import numpy as np
@@ -36,7 +37,7 @@ FILES = {
     "a.mov": ("mov", "pcm_s16le", 16000, "stereo", False, 1),
     "a.webm": ("webm", "libopus", 48000, "mono", False, 960),
     "video.webm": ("webm", "libopus", 48000, "mono", True, 960),
-    "a.mkv": ("matroska", "aac", 44100, "mono", False, 1024),
+    "a.mkv": ("matroska", "flac", 16000, "stereo", True, 1),
     "a.mka": ("matroska", "flac", 16000, "mono", False, 1),
     "a.3gp": ("3gp", "amr_nb", 8000, "mono", False, 160),
     "a.wma": ("asf", "wmav2", 44100, "mono", False, 2048),
@@ -173,13 +174,25 @@ def test_damage_gives_a_message_or_a_sound_but_no_crash(name, save):
             assert str(error).startswith(f"{path}: ")
 
 
-def test_a_hole_in_the_middle_is_noticed_by_the_length(save):
-    for name in ("a.webm", "video.webm"):
-        content = content_of(name)
-        middle = len(content) // 2
-        refused(
-            save(name, content[:middle] + bytes(len(content) // 4) + content[middle + len(content) // 4 :]), "cut off"
-        )
+def test_a_hole_is_named_whether_or_not_sound_follows_it(save, caplog):
+    content = content_of("a.webm")  # one cluster: nothing is found behind the hole
+    start, stop = len(content) // 2, len(content) * 3 // 4
+    refused(save("a.webm", content[:start] + bytes(stop - start) + content[stop:]), "cut off, or its header is wrong")
+    assert not caplog.messages
+    parts = [make_media(make_wave(48000), "webm", "libopus", start_s=start_s, live=True) for start_s in (0.0, 3.0)]
+    cluster = parts[1].index(b"\x1f\x43\xb6\x75")
+    path = save("a.webm", parts[0] + parts[1][cluster:])  # a pause from 2 to 3 s
+    for _ in range(2):
+        assert abs(len(read_audio(path, 16000)) / 16000 - 2 * SECONDS) < 0.05
+    (warning,) = caplog.messages
+    assert re.fullmatch(rf"{path}: 1\.0 s of sound are missing in the middle: .*", warning)
+
+
+def test_sound_that_begins_behind_the_video_is_not_taken_for_cut(save, caplog):
+    for kind, codec in (("webm", "libopus"), ("mp4", "aac"), ("matroska", "flac")):
+        content = make_media(make_wave(48000, 1.0), kind, codec, video=True, start_s=2.0)
+        assert abs(len(read_audio(save("a", content), 48000)) - 48000) <= 1024
+    assert not caplog.messages
 
 
 def test_a_video_without_sound_and_a_recording_without_an_index_are_named(save):

@@ -148,6 +148,15 @@ def test_a_cut_recording_gives_what_is_there_with_a_warning_if_the_end_is_damage
     assert 1.0 < decoded.num_samples / RATE_HZ < 3.0
 
 
+def test_a_pause_in_a_recording_is_named(pool):
+    parts = [make_media(speech_like(2.0, 48000), "webm", "libopus", start_s=s, live=True) for s in (0.0, 4.0)]
+    paused = parts[0] + parts[1][parts[1].index(b"\x1f\x43\xb6\x75") :]  # the cluster of the second
+    for _ in range(2):
+        decoded = decode(pool, paused)
+        assert decoded.warning.startswith("the file: 2.0 s of sound are missing in the middle")
+        assert abs(decoded.num_samples / RATE_HZ - 4.0) < 0.1
+
+
 def png():
     from PIL import Image
 

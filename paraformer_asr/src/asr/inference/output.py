@@ -117,10 +117,11 @@ def _sounds_in(folder: Path, out: Path | None) -> list[Path]:
     seen = [file for file in files if not _is_hidden(file.relative_to(folder))]
     sounds = [f for f in seen if is_sound(f) and not (inside and f.resolve().is_relative_to(inside))]
     if not sounds:
+        listed = f"; to transcribe its list, name {folder / 'wav.scp'}" if (folder / "wav.scp").exists() else ""
         hidden = f" and {len(files) - len(seen)} hidden" if len(seen) < len(files) else ""
         raise UserError(
             f"{folder}: no sound file is in this folder (found {len(seen)} other{hidden} files; expected WAV, FLAC, "
-            "OGG, MP3, M4A, WebM, …)"
+            f"OGG, MP3, M4A, WebM, …){listed}"
         )
     return sounds
 

@@ -26,7 +26,7 @@ import soxr
 
 from asr.config import InferenceConfig
 from asr.data.codec_noise import codecs_silenced
-from asr.data.sounds.audio import iterate_audio
+from asr.data.sounds.audio import iterate_audio, warn_of_gaps
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
 from asr.data.sounds.header import DEMUXERS, READABLE, sound_kind
 from asr.data.sounds.media import MediaError, MediaFile
@@ -87,6 +87,7 @@ class UploadDecoder:
         """Return the header and the segments, float32[n] each; or an error and no segment."""
         self._warnings.clear()
         warn_of_cancelling.cache_clear()
+        warn_of_gaps.cache_clear()
         try:
             heard = Heard(self._blocks(content), self.rate_hz)
             segments = []
@@ -169,6 +170,8 @@ class UploadDecoder:
                 while len(block_nc := sound.read(BLOCK_SAMPLES)):
                     num_samples += len(block_nc)
                     yield block_nc, sound.samplerate
+                if sound.gap_s:
+                    warn_of_gaps(Path(NAME), sound.gap_s)
         except MediaError as error:
             if not num_samples:
                 raise Refusal("broken", f"{NAME}: {error}") from None

@@ -9,6 +9,8 @@ Letters: n samples.
 """
 
 import dataclasses
+import functools
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,11 @@ import soundfile
 import soxr
 
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
+from asr.data.sounds.media import MediaFile
 from asr.data.sounds.opening import claimed_samples, length_error, open_checked
 from asr.errors import UserError
+
+log = logging.getLogger("asr")
 
 BLOCK_SAMPLES = 1 << 16  # samples decoded at once, over all channels, whatever the header claims
 MAX_SAMPLES = 1 << 30
@@ -182,6 +187,8 @@ def _decoded(
                 raise UserError(f"{path}: longer than the {max_seconds:g} s allowed")
             _check_work(path, sound, num_decoded - start, sample_rate_hz)
         yield block_nc
+    if isinstance(sound, MediaFile) and sound.gap_s:
+        warn_of_gaps(path, sound.gap_s)
     if num_decoded == 0:
         raise UserError(f"{path}: holds no samples")
     if num_decoded + END_TOLERANCE_S * sound.samplerate < stop < math.inf:
@@ -191,6 +198,14 @@ def _decoded(
             f"{path}: cut off, or its header is wrong: it says {claimed / sound.samplerate:.2f} s "
             f"({claimed} samples), {num_decoded / sound.samplerate:.2f} s ({num_decoded}) are there"
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_of_gaps(path: Path, gap_s: float) -> None:
+    """Warn, once for each file, that sound is missing in its middle."""
+    log.warning(
+        "%s: %.1f s of sound are missing in the middle: lost packets, or a pause; later times are early", path, gap_s
+    )
 
 
 def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:

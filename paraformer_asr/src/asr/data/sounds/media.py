@@ -28,11 +28,13 @@ OPTIONS = {
 }
 STATES_STREAM = ("mov", "aiff", "caf")  # readers that know the length of the stream of sound
 STATES_FILE = ("matroska", "asf", "avi")  # readers that know the length of the longest stream
-SEEKABLE = ("matroska", "mov")  # readers whose times are exact; the others are read from the start
+EXACT_TIMES = ("matroska", "mov")  # readers that find a place by its time; the others read from the start
 RUN_IN_S = 1.0  # decoded before the place looked for: codecs need up to 0.1 s to settle
 LENGTH_ERROR_S = 0.25  # how much a stated length may exceed the sound: priming, rounding, a last packet
 
-_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+MIN_GAP_S = 0.1  # shortest gap between two frames that counts; their times are rounded
+
+_CLOCK = re.compile(r"(\d{1,6}):(\d{2}):(\d{2}(?:\.\d+)?)")
 
 
 class MediaError(soundfile.SoundFileError):
@@ -47,6 +49,8 @@ class MediaFile:
         samplerate: in Hz.
         channels: their number.
         frames: samples of a channel by the header; 2⁶² or more if it does not state them.
+        gap_s: seconds without sound between the frames that were decoded so far, by their times: packets are lost, or
+            the recorder paused. What follows a gap comes too early by its length.
     """
 
     def __init__(self, file: BinaryIO, kind: str):
@@ -70,7 +74,7 @@ class MediaFile:
         self.frames = 1 << 62 if stated is None else stated
         self._blocks = self._without_padding(self._frames())
         self._waiting, self._num_waiting = [], 0
-        self._frame_s = 0.0  # time of the last frame decoded
+        self._frame_s, self.gap_s = 0.0, 0.0  # time of the last frame decoded, and the gaps before it
 
     def read(self, size: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
         """Return float32[n, c], the next `size` samples; fewer at the end of the sound, and at last none."""
@@ -103,7 +107,7 @@ class MediaFile:
     def _open(self) -> None:
         self._file.seek(0)
         with self._naming_errors("damaged: nothing can be decoded ({})"):
-            # Tags need not be UTF-8, and are not used.
+            # Tags need not be UTF-8.
             options = {"options": OPTIONS, "metadata_errors": "replace"}
             self._container = self._av.open(_Bytes(self._file), format=DEMUXERS[self.format], **options)
             self._stream = self._choose_stream()
@@ -123,18 +127,20 @@ class MediaFile:
     def _stated_samples(self) -> int | None:
         """Return the length by the header; None if it states none, or only that of a video."""
         stream, container, demuxer = self._stream, self._container, DEMUXERS[self.format]
-        if demuxer in STATES_STREAM and stream.duration:
+        if demuxer in STATES_STREAM and stream.duration and stream.duration > 0:
             return round(stream.duration * stream.time_base * self.samplerate)
+        end_s = 0.0
         if clock := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):  # of a stream in Matroska
             hours, minutes, seconds = map(float, clock.groups())
-            return round((60 * (60 * hours + minutes) + seconds) * self.samplerate)
-        if demuxer in STATES_FILE and container.duration and len(container.streams) == 1:
-            return round(container.duration / self._av.time_base * self.samplerate)
-        return None
+            end_s = 60 * (60 * hours + minutes) + seconds
+        elif demuxer in STATES_FILE and container.duration and len(container.streams) == 1:
+            end_s = container.duration / self._av.time_base
+        start_s = float((stream.start_time or 0) * stream.time_base)  # the sound may begin behind the video
+        return round((end_s - max(start_s, 0.0)) * self.samplerate) if end_s > start_s else None
 
     def _jump(self, place: int) -> int:
         """Go to a frame that begins before `place`, if the index of the file leads there; return its first sample."""
-        if DEMUXERS[self.format] not in SEEKABLE or place <= 0:
+        if not self._has_exact_times or place <= 0:
             return 0
         next(self._frames(), None)
         origin_s, frames, block_nc = self._frame_s, self._frames(), None
@@ -166,7 +172,7 @@ class MediaFile:
             yield last_nc[:rest] if 0 < rest < len(last_nc) else last_nc
 
     def _frames(self) -> Iterator[np.ndarray]:
-        layout, rate_hz = self._stream.codec_context.layout, self.samplerate
+        layout, rate_hz, end_s = self._stream.codec_context.layout, self.samplerate, None
         with self._naming_errors("{}"):
             converter = self._av.AudioResampler(format="flt", layout=layout, rate=rate_hz)  # of the type alone
             for packet in self._container.demux(self._stream):
@@ -174,8 +180,15 @@ class MediaFile:
                     raise MediaError("a packet is not complete")
                 for frame in packet.decode():
                     self._frame_s = 0.0 if frame.time is None else frame.time
+                    if end_s is not None and self._frame_s > end_s + MIN_GAP_S and self._has_exact_times:
+                        self.gap_s += self._frame_s - end_s
+                    end_s = self._frame_s + frame.samples / rate_hz
                     yield from map(self._to_array, converter.resample(frame))
             yield from map(self._to_array, converter.resample(None))
+
+    @property
+    def _has_exact_times(self) -> bool:
+        return DEMUXERS[self.format] in EXACT_TIMES
 
     def _to_array(self, frame: Any) -> np.ndarray:
         return frame.to_ndarray().reshape(-1, self.channels)

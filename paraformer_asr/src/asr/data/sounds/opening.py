@@ -71,7 +71,7 @@ def claimed_samples(sound: soundfile.SoundFile | MediaFile) -> int | None:
 def length_error(sound: soundfile.SoundFile | MediaFile) -> int:
     """Return by how many samples the length in the header may exceed the sound."""
     if isinstance(sound, MediaFile):
-        return round(LENGTH_ERROR_S * sound.samplerate)
+        return round((LENGTH_ERROR_S + sound.gap_s) * sound.samplerate)
     return MP3_FRAME if sound.format == "MP3" else 0
 
 
