@@ -6,10 +6,12 @@ import json
 import re
 import sys
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from asr import eval as eval_command
@@ -116,6 +118,51 @@ def test_the_numbers_are_those_of_each_utterance_alone(evaluated, transcriber):
     for name in pictures:
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 250
+
+
+def test_a_list_is_scored_in_place_of_a_split(run, evaluated, transcriber, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr.api.load", lambda *_, **__: transcriber)
+    monkeypatch.setattr("asr.inference.eval_report.draw_extremes", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    utterances, place = list(build_dataset(CONFIG, "test"))[:4], 0
+    names = [f"u{number}" for number in range(4)]
+    soundfile.write("data/all.wav", np.concatenate([u.wave for u in utterances]), RATE_HZ, subtype="FLOAT")
+    (tmp_path / "data/wav.scp").write_text("rec data/all.wav\n")  # from the working directory, as Kaldi does
+    (tmp_path / "data/text").write_text("".join(f"{n} {u.text}\n" for n, u in zip(names, utterances, strict=True)))
+    with open("data/segments", "w") as segments, open("data/list.jsonl", "w") as listed:
+        for name, utterance in zip(names, utterances, strict=True):
+            start_s, length_s = place / RATE_HZ, utterance.duration_s
+            segments.write(f"{name} rec {start_s} {start_s + length_s}\n")
+            line = {"path": "all.wav", "key": name, "text": utterance.text, "offset": start_s, "duration": length_s}
+            listed.write(json.dumps(line) + "\n")
+            place += len(utterance.wave)
+    with (evaluated[0] / "utterances.csv").open() as file:
+        hypotheses = [row["hypothesis"] for row in csv.DictReader(file)][:4]
+    for name in ("data/wav.scp", "data/list.jsonl"):
+        assert run_eval(monkeypatch, "--run", run, name, "inference.decoder=ctc") == 0
+        folder = run / f"eval_{Path(name).stem}"
+        with (folder / "utterances.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["name"] for row in rows] == names and [row["hypothesis"] for row in rows] == hypotheses
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["split"] == name and metrics["num_text_in_training"] is not None
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (["gone.jsonl"], "gone.jsonl: no such list; a setting is written key=value"),
+        (["a.txt"], "a.txt: expected a JSONL manifest, or a wav.scp"),
+        (["a.txt", "b.txt"], "expected one list, found 2: a.txt, b.txt"),
+    ],
+)
+def test_a_list_that_cannot_be_scored_is_named(run, lists, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).touch()
+    assert run_eval(monkeypatch, "--run", run, *lists) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_utterances_whose_text_occurs_in_training_are_counted_apart(evaluated, transcriber):

@@ -325,7 +325,8 @@ def test_files_of_one_name_are_told_apart_in_every_format(infer_with, tmp_path, 
     assert f"{paths[1]}: the result is called same name_2.ctm" in capsys.readouterr().err
 
 
-def test_every_sound_of_a_folder_is_read_or_named(infer_with, transcriber, tmp_path, capsys):
+def test_every_sound_of_a_folder_is_read_or_named(infer_with, transcriber, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "av", None)  # without the extra `media`
     folder, wave = tmp_path / "mix", burst(1)
     for name, form in (("a.wave", "WAV"), ("b.oga", "OGG"), ("c", "FLAC"), ("d.dat", "WAV"), ("e.aiff", "AIFF")):
         write_sound(folder / name, wave, format=form)
@@ -401,10 +402,10 @@ def test_a_segment_on_which_the_device_fails_costs_that_segment_alone(
 ):
     start = transcriber.start
 
-    def failing(waves):
+    def failing(waves, hotwords):
         if max(map(len, waves)) > 1.3 * RATE:
             raise RuntimeError("no memory left")
-        return start(waves)
+        return start(waves, hotwords)
 
     parts = [burst(0.6, seed=1), silence(1.5), burst(1.2, seed=2)]
     path = write_sound(tmp_path / "talk.wav", np.concatenate(parts))
@@ -431,6 +432,39 @@ def test_a_punctuation_model_adds_signs(infer_with, transcriber, tmp_path, capsy
     assert f"{tmp_path}: expected a model folder of FunASR" in capsys.readouterr().err
     assert infer_with(path) == 0
     assert "." not in capsys.readouterr().out
+
+
+def test_each_channel_gets_a_transcript_of_its_own(infer_with, transcriber, tmp_path, capsys):
+    one, other = burst(1, seed=1), burst(1, seed=2)
+    call = write_sound(tmp_path / "in/call.wav", np.stack([one, other], axis=1))
+    mono = write_sound(tmp_path / "in/mono.wav", one)
+    (tmp_path / "in/bad.wav").write_bytes(b"no sound")
+    texts = [text_of(transcriber, soundfile.read(call, dtype="float32")[0][:, i]) for i in (0, 1)]
+    assert texts[0] != texts[1]
+
+    assert infer_with("--channel", "each", tmp_path / "in") == 2
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        f"{call} channel 1: {texts[0]}", f"{call} channel 2: {texts[1]}", f"{mono} channel 1: {texts[0]}"
+    ]  # fmt: skip
+    assert captured.err.count("bad.wav") == 1 and "1 of 4 channels could not be read" in captured.err
+
+    assert infer_with("--channel", "each", "--format", "json", "--out", tmp_path / "out", call) == 0
+    written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
+    assert {name: (each["file"], each["channel"], each["text"]) for name, each in written.items()} == {
+        f"call.ch{i}.json": (str(call), i, texts[i - 1]) for i in (1, 2)
+    }
+    os.remove(tmp_path / "out/call.ch1.json")
+    capsys.readouterr()
+    assert infer_with("--channel", "each", "--format", "json", "--out", tmp_path / "out", "--skip-done", call) == 0
+    assert "1 channel of 2 done already" in capsys.readouterr().err
+
+    assert infer_with("--channel", "each", "--format", "ctm", call) == 0
+    assert {tuple(line.split()[:2]) for line in capsys.readouterr().out.splitlines()} == {("call", "1"), ("call", "2")}
+    assert [transcriber.transcribe(call, channel=i).text for i in (1, 2)] == texts
+    for wrong in (-1, 65, "1", True):
+        with pytest.raises(UserError, match="channel: expected 0 to 64, found"):
+            transcriber.transcribe(call, channel=wrong)
 
 
 def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypatch, capsys, caplog):

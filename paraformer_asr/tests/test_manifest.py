@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,13 @@ from hypothesis import strategies as st
 
 from asr.config import Config, DataConfig
 from asr.data import build_dataset
+from asr.data.fingerprint import describe_differences, take_fingerprint
 from asr.data.manifest_dataset import open_manifest_dataset
 from asr.data.manifests.kaldi import read_kaldi
 from asr.data.manifests.manifest import read_jsonl, read_tsv
+from asr.data.sounds.audio import WHOLE, Span
 from asr.errors import UserError
+from asr.inference.sound_lists import read_list
 
 RATE_HZ = 8000
 NAMES = ("a", "b", "c")
@@ -120,24 +125,51 @@ def test_each_split_is_named_by_its_own_setting(root):
         build_dataset(config, "test")
 
 
+NEMO = {"audio_filepath": "wav/b.wav", "text": "x"}
+
 BAD_JSON = [
     ("no json", ":2: not JSON"),
     ("[1, 2]", r":2: expected a JSON object"),
     ("[" * 100_000, ":2: (not JSON|expected a JSON object, found brackets)"),
-    ({"key": "x", "source": "wav/b.wav"}, ":2: the key 'target' is missing"),
-    ({"text": "x"}, ":2: the key 'audio_filepath' is missing; .* found text"),
-    ({}, ":2: the key .* is missing; .* found none"),
+    (
+        {"key": "x", "source": "wav/b.wav"},
+        ":2: the key of the text is missing; .* text, target, found key, source",
+    ),
+    ({"text": "x"}, ":2: the key of the sound is missing; expected one of audio_filepath, .* found text"),
+    ({}, ":2: the key of the sound is missing; .* found none"),
     ({"key": "x", "source": 5, "target": "x"}, ":2: source: expected a text, found 5"),
     ({"key": ["x"], "source": "wav/b.wav", "target": "x"}, ":2: key: expected a text"),
     ({"audio_filepath": "", "text": "x"}, ":2: audio_filepath: the path is empty"),
     ({"audio_filepath": "wav/b.wav", "text": " "}, ":2: the text of 'wav/b.wav' is empty"),
-    ({"audio_filepath": "wav/b.wav", "text": "x", "utt_id": ""}, ":2: the name of the utterance is empty"),
-    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": "long"}, ":2: expected seconds above 0, found 'long'"),
-    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": -1}, ":2: expected seconds above 0, found -1"),
-    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": [1]}, r":2: expected seconds above 0, found \[1\]"),
-    ({"audio_filepath": "wav/b.wav", "text": "x", "duration": True}, ":2: expected seconds above 0, found True"),
-    ('{"audio_filepath": "wav/b.wav", "text": "x", "duration": NaN}', ":2: expected seconds above 0, found nan"),
-    ({"audio_filepath": "wav/b.wav", "text": "x", "offset": 1.5}, ":2: an offset of 1.5"),
+    (NEMO | {"utt_id": ""}, ":2: the name of the utterance is empty"),
+    (
+        {"audio_filepath": "wav/b.wav", "text": "x", "duration": "long"},
+        ":2: duration: expected seconds above 0, found 'long'",
+    ),
+    (NEMO | {"duration": -1}, ":2: duration: expected seconds above 0, found -1"),
+    (
+        {"audio_filepath": "wav/b.wav", "text": "x", "duration": [1]},
+        r":2: duration: expected seconds above 0, found \[1\]",
+    ),
+    (
+        {"audio_filepath": "wav/b.wav", "text": "x", "duration": True},
+        ":2: duration: expected seconds above 0, found True",
+    ),
+    (
+        '{"audio_filepath": "wav/b.wav", "text": "x", "duration": NaN}',
+        ":2: duration: expected seconds above 0, found nan",
+    ),
+    (
+        {"audio_filepath": "wav/b.wav", "text": "x", "offset": -1.5},
+        ":2: offset: expected a start of 0 s or later, found -1.5",
+    ),
+    (NEMO | {"offset": "x"}, ":2: offset: expected a start .*, found 'x'"),
+    (
+        {"audio_filepath": "wav/b.wav", "text": "x", "offset": 0.5},
+        ":2: .*b.wav: expected sound at 0.50 s, found its end at 0.20",
+    ),
+    (NEMO | {"offset": 0.2}, ":2: .*b.wav: expected sound at 0.20 s, found its end at 0.20"),
+    ({"path": "wav/b.wav", "text": "x", "offset": 0.1, "duration": 9}, ":2: .*b.wav: expected sound at 9.10 s, found"),
     ({"audio_filepath": "wav/a.wav", "text": "x"}, r":2: the utterance 'wav/a\.wav' is already in .*:1"),
     ({"audio_filepath": "wav/none.wav", "text": "x"}, r":2: .*none\.wav: no such file"),
     ({"audio_filepath": "wav/none.wav", "text": "x", "duration": 1}, r":2: .*none\.wav: no such file"),
@@ -192,16 +224,100 @@ def test_commands_of_a_kaldi_folder_are_not_run(root):
     assert not (root / "run").exists()
 
 
-def test_segments_and_missing_files_of_kaldi_are_refused(root):
-    (root / "kaldi/segments").write_text("a-1 a 0.0 0.1\n")
-    with pytest.raises(UserError, match="segments: .* extract-segments"):
-        open_train(root, "kaldi", "kaldi")
-    os.remove(root / "kaldi/segments")
+def test_missing_files_of_kaldi_are_named(root):
     os.remove(root / "kaldi/text")
     with pytest.raises(UserError, match=r"text: expected lines of an utterance and its text .* holds wav\.scp"):
         open_train(root, "kaldi", "kaldi")
     with pytest.raises(UserError, match="nowhere: expected a folder with wav.scp and text; .* kaldi/"):
         open_train(root, "kaldi", "nowhere")
+
+
+def cut_into_utterances(root):
+    """Replace the folder of Kaldi's by one recording of two utterances: 0.2 s of 0.1, and 0.1 s of 0.2."""
+    wave_n = np.repeat(np.float32([0.1, 0.2]), 1600)
+    soundfile.write(root / "wav/call.wav", wave_n, RATE_HZ, subtype="FLOAT")
+    (root / "kaldi/wav.scp").write_text("call wav/call.wav\nunused wav/gone.wav\n")
+    (root / "kaldi/text").write_text("u1 one\nu2 two\n")
+    (root / "kaldi/segments").write_text("u1 call 0.00 0.20\nu2 call 0.3 -1\n")
+
+
+def test_segments_and_offsets_cut_a_recording_into_utterances(root):
+    cut_into_utterances(root)
+    parts = [{"offset": 0, "duration": 0.2, "text": "one"}, {"offset": 0.3, "duration": None, "text": "two"}]
+    write(root / "parts.jsonl", [{"audio": "wav/call.wav"} | part for part in parts])
+    for dataset, split, names in (
+        ("kaldi", "kaldi", ["u1", "u2"]),
+        ("jsonl", "parts.jsonl", ["wav/call.wav@0.0", "wav/call.wav@0.3"]),
+    ):
+        found = open_train(root, dataset, split)
+        assert found.names() == names and found.texts() == ["one", "two"]
+        np.testing.assert_allclose(found.durations_s(), [0.2, 0.1])
+        for index, level in enumerate([0.1, 0.2]):
+            np.testing.assert_array_equal(found[index].wave, np.full(1600 - 800 * index, level, np.float32))
+    assert found.where(1).endswith("parts.jsonl:2")
+
+
+def test_a_part_that_begins_elsewhere_is_another_sound(root):
+    cut_into_utterances(root)
+    before = take_fingerprint(open_train(root, "kaldi", "kaldi"))
+    (root / "kaldi/segments").write_text("u1 call 0.10 0.30\nu2 call 0.3 -1\n")
+    after = take_fingerprint(open_train(root, "kaldi", "kaldi"))
+    assert describe_differences(before, after) == ["1 utterance with another sound (u1)"]
+
+
+BAD_SEGMENTS = [
+    ("u2 call 0.3", r"segments:2: expected a recording, its start and its end in seconds, found 'call 0\.3'"),
+    ("u2 call 0.3 0.4 1", "segments:2: expected a recording, its start and its end"),
+    ("u2 call -1 0.4", "segments:2: expected a start of 0 s or later, found '-1'"),
+    ("u2 call 0.3 nan", "segments:2: expected seconds above 0, found 'nan'"),
+    ("u2 call 0.3 0.3", r"segments:2: expected an end behind the start at 0\.3 s, found 0\.3"),
+    ("u2 cell 0.3 0.4", "segments:2: no recording 'cell' in wav.scp"),
+    ("u1 call 0.3 0.4", "segments:2: the utterance 'u1' is already in .*segments:1"),
+    ("u3 call 0.3 0.4", "segments:2: no text of 'u3' in .*text"),
+    ("u2 call 0.3 0.5", r"segments:2: .*call\.wav: expected sound at 0\.50 s, found its end at 0\.40 s"),
+    ("u2 call 0.5 -1", r"segments:2: .*call\.wav: expected sound at 0\.50 s, found its end at 0\.40 s"),
+    ("u2 unused 0.3 0.5", r"segments:2: .*gone\.wav: no such file"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_SEGMENTS)
+def test_a_bad_line_of_segments_is_named(line, message, root):
+    cut_into_utterances(root)
+    (root / "kaldi/segments").write_text(f"u1 call 0.00 0.20\n{line}\n")
+    with pytest.raises(UserError, match=message):
+        open_train(root, "kaldi", "kaldi")
+    if not re.search(
+        "text of|no such file|expected sound|already", message
+    ):  # found when the sound is read, or allowed
+        with pytest.raises(UserError, match=message):
+            read_list(root / "kaldi/wav.scp")
+
+
+def test_training_and_inference_read_the_same_lists(root, monkeypatch):
+    cut_into_utterances(root)
+    keys = ("audio_filepath", "source", "audio", "path")
+    lines = [
+        {key: f"wav/{name}.wav", "key": name, "text": "x"} for key, name in zip(keys, (*NAMES, "call"), strict=True)
+    ]
+    lines += [{"path": "wav/call.wav", "utt_id": "part", "text": "x", "offset": 0.1, "duration": "0.2"}]
+    (root / "lists").mkdir()
+    write(root / "lists/all.jsonl", lines)
+    monkeypatch.chdir(root)
+    for dataset, split, path in (("jsonl", "lists/all.jsonl", "lists/all.jsonl"), ("kaldi", "kaldi", "kaldi/wav.scp")):
+        trained, listed = open_train(Path(), dataset, split), read_list(Path(path))
+        assert len(listed) == len(trained) > 1
+        for index, (entry, one) in enumerate(zip(trained.entries, listed, strict=True)):
+            span = WHOLE if entry.start_s is None else Span(entry.start_s, entry.stated_s)
+            assert (entry.name, entry.path, entry.where, span) == (one.name, one.path, one.where, one.span)
+            assert one.path == Path("wav") / one.path.name
+            assert trained.where(index) == one.where
+
+
+def test_a_path_starts_from_the_folder_of_the_list_or_else_from_the_root(root):
+    (root / "lists/wav").mkdir(parents=True)
+    soundfile.write(root / "lists/wav/a.wav", np.zeros(4000), RATE_HZ)
+    write(root / "lists/x.jsonl", [{"path": "wav/a.wav", "text": "x"}, {"path": "wav/b.wav", "text": "x"}])
+    assert open_train(root, "jsonl", "lists/x.jsonl").durations_s().tolist() == [0.5, 0.2]
 
 
 BAD_ROWS = [
@@ -281,9 +397,11 @@ def test_sound_that_becomes_unreadable_is_named_with_its_line(root):
 @given(st.lists(st.text(max_size=40), max_size=4))
 def test_any_text_is_read_without_a_crash(tmp_path, lines):
     (tmp_path / "kaldi").mkdir(exist_ok=True)
-    for file in ("any.jsonl", "any.tsv", "kaldi/wav.scp", "kaldi/text"):
+    (tmp_path / "cut").mkdir(exist_ok=True)
+    for file in ("any.jsonl", "any.tsv", "kaldi/wav.scp", "kaldi/text", "cut/wav.scp", "cut/text", "cut/segments"):
         (tmp_path / file).write_text("\n".join(lines), encoding="utf-8", newline="")
     readings = [read_jsonl(tmp_path / "any.jsonl", tmp_path), read_kaldi(tmp_path / "kaldi", tmp_path)]
+    readings.append(read_kaldi(tmp_path / "cut", tmp_path))
     (tmp_path / "any.tsv").write_text("path\ttext\tsplit\n" + "\n".join(lines), encoding="utf-8", newline="")
     try:
         readings.append(read_tsv(tmp_path / "any.tsv", "train", tmp_path))

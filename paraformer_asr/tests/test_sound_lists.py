@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.data.sounds.audio import WHOLE, Span, iterate_audio
+from asr.data.sounds.audio import WHOLE, Span, iterate_audio, read_audio
 from asr.errors import UserError
 from asr.inference.done_record import DoneRecord
 from asr.inference.output import Job, plan_jobs
@@ -36,7 +36,7 @@ def test_jsonl_gives_parts_of_files(tmp_path):
         {"source": "/abs/sub/c.wav"},
     )
     assert [(one.name, one.span) for one in read_list(path)] == [
-        ("a", WHOLE), ("a", Span(1.5, 2.0)), ("a", Span(2.5)), ("utt", WHOLE), ("c", WHOLE)
+        ("a", WHOLE), ("a@1.5", Span(1.5, 2.0)), ("a@2.5", Span(2.5)), ("utt", WHOLE), ("c", WHOLE)
     ]  # fmt: skip
     assert read_list(path)[3].path == tmp_path / "sub/b.wav"
 
@@ -49,10 +49,25 @@ def test_a_path_may_start_from_the_working_directory(tmp_path, monkeypatch):
     assert [one.path for one in read_list(path)] == [Path("a.wav"), tmp_path / "lists/b.wav"]
 
 
+def test_segments_beside_a_wav_scp_cut_its_recordings(tmp_path):
+    write(tmp_path / "wav.scp", "rec a.wav", "other b.wav")
+    write(tmp_path / "segments", "u1 rec 0.5 1.25", "u2 other 2 -1")
+    parts = [Listed("u1", tmp_path / "a.wav", Span(0.5, 0.75)), Listed("u2", tmp_path / "b.wav", Span(2.0))]
+    assert read_list(tmp_path / "wav.scp") == parts
+    assert [one.where for one in read_list(tmp_path / "wav.scp")] == [f"{tmp_path}/segments:{i}" for i in (1, 2)]
+    (tmp_path / "wav.scp").rename(tmp_path / "all.scp")
+    assert [one.span for one in read_list(tmp_path / "all.scp")] == [WHOLE, WHOLE]
+    for line in ("u1", "u1 rec 1", "u1 gone 0 1"):
+        write(tmp_path / "wav.scp", "rec a.wav")
+        write(tmp_path / "segments", "u0 rec 0 1", line)
+        with pytest.raises(UserError, match=rf"{tmp_path}/segments:2: "):
+            read_list(tmp_path / "wav.scp")
+
+
 BAD = {
     "x.scp": ["alone", "a sox b.wav -t wav - |"],
     "x.jsonl": ["{", "[1]", {"text": "a"}, {"audio_filepath": 3}, {"source": "a", "key": 1}, {"source": "a\u0007"}]
-    + [{"source": "a", "offset": -1}, {"source": "a", "offset": "2"}, {"source": "a", "offset": 0, "duration": 0}],
+    + [{"source": "a", "offset": -1}, {"source": "a", "offset": "two"}, {"source": "a", "offset": 0, "duration": 0}],
 }
 
 
@@ -109,6 +124,10 @@ def test_a_part_of_a_file_is_that_part(suffix, tmp_path):
     ):
         (part,) = iterate_audio(path, RATE_HZ, span=span)
         np.testing.assert_allclose(part, whole[samples], atol=1e-4)
+    part = read_audio(path, RATE_HZ, max_seconds=1.0, span=Span(2.5, 1.0))  # the part is bounded, not the file
+    np.testing.assert_allclose(part, whole[20000:28000], atol=1e-4)
+    with pytest.raises(UserError, match=rf"a.{suffix}: 1.5 s by its header, more than the 1 s allowed"):
+        read_audio(path, RATE_HZ, max_seconds=1.0, span=Span(2.5))
 
 
 def test_a_part_behind_the_end_is_refused(tmp_path):

@@ -1,6 +1,7 @@
-"""Score a trained model on a split: `asr eval --run RUN [--split test] [key=value …]`."""
+"""Score a trained model on a split or a list: `asr eval --run RUN [--split test] [LIST] [key=value …]`."""
 
 import argparse
+import json
 import logging
 import sys
 import time
@@ -8,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_dtype, add_hotwords, add_model
+from asr.arguments import add_dtype, add_hotwords, add_model, part_inputs
 from asr.cli import run_command
 from asr.config import Config
 from asr.errors import EXIT_OK, UserError
@@ -22,9 +23,9 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="asr eval",
-        description="Score a trained model on a split of its data set, each utterance in one piece. Prints word, "
-        "character and token error rates with 95 % intervals; writes metrics.json, utterances.csv, errors.txt (each "
-        "wrong utterance beside its reference) and pictures of the best and worst alignments.",
+        description="Score a trained model on a split of its data set or on a list, each utterance in one piece. "
+        "Prints word, character and token error rates with 95 % intervals; writes metrics.json, utterances.csv, "
+        "errors.txt (each wrong utterance beside its reference) and pictures of the best and worst alignments.",
         epilog="Exit codes: 0 scored, 2 wrong input.",
     )
     add_model(parser)
@@ -39,8 +40,32 @@ def parse_arguments() -> argparse.Namespace:
         "--out", type=Path, metavar="FOLDER", help="default: eval_SPLIT in the run directory; needed with --model"
     )
     add_hotwords(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example data.root=FOLDER")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="LIST",
+        help="a list to score instead of the split: a JSONL manifest with texts, or a wav.scp with the file text "
+        "beside it; and settings as key=value, for example data.root=FOLDER",
+    )
     return parser.parse_intermixed_args()
+
+
+def list_settings(lists: list[Path], split: str) -> list[str]:
+    """Return the settings that put a list in the place of the split; relative paths as in `asr infer`."""
+    if not lists:
+        return []
+    from asr.inference.sound_lists import JSON_SUFFIXES
+
+    path, *others = lists
+    if others:
+        raise UserError(f"expected one list, found {len(lists)}: {', '.join(map(str, lists))}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such list; a setting is written key=value")
+    if path.suffix.lower() not in JSON_SUFFIXES and path.name != "wav.scp":
+        raise UserError(f"{path}: expected a JSONL manifest, or a wav.scp with the file text beside it")
+    is_kaldi = path.name == "wav.scp"
+    manifest = json.dumps(str(path.absolute().parent if is_kaldi else path.absolute()))
+    return [f"data.dataset={'kaldi' if is_kaldi else 'jsonl'}", "data.root=.", f"data.{split}_split={manifest}"]
 
 
 def make_folder(path: Path) -> Path:
@@ -83,7 +108,9 @@ def main() -> int:
     logging.basicConfig(format="warning: %(message)s")
     decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
     dtype = [f"inference.dtype={arguments.dtype}"] if arguments.dtype else []
-    overrides = [*arguments.overrides, *decoder, *dtype]
+    lists, settings = part_inputs(arguments.inputs)
+    of_model = [*settings, *decoder, *dtype]
+    overrides = [*of_model, *list_settings(lists, arguments.split)]
     if arguments.model and not arguments.out:
         raise UserError("--model needs --out FOLDER: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
@@ -100,8 +127,10 @@ def main() -> int:
     dataset = build_dataset(config, arguments.split)
     options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
     transcriber = api.load(source, **options)
-    folder = make_folder(arguments.out or arguments.run / f"eval_{arguments.split}")
-    known = None if arguments.split == "train" else training_texts(config, transcriber.tokenizer)
+    scored = str(lists[0]) if lists else arguments.split
+    folder = make_folder(arguments.out or arguments.run / f"eval_{Path(scored).stem}")
+    trained = read_settings(source, of_model)
+    known = None if scored == "train" else training_texts(trained, transcriber.tokenizer)
     transcriber.read_hotwords(hotwords)  # warns of what the model cannot write
     scoring.warm_up_for(transcriber, dataset, hotwords)
     start = time.perf_counter()
@@ -114,7 +143,7 @@ def main() -> int:
     intervals = {name: bootstrap_interval(each) for name, each in counts.items()}
     facts = {
         "run": str(source),
-        "split": arguments.split,
+        "split": scored,
         "checkpoint": arguments.checkpoint,
         "average": arguments.average,
         "decoder": config.inference.decoder,

@@ -49,7 +49,10 @@ def parse_arguments() -> argparse.Namespace:
         "was stopped",
     )
     parser.add_argument(
-        "--channel", type=int, metavar="N", help="channel to read, from 1; 0: their mean (default: that of the config)"
+        "--channel",
+        type=channel,
+        metavar="N",
+        help="channel to read, from 1; 0: their mean; each: one transcript of each (default: that of the config)",
     )
     decoders = ("cif", "ctc", "ctc_beam")
     parser.add_argument("--decoder", choices=decoders, help="default: that of the config")
@@ -58,6 +61,13 @@ def parse_arguments() -> argparse.Namespace:
     add_hotwords(parser)
     add_inputs(parser)
     return parser.parse_intermixed_args()
+
+
+def channel(text: str) -> int | str:
+    """Return the value of `--channel`."""
+    if text != "each" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number or each, found {text!r:.80}")
+    return text if text == "each" else int(text)
 
 
 def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcript], None]:
@@ -75,17 +85,18 @@ def make_writer(name: str, num_jobs: int, record) -> Callable[[object, Transcrip
             return
         content = FORMATS[name](transcript)
         label = harmless(transcript.file, kept="")  # a line end would begin a line that looks like another result
+        label += "" if transcript.channel is None else f" channel {transcript.channel}"
         sys.stdout.write(f"{label}: {content}" if name == "text" and num_jobs > 1 else content)
         sys.stdout.flush()
 
     return write
 
 
-def summary(totals) -> str:
-    """Return the line that the command prints at its end."""
+def summary(totals, noun: str) -> str:
+    """Return the line that the command prints at its end; `noun` is what was counted."""
     speed = totals.sound_s / totals.seconds
     return (
-        f"{count(totals.num_done, 'file')}, {totals.sound_s:.1f} s of sound in {totals.seconds:.1f} s "
+        f"{count(totals.num_done, noun)}, {totals.sound_s:.1f} s of sound in {totals.seconds:.1f} s "
         f"({speed:.1f} times faster than real time); compiled {count(totals.num_compiled, 'program')} in "
         f"{totals.compile_s:.1f} s before the first segment, {totals.num_compiled_late} after"
     )
@@ -109,7 +120,8 @@ def main() -> int:
     arguments = parse_arguments()
     files, overrides = part_inputs(arguments.inputs)
     overrides, vad_settings = part_vad_settings(overrides, arguments.vad)
-    if arguments.channel is not None:
+    noun = "channel" if arguments.channel == "each" else "file"
+    if arguments.channel not in (None, "each"):
         overrides.append(f"data.channel={arguments.channel}")
     if arguments.decoder:
         overrides.append(f"inference.decoder={arguments.decoder}")
@@ -128,12 +140,13 @@ def main() -> int:
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
 
     from asr.inference.done_record import DoneRecord, digest_transcriber
-    from asr.inference.output import plan_jobs
+    from asr.inference.output import plan_jobs, split_channels
     from asr.inference.transcribe_files import Totals, transcribe_files
 
     jobs = plan_jobs(files, arguments.out, SUFFIXES[arguments.format])
+    jobs = split_channels(jobs) if arguments.channel == "each" else jobs
     if arguments.format in ONE_FILE_EACH and len(jobs) > 1 and not arguments.out:
-        raise UserError(f"--format {arguments.format}: the results of {len(jobs)} files need --out FOLDER")
+        raise UserError(f"--format {arguments.format}: the results of {len(jobs)} {noun}s need --out FOLDER")
     for job in jobs:
         if job.is_renamed and (job.result or arguments.format == "ctm" or job.label == job.name):
             name = job.result.name if job.result else job.name
@@ -151,7 +164,7 @@ def main() -> int:
     record = DoneRecord(arguments.out, digest) if arguments.out else None
     waiting = [job for job in jobs if not (arguments.skip_done and record.is_done(job.source, [job.result], job.part))]
     if len(waiting) < len(jobs):
-        print(f"{count(len(jobs) - len(waiting), 'file')} of {len(jobs)} done already", file=sys.stderr)
+        print(f"{count(len(jobs) - len(waiting), noun)} of {len(jobs)} done already", file=sys.stderr)
     totals = Totals()
     try:
         if waiting:
@@ -159,15 +172,15 @@ def main() -> int:
             transcribe_files(transcriber, waiting, write, totals, hotwords)
     except (KeyboardInterrupt, SystemExit, UserError):
         hint = "; the same command with --skip-done does the rest" if record else ""
-        print(f"stopped: {totals.num_done} of {count(len(waiting), 'file')} transcribed{hint}", file=sys.stderr)
+        print(f"stopped: {totals.num_done} of {count(len(waiting), noun)} transcribed{hint}", file=sys.stderr)
         raise
     if waiting:
-        print(summary(totals), file=sys.stderr)
+        print(summary(totals, noun), file=sys.stderr)
         print(note_on_lengths(transcriber.config.inference, totals.longest_s), end="", file=sys.stderr)
     if totals.num_bad:
-        print(f"{totals.num_bad} of {len(jobs)} files could not be read or written, see above", file=sys.stderr)
+        print(f"{totals.num_bad} of {len(jobs)} {noun}s could not be read or written, see above", file=sys.stderr)
     if totals.num_incomplete:
-        print(f"{totals.num_incomplete} of {len(jobs)} files lack what was said in some segments", file=sys.stderr)
+        print(f"{totals.num_incomplete} of {len(jobs)} {noun}s lack what was said in some segments", file=sys.stderr)
     return EXIT_USER_ERROR if totals.num_bad or totals.num_incomplete else EXIT_OK
 
 

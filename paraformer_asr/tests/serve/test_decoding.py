@@ -25,7 +25,9 @@ from asr.serve.decoding import BrokenSound, Busy, DecodePool, NotSound, TooLong
 from asr.serve.metrics import Metrics
 from asr.serve.settings import ServeSettings
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
+
+from media_files import make_media  # noqa: E402
 
 RATE_HZ = 16000
 CONFIG = Config(features=FeaturesConfig(sample_rate_hz=RATE_HZ), inference=InferenceConfig(max_segment_s=2))
@@ -42,37 +44,6 @@ def speech_like(seconds, rate_hz=RATE_HZ, seed=0):
 def with_soundfile(wave_nc, rate_hz, kind, subtype):
     file = io.BytesIO()
     soundfile.write(file, wave_nc, rate_hz, subtype, format=kind)
-    return file.getvalue()
-
-
-def with_ffmpeg(wave_n, kind, codec, rate_hz=48000, layout="mono", video=False, sound=True):
-    """Return a file as browsers and phones make it."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
-        if video:
-            picture = container.add_stream("mpeg4", rate=10)
-            picture.width = picture.height = 32
-            picture.pix_fmt = "yuv420p"
-        if sound:
-            stream = container.add_stream(codec, rate=rate_hz, layout=layout)
-            resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz)
-            num_channels = 2 if layout == "stereo" else 1
-            frame = av.AudioFrame.from_ndarray(np.tile(wave_n, (num_channels, 1)), "fltp", layout)
-            frame.rate = rate_hz
-            frame.pts = 0
-            graph = av.AudioFifo()
-            for part in resampler.resample(frame):
-                graph.write(part)
-            size = stream.codec_context.frame_size or 1024
-            while part := graph.read(size) or graph.read():
-                container.mux(stream.encode(part))
-            container.mux(stream.encode(None))
-        if video:
-            for number in range(10):
-                frame = av.VideoFrame(32, 32, "yuv420p")
-                frame.pts = number
-                container.mux(picture.encode(frame))
-            container.mux(picture.encode(None))
     return file.getvalue()
 
 
@@ -158,7 +129,7 @@ BROWSER = [
 @pytest.mark.parametrize("kind, codec, rate_hz, layout", BROWSER)
 def test_recordings_of_browsers_and_phones_are_decoded(pool, kind, codec, rate_hz, layout):
     wave_n = speech_like(3.0, rate_hz)
-    decoded = decode(pool, with_ffmpeg(wave_n, kind, codec, rate_hz, layout))
+    decoded = decode(pool, make_media(wave_n, kind, codec, rate_hz, layout))
     assert abs(decoded.num_samples / RATE_HZ - 3.0) < 0.1
     whole_n = np.zeros(decoded.num_samples)
     for segment in decoded.segments:
@@ -168,13 +139,22 @@ def test_recordings_of_browsers_and_phones_are_decoded(pool, kind, codec, rate_h
 
 
 def test_of_a_film_the_sound_is_read(pool):
-    assert abs(decode(pool, with_ffmpeg(speech_like(2.0, 48000), "mp4", "aac", video=True)).num_samples - 32000) < 2000
+    assert abs(decode(pool, make_media(speech_like(2.0, 48000), "mp4", "aac", video=True)).num_samples - 32000) < 2000
 
 
 def test_a_cut_recording_gives_what_is_there_with_a_warning_if_the_end_is_damaged(pool):
-    content = with_ffmpeg(speech_like(4.0, 48000), "webm", "libopus")
+    content = make_media(speech_like(4.0, 48000), "webm", "libopus")
     decoded = decode(pool, content[: len(content) // 2])
     assert 1.0 < decoded.num_samples / RATE_HZ < 3.0
+
+
+def test_a_pause_in_a_recording_is_named(pool):
+    parts = [make_media(speech_like(2.0, 48000), "webm", "libopus", start_s=s, live=True) for s in (0.0, 4.0)]
+    paused = parts[0] + parts[1][parts[1].index(b"\x1f\x43\xb6\x75") :]  # the cluster of the second
+    for _ in range(2):
+        decoded = decode(pool, paused)
+        assert decoded.warning.startswith("the file: 2.0 s of sound are missing in the middle")
+        assert abs(decoded.num_samples / RATE_HZ - 4.0) < 0.1
 
 
 def png():
@@ -209,8 +189,8 @@ def test_what_is_no_sound_is_refused_by_its_first_bytes(pool, content):
 
 
 WAV = with_soundfile(speech_like(2.0), RATE_HZ, "WAV", "PCM_16")
-WEBM = with_ffmpeg(speech_like(2.0, 48000), "webm", "libopus")
-MP4 = with_ffmpeg(speech_like(2.0, 48000), "mp4", "aac")
+WEBM = make_media(speech_like(2.0, 48000), "webm", "libopus")
+MP4 = make_media(speech_like(2.0, 48000), "mp4", "aac")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +204,7 @@ MP4 = with_ffmpeg(speech_like(2.0, 48000), "mp4", "aac")
         WEBM[:4] + b"\xff" * 5000,
         MP4[:40],
         MP4[: len(MP4) // 2],  # its index is at the end
-        with_ffmpeg(None, "mp4", "", video=True, sound=False),
+        make_media(None, "mp4", "", video=True, sound=False),
         with_soundfile(np.zeros((100, 9)), RATE_HZ, "WAV", "PCM_16"),
         with_soundfile(np.zeros(100), 1_000_000, "WAV", "PCM_16"),
         with_soundfile(np.full(100, np.nan), RATE_HZ, "WAV", "FLOAT"),
@@ -263,8 +243,8 @@ def wav_of_unknown_length(wav):
         silence("OGG", "OPUS"),
         flac_of_unknown_length(silence("FLAC", "PCM_16")),
         wav_of_unknown_length(silence("WAV", "PCM_16")),
-        with_ffmpeg(np.zeros(48000 * 40, np.float32), "webm", "libopus"),
-        with_ffmpeg(np.zeros(48000 * 40, np.float32), "adts", "aac"),
+        make_media(np.zeros(48000 * 40, np.float32), "webm", "libopus"),
+        make_media(np.zeros(48000 * 40, np.float32), "adts", "aac"),
     ],
     ids=["flac", "opus", "flac of a pipe", "wav", "webm", "aac"],
 )

@@ -21,14 +21,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fuzzing import configs, models, sounds, strangers, texts, torch_files
+from fuzzing import configs, media, models, sounds, strangers, texts, torch_files
 from fuzzing.trials import Kind, Trial, limit_address_space, run_trial
 from tqdm import tqdm
 
 from asr.cli import run_command
 from asr.errors import EXIT_OK, UserError
 
-KINDS = (*sounds.KINDS, *texts.KINDS, *configs.KINDS, *torch_files.KINDS, *models.KINDS, *strangers.KINDS)
+KINDS = (*sounds.KINDS, *media.KINDS, *texts.KINDS, *configs.KINDS, *torch_files.KINDS, *models.KINDS, *strangers.KINDS)
 
 EXIT_FAILURES = 1
 MORE_ADDRESS_SPACE = 8 << 30

@@ -37,7 +37,7 @@ def script():
 
 
 KINDS = (
-    *("wav", "flac", "ogg_mp3", "jsonl", "tsv", "kaldi", "tokens", "tokens.json", "cmvn", "arpa", "seg_dict"),
+    *("wav", "flac", "ogg_mp3", "media", "jsonl", "tsv", "kaldi", "tokens", "tokens.json", "cmvn", "arpa", "seg_dict"),
     *("tokenizer", "bpe", "config", "override", "torch_file", "funasr", "model_folder", "run", "checkpoint"),
     *("names", "places", "header"),
 )

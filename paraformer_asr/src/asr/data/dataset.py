@@ -63,6 +63,10 @@ class SpeechDataset(abc.ABC):
         """Return the path of the sound file of each utterance; nothing where they do not come from files."""
         return []
 
+    def starts_s(self) -> np.ndarray:
+        """Return float64[len], where each utterance begins in its sound file, in seconds."""
+        return np.zeros(len(self))
+
     def generated_from(self) -> dict[str, Any]:
         """Return the settings that decide what generated utterances are, in JSON values; of files, nothing."""
         return {}

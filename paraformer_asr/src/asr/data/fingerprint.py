@@ -57,7 +57,8 @@ def take_fingerprint(dataset: SpeechDataset, one_in: int | None = None) -> Finge
     one_in = one_in or -(-len(different) // MAX_CONTENTS)
     sounds = dict(zip(different, _prints_of(different, one_in), strict=True))
     texts = (hashlib.sha256(text.encode()).hexdigest()[:16] for text in dataset.texts())
-    lengths = (f"{1000 * seconds:.0f} ms" for seconds in dataset.durations_s())
+    starts = (f"{1000 * seconds:.0f}+" if seconds else "" for seconds in dataset.starts_s())
+    lengths = (f"{start}{1000 * s:.0f} ms" for start, s in zip(starts, dataset.durations_s(), strict=True))
     rows = zip(dataset.names(), lengths, files, texts, strict=True)
     return Fingerprint(tuple((name, f"{length}:{sounds[file]}", text) for name, length, file, text in rows), one_in)
 

@@ -12,7 +12,7 @@ from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.manifests.entries import Entries
 from asr.data.manifests.kaldi import read_kaldi
 from asr.data.manifests.manifest import Reading, read_jsonl, read_tsv
-from asr.data.sounds.audio import DEFAULT_MAX_SECONDS, audio_duration_s, read_audio
+from asr.data.sounds.audio import DEFAULT_MAX_SECONDS, END_TOLERANCE_S, WHOLE, Span, audio_duration_s, read_audio
 from asr.errors import UserError
 
 COUNTING_RATE_HZ = 16000  # rate at which a sound is decoded to find its length
@@ -32,9 +32,10 @@ class ManifestDataset(SpeechDataset):
 
     def __getitem__(self, index: int) -> Utterance:
         entry = self.entries[index]
+        span = WHOLE if entry.start_s is None else Span(entry.start_s, entry.stated_s)
         longest_s = max(DEFAULT_MAX_SECONDS, 2 * self._durations_s[index])
         try:
-            wave_n = read_audio(entry.path, self._sample_rate_hz, longest_s, self._channel)
+            wave_n = read_audio(entry.path, self._sample_rate_hz, longest_s, self._channel, span)
         except UserError as error:
             raise UserError(f"{entry.where}: {error}") from None
         return Utterance(wave_n, self._sample_rate_hz, entry.text, entry.name)
@@ -54,6 +55,10 @@ class ManifestDataset(SpeechDataset):
     def sound_files(self) -> list[str]:
         """Return the path of each utterance's sound file."""
         return [self.entries.paths[number] for number in self.entries.path_numbers]
+
+    def starts_s(self) -> np.ndarray:
+        """Return float64[len], where each utterance begins in its sound file, in seconds."""
+        return np.nan_to_num(np.array(self.entries.starts_s))
 
     def where(self, index: int) -> str:
         """Return the manifest's file and line of utterance `index`."""
@@ -99,16 +104,22 @@ def read_manifest(config: DataConfig, split: Literal["train", "val", "test"]) ->
 
 
 def read_durations(entries: Entries, num_threads: int) -> tuple[np.ndarray, list[str]]:
-    """Return (float64[len], seconds of each entry; a problem for each entry whose sound file cannot be read)."""
-    stated_s, path_numbers = np.array(entries.stated_s), np.array(entries.path_numbers)
+    """Return (float64[len], seconds of each entry; a problem for each entry whose sound cannot be read)."""
+    stated_s, path_numbers, starts_s = map(np.array, (entries.stated_s, entries.path_numbers, entries.starts_s))
+    is_part, starts_s = ~np.isnan(starts_s), np.nan_to_num(starts_s)
     needs_length = np.zeros(len(entries.paths), bool)
-    needs_length[path_numbers[np.isnan(stated_s)]] = True
+    needs_length[path_numbers[np.isnan(stated_s) | is_part]] = True
     with ThreadPoolExecutor(num_threads) as pool:
         lengths = list(pool.map(_read_length, entries.paths, needs_length))
     header_s = np.array([seconds for seconds, _ in lengths], np.float64)[path_numbers]
     reasons = ((index, lengths[number][1]) for index, number in enumerate(path_numbers))
     problems = [f"{entries.where(index)}: {reason}" for index, reason in reasons if reason]
-    return np.where(np.isnan(stated_s), header_s, stated_s), problems
+    places_s = starts_s + np.nan_to_num(stated_s)  # its end, or where that is the file's its start
+    beyond = (places_s > header_s + END_TOLERANCE_S) | (starts_s >= header_s)
+    for index in np.flatnonzero(is_part & (header_s > 0) & beyond):
+        where = f"{entries.where(index)}: {entries[index].path}"
+        problems.append(f"{where}: expected sound at {places_s[index]:.2f} s, found its end at {header_s[index]:.2f} s")
+    return np.where(np.isnan(stated_s), header_s - starts_s, stated_s), problems
 
 
 def _read_length(path: str, needed: bool) -> tuple[float, str]:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from asr.data.sounds.audio import WHOLE, Span
+from asr.data.sounds.audio import WHOLE, Span, count_channels
 from asr.data.sounds.header import is_sound
 from asr.errors import UserError
 from asr.inference.sound_lists import is_list, read_list
@@ -32,13 +32,15 @@ class Job:
     name: str = ""  # unique name in results: the path of `result` in its folder, without the suffix
     label: str = ""  # name in messages and lines of text: the path, or for a line of a list the name
     span: Span = WHOLE  # the part of the file
+    channel: int | None = None  # its only channel, from 1; None: as the config says
     is_renamed: bool = False  # its own name was taken or not safe
     where: str = dataclasses.field(default="", compare=False)  # list and line that name it
 
     @property
     def part(self) -> str:
-        """The span in words; empty for a whole file."""
-        return "" if self.span == WHOLE else f"{self.span.duration_s} s from {self.span.start_s} s on"
+        """Span and channel in words; empty for a whole file."""
+        span = "" if self.span == WHOLE else f"{self.span.duration_s} s from {self.span.start_s} s on"
+        return span if self.channel is None else f"{span} of channel {self.channel}"
 
 
 def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job]:
@@ -69,6 +71,29 @@ def plan_jobs(inputs: Sequence[Path], out: Path | None, suffix: str) -> list[Job
     return jobs
 
 
+def split_channels(jobs: Sequence[Job]) -> list[Job]:
+    """Return a job for each channel of each sound; the result `talk.txt` becomes `talk.ch1.txt` and `talk.ch2.txt`.
+
+    A file that cannot be read keeps one job, which names the error when its turn comes.
+    """
+    return [
+        dataclasses.replace(
+            job,
+            channel=channel,
+            result=job.result and job.result.with_name(f"{job.result.stem}.ch{channel}{job.result.suffix}"),
+        )
+        for job in jobs
+        for channel in range(1, _count_channels(job.source) + 1)
+    ]
+
+
+def _count_channels(path: Path) -> int:
+    try:
+        return count_channels(path)
+    except UserError:
+        return 1
+
+
 def _find_sounds(path: Path, out: Path | None) -> Iterator[Job]:
     """Yield a job for each sound in a folder or a list, or for the one file.
 
@@ -92,10 +117,11 @@ def _sounds_in(folder: Path, out: Path | None) -> list[Path]:
     seen = [file for file in files if not _is_hidden(file.relative_to(folder))]
     sounds = [f for f in seen if is_sound(f) and not (inside and f.resolve().is_relative_to(inside))]
     if not sounds:
+        listed = f"; to transcribe its list, name {folder / 'wav.scp'}" if (folder / "wav.scp").exists() else ""
         hidden = f" and {len(files) - len(seen)} hidden" if len(seen) < len(files) else ""
         raise UserError(
             f"{folder}: no sound file is in this folder (found {len(seen)} other{hidden} files; expected WAV, FLAC, "
-            "OGG or MP3)"
+            f"OGG, MP3, M4A, WebM, …){listed}"
         )
     return sounds
 

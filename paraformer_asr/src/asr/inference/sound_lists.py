@@ -1,21 +1,20 @@
-"""Lists of sounds to transcribe: `wav.scp` as Kaldi writes it, and JSONL manifests as NeMo and FunASR write them.
+"""Lists of sounds to transcribe, by the rules of the manifests that training reads (`asr.data.manifests`).
 
-    wav.scp   each line `name path`
-    JSONL     each line {"audio_filepath", "offset", "duration"} or {"key", "source"}; only the path is required
+    wav.scp   each line `name path`, as Kaldi writes it; a file `segments` beside it cuts the recordings
+    JSONL     each line {"audio_filepath", "offset", "duration"}; only the path is required
 
 A relative path starts from the folder of the list, or from the working directory if there is no such file. Texts are
 ignored. Commands in a list are never run.
 """
 
 import dataclasses
-import json
-import math
-import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from asr.data.manifests.manifest import explain_no_path, read_lines
+from asr.data.manifests.json_lines import parse_json_line
+from asr.data.manifests.kaldi import SEGMENTS, parse_segment
+from asr.data.manifests.lines import find_path, read_lines
 from asr.data.sounds.audio import WHOLE, Span
 from asr.errors import UserError
 from asr.untrusted import shown
@@ -40,15 +39,28 @@ def is_list(path: Path) -> bool:
 
 
 def read_list(path: Path) -> list[Listed]:
-    """Return the lines of a list."""
-    kaldi = path.suffix.lower() in KALDI_SUFFIXES
-    parse = _parse_kaldi if kaldi else _parse_json
-    lines = read_lines(path, "a list of sounds, each line a name and a path" if kaldi else "a JSON object on each line")
+    """Return the lines of a list; of a `wav.scp` with `segments` beside it, the segments.
+
+    Raises:
+        UserError: a list that is missing or empty, or lines that cannot be used; the first of them are listed.
+    """
+    if path.suffix.lower() not in KALDI_SUFFIXES:
+        return _read(path, "a JSON object on each line", _parse_json)
+    sounds = _read(path, "a list of sounds, each line a name and a path", _parse_kaldi)
+    segments = path.parent / SEGMENTS
+    if path.name != "wav.scp" or not segments.exists():
+        return sounds
+    recordings = {sound.name: sound.path for sound in sounds}
+    expected = "lines of an utterance, its recording, start and end"
+    return _read(segments, expected, lambda line, _: _cut(line, recordings))
+
+
+def _read(path: Path, expected: str, parse: Callable[[str, Path], Listed]) -> list[Listed]:
+    """Return what `parse` makes of each line and the folder of the list; its ValueErrors are collected."""
     sounds, problems = [], []
-    for number, line in lines:
+    for number, line in read_lines(path, expected):
         try:
-            listed = _checked(parse(line, _finder(path.parent)))
-            sounds.append(dataclasses.replace(listed, where=f"{path}:{number}"))
+            sounds.append(dataclasses.replace(_checked(parse(line, path.parent)), where=f"{path}:{number}"))
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
@@ -68,53 +80,27 @@ def _checked(listed: Listed) -> Listed:
     return listed
 
 
-def _parse_kaldi(line: str, find: Callable[[str], Path]) -> Listed:
+def _parse_kaldi(line: str, folder: Path) -> Listed:
     name, *rest = line.split(maxsplit=1)
     source = rest[0].strip() if rest else ""
     if not source:
         raise ValueError(f"expected a name and a path, found {shown(line.strip())}")
-    return Listed(name, find(source))
+    return Listed(name, find_path(source, folder, Path()))
 
 
-def _parse_json(line: str, find: Callable[[str], Path]) -> Listed:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError(f"expected a JSON object on one line, found {shown(line.strip())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"expected a JSON object {{…}}, found {shown(content)}")
-    source = content.get("audio_filepath", content.get("source"))
-    if not isinstance(source, str) or not source:
-        raise ValueError(f"expected 'audio_filepath' or 'source' with the path of a sound, found {shown(source)}")
-    name = content.get("key", content.get("utt_id"))
-    if name is not None and (not isinstance(name, str) or not name):
-        raise ValueError(f"key: expected a text, found {shown(name)}")
-    start_s = _seconds(content, "offset") or 0.0
+def _cut(line: str, recordings: dict[str, Path]) -> Listed:
+    name, *rest = line.split(maxsplit=1)
+    recording, start_s, duration_s = parse_segment(rest[0] if rest else "")
+    if recording not in recordings:
+        raise ValueError(f"no recording {shown(recording)} in wav.scp")
+    return Listed(name, recordings[recording], Span(start_s, duration_s))
+
+
+def _parse_json(line: str, folder: Path) -> Listed:
+    content = parse_json_line(line, with_text=False)
     # The length of a whole file is ignored: it is often rounded.
-    duration_s = _seconds(content, "duration") if start_s or "offset" in content else None
-    if duration_s == 0.0:
-        raise ValueError("duration: expected seconds above 0, found 0")
-    if name is None:
-        path = PurePosixPath(source)
-        name = path.stem if path.is_absolute() else str(path.with_suffix(""))
-    return Listed(name, find(source), Span(start_s, duration_s))
-
-
-def _seconds(content: dict, key: str) -> float | None:
-    value = content.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"{key}: expected seconds, at least 0, found {shown(value)}")
-    return float(value)
-
-
-def _finder(folder: Path) -> Callable[[str], Path]:
-
-    def find(source: str) -> Path:
-        if problem := explain_no_path(source):
-            raise ValueError(problem)
-        beside, here = folder / source, Path(source)
-        return here if "\0" not in source and os.path.exists(here) and not os.path.exists(beside) else beside
-
-    return find
+    span = WHOLE if content.start_s is None else Span(content.start_s, content.seconds)
+    path = PurePosixPath(content.source)
+    stem = path.stem if path.is_absolute() else str(path.with_suffix(""))
+    name = content.name or (stem if content.start_s is None else f"{stem}@{content.start_s:g}")
+    return Listed(name, find_path(content.source, folder, Path()), span)

@@ -89,9 +89,10 @@ def _shown(failure: Failure) -> str:
 
 def _source(transcriber: Transcriber, job: Job) -> Source:
     config = transcriber.config
-    options = {"channel": config.data.channel, "span": job.span}
+    channel = config.data.channel if job.channel is None else job.channel
+    options = {"channel": channel, "span": job.span}
     blocks = functools.partial(iterate_audio, job.source, config.features.sample_rate_hz, **options)
-    return Source(blocks, job.label or str(job.source), job.name, job)
+    return Source(blocks, job.label or str(job.source), job.name, job, job.channel)
 
 
 def _refusal(hand_over: Callable[[Job, Transcript], None], job: Job, transcript: Transcript) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from asr.compiler import CompilationCounter
 from asr.config import Config
 from asr.data.frontend import Cmvn, num_feature_frames
-from asr.data.sounds.sound_input import Sound, open_sounds, place_in_list
+from asr.data.sounds.sound_input import Sound, check_channel, open_sounds, place_in_list
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
@@ -128,14 +128,26 @@ class Transcriber:
         self._warm = tuple(shapes)
 
     @overload
-    def transcribe(self, sound: Sound, rate: float | None = None, hotwords: Hotwords | None = None) -> Transcript: ...
+    def transcribe(
+        self,
+        sound: Sound,
+        rate: float | None = None,
+        hotwords: Hotwords | None = None,
+        *,
+        channel: int | None = None,
+    ) -> Transcript: ...
 
     @overload
     def transcribe(
-        self, sound: Sequence[Sound], rate: float | None = None, hotwords: Hotwords | None = None
+        self,
+        sound: Sequence[Sound],
+        rate: float | None = None,
+        hotwords: Hotwords | None = None,
+        *,
+        channel: int | None = None,
     ) -> list[Transcript]: ...
 
-    def transcribe(self, sound, rate=None, hotwords=None):
+    def transcribe(self, sound, rate=None, hotwords=None, *, channel=None):
         """Return what is said in a sound of any length: text, words and tokens with times and confidence.
 
         Long sound is cut at its silences. The confidence of a token is the model's probability; a word has that of its
@@ -148,6 +160,7 @@ class Transcriber:
             rate: samples in a second of an array, or of the arrays in a list.
             hotwords: phrases to prefer: a list, a string with commas, or a file of them, see docs/hotwords.md. Parts of
                 them that the model cannot write are logged as a warning.
+            channel: the channel to read, from 1; 0: their mean; None: as `data.channel` says.
 
         Returns:
             the transcript, or for a list one transcript each.
@@ -159,7 +172,8 @@ class Transcriber:
         hotwords = self.read_hotwords(hotwords)
         several = isinstance(sound, list | tuple)
         inputs = open_sounds(sound if several else [sound], rate)
-        rate_hz, channel = self.config.features.sample_rate_hz, self.config.data.channel
+        rate_hz = self.config.features.sample_rate_hz
+        channel = self.config.data.channel if channel is None else check_channel(channel)
         sources = [Source(functools.partial(each.blocks, rate_hz, channel), each.label) for each in inputs]
         transcripts = []
         for number, outcome in enumerate(transcribe_segments(self, read_segments(self, sources), hotwords), 1):

@@ -1,7 +1,7 @@
 """What was said in a sound: text, words and tokens with their times, and the files they are written to.
 
     text  one line
-    json  {"file", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
+    json  {"file", perhaps "channel", "duration_s", "text", "words": [{"word", "start_s", "end_s", "confidence"}, …],
           "tokens": [{"token", …}, …], "segments": [{"start_s", "end_s", "text"}, …]} in one line; times in seconds;
           with a punctuation model also "sentences", and where the device failed "failures", see `Failure`. Of
           SenseVoice also "rich", and of a segment "language", "emotion", "event", "tagged"
@@ -9,7 +9,7 @@
     vtt   the same cues for browsers
     tsv   a table of the sentences, or of the segments if there is no punctuation model: start_s, end_s, text
     rich  one line with emoji for the emotions and events that SenseVoice hears; of another model, the text
-    ctm   a line `name 1 start duration word confidence` for each word, as NIST's scoring tools read it
+    ctm   a line `name channel start duration word confidence` for each word, as NIST's scoring tools read it
 
 Neither jax nor numpy is imported here, so that `asr infer` answers a mistake at once.
 """
@@ -105,6 +105,7 @@ class Transcript:
         name: name of the results, different for each of several files; if empty, the stem of the file.
         sentences: in order, of a transcriber with a punctuation model; their words are all words.
         failures: segments that could not be recognised; what was said there is missing.
+        channel: the only channel of the sound that this is of, from 1; None where its channels were not separated.
     """
 
     file: str
@@ -116,6 +117,7 @@ class Transcript:
     name: str = ""
     sentences: tuple[Sentence, ...] = ()
     failures: tuple[Failure, ...] = ()
+    channel: int | None = None
 
     def __str__(self):
         return self.text
@@ -142,6 +144,7 @@ class Transcript:
         """Return the whole transcript as values of JSON; times in seconds."""
         return {
             "file": self.file,
+            **({} if self.channel is None else {"channel": self.channel}),
             "duration_s": round(self.duration_s, 3),
             "text": self.text,
             **({"rich": self.rich} if self.tagged else {}),
@@ -183,9 +186,9 @@ class Transcript:
 
     def to_ctm(self) -> str:
         """Return a CTM line for each word, without signs; blanks within the name or a word become underscores."""
-        name = _field(self.name or Path(self.file).stem)
+        start = f"{_field(self.name or Path(self.file).stem)} {self.channel or 1}"
         lines = (
-            f"{name} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.letters)} {word.confidence:.3f}"
+            f"{start} {word.start_s:.3f} {word.end_s - word.start_s:.3f} {_field(word.letters)} {word.confidence:.3f}"
             for word in self.words
         )
         return "".join(f"{line}\n" for line in lines)

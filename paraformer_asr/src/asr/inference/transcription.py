@@ -44,6 +44,7 @@ class Source:
     file: str  # what the transcript calls it
     name: str = ""  # of its results, see `Transcript`
     tag: Any = None  # the caller's
+    channel: int | None = None  # the only channel of it, from 1, where each has a transcript of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,7 @@ def transcribe_segments(
     for place, recognition in transcriber.recognise_many(items, hotwords, keep_failures=True):
         if place.is_end:
             transcript = growing.finish(place.stop, place.source.file, place.source.name)
+            transcript = dataclasses.replace(transcript, channel=place.source.channel)
             why_empty = "" if transcript.text or transcript.failures else place.heard.why_empty()
             yield Outcome(place.source, transcript, place.error or _why_lost(transcript), why_empty)
             growing = GrowingTranscript(transcriber)

@@ -4,13 +4,12 @@
 first that it is ready, then for each upload a line of JSON and the samples of the segments, float32. It ends with its
 input. Nothing that needs jax is imported.
 
-WAV, FLAC, Ogg and MP3 are read as `asr infer` reads them, so that the text is the same; other kinds by FFmpeg (PyAV).
-The first bytes decide, never a name or a content type.
+Files are read as `asr infer` reads them, so that the text is the same; but of a recording that FFmpeg reads (PyAV) and
+that is cut off, what is there. The first bytes decide, never a name or a content type.
 """
 
 import contextlib
 import io
-import itertools
 import json
 import logging
 import os
@@ -27,23 +26,16 @@ import soxr
 
 from asr.config import InferenceConfig
 from asr.data.codec_noise import codecs_silenced
-from asr.data.sounds.audio import iterate_audio
+from asr.data.sounds.audio import iterate_audio, warn_of_gaps
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
-from asr.data.sounds.header import READABLE, sound_kind
+from asr.data.sounds.header import DEMUXERS, READABLE, sound_kind
+from asr.data.sounds.media import MediaError, MediaFile
 from asr.errors import UserError
 from asr.inference.segmentation import Segment, split_at_silences
 from asr.inference.transcription import Heard
 from asr.serve.priority import NICENESS
 
-DEMUXERS = {
-    "Matroska (as .webm and .mkv)": "matroska",
-    "MPEG-4 (as .m4a and .mp4)": "mov",
-    "AAC": "aac",
-    "AMR": "amr",
-    "AIFF": "aiff",
-}
-"""Kinds of sound that FFmpeg reads, and its reader of each."""
-
+BLOCK_SAMPLES = 4096  # read at once of what FFmpeg decodes; those of the block that the damage is in are lost
 NAME = "the file"
 """What messages call an upload."""
 
@@ -95,6 +87,7 @@ class UploadDecoder:
         """Return the header and the segments, float32[n] each; or an error and no segment."""
         self._warnings.clear()
         warn_of_cancelling.cache_clear()
+        warn_of_gaps.cache_clear()
         try:
             heard = Heard(self._blocks(content), self.rate_hz)
             segments = []
@@ -128,10 +121,10 @@ class UploadDecoder:
         if kind in READABLE:
             blocks = self._read(content)
         elif kind in DEMUXERS:
-            blocks = self._decode(content, DEMUXERS[kind])
+            blocks = self._decode(content, kind)
         else:
             what = f"sound of the kind {kind}" if kind else "not a sound file"
-            raise Refusal("not_sound", f"{NAME} is {what}; send WAV, FLAC, Ogg, MP3, WebM, MP4, AAC, AMR or AIFF")
+            raise Refusal("not_sound", f"{NAME} is {what}; send WAV, FLAC, Ogg, MP3, WebM, MP4, AAC, AMR, WMA or AIFF")
         for block_n in blocks:
             num_samples += len(block_n)
             self._check_length(num_samples / self.rate_hz)
@@ -152,18 +145,18 @@ class UploadDecoder:
                 raise UserError(str(error).partition("; convert it")[0].replace(path, NAME)) from None
         self._warnings[:] = [warning.replace(path, NAME) for warning in self._warnings]
 
-    def _decode(self, content: bytes, demuxer: str) -> Iterator[np.ndarray]:
+    def _decode(self, content: bytes, kind: str) -> Iterator[np.ndarray]:
         """Yield blocks of what FFmpeg reads."""
         mixing = Mixing(self.channel)
-        blocks = list(self._resampled(content, demuxer, mixing))
+        blocks = list(self._resampled(content, kind, mixing))
         if mixing.cancels:
             warn_of_cancelling(Path(NAME), mixing.loudest)
-            blocks = self._resampled(content, demuxer, Mixing(mixing.loudest))
+            blocks = self._resampled(content, kind, Mixing(mixing.loudest))
         yield from blocks
 
-    def _resampled(self, content: bytes, demuxer: str, mixing: Mixing) -> Iterator[np.ndarray]:
+    def _resampled(self, content: bytes, kind: str, mixing: Mixing) -> Iterator[np.ndarray]:
         stream, rate_hz, num_samples = None, 0, 0
-        for block_nc, rate_hz in self._frames(content, demuxer):
+        for block_nc, rate_hz in self._frames(content, kind):
             num_samples += len(block_nc)
             self._check_length(num_samples / rate_hz)
             block_n = np.ascontiguousarray(mixing(block_nc))
@@ -174,32 +167,22 @@ class UploadDecoder:
         if stream:
             yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
-    def _frames(self, content: bytes, demuxer: str) -> Iterator[tuple[np.ndarray, int]]:
+    def _frames(self, content: bytes, kind: str) -> Iterator[tuple[np.ndarray, int]]:
         """Yield (float32[n, c], rate) of the first stream of sound; a damaged end is left out, with a warning."""
-        import av
-
-        av.logging.set_level(None)
-        options = {"protocol_whitelist": "", "format_whitelist": "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,amr,aiff"}
-        num_frames = 0
+        num_samples = 0
         try:
-            # BytesIO has no name that FFmpeg could take as a hint.
-            with av.open(io.BytesIO(content), format=demuxer, options=options) as container:
-                if not container.streams.audio:
-                    raise Refusal("broken", f"{NAME} holds no sound")
-                stream = container.streams.audio[0]
-                rate_hz, num_channels = stream.codec_context.sample_rate, stream.codec_context.channels
-                self._check_stream(rate_hz, num_channels)
-                resampler = av.AudioResampler(format="flt", layout=stream.codec_context.layout, rate=rate_hz)
-                for frame in itertools.chain(container.decode(stream), [None]):  # None: what the resampler holds
-                    for part in resampler.resample(frame):
-                        num_frames += 1
-                        yield part.to_ndarray().reshape(-1, num_channels), rate_hz
-        except (av.FFmpegError, EOFError, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            if not num_frames:
-                raise Refusal("broken", f"{NAME} is damaged: nothing can be decoded ({reason})") from None
-            self._warnings.append(f"{NAME} is damaged or cut off; what follows the damage is missing ({reason})")
-        if not num_frames:
+            with MediaFile(io.BytesIO(content), kind) as sound:
+                self._check_stream(sound.samplerate, sound.channels)
+                while len(block_nc := sound.read(BLOCK_SAMPLES)):
+                    num_samples += len(block_nc)
+                    yield block_nc, sound.samplerate
+                if sound.gap_s:
+                    warn_of_gaps(Path(NAME), sound.gap_s)
+        except MediaError as error:
+            if not num_samples:
+                raise Refusal("broken", f"{NAME}: {error}") from None
+            self._warnings.append(f"{NAME} is damaged or cut off; what follows the damage is missing ({error})")
+        if not num_samples:
             raise Refusal("broken", f"{NAME} holds no samples")
 
     def _check_stream(self, rate_hz: int, num_channels: int) -> None:

@@ -16,6 +16,7 @@ class Entry:
     text: str  # what is said, not empty
     where: str  # file and line, for messages
     stated_s: float | None = None  # length in seconds by the manifest; None where it is not stated
+    start_s: float | None = None  # where it begins in the file; None: it is the whole file
 
 
 class Texts(Sequence[str]):
@@ -45,21 +46,25 @@ class Entries(Sequence[Entry]):
         paths: the different sound files, each once.
         path_numbers: place of each entry's sound file in `paths`.
         stated_s: length of each entry by the manifest, in seconds; NaN where it is not stated.
+        starts_s: where each entry begins in its file, in seconds; NaN where it is the whole file.
     """
 
     def __init__(self, manifest: str):
         """Start without an entry; `manifest` is the file whose lines they are."""
         self._manifest, self._lines = manifest, array("i")
         self.names, self.texts, self.paths = Texts(), Texts(), Texts()
-        self.path_numbers, self.stated_s = array("i"), array("d")
+        self.path_numbers, self.stated_s, self.starts_s = array("i"), array("d"), array("d")
 
-    def append(self, name: str, path_number: int, text: str, line: int, stated_s: float | None) -> None:
+    def append(
+        self, name: str, path_number: int, text: str, line: int, stated_s: float | None, start_s: float | None = None
+    ) -> None:
         """Add an entry; `path_number` is the place of its sound file in `paths`."""
         self.names.append(name)
         self.texts.append(text)
         self.path_numbers.append(path_number)
         self._lines.append(line)
         self.stated_s.append(math.nan if stated_s is None else stated_s)
+        self.starts_s.append(math.nan if start_s is None else start_s)
 
     def where(self, index: int) -> str:
         """Return file and line of entry `index`."""
@@ -69,10 +74,10 @@ class Entries(Sequence[Entry]):
         return len(self._lines)
 
     def __getitem__(self, index: int) -> Entry:
-        stated_s = self.stated_s[self._checked(index)]
+        numbers = self.stated_s[self._checked(index)], self.starts_s[index]
         path = Path(self.paths[self.path_numbers[index]])
-        known_s = None if math.isnan(stated_s) else stated_s
-        return Entry(self.names[index], path, self.texts[index], self.where(index), known_s)
+        known = (None if math.isnan(number) else number for number in numbers)
+        return Entry(self.names[index], path, self.texts[index], self.where(index), *known)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):

@@ -9,8 +9,9 @@ Letters: n samples.
 """
 
 import dataclasses
+import functools
+import logging
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from asr.data.codec_noise import codecs_silenced
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
-from asr.data.sounds.header import advice, check_header, claimed_samples, describe_file, find_cut
+from asr.data.sounds.media import MediaFile
+from asr.data.sounds.opening import claimed_samples, length_error, open_checked
 from asr.errors import UserError
-from asr.files import open_file
+
+log = logging.getLogger("asr")
 
 BLOCK_SAMPLES = 1 << 16  # samples decoded at once, over all channels, whatever the header claims
 MAX_SAMPLES = 1 << 30
@@ -32,7 +34,6 @@ compresses a thousandfold, so neither the size of a file nor its seconds bound t
 MAX_PEAK = 64.0
 """Largest magnitude accepted of a floating-point sample. A mix may exceed full scale, which is 1, but not by 36 dB."""
 
-MP3_FRAME = 1152  # error of the length in the header of an MP3 file, in samples
 DEFAULT_MAX_SECONDS = 3600.0
 END_TOLERANCE_S = 0.05  # most seconds that a part may be stated to end after the end of its file
 
@@ -49,28 +50,32 @@ WHOLE = Span()
 
 
 def read_audio(
-    path: Path, sample_rate_hz: int, max_seconds: float = DEFAULT_MAX_SECONDS, channel: int = 0
+    path: Path,
+    sample_rate_hz: int,
+    max_seconds: float = DEFAULT_MAX_SECONDS,
+    channel: int = 0,
+    span: Span = WHOLE,
 ) -> np.ndarray:
     """Return float32[n], the sound of a file as one channel at `sample_rate_hz`, full scale −1…1.
 
-    Longer files than `max_seconds` are refused. `channel` counts from 1; 0 is the mean of all channels, or with a
-    warning the loudest one if they cancel each other.
+    Of a `span`, only that part. More than `max_seconds` are refused. `channel` counts from 1; 0 is the mean of all
+    channels, or with a warning the loudest one if they cancel each other.
 
     Raises:
         UserError: naming a file that is not a sound, is empty, damaged, cut off or longer than `max_seconds` or
             `MAX_SAMPLES`, has a forged header, or samples above `MAX_PEAK`, infinite or NaN.
     """
-    with _open(Path(path)) as sound:
-        num_samples = claimed_samples(sound) or 0
+    with open_checked(Path(path)) as sound:
+        num_samples = _claimed_in(sound, span)
         if num_samples > max_seconds * sound.samplerate:
             duration_s = num_samples / sound.samplerate
             raise UserError(f"{path}: {duration_s:.1f} s by its header, more than the {max_seconds:g} s allowed")
         _check_work(path, sound, num_samples, sample_rate_hz)
     mixing = Mixing(channel)
-    blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, mixing))
+    blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, mixing, span))
     if mixing.cancels:
         warn_of_cancelling(Path(path), mixing.loudest)
-        blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, Mixing(mixing.loudest)))
+        blocks = list(_resampled(Path(path), sample_rate_hz, max_seconds, Mixing(mixing.loudest), span))
     return np.concatenate(blocks)
 
 
@@ -107,11 +112,21 @@ def audio_duration_s(path: Path, unknown: float = float("nan")) -> float:
     `unknown` is returned if the header does not state the length (a FLAC file that was written into a pipe).
 
     Raises:
-        UserError: naming a file that is not a sound, is empty, is cut off (WAV and Ogg), or claims more than it holds.
+        UserError: naming a file that is not a sound, is empty, is cut off, or claims more than it holds.
     """
-    with _open(Path(path)) as sound:
+    with open_checked(Path(path)) as sound:
         num_samples = claimed_samples(sound)
         return unknown if num_samples is None else num_samples / sound.samplerate
+
+
+def count_channels(path: Path) -> int:
+    """Return the number of channels of a file by its header.
+
+    Raises:
+        UserError: as `audio_duration_s`.
+    """
+    with open_checked(Path(path)) as sound:
+        return sound.channels
 
 
 def change_speed(wave_n: np.ndarray, speed: float, sample_rate_hz: int) -> np.ndarray:
@@ -132,38 +147,6 @@ def changed_length(num_samples: int, speed: float) -> int:
     return num_samples if speed == 1.0 else round(num_samples / speed)
 
 
-class _Sequential(soundfile.SoundFile):
-    """A sound file that is read front to back: seeking after each read would fail if the header is wrong."""
-
-    def seekable(self) -> bool:
-        return False
-
-    def read(self, *args, **kwargs) -> np.ndarray:
-        with codecs_silenced():
-            return super().read(*args, **kwargs)
-
-
-def _open(path: Path) -> _Sequential:
-    try:
-        open_file(path).close()  # refuses folders, pipes and devices
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    try:
-        with codecs_silenced():
-            sound = _Sequential(os.fsencode(path) if os.name == "posix" else os.fspath(path))  # any bytes are a name
-    except (soundfile.SoundFileError, TypeError):  # TypeError: a suffix of headerless sound, as .raw
-        what = find_cut(path) or describe_file(path)
-        raise UserError(f"{path}: {what}; expected a sound file (WAV, FLAC, OGG, MP3){advice(path)}") from None
-    try:
-        check_header(path, sound)
-    except UserError:
-        sound.close()
-        raise
-    return sound
-
-
 def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample_rate_hz: int) -> None:
     """Refuse samples of a channel that exceed `MAX_SAMPLES`, decoded over all channels or resampled into one."""
     if num_samples * max(sound.channels, sample_rate_hz / sound.samplerate) > MAX_SAMPLES:
@@ -173,11 +156,20 @@ def _check_work(path: Path, sound: soundfile.SoundFile, num_samples: int, sample
         )
 
 
+def _claimed_in(sound: soundfile.SoundFile, span: Span) -> int:
+    """Return the samples of a span of a channel by the header; 0 if they are not known."""
+    claimed = claimed_samples(sound)
+    rest = math.inf if claimed is None else max(claimed - round(span.start_s * sound.samplerate), 0)
+    wanted = math.inf if span.duration_s is None else round(span.duration_s * sound.samplerate)
+    return int(min(rest, wanted)) if min(rest, wanted) < math.inf else 0
+
+
 def _decoded(
     path: Path, sound: soundfile.SoundFile, sample_rate_hz: int, max_seconds: float | None, span: Span
 ) -> Iterator[np.ndarray]:
     """Yield float32[n, c], the checked blocks of an opened file; at its end compare their length with the header."""
-    num_decoded, claimed = _seek(path, sound, span.start_s), claimed_samples(sound)
+    start, claimed = _seek(path, sound, span.start_s), claimed_samples(sound)
+    num_decoded = start
     stop = math.inf if span.duration_s is None else num_decoded + round(span.duration_s * sound.samplerate)
     while num_decoded < stop:
         try:
@@ -191,19 +183,29 @@ def _decoded(
         _check_samples(path, block_nc, num_decoded / sound.samplerate, sound.samplerate)
         num_decoded += len(block_nc)
         if max_seconds is not None:
-            if num_decoded > max_seconds * sound.samplerate:
+            if num_decoded - start > max_seconds * sound.samplerate:
                 raise UserError(f"{path}: longer than the {max_seconds:g} s allowed")
-            _check_work(path, sound, num_decoded, sample_rate_hz)
+            _check_work(path, sound, num_decoded - start, sample_rate_hz)
         yield block_nc
+    if isinstance(sound, MediaFile) and sound.gap_s:
+        warn_of_gaps(path, sound.gap_s)
     if num_decoded == 0:
         raise UserError(f"{path}: holds no samples")
     if num_decoded + END_TOLERANCE_S * sound.samplerate < stop < math.inf:
         raise _beyond(path, (stop - 1) / sound.samplerate, num_decoded / sound.samplerate)
-    if stop == math.inf and claimed is not None and num_decoded < claimed - (MP3_FRAME if sound.format == "MP3" else 0):
+    if stop == math.inf and claimed is not None and num_decoded < claimed - length_error(sound):
         raise UserError(
             f"{path}: cut off, or its header is wrong: it says {claimed / sound.samplerate:.2f} s "
             f"({claimed} samples), {num_decoded / sound.samplerate:.2f} s ({num_decoded}) are there"
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_of_gaps(path: Path, gap_s: float) -> None:
+    """Warn, once for each file, that sound is missing in its middle."""
+    log.warning(
+        "%s: %.1f s of sound are missing in the middle: lost packets, or a pause; later times are early", path, gap_s
+    )
 
 
 def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:
@@ -213,9 +215,12 @@ def _seek(path: Path, sound: soundfile.SoundFile, start_s: float) -> int:
     if claimed is not None and start >= claimed:
         raise _beyond(path, start_s, claimed / sound.samplerate)
     try:
-        return sound.seek(start)
+        place = sound.seek(start)
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: cannot be read from {start_s:g} s on ({str(error).strip(' .')})") from None
+    if place < start:
+        raise _beyond(path, start_s, place / sound.samplerate)
+    return place
 
 
 def _beyond(path: Path, place_s: float, end_s: float) -> UserError:
@@ -237,7 +242,7 @@ def _choose_mixing(path: Path, channel: int, span: Span) -> Mixing:
     """Return how the channels of a file become one; errors of the file are left to its reader."""
     mixing = Mixing(channel)
     try:
-        with _open(path) as sound:
+        with open_checked(path) as sound:
             if channel or sound.channels == 1:
                 return mixing
             for block_nc in _decoded(path, sound, sound.samplerate, None, span):
@@ -254,7 +259,7 @@ def _resampled(
     path: Path, sample_rate_hz: int, max_seconds: float | None, mixing: Mixing, span: Span = WHOLE
 ) -> Iterator[np.ndarray]:
     """Yield blocks of any length, some of them empty, of one channel at `sample_rate_hz`."""
-    with _open(path) as sound:
+    with open_checked(path) as sound:
         if 1 < sound.channels < mixing.channel:
             raise UserError(f"{path}: data.channel is {mixing.channel}, expected 1 to {sound.channels}, its channels")
         blocks = map(mixing, _decoded(path, sound, sample_rate_hz, max_seconds, span))

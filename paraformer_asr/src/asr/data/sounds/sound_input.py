@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from asr.data.sounds.audio import MAX_SAMPLES, iterate_audio
-from asr.data.sounds.header import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
+from asr.data.sounds.opening import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ
 from asr.errors import UserError
 from asr.untrusted import shown
 
@@ -56,6 +56,13 @@ def open_sounds(sounds: Sequence[Sound], rate: float | None = None) -> list[Soun
         except UserError as error:
             raise UserError(f"{place_in_list(number, len(sounds))}{error}") from None
     return inputs
+
+
+def check_channel(channel: int) -> int:
+    """Return the number of a channel, from 1, or 0 for their mean; refuse anything else."""
+    if isinstance(channel, bool) or not isinstance(channel, numbers.Integral) or not 0 <= channel <= MAX_CHANNELS:
+        raise UserError(f"channel: expected 0 to {MAX_CHANNELS}, found {shown(channel)}")
+    return int(channel)
 
 
 def place_in_list(number: int, count: int) -> str:
