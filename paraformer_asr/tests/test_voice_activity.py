@@ -22,6 +22,7 @@ from asr.arguments import part_vad_settings
 from asr.config import Config, InferenceConfig
 from asr.config.voice_activity import FsmnConfig, VoiceActivityConfig
 from asr.errors import UserError
+from asr.inference.done_record import digest_transcriber
 from asr.inference.frame_scores import BLOCK_FRAMES, ScoredSound
 from asr.inference.loading import load_parts
 from asr.inference.segmentation import Segment, cut_to_length
@@ -33,6 +34,7 @@ from asr.published.torch_file import read_torch_file
 from speech_scores import make_sound
 
 RECORDED = Path(__file__).parent / "recorded" / "vad_tiny"
+RECOGNISER = RECORDED.with_name("funasr_tiny")
 ANSWERS = json.loads((RECORDED / "answers.json").read_text())["sound"]
 SCORES = np.load(RECORDED / "scores.npz")
 RATE_HZ = 16000
@@ -285,6 +287,16 @@ def test_a_detector_is_no_recogniser(detector):
     for part, said in ((Path("nowhere"), "found one of the kind paraformer"), (3, "or its folder, found int")):
         with pytest.raises(UserError, match=said):
             asr.api.load_part("vad", part)
+
+
+def test_a_transcriber_keeps_its_detector_and_its_results_are_others_with_it(detector):
+    plain, cutting = asr.load(RECOGNISER), asr.load(RECOGNISER, vad=detector)
+    assert plain.vad is None and cutting.vad is detector and cutting.punctuator is None
+    assert asr.load(RECOGNISER, vad=RECORDED).vad.settings == detector.settings
+    digests = [digest_transcriber(each, "text") for each in (plain, cutting)]
+    cutting.vad = with_rules(detector, max_end_silence_ms=300)
+    digests.append(digest_transcriber(cutting, "text"))
+    assert len(set(digests)) == 3
 
 
 def test_the_settings_of_the_detector_have_a_prefix():
