@@ -1,5 +1,6 @@
 """A voice activity detector of one's own: frame labels, the network as a recogniser, and the example of the docs."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def test_texts_that_are_no_labels_are_refused():
         asr.FrameLabelling(SIZES)(config_of(vocab_size=5))
 
 
+def test_a_config_alone_does_not_make_the_network():
+    with pytest.raises(UserError, match=r"model\.name: vad: the network comes from outside the package"):
+        asr.build_model(dataclasses.replace(config_of(), name="vad"))
+
+
 def test_training_and_transcription_see_the_scores_of_the_frames():
     model = FrameLabeller(SIZES)
     check_model(model, asr.Config(model=config_of()))
@@ -128,5 +134,5 @@ def test_the_example_of_the_docs_learns_and_is_loaded_and_published(tmp_path, mo
     jax.tree.map(np.testing.assert_array_equal, published.variables, detector.stored.variables)
     with pytest.raises(UserError, match="found a voice activity detector"):
         load_parts(run.path)
-    with pytest.raises(UserError, match=r"model\.name: vad: the network comes from outside the package"):
+    with pytest.raises(UserError, match=r"the loss comes from outside the package, .*pass it: asr\.train"):
         asr.train(resume=run.path)

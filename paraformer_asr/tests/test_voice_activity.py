@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 import asr
+from asr import segments as segments_command
 from asr.arguments import part_vad_settings
 from asr.config import Config, InferenceConfig
 from asr.config.voice_activity import FsmnConfig, VoiceActivityConfig
 from asr.errors import UserError
+from asr.inference.done_record import digest_transcriber
 from asr.inference.frame_scores import BLOCK_FRAMES, ScoredSound
 from asr.inference.loading import load_parts
 from asr.inference.segmentation import Segment, cut_to_length
@@ -31,6 +34,7 @@ from asr.published.torch_file import read_torch_file
 from speech_scores import make_sound
 
 RECORDED = Path(__file__).parent / "recorded" / "vad_tiny"
+RECOGNISER = RECORDED.with_name("funasr_tiny")
 ANSWERS = json.loads((RECORDED / "answers.json").read_text())["sound"]
 SCORES = np.load(RECORDED / "scores.npz")
 RATE_HZ = 16000
@@ -187,6 +191,16 @@ def test_what_is_written_is_read(tmp_path):
     np.testing.assert_array_equal(again.cmvn.scale, stored.cmvn.scale)
 
 
+def test_a_detector_is_saved_with_its_rules_if_funasr_has_them(detector, tmp_path):
+    asr.save(with_rules(detector, max_segment_ms=5000), tmp_path / "saved")
+    assert load_funasr_vad(tmp_path / "saved").settings.max_segment_ms == 5000
+    with pytest.raises(UserError, match="saved: exists already"):
+        asr.save(detector, tmp_path / "saved")
+    with pytest.raises(UserError, match=r"join_up_to_s: FunASR's config\.yaml has no such setting"):
+        asr.save(with_rules(detector, join_up_to_s=5.0), tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+
+
 def test_the_network_is_as_large_as_its_tensors_wherever_they_come_from():
     tensors = read_torch_file(RECORDED / "model.pt").tensors
     sizes, variables = vad_variables(tensors, 400, Path("other.onnx"))
@@ -213,8 +227,17 @@ def edited(folder, change):
         ("model_conf", "max_end_silence_time", "800", r"max_end_silence_time: expected a value like 800, 0 to 600000"),
         ("model_conf", "window_size_ms", 5, "window_size_ms: expected a value like 200, 10 to 10000, found 5"),
         ("model_conf", "speech_noise_thres", float("nan"), "speech_noise_thres: .*found nan"),
-        ("model_conf", "detect_mode", 2, "detect_mode: expected a value like 1, found 2"),
+        (
+            "model_conf",
+            "max_start_silence_time",
+            10**400,
+            "expected a value like 3000, at least 0",
+        ),
+        ("model_conf", "detect_mode", [1], "detect_mode: expected 0 or 1"),
+        ("model_conf", "do_extend", {}, "do_extend: expected 0 or 1"),
+        ("model_conf", "detect_mode", 2, "detect_mode: expected 0 or 1, found 2"),
         ("model_conf", "sil_pdf_ids", [12], "sil_pdf_ids: expected classes below 12"),
+        ("model_conf", "sil_pdf_ids", 0, "sil_pdf_ids: expected a value like"),
         ("model_conf", "sil_pdf_ids", [], "sil_pdf_ids: expected a value like"),
         ("model_conf", "sample_rate", 8000, r"model_conf\.sample_rate is 8000, but frontend_conf\.fs is 16000"),
         ("model_conf", "frame_in_ms", 20, r"frame_in_ms: expected 10, the only value that is read here, found 20"),
@@ -266,6 +289,16 @@ def test_a_detector_is_no_recogniser(detector):
             asr.api.load_part("vad", part)
 
 
+def test_a_transcriber_keeps_its_detector_and_its_results_are_others_with_it(detector):
+    plain, cutting = asr.load(RECOGNISER), asr.load(RECOGNISER, vad=detector)
+    assert plain.vad is None and cutting.vad is detector and cutting.punctuator is None
+    assert asr.load(RECOGNISER, vad=RECORDED).vad.settings == detector.settings
+    digests = [digest_transcriber(each, "text") for each in (plain, cutting)]
+    cutting.vad = with_rules(detector, max_end_silence_ms=300)
+    digests.append(digest_transcriber(cutting, "text"))
+    assert len(set(digests)) == 3
+
+
 def test_the_settings_of_the_detector_have_a_prefix():
     settings = ["inference.batch_size=2", "vad.window_ms=100"]
     assert part_vad_settings(settings, Path("vad")) == (settings[:1], ["window_ms=100"])
@@ -297,6 +330,34 @@ def test_neighbours_are_joined_up_to_a_length(detector):
             pieces = list(joining.split(blocks(SOUND, num_samples), RATE_HZ, InferenceConfig()))
             assert spans_ms(pieces) == expected
             check_pieces(pieces, SOUND)
+
+
+def test_no_more_is_joined_than_the_recogniser_takes(detector):
+    joining = with_rules(detector, join_up_to_s=100.0)
+    pieces = list(joining.split([SOUND], RATE_HZ, InferenceConfig(max_segment_s=4.0)))
+    assert spans_ms(pieces) == [*ANSWERS["whole"][:1], 2990, 5390, 6000]
+
+
+def test_the_command_lists_the_segments_of_the_files_that_can_be_read(detector, tmp_path, monkeypatch, capsys):
+    soundfile.write(tmp_path / "talk.wav", SOUND, RATE_HZ, "FLOAT")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    rules = {(): {}, ("mode=one",): {"mode": "one"}}
+    monkeypatch.setattr(asr.api, "load_part", lambda *part: with_rules(detector, **rules[tuple(part[2])]))
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["asr segments", *map(str, arguments)])
+        code = segments_command.main()
+        return code, *capsys.readouterr()
+
+    path, (start_ms, end_ms, *_) = tmp_path / "talk.wav", ANSWERS["whole"]
+    code, listed, _ = run("--vad", RECORDED, path)
+    assert code == 0 and listed.splitlines()[0] == f"{path}\t{start_ms / 1000:.2f}\t{end_ms / 1000:.2f}"
+    assert len(listed.splitlines()) == len(ANSWERS["whole"]) // 2
+    code, listed, errors = run("--vad", RECORDED, tmp_path, "mode=one", "--format", "json")
+    assert code == 2 and "broken.wav" in errors
+    assert json.loads(listed) == {"file": str(path), "segments": [[start_ms / 1000, end_ms / 1000]]}
+    with pytest.raises(UserError, match="expected a voice activity detector, --vad FOLDER, and at least one"):
+        run(path)
 
 
 def test_a_segment_that_is_too_long_is_cut_where_it_is_quiet():

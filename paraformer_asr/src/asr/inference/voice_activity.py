@@ -24,16 +24,17 @@ from asr.config.voice_activity import FRAME_MS, VoiceActivityConfig
 from asr.data.cmvn import load_cmvn
 from asr.data.sounds.sound_input import Sound, open_sound
 from asr.errors import UserError
-from asr.funasr_folder import is_funasr_folder
+from asr.files import appearing
+from asr.funasr_folder import WEIGHTS, is_funasr_folder
 from asr.inference.frame_scores import FrameScorer, ScoredSound
-from asr.inference.model_folder import CMVN
+from asr.inference.model_folder import CMVN, check_target
 from asr.inference.segmentation import Segment
 from asr.inference.speech_segments import SpeechEvent, SpeechSegments
 from asr.inference.speech_splitting import split_at_speech
 from asr.models import count_parameters
 from asr.models.fsmn_vad import fsmn_shapes, sizes_of_variables
 from asr.ops.fbank import FULL_SCALE
-from asr.published.funasr_vad import PublishedVad, load_funasr_vad
+from asr.published.funasr_vad import PublishedVad, load_funasr_vad, save_funasr_vad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,17 @@ def load_detector(
     settings = functools.reduce(parse_override, overrides, stored.settings)
     check_settings(settings, stored)
     return VoiceActivityDetector(stored, settings)
+
+
+def save_detector(detector: VoiceActivityDetector, folder: Path, *, force: bool = False) -> None:
+    """Write a detector as a new folder, in FunASR's layout; `force` replaces another such folder.
+
+    Raises:
+        UserError: the folder exists, or settings that FunASR does not have.
+    """
+    check_target(folder, force, lambda folder: (folder / WEIGHTS).is_file())
+    with appearing(folder) as partial:
+        save_funasr_vad(partial, detector.stored._replace(settings=detector.settings))
 
 
 def check_settings(settings: VoiceActivityConfig, stored: PublishedVad) -> None:
