@@ -156,13 +156,13 @@ def test_split_decoder_and_folder_follow_the_arguments_and_the_report_begins_wit
     assert len(set(errors)) > 1
 
 
-def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypatch, tmp_path, capsys):
+def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypatch, tmp_path, capsys, caplog):
     monkeypatch.setattr("asr.inference.model_folder.export_program", lambda *_: b"")  # not what is scored
     save_model_folder(tmp_path / "model", CONFIG, TOKENIZER, CMVN, VARIABLES)
     loaded = load_parts(tmp_path / "model")[3]
     jax.tree.map(np.testing.assert_array_equal, loaded, VARIABLES)
     monkeypatch.setattr("asr.inference.transcriber.Transcriber", lambda *_, **__: transcriber)  # it is compiled already
-    monkeypatch.setattr(transcriber, "warm_up", lambda shapes: None)
+    monkeypatch.setattr(transcriber, "warm_up", lambda shapes, hotwords: None)
     monkeypatch.setattr("asr.inference.eval_report.draw_extremes", lambda *_: None)
     assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test") == 2
     assert "--model needs --out FOLDER" in capsys.readouterr().err
@@ -172,6 +172,13 @@ def test_a_model_folder_is_scored_without_a_run(evaluated, transcriber, monkeypa
     )
     assert found.pop("run") == str(tmp_path / "model")
     assert found["words"] == expected["words"] and found["num_utterances"] == 9
+    assert "hotwords" not in found
+    options = "--out", tmp_path / "hot", "--hotwords", "a, b :2, ж"
+    assert run_eval(monkeypatch, "--model", tmp_path / "model", "--split", "test", *options) == 0
+    shown, facts = capsys.readouterr(), json.loads((tmp_path / "hot" / "metrics.json").read_text())["hotwords"]
+    assert "hot words: recall" in shown.out and "cannot write: 'ж'" in caplog.text and facts["number"] == 3
+    said = [word for utterance in build_dataset(CONFIG, "test") for word in utterance.text.split()]
+    assert facts["in_reference"] == sum(word in "ab" for word in said) > 0
     with pytest.raises(SystemExit, match="2"):
         monkeypatch.setattr(sys, "argv", ["eval", "--model", "a", "--run", "b"])
         eval_command.main()

@@ -205,6 +205,13 @@ def test_without_a_hot_word_in_reach_the_search_is_greedy():
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)
 
 
+def test_a_token_of_a_hot_word_is_tried_however_improbable():
+    logits = np.tile(np.arange(V, dtype=np.float32), (1, 3, 1))  # the best token is 5
+    automaton = build_automaton([((0, 1), 4.0)], CHINESE)
+    tokens_bu, _ = search_tokens(logits, np.array([3]), automaton, beam_size=2, num_candidates=2)
+    assert np.asarray(tokens_bu).tolist() in ([[0, 1, 5]], [[5, 0, 1]])
+
+
 def test_a_row_has_the_same_tokens_alone_and_beside_others():
     rng = np.random.default_rng(5)
     automaton = build_automaton(random_phrases(rng, 10), CHINESE)

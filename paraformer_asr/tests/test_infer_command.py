@@ -194,7 +194,7 @@ def test_hard_input_is_transcribed(infer_with, tmp_path, capsys):
 def test_silence_gives_an_empty_result_and_compiles_nothing(infer_with, transcriber, tmp_path, capsys, monkeypatch):
     path = write_sound(tmp_path / "silence.wav", silence(180))
     shapes = []
-    monkeypatch.setattr(transcriber, "warm_up", shapes.extend)
+    monkeypatch.setattr(transcriber, "warm_up", lambda planned, hotwords: shapes.extend(planned))
     assert infer_with(path) == 0
     assert capsys.readouterr().out == "\n"
     assert shapes == []
@@ -398,7 +398,7 @@ def test_a_channel_is_chosen_or_found_where_the_mean_cancels(tmp_path, monkeypat
     made = Transcriber(dataclasses.replace(CONFIG, data=DataConfig(channel=2)), TOKENIZER, CMVN, VARIABLES)
     heard = []
     monkeypatch.setattr(made, "recognise_many", lambda items, _: ((t, heard.append(w) or NOTHING) for t, w in items))
-    monkeypatch.setattr(made, "warm_up", lambda shapes: None)
+    monkeypatch.setattr(made, "warm_up", lambda shapes, hotwords: None)
     one, other = burst(1, seed=1), burst(1, seed=2)
     path = write_sound(tmp_path / "a.wav", np.stack([one, other], 1), subtype="FLOAT")
     transcribe_files(made, [Job(path, None)], lambda *_: None, Totals())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asr.data.text.tokenizer import Tokenizer as Tokenizer
     from asr.errors import NonFiniteError as NonFiniteError
     from asr.errors import UserError as UserError
+    from asr.inference.hotwords import Hotword as Hotword
     from asr.inference.transcriber import Transcriber as Transcriber
     from asr.inference.transcript import SegmentText as SegmentText
     from asr.inference.transcript import Transcript as Transcript
@@ -54,6 +55,7 @@ _NAMES = {
     "asr.data": "SpeechDataset Utterance build_dataset",
     "asr.data.text.tokenizer": "Tokenizer",
     "asr.errors": "NonFiniteError UserError",
+    "asr.inference.hotwords": "Hotword",
     "asr.inference.transcriber": "Transcriber",
     "asr.inference.transcript": "SegmentText Transcript",
     "asr.inference.words": "Token Word",
