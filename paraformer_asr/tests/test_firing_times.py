@@ -79,6 +79,8 @@ def test_every_token_has_one_pair_in_order_and_funasrs_where_that_is_complete(dr
     for row, (count, length) in enumerate(zip(counts_b, lengths_b, strict=True)):
         pairs = np.stack([start_bu[row, :count], end_bu[row, :count]], axis=1)
         assert np.all(np.diff(pairs.reshape(-1)) >= -1e-6)
+        lasting = pairs[:, 1] > pairs[:, 0]
+        assert lasting[1:].all()  # the first may lie before the sound
         assert pairs.min() >= 0 and pairs.max() <= length * STEP_S + 1e-6
         expected = published(alpha_bs[row, :length], count)
         complete += len(expected) == count

@@ -16,7 +16,7 @@ from asr.published.funasr import funasr_pairs, load_funasr, save_funasr
 from asr.published.funasr_config import read_funasr_config, read_settings
 from asr.published.mapping import export_arrays
 from asr.published.torch_file import read_torch_file
-from asr.training.setup import require_trainable
+from asr.training.setup import build_setup
 from hotword_folders import BRANCH, about, recorded_tensors, write_folder, write_settings
 
 KINDS = ("seaco", "contextual", "bicif")
@@ -120,7 +120,7 @@ def test_training_them_is_refused(kind):
     config = Config()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=kind))
     with pytest.raises(UserError, match=f"model.name: {kind} is read for recognition only"):
-        require_trainable(config)
+        build_setup(config)
 
 
 # Hot words in tokens.
