@@ -10,7 +10,7 @@ import pytest
 
 from asr.errors import UserError
 from asr.published import funasr, mapping
-from asr.published.funasr import CONV1D, DEPTHWISE
+from asr.published.funasr_pairs import CONV1D, DEPTHWISE
 from asr.published.mapping import AS_IS, LINEAR, Pair, export_arrays, import_arrays
 
 SOURCE = Path("model.pt")

@@ -186,7 +186,7 @@ def test_a_websocket_gets_the_text_with_signs_and_the_times_of_the_words(spoken,
 
 @pytest.mark.parametrize("punctuates", [True, False])
 def test_the_deltas_of_a_stream_joined_are_the_text(punctuator, punctuates, spoken, plain):
-    async def recognise(decoded):
+    async def recognise(decoded, **_):
         for answer, (start_ms, end_ms) in zip(PIPELINE["answers"], PIPELINE["segments_ms"], strict=True):
             wave = np.zeros(16 * (end_ms - start_ms), np.float32)
             yield SimpleNamespace(start=16 * start_ms, wave=wave), recognition(answer["text"], answer["timestamp"])
@@ -220,7 +220,7 @@ def transcribe_with_failures(failures):
         items.append((Place(source, start, start + RATE_HZ), result))
     num_samples = len(failures) * RATE_HZ
     items.append((Place(source, num_samples, num_samples, heard_of(num_samples)), NOTHING))
-    (outcome,) = transcribe_segments(recogniser(recognise_many=lambda items, keep_failures: items), items)
+    (outcome,) = transcribe_segments(recogniser(recognise_many=lambda items, *_, keep_failures: items), items)
     return outcome
 
 

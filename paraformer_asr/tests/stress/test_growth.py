@@ -126,10 +126,10 @@ class FakePrograms:
     def __init__(self, config, tokenizer, cmvn, variables, model):
         self.weights, self.shapes, FakePrograms.made = PackedWeights(config.model, variables), [], self
 
-    def compilations(self, shape):
+    def compilations(self, shape, _):
         return [] if shape in self.shapes else [lambda: self.shapes.append(shape)]
 
-    def start(self, wave_bn, wave_lengths_b):
+    def start(self, wave_bn, wave_lengths_b, _):
         assert Shape(*wave_bn.shape) in self.shapes
         ids_bu, zeros_bu = np.full((len(wave_bn), 1), 3, np.int32), np.zeros((len(wave_bn), 1), np.float32)
         return lambda: Spelling(ids_bu, zeros_bu, zeros_bu, zeros_bu, np.minimum(wave_lengths_b, 1))

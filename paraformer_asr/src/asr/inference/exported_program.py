@@ -9,6 +9,7 @@ Letters: b utterances, n samples, u token positions.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,7 @@ def nested(weights: dict[str, Any]) -> dict[str, Any]:
 def _make_recognise(config: Config, cmvn: Cmvn | None, model: nn.Module) -> Callable[..., Spelling]:
     """Return `recognise(variables, wave_bn, lengths_b) → Spelling` with as many rows as tokens can fire."""
     if config.model.name == "sense_voice":
-        return _for_each(make_best_path(config, cmvn, model))
+        return _for_each(functools.partial(make_best_path(config, cmvn, model), automaton=None))
     counts = row_counts(num_feature_frames(num_samples(config), config.features), config.model.predictor.smooth_factor)
     listen = _for_each(make_listen(config, cmvn, model))
     spells = [_for_each(_filled_up(make_spell(config, model), rows, counts[-1])) for rows in counts]

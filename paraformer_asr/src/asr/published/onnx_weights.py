@@ -199,7 +199,7 @@ EXPORT_AGAIN = "use the model.pt that it was exported from, or export it again w
 
 def _is_name(name: str) -> bool:
     """Return whether a value has the name of a parameter instead of a number or the place of an operation."""
-    return "." in name and "::" not in name and not name.startswith("/")
+    return "." in name and ":" not in name and not name.startswith("/")
 
 
 def _is_float(value: np.ndarray) -> bool:

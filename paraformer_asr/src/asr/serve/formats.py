@@ -113,7 +113,7 @@ def _segment(
         "avg_logprob": round(sum(logprobs) / max(len(logprobs), 1), 6),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
         "no_speech_prob": 0.0,
-        **segment.tags,
+        **(segment.tags if isinstance(segment, SegmentText) else {}),
     }
 
 

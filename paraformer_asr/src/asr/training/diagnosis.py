@@ -87,7 +87,8 @@ def make_observer(faults: list[Fault]) -> Any:
 
     def observe(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         output = call(*args, **kwargs)
-        leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+        arrays = (leaf for leaf in jax.tree.leaves(output) if isinstance(leaf, jax.Array))
+        leaves = [leaf for leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return output  # a loop traces the shapes of its body before it runs
         path = "/".join(context.module.path) or "the model"
