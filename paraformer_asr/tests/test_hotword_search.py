@@ -234,7 +234,7 @@ def test_a_row_has_the_same_tokens_alone_and_beside_others():
     automaton = build_automaton(random_phrases(rng, 10), CHINESE)
     logits, lengths_b = random_logits(rng), np.array([7, 5, 2])
     together, _ = search_exactly(logits, lengths_b, automaton)
-    padded = np.where(np.arange(7)[None, :, None] < lengths_b[:, None, None], logits, 9.0)
+    padded = np.where(np.arange(7)[None, :, None] < lengths_b[:, None, None], logits, np.nan)
     for row in range(3):
         alone, _ = search_exactly(np.roll(padded, -row, 0), np.roll(lengths_b, -row), automaton)
         np.testing.assert_array_equal(alone[0], together[row])
