@@ -53,11 +53,6 @@ class VoiceActivityStream:
         self._ended = False
 
     @property
-    def num_samples(self) -> int:
-        """Samples so far."""
-        return self._sound.num_samples
-
-    @property
     def earliest_start_ms(self) -> int:
         """Where the next segment may start, in ms: what lies before is silence, or belongs to a segment."""
         return self._segments.first_free * FRAME_MS
