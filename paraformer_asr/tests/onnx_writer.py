@@ -96,6 +96,8 @@ def export(torch_tensors, *, in_int8=False, scoped=True, heads=None, metadata=()
     for place, count in enumerate(heads or ()):
         tensors += [tensor(f"size{place}{k}", np.array([size])) for k, size in enumerate(count)]
         nodes += [node("Concat", ["b", "t", f"size{place}0", f"size{place}1"], [f"shape{place}"])]
+    nodes += [node("Constant", [], ["half"], constant=np.float32(0.5)), node("Sub", ["x", "mean"], ["centred"])]
+    nodes += [node("Mul", ["centred", "half"], ["halved"])]  # as norms have; the predictor's tail is below
     nodes += [node("Concat", ["m"], ["one"]), node("Concat", ["m"], ["two"]), node("Sub", ["one", "two"], ["edge"])]
     nodes += [node("Constant", [], ["tail"], constant=np.float32(0.3)), node("Mul", ["edge", "tail"], ["last"])]
     return model(nodes, tensors, metadata, outputs=("logits", "token_num"))

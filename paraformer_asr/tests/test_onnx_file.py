@@ -120,6 +120,10 @@ SIZES = field(2, 1) + field(9, VALUES.tobytes()) + field(8, "w")
         (model([NODE], [field(1, 6) + field(2, 1) + field(4, b"123") + field(8, "w")]), "numbers of a wrong length"),
         (model([NODE], [field(1, 1) + field(2, 7) + field(7, b"\xff") + field(8, "w")]), "an integer without an end"),
         (model([NODE], [field(1, 1) + field(2, 22) + field(8, "w")]), "of a kind that is not read here (data type 22)"),
+        (
+            model([NODE], [field(1, 1) + field(2, 7) + field(7, b"\xff" * 10 + b"\x01") + field(8, "w")]),
+            "an integer without an end",
+        ),
         (model([], []), "expected an ONNX model with operations and weights"),
         (b"version https://git-lfs.github.com/spec/v1\n", "copy it again"),
     ],
