@@ -151,3 +151,9 @@ def test_each_part_of_a_file_is_done_by_itself(tmp_path):
     assert record.is_done(job.source, [result], job.part)
     assert not record.is_done(job.source, [result])
     assert not record.is_done(job.source, [result], Job(job.source, None, span=Span(2.0)).part)
+
+
+def test_a_folder_of_lists_without_sounds_says_what_to_name(tmp_path):
+    write(tmp_path / "wav.scp", "rec /elsewhere/a.wav")
+    with pytest.raises(UserError, match=rf"no sound file is in this folder .*name {tmp_path}/wav.scp$"):
+        plan_jobs([tmp_path], None, ".txt")
