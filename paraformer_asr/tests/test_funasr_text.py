@@ -7,7 +7,8 @@ import pytest
 from asr.config import TokenizerConfig
 from asr.data.text.building import build_tokenizer, load_funasr_tokenizer
 from asr.data.text.funasr_text import cut, join, read_seg_dict, spell, write_seg_dict
-from asr.data.text.tokenizer import Tokenizer, load_tokenizer
+from asr.data.text.stored_tokenizer import load_tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.transcript import Token
 from asr.inference.words import make_words

@@ -27,10 +27,11 @@ from asr.errors import UserError
 from asr.inference import transcript
 from asr.inference.output import Job, plan_jobs
 from asr.inference.punctuation import load_punctuator
+from asr.inference.recognition import NOTHING
 from asr.inference.segmentation import split_at_silences
 from asr.inference.shapes import Shape
 from asr.inference.transcribe_files import Totals, transcribe_files
-from asr.inference.transcriber import NOTHING, Transcriber, load_transcriber
+from asr.inference.transcriber import Transcriber, load_transcriber
 from asr.inference.transcript import FORMATS
 from asr.record.run_dir import create_run_dir
 from asr.untrusted import HARMFUL

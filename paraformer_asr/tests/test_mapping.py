@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asr.errors import UserError
-from asr.published import funasr, mapping
+from asr.published import funasr_pairs, mapping
 from asr.published.funasr_pairs import CONV1D, DEPTHWISE
 from asr.published.mapping import AS_IS, LINEAR, Pair, export_arrays, import_arrays
 
@@ -47,7 +47,7 @@ def theirs_of(layout, sizes, seed=0):
 @hypothesis.given(sizes=st.tuples(*[st.integers(1, 4)] * 3))
 def test_values_go_to_their_places_and_come_back(layout, sizes):
     theirs = theirs_of(layout, sizes)
-    pair = Pair("params/x", "x.weight", getattr(funasr if hasattr(funasr, layout) else mapping, layout))
+    pair = Pair("params/x", "x.weight", getattr(funasr_pairs if hasattr(funasr_pairs, layout) else mapping, layout))
     shape = pair.layout.to_ours(theirs).shape
     ours = import_arrays([pair], {"x.weight": theirs}, {"params/x": shape}, SOURCE)["params/x"]
     assert all(ours[index] == ours_at(layout, theirs, index) for index in np.ndindex(ours.shape))
@@ -60,7 +60,7 @@ def test_values_go_to_their_places_and_come_back(layout, sizes):
 @pytest.mark.parametrize("layout", AXES)
 def test_an_array_of_all_layers_holds_one_tensor_for_each(layout):
     tensors = {f"layers.{i}.weight": theirs_of(layout, (2, 3, 4), seed=i) for i in range(3)}
-    pair = Pair("params/x", tuple(tensors), getattr(funasr if hasattr(funasr, layout) else mapping, layout))
+    pair = Pair("params/x", tuple(tensors), getattr(funasr_pairs if hasattr(funasr_pairs, layout) else mapping, layout))
     parts = [pair.layout.to_ours(tensor) for tensor in tensors.values()]
     ours = import_arrays([pair], tensors, {"params/x": (3, *parts[0].shape)}, SOURCE)["params/x"]
     np.testing.assert_array_equal(ours, parts)

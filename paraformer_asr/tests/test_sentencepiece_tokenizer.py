@@ -13,7 +13,7 @@ import yaml
 from asr.data.text.building import load_funasr_tokenizer
 from asr.data.text.protobuf import read_fields, write_field
 from asr.data.text.sentencepiece_tokenizer import DENORMALIZER, read_sentencepiece
-from asr.data.text.tokenizer import load_tokenizer
+from asr.data.text.stored_tokenizer import load_tokenizer
 from asr.errors import UserError
 from asr.funasr_folder import TextFiles
 from asr.published.funasr import load_funasr

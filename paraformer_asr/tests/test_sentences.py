@@ -14,7 +14,7 @@ from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import NonFiniteError, UserError
 from asr.inference.failing import start_safely
 from asr.inference.punctuation import load_punctuator
-from asr.inference.transcriber import NOTHING, Recognition
+from asr.inference.recognition import NOTHING, Recognition
 from asr.inference.transcript import Sentence
 from asr.inference.transcription import GrowingTranscript, Heard, Place, Source, transcribe_segments
 from asr.inference.typesetting import split_parts

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from asr.config import TokenizerConfig
 from asr.data.text.building import build_tokenizer
 from asr.data.text.pieces import fewest_pieces, load_bpe
-from asr.data.text.tokenizer import Tokenizer, load_tokenizer, with_special_tokens
+from asr.data.text.stored_tokenizer import load_tokenizer
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 
 TEXTS = ["one two three", "two twenty two", "three thirty one", "a one and a two", "twenty thousand"] * 3

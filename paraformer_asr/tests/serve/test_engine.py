@@ -17,9 +17,10 @@ from asr.config import (
     PredictorConfig,
 )
 from asr.inference.hotwords import Hotword
+from asr.inference.recognition import Recognition
 from asr.inference.segmentation import Segment
 from asr.inference.shapes import make_ladder
-from asr.inference.transcriber import Recognition, Transcriber
+from asr.inference.transcriber import Transcriber
 from asr.serve.decoding import Decoded
 from asr.serve.engine import (
     DECODED_SHARE,

@@ -10,7 +10,8 @@ from asr.config import Config, ModelConfig
 from asr.config.reader import load_config, override_config
 from asr.data.cmvn import load_cmvn
 from asr.data.frontend import Cmvn
-from asr.data.text.tokenizer import Tokenizer, load_tokenizer
+from asr.data.text.stored_tokenizer import load_tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import read_bounded
 from asr.funasr_folder import is_funasr_folder

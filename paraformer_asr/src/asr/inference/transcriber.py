@@ -30,7 +30,8 @@ from asr.inference.hotword_phrases import warn_of_unknown
 from asr.inference.hotword_programs import BIASED_MODELS, BiasedPrograms
 from asr.inference.hotwords import Hotword, Hotwords, read_hotwords
 from asr.inference.loading import load_parts
-from asr.inference.programs import CifPrograms, Spelling
+from asr.inference.programs import CifPrograms
+from asr.inference.recognition import NOTHING, Recognition, recognition_of
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
 from asr.inference.transcript import Transcript
@@ -45,22 +46,6 @@ Tag = TypeVar("Tag")
 MAX_COMPILING_THREADS = 8
 WINDOW_BATCHES = 4
 """Batches to read before sorting by length: more of them give less padding, for more memory and delay."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Recognition:
-    """The tokens of one segment."""
-
-    ids: np.ndarray  # int32[u], special tokens included
-    confidence: np.ndarray  # float32[u], the model's probability of each
-    start_s: np.ndarray  # float32[u], when each begins, from the start of the segment
-    end_s: np.ndarray  # float32[u], when it ends
-    finite: bool = True  # what the model computed; if not, the tokens mean nothing
-    failure: Exception | None = None  # why there is no token: the segment failed, with others and alone
-
-
-NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
-"""The recognition of silence, or of sound shorter than one frame."""
 
 
 class Transcriber:
@@ -266,7 +251,7 @@ class Transcriber:
 
         def rows() -> list[Recognition]:
             spelling = finish()
-            return [_row(spelling, row) for row in range(len(waves))]
+            return [recognition_of(spelling, row) for row in range(len(waves))]
 
         return rows
 
@@ -301,10 +286,3 @@ def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, vari
             return BestPathPrograms(config, cmvn, variables, tokenizer, model)
         case "ctc_beam":
             return BeamPrograms(config, cmvn, variables, tokenizer, model)
-
-
-def _row(spelling: Spelling, row: int) -> Recognition:
-    columns = spelling.ids_bu, spelling.confidence_bu, spelling.start_s_bu, spelling.end_s_bu
-    ids, confidence, *times_s = (values[row, : spelling.lengths_b[row]] for values in columns)
-    finite = spelling.finite_b is None or bool(spelling.finite_b[row])
-    return Recognition(ids, confidence, *times_s, finite and bool(np.isfinite(confidence).all()))

@@ -31,7 +31,8 @@ from asr.inference.words import Token, Word, join_words, make_tokens, make_words
 
 if TYPE_CHECKING:
     from asr.inference.hotwords import Hotword
-    from asr.inference.transcriber import Recognition, Transcriber
+    from asr.inference.recognition import Recognition
+    from asr.inference.transcriber import Transcriber
 
 NO_SOUND = np.zeros(0, np.float32)
 

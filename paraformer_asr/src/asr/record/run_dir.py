@@ -29,7 +29,8 @@ from pathlib import Path
 from asr.config import Config
 from asr.config.reader import load_config, save_config
 from asr.data.cmvn import Cmvn, load_cmvn, save_cmvn
-from asr.data.text.tokenizer import Tokenizer, load_tokenizer
+from asr.data.text.stored_tokenizer import load_tokenizer
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.files import read_bounded, replace_json
 from asr.record.environment import describe_environment

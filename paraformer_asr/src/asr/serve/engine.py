@@ -18,9 +18,10 @@ import numpy as np
 
 from asr.data.frontend import num_feature_frames
 from asr.inference.hotwords import Hotword
+from asr.inference.recognition import NOTHING, Recognition
 from asr.inference.segmentation import Segment, longest_segment
 from asr.inference.shapes import make_ladder
-from asr.inference.transcriber import NOTHING, Recognition, Transcriber
+from asr.inference.transcriber import Transcriber
 from asr.inference.transcription import GrowingTranscript, Outcome, Source
 from asr.serve.background import in_background
 from asr.serve.decoding import Decoded

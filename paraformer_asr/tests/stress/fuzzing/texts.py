@@ -15,7 +15,8 @@ from asr.data.frontend import Cmvn
 from asr.data.manifest_dataset import open_manifest_dataset, read_durations, read_manifest
 from asr.data.text.building import build_tokenizer
 from asr.data.text.funasr_text import cut, read_seg_dict, spell
-from asr.data.text.tokenizer import BPE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer, with_special_tokens
+from asr.data.text.stored_tokenizer import load_tokenizer
+from asr.data.text.tokenizer import BPE_FILE, TOKENIZER_FILE, Tokenizer, with_special_tokens
 from asr.decode.arpa import read_arpa
 from fuzzing.mutations import change_bytes, change_text, flip_bit, hard_number, set_byte, write_changed
 from fuzzing.trials import Kind

@@ -10,7 +10,8 @@ from asr.config import Config, TokenizerConfig
 from asr.data.text import funasr_text
 from asr.data.text.pieces import SPACE, list_pieces, train_bpe
 from asr.data.text.sentencepiece_tokenizer import read_sentencepiece
-from asr.data.text.tokenizer import FIRST_ID, SPECIAL, Case, Kind, Tokenizer, load_tokenizer, with_special_tokens
+from asr.data.text.stored_tokenizer import load_tokenizer
+from asr.data.text.tokenizer import FIRST_ID, SPECIAL, Case, Kind, Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
 from asr.funasr_folder import TextFiles, find_text_files
