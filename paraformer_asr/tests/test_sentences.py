@@ -268,5 +268,5 @@ def test_a_transcriber_keeps_the_punctuator_that_it_is_loaded_with(monkeypatch, 
     assert asr.load(folder.parent, punct=folder).punctuator.punctuate("你好") == punctuator.punctuate("你好")
     assert asr.load(folder.parent, punct=punctuator).punctuator is punctuator
     assert asr.load(folder.parent).punctuator is None
-    with pytest.raises(UserError, match="expected a model of the kind punctuation"):
+    with pytest.raises(UserError, match="expected a run of asr.train"):
         asr.load(folder.parent, punct=folder.parent)

@@ -284,7 +284,7 @@ def test_a_detector_is_no_recogniser(detector):
             open_as_recogniser(RECORDED)
     with pytest.raises(UserError, match="leave vad, punct and model out"):
         asr.load(RECORDED, vad=detector)
-    for part, said in ((Path("nowhere"), "found one of the kind paraformer"), (3, "or its folder, found int")):
+    for part, said in ((Path("nowhere"), "nowhere: no such folder"), (3, "or its folder, found int")):
         with pytest.raises(UserError, match=said):
             asr.api.load_part("vad", part)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asr.config import Config, ModelConfig
 from asr.config.reader import load_start_config, override_config
 from asr.errors import UserError
-from asr.published.kinds import kind_of
+from asr.published.kinds import check_kind, kind_of
 from asr.record.changes import keep_decided, list_changes
 from asr.record.record_file import load_own_config
 from asr.record.resume_rules import ALLOWED_NAMES
@@ -78,8 +78,7 @@ def load(
 def load_part(kind: Literal["vad", "punctuation"], part: Any, overrides: Sequence[str] = ()) -> Any:
     """Return the detector or punctuator in a folder; one that is loaded already, or None, as it is."""
     if isinstance(part, str | os.PathLike):
-        if kind_of(part) != kind:
-            raise UserError(f"{part}: expected a model of the kind {kind}, found one of the kind {kind_of(part)}")
+        check_kind(part, kind)
         return load(part, overrides=overrides)
     if part is not None and not hasattr(part, {"vad": "split", "punctuation": "signs"}[kind]):
         raise UserError(f"{kind}: expected a model of this kind or its folder, found {type(part).__name__}")

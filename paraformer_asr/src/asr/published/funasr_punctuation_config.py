@@ -13,6 +13,7 @@ from asr.config.punctuation import NO_SIGN, PunctuationConfig
 from asr.errors import UserError
 from asr.funasr_folder import FunasrFiles, open_folder
 from asr.published import funasr_settings
+from asr.published.kinds import check_kind, kind_of
 from asr.untrusted import escaped, is_printable, shown
 
 
@@ -68,6 +69,8 @@ def open_punctuation_folder(folder: Path) -> tuple[PunctuationConfig, FunasrFile
     Raises:
         UserError: a file that is missing or cannot be read, or a setting that would change the signs, naming its key.
     """
+    if kind_of(folder) != "paraformer":  # which may also be a folder that cannot be read
+        check_kind(folder, "punctuation")
     files, content = open_folder(Path(folder))
     return read_punctuation_config(files.config, content), files
 

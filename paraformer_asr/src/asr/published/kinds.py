@@ -6,7 +6,7 @@ Neither jax nor numpy is imported here, so that a command knows what it was call
 from pathlib import Path
 
 from asr.errors import UserError
-from asr.funasr_folder import CONFIG, find_config, is_funasr_folder, read_config_file
+from asr.funasr_folder import CONFIG, explain_folder, find_config, is_funasr_folder, read_config_file
 
 KINDS = {
     "Paraformer": "paraformer",
@@ -45,6 +45,15 @@ def kind_of(folder: str | Path) -> str:
         name = model.get("name")
         return name if name in KINDS.values() else "paraformer"
     return KINDS.get(model, "paraformer") if isinstance(model, str) else "paraformer"
+
+
+def check_kind(folder: str | Path, kind: str) -> None:
+    """Refuse the folder of a model of another kind than "vad" or "punctuation"."""
+    if (actual := kind_of(folder)) != kind:
+        if not is_funasr_folder(Path(folder)) and not (Path(folder) / CONFIG).is_file():
+            raise UserError(explain_folder(Path(folder)))
+        what = NO_RECOGNISERS.get(actual, "a model that recognises speech")
+        raise UserError(f"{folder}: expected {NO_RECOGNISERS[kind].partition(',')[0]}, found {what.partition(',')[0]}")
 
 
 def check_recognises(folder: str | Path) -> None:
