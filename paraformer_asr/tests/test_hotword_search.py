@@ -31,6 +31,7 @@ ROWS, LONGEST = 16, 7  # of the walks
 SHAPE = 3, 7, V  # of the logits: few shapes, few programs
 EXACT = {"beam_size": 40, "num_candidates": V}
 search_exactly = jax.jit(functools.partial(search_tokens, **EXACT))
+search_narrowly = jax.jit(functools.partial(search_tokens, beam_size=2, num_candidates=2))
 search_ctc_exactly = jax.jit(functools.partial(search_ctc, **EXACT))
 
 
@@ -206,10 +207,26 @@ def test_without_a_hot_word_in_reach_the_search_is_greedy():
 
 
 def test_a_token_of_a_hot_word_is_tried_however_improbable():
-    logits = np.tile(np.arange(V, dtype=np.float32), (1, 3, 1))  # the best token is 5
-    automaton = build_automaton([((0, 1), 4.0)], CHINESE)
-    tokens_bu, _ = search_tokens(logits, np.array([3]), automaton, beam_size=2, num_candidates=2)
-    assert np.asarray(tokens_bu).tolist() in ([[0, 1, 5]], [[5, 0, 1]])
+    logits = np.tile(np.arange(V, dtype=np.float32), (*SHAPE[:2], 1))  # the best token is 5
+    automaton = build_automaton([((0, 1), 5.0)], CHINESE)
+    tokens_bu, _ = search_narrowly(logits, np.array([3, 2, 1]), automaton)
+    assert np.asarray(tokens_bu)[0, :3].tolist() in ([0, 1, 5], [5, 0, 1])
+    assert np.asarray(tokens_bu)[1:, :2].tolist() == [[0, 1], [5, 0]]
+
+
+def test_large_bonuses_of_phrases_that_are_not_completed_do_no_harm():
+    rng, length = np.random.default_rng(7), 7
+    for number in (5, 40):
+        phrases = [(tokens, 10 * bonus) for tokens, bonus in random_phrases(rng, number, 12) if len(tokens) > length]
+        logits = random_logits(rng)
+        tokens_bu, _ = search_narrowly(logits, np.full(3, length), build_automaton(phrases, CHINESE))
+        np.testing.assert_array_equal(tokens_bu, logits.argmax(-1))
+    logits_tv = np.full((2, V), -5.0)
+    logits_tv[[0, 1], [1, 2]] = 5.0
+    logits_tv[:, 3] = -20.0  # not tried
+    fusion = HotwordFusion(TokenFusion(None, (), 0.0), build_automaton([((4, 3), 50.0)], CHINESE))
+    (best,) = ctc_beam_search(logits_tv, fusion=fusion, beam_size=1)
+    assert best.tokens == (1, 2)
 
 
 def test_a_row_has_the_same_tokens_alone_and_beside_others():
@@ -217,7 +234,7 @@ def test_a_row_has_the_same_tokens_alone_and_beside_others():
     automaton = build_automaton(random_phrases(rng, 10), CHINESE)
     logits, lengths_b = random_logits(rng), np.array([7, 5, 2])
     together, _ = search_exactly(logits, lengths_b, automaton)
-    padded = np.where(np.arange(7)[None, :, None] < lengths_b[:, None, None], logits, 9.0)
+    padded = np.where(np.arange(7)[None, :, None] < lengths_b[:, None, None], logits, np.nan)
     for row in range(3):
         alone, _ = search_exactly(np.roll(padded, -row, 0), np.roll(lengths_b, -row), automaton)
         np.testing.assert_array_equal(alone[0], together[row])

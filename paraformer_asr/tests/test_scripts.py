@@ -70,6 +70,14 @@ def test_the_alignment_of_a_run_is_drawn_and_explained(run, tmp_path, monkeypatc
     assert "How to read" in shown and re.search(r"^\d+ tokens from \d+ frames; the tail gave 0\.\d\d", shown, re.M)
 
 
+def test_hot_words_are_scored_beside_a_decoding_without_them(run, monkeypatch, capsys):
+    assert run_script("score_hotwords.py", "--run", run, "--weights", 1.5, monkeypatch=monkeypatch) == 0
+    head, columns, *rows = capsys.readouterr().out.splitlines()
+    number = int(re.fullmatch(r"2 utterances, (\d+) hot words", head)[1])
+    assert number > 1 and "precision" in columns  # the words of six texts, all rare
+    assert [row.split()[0] for row in rows] == ["none", "1.5"]
+
+
 def test_without_a_run_the_alignment_script_says_how_to_get_one(run, tmp_path, monkeypatch, capsys):
     for arguments, message in (
         ((), "python -m asr.train --config configs/"),

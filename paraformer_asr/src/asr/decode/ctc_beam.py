@@ -60,13 +60,15 @@ def ctc_beam_search(
     for log_q_v in log_softmax(logits_tv):
         tried = _tokens_to_try(log_q_v, blank, num_tokens, threshold)
         grown = _grow(beam, log_q_v, tried, blank, fusion)
-        best = heapq.nlargest(beam_size, grown.items(), key=lambda item: _log_add(*item[1]) + item[0].state.score)
-        beam = dict(best)
+        beam = dict(heapq.nlargest(beam_size, grown.items(), key=_score))
+        if isinstance(fusion, HotwordFusion):  # phrases that are not completed must not push out all the others
+            safest, both = max(grown.items(), key=lambda item: _score(item) - item[0].state.lent)
+            beam[safest] = both
     hypotheses = (
         BeamHypothesis(prefix.tokens(), total + fusion.finish(prefix.state), total)
         for prefix, total in ((prefix, _log_add(*both)) for prefix, both in beam.items())
     )
-    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:beam_size]
 
 
 class _Prefix:
@@ -90,6 +92,12 @@ class _Prefix:
             tokens.append(node.token)
             node = node.before
         return tuple(reversed(tokens))
+
+
+def _score(item: tuple[_Prefix, tuple[float, float]]) -> float:
+    """Return what is to be maximised of a prefix with its log probabilities."""
+    prefix, both = item
+    return _log_add(*both) + prefix.state.score
 
 
 def _grow(beam: dict, log_q_v: np.ndarray, tried: list[int], blank: int, fusion: Fusion | HotwordFusion) -> dict:

@@ -16,6 +16,7 @@ class HotwordState:
     other: FusionState  # of the other fusion
     place: int  # state of the automaton
     bonus: float = 0.0  # its part of the score
+    lent: float = 0.0  # what of it may be taken back
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,13 +41,14 @@ class HotwordFusion:
         if columns["ends_v"][token]:
             place, paid = self._close(place)
             bonus += paid
-        bonus += columns["potential_s"][place] - columns["potential_s"][state.place]
-        return HotwordState(other.score + bonus, other, place, bonus)
+        lent = columns["potential_s"][place]
+        bonus += lent - state.lent
+        return HotwordState(other.score + bonus, other, place, bonus, lent)
 
     def finish(self, state: HotwordState) -> float:
         """Return the score of a prefix that ends here."""
         _, paid = self._close(state.place)
-        return self.other.finish(state.other) + state.bonus + paid - self._columns["potential_s"][state.place]
+        return self.other.finish(state.other) + state.bonus + paid - state.lent
 
     def _close(self, place: int) -> tuple[int, float]:
         """Return the state behind the end of a word, and what that pays; nothing if the word has ended already."""

@@ -114,14 +114,16 @@ def _search(
     log_q_btk = jnp.take_along_axis(log_q_btv, label_btk, axis=2)
     # Measured from the best label, the greedy path sums to exactly 0: no rounding can prefer another one to it.
     loss_btk = log_q_btk - jnp.max(log_q_btv, axis=2, keepdims=True)
-    places_h = jnp.arange(beam_size, dtype=jnp.int32)
+    places_h, lent_s = jnp.arange(beam_size, dtype=jnp.int32), jnp.asarray(automaton.potential_s)
     shape = label_btk.shape[0], beam_size
     first_bh = jnp.broadcast_to(jnp.where(places_h == 0, 0.0, -jnp.inf)[None, :], shape)
     beam = _Beam(jnp.full(shape, START, jnp.int32), jnp.full(shape, NO_LABEL, jnp.int32), first_bh)
 
     def advance(beam: _Beam, inputs):
         label_bk, loss_bk, valid_b = inputs
-        grown, from_bh, label_bh = _prune(_extend(beam, label_bk, loss_bk, automaton, blank), label_bk, beam_size)
+        grown, from_bh, label_bh = _prune(
+            _extend(beam, label_bk, loss_bk, automaton, blank), label_bk, lent_s, beam_size
+        )
         kept = jax.tree.map(lambda new, old: jnp.where(valid_b[:, None], new, old), grown, beam)
         return kept, (jnp.where(valid_b[:, None], from_bh, places_h[None, :]), label_bh)
 
@@ -153,8 +155,12 @@ def _extend(beam: _Beam, label_bk, loss_bk, automaton: HotwordAutomaton, blank: 
     return _Beam(*(values.reshape(shape[0], -1) for values in (after_bhk, label_bhk, score_bhk)))
 
 
-def _prune(grown: _Beam, label_bk: jax.Array, beam_size: int) -> tuple[_Beam, jax.Array, jax.Array]:
-    """Return the best paths, each of another state and last label; the place each comes from, and its new label."""
+def _prune(grown: _Beam, label_bk: jax.Array, lent_s: jax.Array, beam_size: int) -> tuple[_Beam, jax.Array, jax.Array]:
+    """Return the best paths, each of another state and last label; the place each comes from, and its new label.
+
+    The path that is best without what is lent is always kept: however large the bonus of phrases that are then not
+    completed, the answer scores no worse than that of the greedy path.
+    """
     num_paths, num_labels = grown.score_bh.shape[1], label_bk.shape[1]
     places_n = jnp.arange(num_paths)
     state_bn1, last_bn1, score_bn1 = (values_bn[:, :, None] for values_bn in grown)
@@ -163,7 +169,9 @@ def _prune(grown: _Beam, label_bk: jax.Array, beam_size: int) -> tuple[_Beam, ja
     is_first_1nn = (places_n[None, :] < places_n[:, None])[None]
     is_better_bnn = (score_b1n > score_bn1) | ((score_b1n == score_bn1) & is_first_1nn)
     score_bn = jnp.where(jnp.any(is_same_bnn & is_better_bnn, axis=2), -jnp.inf, grown.score_bh)
-    score_bh, place_bh = jax.lax.top_k(score_bn, beam_size)
-    state_bh, last_bh = (jnp.take_along_axis(v, place_bh, axis=1) for v in (grown.state_bh, grown.label_bh))
+    safest_b1 = jnp.argmax(score_bn - lent_s[grown.state_bh], axis=1, keepdims=True)
+    place_bh = jax.lax.top_k(jnp.where(places_n[None, :] == safest_b1, jnp.inf, score_bn), beam_size)[1]
+    columns = grown.state_bh, grown.label_bh, score_bn
+    state_bh, last_bh, score_bh = (jnp.take_along_axis(values_bn, place_bh, axis=1) for values_bn in columns)
     from_bh, number_bh = (values.astype(jnp.int32) for values in jnp.divmod(place_bh, num_labels))
     return _Beam(state_bh, last_bh, score_bh), from_bh, jnp.take_along_axis(label_bk, number_bh, axis=1)
