@@ -104,6 +104,8 @@ def test_a_model_folder_of_it_answers_alike(transcriber, tmp_path):
     config, tokenizer, _, variables = load_parts(folder)
     assert (config.model, tokenizer) == (transcriber.config.model, transcriber.tokenizer)
     jax.tree.map(np.testing.assert_array_equal, variables, transcriber.variables)
+    with pytest.raises(UserError, match="training is for paraformer"):
+        asr.load_config("toy", [f"init={folder}"])
 
 
 @pytest.mark.parametrize(

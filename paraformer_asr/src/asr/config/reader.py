@@ -78,6 +78,8 @@ def _settings_of_model(folder: str, keys: set[str]) -> Config:
             "python -m asr.convert --from funasr FOLDER --out MODEL_FOLDER)"
         )
         raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
+    if config.model.name == "sense_voice":
+        raise UserError(f"init: {folder} is SenseVoice, a model to transcribe with; training is for paraformer")
     cmvn = "none" if config.features.cmvn == "none" else "init"
     own_tokenizer = any(key.split(".")[0] == "tokenizer" for key in keys)
     return Config(

@@ -131,6 +131,7 @@ def _round_kernels(part: Any) -> Any:
     """Return the parameters with matrices and taps in bfloat16; scales and biases are small and stay."""
 
     def convert(path: tuple, leaf: Any) -> Any:
-        return jnp.asarray(leaf, jnp.bfloat16) if path[-1].key == "kernel" else leaf
+        is_kernel = path and path[-1].key == "kernel"  # SenseVoice's table of queries has no path below its own name
+        return jnp.asarray(leaf, jnp.bfloat16) if is_kernel else leaf
 
     return jax.tree_util.tree_map_with_path(convert, part)

@@ -40,9 +40,8 @@ class SentencePieceTokenizer(Tokenizer):
     def normalise(self, text: str) -> str:
         """Return the text in the form that is encoded, as the model was trained: in many of them NFKC."""
         text = super().normalise(text)
-        name = _normalizer_name(self.bpe_model)
-        text = unicodedata.normalize("NFKC", text) if "nfkc" in name else text
-        return " ".join((text.casefold() if name.endswith("_cf") else text).split())
+        text = unicodedata.normalize("NFKC", text) if b"nfkc" in self._rule else text
+        return " ".join((text.casefold() if self._rule.endswith(b"_cf") else text).split())
 
     def encode(self, text: str) -> list[int]:
         """Return the numbers of the text's tokens."""
@@ -55,8 +54,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def tagged(self, ids: Iterable[int]) -> str:
         """Return the text as the model wrote it, with its tags; "" if it has none in its vocabulary."""
-        has_tags = any(map(TAG.fullmatch, self.tokens))
-        return self._bpe.decode([int(i) for i in ids]) if has_tags else ""
+        return self._bpe.decode([int(i) for i in ids]) if self._has_tags else ""
 
     def is_ordinary(self, token_id: int) -> bool:
         """Return whether a token is a piece of text."""
@@ -65,6 +63,16 @@ class SentencePieceTokenizer(Tokenizer):
     def unknown_characters(self, text: str) -> set[str]:
         """Return the characters of the normalised text that no token covers."""
         return set() if self._byte_of else super().unknown_characters(text)
+
+    @functools.cached_property
+    def _rule(self) -> bytes:
+        """The name of the rule by which texts were normalised in training, such as `nmt_nfkc`."""
+        specs = (field.value for field in read_fields(self.bpe_model) if field.number == NORMALIZER)
+        return b"".join(part.value for spec in specs for part in read_fields(spec) if part.number == NAME)
+
+    @functools.cached_property
+    def _has_tags(self) -> bool:
+        return any(map(TAG.fullmatch, self.tokens))
 
     @functools.cached_property
     def _ordinary_ids(self) -> frozenset[int]:
@@ -122,10 +130,3 @@ def _without_tables(model: bytes) -> bytes:
         elif field.number != SELF_TEST:
             kept.append(field.raw)
     return b"".join(kept)
-
-
-@functools.lru_cache(maxsize=8)
-def _normalizer_name(model: bytes) -> str:
-    specs = (field.value for field in read_fields(model) if field.number == NORMALIZER)
-    names = [part.value.decode() for spec in specs for part in read_fields(spec) if part.number == NAME]
-    return names[-1] if names else ""
