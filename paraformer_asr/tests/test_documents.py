@@ -91,7 +91,7 @@ def test_the_first_column_of_the_contracts_names_what_exists():
 @every_file([path for path in TEXTS if path.suffix != ".py"])
 def test_settings_that_are_named_exist(path):
     for key in re.findall(rf"(?<![\w./])((?:{SECTIONS})(?:\.[a-z]\w*)+)(?![\w(/])", path.read_text()):
-        if key.endswith((".py", ".md", ".json", ".yaml", ".pt")) or key.startswith("model.pt."):
+        if key.endswith((".py", ".md", ".json", ".yaml", ".pt", ".onnx")) or key.startswith("model.pt."):
             continue
         section = Config()
         for part in key.split("."):

@@ -239,7 +239,6 @@ def test_the_advice_about_checkpoints_works(copy):
         ("SeacoParaformer", "SeACo-Paraformer, with hot words and times"),
         ("ContextualParaformer", "Contextual Paraformer"),
         ("ParaformerStreaming", "streaming Paraformer"),
-        ("FsmnVADStreaming", "FSMN-VAD, which finds speech"),
     ],
 )
 def test_another_model_of_the_family_is_called_by_its_name(copy, name, said):

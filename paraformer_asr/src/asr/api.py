@@ -86,8 +86,10 @@ def load_part(kind: Literal["vad", "punctuation"], part: Any, overrides: Sequenc
     return part
 
 
-def save(transcriber: "Transcriber", folder: str | Path, *, force: bool = False) -> None:
+def save(transcriber: "Transcriber | VoiceActivityDetector", folder: str | Path, *, force: bool = False) -> None:
     """Write a model as a folder for `asr.load` that any program with jax can run, as `asr export` does.
+
+    A voice activity detector is written in FunASR's layout, as `asr convert --to funasr` does.
 
     Args:
         transcriber: as `asr.load` returned it.
@@ -99,7 +101,11 @@ def save(transcriber: "Transcriber", folder: str | Path, *, force: bool = False)
     """
     from asr.inference.int8_weights import float_variables
     from asr.inference.model_folder import save_model_folder
+    from asr.inference.voice_activity import VoiceActivityDetector, save_detector
 
+    if isinstance(transcriber, VoiceActivityDetector):
+        save_detector(transcriber, Path(folder), force=force)
+        return
     variables = float_variables(transcriber.variables)  # some may be rounded
     parts = transcriber.config, transcriber.tokenizer, transcriber.cmvn, variables
     save_model_folder(Path(folder), *parts, force=force, custom=transcriber.custom_model)

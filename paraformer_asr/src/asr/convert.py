@@ -66,15 +66,10 @@ def publish(folder: Path, arguments: argparse.Namespace) -> None:
 
 def publish_detector(folder: Path, arguments: argparse.Namespace) -> None:
     """Write a folder of FunASR for a voice activity detector; the overrides change its rules."""
-    from asr.files import appearing
-    from asr.inference.model_folder import check_target
-    from asr.inference.voice_activity import load_detector
-    from asr.published.funasr_vad import save_funasr_vad
+    from asr.inference.voice_activity import load_detector, save_detector
 
-    check_target(arguments.out, arguments.force, lambda folder: (folder / WEIGHTS).is_file())
     detector = load_detector(folder, arguments.checkpoint, arguments.overrides)
-    with appearing(arguments.out) as partial:
-        save_funasr_vad(partial, detector.stored._replace(settings=detector.settings))
+    save_detector(detector, arguments.out, force=arguments.force)
 
 
 def main() -> int:

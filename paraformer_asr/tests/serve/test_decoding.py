@@ -277,7 +277,7 @@ def test_a_bomb_is_left_at_the_limit(pool, content):
 
 
 def test_a_stream_without_end_is_left_at_the_limit(monkeypatch):
-    settings = {"sample_rate_hz": RATE_HZ, "channel": 0, "inference": {}, "max_sound_s": 20.0}
+    settings = {"sample_rate_hz": RATE_HZ, "channel": 0, "inference": {}, "whole": False, "max_sound_s": 20.0}
     monkeypatch.setattr(logging.getLogger("asr"), "handlers", [])
     decoder, seconds = UploadDecoder(settings), iter(range(1000))
     monkeypatch.setattr(decoder, "_frames", lambda *_: ((np.zeros((RATE_HZ, 1), np.float32), RATE_HZ) for _ in seconds))

@@ -47,6 +47,12 @@ class FrameScorer:
         """Return the number of frames in a sound of this length."""
         return int(num_mel_frames(num_samples, self.window, self.shift))
 
+    def warm_up(self) -> None:
+        """Compile for every size of block."""
+        for count in BLOCK_FRAMES:
+            silence = np.zeros((count - 1) * self.shift + self.window, np.float32)
+            self.score(silence, 0, count, empty_past(self.network))
+
     def score(self, wave_n: np.ndarray, skip: int, count: int, past_lbjd: Any) -> tuple[np.ndarray, np.ndarray, Any]:
         """Return (silence_t, level_db_t, past) of `count` frames, the first of which is frame `skip` of the wave."""
         num_rows = next(size for size in BLOCK_FRAMES if size >= count)

@@ -151,8 +151,6 @@ class SpeechSegments:
     def _inside(self, t: int, change: Change, final: bool) -> None:
         """Take a frame while a segment is open."""
         is_too_long = t - self._start + 1 > self._longest
-        if change == "starts":
-            self._mark(t - 1)
         if change != "silent":
             if is_too_long or final:
                 self._close(t)
@@ -189,7 +187,10 @@ class SpeechSegments:
             self._last, self.first_free = t, t + 1
 
     def _close(self, t: int) -> None:
-        """End the open segment with frame `t`; the next one starts behind it, with an empty window."""
+        """End the open segment with frame `t`; the next one starts behind it, with an empty window.
+
+        If frames behind `t` were counted to the segment already, none of them can start the next one.
+        """
         self.first_free = max(t, self.first_free) + 1
         self._events.append(SpeechEvent("end", (t + 1) * FRAME_MS))
         self._start, self._last = None, 0

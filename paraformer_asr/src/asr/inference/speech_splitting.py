@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 
 from asr.config import InferenceConfig
-from asr.inference.segmentation import Segment, cut_to_length
+from asr.inference.segmentation import Segment, cut_to_length, longest_segment
 
 if TYPE_CHECKING:
     from asr.inference.voice_activity import VoiceActivityDetector
@@ -22,7 +22,7 @@ def split_at_speech(
 ) -> Iterator[Segment]:
     """Yield the pieces of a sound that hold speech, in order, none longer than the recogniser takes.
 
-    Holds one segment, or one group of joined ones, and a block at a time.
+    Holds one segment, or one group of joined ones, and a block at a time. Joined ones are not cut again.
 
     Args:
         detector: finds the speech; its `settings.join_up_to_s` counts.
@@ -30,14 +30,17 @@ def split_at_speech(
         rate_hz: samples in a second of them.
         settings: of the recogniser: its longest segment, and how silence is told from sound in one that is longer.
     """
-    for segment in _join(detector, blocks, rate_hz):
+    longest_s = longest_segment(rate_hz, settings) / rate_hz
+    join_ms = int(1000 * min(detector.settings.join_up_to_s, longest_s))
+    for segment in _join(detector, blocks, rate_hz, join_ms):
         yield from cut_to_length(segment, rate_hz, settings)
 
 
-def _join(detector: "VoiceActivityDetector", blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[Segment]:
-    """Yield the speech of a sound; neighbours are one segment while they stay within `join_up_to_s`."""
+def _join(
+    detector: "VoiceActivityDetector", blocks: Iterable[np.ndarray], rate_hz: int, join_ms: int
+) -> Iterator[Segment]:
+    """Yield the speech of a sound; neighbours are one segment while they stay within `join_ms`."""
     stream, held = detector.stream(), _Held(rate_hz)
-    join_ms = round(1000 * detector.settings.join_up_to_s)
     start_ms: int | None = None  # of the segment that is open in the detector
     group: tuple[int, int] | None = None  # start and end of what waits for its successor, in ms
     for samples, final in _with_end(blocks, rate_hz, detector.sample_rate_hz, held):

@@ -16,23 +16,25 @@ from typing import Any, NoReturn
 import numpy as np
 
 from asr.checkpoints import restore_variables
-from asr.config import Config, InferenceConfig
+from asr.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
+from asr.config import InferenceConfig
 from asr.config.parsing import parse_override
 from asr.config.reader import load_config
 from asr.config.voice_activity import FRAME_MS, VoiceActivityConfig
 from asr.data.cmvn import load_cmvn
 from asr.data.sounds.sound_input import Sound, open_sound
 from asr.errors import UserError
-from asr.funasr_folder import is_funasr_folder
+from asr.files import appearing
+from asr.funasr_folder import WEIGHTS, is_funasr_folder
 from asr.inference.frame_scores import FrameScorer, ScoredSound
-from asr.inference.model_folder import CMVN
+from asr.inference.model_folder import CMVN, check_target
 from asr.inference.segmentation import Segment
 from asr.inference.speech_segments import SpeechEvent, SpeechSegments
 from asr.inference.speech_splitting import split_at_speech
 from asr.models import count_parameters
-from asr.models.fsmn_vad import sizes_of_variables
+from asr.models.fsmn_vad import fsmn_shapes, sizes_of_variables
 from asr.ops.fbank import FULL_SCALE
-from asr.published.funasr_vad import PublishedVad, load_funasr_vad
+from asr.published.funasr_vad import PublishedVad, load_funasr_vad, save_funasr_vad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +51,6 @@ class VoiceActivityStream:
     def __init__(self, detector: "VoiceActivityDetector"):
         self._sound, self._segments = ScoredSound(detector.scorer), SpeechSegments(detector.settings)
         self._ended = False
-
-    @property
-    def num_samples(self) -> int:
-        """Samples so far."""
-        return self._sound.num_samples
 
     @property
     def earliest_start_ms(self) -> int:
@@ -107,6 +104,10 @@ class VoiceActivityDetector:
     def weights(self) -> Any:
         """The arrays that the scores depend on: of the network, and the normalisation of its input."""
         return {"variables": self.stored.variables, "cmvn": vars(self.stored.cmvn) if self.stored.cmvn else {}}
+
+    def warm_up(self) -> None:
+        """Compile all programs, so that no sound has to wait for the compiler."""
+        self.scorer.warm_up()
 
     def stream(self) -> VoiceActivityStream:
         """Return a new stream."""
@@ -173,6 +174,17 @@ def load_detector(
     return VoiceActivityDetector(stored, settings)
 
 
+def save_detector(detector: VoiceActivityDetector, folder: Path, *, force: bool = False) -> None:
+    """Write a detector as a new folder, in FunASR's layout; `force` replaces another such folder.
+
+    Raises:
+        UserError: the folder exists, or settings that FunASR does not have.
+    """
+    check_target(folder, force, lambda folder: (folder / WEIGHTS).is_file())
+    with appearing(folder) as partial:
+        save_funasr_vad(partial, detector.stored._replace(settings=detector.settings))
+
+
 def check_settings(settings: VoiceActivityConfig, stored: PublishedVad) -> None:
     """Refuse settings that contradict each other or the network."""
     if not settings.silence_classes or max(settings.silence_classes) >= stored.network.num_classes:
@@ -188,10 +200,18 @@ def check_settings(settings: VoiceActivityConfig, stored: PublishedVad) -> None:
 
 def _load_run(folder: Path, which: str, average: int) -> PublishedVad:
     """Return the detector of a run; the rules have their defaults."""
-    config: Config = load_config(folder / "config.yaml")
+    features = load_config(folder / "config.yaml").features
+    if features.output_shift_ms != FRAME_MS:
+        raise UserError(
+            f"{folder}: a voice activity detector needs a frame every {FRAME_MS} ms, this one has one every "
+            f"{features.output_shift_ms:g} ms: train it with features.lfr_n=1 and features.frame_shift_ms={FRAME_MS}"
+        )
     variables = {"params": restore_variables(folder / "checkpoints", which, average)["params"]["network"]}
-    cmvn = load_cmvn(folder / CMVN) if config.features.cmvn != "none" else None
-    return PublishedVad(VoiceActivityConfig(), config.features, cmvn, sizes_of_variables(variables), variables)
+    network = sizes_of_variables(variables)
+    check_same_arrays(describe_arrays(fsmn_shapes(network, features.input_dim)), describe_arrays(variables), folder)
+    check_finite(named_arrays(variables), folder)
+    cmvn = load_cmvn(folder / CMVN) if features.cmvn != "none" else None
+    return PublishedVad(VoiceActivityConfig(), features, cmvn, network, variables)
 
 
 def _events(stream: VoiceActivityStream, blocks: Iterable[np.ndarray]) -> Iterator[tuple[SpeechEvent, ...]]:

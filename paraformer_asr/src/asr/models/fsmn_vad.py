@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from asr.config.voice_activity import FsmnConfig
 from asr.models.layers import Dense, depthwise_uniform
-from asr.ops.conv import depthwise_conv1d
+from asr.ops.conv import fsmn_memory
 
 
 class FsmnBlock(nn.Module):
@@ -38,9 +38,8 @@ class FsmnBlock(nn.Module):
         kernel_kd = self.param("memory_kernel", depthwise_uniform, (self.taps, self.projection), jnp.float32)
         # What came before this piece stands in front of it; before the start of the sound that is zeros.
         p_bsd = jnp.concatenate([past_bjd, p_btd], axis=1)
-        memory_bsd = depthwise_conv1d(p_bsd, kernel_kd.astype(p_btd.dtype), left=self.taps - 1)
-        memory_btd = p_btd + memory_bsd[:, self.taps - 1 :]
-        return nn.relu(Dense(self.width, name="affine")(memory_btd)), p_bsd
+        memory_bsd = fsmn_memory(p_bsd, kernel_kd, jnp.ones(p_bsd.shape[:2], bool), left=self.taps - 1)
+        return nn.relu(Dense(self.width, name="affine")(memory_bsd[:, self.taps - 1 :])), p_bsd
 
 
 class FsmnVad(nn.Module):

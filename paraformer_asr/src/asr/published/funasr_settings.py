@@ -153,7 +153,6 @@ OTHER_MODELS = {
     "Conformer": "Conformer, which writes token after token",
     "Transformer": "Transformer, which writes token after token",
     "UniASR": "UniASR",
-    "FsmnVADStreaming": "FSMN-VAD, which finds speech and writes no text",
     "CTTransformer": "CT-Transformer, which adds punctuation to text",
     "CTTransformerStreaming": "CT-Transformer, which adds punctuation to text",
     "CAMPPlus": "CAM++, which tells speakers apart",

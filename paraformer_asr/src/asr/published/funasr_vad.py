@@ -88,6 +88,8 @@ def vad_variables(tensors: Mapping[str, np.ndarray], input_dim: int, source: Pat
         UserError: with a list of the tensors that are missing or do not fit.
     """
     network = sizes_of_tensors(tensors)
+    if not all(dataclasses.astuple(network)):
+        raise UserError(f"{source}: expected tensors with values, found one whose width is 0: {network}")
     shapes = {name: shape for name, (shape, _) in describe_arrays(fsmn_shapes(network, input_dim)).items()}
     arrays = import_arrays(vad_pairs(network.num_layers), tensors, shapes, source)
     return network, flax.traverse_util.unflatten_dict(arrays, sep="/")

@@ -1,12 +1,12 @@
 """The settings of an FSMN-VAD model of FunASR, `config.yaml`, and ours: one table, read in both directions."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from asr.config import FeaturesConfig
+from asr.config.parsing import MAX_INT
 from asr.config.voice_activity import FRAME_MS, FsmnConfig, VoiceActivityConfig
 from asr.errors import UserError
 from asr.published import funasr_settings as table
@@ -97,8 +97,13 @@ def make_vad_config(settings: VoiceActivityConfig, features: FeaturesConfig, net
     """Return the content of a `config.yaml` of FunASR: the inverse of `read_vad_settings`.
 
     Raises:
-        UserError: a front end that FunASR does not have.
+        UserError: a front end, or rules, that FunASR does not have.
     """
+    for name in ("dynamic_end_silence", "join_up_to_s"):
+        if getattr(settings, name):
+            raise UserError(
+                f"{name}: FunASR's config.yaml has no such setting; leave it out, and set it where you load"
+            )
     for name, value in {"lfr_n": 1, "frame_shift_ms": FRAME_MS, "low_frequency_hz": 20, "preemphasis": 0.97}.items():
         if getattr(features, name) != value:
             raise UserError(f"features.{name}: FunASR's FSMN-VAD has {value}, this model {getattr(features, name)}")
@@ -162,24 +167,28 @@ def _read(
 def _checked(where: str, key: str, value: Any, field: dataclasses.Field) -> Any:
     """Return a value as ours, of the type of the field's default and within its range."""
     default, low, high = field.default, field.metadata["low"], field.metadata["high"]
-    if key == "detect_mode" and value in MODES:
-        return MODES[value]
-    if isinstance(default, bool) and value in (0, 1):
-        return bool(value)
     if key == "window":
         shapes = get_args(get_type_hints(FeaturesConfig)["window"])
         if not isinstance(value, str) or table.WINDOWS.get(value, value) not in shapes:
             raise UserError(f"{where}: expected one of {', '.join(shapes)}, found {shown(value)}")
         return table.WINDOWS.get(value, value)
-    numbers = value if isinstance(default, tuple) and isinstance(value, list) and value else [value]
-    for number in numbers:
-        kinds = (int,) if isinstance(default, int | tuple) else (int, float)
-        is_number = isinstance(number, kinds) and not isinstance(number, bool) and math.isfinite(number)
-        inside = is_number and (low is None or number >= low) and (high is None or number <= high)
-        if not inside or isinstance(default, bool | str):
-            limits = "" if low is None else f", at least {low}" if high is None else f", {low} to {high}"
-            raise UserError(f"{where}: expected a value like {_to_theirs(key, default)}{limits}, found {shown(value)}")
-    return tuple(numbers) if isinstance(default, tuple) else type(default)(value)
+    if key == "detect_mode" or isinstance(default, bool):
+        if not isinstance(value, int) or value not in (0, 1):
+            raise UserError(f"{where}: expected 0 or 1, found {shown(value)}")
+        return MODES[value] if key == "detect_mode" else bool(value)
+    is_list = isinstance(default, tuple)
+    numbers = value if isinstance(value, list) else [value]
+    kinds = (int,) if isinstance(default, int | tuple) else (int, float)
+    right = [
+        isinstance(number, kinds)
+        and not isinstance(number, bool)
+        and low <= number <= (MAX_INT if high is None else high)
+        for number in numbers
+    ]
+    if isinstance(value, list) != is_list or not right or not all(right):
+        limits = f"at least {low}" if high is None else f"{low} to {high}"
+        raise UserError(f"{where}: expected a value like {_to_theirs(key, default)}, {limits}, found {shown(value)}")
+    return tuple(value) if is_list else type(default)(value)
 
 
 def _to_theirs(key: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asr.arguments import add_dtype, add_model
+from asr.arguments import add_dtype, add_model, add_vad, part_vad_settings
 from asr.cli import leave_at_once, run_command
 from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
@@ -67,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-metrics", action="store_true", help="without /metrics")
     parser.add_argument("--no-docs", action="store_true", help="without /docs and /openapi.json")
     parser.add_argument("--selftest", action="store_true", help="start on a free port, transcribe a sound, stop")
+    add_vad(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as inference.decoder=ctc")
     arguments = parser.parse_intermixed_args()
     arguments.overrides += [f"inference.dtype={arguments.dtype}"] if arguments.dtype else []
@@ -127,7 +128,9 @@ def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket
 
     settings = ServeSettings(**read_limits(arguments.limit))
     folder = arguments.run or arguments.model
-    transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=arguments.overrides)
+    overrides, vad_settings = part_vad_settings(arguments.overrides, arguments.vad)
+    vad = api.load_part("vad", arguments.vad, vad_settings)
+    transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides, vad=vad)
     name = arguments.name or (arguments.model.resolve().name if arguments.model else transcriber.config.name)
     service = Service(transcriber, settings, name=name, aliases=arguments.alias)
     options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
@@ -140,7 +143,8 @@ def main() -> int:
     """Serve until a signal ends it; return the exit code."""
     arguments = parse_arguments()
     check_extra()
-    read_settings(arguments.run or arguments.model, arguments.overrides)  # reports a mistake before jax is imported
+    overrides, _ = part_vad_settings(arguments.overrides, arguments.vad)
+    read_settings(arguments.run or arguments.model, overrides)  # reports a mistake before jax is imported
     from asr.serve.keys import read_keys
     from asr.serve.selftest import run_selftest
     from asr.serve.server import bind

@@ -17,7 +17,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +31,7 @@ from asr.data.sounds.audio import iterate_audio
 from asr.data.sounds.channels import Mixing, warn_of_cancelling
 from asr.data.sounds.header import READABLE, sound_kind
 from asr.errors import UserError
-from asr.inference.segmentation import split_at_silences
+from asr.inference.segmentation import Segment, split_at_silences
 from asr.inference.transcription import Heard
 from asr.serve.priority import NICENESS
 
@@ -98,7 +98,7 @@ class UploadDecoder:
         try:
             heard = Heard(self._blocks(content), self.rate_hz)
             segments = []
-            for segment in split_at_silences(heard, self.rate_hz, self.inference):
+            for segment in self._split(heard):
                 heard.add(segment.wave)
                 segments.append(segment)
         except Refusal as refusal:
@@ -115,6 +115,12 @@ class UploadDecoder:
             "warning": "; ".join(self._warnings),
         }
         return header, [segment.wave for segment in segments]
+
+    def _split(self, heard: Heard) -> Iterable[Segment]:
+        """Return the segments of a sound: one, with `whole`, which the caller cuts."""
+        if self.settings["whole"]:
+            return [Segment(0, np.concatenate([np.zeros(0, np.float32), *heard]))]
+        return split_at_silences(heard, self.rate_hz, self.inference)
 
     def _blocks(self, content: bytes) -> Iterator[np.ndarray]:
         """Yield float32[n], the samples of one channel at the model's rate, until there are too many."""

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,16 +79,22 @@ class Decoded:
     warning: str = ""
 
 
+Finder = Callable[[Decoded], Decoded]
+"""From a sound in one segment to the segments with speech."""
+
+
 class DecodePool:
     """Processes that decode uploads. Use it between `start` and `stop`."""
 
-    def __init__(self, config: Config, settings: ServeSettings, metrics: Metrics):
-        self.settings, self.metrics = settings, metrics
+    def __init__(self, config: Config, settings: ServeSettings, metrics: Metrics, find_speech: Finder | None = None):
+        """Prepare; `find_speech` makes segments of a whole sound here, instead of cutting it at its silences there."""
+        self.settings, self.metrics, self._find_speech = settings, metrics, find_speech
         self._arguments = json.dumps(
             {
                 "sample_rate_hz": config.features.sample_rate_hz,
                 "channel": config.data.channel,
                 "inference": to_plain(config.inference),
+                "whole": find_speech is not None,
                 **{name: getattr(settings, name) for name in LIMITS},
             }
         )
@@ -185,7 +191,8 @@ class DecodePool:
         if "error" in header:
             raise ERRORS[header["error"]](header["message"])
         self.metrics.sound_s.inc(header["num_samples"] / self._rate_hz)
-        return _read_answer(header, wave_n)
+        decoded = _read_answer(header, wave_n)
+        return self._find_speech(decoded) if self._find_speech else decoded
 
     def _replace(self, worker: "_Worker") -> None:
         worker.end()

@@ -12,6 +12,7 @@ from asr.serve.decoding import DecodePool
 from asr.serve.engine import Engine
 from asr.serve.metrics import Metrics
 from asr.serve.settings import ServeSettings
+from asr.serve.speech import make_finder
 
 
 class Service:
@@ -43,7 +44,7 @@ class Service:
         self.aliases, self.created = tuple(aliases), int(time.time())
         self.metrics = Metrics(self.settings)
         self.engine = Engine(transcriber, self.settings, self.metrics)
-        self.pool = DecodePool(transcriber.config, self.settings, self.metrics)
+        self.pool = DecodePool(transcriber.config, self.settings, self.metrics, make_finder(transcriber))
         self.engine.uploads = self.pool.waiting
 
     @property
@@ -59,6 +60,8 @@ class Service:
     def start(self) -> None:
         """Start the decoders and compile; returns when the first request can be answered."""
         self.pool.start()
+        if self.transcriber.vad:
+            self.transcriber.vad.warm_up()
         self.engine.start()
 
     def drain(self) -> None:
