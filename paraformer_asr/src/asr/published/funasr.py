@@ -48,6 +48,9 @@ CONV1D = Layout(lambda w_oik: w_oik.transpose(2, 1, 0), lambda w_kio: w_kio.tran
 """`Conv1d.weight` of torch."""
 
 EMBEDDING = "decoder.embed.0.weight"
+WITHOUT_EMBEDDING = ("paraformer", "bicif")
+"""Kinds of model whose embedding of tokens only training needs; hot words need it, too."""
+
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 CTC_HEAD = "ctc.ctc_lo"  # prefix of the tensors of the CTC head
 MAX_MISSING = 100  # most missing tensors that are listed with their shapes
@@ -72,7 +75,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     _check_vocabulary(tensors, tokenizer, files)
     sizes = {"vocab_size": tokenizer.vocab_size, "input_dim": config.features.input_dim}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
-    if files.weights.suffix == ONNX and EMBEDDING not in tensors:
+    if files.weights.suffix == ONNX and EMBEDDING not in tensors and config.model.name in WITHOUT_EMBEDDING:
         log.warning(
             "%s: an export leaves out the embedding of tokens, which only training needs: zeros here", files.weights
         )
