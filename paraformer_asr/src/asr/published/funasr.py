@@ -45,6 +45,9 @@ from asr.published.weights_file import read_tensors
 log = logging.getLogger("asr")
 
 
+WITHOUT_EMBEDDING = ("paraformer", "bicif")
+"""Kinds of model whose embedding of tokens only training needs; hot words need it, too."""
+
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
 OUTPUTS = ("decoder.output_layer", CTC_HEAD)  # of the map to the tokens; SenseVoice has no decoder
 EMO_UNKNOWN = "<|EMO_UNKNOWN|>"  # SenseVoice's tag for an emotion that it does not know
@@ -81,7 +84,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
         unknown_id = tokenizer.tokens.index(EMO_UNKNOWN) if EMO_UNKNOWN in tokenizer.tokens else 0
         sizes["sense_voice"] = dataclasses.replace(config.model.sense_voice, emo_unknown_id=unknown_id)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
-    if files.weights.suffix == ONNX and config.model.name == "paraformer" and EMBEDDING not in tensors:
+    if files.weights.suffix == ONNX and EMBEDDING not in tensors and config.model.name in WITHOUT_EMBEDDING:
         log.warning(
             "%s: an export leaves out the embedding of tokens, which only training needs: zeros here", files.weights
         )

@@ -58,7 +58,8 @@ def open_funasr_folder(folder: Path) -> tuple[Config, FunasrFiles]:
     files, content = _open_any(folder)
     path = files.config
     changes = _translate(path, content)
-    if files.weights.suffix == ONNX:  # what only training needs is not exported
+    if files.weights.suffix == ONNX and changes.get("model.name") != "sense_voice":
+        # Paraformer's CTC head serves training alone, and is not exported.
         changes |= {"model.ctc_head": False, "loss.ctc_weight": 0.0}
     changes |= {"name": folder.resolve().name, "features.cmvn": "none"}
     case = "lower" if files.seg_dict else "keep"  # FunASR lower-cases the words that it looks up there
