@@ -16,9 +16,10 @@ import yaml
 from asr.config.safe_yaml import CANNOT_BE_READ, MAX_CONFIG_BYTES, check_bounds, fail
 from asr.errors import UserError
 from asr.files import decoded, read_bounded
+from asr.folder_contents import CONFIG, MAX_NAMES_SHOWN, WEIGHTS, explain_folder, matching, what_else
 from asr.untrusted import escaped, shown
 
-WEIGHTS, CONFIG, FILES, TOKENS = "model.pt", "config.yaml", "configuration.json", "tokens.json"
+FILES, TOKENS = "configuration.json", "tokens.json"
 SEG_DICT, CMVN, PIECES = "seg_dict", "am.mvn", "bpe.model"
 
 ONNX = ".onnx"  # suffix of an exported model, whose weights are read
@@ -42,36 +43,6 @@ USUAL = {
 """Keys that name a file → its usual names."""
 
 SPELLINGS = {"tokenizer_conf.seg_dict_file": SEG_DICT_KEY}  # other spellings of a key
-
-OTHER_FOLDERS = (
-    (
-        ("encoder*.onnx", "decoder*.onnx"),
-        "a model in parts, such as a streaming one, which are not read from ONNX: take the folder with its model.pt",
-    ),
-    (("model_eb*.onnx",), "the part of an ONNX export that reads hot words: its model.onnx belongs beside it"),
-    (
-        ("*.onnx",),
-        "an ONNX export: copy config.yaml, tokens.json and am.mvn of the model beside its model.onnx, or take the "
-        "folder with model.pt that it was exported from",
-    ),
-    (("*.torchscript",), "a TorchScript export: take the folder with model.pt that it was exported from"),
-    (("saved_model.pb", "*.ckpt*.index"), "a model of TensorFlow: take one that FunASR publishes with a model.pt"),
-    (
-        ("decoding.yaml", "finetune.yaml", "*.pb"),
-        "a folder of ModelScope from before FunASR 1.0: download the model again in revision v2.0.4 or later, "
-        "which has model.pt, config.yaml and tokens.json",
-    ),
-    (("pytorch_model*.bin", "preprocessor_config.json"), "a model of Hugging Face's transformers, not of FunASR"),
-    (("*.nemo",), "a model of NeMo, not of FunASR"),
-    (
-        ("tokenizer.json",),
-        "a run or a model of this package: begin with it (--init FOLDER), which takes its tokenizer, too",
-    ),
-    (("*.zip", "*.tar", "*.tar.*", "*.tgz"), "an archive: unpack it and name the folder that comes out"),
-)
-"""(patterns of file names, what a folder with such a file is), for messages about a missing file."""
-
-MAX_NAMES_SHOWN = 5
 
 
 class Named(NamedTuple):
@@ -110,7 +81,7 @@ class FunasrFiles(NamedTuple):
 def is_funasr_folder(folder: Path) -> bool:
     """Return whether `folder` looks like a model of FunASR, whether or not it can be opened."""
     names = (WEIGHTS, *ONNX_NAMES, TOKENS, "tokens.txt", FILES)
-    return any((folder / name).is_file() for name in names) or bool(_matching(folder, f"{WEIGHTS}.*"))
+    return any((folder / name).is_file() for name in names) or bool(matching(folder, f"{WEIGHTS}.*"))
 
 
 def find_sherpa_model(folder: Path) -> Path | None:
@@ -119,17 +90,6 @@ def find_sherpa_model(folder: Path) -> Path | None:
     if any((folder / name).exists() for name in others) or not (folder / "tokens.txt").is_file():
         return None
     return next((folder / name for name in ONNX_NAMES if (folder / name).is_file()), None)
-
-
-def explain_folder(folder: Path) -> str:
-    """Return the message about a path that is not a model."""
-    name = escaped(str(folder))
-    if folder.is_file():
-        return f"{name}: expected the folder of a model, found a file: name the folder that it is in"
-    if not folder.is_dir():
-        return f"{name}: no such folder; models are not downloaded here: name a folder on this machine"
-    what = "a run of asr.train, a model of asr.export or asr.convert, or one of FunASR"
-    return f"{name}: expected {what}, but it holds no {CONFIG}{_what_else(folder)}"
 
 
 def open_folder(folder: Path, *, needs_tokens: bool = True) -> tuple[FunasrFiles, dict[str, Any]]:
@@ -268,31 +228,18 @@ def _resolved(folder: Path, named: Named) -> Path:
         )
     path = folder / os.path.relpath(path, inside)
     if not path.exists():  # a pipe or a folder is refused by its reader
-        what = _what_else(folder) or f"; copy it there from where the model is, or correct its name in {source.name}"
+        what = what_else(folder) or f"; copy it there from where the model is, or correct its name in {source.name}"
         raise UserError(f"{escaped(str(path))}: missing, but {source.name} names it ({key}){what}")
     return path
 
 
 def _missing(folder: Path, name: str) -> Path:
-    raise UserError(f"{folder}: expected a model folder of FunASR, but it holds no {name}{_what_else(folder)}")
-
-
-def _what_else(folder: Path) -> str:
-    """Return the end of a message about a missing file: what the folder is instead, and what to do."""
-    if (folder / WEIGHTS).is_file():
-        return ""
-    if checkpoints := _matching(folder, f"{WEIGHTS}.*"):
-        names = ", ".join(checkpoints[:MAX_NAMES_SHOWN])
-        return f"; it holds checkpoints of FunASR's training ({names}): copy the one that you want to {WEIGHTS}"
-    for patterns, what in OTHER_FOLDERS:
-        if files := [name for pattern in patterns for name in _matching(folder, pattern)]:
-            return f"; by its {files[0]} it is {what}"
-    return ""
+    raise UserError(f"{folder}: expected a model folder of FunASR, but it holds no {name}{what_else(folder)}")
 
 
 def _remarks(folder: Path, paths: Mapping[str, Path | None], *, named: bool) -> Iterator[str]:
     cmvn = paths[CMVN_KEY]
-    others = [name for name in _matching(folder, "*.mvn", "*cmvn*") if folder / name != cmvn]
+    others = [name for name in matching(folder, "*.mvn", "*cmvn*") if folder / name != cmvn]
     if others and not cmvn:
         yield (
             f"{folder}: {', '.join(others[:MAX_NAMES_SHOWN])} may be the normalisation of the features, but nothing "
@@ -306,13 +253,9 @@ def _remarks(folder: Path, paths: Mapping[str, Path | None], *, named: bool) -> 
 
 def _remarks_on_words(folder: Path, paths: Mapping[str, Path | None]) -> Iterator[str]:
     """Yield a sentence about words and their pieces that nothing names."""
-    others = [] if paths[SEG_DICT_KEY] else _matching(folder, f"*{SEG_DICT}*")
+    others = [] if paths[SEG_DICT_KEY] else matching(folder, f"*{SEG_DICT}*")
     if others:
         yield (
             f"{folder}: nothing names {others[0]}, so it is not used, as in FunASR; to use it, set "
             f"tokenizer_conf.seg_dict: {others[0]} in {paths[CONFIG_KEY] or folder / CONFIG}"
         )
-
-
-def _matching(folder: Path, *patterns: str) -> list[str]:
-    return sorted({escaped(path.name) for pattern in patterns for path in folder.glob(pattern) if path.is_file()})

@@ -14,11 +14,10 @@ from asr.config import Config
 from asr.config.reader import load_config, override_config
 from asr.config.rules import check_config
 from asr.errors import UserError
+from asr.folder_contents import CONFIG, explain_folder
 from asr.funasr_folder import (
-    CONFIG,
     ONNX,
     FunasrFiles,
-    explain_folder,
     find_sherpa_model,
     is_funasr_folder,
     open_folder,

@@ -6,7 +6,8 @@ Neither jax nor numpy is imported here, so that a command knows what it was call
 from pathlib import Path
 
 from asr.errors import UserError
-from asr.funasr_folder import CONFIG, explain_folder, find_config, is_funasr_folder, read_config_file
+from asr.folder_contents import CONFIG, explain_folder
+from asr.funasr_folder import find_config, is_funasr_folder, read_config_file
 
 KINDS = {
     "Paraformer": "paraformer",
