@@ -147,13 +147,13 @@ class _Trie:
 
     def _suffixes(self, suffix_s: np.ndarray, parents: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Return the longest shorter match of the children of `parents`: that of the parent, continued if it can be."""
-        state, found = parents.copy(), np.where(parents == ROOT, ROOT, -1)
-        while (open_ := found < 0).any():
-            at_root = state[open_] == ROOT
-            state[open_] = suffix_s[state[open_]]
-            child = self._children(state[open_], symbols[open_])
-            found[open_] = np.where(at_root, ROOT, child)
-        return found
+        state, suffix = parents.copy(), np.where(parents == ROOT, ROOT, -1)
+        while (is_open := suffix < 0).any():
+            at_root = state[is_open] == ROOT
+            state[is_open] = suffix_s[state[is_open]]
+            child = self._children(state[is_open], symbols[is_open])
+            suffix[is_open] = np.where(at_root, ROOT, child)
+        return suffix
 
     def _children(self, states: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """Return the child of each state for a symbol, −1 where there is none."""
