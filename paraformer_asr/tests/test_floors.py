@@ -16,6 +16,7 @@ GROUND = {
     "errors",
     "untrusted",
     "files",
+    "protobuf",
     "folder_contents",
     "funasr_folder",
     "config",

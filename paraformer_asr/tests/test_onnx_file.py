@@ -147,7 +147,7 @@ def test_any_cut_or_changed_byte_ends_in_a_model_or_in_one_line(tmp_path):
 
 
 def test_a_text_and_the_number_of_operations_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("asr.published.protobuf.MAX_TEXT_BYTES", 20)
+    monkeypatch.setattr("asr.protobuf.MAX_TEXT_BYTES", 20)
     assert "a text that is too long" in refusal(saved(tmp_path, model([NODE], [], {"k": "x" * 21})))
     monkeypatch.setattr(onnx_file, "MAX_NODES", 2)
     assert "more than 2 operations" in refusal(saved(tmp_path, model([NODE] * 3, [])))

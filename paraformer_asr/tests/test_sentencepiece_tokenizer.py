@@ -11,11 +11,11 @@ import sentencepiece
 import yaml
 
 from asr.data.text.building import load_funasr_tokenizer
-from asr.data.text.protobuf import read_fields, write_field
 from asr.data.text.sentencepiece_tokenizer import DENORMALIZER, read_sentencepiece
 from asr.data.text.stored_tokenizer import load_tokenizer
 from asr.errors import UserError
 from asr.funasr_folder import TextFiles
+from asr.protobuf import whole_fields, write_field
 from asr.published.funasr import load_funasr
 
 RECORDED = Path(__file__).parent / "recorded" / "sense_voice_tiny"
@@ -107,7 +107,7 @@ def test_a_list_that_numbers_the_outputs_wins_over_the_model(tmp_path):
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     path = tmp_path / "model"
     model = (RECORDED / "tiny.model").read_bytes()
-    first = next(field.raw for field in read_fields(model))
+    first = next(field.raw for field in whole_fields(model))
     for content in (b"", b"text", model[:-3], first, b"\xff" * 100):
         path.write_bytes(content)
         with pytest.raises(UserError, match="expected a model of sentencepiece"):

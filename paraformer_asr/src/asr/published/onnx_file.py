@@ -18,7 +18,7 @@ import numpy as np
 
 from asr.errors import UserError
 from asr.files import open_file
-from asr.published.protobuf import DamagedError, fields, message, text, varints
+from asr.protobuf import DamagedError, fields, message, text, varints
 from asr.untrusted import check_inside, escaped, shown
 
 MAX_NODES = 1_000_000

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sentencepiece
 
-from asr.data.text.protobuf import read_fields
+from asr.protobuf import fields, message
 
 SPACE = "▁"  # sign for a space in a token
 CONTINUED = "@@"  # end of a token that is joined to the next one
@@ -131,8 +131,8 @@ def load_bpe(model: bytes) -> sentencepiece.SentencePieceProcessor:
     """
     if not model:
         raise RuntimeError("an empty model")
-    normalizers = (field.value for field in read_fields(model) if field.number == NORMALIZER)
-    if any(field.number == TABLE and field.value for spec in normalizers for field in read_fields(spec)):
+    normalizers = (message(value) for number, value in fields(model) if number == NORMALIZER)
+    if any(number == TABLE and value for spec in normalizers for number, value in fields(spec)):
         raise RuntimeError("a model with a table of characters")
     return sentencepiece.SentencePieceProcessor(model_proto=model)
 

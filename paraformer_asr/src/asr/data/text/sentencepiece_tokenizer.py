@@ -14,10 +14,10 @@ from pathlib import Path
 import sentencepiece
 
 from asr.data.text.pieces import NORMALIZER, SPACE, TABLE
-from asr.data.text.protobuf import read_fields, write_field
 from asr.data.text.tokenizer import FIRST_ID, MAX_TOKENIZER_BYTES, Case, Tokenizer
 from asr.errors import UserError
 from asr.files import Reader, read_bounded
+from asr.protobuf import fields, message, whole_fields, write_field
 from asr.untrusted import shown
 
 TAG = re.compile(r"<\|[^<|>]+\|>")
@@ -67,8 +67,8 @@ class SentencePieceTokenizer(Tokenizer):
     @functools.cached_property
     def _rule(self) -> bytes:
         """The name of the rule by which texts were normalised in training, such as `nmt_nfkc`."""
-        specs = (field.value for field in read_fields(self.bpe_model) if field.number == NORMALIZER)
-        return b"".join(part.value for spec in specs for part in read_fields(spec) if part.number == NAME)
+        specs = (message(value) for number, value in fields(self.bpe_model) if number == NORMALIZER)
+        return b"".join(message(value) for spec in specs for number, value in fields(spec) if number == NAME)
 
     @functools.cached_property
     def _has_tags(self) -> bool:
@@ -123,9 +123,9 @@ def _without_tables(model: bytes) -> bytes:
     if not model:
         raise RuntimeError("an empty model")
     kept = []
-    for field in read_fields(model):
+    for field in whole_fields(model):
         if field.number in (NORMALIZER, DENORMALIZER):
-            spec = b"".join(part.raw for part in read_fields(field.value) if part.number != TABLE)
+            spec = b"".join(part.raw for part in whole_fields(message(field.value)) if part.number != TABLE)
             kept.append(write_field(field.number, spec))
         elif field.number != SELF_TEST:
             kept.append(field.raw)

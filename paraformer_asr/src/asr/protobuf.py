@@ -1,10 +1,11 @@
-"""Takes a protobuf message apart: fields one after another, each a number that says what it is, and a value.
+"""Takes a protobuf message apart without its description: ONNX files, and models of sentencepiece.
 
-A value may be a message again; who knows that it is one asks for its fields. Lengths are checked against what is left.
+A message is a row of fields, each a number that says what it is, and a value. A value may be a message again; whoever
+knows that it is one asks for its fields. Lengths are checked against what is left.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,19 +15,34 @@ MAX_VARINT_BYTES = 10
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types: how long a value is
 
 
-class DamagedError(Exception):
+class DamagedError(RuntimeError):
     """The bytes are not a message."""
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+class Field(NamedTuple):
+    """One field of a message."""
+
+    number: int  # which field
+    value: Any  # an integer, or a view of the bytes of everything else
+    raw: memoryview  # all of its bytes in the message
+
+
+def fields(message: memoryview | bytes) -> Iterator[tuple[int, Any]]:
     """Yield (field number, value) of a message: an integer, or the bytes of everything else."""
+    return (field[:2] for field in whole_fields(message))
+
+
+def whole_fields(message: memoryview | bytes) -> Iterator[Field]:
+    """Yield the fields of a message, each with all of its bytes."""
+    message = memoryview(message)
     place, end = 0, len(message)
     while place < end:
+        start = place
         key, place = _varint(message, place)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
             value, place = _varint(message, place)
-            yield number, value
+            yield Field(number, value, message[start:place])
             continue
         if wire == BYTES:
             length, place = _varint(message, place)
@@ -36,8 +52,18 @@ def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
             raise DamagedError(f"a field of the unknown kind {wire}")
         if not number or not 0 <= length <= end - place:  # a negative one would lead back
             raise DamagedError(f"a field of {length} bytes where {end - place} are left")
-        yield number, message[place : place + length]
-        place += length
+        value, place = message[place : place + length], place + length
+        yield Field(number, value, message[start:place])
+
+
+def write_field(number: int, value: bytes) -> bytes:
+    """Return the bytes of a field that holds `value`."""
+    return _as_varint(number << 3 | BYTES) + _as_varint(len(value)) + value
+
+
+def _as_varint(value: int) -> bytes:
+    low, value = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _as_varint(value) if value else bytes([low])
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
