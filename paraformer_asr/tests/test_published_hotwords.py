@@ -119,7 +119,7 @@ def test_the_settings_of_hot_words_have_ranges(tmp_path):
 def test_training_them_is_refused(kind):
     config = Config()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=kind))
-    with pytest.raises(UserError, match=f"model.name: {kind} is read for recognition only"):
+    with pytest.raises(UserError, match=f"model.name: {kind} is a published model to transcribe with"):
         build_setup(config)
 
 

@@ -104,7 +104,7 @@ def test_a_model_folder_of_it_answers_alike(transcriber, tmp_path):
     config, tokenizer, _, variables = load_parts(folder)
     assert (config.model, tokenizer) == (transcriber.config.model, transcriber.tokenizer)
     jax.tree.map(np.testing.assert_array_equal, variables, transcriber.variables)
-    with pytest.raises(UserError, match="training is for paraformer"):
+    with pytest.raises(UserError, match="train model.name: paraformer"):
         asr.load_config("toy", [f"init={folder}"])
 
 
@@ -133,7 +133,7 @@ def test_its_settings_belong_to_no_other_model():
 def test_it_is_not_trained():
     model = dataclasses.replace(Config().model, name="sense_voice", ctc_head=True)
     config = dataclasses.replace(asr.load_config("toy"), model=model)
-    with pytest.raises(UserError, match="training is for paraformer"):
+    with pytest.raises(UserError, match="train model.name: paraformer"):
         build_setup(config)
 
 

@@ -9,7 +9,7 @@ import yaml
 from asr.config import Config, TokenizerConfig
 from asr.config.packaged import find_config
 from asr.config.parsing import parse, parse_override, to_plain
-from asr.config.rules import check_config
+from asr.config.rules import check_config, check_trainable
 from asr.config.safe_yaml import compose_file, compose_text
 from asr.errors import UserError
 from asr.files import Reader, read_bounded, replace_text
@@ -78,8 +78,7 @@ def _settings_of_model(folder: str, keys: set[str]) -> Config:
             "python -m asr.convert --from funasr FOLDER --out MODEL_FOLDER)"
         )
         raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
-    if config.model.name == "sense_voice":
-        raise UserError(f"init: {folder} is SenseVoice, a model to transcribe with; training is for paraformer")
+    check_trainable(config.model, f"init: {folder}")
     cmvn = "none" if config.features.cmvn == "none" else "init"
     own_tokenizer = any(key.split(".")[0] == "tokenizer" for key in keys)
     return Config(

@@ -38,6 +38,12 @@ def check_config(config: Config) -> None:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
 
 
+def check_trainable(model: ModelConfig, place: str) -> None:
+    """Refuse the published networks with parts that no loss here would train; `place` begins the message."""
+    if model.name in ("seaco", "contextual", "bicif", "sense_voice"):
+        raise UserError(f"{place}: {model.name} is a published model to transcribe with; train model.name: paraformer")
+
+
 def _check_sense_voice(config: Config) -> None:
     model, encoder = config.model, config.model.encoder
     if model.name != "sense_voice":

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from asr.config import Config
+from asr.config.rules import check_trainable
 from asr.custom import NO_CUSTOM_PARTS, CustomParts, Loss, check_loss, check_metrics, check_model
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
@@ -96,10 +97,8 @@ def build_setup(
     Without `trained`, the tokenizer and normalisation of the run that is resumed, both are made from the training
     split, or taken from the model in `config.init`. `initial` is the model whose weights the run begins with.
     """
-    if config.model.name == "sense_voice":
-        raise UserError("model.name: sense_voice is a published model to transcribe with; training is for paraformer")
+    check_trainable(config.model, "model.name")
     custom.require_loss(config)
-    require_trainable(config)
     check_metrics(custom.metrics, {*COLUMNS, *SUMMARIES}, ["one two"], ["one two"])
     own_data = custom.train_set is not None
     train_set = custom.train_set if own_data else build_dataset(config, "train")
@@ -179,15 +178,6 @@ def jit_steps(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, of_state
         ),
     }
-
-
-def require_trainable(config: Config) -> None:
-    """Refuse the published networks with parts that no loss here would train."""
-    if config.model.name in ("seaco", "contextual", "bicif"):
-        raise UserError(
-            f"model.name: {config.model.name} is read for recognition only, as its hot words and times would not be "
-            "trained; train model.name: paraformer"
-        )
 
 
 def with_widths(config: Config, tokenizer: Tokenizer) -> Config:
