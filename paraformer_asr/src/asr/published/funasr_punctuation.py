@@ -32,9 +32,8 @@ from asr.models.ct_transformer import CTTransformer
 from asr.published.funasr import ANCHOR, funasr_pairs
 from asr.published.funasr_punctuation_config import make_punctuation_config, open_punctuation_folder
 from asr.published.mapping import AS_IS, LINEAR, Pair, export_arrays, import_arrays
-from asr.published.state_dict import plain_names
-from asr.published.torch_file import read_torch_file
 from asr.published.torch_writer import write_torch_file
+from asr.published.weights_file import read_tensors
 
 
 def load_funasr_punctuation(folder: Path) -> tuple[PunctuationConfig, tuple[str, ...], dict[str, Any]]:
@@ -49,7 +48,7 @@ def load_funasr_punctuation(folder: Path) -> tuple[PunctuationConfig, tuple[str,
     if UNKNOWN_SIGN not in words:
         raise UserError(f"{files.tokens}: expected the word {UNKNOWN_SIGN} for all that are not in the list")
     config = dataclasses.replace(config, vocab_size=len(words))
-    tensors = plain_names(read_torch_file(files.weights).tensors, ANCHOR, files.weights)
+    tensors = read_tensors(files.weights, ANCHOR)
     embedding = tensors.get("embed.weight")
     if embedding is not None and embedding.ndim == 2 and len(embedding) != len(words):
         raise UserError(
