@@ -75,6 +75,13 @@ def add_punct(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def chosen_settings(arguments: argparse.Namespace) -> list[str]:
+    """Return the settings that `--channel`, `--decoder` and `--dtype` stand for."""
+    keys = {"channel": "data.channel", "decoder": "inference.decoder", "dtype": "inference.dtype"}
+    values = {key: getattr(arguments, name, None) for name, key in keys.items()}
+    return [f"{key}={value}" for key, value in values.items() if value not in (None, "each")]
+
+
 def part_inputs(inputs: list[str]) -> tuple[list[Path], list[str]]:
     """Return the files and the settings; what has a '=' and is no file that exists is a setting."""
     settings = [text for text in inputs if "=" in text and not Path(text).exists()]

@@ -5,11 +5,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from asr import api
-from asr.arguments import add_dtype, add_hotwords, add_model, part_inputs
+from asr.arguments import add_dtype, add_hotwords, add_model, chosen_settings, part_inputs
 from asr.cli import run_command
 from asr.config import Config
 from asr.errors import EXIT_OK, UserError
@@ -102,14 +102,35 @@ def warn_of_characters(dataset, tokenizer, training: Collection[str] | None) -> 
         print(f"warning: references: {message}", file=sys.stderr)
 
 
+def describe(arguments: argparse.Namespace, config: Config, scored: str, scores: Sequence, seconds: float) -> dict:
+    """Return what was scored and how, for the record."""
+    return {
+        "run": str(arguments.run or arguments.model),
+        "split": scored,
+        "checkpoint": arguments.checkpoint,
+        "average": arguments.average,
+        "decoder": config.inference.decoder,
+        "dtype": config.inference.dtype,
+        "num_utterances": len(scores),
+        "sound_s": round(sum(score.duration_s for score in scores), 3),
+        "seconds": round(seconds, 3),
+    }
+
+
+def counts_characters(config: Config, tokenizer, dataset) -> bool:
+    """Return whether the error rate of characters is that which counts, by the config or by the texts."""
+    from asr.data.text.comparison import suit_characters
+
+    select_by = config.training.select_by
+    return select_by == "cer" or (select_by == "auto" and suit_characters(tokenizer, dataset.texts()))
+
+
 def main() -> int:
     """Score the split; return the exit code."""
     arguments = parse_arguments()
     logging.basicConfig(format="warning: %(message)s")
-    decoder = [f"inference.decoder={arguments.decoder}"] if arguments.decoder else []
-    dtype = [f"inference.dtype={arguments.dtype}"] if arguments.dtype else []
     lists, settings = part_inputs(arguments.inputs)
-    of_model = [*settings, *decoder, *dtype]
+    of_model = [*settings, *chosen_settings(arguments)]
     overrides = [*of_model, *list_settings(lists, arguments.split)]
     if arguments.model and not arguments.out:
         raise UserError("--model needs --out FOLDER: a model folder may be shared, and scores name your data")
@@ -120,7 +141,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from asr.data import build_dataset
-    from asr.data.text.comparison import comparison_case, suit_characters
+    from asr.data.text.comparison import comparison_case
     from asr.inference import eval_report, scoring
     from asr.metrics import bootstrap_interval, format_table, sum_counts
 
@@ -136,29 +157,16 @@ def main() -> int:
     start = time.perf_counter()
     answers = scoring.score_utterances(transcriber, dataset, known or frozenset(), hotwords)
     scores = list(tqdm(answers, total=len(dataset), unit="utterance", disable=None, file=sys.stderr))
-    seconds, sound_s = time.perf_counter() - start, sum(score.duration_s for score in scores)
+    seconds = time.perf_counter() - start
+    facts = describe(arguments, config, scored, scores, seconds)
 
     counts = scoring.count_parts(scores, with_parts=known is not None)
     totals = {name: sum_counts(each) for name, each in counts.items()}
     intervals = {name: bootstrap_interval(each) for name, each in counts.items()}
-    facts = {
-        "run": str(source),
-        "split": scored,
-        "checkpoint": arguments.checkpoint,
-        "average": arguments.average,
-        "decoder": config.inference.decoder,
-        "dtype": config.inference.dtype,
-        "compared": comparison_case(transcriber.tokenizer),
-        "num_utterances": len(scores),
-        "num_text_in_training": sum(score.in_training for score in scores) if known is not None else None,
-        "sound_s": round(sound_s, 3),
-        "seconds": round(seconds, 3),
-    }
-    select_by = config.training.select_by
+    facts["compared"] = comparison_case(transcriber.tokenizer)
+    facts["num_text_in_training"] = sum(score.in_training for score in scores) if known is not None else None
     warn_of_characters(dataset, transcriber.tokenizer, known)
-    by_characters = select_by == "cer" or (
-        select_by == "auto" and suit_characters(transcriber.tokenizer, dataset.texts())
-    )
+    by_characters = counts_characters(config, transcriber.tokenizer, dataset)
     if hotwords:
         hotword_counts = scoring.count_phrases(scores, transcriber.tokenizer, hotwords, by_characters=by_characters)
         facts["hotwords"] = {"number": len(hotwords), **hotword_counts.to_plain()}
@@ -168,8 +176,8 @@ def main() -> int:
     if hotwords:
         print(hotword_counts)
     print(
-        f"{len(scores)} utterances, {sound_s:.1f} s of sound in {seconds:.1f} s, {sound_s / seconds:.1f} times faster "
-        "than real time with reading, without compilation"
+        f"{len(scores)} utterances, {facts['sound_s']:.1f} s of sound in {seconds:.1f} s, "
+        f"{facts['sound_s'] / seconds:.1f} times faster than real time with reading, without compilation"
     )
     print(f"the results are in {folder}")
     return EXIT_OK

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr import api
 from asr.arguments import (
@@ -13,6 +14,7 @@ from asr.arguments import (
     add_model,
     add_punct,
     add_vad,
+    chosen_settings,
     count,
     part_inputs,
     part_vad_settings,
@@ -24,6 +26,10 @@ from asr.inference.transcript import FORMATS, ONE_FILE_EACH, SUFFIXES, Transcrip
 from asr.published.funasr_config import read_settings
 from asr.published.funasr_punctuation_config import open_punctuation_folder
 from asr.untrusted import escaped, folder_links, harmless, indented
+
+if TYPE_CHECKING:
+    from asr.inference.output import Job
+    from asr.inference.transcribe_files import Totals
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -115,29 +121,50 @@ def note_on_lengths(settings, longest_s: float) -> str:
     )
 
 
-def main() -> int:
-    """Transcribe all files that can be read; return the exit code."""
-    arguments = parse_arguments()
-    files, overrides = part_inputs(arguments.inputs)
-    overrides, vad_settings = part_vad_settings(overrides, arguments.vad)
-    noun = "channel" if arguments.channel == "each" else "file"
-    if arguments.channel not in (None, "each"):
-        overrides.append(f"data.channel={arguments.channel}")
-    if arguments.decoder:
-        overrides.append(f"inference.decoder={arguments.decoder}")
-    if arguments.dtype:
-        overrides.append(f"inference.dtype={arguments.dtype}")
-    folder = arguments.run or arguments.model
-    read_settings(folder, overrides)  # reports a mistake before jax is imported
+def check_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Refuse arguments that contradict each other."""
     if arguments.punct:
         open_punctuation_folder(arguments.punct)
-    hotwords = read_hotwords(arguments.hotwords)
     if not files:
         raise UserError("expected at least one sound file or folder")
     if arguments.skip_done and not arguments.out:
         raise UserError("--skip-done needs --out FOLDER: it looks for the results there")
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: expected a folder, this is a file")
+
+
+def announce(jobs: Sequence["Job"], files: Sequence[Path], output_format: str) -> None:
+    """Name the results that are not called as their sounds, and the folders that are not searched."""
+    for job in jobs:
+        if job.is_renamed and (job.result or output_format == "ctm" or job.label == job.name):
+            name = job.result.name if job.result else job.name
+            print(
+                f"{escaped(str(job.source))}: the result is called {name}, as its own name is taken or not safe",
+                file=sys.stderr,
+            )
+    for link in [link for path in files for link in folder_links(path)]:
+        print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
+
+
+def report(totals: "Totals", num_jobs: int, noun: str) -> int:
+    """Print what was not transcribed; return the exit code."""
+    if totals.num_bad:
+        print(f"{totals.num_bad} of {num_jobs} {noun}s could not be read or written, see above", file=sys.stderr)
+    if totals.num_incomplete:
+        print(f"{totals.num_incomplete} of {num_jobs} {noun}s lack what was said in some segments", file=sys.stderr)
+    return EXIT_USER_ERROR if totals.num_bad or totals.num_incomplete else EXIT_OK
+
+
+def main() -> int:
+    """Transcribe all files that can be read; return the exit code."""
+    arguments = parse_arguments()
+    files, settings = part_inputs(arguments.inputs)
+    overrides, vad_settings = part_vad_settings(settings, arguments.vad)
+    overrides += chosen_settings(arguments)
+    folder, noun = arguments.run or arguments.model, "channel" if arguments.channel == "each" else "file"
+    read_settings(folder, overrides)  # reports a mistake before jax is imported
+    hotwords = read_hotwords(arguments.hotwords)
+    check_arguments(arguments, files)
 
     from asr.inference.done_record import DoneRecord, digest_transcriber
     from asr.inference.output import plan_jobs, split_channels
@@ -147,15 +174,7 @@ def main() -> int:
     jobs = split_channels(jobs) if arguments.channel == "each" else jobs
     if arguments.format in ONE_FILE_EACH and len(jobs) > 1 and not arguments.out:
         raise UserError(f"--format {arguments.format}: the results of {len(jobs)} {noun}s need --out FOLDER")
-    for job in jobs:
-        if job.is_renamed and (job.result or arguments.format == "ctm" or job.label == job.name):
-            name = job.result.name if job.result else job.name
-            print(
-                f"{escaped(str(job.source))}: the result is called {name}, as its own name is taken or not safe",
-                file=sys.stderr,
-            )
-    for link in [link for path in files for link in folder_links(path)]:
-        print(indented(f"{link}: a link to a folder is not searched; name it to have it searched"), file=sys.stderr)
+    announce(jobs, files, arguments.format)
     options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
     vad = api.load_part("vad", arguments.vad, vad_settings)
     transcriber = api.load(folder, vad=vad, punct=arguments.punct, **options)
@@ -177,11 +196,7 @@ def main() -> int:
     if waiting:
         print(summary(totals, noun), file=sys.stderr)
         print(note_on_lengths(transcriber.config.inference, totals.longest_s), end="", file=sys.stderr)
-    if totals.num_bad:
-        print(f"{totals.num_bad} of {len(jobs)} {noun}s could not be read or written, see above", file=sys.stderr)
-    if totals.num_incomplete:
-        print(f"{totals.num_incomplete} of {len(jobs)} {noun}s lack what was said in some segments", file=sys.stderr)
-    return EXIT_USER_ERROR if totals.num_bad or totals.num_incomplete else EXIT_OK
+    return report(totals, len(jobs), noun)
 
 
 if __name__ == "__main__":
