@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,8 +27,11 @@ from asr.config import (
 )
 from asr.errors import UserError
 from asr.record.run_dir import create_run_dir
+from recorded_punctuation import write_folder
 from tiny_model import NUM_MELS, TOKENIZER, random_variables, tiny_model
 from tiny_model import RATE_HZ as RATE
+
+RECORDED_TESTS = Path(__file__).parent / "recorded"
 
 CONFIG = Config(
     features=FeaturesConfig(num_mels=NUM_MELS, sample_rate_hz=RATE, cmvn="none"),
@@ -100,6 +104,44 @@ def test_every_file_has_a_line_and_texts_are_those_of_the_api(run_batch, transcr
     assert results["c"]["text"] == "" and "silent" in results["c"]["remark"]
     assert run_batch(sounds) == 2  # a second call still counts what is bad
     assert "7 files in 4 parts done already" in capsys.readouterr().err
+
+
+def test_signs_hot_words_and_speech_are_those_of_the_api(run_batch, run, sounds, tmp_path):
+    vad, punct = RECORDED_TESTS / "vad_tiny", write_folder(tmp_path / "ct-punc")
+    (sounds / "b.wav").unlink()
+    assert run_batch(sounds) == 0
+    plain = {row["name"]: row["text"] for row in rows(tmp_path)}
+    word = plain["a0"].split()[0][::-1]
+    options = ["--punct", punct, "--hotwords", f"{word} :50", "vad.max_end_silence_ms=500", "--vad", vad]
+    assert run_batch(sounds, *options) == 2  # the parts are of other settings
+    assert run_batch(sounds, *options, "--replace") == 0
+    beside = {"vad": asr.api.load_part("vad", vad, ["max_end_silence_ms=500"]), "punct": punct}
+    whole = asr.load(run, **beside)
+    for row in rows(tmp_path):
+        expected = whole.transcribe(sounds / f"{row['name']}.wav", hotwords=f"{word} :50")
+        assert (row["text"], len(row.get("sentences", ()))) == (expected.text, len(expected.sentences))
+    assert any(row["text"] and row["text"][-1] in ".?" for row in rows(tmp_path))
+
+
+def test_segments_that_fail_are_counted(run_batch, transcriber, sounds, tmp_path, capsys, monkeypatch):
+    start = transcriber.start
+
+    def failing(waves, hotwords):
+        if max(map(np.max, waves)) > 0.5:
+            raise RuntimeError("no memory left")
+        return start(waves, hotwords)
+
+    monkeypatch.setattr(transcriber, "start", failing)
+    wave_n = 0.3 * np.random.default_rng(1).uniform(-1, 1, 30_000)
+    wave_n[6000:24_000] = 0
+    wave_n[24_000:] *= 3
+    for path in sounds.glob("*.wav"):
+        path.unlink()
+    soundfile.write(sounds / "long.wav", wave_n, RATE)
+    assert run_batch(sounds) == 2
+    assert "1 file with segments that could not be recognised" in capsys.readouterr().err
+    (row,) = rows(tmp_path)
+    assert row["error"] is None and row["text"] and len(row["failures"]) == 1
 
 
 def test_what_is_complete_is_never_made_again(run_batch, sounds, tmp_path, monkeypatch):

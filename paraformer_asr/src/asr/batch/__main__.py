@@ -7,11 +7,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr import api
-from asr.arguments import add_inputs, add_model, count, part_inputs
+from asr.arguments import (
+    add_dtype,
+    add_hotwords,
+    add_inputs,
+    add_model,
+    add_punct,
+    add_vad,
+    chosen_settings,
+    count,
+    part_inputs,
+    part_vad_settings,
+)
+from asr.batch.model_parts import ModelParts
 from asr.batch.shards import Shard, find_stale, parse_share, plan_shards
 from asr.cli import run_command
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
+from asr.inference.hotwords import Hotword, read_hotwords
 from asr.published.funasr_config import read_settings
 
 if TYPE_CHECKING:
@@ -29,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
         description="Transcribe many sound files. The input is divided into shards; each becomes a part in --out: a "
         "file of JSON lines that appears when it is complete. The same command continues a call that was stopped. A "
         "file that cannot be read gets a line with the error.",
-        epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable (the rest is done).",
+        epilog="Exit codes: 0 all files transcribed, 2 wrong input, or some files unreadable or with segments that "
+        "could not be recognised (the rest is done).",
     )
     add_model(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the parts")
@@ -52,6 +65,10 @@ def parse_arguments() -> argparse.Namespace:
         help="this process (default), or Ray Data on this machine or the cluster of RAY_ADDRESS",
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="models in memory at once, with Ray")
+    add_dtype(parser)
+    add_vad(parser)
+    add_punct(parser)
+    add_hotwords(parser)
     add_inputs(parser)
     return parser.parse_intermixed_args()
 
@@ -76,7 +93,7 @@ def choose_shards(arguments: argparse.Namespace, files: Sequence[Path], made_by:
     return shards[place::parts]
 
 
-def run_here(transcriber, waiting: Sequence[Shard]) -> Iterator["Counts"]:
+def run_here(transcriber, waiting: Sequence[Shard], hotwords: tuple[Hotword, ...]) -> Iterator["Counts"]:
     """Transcribe shards in this process, with a progress bar, and yield the counts of each."""
     from tqdm import tqdm
 
@@ -84,7 +101,7 @@ def run_here(transcriber, waiting: Sequence[Shard]) -> Iterator["Counts"]:
 
     with tqdm(total=sum(len(shard.jobs) for shard in waiting), unit="file", disable=None, file=sys.stderr) as bar:
         for shard in waiting:
-            yield transcribe_shard(transcriber, shard, lambda row: bar.update())
+            yield transcribe_shard(transcriber, shard, lambda row: bar.update(), hotwords)
 
 
 def check_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
@@ -106,10 +123,14 @@ def check_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> Non
 def main() -> int:
     """Transcribe this call's share of the files; return the exit code."""
     arguments = parse_arguments()
-    files, overrides = part_inputs(arguments.inputs)
-    folder = arguments.run or arguments.model
+    files, settings = part_inputs(arguments.inputs)
+    settings, vad_settings = part_vad_settings(settings, arguments.vad)
+    overrides, folder = [*settings, *chosen_settings(arguments)], arguments.run or arguments.model
     check_arguments(arguments, files)
     read_settings(folder, overrides)  # reports a mistake before jax is imported
+    hotwords = read_hotwords(arguments.hotwords)
+    beside = {"vad": arguments.vad, "vad_settings": tuple(vad_settings), "punct": arguments.punct}
+    parts = ModelParts(folder, arguments.checkpoint, tuple(overrides), **beside)
 
     from asr.batch.transcribe_shard import Counts, count_part
     from asr.inference.done_record import digest_transcriber
@@ -118,8 +139,9 @@ def main() -> int:
         import jax
 
         jax.config.update("jax_platforms", "cpu")
-    transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides)
-    shards = choose_shards(arguments, files, digest_transcriber(transcriber, "batch"))
+    transcriber = parts.load()
+    transcriber.read_hotwords(hotwords)  # warns of what the model cannot write
+    shards = choose_shards(arguments, files, digest_transcriber(transcriber, "batch", hotwords))
     complete = {shard.number: counts for shard in shards if (counts := count_part(shard))}
     waiting = [shard for shard in shards if shard.number not in complete]
     total = sum(complete.values(), Counts())
@@ -128,9 +150,9 @@ def main() -> int:
     if arguments.engine == "ray":
         from asr.batch.ray_engine import run_on_ray
 
-        running = run_on_ray(folder, arguments.checkpoint, overrides, waiting, arguments.workers)
+        running = run_on_ray(parts, hotwords, waiting, arguments.workers)
     else:
-        running = run_here(transcriber, waiting)
+        running = run_here(transcriber, waiting, hotwords)
     try:
         for counts in running:
             total += counts
@@ -143,7 +165,9 @@ def main() -> int:
         f"{total.empty} without a word, {total.errors} unreadable; results in {arguments.out}",
         file=sys.stderr,
     )
-    return EXIT_USER_ERROR if total.errors else EXIT_OK
+    if total.incomplete:
+        print(f"{count(total.incomplete, 'file')} with segments that could not be recognised", file=sys.stderr)
+    return EXIT_USER_ERROR if total.errors or total.incomplete else EXIT_OK
 
 
 if __name__ == "__main__":

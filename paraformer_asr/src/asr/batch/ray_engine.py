@@ -6,12 +6,13 @@ are complete stay, whatever ends it.
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from asr.batch.model_parts import ModelParts
 from asr.batch.shards import Shard
 from asr.batch.transcribe_shard import Counts
 from asr.errors import UserError
+from asr.inference.hotwords import Hotword
 
 MAX_RESTARTS = 3
 """Restarts of an actor whose process died, and retries of the shard it was at."""
@@ -22,13 +23,11 @@ OBJECT_STORE_BYTES = 100 << 20
 class ShardWorker:
     """An actor: a model that transcribes one shard after the other."""
 
-    def __init__(self, folder: Path, checkpoint: str, overrides: Sequence[str], shards: Any):
+    def __init__(self, parts: ModelParts, hotwords: tuple[Hotword, ...], shards: Any):
         """Load the model; `shards` is a reference to the list of all."""
         import ray
 
-        from asr import api
-
-        self.transcriber = api.load(folder, checkpoint=checkpoint, overrides=overrides)
+        self.transcriber, self.hotwords = parts.load(), hotwords
         self.shards = ray.get(shards)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list]:
@@ -39,7 +38,7 @@ class ShardWorker:
         for place in rows["place"]:
             counts, failure = Counts(), ""
             try:
-                counts = transcribe_shard(self.transcriber, self.shards[int(place)])
+                counts = transcribe_shard(self.transcriber, self.shards[int(place)], hotwords=self.hotwords)
             except Exception as error:
                 failure = str(error) or repr(error)
             results.append({**vars(counts), "failure": failure})
@@ -47,7 +46,7 @@ class ShardWorker:
 
 
 def run_on_ray(
-    folder: Path, checkpoint: str, overrides: Sequence[str], shards: Sequence[Shard], num_workers: int
+    parts: ModelParts, hotwords: tuple[Hotword, ...], shards: Sequence[Shard], num_workers: int
 ) -> Iterator[Counts]:
     """Transcribe shards with some actors, with Ray's progress bar, and yield the counts of each.
 
@@ -71,12 +70,7 @@ def run_on_ray(
         num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
         max_restarts=MAX_RESTARTS,
         max_task_retries=MAX_RESTARTS,
-        fn_constructor_kwargs={
-            "folder": folder.absolute(),
-            "checkpoint": checkpoint,
-            "overrides": list(overrides),
-            "shards": ray.put(list(shards)),
-        },
+        fn_constructor_kwargs={"parts": parts.absolute(), "hotwords": hotwords, "shards": ray.put(list(shards))},
     )
     failures = []
     for row in results.iter_rows():

@@ -13,6 +13,7 @@ from asr.files import read_bounded, sync_directory, writing_aside
 from asr.inference.transcription import Outcome, Source, read_segments, transcribe_segments
 
 if TYPE_CHECKING:
+    from asr.inference.hotwords import Hotword
     from asr.inference.transcriber import Transcriber
 
 MAX_PART_BYTES = 1 << 32
@@ -26,12 +27,14 @@ class Counts:
         files: lines, errors included.
         errors: files that could not be read.
         empty: files without a word.
+        incomplete: files with segments on which the device failed.
         sound_s: seconds of sound in the files that were read.
     """
 
     files: int = 0
     errors: int = 0
     empty: int = 0
+    incomplete: int = 0
     sound_s: float = 0.0
 
     def add_row(self, row: dict[str, Any]) -> None:
@@ -39,19 +42,26 @@ class Counts:
         self.files += 1
         self.errors += row["error"] is not None
         self.empty += row["error"] is None and not row["text"]
+        self.incomplete += bool(row.get("failures"))
         self.sound_s += row.get("duration_s") or 0.0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-def transcribe_shard(transcriber: "Transcriber", shard: Shard, note: Callable[[dict], object] = bool) -> Counts:
+def transcribe_shard(
+    transcriber: "Transcriber",
+    shard: Shard,
+    note: Callable[[dict], object] = bool,
+    hotwords: tuple["Hotword", ...] = (),
+) -> Counts:
     """Write the part of a shard, which appears when it is complete, and count its lines.
 
     Args:
         transcriber: the model.
         shard: what to read.
         note: called with each line.
+        hotwords: to prefer in all of them.
 
     Raises:
         UserError: the part cannot be written.
@@ -61,7 +71,7 @@ def transcribe_shard(transcriber: "Transcriber", shard: Shard, note: Callable[[d
         writing_aside(shard.part, parents=True) as aside,
         aside.open("w", encoding="utf-8", errors="backslashreplace") as file,  # a path may hold bytes that are no UTF-8
     ):
-        for row in _rows(transcriber, shard):
+        for row in _rows(transcriber, shard, hotwords):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             counts.add_row(row)
             note(row)
@@ -83,7 +93,7 @@ def count_part(shard: Shard) -> Counts | None:
     return counts if counts.files == len(shard.jobs) else None
 
 
-def _rows(transcriber: "Transcriber", shard: Shard) -> Iterator[dict[str, Any]]:
+def _rows(transcriber: "Transcriber", shard: Shard, hotwords: tuple["Hotword", ...]) -> Iterator[dict[str, Any]]:
     """Yield the line of each file, in order."""
     config = transcriber.config
     options = {"channel": config.data.channel}
@@ -96,7 +106,7 @@ def _rows(transcriber: "Transcriber", shard: Shard) -> Iterator[dict[str, Any]]:
         )
         for job in shard.jobs
     )
-    for outcome in transcribe_segments(transcriber, read_segments(transcriber, sources)):
+    for outcome in transcribe_segments(transcriber, read_segments(transcriber, sources), hotwords):
         yield _row(outcome)
 
 
