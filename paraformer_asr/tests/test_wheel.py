@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +21,7 @@ from asr.data.cmvn import Cmvn
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.models import abstract_variables
 from asr.published.funasr import save_funasr
+from recorded_punctuation import write_folder as write_punctuation
 
 pytestmark = pytest.mark.slow
 
@@ -91,11 +93,11 @@ def desk(tmp_path_factory):
 
 
 def write_inputs(folder):
-    """Write what a user of the README brings along: a sound, a data set, and a published model."""
+    """Write what a user of the README brings along: sounds, a data set, and published models."""
     rng = np.random.default_rng(0)
-    soundfile.write(folder / "talk.wav", rng.normal(0, 0.1, 16000), 16000)
-    (folder / "corpus").mkdir()
-    soundfile.write(folder / "corpus/talk.wav", rng.normal(0, 0.1, 16000), 16000)
+    for name in ("talk.wav", "corpus/talk.wav", "talks/talk.wav"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        soundfile.write(folder / name, rng.normal(0, 0.1, 16000), 16000)
     (folder / "my_data/sounds").mkdir(parents=True)
     lines = []
     for number, text in enumerate(TEXTS):
@@ -103,7 +105,11 @@ def write_inputs(folder):
         lines.append(f'{{"audio_filepath": "sounds/{number}.flac", "text": "{text}"}}\n')
     for split in ("train", "val", "test"):
         (folder / f"my_data/{split}.jsonl").write_text("".join(lines))
-    write_published(folder / "paraformer-large")
+    for name in ("paraformer-large", "paraformer-zh"):
+        write_published(folder / name)
+    shutil.copytree(PROJECT / "tests/recorded/vad_tiny", folder / "fsmn-vad")
+    write_punctuation(folder / "ct-punc")
+    (folder / "names.txt").write_text("abc\n")
 
 
 def write_published(folder):
