@@ -356,8 +356,10 @@ def test_the_command_lists_the_segments_of_the_files_that_can_be_read(detector, 
     code, listed, errors = run("--vad", RECORDED, tmp_path, "mode=one", "--format", "json")
     assert code == 2 and "broken.wav" in errors
     assert json.loads(listed) == {"file": str(path), "segments": [[start_ms / 1000, end_ms / 1000]]}
-    with pytest.raises(UserError, match="expected a voice activity detector, --vad FOLDER, and at least one"):
-        run(path)
+    soundfile.write(tmp_path / "still.wav", np.zeros(RATE_HZ), RATE_HZ)
+    assert run("--vad", RECORDED, tmp_path / "still.wav") == (0, "", f"{tmp_path}/still.wav: no speech\n")
+    with pytest.raises(UserError, match="expected at least one sound file"):
+        run("--vad", RECORDED, "mode=one")
 
 
 def test_a_segment_that_is_too_long_is_cut_where_it_is_quiet():

@@ -3,9 +3,10 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from asr import api
-from asr.arguments import add_inputs, add_vad, part_inputs
+from asr.arguments import add_inputs, part_inputs
 from asr.cli import run_command
 from asr.errors import EXIT_OK, EXIT_USER_ERROR, UserError
 from asr.untrusted import harmless, indented
@@ -19,7 +20,13 @@ def parse_arguments() -> argparse.Namespace:
         "seconds, with tabs between them; or one JSON object for each file.",
         epilog="Exit codes: 0 all files read, 2 wrong input, or some files unreadable (the rest is done).",
     )
-    add_vad(parser)
+    parser.add_argument(
+        "--vad",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="voice activity detector, one of FunASR or a run; its settings as KEY=VALUE",
+    )
     parser.add_argument("--format", choices=("tsv", "json"), default="tsv", help="default: tsv")
     add_inputs(parser)
     return parser.parse_intermixed_args()
@@ -29,8 +36,8 @@ def main() -> int:
     """List the speech of all files that can be read; return the exit code."""
     arguments = parse_arguments()
     files, settings = part_inputs(arguments.inputs)
-    if not arguments.vad or not files:
-        raise UserError("expected a voice activity detector, --vad FOLDER, and at least one sound file")
+    if not files:
+        raise UserError("expected at least one sound file or folder")
 
     from asr.data.sounds.audio import iterate_audio
     from asr.inference.output import plan_jobs
@@ -46,6 +53,8 @@ def main() -> int:
             num_bad += 1
             print(indented(f"error: {error}"), file=sys.stderr)
             continue
+        if not stretches:
+            print(indented(f"{job.source}: no speech"), file=sys.stderr)
         if arguments.format == "json":
             print(json.dumps({"file": str(job.source), "segments": stretches}))
         else:

@@ -403,6 +403,10 @@ def run_serve(monkeypatch, *arguments):
     return end.value.code
 
 
+def test_a_limit_may_be_zero_where_that_means_off():
+    assert command.read_limits(["max_hotwords=0", "batch_wait_s=0"]) == {"max_hotwords": 0, "batch_wait_s": 0.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -413,6 +417,7 @@ def run_serve(monkeypatch, *arguments):
         (["--limit", "max_parts=many"], "--limit max_parts=many: expected max_parts=N, N a whole number above 0"),
         (["--limit", "max_sound_s_per_minute=nan"], "expected max_sound_s_per_minute=N, N a number from 0 up"),
         (["--limit", "decode_workers=0"], "expected decode_workers=N, N a whole number above 0"),
+        (["--limit", "max_hotwords=-1"], "expected max_hotwords=N, N a whole number from 0 up"),
         (["--host", "1.2.3.4", "--no-auth"], "--host 1.2.3.4 --port 8000: cannot listen there (Cannot assign"),
         (["--allowed-host", "http://x"], "--allowed-host http://x: expected a name without scheme and port, such as"),
         (["--port", "99999"], "--port 99999: expected 0 to 65535"),

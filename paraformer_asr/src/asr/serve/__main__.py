@@ -88,7 +88,7 @@ def read_limits(texts: list[str]) -> dict[str, Any]:
     Raises:
         UserError: no such limit, or a value that it cannot have.
     """
-    from asr.serve.settings import ServeSettings
+    from asr.serve.settings import MAY_BE_ZERO, ServeSettings
 
     defaults = {field.name: field.default for field in dataclasses.fields(ServeSettings)}
     defaults = {name: default for name, default in defaults.items() if type(default) in (int, float)}
@@ -104,9 +104,9 @@ def read_limits(texts: list[str]) -> dict[str, Any]:
             limits[name] = kind(value)
         except ValueError:
             limits[name] = -1
-        if not 0 <= limits[name] < 2**53 or not limits[name] and defaults[name]:
+        if not 0 <= limits[name] < 2**53 or not limits[name] and name not in MAY_BE_ZERO:
             number = "a whole number" if kind is int else "a number"
-            low = "above 0" if defaults[name] else "from 0 up"
+            low = "from 0 up" if name in MAY_BE_ZERO else "above 0"
             raise UserError(f"--limit {escaped(text)}: expected {name}=N, N {number} {low}")
     return limits
 
