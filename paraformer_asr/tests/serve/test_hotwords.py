@@ -54,6 +54,13 @@ def test_what_cannot_be_used_is_refused(value, message):
     assert message in str(caught.value)
 
 
+def test_a_service_without_hot_words_says_so():
+    off = ServeSettings(max_hotwords=0)
+    assert read_funasr("", off) == ()
+    with pytest.raises(UserError, match="this service takes no hot words: its limit max_hotwords is 0"):
+        read_funasr("a", off)
+
+
 def test_the_service_compiles_with_a_word_that_the_model_can_write():
     (hotword,) = example_hotwords(TOKENIZER)
     assert not TOKENIZER.unknown_characters(hotword.text)

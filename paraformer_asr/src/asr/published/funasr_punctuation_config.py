@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from asr.config import EncoderConfig
 from asr.config.punctuation import NO_SIGN, PunctuationConfig
 from asr.errors import UserError
-from asr.funasr_folder import FunasrFiles, open_folder
+from asr.folder_contents import CONFIG
+from asr.funasr_folder import FunasrFiles, is_funasr_folder, open_folder
 from asr.published import funasr_settings
 from asr.published.kinds import check_kind, kind_of
 from asr.untrusted import escaped, is_printable, shown
@@ -69,9 +70,11 @@ def open_punctuation_folder(folder: Path) -> tuple[PunctuationConfig, FunasrFile
     Raises:
         UserError: a file that is missing or cannot be read, or a setting that would change the signs, naming its key.
     """
-    if kind_of(folder) != "paraformer":  # which may also be a folder that cannot be read
+    folder = Path(folder)
+    is_own = (folder / CONFIG).is_file() and not is_funasr_folder(folder)
+    if is_own or kind_of(folder) != "paraformer":  # of others the reader says what is wrong
         check_kind(folder, "punctuation")
-    files, content = open_folder(Path(folder))
+    files, content = open_folder(folder)
     return read_punctuation_config(files.config, content), files
 
 

@@ -52,6 +52,8 @@ def read_funasr(value: Any, settings: ServeSettings) -> tuple[Hotword, ...]:
 def check_limits(hotwords: tuple[Hotword, ...], settings: ServeSettings) -> tuple[Hotword, ...]:
     """Return hot words that are within the limits of the service."""
     most, longest = settings.max_hotwords, settings.max_hotword_characters
+    if hotwords and not most:
+        raise UserError("this service takes no hot words: its limit max_hotwords is 0")
     if len(hotwords) > most or any(len(each.text) > longest for each in hotwords):
         raise UserError(f"expected at most {most} words of at most {longest} characters")
     return hotwords
