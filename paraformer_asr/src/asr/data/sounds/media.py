@@ -32,6 +32,7 @@ EXACT_TIMES = ("matroska", "mov")  # readers that find a place by its time; the 
 RUN_IN_S = 1.0  # decoded before the place looked for: codecs need up to 0.1 s to settle
 LENGTH_ERROR_S = 0.25  # how much a stated length may exceed the sound: priming, rounding, a last packet
 
+FIRST_WITH_ANY_TAGS = 19  # version of PyAV that accepts tags that are not UTF-8 by itself
 MIN_GAP_S = 0.1  # shortest gap between two frames that counts; their times are rounded
 
 _CLOCK = re.compile(r"(\d{1,6}):(\d{2}):(\d{2}(?:\.\d+)?)")
@@ -107,8 +108,9 @@ class MediaFile:
     def _open(self) -> None:
         self._file.seek(0)
         with self._naming_errors("damaged: nothing can be decoded ({})"):
-            # Tags need not be UTF-8.
-            options = {"options": OPTIONS, "metadata_errors": "replace"}
+            options = {"options": OPTIONS}
+            if int(self._av.__version__.partition(".")[0]) < FIRST_WITH_ANY_TAGS:
+                options["metadata_errors"] = "replace"
             self._container = self._av.open(_Bytes(self._file), format=DEMUXERS[self.format], **options)
             self._stream = self._choose_stream()
 
