@@ -10,12 +10,12 @@ from asr.errors import NonFiniteError
 FAILURES = (RuntimeError, ArithmeticError, MemoryError)
 """What a device and its programs raise, lack of memory among it. A mistake of the user is none of these."""
 
-Found = TypeVar("Found")
-Finish = Callable[[], list[Found]]
+Answer = TypeVar("Answer")
+Finish = Callable[[], list[Answer]]
 
 
 def start_safely(
-    start: Callable[[Sequence[np.ndarray]], Finish], waves: Sequence[np.ndarray], failed: Callable[[Exception], Found]
+    start: Callable[[Sequence[np.ndarray]], Finish], waves: Sequence[np.ndarray], failed: Callable[[Exception], Answer]
 ) -> Finish:
     """Start a batch; return the function that waits for what is recognised in each wave.
 
@@ -31,7 +31,7 @@ def start_safely(
     except FAILURES:
         return lambda: [_alone(start, wave, failed) for wave in waves]
 
-    def finish() -> list[Found]:
+    def finish() -> list[Answer]:
         try:
             return [_checked(each, failed) for each in started()]
         except FAILURES:
@@ -40,12 +40,12 @@ def start_safely(
     return finish
 
 
-def _alone(start: Callable, wave: np.ndarray, failed: Callable[[Exception], Found]) -> Found:
+def _alone(start: Callable, wave: np.ndarray, failed: Callable[[Exception], Answer]) -> Answer:
     try:
         return _checked(start([wave])()[0], failed)
     except FAILURES as error:
         return failed(error)
 
 
-def _checked(recognition: Found, failed: Callable[[Exception], Found]) -> Found:
+def _checked(recognition: Answer, failed: Callable[[Exception], Answer]) -> Answer:
     return recognition if recognition.finite else failed(NonFiniteError("the model's output is not finite"))

@@ -1,6 +1,6 @@
 """Sound of any length to a transcript: cut at its silences, recognised segment by segment, joined again.
 
-The level of the sound tells where it is silent, or a voice activity detector if the transcriber has one.
+Silences are found by the level of the sound, or by the transcriber's voice activity detector if it has one.
 
 The segments of several sounds share batches. What comes of unusual sound:
 
