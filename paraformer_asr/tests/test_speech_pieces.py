@@ -13,20 +13,10 @@ from asr.config.voice_activity import VoiceActivityConfig
 from asr.inference import speech_splitting
 from asr.inference.speech_pieces import JoinedSpeech, MergedSpeech
 from asr.inference.speech_segments import SpeechEvent
+from speech_scores import draw_segments
 
 RATE_HZ = 1000
 """A sample is a millisecond."""
-
-
-def draw_segments(seed, least=0):
-    """Return random segments, in ms; some adjoin, and some silences are long."""
-    rng = np.random.default_rng(seed)
-    segments, time_ms = [], 0
-    for _ in range(least + int(rng.integers(0, 12))):
-        start_ms = time_ms + 10 * int(rng.choice([0, rng.integers(0, 100), rng.integers(0, 2000)]))
-        time_ms = start_ms + 10 * int(rng.integers(1, rng.choice([30, 400])))
-        segments.append((start_ms, time_ms))
-    return segments
 
 
 def merge_plainly(segments, limit_ms):

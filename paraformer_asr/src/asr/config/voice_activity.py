@@ -39,7 +39,7 @@ class VoiceActivityConfig:
         0.0, "for recognition: join neighbouring segments up to this length, in seconds; 0: join none", 0, 120
     )
     keep_silence: bool = setting(
-        False, "for recognition: keep all silence, in pieces shorter than join_up_to_s that begin where the last one ends"
+        False, "for recognition: keep silence, in pieces shorter than join_up_to_s; each begins where the last one ends"
     )
 
 
