@@ -24,6 +24,7 @@ from asr.models.paraformer import Hypotheses as Hypotheses
 from asr.models.paraformer import Paraformer as Paraformer
 from asr.models.paraformer import TrainingOutputs as TrainingOutputs
 from asr.models.seaco import SeacoParaformer as SeacoParaformer
+from asr.models.sense_voice import LANGUAGES as LANGUAGES
 from asr.models.sense_voice import NUM_QUERIES as NUM_QUERIES
 from asr.models.sense_voice import SenseVoice as SenseVoice
 from asr.models.stacking import stack_blocks as stack_blocks
