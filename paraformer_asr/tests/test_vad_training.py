@@ -129,7 +129,7 @@ def test_a_vocabulary_that_is_not_the_labels_is_refused():
         ("model.predictor.append_eos=true", r"append_eos: model\.name: vad needs false, found true"),
         ("loss.label_smoothing=0.1", r"loss\.label_smoothing: model\.name: vad needs 0, found 0\.1"),
         ("model.name=paraformer", r"model\.vad, data\.speech_labels: settings of model\.name: vad, .* is paraformer"),
-        ("inference.dtype=int8", r"inference\.dtype: int8 needs a recogniser"),
+        ("inference.dtype=int8", r"inference\.dtype: model\.name: vad needs \"model\", found \"int8\""),
     ],
 )
 def test_contradictory_settings_are_refused(change, message):
@@ -175,6 +175,10 @@ def test_a_run_learns_resumes_and_is_scored_loaded_and_published(tmp_path, monke
     assert trained.best_score < 0.1  # the share of wrong frames; 0.4 of them are silence
     again = asr.train(resume=trained.path)  # nothing is left to train, but all parts are built from its config
     assert again.finished and again.best_score == trained.best_score
+
+    config = asr.load_config("toy_vad", [*QUICK, f"init={trained.path}"])
+    plan = build_setup(config, initial=asr.api.load_initial(config.init)).warm_start
+    assert len(plan.lines) == 1 and "params/network/block0/memory_kernel" in plan.arrays
 
     detector, toy, heard = asr.load(trained.path), ToySeq2Seq(CONFIG.data, CONFIG.features, "test"), 0
     for index in range(4):

@@ -14,6 +14,7 @@ NEEDED_BY_VAD = {
     "model.predictor.append_eos": False,
     "loss.label_smoothing": 0,
     "loss.mwer_weight": 0,
+    "inference.dtype": "model",
 }
 """Setting → its only value with model.name vad: a label every 10 ms, and the cross-entropy of the labels alone."""
 
@@ -47,8 +48,8 @@ def check_config(config: Config) -> None:
         )
     _check_sense_voice(config)
     _check_vad(config)
-    if config.model.name in ("custom", "vad") and config.inference.dtype != "model":
-        raise UserError(f"inference.dtype: {config.inference.dtype} needs a recogniser of this package; leave it out")
+    if config.model.name == "custom" and config.inference.dtype != "model":
+        raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
         raise UserError(f"inference.decoder: {config.inference.decoder} needs a model trained with model.ctc_head")
 
