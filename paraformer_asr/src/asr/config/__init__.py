@@ -18,3 +18,5 @@ from asr.config.schema import TokenizerConfig as TokenizerConfig
 from asr.config.schema import ToyConfig as ToyConfig
 from asr.config.schema import TrainingConfig as TrainingConfig
 from asr.config.sense_voice import SenseVoiceConfig as SenseVoiceConfig
+from asr.config.streaming import ChunkLayout as ChunkLayout
+from asr.config.streaming import StreamingConfig as StreamingConfig

@@ -1,0 +1,106 @@
+"""The settings of a recogniser that hears sound in chunks, as it is spoken.
+
+Neither jax nor numpy is imported here.
+"""
+
+import dataclasses
+from typing import Literal
+
+from asr.config.fields import setting
+from asr.errors import UserError
+
+Compat = Literal["none", "funasr", "funasr_onnx"]
+"""Whose arithmetic the steps follow: ours, that of FunASR, or that of FunASR's exported pair of graphs."""
+
+ALL = -1
+"""A look-back without end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkLayout:
+    """How a sequence of encoder frames is cut into chunks, and what a chunk sees.
+
+    A step takes `size` new frames. Its window is these and the `left + right` frames before them; the answer for the
+    `right` newest frames waits for the next step, so that each frame is decoded with at least that much look-ahead:
+
+        window   | left | size: decoded now | right: look-ahead |
+                            the new frames: | size              |
+
+    Attributes:
+        left, size, right: frames; FunASR's `chunk_size`.
+        encoder_look_back: earlier chunks whose keys the encoder attends to; -1: all.
+        decoder_look_back: earlier chunks whose frames the decoder attends to; -1: all.
+        compat: see docs/streaming.md.
+    """
+
+    left: int
+    size: int
+    right: int
+    encoder_look_back: int
+    decoder_look_back: int
+    compat: Compat = "none"
+
+    @property
+    def window(self) -> int:
+        """Frames of a window."""
+        return self.left + self.size + self.right
+
+    @property
+    def context(self) -> int:
+        """Frames of a window that came with earlier steps."""
+        return self.left + self.right
+
+    @property
+    def num_kept(self) -> int:
+        """Frames of a window whose keys the encoder keeps: those that leave it, and once more `left` in FunASR."""
+        return self.size if self.compat == "none" else self.left + self.size
+
+    def num_cached(self, look_back: int) -> int:
+        """Return the frames of a cache; of one without end, those that it begins with."""
+        return max(look_back, 0) * self.size
+
+    def num_windows(self, num_frames: int) -> int:
+        """Return the windows of an utterance: one for each whole chunk, and a last one, perhaps without a new frame."""
+        return num_frames // self.size + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingConfig:
+    """Recognition in chunks; model streaming. A frame is `FeaturesConfig.output_shift_ms` long."""
+
+    chunk_size: tuple[int, int, int] = setting(
+        (0, 10, 5), "frames of a window: left context, decoded, look-ahead", 0, 1000
+    )
+    encoder_look_back: int = setting(4, "earlier chunks that the encoder attends to; -1: all", -1, 1000)
+    decoder_look_back: int = setting(1, "earlier chunks that the decoder attends to; -1: all", -1, 1000)
+    training_chunks: tuple[tuple[int, ...], ...] = setting(
+        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone"
+    )
+    offline_share: float = setting(0.0, "share of the training batches that are heard as a whole, without chunks", 0, 1)
+    full_context: bool = setting(
+        False, "transcribe files without chunks, for models that were trained with offline_share; streams have chunks"
+    )
+    compat: Compat = setting(
+        "none", "arithmetic of the steps: none: without the faults of FunASR's; see docs/streaming.md"
+    )
+
+    @property
+    def layout(self) -> ChunkLayout:
+        """How sound is cut."""
+        return self.with_chunks(self.chunk_size)
+
+    @property
+    def training_layouts(self) -> tuple[ChunkLayout, ...]:
+        """The ways to cut of which each batch of training draws one."""
+        return tuple(self.with_chunks(size) for size in self.training_chunks or (self.chunk_size,))
+
+    def with_chunks(self, chunk_size: tuple[int, ...]) -> ChunkLayout:
+        """Return the layout of other chunks.
+
+        Raises:
+            UserError: no three numbers of frames, or no frame that is decoded.
+        """
+        if len(chunk_size) != 3 or min(chunk_size) < 0 or chunk_size[1] < 1:
+            expected = "[left, decoded, look-ahead] in frames, at least one decoded, such as [0, 10, 5]"
+            raise UserError(f"model.streaming: chunk_size: expected {expected}, found {list(chunk_size)}")
+        return ChunkLayout(*chunk_size, self.encoder_look_back, self.decoder_look_back, self.compat)
