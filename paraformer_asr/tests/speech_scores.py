@@ -1,4 +1,4 @@
-"""Random scores of frames and random rules, for tests of voice activity detection; a seed draws the same ones."""
+"""Random scores of frames, rules and segments, for tests of voice activity detection; a seed draws the same ones."""
 
 import numpy as np
 
@@ -39,6 +39,17 @@ def draw_rules(seed):
         "decibel_thres": -100.0 if rng.random() < 0.5 else -50.0,
         "snr_thres": -100.0 if rng.random() < 0.5 else -10.0,
     }
+
+
+def draw_segments(seed, least=0):
+    """Return random segments, in ms; some adjoin, and some silences are long."""
+    rng = np.random.default_rng(seed)
+    segments, time_ms = [], 0
+    for _ in range(least + int(rng.integers(0, 12))):
+        start_ms = time_ms + 10 * int(rng.choice([0, rng.integers(0, 100), rng.integers(0, 2000)]))
+        time_ms = start_ms + 10 * int(rng.integers(1, rng.choice([30, 400])))
+        segments.append((start_ms, time_ms))
+    return segments
 
 
 def cut(num_frames, seed):

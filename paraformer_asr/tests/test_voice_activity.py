@@ -198,6 +198,8 @@ def test_a_detector_is_saved_with_its_rules_if_funasr_has_them(detector, tmp_pat
         asr.save(detector, tmp_path / "saved")
     with pytest.raises(UserError, match=r"join_up_to_s: FunASR's config\.yaml has no such setting"):
         asr.save(with_rules(detector, join_up_to_s=5.0), tmp_path / "joined")
+    with pytest.raises(UserError, match=r"keep_silence: FunASR's config\.yaml has no such setting"):
+        asr.save(with_rules(detector, keep_silence=True), tmp_path / "joined")
     assert not (tmp_path / "joined").exists()
 
 
@@ -267,6 +269,8 @@ def test_overrides_change_the_rules_and_contradictions_are_refused():
         asr.load(RECORDED, overrides=["max_end_silence=300"])
     with pytest.raises(UserError, match="speech_onset_ms 300 is above window_ms 200: no speech could start"):
         asr.load(RECORDED, overrides=["speech_onset_ms=300"])
+    with pytest.raises(UserError, match="keep_silence=true needs the length of the pieces: .*join_up_to_s=15"):
+        asr.load(RECORDED, overrides=["keep_silence=true"])
     with pytest.raises(UserError, match=r"silence_classes: expected classes below 12, .*found \[12\]"):
         asr.load(RECORDED, overrides=["silence_classes=[12]"])
     with pytest.raises(UserError, match="average 2: .*holds one set of weights"):
@@ -330,6 +334,19 @@ def test_neighbours_are_joined_up_to_a_length(detector):
             pieces = list(joining.split(blocks(SOUND, num_samples), RATE_HZ, InferenceConfig()))
             assert spans_ms(pieces) == expected
             check_pieces(pieces, SOUND)
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "expected"),
+    [(1.0, ANSWERS["whole"]), (3.0, [0, 2990, 5390, 6000]), (6.0, [0, 5390, 5390, 6000]), (6.01, [0, 6000])],
+)
+def test_pieces_adjoin_if_silence_is_kept_but_hold_speech(detector, limit_s, expected):
+    """FunASR's `merge_vad` also has the pieces (330, 2380) and (2990, 5390) of the first two, without speech."""
+    merging = with_rules(detector, join_up_to_s=limit_s, keep_silence=True)
+    for num_samples in (len(SOUND), 4321):
+        pieces = list(merging.split(blocks(SOUND, num_samples), RATE_HZ, InferenceConfig()))
+        assert spans_ms(pieces) == expected
+        check_pieces(pieces, SOUND)
 
 
 def test_no_more_is_joined_than_the_recogniser_takes(detector):

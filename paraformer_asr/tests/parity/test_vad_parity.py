@@ -5,24 +5,27 @@ and the front end by their scores.
 """
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from speech_scores import cut, draw_frames, draw_rules
+from speech_scores import cut, draw_frames, draw_rules, draw_segments, make_sound
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("funasr")
 
 from funasr import AutoModel  # noqa: E402
 from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming  # noqa: E402
+from funasr.utils.vad_utils import merge_vad  # noqa: E402
 
 import asr  # noqa: E402
 from asr.config.voice_activity import VoiceActivityConfig  # noqa: E402
 from asr.data.cmvn import save_cmvn  # noqa: E402
 from asr.data.frontend import Cmvn  # noqa: E402
 from asr.inference.frame_scores import ScoredSound  # noqa: E402
+from asr.inference.speech_pieces import MergedSpeech  # noqa: E402
 from asr.inference.speech_segments import SpeechSegments  # noqa: E402
 from asr.published.funasr_vad import load_funasr_vad, save_funasr_vad  # noqa: E402
 from asr.published.funasr_vad_settings import CLASS, read_vad_settings  # noqa: E402
@@ -173,3 +176,32 @@ def test_funasr_reads_what_is_written(tmp_path):
     np.testing.assert_allclose(
         ScoredSound(detector.scorer).push(wave_n, final=True)[0], their_scores(model, wave_n)[0], atol=2e-5
     )
+
+
+def test_pieces_with_silence_are_those_of_merge_vad_that_hold_speech():
+    num_pieces = num_silent = 0
+    for seed in range(400):
+        segments, limit_ms = draw_segments(seed, least=2), 10 * (1 + 37 * seed % 1500)
+        merged, ours = MergedSpeech(limit_ms), []
+        for segment in segments:
+            ours += merged.accept(*segment)
+        ours += merged.finish()
+        theirs = [tuple(piece) for piece in merge_vad([list(segment) for segment in segments], limit_ms)]
+        spoken = [(start, end) for start, end in theirs if any(a < end and b > start for a, b in segments)]
+        assert ours == spoken, seed
+        num_pieces, num_silent = num_pieces + len(ours), num_silent + len(theirs) - len(ours)
+    assert num_pieces > 1000 and num_silent > 100
+
+
+@pytest.mark.parametrize("limit_s", [6, 15])
+def test_a_recogniser_writes_the_text_of_the_pieces_of_merge_vad(limit_s):
+    """The length is set where FunASR's model is opened: in a call it changes nothing. No piece is without speech."""
+    recorded, wave_n = Path(__file__).parents[1] / "recorded", make_sound()
+    folders = {"model": str(recorded / "funasr_tiny"), "vad_model": str(recorded / "vad_tiny")}
+    options = {"frontend_conf": {"dither": 0.0}, "disable_update": True, "disable_pbar": True, "device": "cpu"}
+    theirs = AutoModel(**folders, **options, merge_length_s=limit_s)
+    (expected,) = theirs.generate(input=wave_n, merge_vad=True, max_end_silence_time=800)
+    vad = asr.load(recorded / "vad_tiny", overrides=[f"join_up_to_s={limit_s}", "keep_silence=true"])
+    transcript = asr.load(recorded / "funasr_tiny", vad=vad).transcribe(wave_n, 16000)
+    # Without a punctuation model FunASR puts a blank between any two pieces.
+    assert "".join(transcript.text.split()) == "".join(expected["text"].split()) != ""

@@ -38,6 +38,9 @@ class VoiceActivityConfig:
     join_up_to_s: float = setting(
         0.0, "for recognition: join neighbouring segments up to this length, in seconds; 0: join none", 0, 120
     )
+    keep_silence: bool = setting(
+        False, "for recognition: keep silence, in pieces shorter than join_up_to_s; each begins where the last one ends"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Splits sound at the silences that a voice activity detector finds, in place of `segmentation.split_at_silences`.
 
 Only the speech is kept. Segments longer than the recogniser takes are cut at their quietest points. With
-`join_up_to_s` neighbours are joined first, with the silence between them: the recogniser then hears more context.
+`join_up_to_s` neighbours are joined first, with the silence between them, and with `keep_silence` all silence is kept:
+the recogniser then hears more context. `speech_pieces` has the two rules.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ import soxr
 
 from asr.config import InferenceConfig
 from asr.inference.segmentation import Segment, cut_to_length, longest_segment
+from asr.inference.speech_pieces import JoinedSpeech, MergedSpeech
 
 if TYPE_CHECKING:
     from asr.inference.voice_activity import VoiceActivityDetector
@@ -22,46 +24,60 @@ def split_at_speech(
 ) -> Iterator[Segment]:
     """Yield the pieces of a sound that hold speech, in order, none longer than the recogniser takes.
 
-    Holds one segment, or one group of joined ones, and a block at a time. Joined ones are not cut again.
+    Holds one piece and the segment after it, and a block, at a time.
 
     Args:
-        detector: finds the speech; its `settings.join_up_to_s` counts.
+        detector: finds the speech; its `settings.join_up_to_s` and `settings.keep_silence` count.
         blocks: float32[n], the sound in pieces of any lengths.
         rate_hz: samples in a second of them.
         settings: of the recogniser: its longest segment, and how silence is told from sound in one that is longer.
     """
     longest_s = longest_segment(rate_hz, settings) / rate_hz
-    join_ms = int(1000 * min(detector.settings.join_up_to_s, longest_s))
-    for segment in _join(detector, blocks, rate_hz, join_ms):
-        yield from cut_to_length(segment, rate_hz, settings)
+    limit_ms = round(1000 * min(detector.settings.join_up_to_s, longest_s))
+    if detector.settings.keep_silence:
+        merged = MergedSpeech(limit_ms)
+        pieces = _begin_alone(_cut(detector, blocks, rate_hz, merged), merged, rate_hz)
+    else:
+        pieces = _cut(detector, blocks, rate_hz, JoinedSpeech(limit_ms))
+    for piece in pieces:
+        yield from cut_to_length(piece, rate_hz, settings)
 
 
-def _join(
-    detector: "VoiceActivityDetector", blocks: Iterable[np.ndarray], rate_hz: int, join_ms: int
+def _cut(
+    detector: "VoiceActivityDetector", blocks: Iterable[np.ndarray], rate_hz: int, rule: JoinedSpeech | MergedSpeech
 ) -> Iterator[Segment]:
-    """Yield the speech of a sound; neighbours are one segment while they stay within `join_ms`."""
+    """Yield the pieces that a rule makes of the speech of a sound."""
     stream, held = detector.stream(), _Held(rate_hz)
     start_ms: int | None = None  # of the segment that is open in the detector
-    group: tuple[int, int] | None = None  # start and end of what waits for its successor, in ms
     for samples, final in _with_end(blocks, rate_hz, detector.sample_rate_hz, held):
         for event in stream.accept(samples, final):
             if event.kind == "start":
                 start_ms = event.time_ms
                 continue
-            if group and event.time_ms - group[0] <= join_ms:
-                group = group[0], event.time_ms
-            else:
-                if group:
-                    yield held.cut(*group)
-                group = start_ms, event.time_ms
+            for span in rule.accept(start_ms, event.time_ms):
+                yield held.cut(*span)
             start_ms = None
         earliest_ms = stream.earliest_start_ms if start_ms is None else start_ms
-        if group and earliest_ms - group[0] > join_ms:  # nothing that follows can be joined to it
-            yield held.cut(*group)
-            group = None
-        held.drop_before(group[0] if group else earliest_ms)
-    if group:
-        yield held.cut(*group)
+        for span in rule.reach(earliest_ms):
+            yield held.cut(*span)
+        held.drop_before(rule.needed_from_ms(earliest_ms))
+    for span in rule.finish():
+        yield held.cut(*span)
+
+
+def _begin_alone(pieces: Iterator[Segment], merged: MergedSpeech, rate_hz: int) -> Iterator[Segment]:
+    """Yield the pieces; if a sound has one segment alone, without the silence before it, as FunASR does."""
+    first = next(pieces, None)
+    if first is None:
+        return
+    second = next(pieces, None) if merged.num_segments == 1 else None
+    if merged.num_segments == 1:
+        silence = merged.first_start_ms * rate_hz // 1000 - first.start
+        first = Segment(first.start + silence, first.wave[silence:])
+    yield first
+    if second is not None:
+        yield second
+    yield from pieces
 
 
 def _with_end(

@@ -196,6 +196,8 @@ def check_settings(settings: VoiceActivityConfig, stored: PublishedVad) -> None:
         raise UserError(
             f"speech_onset_ms {settings.speech_onset_ms} is above window_ms {settings.window_ms}: no speech could start"
         )
+    if settings.keep_silence and not settings.join_up_to_s:
+        raise UserError("keep_silence=true needs the length of the pieces: set it too, such as join_up_to_s=15")
 
 
 def _load_run(folder: Path, which: str, average: int) -> PublishedVad:

@@ -99,7 +99,7 @@ def make_vad_config(settings: VoiceActivityConfig, features: FeaturesConfig, net
     Raises:
         UserError: a front end, or rules, that FunASR does not have.
     """
-    for name in ("dynamic_end_silence", "join_up_to_s"):
+    for name in ("dynamic_end_silence", "join_up_to_s", "keep_silence"):
         if getattr(settings, name):
             raise UserError(
                 f"{name}: FunASR's config.yaml has no such setting; leave it out, and set it where you load"
