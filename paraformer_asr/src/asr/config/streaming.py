@@ -95,12 +95,14 @@ class StreamingConfig:
         return tuple(self.with_chunks(size) for size in self.training_chunks or (self.chunk_size,))
 
     def with_chunks(self, chunk_size: tuple[int, ...]) -> ChunkLayout:
-        """Return the layout of other chunks.
+        """Return the layout of other chunks."""
+        return ChunkLayout(*check_chunk_size(chunk_size), self.encoder_look_back, self.decoder_look_back, self.compat)
 
-        Raises:
-            UserError: no three numbers of frames, or no frame that is decoded.
-        """
-        if len(chunk_size) != 3 or min(chunk_size) < 0 or chunk_size[1] < 1:
-            expected = "[left, decoded, look-ahead] in frames, at least one decoded, such as [0, 10, 5]"
-            raise UserError(f"model.streaming: chunk_size: expected {expected}, found {list(chunk_size)}")
-        return ChunkLayout(*chunk_size, self.encoder_look_back, self.decoder_look_back, self.compat)
+
+def check_chunk_size(chunk_size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a chunk size; refuse what is no three numbers of frames, or has no frame that is decoded."""
+    is_whole = all(isinstance(frames, int) and not isinstance(frames, bool) for frames in chunk_size)
+    if not is_whole or len(chunk_size) != 3 or min(chunk_size) < 0 or chunk_size[1] < 1 or max(chunk_size) > 1000:
+        expected = "[left, decoded, look-ahead] in frames, at least one decoded, such as [0, 10, 5]"
+        raise UserError(f"chunk_size: expected {expected}, found {list(chunk_size)}")
+    return chunk_size

@@ -14,29 +14,30 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import chex
-import flax.linen as nn
 import numpy as np
 
 from asr.compiler import CompilationCounter
 from asr.config import Config
+from asr.config.streaming import Compat
 from asr.data.frontend import Cmvn, num_feature_frames
 from asr.data.sounds.sound_input import Sound, check_channel, open_sounds, place_in_list
 from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
-from asr.inference.ctc_programs import BeamPrograms, BestPathPrograms
+from asr.inference.decoders import make_programs
 from asr.inference.failing import start_safely
 from asr.inference.hotword_memory import NO_PHRASE, list_unknown
 from asr.inference.hotword_phrases import warn_of_unknown
-from asr.inference.hotword_programs import BIASED_MODELS, BiasedPrograms
+from asr.inference.hotword_programs import BIASED_MODELS
 from asr.inference.hotwords import Hotword, Hotwords, read_hotwords
 from asr.inference.loading import load_parts
-from asr.inference.programs import CifPrograms
 from asr.inference.recognition import NOTHING, Recognition, recognition_of
 from asr.inference.segmentation import longest_segment
 from asr.inference.shapes import Shape, make_ladder, whole_seconds
+from asr.inference.stream import Stream, open_stream, stream_settings
+from asr.inference.stream_programs import StreamStep
 from asr.inference.transcript import Transcript
 from asr.inference.transcription import Source, read_segments, transcribe_segments
-from asr.inference.tuning import ready_weights
+from asr.inference.tuning import PackedWeights, ready_weights
 from asr.models import CustomModel, build_model, count_parameters
 
 log = logging.getLogger("asr")
@@ -59,6 +60,7 @@ class Transcriber:
         custom_model: the network or its class, if it comes from outside the package.
         vad: a `VoiceActivityDetector` that cuts long sound; None: it is cut at its silences.
         punctuator: a `Punctuator` that adds signs; None: the text has those that the model writes.
+        stream_steps: the compiled steps of streams, by their settings.
     """
 
     def __init__(
@@ -75,20 +77,26 @@ class Transcriber:
         config, variables = ready_weights(config, variables)
         self.model, self.custom_model = build_model(config.model, custom), custom
         self.config, self.tokenizer, self.cmvn = config, tokenizer, cmvn
-        self._programs = _make_programs(config, tokenizer, cmvn, variables, self.model)
+        self._programs = make_programs(config, tokenizer, cmvn, variables, self.model)
         longest = longest_segment(config.features.sample_rate_hz, config.inference)
         self._ladder = make_ladder(longest, [1, config.inference.batch_size])
         self._warm: tuple[Shape, ...] = ()
         self.vad = self.punctuator = None
+        self.stream_steps: dict[Any, StreamStep] = {}
 
     def __repr__(self) -> str:
-        number = count_parameters(self._programs.weights.arrays["params"])
+        number = count_parameters(self.weights.arrays["params"])
         return f"Transcriber({self.config.model.name}, {self.tokenizer.vocab_size} tokens, {number:,} parameters)"
+
+    @property
+    def weights(self) -> PackedWeights:
+        """The weights, as the programs read them."""
+        return self._programs.weights
 
     @property
     def variables(self) -> Any:
         """The weights in the layout of the model; a copy if the programs read a different one."""
-        return self._programs.weights.variables
+        return self.weights.variables
 
     @property
     def window_size(self) -> int:
@@ -166,6 +174,35 @@ class Transcriber:
                 raise UserError(f"{place_in_list(number, len(inputs))}{outcome.error}")
             transcripts.append(outcome.transcript)
         return transcripts if several else transcripts[0]
+
+    def stream(
+        self,
+        *,
+        chunk_size: Sequence[int] | None = None,
+        encoder_look_back: int | None = None,
+        decoder_look_back: int | None = None,
+        compat: Compat | None = None,
+        second_pass: "Transcriber | None" = None,
+        rate: float | None = None,
+    ) -> Stream:
+        """Return a new stream of a model of the kind streaming: speech is recognised while it is spoken.
+
+        With a voice activity detector each stretch of speech is a segment with a final event; without one all of the
+        sound is. The first stream with new settings compiles its step. docs/streaming.md describes the settings.
+
+        Args:
+            chunk_size: frames of (left context, chunk, look-ahead), and with the others that of the config by default.
+            encoder_look_back: earlier chunks that the encoder attends to; -1: all.
+            decoder_look_back: the same of the decoder.
+            compat: "funasr": its arithmetic and answers, faults included.
+            second_pass: recognises each segment again, as a whole, when it has ended.
+            rate: samples in a second of what the stream takes; None: the model's.
+
+        Raises:
+            UserError: a model of another kind, or settings that cannot be used.
+        """
+        settings = stream_settings(self, chunk_size, encoder_look_back, decoder_look_back, compat)
+        return open_stream(self, settings, second_pass, rate)
 
     def read_hotwords(self, hotwords: Hotwords | None) -> tuple[Hotword, ...]:
         """Return hot words as `asr.inference.hotwords.read_hotwords` does, and log what this model cannot write.
@@ -274,15 +311,3 @@ def load_transcriber(
     """Return the transcriber of a run directory or a model folder; arguments as in `load_parts`."""
     config, *parts = load_parts(folder, which, overrides, average, custom)
     return Transcriber(config, *parts, custom=custom)
-
-
-def _make_programs(config: Config, tokenizer: Tokenizer, cmvn: Cmvn | None, variables: Any, model: nn.Module):
-    match config.inference.decoder:
-        case "cif" if config.model.name in BIASED_MODELS:
-            return BiasedPrograms(config, cmvn, variables, tokenizer, model)
-        case "cif":
-            return CifPrograms(config, cmvn, variables, tokenizer, model)
-        case "ctc":
-            return BestPathPrograms(config, cmvn, variables, tokenizer, model)
-        case "ctc_beam":
-            return BeamPrograms(config, cmvn, variables, tokenizer, model)

@@ -170,7 +170,9 @@ class StreamingParaformer(Paraformer):
         """Return the state of streams of which nothing has been heard."""
         return empty_state(self.config, self.config.streaming.layout, num_streams)
 
-    def step(self, state: StreamState, features_bti, num_new_b, is_last_b) -> tuple[StreamState, ChunkTokens]:
+    def step(
+        self, state: StreamState, features_bti, num_new_b, is_last_b, is_audible_b=None
+    ) -> tuple[StreamState, ChunkTokens]:
         """Take the next frames of each stream; return the state behind them, and the tokens that fired.
 
         Args:
@@ -178,6 +180,7 @@ class StreamingParaformer(Paraformer):
             features_bti: float32[b, size, i], normalised frames.
             num_new_b: int32[b], how many of them are real; `size` unless the stream ends here.
             is_last_b: bool[b], the stream ends with these frames, and its look-ahead is decoded, too.
+            is_audible_b: bool[b], there is sound in the window: silence holds no token. None: as the predictor says.
         """
         layout = self.config.streaming.layout
         assert_shape(features_bti, "b,t,i", "features", t=layout.size)
@@ -187,6 +190,8 @@ class StreamingParaformer(Paraformer):
         hidden_bwd, valid_bw = hidden_bnwd[:, 0], chunks.valid_bnw[:, 0]
         row_w = jnp.arange(layout.window)[None, :]
         decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | is_last_b[:, None])
+        if is_audible_b is not None and layout.compat == "none":
+            decoded_bw &= is_audible_b[:, None]
         alpha_bw = jnp.where(decoded_bw, self._weigh(hidden_bnwd, chunks.valid_bnw, False)[:, 0], 0.0)
         tail_b = jnp.where(self._completes(state, num_new_b, is_last_b), self.config.predictor.tail_threshold, 0.0)
         inputs_bs = jnp.concatenate([alpha_bw, tail_b[:, None]], axis=1)
