@@ -2,10 +2,10 @@
 
     python tests/stress/measure_stream_peer.py --peer-python VENV/bin/python
 
-The weights are random, the sound is noise that swells and fades, a chunk has 600 ms and a look-ahead of 300 ms. Here one
-step takes 1, 4 or 16 streams; FunASR takes one chunk of one stream after the other, so that n streams take n times as
-long. The first chunks of each process are not counted. `--hour` streams one hour here and reports the time of a chunk and
-the memory of the process at its begin and its end.
+The weights are random, the sound is noise that swells and fades, a chunk has 600 ms and a look-ahead of 300 ms. Here
+one step takes 1, 4 or 16 streams; FunASR takes one chunk of one stream after the other, so that n streams take n times
+as long. The first chunks of each process are not counted. `--hour` streams one hour here and reports the time of a
+chunk and the memory of the process at its begin and its end.
 """
 
 import argparse
