@@ -19,7 +19,7 @@ TOKENS = with_special_tokens(["今", "天", "气", "很", "好", "hello", "wo@@"
 SEG_DICT = {"world": ("wo@@", "rld")}
 
 
-def draw_folder(folder, seed=0, *, width=8, num_heads=2, ffn=12, encoder=2, decoder=1, memories=0, kernels=(5, 5), mels=4):
+def draw_folder(folder, seed=0, *, width=8, num_heads=2, ffn=12, encoder=2, decoder=1, kernels=(5, 5), mels=4):
     """Write a model with random weights, of which about every fourth frame is a token."""
     parts = {"width": width, "num_heads": num_heads, "ffn_width": ffn}
     model = ModelConfig(
@@ -27,9 +27,7 @@ def draw_folder(folder, seed=0, *, width=8, num_heads=2, ffn=12, encoder=2, deco
         vocab_size=len(TOKENS),
         input_dim=7 * mels,
         encoder=EncoderConfig(num_layers=encoder, kernel_size=kernels[0], **parts),
-        decoder=DecoderConfig(
-            num_layers=decoder, num_memory_layers=memories, kernel_size=kernels[1], num_heads=num_heads, ffn_width=ffn + 4
-        ),
+        decoder=DecoderConfig(num_layers=decoder, kernel_size=kernels[1], num_heads=num_heads, ffn_width=ffn + 4),
         predictor=PredictorConfig(tail_threshold=0.45),
     )
     config = Config(features=FeaturesConfig(num_mels=mels), loss=LossConfig(ctc_weight=0.0), model=model)
@@ -57,7 +55,7 @@ def draw_variables(model, rng):
         arrays[name] = 1.5 * noise / np.float32(np.prod(shape[:-1])) ** 0.5 if noise.ndim > 1 else 0.2 * noise
         arrays[name] = 1 + arrays[name] if name.endswith("scale") else arrays[name]
         if name.endswith("predictor/bias"):
-            arrays[name] -= 1.5
+            arrays[name] -= 2.5
         if shape == (len(TOKENS),):  # no special token is written
             arrays[name][[0, 1, 2, -1]] -= 10
     return flax.traverse_util.unflatten_dict(arrays, sep="/")
@@ -68,7 +66,9 @@ def sounds():
     rng = np.random.default_rng(5)
     noise_n = rng.normal(size=48000)
     level_n = np.repeat(rng.uniform(0.01, 0.4, 60), 800)
-    sound_n = np.concatenate([np.convolve(part, rng.normal(size=9), "same") for part in np.split(noise_n * level_n / 3, 6)])
+    sound_n = np.concatenate(
+        [np.convolve(part, rng.normal(size=9), "same") for part in np.split(noise_n * level_n / 3, 6)]
+    )
     sound_n = (np.round(32768 * sound_n.clip(-0.99, 0.99)) / 32768).astype(np.float32)
     # Pieces of 9600 samples: the last one is shorter than a frame, has 1 to 4 frames, 6, 10, or is all there is.
     lengths = {"tail": 29300, "few": 22000, "six": 24500, "full": 28700, "long": 48000, "short": 5000, "tiny": 700}

@@ -113,7 +113,7 @@ class StreamingConfig:
         """Return the layout of other chunks.
 
         Raises:
-            UserError: no three numbers of frames, no frame that is decoded, or what the exported pair of FunASR cannot do.
+            UserError: no three numbers of frames, no frame that is decoded, or what FunASR's pair of graphs cannot do.
         """
         if len(chunk_size) != 3 or min(chunk_size) < 0 or chunk_size[1] < 1:
             expected = "[left, decoded, look-ahead] in frames, at least one decoded, such as [0, 10, 5]"
