@@ -34,6 +34,7 @@ from asr.models.chunks import (
     empty_encoder_state,
 )
 from asr.models.decoder import Decoder
+from asr.models.exported_chunks import chunks_of_step
 from asr.models.paraformer import Frames, Paraformer, TrainingOutputs
 from asr.ops import cif
 from asr.ops.chunks import fold, window_mask
@@ -154,7 +155,8 @@ class StreamingParaformer(Paraformer):
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0)
         features_bti = jnp.pad(features_bti, ((0, 0), (0, n * layout.size - t), (0, 0)))
         state, start_b = empty_encoder_state(self.config, layout, b, input_dim), jnp.zeros(b, jnp.int32)
-        hidden_bnwd, chunks = self._encode(layout, state, start_b, features_bti, feature_lengths_b, n, train)
+        chunks = EncoderChunks(layout, state, start_b, feature_lengths_b, n)
+        hidden_bnwd = self._encode(chunks, features_bti, feature_lengths_b, train)
         num_windows_b = layout.num_windows(feature_lengths_b)
         alpha_bnw = self._weigh(hidden_bnwd, chunks.valid_bnw, train)
         # Each frame as it was when it was decoded: behind the look-ahead, or at the end.
@@ -178,7 +180,7 @@ class StreamingParaformer(Paraformer):
         Args:
             state: of `start`, or of the step before.
             features_bti: float32[b, size, i], normalised frames.
-            num_new_b: int32[b], how many of them are real; `size` unless the stream ends here.
+            num_new_b: int32[b], how many of them are real; see `ChunkLayout.final_pieces` for the end of a stream.
             is_last_b: bool[b], the stream ends with these frames, and its look-ahead is decoded, too.
             is_audible_b: bool[b], there is sound in the window: silence holds no token. None: as the predictor says.
         """
@@ -186,10 +188,12 @@ class StreamingParaformer(Paraformer):
         assert_shape(features_bti, "b,t,i", "features", t=layout.size)
         chex.assert_type([num_new_b, is_last_b], [int, bool])
         features_bti = jnp.where(length_mask(num_new_b, layout.size)[..., None], features_bti, 0)
-        hidden_bnwd, chunks = self._encode(layout, state.encoder, state.frames_b, features_bti, num_new_b, 1, False)
+        chunks = chunks_of_step(layout, state.encoder, state.frames_b, num_new_b, is_last_b)
+        hidden_bnwd = self._encode(chunks, features_bti, num_new_b, False)
         hidden_bwd, valid_bw = hidden_bnwd[:, 0], chunks.valid_bnw[:, 0]
         row_w = jnp.arange(layout.window)[None, :]
-        decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | is_last_b[:, None])
+        to_the_end_b = is_last_b & (layout.compat != "funasr_onnx")
+        decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | to_the_end_b[:, None])
         ends_b = is_last_b
         if layout.compat == "none":
             silent_b = jnp.zeros_like(is_last_b) if is_audible_b is None else ~is_audible_b
@@ -206,7 +210,7 @@ class StreamingParaformer(Paraformer):
             max_tokens(self.config, layout),
         )
         logits_buv, decoder = self._write_chunk(layout, state, acoustic_bud, count_b, hidden_bwd, valid_bw)
-        end_b = state.frames_b + num_new_b
+        end_b = state.frames_b + jnp.maximum(num_new_b, 0)
         frame_bs = jnp.concatenate([chunks.frame_bnw[:, 0], end_b[:, None]], axis=1)
         points_bu2, points_b2 = _points(state, sum_bs, frame_bs, acoustic_bud.shape[1], count_b)
         if layout.compat == "none":  # what has not fired when the sound ends is no token
@@ -215,14 +219,13 @@ class StreamingParaformer(Paraformer):
         tokens = ChunkTokens(logits_buv, count_b, points_bu2, alpha_bw)
         return StreamState(end_b, chunks.next_state(), decoder, *begun, points_b2), tokens
 
-    def _encode(self, layout, state: EncoderState, frames_b, features_bti, num_new_b, num_windows: int, train: bool):
-        """Return the encoded rows of the windows, 0 where there is no frame, and the `EncoderChunks`."""
-        chunks = EncoderChunks(layout, state, frames_b, num_new_b, num_windows)
+    def _encode(self, chunks: EncoderChunks, features_bti, num_new_b, train: bool):
+        """Return the encoded rows of the windows, 0 where there is no frame."""
         valid_bt = length_mask(num_new_b, features_bti.shape[1])
         features_bti = features_bti.astype(self.config.dtype)
         hidden_mwd = self.encoder(features_bti, valid_bt, train=train, chunks=chunks)
-        hidden_bnwd = hidden_mwd.reshape(-1, num_windows, *hidden_mwd.shape[1:])
-        return jnp.where(chunks.valid_bnw[..., None], hidden_bnwd, 0), chunks
+        hidden_bnwd = hidden_mwd.reshape(*chunks.valid_bnw.shape, -1)
+        return jnp.where(chunks.valid_bnw[..., None], hidden_bnwd, 0)
 
     def _weigh(self, hidden_bnwd, valid_bnw, train: bool):
         """Return the predictor's weights of the rows of each window."""
