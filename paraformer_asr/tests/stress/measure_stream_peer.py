@@ -26,7 +26,7 @@ RATE_HZ, CHUNK_S = 16000, 0.6
 CHUNK = int(CHUNK_S * RATE_HZ)
 STREAMS = (1, 4, 16)
 WARM_UP = 4
-SETTINGS = "model.name=streaming model.dtype=float32 data.root=. model.predictor.initial_bias=-1.5"
+SETTINGS = "model.name=streaming model.encoder.scan=false model.vocab_size=8404 model.dtype=float32 data.root=. model.predictor.initial_bias=-1.5"
 
 
 def sound(number: int, num_chunks: int) -> np.ndarray:
