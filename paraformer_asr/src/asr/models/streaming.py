@@ -120,17 +120,15 @@ class StreamingParaformer(Paraformer):
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' outputs, as `Paraformer` does; in training for chunks of a size that is drawn."""
         settings, inputs = self.config.streaming, (features_bti, feature_lengths_b, tokens_bu, token_lengths_b)
-        layouts = settings.training_layouts if train else (self.default_layout,)
-        if train and settings.offline_share > 0:
-            layouts += (None,)
+        layouts, share = settings.training_layouts if train else (self.default_layout,), settings.offline_share
+        shares = [(1 - share) / len(layouts)] * len(layouts)
+        if train and share > 0:
+            layouts, shares = (*layouts, None), [*shares, share]
         if len(layouts) == 1:
             return _hear_and_compare(self, *inputs, layout=layouts[0], train=train)
         branches = [functools.partial(_hear_and_compare, layout=layout, train=train) for layout in layouts]
-        # One size for a batch: its windows have one shape.
-        share, draw = settings.offline_share, jax.random.uniform(self.make_rng("sampler"))
-        num_sizes = len(settings.training_layouts)
-        size = jnp.minimum((draw - share) / (1 - share) * num_sizes if share < 1 else 0.0, num_sizes - 1)
-        choice = jnp.where(draw < share, num_sizes, size.astype(jnp.int32))
+        # One size for all rows, so that their windows have one shape; only the branch that is drawn is computed.
+        choice = jax.random.choice(self.make_rng("sampler"), len(layouts), p=jnp.array(shares))
         return nn.switch(choice, branches, self, *inputs)
 
     @property
