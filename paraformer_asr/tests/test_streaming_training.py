@@ -10,7 +10,11 @@ import optax
 import pytest
 
 from asr.config import Config, StreamingConfig, TrainingConfig
-from asr.models import StreamingParaformer, init_variables
+from asr.config.packaged import find_config
+from asr.config.reader import config_text, load_config, read_config_text
+from asr.config.rules import check_trainable
+from asr.errors import UserError
+from asr.models import StreamingParaformer
 from asr.training.state import TrainState
 from asr.training.step import make_objective, make_train_step, split_into_parts, step_key
 from drawn import draw
@@ -73,8 +77,113 @@ def test_every_size_is_drawn_as_often_as_its_share_and_gives_what_it_gives_alone
         choice = np.abs(values - value).argmin()
         np.testing.assert_allclose(value, values[choice], rtol=1e-5)
         if not counts[choice]:
-            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), gradients, expected[choice][1])
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), gradients, expected[choice][1]
+            )
         counts[choice] += 1
     shares = np.array([(1 - SHARE) / 2, (1 - SHARE) / 2, SHARE])
     deviation = np.sqrt(NUM_DRAWS * shares * (1 - shares))
     assert (np.abs(counts - NUM_DRAWS * shares) < 2.5 * deviation).all()
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_dropout_and_sampler_follow_the_key_in_every_size(remat):
+    model = build(dropout=0.3, sampling_ratio=0.8, remat=remat, **DRAWN)
+    values = [float(gradient(model)(params(), jax.random.key(number))[0]) for number in range(8)]
+    again = [float(gradient(model)(params(), jax.random.key(number))[0]) for number in range(8)]
+    assert values == again and len(set(values)) == 8
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(model)(params(), jax.random.key(1))[1]))
+
+
+# --- the train step ---
+
+
+@functools.cache
+def train_step(accumulate):
+    config = Config(training=TrainingConfig(accumulate=accumulate, ema_decay=0.5))
+    model = build(dropout=0.3, sampling_ratio=0.8, **DRAWN)
+    objective = make_objective(model, lambda _, wave, lengths: (wave, lengths), config)
+    step = make_train_step(model, optax.sgd(1e-2), lambda _, wave, lengths: (wave, lengths), config)
+    return config, jax.jit(objective), jax.jit(step)
+
+
+def start():
+    return TrainState(jnp.int32(0), params(), optax.sgd(1e-2).init(params()), params())
+
+
+def batch():
+    return dict(zip(("wave", "wave_lengths", "tokens", "token_lengths"), inputs(), strict=True))
+
+
+def test_each_part_of_an_accumulated_batch_draws_its_own_size():
+    config, objective, step = train_step(2)
+    for number in range(3):
+        state = start().replace(step=jnp.int32(number))
+        counts, parts, keys = split_into_parts(2, batch(), step_key(config, state.step))
+        of_parts = zip(*(jax.tree.map(lambda x, i=i: x[i], (parts, keys)) for i in range(2)), strict=True)
+        loss = sum(float(objective(params(), part, counts, key)[0]) for part, key in zip(*of_parts, strict=True))
+        np.testing.assert_allclose(step(state, batch())[1]["loss"], loss, rtol=1e-4)
+
+
+def test_a_resumed_step_draws_what_it_would_have_drawn():
+    _, _, step = train_step(2)
+    state, states = start(), []
+    for _ in range(6):
+        state = step(state, batch())[0]
+        states.append(state)
+    resumed = jax.tree.map(jnp.array, jax.device_get(states[2]))
+    for state in states[3:]:
+        resumed = step(resumed, batch())[0]
+        jax.tree.map(np.testing.assert_array_equal, resumed, state)
+
+
+# --- the settings ---
+
+
+def test_chunk_sizes_are_read_from_files_and_overrides():
+    config = load_config(find_config("toy_streaming"), ["model.streaming.training_chunks=[[0,10,5],[0,5,5]]"])
+    assert config.model.streaming.training_chunks == ((0, 10, 5), (0, 5, 5))
+    assert read_config_text(config_text(config), "text") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training_chunks=[[0,10,5],[0,5]]"], r"chunk_size: expected \[left, decoded, look-ahead\].*found \[0, 5\]"),
+        (["training_chunks=[[5,0,5]]"], r"at least one decoded.*found \[5, 0, 5\]"),
+        (["chunk_size=[0,0,0]"], r"at least one decoded.*found \[0, 0, 0\]"),
+        (["training_chunks=[[0,10,-1]]"], r"training_chunks\[0\]\[2\]: expected 0 to 1000, found -1"),
+        (["training_chunks=[0,10,5]"], r"training_chunks\[0\]: expected a list"),
+        (["training_chunks=[[0,10,half]]"], r"training_chunks\[0\]\[2\]: expected a whole number"),
+        (["offline_share=1.5"], "offline_share: expected 0 to 1"),
+    ],
+)
+def test_impossible_chunks_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_config(find_config("toy_streaming"), [f"model.streaming.{override}" for override in overrides])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.encoder.kind=conv", "streaming needs the encoder's kind sanm"),
+        ("model.encoder.causal=true", "streaming needs .* no causal"),
+        ("model.encoder.scan=true", "streaming needs .* no scan"),
+        ("model.name=paraformer", "settings of model.name: streaming, but this model is paraformer"),
+    ],
+)
+def test_what_cannot_be_heard_in_chunks_is_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        load_config(find_config("toy_streaming"), [override])
+
+
+def test_the_same_network_without_chunks_is_an_ordinary_one():
+    config = load_config(find_config("toy_streaming"), ["model.name=paraformer", "model.streaming={}"])
+    ours = config.model.vocab_size, config.model.input_dim
+    assert ours == (0, 0) and config.model.streaming == StreamingConfig()
+
+
+def test_training_refuses_the_arithmetic_of_other_programs():
+    model = dataclasses.replace(build().config, streaming=StreamingConfig(compat="funasr"))
+    with pytest.raises(UserError, match="model.name: training follows the arithmetic of model.streaming.compat=none"):
+        check_trainable(model, "model.name")

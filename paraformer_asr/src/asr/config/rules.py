@@ -1,6 +1,6 @@
 """Refuses contradictory settings; `asr.config.parsing` has checked each one by itself."""
 
-from asr.config import Config, FeaturesConfig, ModelConfig, SenseVoiceConfig
+from asr.config import Config, FeaturesConfig, ModelConfig, SenseVoiceConfig, StreamingConfig
 from asr.errors import UserError
 
 
@@ -32,6 +32,7 @@ def check_config(config: Config) -> None:
             "or model.ctc_head: false"
         )
     _check_sense_voice(config)
+    _check_streaming(config.model)
     if config.model.name == "custom" and config.inference.dtype != "model":
         raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
@@ -42,6 +43,11 @@ def check_trainable(model: ModelConfig, place: str) -> None:
     """Refuse the published networks with parts that no loss here would train; `place` begins the message."""
     if model.name in ("seaco", "contextual", "bicif", "sense_voice"):
         raise UserError(f"{place}: {model.name} is a published model to transcribe with; train model.name: paraformer")
+    if model.name == "streaming" and model.streaming.compat != "none":
+        raise UserError(
+            f"{place}: training follows the arithmetic of model.streaming.compat=none, found "
+            f"{model.streaming.compat}; leave it out"
+        )
 
 
 def _check_sense_voice(config: Config) -> None:
@@ -54,6 +60,21 @@ def _check_sense_voice(config: Config) -> None:
         raise UserError("model.name: sense_voice needs the encoder's kind sanm and position sincos, no causal, no scan")
     if not model.ctc_head or config.inference.decoder == "cif":
         raise UserError("model.name: sense_voice needs model.ctc_head: true and inference.decoder: ctc or ctc_beam")
+
+
+def _check_streaming(model: ModelConfig) -> None:
+    encoder, streaming = model.encoder, model.streaming
+    if model.name != "streaming":
+        if streaming != StreamingConfig():
+            raise UserError(
+                f"model.streaming: settings of model.name: streaming, but this model is {model.name}; "
+                "model.streaming={} takes them back"
+            )
+        return
+    if (encoder.kind, encoder.causal, encoder.scan) != ("sanm", False, False):
+        raise UserError("model.name: streaming needs the encoder's kind sanm, no causal, no scan")
+    for chunk_size in (streaming.chunk_size, *streaming.training_chunks):
+        streaming.with_chunks(chunk_size)
 
 
 def _check_features(features: FeaturesConfig) -> None:
