@@ -89,7 +89,7 @@ class StreamingConfig:
     encoder_look_back: int = setting(4, "earlier chunks that the encoder attends to; -1: all", -1, 1000)
     decoder_look_back: int = setting(1, "earlier chunks that the decoder attends to; -1: all", -1, 1000)
     training_chunks: tuple[tuple[int, ...], ...] = setting(
-        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone"
+        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone", 0, 1000
     )
     offline_share: float = setting(0.0, "share of the training batches that are heard as a whole, without chunks", 0, 1)
     full_context: bool = setting(

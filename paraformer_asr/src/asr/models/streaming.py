@@ -14,11 +14,9 @@ Reference: Gao et al., 2020, arXiv 2006.01712 (SCAMA), section 3; `ParaformerStr
 """
 
 import dataclasses
-import functools
 import math
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -34,6 +32,7 @@ from asr.models.chunks import (
     empty_encoder_state,
 )
 from asr.models.decoder import Decoder
+from asr.models.drawn_chunks import listen_to_drawn_size
 from asr.models.exported_chunks import chunks_of_step
 from asr.models.paraformer import Frames, Paraformer, TrainingOutputs
 from asr.ops import cif
@@ -120,19 +119,11 @@ class StreamingParaformer(Paraformer):
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' outputs, as `Paraformer` does; in training for chunks of a size that is drawn."""
-        settings, inputs = self.config.streaming, (features_bti, feature_lengths_b, tokens_bu, token_lengths_b)
-        layouts = settings.training_layouts if train else (self.default_layout,)
-        if train and settings.offline_share > 0:
-            layouts += (None,)
-        if len(layouts) == 1:
-            return _hear_and_compare(self, *inputs, layout=layouts[0], train=train)
-        branches = [functools.partial(_hear_and_compare, layout=layout, train=train) for layout in layouts]
-        # One size for a batch: its windows have one shape.
-        share, draw = settings.offline_share, jax.random.uniform(self.make_rng("sampler"))
-        num_sizes = len(settings.training_layouts)
-        size = jnp.minimum((draw - share) / (1 - share) * num_sizes if share < 1 else 0.0, num_sizes - 1)
-        choice = jnp.where(draw < share, num_sizes, size.astype(jnp.int32))
-        return nn.switch(choice, branches, self, *inputs)
+        if train:
+            frames = listen_to_drawn_size(self, features_bti, feature_lengths_b, token_lengths_b, tokens_bu.shape[1])
+        else:
+            frames = self.listen(features_bti, feature_lengths_b, train)
+        return self.compare(frames, feature_lengths_b, tokens_bu, token_lengths_b, train)
 
     @property
     def default_layout(self) -> ChunkLayout | None:
@@ -290,14 +281,6 @@ def whole(layout: ChunkLayout, num_windows: int) -> ChunkLayout:
     look_backs = layout.encoder_look_back, layout.decoder_look_back
     encoder, decoder = (num_windows if blocks < 0 else min(blocks, num_windows) for blocks in look_backs)
     return dataclasses.replace(layout, encoder_look_back=encoder, decoder_look_back=decoder, compat="none")
-
-
-def _hear_and_compare(
-    model: StreamingParaformer, features_bti, lengths_b, tokens_bu, token_lengths_b, *, layout, train
-):
-    """Return the training outputs of an utterance cut as `layout` says."""
-    frames = model.listen_in_chunks(layout, features_bti, lengths_b, train)
-    return model.compare(frames, lengths_b, tokens_bu, token_lengths_b, train)
 
 
 def _points(state: StreamState, sum_bs, frame_bs, num_rows: int, count_b):
