@@ -47,6 +47,7 @@ class Service:
         self.engine = Engine(transcriber, self.settings, self.metrics)
         self.pool = DecodePool(transcriber.config, self.settings, self.metrics, make_finder(transcriber))
         self.engine.uploads = self.pool.waiting
+        self.live = None
 
     @property
     def transcriber(self) -> Transcriber:
