@@ -91,7 +91,10 @@ def _add_transcriptions(app: FastAPI, transcriptions: Transcriptions) -> None:
 
 def _add_models(app: FastAPI, service: Service) -> None:
     def describe(name: str) -> dict:
-        return {"id": name, "object": "model", "created": service.created, "owned_by": "paraformer-asr"}
+        live = service.live
+        modes = ["offline", *(["online"] if live else []), *(["2pass"] if live and live.has_second_pass else [])]
+        fields = {"id": name, "object": "model", "created": service.created, "owned_by": "paraformer-asr"}
+        return fields | {"modes": modes}
 
     @app.get("/v1/models")
     async def list_models() -> dict:
