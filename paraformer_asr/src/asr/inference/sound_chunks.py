@@ -85,7 +85,8 @@ class SoundChunks:
         # What the first stack looks back to does not exist; the stack repeats the first frame there.
         self._wave_n = np.zeros(self._shape.before * self._shape.shift, np.float32)
         self._number = 0  # of the next chunk
-        self._num_samples = self._num_silent = 0
+        self._num_samples = 0
+        self._num_silent = layout.window * self._row_samples  # silent samples in a row; nothing was heard before
 
     def push(self, wave_n: np.ndarray) -> Iterator[Chunk]:
         """Yield the chunks that these samples, float32[n] in −1…1, complete."""

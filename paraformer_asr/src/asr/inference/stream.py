@@ -40,7 +40,8 @@ class StreamSession:
     """The rules of one stream.
 
     With a voice activity detector each stretch of speech is a segment and begins with an empty state of the model;
-    without one all of the sound is one segment.
+    without one all of the sound is one segment. The end of speech is known some time later; the model hears on until
+    then, the second pass does not.
 
     Attributes:
         text: of all segments so far.
@@ -113,7 +114,7 @@ class StreamSession:
         if self._detector is None:
             yield from self._segment.push(block_n)
             if final:
-                yield from self._segment.finish()
+                yield from self._segment.finish(self.num_samples)
             return
         self._recent_n = np.concatenate([self._recent_n, block_n])
         for event in self._detector.accept(block_n, final):
@@ -122,7 +123,7 @@ class StreamSession:
                 self._segment = StreamSegment(self, sample)
             else:
                 yield from self._segment.push(self._recent(sample))
-                yield from self._segment.finish()
+                yield from self._segment.finish(sample)
                 self._segment = None
         if self._segment:
             yield from self._segment.push(self._recent(self.num_samples))
@@ -145,10 +146,9 @@ def check_parts(transcriber: "Transcriber", second_pass: "Transcriber | None", r
     """Refuse models that do not work together in a stream."""
     if second_pass is not None and transcriber.vad is None:
         raise UserError("stream: a second pass needs to know where a segment ends: load the model with vad=FOLDER")
-    for name, part in (("vad", transcriber.vad), ("second_pass", second_pass)):
-        own_hz = rate_hz if part is None else getattr(part, "features", None) or part.config.features
-        own_hz = own_hz if isinstance(own_hz, int) else own_hz.sample_rate_hz
-        if own_hz != rate_hz:
+    parts = {"vad": transcriber.vad, "second_pass": second_pass and second_pass.config}
+    for name, part in parts.items():
+        if part is not None and (own_hz := part.features.sample_rate_hz) != rate_hz:
             raise UserError(f"stream: {name}: expected a model for {rate_hz} Hz, found one for {own_hz} Hz")
 
 

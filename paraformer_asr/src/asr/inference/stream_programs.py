@@ -110,7 +110,7 @@ class StreamStep:
     def __init__(self, config: Config, cmvn: Cmvn | None, weights: PackedWeights, num_slots: int = 1):
         self.config, self.num_slots, self.layout = config, num_slots, config.model.streaming.layout
         self.shape = chunk_shape(config.features, self.layout.size)
-        model = StreamingParaformer(config.model)
+        model = StreamingParaformer(dataclasses.replace(config.model, input_dim=config.features.input_dim))
         self._weights = weights
         self._step = jax.jit(weights.reading(make_tick(config, cmvn, model)), donate_argnums=1)
         self.start = jax.jit(functools.partial(model.start, num_slots))

@@ -100,6 +100,7 @@ class StreamSegment:
         self._chunks = SoundChunks(session.transcriber.config.features, session.layout)
         self._text = StreamText(session.transcriber.tokenizer)
         self._wave: list[np.ndarray] = []  # all of the sound, for the second pass
+        self._end = start  # behind the last sample of the segment, once it is known
         self._end_s = 0.0  # end of the last token, from the start of the segment
 
     def push(self, wave_n: np.ndarray) -> Iterator[ChunkWork]:
@@ -110,12 +111,14 @@ class StreamSegment:
         for chunk in self._chunks.push(wave_n):
             yield self._work(chunk)
 
-    def finish(self) -> Iterator[ChunkWork | SegmentWork]:
-        """Yield the work of the segment's end."""
+    def finish(self, stop: int) -> Iterator[ChunkWork | SegmentWork]:
+        """Yield the work of the segment's end, which was at sample `stop`; sound behind it may have been heard."""
+        self._end = stop
         for chunk in self._chunks.finish():
             yield self._work(chunk)
         if self._session.second_pass is not None:
-            pieces = self._session.pieces(self.start, np.concatenate([np.zeros(0, np.float32), *self._wave]))
+            wave_n = np.concatenate([np.zeros(0, np.float32), *self._wave])[: stop - self.start]
+            pieces, self._wave = self._session.pieces(self.start, wave_n), []
             yield SegmentWork(self, pieces, self._heard_s)
 
     def take_tokens(self, work: ChunkWork, recognition: Recognition) -> list[StreamEvent]:
@@ -128,7 +131,7 @@ class StreamSegment:
         ends = work.chunk.is_last and self._session.second_pass is None
         if not (new.text or new.token_ids or ends):
             return []
-        transcript = self._transcript([(self.start, self.stop, self._text.recognition)]) if ends else None
+        transcript = self._transcript([(self.start, self._end, self._text.recognition)]) if ends else None
         start_s = self.start / self._session.rate_hz
         tokens = tuple(
             dataclasses.replace(token, start_s=start_s + token.start_s, end_s=start_s + token.end_s)
@@ -159,7 +162,7 @@ class StreamSegment:
         growing = GrowingTranscript(self._session.second_pass or first_pass, first_pass.punctuator)
         for start, stop, recognition in parts:
             growing.add(start, stop, recognition)
-        return growing.finish(self.stop, LABEL)
+        return growing.finish(self._end, LABEL)
 
     def _work(self, chunk: Chunk) -> ChunkWork:
         return ChunkWork(self, chunk, self._heard_s)

@@ -38,7 +38,7 @@ from asr.inference.stream_programs import StreamStep
 from asr.inference.transcript import Transcript
 from asr.inference.transcription import Source, read_segments, transcribe_segments
 from asr.inference.tuning import PackedWeights, ready_weights
-from asr.models import CustomModel, build_model, count_parameters
+from asr.models import LANGUAGES, CustomModel, build_model, count_parameters
 
 log = logging.getLogger("asr")
 
@@ -273,18 +273,26 @@ class Transcriber:
     def _batch_size(self) -> int:
         return max(shape.batch_size for shape in self._warm or self._ladder)
 
-    def start(self, waves: Sequence[np.ndarray], hotwords: tuple[Hotword, ...] = ()) -> Callable[[], list[Recognition]]:
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that a sound can be stated to have; none if the model takes no language."""
+        return tuple(LANGUAGES) if self.config.model.name == "sense_voice" else ()
+
+    def start(
+        self, waves: Sequence[np.ndarray], hotwords: tuple[Hotword, ...] = (), languages: Sequence[str] = ()
+    ) -> Callable[[], list[Recognition]]:
         """Start recognising one batch; return the function that waits for the tokens of each wave.
 
         Args:
             waves: float32[n] in −1…1 each, of at least one frame.
             hotwords: to prefer in all of them.
+            languages: of each, one of `languages` or "" for the config's; none: the config's for all.
         """
         shape = self.choose_shape(len(waves), max(map(len, waves)))
         wave_bn, lengths_b = np.zeros(dataclasses.astuple(shape), np.float32), np.zeros(shape.batch_size, np.int32)
         for row, wave in enumerate(waves):
             wave_bn[row, : len(wave)], lengths_b[row] = wave, len(wave)
-        finish = self._programs.start(wave_bn, lengths_b, hotwords)
+        finish = self._programs.start(wave_bn, lengths_b, hotwords, *([languages] if self.languages else []))
 
         def rows() -> list[Recognition]:
             spelling = finish()

@@ -146,14 +146,14 @@ class StreamingParaformer(Paraformer):
         """Return the same for other chunks; None: without."""
         if layout is None:
             return super().listen(features_bti, feature_lengths_b, train)
-        b, t, _ = features_bti.shape
+        b, t, input_dim = features_bti.shape
         n = layout.num_windows(t)
         layout = whole(layout, n)
         valid_bt = length_mask(feature_lengths_b, t)
         # Whatever padding holds, even NaN, must not reach a real frame.
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0)
         features_bti = jnp.pad(features_bti, ((0, 0), (0, n * layout.size - t), (0, 0)))
-        state, start_b = empty_encoder_state(self.config, layout, b), jnp.zeros(b, jnp.int32)
+        state, start_b = empty_encoder_state(self.config, layout, b, input_dim), jnp.zeros(b, jnp.int32)
         hidden_bnwd, chunks = self._encode(layout, state, start_b, features_bti, feature_lengths_b, n, train)
         num_windows_b = layout.num_windows(feature_lengths_b)
         alpha_bnw = self._weigh(hidden_bnwd, chunks.valid_bnw, train)
@@ -167,7 +167,7 @@ class StreamingParaformer(Paraformer):
         return Frames(hidden_btd, valid_bt, alpha_bt, Windows(hidden_bnwd, chunks.valid_bnw, num_windows_b, layout))
 
     def start(self, num_streams: int) -> StreamState:
-        """Return the state of streams of which nothing has been heard."""
+        """Return the state of streams of which nothing has been heard; `config.input_dim` is set."""
         return empty_state(self.config, self.config.streaming.layout, num_streams)
 
     def step(
@@ -190,22 +190,30 @@ class StreamingParaformer(Paraformer):
         hidden_bwd, valid_bw = hidden_bnwd[:, 0], chunks.valid_bnw[:, 0]
         row_w = jnp.arange(layout.window)[None, :]
         decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | is_last_b[:, None])
-        if is_audible_b is not None and layout.compat == "none":
-            decoded_bw &= is_audible_b[:, None]
+        ends_b = is_last_b
+        if layout.compat == "none":
+            silent_b = jnp.zeros_like(is_last_b) if is_audible_b is None else ~is_audible_b
+            decoded_bw &= ~silent_b[:, None]
+            ends_b = (is_last_b | silent_b) & (state.frames_b + num_new_b > 0)
         alpha_bw = jnp.where(decoded_bw, self._weigh(hidden_bnwd, chunks.valid_bnw, False)[:, 0], 0.0)
-        tail_b = jnp.where(self._completes(state, num_new_b, is_last_b), self.config.predictor.tail_threshold, 0.0)
-        inputs_bs = jnp.concatenate([alpha_bw, tail_b[:, None]], axis=1)
-        hidden_bsd = jnp.pad(hidden_bwd, ((0, 0), (0, 1), (0, 0)))  # the tail's frame holds no sound
+        # The tail completes a last token that is nearly there. Its frame holds no sound.
+        tail_b1 = jnp.where(ends_b, self.config.predictor.tail_threshold, 0.0)[:, None]
         acoustic_bud, sum_bs, count_b, *begun = cif.integrate_chunk(
-            inputs_bs, hidden_bsd, state.weight_b, state.embedding_bd, max_tokens(self.config, layout)
+            jnp.concatenate([alpha_bw, tail_b1], axis=1),
+            jnp.pad(hidden_bwd, ((0, 0), (0, 1), (0, 0))),
+            state.weight_b,
+            state.embedding_bd,
+            max_tokens(self.config, layout),
         )
         logits_buv, decoder = self._write_chunk(layout, state, acoustic_bud, count_b, hidden_bwd, valid_bw)
         end_b = state.frames_b + num_new_b
         frame_bs = jnp.concatenate([chunks.frame_bnw[:, 0], end_b[:, None]], axis=1)
         points_bu2, points_b2 = _points(state, sum_bs, frame_bs, acoustic_bud.shape[1], count_b)
+        if layout.compat == "none":  # what has not fired when the sound ends is no token
+            begun = [jnp.where(ends_b.reshape(-1, *(1,) * (part.ndim - 1)), 0.0, part) for part in begun]
+            points_b2 = jnp.where(ends_b[:, None], -1.0, points_b2)
         tokens = ChunkTokens(logits_buv, count_b, points_bu2, alpha_bw)
-        new = StreamState(end_b, chunks.next_state(), decoder, *begun, points_b2)
-        return new, tokens
+        return StreamState(end_b, chunks.next_state(), decoder, *begun, points_b2), tokens
 
     def _encode(self, layout, state: EncoderState, frames_b, features_bti, num_new_b, num_windows: int, train: bool):
         """Return the encoded rows of the windows, 0 where there is no frame, and the `EncoderChunks`."""
@@ -222,12 +230,6 @@ class StreamingParaformer(Paraformer):
         alpha_mw1 = self.predictor(hidden_bnwd.reshape(b * n, w, d), valid_bnw.reshape(b * n, w), train=train)
         return alpha_mw1.reshape(b, n, w)
 
-    def _completes(self, state: StreamState, num_new_b, is_last_b):
-        """Return bool[b], whether the tail completes a token: at the end of a stream in which there was a frame."""
-        if self.config.streaming.compat != "none":
-            return is_last_b
-        return is_last_b & (state.frames_b + num_new_b > 0)
-
     def _write_chunk(self, layout, state: StreamState, acoustic_bud, count_b, hidden_bwd, valid_bw):
         """Return the logits of a chunk's tokens, and the decoder's state behind them."""
         chunks = DecoderChunks(layout, state.decoder, state.frames_b, valid_bw, count_b)
@@ -240,7 +242,7 @@ def empty_state(config, layout: ChunkLayout, num_streams: int) -> StreamState:
     """Return the state of streams of which nothing has been heard."""
     return StreamState(
         frames_b=jnp.zeros(num_streams, jnp.int32),
-        encoder=empty_encoder_state(config, layout, num_streams),
+        encoder=empty_encoder_state(config, layout, num_streams, config.input_dim),
         decoder=empty_decoder_state(config, layout, num_streams),
         weight_b=jnp.zeros(num_streams, jnp.float32),
         embedding_bd=jnp.zeros((num_streams, config.encoder.width), jnp.float32),

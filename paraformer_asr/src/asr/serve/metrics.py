@@ -41,6 +41,20 @@ class Metrics:
         self.batch_failures = Counter("asr_batch_failures", "Batches that failed", registry=registry)
         self.rtfx = Gauge("asr_rtfx", "Seconds of sound per second of device time, recently", registry=registry)
         self.dropped = Counter("asr_dropped_segments", "Segments dropped unrecognised", ["reason"], registry=registry)
+        self.live_streams = Gauge("asr_live_streams", "Live streams that are open", registry=registry)
+        self.live_first_text_s = Histogram(
+            "asr_live_first_text_seconds", "From the first sound of a live stream", registry=registry, buckets=SECONDS
+        )
+        self.live_final_s = Histogram(
+            "asr_live_final_seconds",
+            "From a live sound's end to its last text",
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.live_step_s = Histogram("asr_live_step_seconds", "Time of a step", registry=registry, buckets=SECONDS)
+        self.live_step_streams = Histogram(
+            "asr_live_step_streams", "Live streams in a step", registry=registry, buckets=ROWS
+        )
         self.compilations = Gauge("asr_compilations", "Programs compiled at the start", registry=registry)
         self.late_compilations = Gauge(
             "asr_compilations_after_ready", "Programs compiled since; 0 is right", registry=registry
