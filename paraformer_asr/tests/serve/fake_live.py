@@ -1,4 +1,4 @@
-"""Live recognition that computes nothing: a word for each tenth of a second, the end of a segment for silence."""
+"""A live engine that computes nothing: a word for each tenth of a second of sound, silence ends a segment."""
 
 import asyncio
 
@@ -19,11 +19,11 @@ class FakeLive:
         error: that `push` raises.
     """
 
-    def __init__(self, *, has_detector=False, second_pass=False):
-        self.has_detector, self.second_pass = has_detector, second_pass
-        self.sessions, self.error = [], None
+    def __init__(self, *, has_second_pass=False):
+        self.has_second_pass, self.sessions, self.error = has_second_pass, [], None
 
-    def open(self, rate_hz):
+    def open(self, rate_hz, second_pass):
+        assert second_pass == self.has_second_pass
         self.sessions.append(FakeSession(self, rate_hz))
         return self.sessions[-1]
 
@@ -59,7 +59,7 @@ class FakeSession:
 
     def _end_segment(self):
         text, self._segment = " ".join(self._segment), []
-        transcript = Transcript("stream", self.heard_s, text.upper() if self.live.second_pass else text)
+        transcript = Transcript("stream", self.heard_s, text.upper() if self.live.has_second_pass else text)
         self._queue.put_nowait(StreamEvent("", text, heard_s=self.heard_s, final=True, transcript=transcript))
 
     async def flush(self):

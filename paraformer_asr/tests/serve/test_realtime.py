@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from asr.serve.engine import Overloaded
+from asr.serve.engine_errors import Overloaded, TooFarBehind
 from asr.serve.service import Service
 from serve.fake_live import FakeLive
 from serve.running_server import SETTINGS, make_transcriber, serving
@@ -49,7 +49,7 @@ def plain(idle_service):
 
 @pytest.fixture(scope="module")
 def detecting(idle_service):
-    with live_server(idle_service, has_detector=True, second_pass=True) as server:
+    with live_server(idle_service, has_second_pass=True) as server:
         yield server
 
 
@@ -346,6 +346,9 @@ def test_what_recognition_fails_with_ends_the_conversation(idle_service):
         error, code = ending(server, append(pcm("a")))
         assert error["code"] == "overloaded" and error["type"] == "rate_limit_error" and code == 1013
         assert live.sessions[-1].is_closed
+        live.error = TooFarBehind("send it as fast as it is spoken")
+        error, code = ending(server, append(pcm("a")))
+        assert error["code"] == "too_fast" and "as fast as" in error["message"] and code == 1013
         live.error = None
         with open_socket(server) as socket:
             socket.send(append(pcm("a")))
@@ -369,11 +372,11 @@ def wait_until(is_so):
 
 
 def test_a_server_that_stops_finishes_what_was_said(idle_service):
-    with live_server(idle_service, has_detector=True) as server, open_socket(server) as socket:
+    with live_server(idle_service, has_second_pass=True) as server, open_socket(server) as socket:
         socket.send(append(pcm("a")))
         socket.receive(f"{TRANSCRIPTION}.delta")
         server.service.engine.draining = True
-        assert socket.receive(f"{TRANSCRIPTION}.completed")[-1]["transcript"] == "w0"
+        assert socket.receive(f"{TRANSCRIPTION}.completed")[-1]["transcript"] == "W0"
         assert socket.receive("error")[-1]["error"]["code"] == "stopping" and socket.close_code() == 1013
 
 

@@ -1,6 +1,7 @@
 """The messages of a websocket's client."""
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import Coroutine, MutableMapping
 from typing import Any, TypeVar
 
@@ -16,14 +17,19 @@ class Inbox:
         self._websocket = websocket
         self._ahead: asyncio.Task | None = None
 
-    async def read(self, patience_s: float) -> MutableMapping[str, Any] | None:
+    async def read(self, patience_s: float, writing: asyncio.Task | None = None) -> MutableMapping[str, Any] | None:
         """Return the next message, or None if there is none for `patience_s`.
 
         Raises:
             WebSocketDisconnect: the client has left.
+            Exception: that of `writing`, which ends before the client does only if it fails.
         """
         reading = self._read_ahead()
-        await asyncio.wait({reading}, timeout=patience_s)
+        await asyncio.wait(
+            {reading, writing} if writing else {reading}, timeout=patience_s, return_when=FIRST_COMPLETED
+        )
+        if writing and writing.done():
+            writing.result()
         if not reading.done():
             return None
         self._ahead, message = None, reading.result()
@@ -39,7 +45,7 @@ class Inbox:
         """
         reading, working = self._read_ahead(), asyncio.create_task(work)
         try:
-            await asyncio.wait({reading, working}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, working}, return_when=FIRST_COMPLETED)
             if reading.done() and reading.result()["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(reading.result()["code"])
             return await working

@@ -24,7 +24,7 @@ from typing import Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from asr.serve.engine import Draining
+from asr.serve.engine_errors import Draining
 from asr.serve.inbox import Inbox
 from asr.serve.realtime_events import (
     OLD_UPDATE,
@@ -48,7 +48,7 @@ NOT_ALLOWED, TOO_BIG, OUR_FAULT, TRY_LATER = 1008, 1009, 1011, 1013
 CODES = {413: TOO_BIG, 429: TRY_LATER, 500: OUR_FAULT, 503: TRY_LATER}
 """Status of a refusal → code that closes the websocket (RFC 6455, section 7.4.1); 1008 for others."""
 CHECK_S = 0.5
-"""Interval at which a conversation that waits for its client asks whether recognition or the server has ended."""
+"""Interval at which a conversation that waits for its client asks whether the server is about to stop."""
 BUFFER = "input_audio_buffer"
 NO_STREAMING = "this server recognises a sound when it has ended; for text while it comes start it with --streaming"
 
@@ -78,7 +78,7 @@ class Conversation:
     def __init__(self, websocket: WebSocket, service: Service):
         self._websocket, self._service, self._inbox = websocket, service, Inbox(websocket)
         model = websocket.query_params.get("model") or service.name
-        detects = service.live is not None and service.live.has_detector
+        detects = service.live is not None and service.live.has_second_pass  # both need the detector
         self._state = SessionState(make_id("sess"), model, detects_turns=detects)
         self._turn: Turn | None = None
         self._heard_s, self._last_id = 0.0, None
@@ -162,7 +162,7 @@ class Conversation:
 
     async def _update(self, event: dict[str, Any]) -> None:
         before, live = self._state, self._service.live
-        state = read_update(event, before, self._service.settings, has_detector=live.has_detector)
+        state = read_update(event, before, self._service.settings, has_detector=live.has_second_pass)
         check_model(self._service, state.model)
         if self._turn and (state.rate_hz, state.detects_turns) != (before.rate_hz, before.detects_turns):
             message = "format and turn_detection cannot change while the buffer holds sound: commit or clear it first"
@@ -181,7 +181,8 @@ class Conversation:
             raise Ending(refusal) from None
         if self._turn is None:
             place = {"start_s": self._heard_s, "last_id": self._last_id}
-            session = self._service.live.open(state.rate_hz)
+            live = self._service.live
+            session = live.open(state.rate_hz, live.has_second_pass)
             self._turn = Turn(session, self._send, state.rate_hz, detects_turns=state.detects_turns, **place)
         await self._turn.push(content)
 
@@ -208,15 +209,14 @@ class Conversation:
         Raises:
             Ending: there is none for too long, or it is too large.
             Draining: the server is about to stop, and the client is not within a sound that it will commit.
+            Exception: what ended the live stream.
         """
         settings = self._service.settings
         end = time.monotonic() + settings.websocket_idle_s
         while (rest_s := end - time.monotonic()) > 0:
-            if self._turn:
-                self._turn.check()
             if self._service.engine.draining:
                 await self._leave()
-            if message := await self._inbox.read(min(rest_s, CHECK_S)):
+            if message := await self._inbox.read(min(rest_s, CHECK_S), self._turn and self._turn.writing):
                 return self._text(message)
         message = f"nothing was sent for {settings.websocket_idle_s:g} s"
         raise Ending(Refusal(400, message, code="idle"))

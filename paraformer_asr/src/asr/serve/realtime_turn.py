@@ -6,32 +6,17 @@ the last. New text is sent as soon as it is recognised, so that an item's first 
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from asr.inference.stream_segment import StreamEvent
 from asr.inference.typesetting import needs_space
 from asr.serve.inbox import cancelled
+from asr.serve.live_session import LiveSession
 from asr.serve.realtime_events import completed_event, delta_event, item_event, make_id
 
 BYTES_PER_SAMPLE = 2
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-class LiveSession(Protocol):
-    """What recognises the sound while it comes."""
-
-    async def push(self, content: bytes) -> None:
-        """Take int16 samples, little-endian, cut anywhere."""
-
-    async def flush(self) -> None:
-        """End the sound."""
-
-    def events(self) -> AsyncIterator[StreamEvent]:
-        """Yield what is recognised, up to the end of the sound."""
-
-    def close(self) -> None:
-        """Drop the sound that is not recognised."""
 
 
 @dataclasses.dataclass
@@ -73,6 +58,7 @@ class Turn:
     Attributes:
         last_id: the latest item that was committed.
         num_items: that were completed.
+        writing: the task that answers; it fails if the stream does.
     """
 
     def __init__(
@@ -89,17 +75,12 @@ class Turn:
         self._session, self._send, self._rate_hz, self._detects = session, send, rate_hz, detects_turns
         self._start_s, self._num_bytes = start_s, 0
         self._item = None if detects_turns else Item(make_id("item"), 0.0)
-        self._writing = asyncio.create_task(self._write())
+        self.writing = asyncio.create_task(self._write())
 
     @property
     def end_s(self) -> float:
         """Where the sound so far ends in that of the client."""
         return self._start_s + self._num_bytes / BYTES_PER_SAMPLE / self._rate_hz
-
-    def check(self) -> None:
-        """Raise what recognition failed with, if it did."""
-        if self._writing.done():
-            self._writing.result()
 
     async def push(self, content: bytes) -> None:
         """Recognise more sound."""
@@ -111,14 +92,14 @@ class Turn:
         if not self._detects:
             await self._commit_item()
         await self._session.flush()
-        await self._writing
+        await self.writing
         if not self._detects:
             await self._complete_item(self.end_s - self._start_s)
 
     async def close(self) -> None:
         """Drop what is not recognised."""
         self._session.close()
-        await cancelled(self._writing)
+        await cancelled(self.writing)
 
     async def _write(self) -> None:
         async for event in self._session.events():
