@@ -11,7 +11,7 @@ from asr.serve.live import LiveEngine
 from asr.serve.metrics import Metrics
 from asr.serve.settings import ServeSettings
 from tiny_model import RATE_HZ
-from tiny_stream import make_transcriber
+from tiny_stream import make_config, make_transcriber
 
 FRAME_MS, END_MS, MARGIN_MS, LOUD = 10, 200, 50, 0.02
 SETTINGS = ServeSettings(batch_rows=2, batch_lengths=1, decode_workers=1, max_hotwords=0)
@@ -20,7 +20,7 @@ SETTINGS = ServeSettings(batch_rows=2, batch_lengths=1, decode_workers=1, max_ho
 class LevelDetector:
     """Takes for speech what is loud; 0.2 s of silence end it."""
 
-    features = sample_rate_hz = RATE_HZ
+    features, sample_rate_hz = make_config().features, RATE_HZ
 
     def warm_up(self):
         pass

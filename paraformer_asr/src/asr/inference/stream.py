@@ -135,9 +135,9 @@ class StreamSession:
         return self._recent_n[start : max(stop - self._recent_start, start)]
 
     def _forget(self) -> None:
-        """Drop the sound that no segment will need."""
+        """Drop the sound that no segment will need: the next one may begin before the end of this one is noticed."""
         first_free = self._detector.earliest_start_ms * self.rate_hz // 1000
-        keep = self._segment.stop if self._segment else min(first_free, self.num_samples)
+        keep = min(first_free, self._segment.stop if self._segment else self.num_samples)
         drop = max(keep - self._recent_start, 0)
         self._recent_n, self._recent_start = self._recent_n[drop:], self._recent_start + drop
 
