@@ -81,6 +81,7 @@ export class LivePart {
     $("live-clock").textContent = clock(0);
     for (const [id, isShown] of [["listening", isRunning], ["idle", !isRunning]]) $(id).hidden = !isShown;
     $("live").hidden = false;
+    document.body.classList.add("has-sound");
     $("live-note").hidden = !(isRunning && this.#mode === "2pass");
     $("live-done").hidden = isRunning || !this.text;
     $("live-stop").disabled = false;
