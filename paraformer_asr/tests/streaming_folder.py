@@ -12,7 +12,7 @@ from asr.config.streaming import StreamingConfig
 from asr.data.frontend import Cmvn, make_frontend
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.models import StreamingParaformer
-from asr.models.streaming import with_room
+from asr.models.stream_state import with_room
 from asr.published.funasr import array_shapes, save_funasr
 
 TOKENS = with_special_tokens(["今", "天", "气", "很", "好", "hello", "wo@@", "rld", "and", "to"])

@@ -9,7 +9,7 @@ import pytest
 
 from asr.config import StreamingConfig
 from asr.models import StreamingParaformer
-from asr.models.streaming import with_room
+from asr.models.stream_state import with_room
 from drawn import draw
 from tiny_model import INPUT_DIM, random_variables, tiny_model
 

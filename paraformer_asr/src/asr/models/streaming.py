@@ -25,22 +25,17 @@ from asr.config import ChunkLayout
 from asr.contracts import assert_shape
 from asr.models.chunks import (
     DecoderChunks,
-    DecoderState,
     EncoderChunks,
-    EncoderState,
-    empty_decoder_state,
     empty_encoder_state,
 )
 from asr.models.decoder import Decoder
 from asr.models.drawn_chunks import listen_to_drawn_size
 from asr.models.exported_chunks import chunks_of_step
 from asr.models.paraformer import Frames, Paraformer, TrainingOutputs
+from asr.models.stream_state import SHARES, StreamState, empty_state
 from asr.ops import cif
 from asr.ops.chunks import fold, window_mask
 from asr.ops.masks import length_mask
-
-SHARES = 0.25, 0.75
-"""Shares of a token's weight that its time is read from, as in `asr.decode.timestamps`."""
 
 
 @struct.dataclass
@@ -68,26 +63,6 @@ class Windows:
         b, n, w, d = self.hidden_bnwd.shape
         mask = window_mask(window_bu, self.valid_bnw, size=self.layout.size, look_back=self.layout.decoder_look_back)
         return self.hidden_bnwd.reshape(b, n * w, d), mask
-
-
-@struct.dataclass
-class StreamState:
-    """All that is kept of each stream between two chunks.
-
-    Attributes:
-        frames_b: int32, frames heard.
-        encoder, decoder: their caches.
-        weight_b: float32, what the token that has begun has collected.
-        embedding_bd: float32, the mean of its frames.
-        points_b2: float32, where it had collected the shares `SHARES`, in frames; −1: not yet.
-    """
-
-    frames_b: jax.Array
-    encoder: EncoderState
-    decoder: DecoderState
-    weight_b: jax.Array
-    embedding_bd: jax.Array
-    points_b2: jax.Array
 
 
 @struct.dataclass
@@ -230,40 +205,6 @@ class StreamingParaformer(Paraformer):
         token_valid_bu = length_mask(count_b, acoustic_bud.shape[1])
         rows = acoustic_bud.astype(hidden_bwd.dtype), token_valid_bu, hidden_bwd, chunks.mask_b1j
         return self.decoder(*rows, train=False, chunks=chunks), chunks.next_state()
-
-
-def empty_state(config, layout: ChunkLayout, num_streams: int) -> StreamState:
-    """Return the state of streams of which nothing has been heard."""
-    return StreamState(
-        frames_b=jnp.zeros(num_streams, jnp.int32),
-        encoder=empty_encoder_state(config, layout, num_streams, config.input_dim),
-        decoder=empty_decoder_state(config, layout, num_streams),
-        weight_b=jnp.zeros(num_streams, jnp.float32),
-        embedding_bd=jnp.zeros((num_streams, config.encoder.width), jnp.float32),
-        points_b2=jnp.full((num_streams, len(SHARES)), -1.0, jnp.float32),
-    )
-
-
-def with_room(state: StreamState, layout: ChunkLayout, num_frames: int) -> StreamState:
-    """Return the state with caches for `num_frames` frames, those of the next step included, if a look-back has no end.
-
-    Each size of a cache is a program of its own: sizes are powers of two, in chunks.
-    """
-    num_rows = layout.size * 2 ** max(math.ceil(num_frames / layout.size) - 1, 0).bit_length()
-
-    def grown(part, look_back: int):
-        if look_back >= 0:
-            return part
-        return part.replace(keys=tuple(jax.tree.map(lambda rows_bld: _padded(rows_bld, num_rows), part.keys)))
-
-    return state.replace(
-        encoder=grown(state.encoder, layout.encoder_look_back), decoder=grown(state.decoder, layout.decoder_look_back)
-    )
-
-
-def _padded(rows_bld, num_rows: int):
-    """Return the rows, zeros in front of them if there are fewer than `num_rows`."""
-    return jnp.pad(rows_bld, ((0, 0), (max(num_rows - rows_bld.shape[1], 0), 0), (0, 0)))
 
 
 def max_tokens(config, layout: ChunkLayout) -> int:
