@@ -16,9 +16,8 @@ import json
 import logging
 import time
 import traceback
-from asyncio import FIRST_COMPLETED
-from collections.abc import Coroutine, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import MutableMapping
+from typing import Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
@@ -27,11 +26,10 @@ from asr.serve.decoding import BrokenSound, Busy, NotSound, TooLong
 from asr.serve.engine_errors import DeadlinePassed, Draining, Overloaded, TooFarBehind, UnknownModeError
 from asr.serve.funasr_frames import ConversationError, Request
 from asr.serve.funasr_live import LiveSound
+from asr.serve.inbox import Inbox
 from asr.serve.refusal import Refusal
 from asr.serve.service import Service
 from asr.serve.session import Session, SoundMemory, TooMuchSoundError
-
-Result = TypeVar("Result")
 
 PATHS = ("/", "/v1/stream")
 SUBPROTOCOL = "binary"
@@ -72,7 +70,7 @@ class Conversation:
 
     def __init__(self, websocket: WebSocket, service: Service, memory: SoundMemory):
         self._websocket, self._service, self._memory = websocket, service, memory
-        self._inbox, self._request = _Inbox(websocket), Request()
+        self._inbox, self._request = Inbox(websocket), Request()
         self._session: Session | LiveSound | None = None
 
     async def run(self) -> None:
@@ -215,61 +213,3 @@ class Conversation:
         short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         with contextlib.suppress(RuntimeError):  # closed already
             await self._websocket.close(code, short)
-
-
-class _Inbox:
-    """The client's messages. While the server works one is read ahead, so that it notices a client that leaves."""
-
-    def __init__(self, websocket: WebSocket):
-        self._websocket = websocket
-        self._ahead: asyncio.Task | None = None
-
-    async def read(self, patience_s: float, writing: asyncio.Task | None = None) -> MutableMapping[str, Any] | None:
-        """Return the next message, or None if there is none for `patience_s`.
-
-        Raises:
-            WebSocketDisconnect: the client has left.
-            Exception: that of `writing`, which ends before the client does only if it fails.
-        """
-        reading = self._read_ahead()
-        await asyncio.wait(
-            {reading, writing} if writing else {reading}, timeout=patience_s, return_when=FIRST_COMPLETED
-        )
-        if writing and writing.done():
-            writing.result()
-        if not reading.done():
-            return None
-        self._ahead, message = None, reading.result()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"])
-        return message
-
-    async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return the result of `work`, or cancel it when the client leaves.
-
-        Raises:
-            WebSocketDisconnect: the client has left.
-        """
-        reading, working = self._read_ahead(), asyncio.create_task(work)
-        try:
-            await asyncio.wait({reading, working}, return_when=FIRST_COMPLETED)
-            if reading.done() and reading.result()["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(reading.result()["code"])
-            return await working
-        finally:
-            await _cancelled(working)
-
-    def close(self) -> None:
-        """Read no more."""
-        if self._ahead:
-            self._ahead.cancel()
-
-    def _read_ahead(self) -> asyncio.Task:
-        self._ahead = self._ahead or asyncio.create_task(self._websocket.receive())
-        return self._ahead
-
-
-async def _cancelled(task: asyncio.Task) -> None:
-    """Wait until a task has ended, whatever comes of it."""
-    task.cancel()
-    await asyncio.wait({task})
