@@ -237,6 +237,7 @@ def test_a_hostile_conversation_ends_with_an_error_and_its_code(server, expected
                 pass
             assert error["text"] == "" and error["is_final"]
         assert close_of(socket)[0] == code
+        good.send(state("online"))  # the same settings once more change nothing
         good.send(SPEECH[5000:].tobytes())
         good.send(END)
         assert shown(answers(good, False)) == expected[0]
