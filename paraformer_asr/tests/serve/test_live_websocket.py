@@ -34,7 +34,8 @@ def service():
     offline = make_transcriber()
     offline.vad = LevelDetector()
     streaming.stream(second_pass=offline).push(SPEECH)  # compiled before the service is ready, for `expected`
-    service = Service(offline, dataclasses.replace(SETTINGS, max_streams=NUM_STREAMS), name="tiny", streaming=streaming)
+    settings = dataclasses.replace(SETTINGS, max_streams=NUM_STREAMS, batch_rows=1)
+    service = Service(offline, settings, name="tiny", streaming=streaming)
     service.start()
     yield service
     service.stop()
