@@ -77,11 +77,11 @@ async def speak(port: int, sound: Sound, mode: str, talk: Talk, *, in_real_time:
     async def send(socket) -> None:
         sent_at["start"] = planned = time.perf_counter()
         for start in range(0, len(content), FRAME_BYTES):
+            if in_real_time:
+                await asyncio.sleep(max(planned - time.perf_counter(), 0))
+                talk.late.append(max(time.perf_counter() - planned, 0.0))
             await socket.send(content[start : start + FRAME_BYTES])
             planned += FRAME_S
-            if in_real_time:
-                talk.late.append(max(time.perf_counter() - planned, 0.0))
-                await asyncio.sleep(max(planned - time.perf_counter(), 0))
         sent_at["end"] = time.perf_counter()
         await socket.send(json.dumps({"is_speaking": False, "is_end": True}))
 
