@@ -13,10 +13,11 @@ from websockets.exceptions import ConnectionClosed
 from asr.errors import UserError
 from asr.serve import __main__ as command
 from asr.serve.live import LiveEngine
+from asr.serve.selftest import run_selftest
 from asr.serve.service import Service
 from asr.serve.streaming_model import check_streaming
 from serve.live_service import LevelDetector, make_models, speech
-from serve.running_server import SETTINGS, call, logged, make_transcriber, save_run, serving
+from serve.running_server import SETTINGS, call, logged, make_server, make_transcriber, save_run, serving
 from serve.test_websocket import close_of, lines_with_times, open_socket, receive, slices, wait_until
 from serve.test_websocket import state as frame_of
 from tiny_model import RATE_HZ
@@ -300,6 +301,10 @@ def test_seconds_of_sound_are_counted_for_each_key(service):
                 pass
             assert "seconds of sound" in frame["error"]
         assert close_of(socket)[0] == 1013
+
+
+def test_the_selftest_speaks_live(service):
+    assert "live in mode 2pass in " in run_selftest(make_server(service))
 
 
 def test_metrics(server, service):

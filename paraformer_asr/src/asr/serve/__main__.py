@@ -16,7 +16,7 @@ from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
 from asr.published.funasr_punctuation_config import open_punctuation_folder
 from asr.serve.hosts import allowed_hosts, is_loopback
-from asr.serve.streaming_model import add_streaming, check_streaming, load_streaming, part_streaming_settings
+from asr.serve.streaming_model import check_streaming, load_streaming, part_streaming_settings
 from asr.untrusted import escaped
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "av", "websockets")
@@ -33,7 +33,13 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C with every request answered, 2 wrong input.",
     )
     add_model(parser)
-    add_streaming(parser)
+    parser.add_argument(
+        "--streaming",
+        type=Path,
+        metavar="FOLDER",
+        help="streaming model that recognises speech while it is spoken, for websockets in the modes online and, with "
+        "--vad, 2pass; its settings as streaming.KEY=VALUE (default: sound is recognised when it has ended)",
+    )
     add_punct(parser)
     add_dtype(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")

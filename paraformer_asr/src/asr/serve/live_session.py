@@ -103,6 +103,7 @@ class LiveSession:
         """Give the slot back, and forget what was not read. Any number of times."""
         self._is_closed = True
         self._heard.clear()
+        self._changed.set()
         self._engine.release(self.stream)
 
     def deliver(self, heard: Heard | Exception) -> None:

@@ -3,7 +3,6 @@
 Neither jax nor numpy is imported here before the model is loaded.
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +13,6 @@ if TYPE_CHECKING:
     from asr.inference.transcriber import Transcriber
 
 PREFIX = "streaming."
-
-
-def add_streaming(parser: argparse.ArgumentParser) -> None:
-    """Add `--streaming`."""
-    parser.add_argument(
-        "--streaming",
-        type=Path,
-        metavar="FOLDER",
-        help="streaming model that recognises speech while it is spoken, for websockets in the modes online and, with "
-        "--vad, 2pass; its settings as streaming.KEY=VALUE (default: sound is recognised when it has ended)",
-    )
 
 
 def part_streaming_settings(settings: list[str], folder: Path | None) -> tuple[list[str], list[str]]:
