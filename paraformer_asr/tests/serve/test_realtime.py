@@ -5,6 +5,7 @@ import contextlib
 import copy
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import openai
@@ -15,6 +16,8 @@ from websockets.sync.client import connect
 from asr.serve.engine_errors import Overloaded, TooFarBehind
 from asr.serve.service import Service
 from serve.fake_live import FakeLive
+from serve.live_service import SETTINGS as LIVE_SETTINGS
+from serve.live_service import make_models, speech
 from serve.running_server import SETTINGS, make_transcriber, serving
 
 PATIENCE_S = 30
@@ -389,3 +392,31 @@ def test_keys_come_as_the_openai_package_and_browsers_send_them(idle_service):
             assert socket.socket.subprotocol == "realtime" and socket.created["type"] == "session.created"
         with pytest.raises(Exception, match="401"):
             converse_with_openai(server, pcm("a"), turn_detection=None, key="another")
+
+
+def test_a_real_model_is_heard_as_by_the_library():
+    streaming, offline = make_models()
+    service, samples_n = Service(offline, LIVE_SETTINGS, name="tiny", streaming=streaming), speech(1)
+    service.start()
+    try:
+        with serving(service) as server:
+            turns = converse_with_openai(server, samples_n.tobytes(), turn_detection=VAD)
+        one_pass = copy.copy(service)
+        one_pass.live = SimpleNamespace(has_second_pass=False, open=lambda rate_hz, _: service.live.open(rate_hz))
+        with serving(one_pass) as server:
+            whole = converse_with_openai(server, samples_n.tobytes(), turn_detection=NO_VAD)
+    finally:
+        service.stop()
+    stream = streaming.stream(second_pass=offline, rate=RATE_HZ)
+    finals = [event for event in stream.push(samples_n) + stream.finish() if event.final]
+    texts = texts_of(turns)
+    assert [transcript for transcript, _ in texts] == [event.transcript.text for event in finals]
+    assert [deltas for _, deltas in texts] == [event.partial for event in finals] and len(finals) > 1
+    assert texts_of(whole) == [(stream.text, stream.text)]  # without a second pass, in all segments
+
+
+def texts_of(events):
+    """Return the transcript of each item, and its deltas, joined."""
+    deltas = [event for event in events if event.type == f"{TRANSCRIPTION}.delta"]
+    completed = [event for event in events if event.type == f"{TRANSCRIPTION}.completed"]
+    return [(c.transcript, "".join(d.delta for d in deltas if d.item_id == c.item_id)) for c in completed]
