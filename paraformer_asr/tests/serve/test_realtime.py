@@ -269,7 +269,7 @@ MISTAKES = {
     "a list": ([1], "type", "invalid_value"),
     "no type": ({"event_id": "e1"}, "type", "invalid_value"),
     "another event": ({"type": "response.create"}, "type", "invalid_value"),
-    "no base64": ({"type": "input_audio_buffer.append", "audio": "a*=="}, "audio", "invalid_value"),
+    "no base64": ({"type": "input_audio_buffer.append", "audio": "QU#F#Q=="}, "audio", "invalid_value"),
     "other letters": ({"type": "input_audio_buffer.append", "audio": "äöü"}, "audio", "invalid_value"),
     "a number": ({"type": "input_audio_buffer.append", "audio": 7}, "audio", "invalid_value"),
     "nothing": ({"type": "input_audio_buffer.append"}, "audio", "invalid_value"),
