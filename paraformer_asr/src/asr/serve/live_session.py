@@ -84,7 +84,7 @@ class LiveSession:
         Only one reader at a time. The second pass runs in here: what follows it waits.
 
         Raises:
-            Overloaded, DeadlinePassed: of the second pass, as `Engine.recognise`.
+            DeadlinePassed: the second pass took too long.
             RecognitionFailed: the model failed on this stream.
             TooFarBehind: as `push`.
             Draining: the service has stopped.
@@ -103,6 +103,7 @@ class LiveSession:
         """Give the slot back, and forget what was not read. Any number of times."""
         self._is_closed = True
         self._heard.clear()
+        self._changed.set()
         self._engine.release(self.stream)
 
     def deliver(self, heard: Heard | Exception) -> None:
@@ -138,7 +139,8 @@ class LiveSession:
     async def _recognise(self, work: SegmentWork) -> list:
         """Return the tokens of a segment's pieces, recognised in the batches of all requests."""
         pieces = Decoded(tuple(work.pieces), sum(len(piece.wave) for piece in work.pieces))
-        async with contextlib.aclosing(self._engine.engine.recognise(pieces, hotwords=self._hotwords)) as results:
+        results = self._engine.engine.recognise(pieces, hotwords=self._hotwords, is_admitted=True)
+        async with contextlib.aclosing(results):
             return [recognition async for _, recognition in results]
 
     def _check(self) -> None:
