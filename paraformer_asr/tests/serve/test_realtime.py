@@ -124,7 +124,9 @@ def types(events):
 
 
 def openai_client(server, key="any"):
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+    addresses = {"base_url": f"{server.url}/v1"}
+    addresses["websocket_base_url"] = addresses["base_url"].replace("http", "ws")  # openai 2.0 takes wss otherwise
+    return openai.OpenAI(**addresses, api_key=key, max_retries=0)
 
 
 def converse_with_openai(server, content, *, turn_detection, model="tiny", key="any"):
