@@ -3,8 +3,8 @@
     python tests/stress/load_live.py --streams 16 --rounds 3 --vad tests/recorded/vad_tiny --out live.json
 
 Weights are random: the text means nothing, its cost is that of a trained model. The server runs on core 0, the clients
-on core 1, over the loopback interface. Each client sends 60 ms of sound every 60 ms, as FunASR's do, for `--seconds`, and
-ends; then it begins again on a new connection, `--rounds` times. Clients begin at random within a second.
+on core 1, over the loopback interface. Each client sends 60 ms of sound every 60 ms, as FunASR does, for `--seconds`,
+and ends; then it begins again on a new connection, `--rounds` times. Clients begin at random within a second.
 
     first_text_ms    from the first sound to the first text, which cannot come before the first chunk and its look-ahead
     final_ms         from the end of the sound to the acknowledgement, behind the last text

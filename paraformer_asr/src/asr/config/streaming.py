@@ -63,6 +63,21 @@ class ChunkLayout:
         """Return the windows of an utterance: one for each whole chunk, and a last one, perhaps without a new frame."""
         return num_frames // self.size + 1
 
+    def final_pieces(self, num_rest: int) -> list[tuple[int, bool]]:
+        """Return (new frames, whether the stream ends) of the steps at its end, for `num_rest` frames not yet heard.
+
+        Ours decodes what is left in whole chunks and then the rest, with its look-ahead. FunASR's programs cut samples,
+        not frames: the rest is less than a chunk of samples, and is no frame at all if it is shorter than 60 ms. Its
+        exported pair decodes `size` rows at most. If the rest and its look-ahead are more, a second step hears the last
+        k frames again: −k.
+        """
+        if self.compat == "none":
+            return [(self.size, False)] * (num_rest // self.size) + [(num_rest % self.size, True)]
+        again = num_rest + self.right - self.size if num_rest else 0
+        if self.compat == "funasr_onnx" and again > 0:
+            return [(num_rest, False), (-again, True)]
+        return [(num_rest, True)]
+
 
 @dataclasses.dataclass(frozen=True)
 class StreamingConfig:
@@ -74,7 +89,7 @@ class StreamingConfig:
     encoder_look_back: int = setting(4, "earlier chunks that the encoder attends to; -1: all", -1, 1000)
     decoder_look_back: int = setting(1, "earlier chunks that the decoder attends to; -1: all", -1, 1000)
     training_chunks: tuple[tuple[int, ...], ...] = setting(
-        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone"
+        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone", 0, 1000
     )
     offline_share: float = setting(0.0, "share of the training batches that are heard as a whole, without chunks", 0, 1)
     full_context: bool = setting(
@@ -95,8 +110,18 @@ class StreamingConfig:
         return tuple(self.with_chunks(size) for size in self.training_chunks or (self.chunk_size,))
 
     def with_chunks(self, chunk_size: tuple[int, ...]) -> ChunkLayout:
-        """Return the layout of other chunks."""
-        return ChunkLayout(*check_chunk_size(chunk_size), self.encoder_look_back, self.decoder_look_back, self.compat)
+        """Return the layout of other chunks.
+
+        Raises:
+            UserError: no chunk size, or what FunASR's pair of graphs cannot do.
+        """
+        chunk_size = check_chunk_size(chunk_size)
+        look_backs = self.encoder_look_back, self.decoder_look_back
+        if self.compat == "funasr_onnx" and (chunk_size[0] == 0 or look_backs != (0, 0)):
+            expected = "left context in chunk_size, such as [5, 10, 5], and encoder_look_back and decoder_look_back 0"
+            found = f"{list(chunk_size)} and {look_backs[0]}, {look_backs[1]}"
+            raise UserError(f"model.streaming: compat funasr_onnx: expected {expected}, found {found}")
+        return ChunkLayout(*chunk_size, *look_backs, self.compat)
 
 
 def check_chunk_size(chunk_size: tuple[int, ...]) -> tuple[int, ...]:

@@ -98,19 +98,20 @@ class SoundChunks:
     def finish(self) -> Iterator[Chunk]:
         """Yield the last chunks; the last of them ends the stream."""
         num_rest = int(num_feature_frames(self._num_samples, self._features)) - self._number * self._layout.size
-        if self._layout.compat == "none":
-            for _ in range(num_rest // self._layout.size):
-                yield self._cut(self._layout.size, is_last=False)
-            yield self._cut(num_rest % self._layout.size, is_last=True)
-        else:  # FunASR makes no frames of a rest that is shorter than one
-            is_short = self._num_samples - self._number * self._shape.hop < self._row_samples
-            yield self._cut(0 if is_short else num_rest, is_last=True)
+        # FunASR makes no frame of a rest that is shorter than one.
+        is_short = self._num_samples - self._number * self._shape.hop < self._row_samples
+        for num_new, is_last in self._layout.final_pieces(0 if is_short and self._is_funasr else num_rest):
+            yield self._cut(num_new, is_last=is_last)
+
+    @property
+    def _is_funasr(self) -> bool:
+        return self._layout.compat != "none"
 
     @property
     def _needed(self) -> int:
         """Samples that the next chunk waits for."""
         shape = self._shape
-        return shape.num_samples if self._layout.compat == "none" else shape.before * shape.shift + shape.hop
+        return shape.before * shape.shift + shape.hop if self._is_funasr else shape.num_samples
 
     @property
     def _row_samples(self) -> int:

@@ -25,7 +25,8 @@ from asr.data.sounds.samples import check_samples
 from asr.errors import UserError
 from asr.inference.segmentation import Segment, cut_to_length
 from asr.inference.stream_programs import StreamPrograms, StreamStep
-from asr.inference.stream_segment import ChunkWork, SegmentWork, StreamEvent, StreamSegment, Work
+from asr.inference.stream_segment import ChunkWork, SegmentWork, StreamSegment, Work
+from asr.inference.stream_segment import StreamEvent as StreamEvent
 from asr.inference.typesetting import needs_space
 
 if TYPE_CHECKING:
@@ -202,6 +203,12 @@ class Stream:
     def text(self) -> str:
         """The text so far."""
         return self._session.text
+
+    def warm_up(self) -> None:
+        """Compile all programs, so that no sound has to wait for the compiler."""
+        self._programs.warm_up()
+        if self._session.transcriber.vad:
+            self._session.transcriber.vad.warm_up()
 
     def push(self, samples: np.ndarray) -> list[StreamEvent]:
         """Return what the next samples bring.

@@ -24,7 +24,8 @@ from asr.decode import greedy
 from asr.inference.recognition import NOTHING, Recognition
 from asr.inference.sound_chunks import Chunk, ChunkShape, chunk_shape
 from asr.inference.tuning import PackedWeights
-from asr.models.streaming import StreamingParaformer, StreamState, with_room
+from asr.models.stream_state import StreamState, with_room
+from asr.models.streaming import StreamingParaformer
 
 
 @struct.dataclass

@@ -11,6 +11,8 @@ from asr.data.text.tokenizer import Tokenizer
 from asr.inference.recognition import COLUMNS, NOTHING, Recognition, join
 from asr.inference.words import Token, Word, join_words, make_tokens, make_words
 
+MOST_WAITING = 256  # tokens that are spelled again while one of them is in no word
+
 
 @dataclasses.dataclass(frozen=True)
 class NewText:
@@ -53,8 +55,15 @@ class StreamText:
         return NewText(new, tuple(int(i) for i in recognition.ids), self._tokens(recognition)[1])
 
     def _forget(self, words: Sequence[Word]) -> None:
-        """Drop the tokens of all but the last two words: a stream of hours has no more to spell than one of seconds."""
+        """Drop the tokens of all but the last two words: a stream of hours has no more to spell than one of seconds.
+
+        Tokens that are in no word yet may go to a later one, so nothing before them is dropped.
+        """
         if len(words) < 3 or self._written != join_words(words):
+            return
+        ids, _ = self._tokens(self._rest)
+        num_waiting = len(ids) - sum(len(word.parts) for word in words)
+        if num_waiting and len(ids) < MOST_WAITING:
             return
         num_kept = sum(len(word.parts) for word in words[-2:])
         for first in range(len(self._rest.ids) - num_kept, 0, -1):

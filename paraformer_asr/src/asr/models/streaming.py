@@ -14,11 +14,9 @@ Reference: Gao et al., 2020, arXiv 2006.01712 (SCAMA), section 3; `ParaformerStr
 """
 
 import dataclasses
-import functools
 import math
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -27,20 +25,17 @@ from asr.config import ChunkLayout
 from asr.contracts import assert_shape
 from asr.models.chunks import (
     DecoderChunks,
-    DecoderState,
     EncoderChunks,
-    EncoderState,
-    empty_decoder_state,
     empty_encoder_state,
 )
 from asr.models.decoder import Decoder
+from asr.models.drawn_chunks import listen_to_drawn_size
+from asr.models.exported_chunks import chunks_of_step
 from asr.models.paraformer import Frames, Paraformer, TrainingOutputs
+from asr.models.stream_state import SHARES, StreamState, empty_state
 from asr.ops import cif
 from asr.ops.chunks import fold, window_mask
 from asr.ops.masks import length_mask
-
-SHARES = 0.25, 0.75
-"""Shares of a token's weight that its time is read from, as in `asr.decode.timestamps`."""
 
 
 @struct.dataclass
@@ -68,26 +63,6 @@ class Windows:
         b, n, w, d = self.hidden_bnwd.shape
         mask = window_mask(window_bu, self.valid_bnw, size=self.layout.size, look_back=self.layout.decoder_look_back)
         return self.hidden_bnwd.reshape(b, n * w, d), mask
-
-
-@struct.dataclass
-class StreamState:
-    """All that is kept of each stream between two chunks.
-
-    Attributes:
-        frames_b: int32, frames heard.
-        encoder, decoder: their caches.
-        weight_b: float32, what the token that has begun has collected.
-        embedding_bd: float32, the mean of its frames.
-        points_b2: float32, where it had collected the shares `SHARES`, in frames; −1: not yet.
-    """
-
-    frames_b: jax.Array
-    encoder: EncoderState
-    decoder: DecoderState
-    weight_b: jax.Array
-    embedding_bd: jax.Array
-    points_b2: jax.Array
 
 
 @struct.dataclass
@@ -119,19 +94,11 @@ class StreamingParaformer(Paraformer):
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' outputs, as `Paraformer` does; in training for chunks of a size that is drawn."""
-        settings, inputs = self.config.streaming, (features_bti, feature_lengths_b, tokens_bu, token_lengths_b)
-        layouts = settings.training_layouts if train else (self.default_layout,)
-        if train and settings.offline_share > 0:
-            layouts += (None,)
-        if len(layouts) == 1:
-            return _hear_and_compare(self, *inputs, layout=layouts[0], train=train)
-        branches = [functools.partial(_hear_and_compare, layout=layout, train=train) for layout in layouts]
-        # One size for a batch: its windows have one shape.
-        share, draw = settings.offline_share, jax.random.uniform(self.make_rng("sampler"))
-        num_sizes = len(settings.training_layouts)
-        size = jnp.minimum((draw - share) / (1 - share) * num_sizes if share < 1 else 0.0, num_sizes - 1)
-        choice = jnp.where(draw < share, num_sizes, size.astype(jnp.int32))
-        return nn.switch(choice, branches, self, *inputs)
+        if train:
+            frames = listen_to_drawn_size(self, features_bti, feature_lengths_b, token_lengths_b, tokens_bu.shape[1])
+        else:
+            frames = self.listen(features_bti, feature_lengths_b, train)
+        return self.compare(frames, feature_lengths_b, tokens_bu, token_lengths_b, train)
 
     @property
     def default_layout(self) -> ChunkLayout | None:
@@ -154,7 +121,8 @@ class StreamingParaformer(Paraformer):
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0)
         features_bti = jnp.pad(features_bti, ((0, 0), (0, n * layout.size - t), (0, 0)))
         state, start_b = empty_encoder_state(self.config, layout, b, input_dim), jnp.zeros(b, jnp.int32)
-        hidden_bnwd, chunks = self._encode(layout, state, start_b, features_bti, feature_lengths_b, n, train)
+        chunks = EncoderChunks(layout, state, start_b, feature_lengths_b, n)
+        hidden_bnwd = self._encode(chunks, features_bti, feature_lengths_b, train)
         num_windows_b = layout.num_windows(feature_lengths_b)
         alpha_bnw = self._weigh(hidden_bnwd, chunks.valid_bnw, train)
         # Each frame as it was when it was decoded: behind the look-ahead, or at the end.
@@ -178,7 +146,7 @@ class StreamingParaformer(Paraformer):
         Args:
             state: of `start`, or of the step before.
             features_bti: float32[b, size, i], normalised frames.
-            num_new_b: int32[b], how many of them are real; `size` unless the stream ends here.
+            num_new_b: int32[b], how many of them are real; see `ChunkLayout.final_pieces` for the end of a stream.
             is_last_b: bool[b], the stream ends with these frames, and its look-ahead is decoded, too.
             is_audible_b: bool[b], there is sound in the window: silence holds no token. None: as the predictor says.
         """
@@ -186,10 +154,12 @@ class StreamingParaformer(Paraformer):
         assert_shape(features_bti, "b,t,i", "features", t=layout.size)
         chex.assert_type([num_new_b, is_last_b], [int, bool])
         features_bti = jnp.where(length_mask(num_new_b, layout.size)[..., None], features_bti, 0)
-        hidden_bnwd, chunks = self._encode(layout, state.encoder, state.frames_b, features_bti, num_new_b, 1, False)
+        chunks = chunks_of_step(layout, state.encoder, state.frames_b, num_new_b, is_last_b)
+        hidden_bnwd = self._encode(chunks, features_bti, num_new_b, False)
         hidden_bwd, valid_bw = hidden_bnwd[:, 0], chunks.valid_bnw[:, 0]
         row_w = jnp.arange(layout.window)[None, :]
-        decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | is_last_b[:, None])
+        to_the_end_b = is_last_b & (layout.compat != "funasr_onnx")
+        decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | to_the_end_b[:, None])
         ends_b = is_last_b
         if layout.compat == "none":
             silent_b = jnp.zeros_like(is_last_b) if is_audible_b is None else ~is_audible_b
@@ -206,7 +176,7 @@ class StreamingParaformer(Paraformer):
             max_tokens(self.config, layout),
         )
         logits_buv, decoder = self._write_chunk(layout, state, acoustic_bud, count_b, hidden_bwd, valid_bw)
-        end_b = state.frames_b + num_new_b
+        end_b = state.frames_b + jnp.maximum(num_new_b, 0)
         frame_bs = jnp.concatenate([chunks.frame_bnw[:, 0], end_b[:, None]], axis=1)
         points_bu2, points_b2 = _points(state, sum_bs, frame_bs, acoustic_bud.shape[1], count_b)
         if layout.compat == "none":  # what has not fired when the sound ends is no token
@@ -215,14 +185,13 @@ class StreamingParaformer(Paraformer):
         tokens = ChunkTokens(logits_buv, count_b, points_bu2, alpha_bw)
         return StreamState(end_b, chunks.next_state(), decoder, *begun, points_b2), tokens
 
-    def _encode(self, layout, state: EncoderState, frames_b, features_bti, num_new_b, num_windows: int, train: bool):
-        """Return the encoded rows of the windows, 0 where there is no frame, and the `EncoderChunks`."""
-        chunks = EncoderChunks(layout, state, frames_b, num_new_b, num_windows)
+    def _encode(self, chunks: EncoderChunks, features_bti, num_new_b, train: bool):
+        """Return the encoded rows of the windows, 0 where there is no frame."""
         valid_bt = length_mask(num_new_b, features_bti.shape[1])
         features_bti = features_bti.astype(self.config.dtype)
         hidden_mwd = self.encoder(features_bti, valid_bt, train=train, chunks=chunks)
-        hidden_bnwd = hidden_mwd.reshape(-1, num_windows, *hidden_mwd.shape[1:])
-        return jnp.where(chunks.valid_bnw[..., None], hidden_bnwd, 0), chunks
+        hidden_bnwd = hidden_mwd.reshape(*chunks.valid_bnw.shape, -1)
+        return jnp.where(chunks.valid_bnw[..., None], hidden_bnwd, 0)
 
     def _weigh(self, hidden_bnwd, valid_bnw, train: bool):
         """Return the predictor's weights of the rows of each window."""
@@ -236,40 +205,6 @@ class StreamingParaformer(Paraformer):
         token_valid_bu = length_mask(count_b, acoustic_bud.shape[1])
         rows = acoustic_bud.astype(hidden_bwd.dtype), token_valid_bu, hidden_bwd, chunks.mask_b1j
         return self.decoder(*rows, train=False, chunks=chunks), chunks.next_state()
-
-
-def empty_state(config, layout: ChunkLayout, num_streams: int) -> StreamState:
-    """Return the state of streams of which nothing has been heard."""
-    return StreamState(
-        frames_b=jnp.zeros(num_streams, jnp.int32),
-        encoder=empty_encoder_state(config, layout, num_streams, config.input_dim),
-        decoder=empty_decoder_state(config, layout, num_streams),
-        weight_b=jnp.zeros(num_streams, jnp.float32),
-        embedding_bd=jnp.zeros((num_streams, config.encoder.width), jnp.float32),
-        points_b2=jnp.full((num_streams, len(SHARES)), -1.0, jnp.float32),
-    )
-
-
-def with_room(state: StreamState, layout: ChunkLayout, num_frames: int) -> StreamState:
-    """Return the state with caches for `num_frames` frames, those of the next step included, if a look-back has no end.
-
-    Each size of a cache is a program of its own: sizes are powers of two, in chunks.
-    """
-    num_rows = layout.size * 2 ** max(math.ceil(num_frames / layout.size) - 1, 0).bit_length()
-
-    def grown(part, look_back: int):
-        if look_back >= 0:
-            return part
-        return part.replace(keys=tuple(jax.tree.map(lambda rows_bld: _padded(rows_bld, num_rows), part.keys)))
-
-    return state.replace(
-        encoder=grown(state.encoder, layout.encoder_look_back), decoder=grown(state.decoder, layout.decoder_look_back)
-    )
-
-
-def _padded(rows_bld, num_rows: int):
-    """Return the rows, zeros in front of them if there are fewer than `num_rows`."""
-    return jnp.pad(rows_bld, ((0, 0), (max(num_rows - rows_bld.shape[1], 0), 0), (0, 0)))
 
 
 def max_tokens(config, layout: ChunkLayout) -> int:
@@ -287,14 +222,6 @@ def whole(layout: ChunkLayout, num_windows: int) -> ChunkLayout:
     look_backs = layout.encoder_look_back, layout.decoder_look_back
     encoder, decoder = (num_windows if blocks < 0 else min(blocks, num_windows) for blocks in look_backs)
     return dataclasses.replace(layout, encoder_look_back=encoder, decoder_look_back=decoder, compat="none")
-
-
-def _hear_and_compare(
-    model: StreamingParaformer, features_bti, lengths_b, tokens_bu, token_lengths_b, *, layout, train
-):
-    """Return the training outputs of an utterance cut as `layout` says."""
-    frames = model.listen_in_chunks(layout, features_bti, lengths_b, train)
-    return model.compare(frames, lengths_b, tokens_bu, token_lengths_b, train)
 
 
 def _points(state: StreamState, sum_bs, frame_bs, num_rows: int, count_b):

@@ -109,6 +109,11 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
+    if changes.get("model.name") == "streaming" and changes["model.decoder.num_memory_layers"]:
+        raise UserError(
+            f"{path}: decoder_conf.num_blocks: expected {changes['model.decoder.num_layers']} as att_layer_num, found "
+            f"{num_blocks}; the memories of further blocks hear later tokens, which a stream does not have"
+        )
     changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": table.PREDICTORS[predictor]}
     changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
     changes["loss.ctc_normaliser"] = "utterances"
@@ -190,6 +195,8 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     name = "SenseVoice" if model.name == "sense_voice" else "Paraformer"
     if name == "Paraformer":
         constants["model.decoder.num_ffn_layers"] = 1
+    if model.name == "streaming":  # FunASR's further blocks would hear later tokens
+        constants["model.decoder.num_memory_layers"] = 0
     for path, value in constants.items():
         if (own := attrgetter(path)(config)) != value:
             raise UserError(f"{path}: FunASR's {name} has {value!r}, this model {own!r}")

@@ -2,11 +2,9 @@
 
 import numpy as np
 
+from asr.data.sounds.audio import MAX_PEAK
 from asr.errors import UserError
 from asr.ops.fbank import FULL_SCALE
-
-LARGEST = 32.0
-"""Largest float that may be meant as a sample in −1…1; integers that were not divided lie far above."""
 
 
 def check_samples(samples: np.ndarray) -> np.ndarray:
@@ -22,7 +20,7 @@ def check_samples(samples: np.ndarray) -> np.ndarray:
         raise UserError(f"stream: expected {expected}, found {samples.dtype}{list(samples.shape)}")
     wave_n = samples.astype(np.float32) / (FULL_SCALE if is_int16 else 1)
     largest = np.abs(wave_n).max(initial=0.0)
-    if not largest <= LARGEST:
+    if not largest <= MAX_PEAK:
         hint = "" if np.isnan(largest) else "; divide 16-bit values by 32768, or pass them as int16"
         raise UserError(f"stream: expected samples in −1…1, found {largest:.6g}{hint}")
     return wave_n
