@@ -182,7 +182,7 @@ def test_units_for_bfloat16_are_what_the_system_tells(flags, expected, tmp_path,
 def test_the_option_of_a_command_sets_the_dtype(command, monkeypatch):
     module, read = importlib.import_module(f"asr.{command}"), []
 
-    def read_settings(folder, overrides):
+    def read_settings(folder, overrides, **_):
         read.extend(overrides)
         raise UserError("enough")
 

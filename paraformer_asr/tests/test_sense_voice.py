@@ -87,6 +87,24 @@ def test_logits_follow_the_language_and_the_normalisation_that_are_asked_for():
         np.testing.assert_allclose(logits_tv[:length, others], expected_tv[:, others], atol=1e-4)
 
 
+def test_utterances_of_a_batch_may_have_different_languages(transcriber):
+    before = transcriber.compilations
+    for languages in (["en", ""], ["", "en"], ["en"], []):
+        answers = transcriber.start(WAVES, languages=languages)()
+        names = [f"{name}_{language or 'auto'}" for name, language in zip(NAMES, [*languages, "", ""], strict=False)]
+        written = [ANSWERS[name]["text"] for name in names]
+        assert [transcriber.tokenizer.tagged(answer.ids) for answer in answers] == written
+    assert transcriber.compilations == before
+
+
+def test_the_beam_search_hears_the_language_too():
+    beam = ["inference.decoder=ctc_beam", "inference.beam_size=2"]
+    plain, english = (asr.load(RECORDED, overrides=[*beam, *more]) for more in ([], ["model.sense_voice.language=en"]))
+    expected = [answer.ids.tolist() for answer in english.start(WAVES)()]
+    assert [answer.ids.tolist() for answer in plain.start(WAVES, languages=["en", "en"])()] == expected
+    assert plain.start(WAVES)()[0].ids.tolist() != expected[0]
+
+
 def test_the_way_to_funasr_is_the_way_back(tmp_path):
     save_funasr(tmp_path, *load_parts(RECORDED))
     before, after = (read_torch_file(path / "model.pt").tensors for path in (RECORDED, tmp_path))

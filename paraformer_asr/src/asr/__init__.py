@@ -18,12 +18,9 @@ if TYPE_CHECKING:
     from asr.api import train as train
     from asr.config import Config as Config
     from asr.config import ModelConfig as ModelConfig
-    from asr.config.voice_activity import FsmnConfig as FsmnConfig
     from asr.data import SpeechDataset as SpeechDataset
     from asr.data import Utterance as Utterance
     from asr.data import build_dataset as build_dataset
-    from asr.data.speech_labels import SpeechLabels as SpeechLabels
-    from asr.data.speech_labels import read_rttm as read_rttm
     from asr.data.text.tokenizer import Tokenizer as Tokenizer
     from asr.errors import NonFiniteError as NonFiniteError
     from asr.errors import UserError as UserError
@@ -54,17 +51,13 @@ if TYPE_CHECKING:
     from asr.models import Paraformer as Paraformer
     from asr.models import TrainingOutputs as TrainingOutputs
     from asr.models import count_parameters as count_parameters
-    from asr.models.frame_labeller import FrameLabelling as FrameLabelling
-    from asr.models.frame_labeller import frame_loss as frame_loss
     from asr.training.run import Run as Run
     from asr.watch.hook import Hook as Hook
 
 _NAMES = {
     "asr.api": "build_model init load load_config save train",
     "asr.config": "Config ModelConfig",
-    "asr.config.voice_activity": "FsmnConfig",
     "asr.data": "SpeechDataset Utterance build_dataset",
-    "asr.data.speech_labels": "SpeechLabels read_rttm",
     "asr.data.text.tokenizer": "Tokenizer",
     "asr.errors": "NonFiniteError UserError",
     "asr.inference.hotwords": "Hotword",
@@ -76,7 +69,6 @@ _NAMES = {
     "asr.losses": "ctc_loss masked_cross_entropy mwer_loss paraformer_loss quantity_loss",
     "asr.metrics": "ErrorCounts align bootstrap_interval character_errors sum_counts word_errors",
     "asr.models": "Acoustics Hypotheses Paraformer TrainingOutputs count_parameters",
-    "asr.models.frame_labeller": "FrameLabelling frame_loss",
     "asr.training.run": "Run",
     "asr.watch.hook": "Hook",
 }

@@ -14,7 +14,6 @@ from asr.data import SpeechDataset
 from asr.data.dataset import describe, read_checked
 from asr.errors import UserError
 from asr.models import FRAMES_TO_INIT, TOKENS_TO_INIT, CustomModel, init_variables
-from asr.models.frame_labeller import FrameLabelling
 from asr.untrusted import is_printable
 
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
@@ -43,8 +42,7 @@ class CustomParts:
             if (dataset := getattr(self, name)) is not None:
                 check_dataset(name, dataset, config.features.sample_rate_hz)
         if self.model is not None:
-            name = "vad" if isinstance(self.model, FrameLabelling) else "custom"
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="custom"))
         if self.loss is not None:
             config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, name="custom"))
         if self.train_set is not None:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from asr import api
 from asr.arguments import add_dtype, add_hotwords, add_model, chosen_settings, part_inputs
 from asr.cli import run_command
 from asr.config import Config
@@ -122,7 +121,7 @@ def counts_characters(config: Config, tokenizer, dataset) -> bool:
     from asr.data.text.comparison import suit_characters
 
     select_by = config.training.select_by
-    return select_by == "cer" or (select_by == "auto" and suit_characters(tokenizer, dataset.texts()))
+    return select_by == "cer" or (select_by != "wer" and suit_characters(tokenizer, dataset.texts()))
 
 
 def main() -> int:
@@ -136,22 +135,22 @@ def main() -> int:
         raise UserError("--model needs --out FOLDER: a model folder may be shared, and scores name your data")
     source = arguments.run or arguments.model
     hotwords = read_hotwords(arguments.hotwords)
-    config = read_settings(source, overrides)  # reports a mistake before jax is imported
+    config = read_settings(source, overrides, writes_text=False)  # reports a mistake before jax is imported
 
     from tqdm import tqdm
 
     from asr.data import build_dataset
     from asr.data.text.comparison import comparison_case
     from asr.inference import eval_report, scoring
+    from asr.inference.transcriber import load_transcriber
     from asr.metrics import bootstrap_interval, format_table, sum_counts
 
     dataset = build_dataset(config, arguments.split)
-    options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
-    transcriber = api.load(source, **options)
+    transcriber = load_transcriber(source, arguments.checkpoint, overrides, arguments.average)
     scored = str(lists[0]) if lists else arguments.split
     folder = make_folder(arguments.out or arguments.run / f"eval_{Path(scored).stem}")
-    trained = read_settings(source, of_model)
-    known = None if scored == "train" else training_texts(trained, transcriber.tokenizer)
+    trained, labels_frames = read_settings(source, of_model, writes_text=False), config.model.name == "vad"
+    known = None if scored == "train" or labels_frames else training_texts(trained, transcriber.tokenizer)
     transcriber.read_hotwords(hotwords)  # warns of what the model cannot write
     scoring.warm_up_for(transcriber, dataset, hotwords)
     start = time.perf_counter()

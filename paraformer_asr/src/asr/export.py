@@ -6,6 +6,7 @@ from pathlib import Path
 from asr.cli import run_command
 from asr.config.reader import load_config
 from asr.errors import EXIT_OK
+from asr.published.kinds import check_recognises
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Export the model; return the exit code."""
     arguments = parse_arguments()
+    check_recognises(arguments.run)
     load_config(arguments.run / "config.yaml", arguments.overrides)  # reports a mistake before jax is imported
 
     from asr.inference.loading import load_parts

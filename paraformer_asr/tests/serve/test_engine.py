@@ -74,7 +74,7 @@ class FakeTranscriber:
     def choose_shape(self, rows, num_samples):
         return min(s for s in self.shapes if s.batch_size >= rows and s.num_samples >= num_samples)
 
-    def start(self, waves, hotwords=()):
+    def start(self, waves, hotwords=(), languages=()):
         marks = [float(wave[0]) for wave in waves]
         self.batches.append(marks)
         self.lists.append(hotwords)
@@ -381,8 +381,8 @@ def fail(marks):
 def not_finite(transcriber):
     start = transcriber.start
 
-    def broken(waves, hotwords):
-        finish = start(waves, hotwords)
+    def broken(waves, *options):
+        finish = start(waves, *options)
         return lambda: [dataclasses.replace(r, finite=False) if r.ids[0] == 13 else r for r in finish()]
 
     transcriber.start = broken

@@ -164,7 +164,7 @@ def test_a_stream_that_breaks_off_raises_in_the_client(service):
         def __getattr__(self, name):
             return getattr(service.engine, name)
 
-        async def recognise(self, decoded, deadline_s=None, hotwords=()):
+        async def recognise(self, decoded, **options):
             recognitions = service.engine.recognise(decoded)
             yield await anext(recognitions)
             await recognitions.aclose()

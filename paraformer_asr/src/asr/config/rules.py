@@ -1,7 +1,30 @@
 """Refuses contradictory settings; `asr.config.parsing` has checked each one by itself."""
 
-from asr.config import Config, FeaturesConfig, ModelConfig, SenseVoiceConfig
+import json
+from operator import attrgetter
+
+from asr.config import (
+    Config,
+    FeaturesConfig,
+    FsmnSizes,
+    ModelConfig,
+    SenseVoiceConfig,
+    SpeechLabelsConfig,
+    StreamingConfig,
+)
+from asr.config.voice_activity import FRAME_MS
 from asr.errors import UserError
+
+NEEDED_BY_VAD = {
+    "features.frame_shift_ms": FRAME_MS,
+    "features.lfr_n": 1,
+    "model.ctc_head": False,
+    "model.predictor.append_eos": False,
+    "loss.label_smoothing": 0,
+    "loss.mwer_weight": 0,
+    "inference.dtype": "model",
+}
+"""Setting → its only value with model.name vad: a label every 10 ms, and the cross-entropy of the labels alone."""
 
 
 def check_config(config: Config) -> None:
@@ -32,6 +55,8 @@ def check_config(config: Config) -> None:
             "or model.ctc_head: false"
         )
     _check_sense_voice(config)
+    _check_vad(config)
+    _check_streaming(config.model)
     if config.model.name == "custom" and config.inference.dtype != "model":
         raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
@@ -42,6 +67,11 @@ def check_trainable(model: ModelConfig, place: str) -> None:
     """Refuse the published networks with parts that no loss here would train; `place` begins the message."""
     if model.name in ("seaco", "contextual", "bicif", "sense_voice"):
         raise UserError(f"{place}: {model.name} is a published model to transcribe with; train model.name: paraformer")
+    if model.name == "streaming" and model.streaming.compat != "none":
+        raise UserError(
+            f"{place}: training follows the arithmetic of model.streaming.compat=none, found "
+            f"{model.streaming.compat}; leave it out"
+        )
 
 
 def _check_sense_voice(config: Config) -> None:
@@ -54,6 +84,32 @@ def _check_sense_voice(config: Config) -> None:
         raise UserError("model.name: sense_voice needs the encoder's kind sanm and position sincos, no causal, no scan")
     if not model.ctc_head or config.inference.decoder == "cif":
         raise UserError("model.name: sense_voice needs model.ctc_head: true and inference.decoder: ctc or ctc_beam")
+
+
+def _check_vad(config: Config) -> None:
+    if config.model.name != "vad":
+        if (config.model.vad, config.data.speech_labels) != (FsmnSizes(), SpeechLabelsConfig()):
+            expected = "model.vad, data.speech_labels: settings of model.name: vad"
+            raise UserError(f"{expected}, but this model is {config.model.name}")
+        return
+    for key, needed in NEEDED_BY_VAD.items():
+        if (value := attrgetter(key)(config)) != needed:
+            raise UserError(f"{key}: model.name: vad needs {json.dumps(needed)}, found {json.dumps(value)}")
+
+
+def _check_streaming(model: ModelConfig) -> None:
+    encoder, streaming = model.encoder, model.streaming
+    if model.name != "streaming":
+        if streaming != StreamingConfig():
+            raise UserError(
+                f"model.streaming: settings of model.name: streaming, but this model is {model.name}; "
+                "model.streaming={} takes them back"
+            )
+        return
+    if (encoder.kind, encoder.causal, encoder.scan) != ("sanm", False, False):
+        raise UserError("model.name: streaming needs the encoder's kind sanm, no causal, no scan")
+    for chunk_size in (streaming.chunk_size, *streaming.training_chunks):
+        streaming.with_chunks(chunk_size)
 
 
 def _check_features(features: FeaturesConfig) -> None:
@@ -118,7 +174,7 @@ def _check_model(model: ModelConfig, features: FeaturesConfig) -> None:
             f"model.input_dim is {model.input_dim}, but features.num_mels · features.lfr_m = {features.input_dim}"
         )
     # The SAN-M encoder adds the positions to its input as it is, the others to the model width.
-    if encoder.position == "sincos" and encoder.kind == "sanm" and features.input_dim % 2:
+    if encoder.position == "sincos" and encoder.kind == "sanm" and features.input_dim % 2 and model.name != "vad":
         raise UserError(
             f"model.encoder.position: sincos needs an even input width, num_mels · lfr_m = {features.input_dim}"
         )

@@ -12,6 +12,8 @@ from asr.config.fields import section, setting
 from asr.config.hotword_models import SeacoConfig, TimestampsConfig
 from asr.config.sense_voice import SenseVoiceConfig
 from asr.config.streaming import StreamingConfig
+from asr.config.toy import ToyConfig
+from asr.config.voice_activity import FsmnSizes, SpeechLabelsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +103,7 @@ class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
     name: Literal["paraformer", "streaming", "seaco", "contextual", "bicif", "sense_voice", "vad", "custom"] = setting(
-        "paraformer", "architecture; seaco, contextual, bicif: published, not trained; vad, custom: passed to asr.train"
+        "paraformer", "architecture; seaco, contextual, bicif: published, not trained; custom: passed to asr.train"
     )
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
     input_dim: int = setting(0, "width of an input frame; 0: num_mels · lfr_m", 0, 100_000)
@@ -116,6 +118,7 @@ class ModelConfig:
     seaco: SeacoConfig = section(SeacoConfig)
     sense_voice: SenseVoiceConfig = section(SenseVoiceConfig)
     streaming: StreamingConfig = section(StreamingConfig)
+    vad: FsmnSizes = section(FsmnSizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,19 +134,6 @@ class AugmentConfig:
     num_time_masks: int = setting(0, "SpecAugment: number of time masks", 0, 50)
     max_time_width: int = setting(20, "longest time mask, in frames before stacking", 0, 1000)
     max_time_share: float = setting(0.2, "longest time mask, as a share of the utterance", 0, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class ToyConfig:
-    """The generated speech: letters as pairs of gliding tones."""
-
-    num_train: int = setting(512, "training utterances", 1)
-    num_val: int = setting(64, "validation utterances", 1)
-    num_test: int = setting(64, "test utterances", 1)
-    num_letters: int = setting(10, "number of different letters", 2, 26)
-    max_words: int = setting(3, "largest number of words in an utterance", 1, 50)
-    max_word_letters: int = setting(4, "largest number of letters in a word", 1, 50)
-    noise: float = setting(0.02, "standard deviation of the noise, 1 = full scale", 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +158,7 @@ class DataConfig:
     num_threads: int = setting(2, "threads that read and decode sound; 0: none, in the main thread", 0, 256)
     prefetch: int = setting(4, "batches prepared in advance", 1, 256)
     toy: ToyConfig = section(ToyConfig)
+    speech_labels: SpeechLabelsConfig = section(SpeechLabelsConfig)
     augment: AugmentConfig = section(AugmentConfig)
 
 

@@ -89,7 +89,7 @@ class StreamingConfig:
     encoder_look_back: int = setting(4, "earlier chunks that the encoder attends to; -1: all", -1, 1000)
     decoder_look_back: int = setting(1, "earlier chunks that the decoder attends to; -1: all", -1, 1000)
     training_chunks: tuple[tuple[int, ...], ...] = setting(
-        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone"
+        (), "chunk sizes of which one is drawn for each batch; []: chunk_size alone", 0, 1000
     )
     offline_share: float = setting(0.0, "share of the training batches that are heard as a whole, without chunks", 0, 1)
     full_context: bool = setting(
@@ -113,14 +113,21 @@ class StreamingConfig:
         """Return the layout of other chunks.
 
         Raises:
-            UserError: no three numbers of frames, no frame that is decoded, or what FunASR's pair of graphs cannot do.
+            UserError: no chunk size, or what FunASR's pair of graphs cannot do.
         """
-        if len(chunk_size) != 3 or min(chunk_size) < 0 or chunk_size[1] < 1:
-            expected = "[left, decoded, look-ahead] in frames, at least one decoded, such as [0, 10, 5]"
-            raise UserError(f"model.streaming: chunk_size: expected {expected}, found {list(chunk_size)}")
+        chunk_size = check_chunk_size(chunk_size)
         look_backs = self.encoder_look_back, self.decoder_look_back
         if self.compat == "funasr_onnx" and (chunk_size[0] == 0 or look_backs != (0, 0)):
             expected = "left context in chunk_size, such as [5, 10, 5], and encoder_look_back and decoder_look_back 0"
             found = f"{list(chunk_size)} and {look_backs[0]}, {look_backs[1]}"
             raise UserError(f"model.streaming: compat funasr_onnx: expected {expected}, found {found}")
         return ChunkLayout(*chunk_size, *look_backs, self.compat)
+
+
+def check_chunk_size(chunk_size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a chunk size; refuse what is no three numbers of frames, or has no frame that is decoded."""
+    is_whole = all(isinstance(frames, int) and not isinstance(frames, bool) for frames in chunk_size)
+    if not is_whole or len(chunk_size) != 3 or min(chunk_size) < 0 or chunk_size[1] < 1 or max(chunk_size) > 1000:
+        expected = "[left, decoded, look-ahead] in frames, at least one decoded, such as [0, 10, 5]"
+        raise UserError(f"chunk_size: expected {expected}, found {list(chunk_size)}")
+    return chunk_size

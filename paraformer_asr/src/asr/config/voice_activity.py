@@ -1,4 +1,4 @@
-"""Settings of voice activity detection: the network's sizes, and the rules that make segments of its scores.
+"""Settings of voice activity detection: the network's sizes, its training, and the rules that make segments.
 
 `docs/voice_activity.md` has the rules as a table. FunASR's names of the settings are in `asr.published.funasr_vad`.
 """
@@ -6,7 +6,7 @@
 import dataclasses
 from typing import Literal
 
-from asr.config.schema import setting
+from asr.config.fields import setting
 
 FRAME_MS = 10
 """Time from one score to the next, in ms; times in the settings are rounded down to whole frames."""
@@ -44,8 +44,8 @@ class VoiceActivityConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class FsmnConfig:
-    """Sizes of the network. The defaults are those of the published model, 0.43 million parameters."""
+class FsmnSizes:
+    """Sizes of the hidden layers. The defaults are those of the published model."""
 
     input_affine_width: int = setting(140, "width of the first layer", 1, 4096)
     width: int = setting(250, "width between the blocks", 1, 4096)
@@ -53,4 +53,21 @@ class FsmnConfig:
     projection: int = setting(128, "width of the memory", 1, 4096)
     taps: int = setting(20, "frames that a memory spans, the present one included", 1, 1000)
     output_affine_width: int = setting(140, "width of the layer before the last", 1, 4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class FsmnConfig(FsmnSizes):
+    """Sizes of the network. With the published model's it has 0.43 million parameters."""
+
     num_classes: int = setting(248, "outputs; the first is silence", 2, 100_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechLabelsConfig:
+    """Which frames are speech, for model.name vad; the texts of the data set are not used."""
+
+    source: Literal["level", "rttm"] = setting("level", "level of the sound, or speech that is known, in RTTM files")
+    silence_db: float = setting(40.0, "level: silence is this many dB below the loudest frames", 5, 100)
+    train_rttm: str = setting("", "rttm: file of the training split; a relative path starts at data.root")
+    val_rttm: str = setting("", "rttm: the same for validation")
+    test_rttm: str = setting("", "rttm: the same for the final test")

@@ -5,17 +5,27 @@ from typing import Literal
 from asr.config import Config
 from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.manifest_dataset import open_manifest_dataset
+from asr.data.speech_labels import label_speech
 from asr.errors import UserError
 
 __all__ = ["SpeechDataset", "Utterance", "build_dataset"]
 
 
-def build_dataset(config: Config, split: Literal["train", "val", "test"]) -> SpeechDataset:
-    """Return one split of the data set that `config` names.
+def build_dataset(
+    config: Config, split: Literal["train", "val", "test"], custom: SpeechDataset | None = None
+) -> SpeechDataset:
+    """Return one split of the data set that `config` names, with frame labels for texts if the model is a detector.
+
+    `custom` is the data set from outside the package, if the config names one.
 
     Raises:
         UserError: folders or manifests that are missing, or lines that cannot be used, the first of them listed.
     """
+    dataset = _open_dataset(config, split) if custom is None else custom
+    return label_speech(dataset, config, split) if config.model.name == "vad" else dataset
+
+
+def _open_dataset(config: Config, split: Literal["train", "val", "test"]) -> SpeechDataset:
     match config.data.dataset:
         case "toy_seq2seq":
             from asr.data.toy_seq2seq import ToySeq2Seq  # imports jax, which reading sound files does without

@@ -15,6 +15,7 @@ from asr.data.bucketing import BatchPlan
 from asr.data.dataset import SpeechDataset
 from asr.data.loader import TOLERANCE_S, find_crowded, plan_training, select_lengths
 from asr.data.manifest_dataset import ManifestDataset, read_manifest
+from asr.data.speech_labels import label_speech
 from asr.data.text.building import choose_tokenizer
 from asr.data.text.comparison import suit_characters
 from asr.data.text.odd_characters import find_odd_characters, find_unwritable
@@ -43,17 +44,18 @@ def inspect_split(
 ) -> SplitReport:
     """Return what a split holds, after decoding all its utterances; `progress` wraps the iterator, as `tqdm` does."""
     dataset, stated_s, problems = _open(config, split)
+    dataset = label_speech(dataset, config, split) if config.model.name == "vad" else dataset
     report = SplitReport(problems)
-    texts, names = dataset.texts(), dataset.names()
+    names = dataset.names()
 
-    def hash_sound(index: int) -> tuple[float, str, bool] | UserError:
-        """Return (seconds, hash of the samples, whether it is silent); nothing else of the sound is kept."""
+    def hash_sound(index: int) -> tuple[float, str, bool, str] | UserError:
+        """Return (seconds, hash of the samples, whether it is silent, text); nothing else of the sound is kept."""
         try:
-            wave_n = dataset[index].wave
+            utterance = dataset[index]
         except UserError as error:
             return error
-        seconds = len(wave_n) / config.features.sample_rate_hz
-        return seconds, hashlib.sha256(wave_n.tobytes()).hexdigest(), not wave_n.any()
+        wave_n = utterance.wave
+        return utterance.duration_s, hashlib.sha256(wave_n.tobytes()).hexdigest(), not wave_n.any(), utterance.text
 
     with ThreadPoolExecutor(max(1, config.data.num_threads)) as pool:
         sounds = pool.map(hash_sound, range(len(dataset)))
@@ -61,7 +63,7 @@ def inspect_split(
             if isinstance(sound, UserError):
                 report.problems.append(str(sound))
                 continue
-            (seconds, digest, silent), where = sound, dataset.where(index)
+            (seconds, digest, silent, text), where = sound, dataset.where(index)
             lacking_s = stated_s[index] - seconds  # NaN where no length is stated
             differs = f"{where}: stated to be {stated_s[index]:.2f} s long, but the sound has {seconds:.2f} s"
             if lacking_s < -TOLERANCE_S:
@@ -69,7 +71,7 @@ def inspect_split(
                 continue
             report.wheres.append(where)
             report.names.append(names[index])
-            report.texts.append(texts[index])
+            report.texts.append(text)
             report.durations_s.append(seconds)
             report.same_sound.setdefault(digest, []).append(names[index])
             if silent:
@@ -144,7 +146,7 @@ def _reason(problem: str) -> str:
 
 def warn_of_long_words(config: Config, report: SplitReport, tokenizer: Tokenizer) -> None:
     """Warn if whole sentences count as words, so that word errors cannot choose the best checkpoint."""
-    if suit_characters(tokenizer, report.texts):
+    if config.model.name != "vad" and suit_characters(tokenizer, report.texts):
         select_by = config.training.select_by
         chosen = {
             "auto": "training.select_by: auto chooses the best checkpoint by characters",

@@ -7,22 +7,28 @@ They come from the level of the sound, or from stretches of speech that are know
 A text has one character for each frame, "1" for speech and "0" for silence.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from asr.config import FeaturesConfig
+from asr.config import Config
 from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.frontend import num_feature_frames
 from asr.data.manifests.manifest import read_lines
 from asr.data.sounds.levels import frame_levels, is_sound, loudness
+from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.untrusted import shown
 
 SILENCE, SPEECH = "0", "1"
 LEVEL_S = 0.01  # length of the frames whose level is measured, in seconds
+MAX_SHOWN = 8  # tokens in a message
 
 Stretches = Sequence[tuple[float, float]]
 """(start, end) of each stretch of speech, in seconds."""
@@ -31,43 +37,41 @@ Stretches = Sequence[tuple[float, float]]
 class SpeechLabels(SpeechDataset):
     """The utterances of another data set with frame labels for texts."""
 
-    def __init__(
-        self,
-        dataset: SpeechDataset,
-        features: FeaturesConfig,
-        *,
-        speech: Mapping[str, Stretches] | None = None,
-        silence_db: float = 40.0,
-    ):
-        """Label the frames of a data set.
+    def __init__(self, dataset: SpeechDataset, config: Config, speech: Mapping[str, Stretches] | None = None):
+        """Label the frames of a data set; its own texts are not used.
 
         Args:
-            dataset: the utterances; their own texts are not used.
-            features: the front end, one frame every `output_shift_ms`.
+            dataset: the utterances.
+            config: front end, and level of silence.
             speech: the speech in each utterance, by its name; one that is not named has none. None: speech is what is
-                less than `silence_db` below the loudest frames of its utterance, all of which are read for that.
-            silence_db: in dB; in recordings with noise less than the default.
+                less than `silence_db` below the loudest frames of its utterance.
         """
-        self._dataset, self._features = dataset, features
-        if speech is None:
-            self._texts = [self._by_level(dataset[index], silence_db) for index in range(len(dataset))]
-        else:
-            known = zip(dataset.names(), dataset.durations_s(), strict=True)
-            self._texts = [self._by_stretches(speech.get(name, ()), duration_s) for name, duration_s in known]
+        self._dataset, self._config, self._speech = dataset, config, speech
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Utterance:
         utterance = self._dataset[index]
-        return Utterance(utterance.wave, utterance.sample_rate_hz, self._texts[index], utterance.name)
+        if self._speech is None:
+            text = self._by_level(utterance)
+        else:
+            text = self._by_stretches(utterance.name, utterance.duration_s)
+        return dataclasses.replace(utterance, text=text)
 
     def durations_s(self) -> np.ndarray:
         """Return float64[len], the length of each utterance in seconds."""
         return self._dataset.durations_s()
 
+    @functools.cached_property
+    def _texts(self) -> list[str]:
+        if self._speech is None:
+            with ThreadPoolExecutor(max(self._config.data.num_threads, 1)) as pool:
+                return list(pool.map(lambda index: self[index].text, range(len(self))))
+        return list(map(self._by_stretches, self.names(), self.durations_s()))
+
     def texts(self) -> list[str]:
-        """Return the labels of each utterance."""
+        """Return the labels of each utterance; by the level all sound is read for that, the first time."""
         return self._texts
 
     def names(self) -> list[str]:
@@ -78,26 +82,62 @@ class SpeechLabels(SpeechDataset):
         """Return the path of the sound file of each utterance."""
         return self._dataset.sound_files()
 
-    def _by_level(self, utterance: Utterance, silence_db: float) -> str:
+    def starts_s(self) -> np.ndarray:
+        """Return float64[len], where each utterance begins in its sound file, in seconds."""
+        return self._dataset.starts_s()
+
+    def where(self, index: int) -> str:
+        """Return where utterance `index` comes from, for a message."""
+        return self._dataset.where(index)
+
+    def _by_level(self, utterance: Utterance) -> str:
         level_t = frame_levels(utterance.wave, round(LEVEL_S * utterance.sample_rate_hz))
         if not level_t.size:
             return ""
-        sound_t = is_sound(level_t, loudness(level_t), silence_db)
+        sound_t = is_sound(level_t, loudness(level_t), self._config.data.speech_labels.silence_db)
         centres = (self._centres_s(len(utterance.wave)) / LEVEL_S).astype(int)
         return _text(sound_t[np.minimum(centres, len(sound_t) - 1)])
 
-    def _by_stretches(self, stretches: Stretches, duration_s: float) -> str:
-        centres_s = self._centres_s(round(duration_s * self._features.sample_rate_hz))
+    def _by_stretches(self, name: str, duration_s: float) -> str:
+        centres_s = self._centres_s(round(duration_s * self._config.features.sample_rate_hz))
         speech_t = np.zeros(len(centres_s), bool)
-        for start_s, end_s in stretches:
+        for start_s, end_s in self._speech.get(name, ()):
             speech_t |= (start_s <= centres_s) & (centres_s < end_s)
         return _text(speech_t)
 
     def _centres_s(self, num_samples: int) -> np.ndarray:
         """Return float64[t], the middle of each frame's window."""
-        num_frames = int(num_feature_frames(num_samples, self._features))
-        shift_s, length_s = self._features.output_shift_ms / 1000, self._features.frame_length_ms / 1000
+        features = self._config.features
+        num_frames = int(num_feature_frames(num_samples, features))
+        shift_s, length_s = features.output_shift_ms / 1000, features.frame_length_ms / 1000
         return np.arange(num_frames) * shift_s + length_s / 2
+
+
+def label_speech(dataset: SpeechDataset, config: Config, split: Literal["train", "val", "test"]) -> SpeechLabels:
+    """Return a split with the frame labels that the section `data.speech_labels` describes.
+
+    Raises:
+        UserError: no RTTM file where there should be one, or one that speaks of other utterances.
+    """
+    settings, key = config.data.speech_labels, f"data.speech_labels.{split}_rttm"
+    if settings.source == "level":
+        return SpeechLabels(dataset, config)
+    if not (file := getattr(settings, f"{split}_rttm")):
+        raise UserError(f"{key} is empty; with source: rttm it names the RTTM file of the split")
+    speech, names = read_rttm(Path(config.data.root) / file), dataset.names()
+    if names and speech.keys().isdisjoint(names):
+        expected = f"speech in utterances of the split {split}, such as {shown(names[0])}"
+        raise UserError(f"{key}: {file}: expected {expected}, found {shown(next(iter(speech), 'no line SPEAKER'))}")
+    return SpeechLabels(dataset, config, speech)
+
+
+def check_label_tokens(tokenizer: Tokenizer) -> None:
+    """Refuse a vocabulary that is not the two labels."""
+    if tokenizer.tokens != with_special_tokens([SILENCE, SPEECH]):
+        raise UserError(
+            "model.name: vad: expected frames with speech and frames without in the training split, and "
+            f"tokenizer.kind: characters; found the tokens {', '.join(map(shown, tokenizer.tokens[:MAX_SHOWN]))}"
+        )
 
 
 def read_rttm(path: str | Path) -> dict[str, list[tuple[float, float]]]:

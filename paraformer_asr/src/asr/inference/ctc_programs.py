@@ -4,7 +4,7 @@ Letters: b batch, n samples, t frames, u token positions, v vocabulary.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from asr.inference.programs import Spelling, Variables, abstract_sound, search_o
 from asr.inference.shapes import Shape
 from asr.inference.token_timing import time_grid
 from asr.inference.tuning import PackedWeights
-from asr.models import NUM_QUERIES, build_model
+from asr.models import LANGUAGES, NUM_QUERIES, build_model
 
 
 @struct.dataclass
@@ -49,12 +49,15 @@ class Read:
 
 
 def make_read(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Read]:
-    """Return `read(variables, wave_bn, wave_lengths_b) → Read`: front end, encoder, CTC head."""
+    """Return `read(variables, wave_bn, wave_lengths_b, language_b=None) → Read`: front end, encoder, CTC head.
+
+    `language_b` is for SenseVoice alone.
+    """
     model, frontend = model or build_model(config.model), make_frontend(config.features, cmvn)
 
-    def read(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> Read:
-        features_bti, frame_lengths_b = frontend(wave_bn, wave_lengths_b)
-        acoustics = model.apply(variables, features_bti, frame_lengths_b, method="encode")
+    def read(variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array, language_b=None) -> Read:
+        inputs = frontend(wave_bn, wave_lengths_b) + (() if language_b is None else (language_b,))
+        acoustics = model.apply(variables, *inputs, method="encode")
         duration_s_b = wave_lengths_b / config.features.sample_rate_hz
         return Read(acoustics.ctc_logits_btv, acoustics.frame_lengths_b, duration_s_b)
 
@@ -62,7 +65,7 @@ def make_read(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None)
 
 
 def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = None) -> Callable[..., Spelling]:
-    """Return `best_path(variables, wave_bn, wave_lengths_b, automaton) → Spelling`.
+    """Return `best_path(variables, wave_bn, wave_lengths_b, automaton, language_b=None) → Spelling`.
 
     It has as many positions as there are frames. Without an automaton of hot words (None) the path is the greedy one.
     """
@@ -70,9 +73,13 @@ def make_best_path(config: Config, cmvn: Cmvn | None, model: nn.Module | None = 
     search = functools.partial(search_ctc, **search_options(config))
 
     def best_path(
-        variables: Variables, wave_bn: jax.Array, wave_lengths_b: jax.Array, automaton: HotwordAutomaton | None
+        variables: Variables,
+        wave_bn: jax.Array,
+        wave_lengths_b: jax.Array,
+        automaton: HotwordAutomaton | None,
+        language_b: jax.Array | None = None,
     ) -> Spelling:
-        heard = read(variables, wave_bn, wave_lengths_b)
+        heard = read(variables, wave_bn, wave_lengths_b, language_b)
         inputs = heard.logits_btv, heard.frame_lengths_b
         path = ctc_greedy(*inputs) if automaton is None else search(*inputs, automaton)
         spans = path.first_frame_bu, path.last_frame_bu, path.token_lengths_b
@@ -101,6 +108,14 @@ def num_query_frames(config: Config) -> int:
     return NUM_QUERIES if config.model.name == "sense_voice" else 0
 
 
+def language_rows(config: Config, languages: Sequence[str], batch_size: int) -> np.ndarray | None:
+    """Return int32[b], the query of each row's language, "" or no name being the config's; None without queries."""
+    if config.model.name != "sense_voice":
+        return None
+    names = [*languages, *[""] * (batch_size - len(languages))]
+    return np.array([LANGUAGES[name or config.model.sense_voice.language] for name in names], np.int32)
+
+
 class BestPathPrograms:
     """The best path of the CTC head, compiled ahead or when a shape is first met."""
 
@@ -112,7 +127,7 @@ class BestPathPrograms:
         tokenizer: Tokenizer,
         model: nn.Module | None = None,
     ):
-        self._automata = HotwordAutomata(tokenizer, config.inference.hotword_weight)
+        self._config, self._automata = config, HotwordAutomata(tokenizer, config.inference.hotword_weight)
         self.weights = PackedWeights(config.model, variables)
         self._best_path = jax.jit(self.weights.reading(make_best_path(config, cmvn, model)))
         self._compiled: dict[tuple[Shape, int], jax.stages.Compiled] = {}
@@ -124,18 +139,27 @@ class BestPathPrograms:
         return [] if is_compiled else [functools.partial(self._compile, shape, automaton)]
 
     def start(
-        self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray, hotwords: tuple[Hotword, ...] = ()
+        self,
+        wave_bn: np.ndarray,
+        wave_lengths_b: np.ndarray,
+        hotwords: tuple[Hotword, ...] = (),
+        languages: Sequence[str] = (),
     ) -> Callable[[], Spelling]:
-        """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
+        """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`.
+
+        `languages` names those of the rows, for SenseVoice; "": the config's.
+        """
         shape, automaton = Shape(*wave_bn.shape), self._automata(hotwords)
         key = self._key(shape, automaton)
         if key not in self._compiled:
             self._compile(shape, automaton)
-        spelling = self._compiled[key](self.weights.arrays, wave_bn, wave_lengths_b, automaton)
+        language_b = language_rows(self._config, languages, shape.batch_size)
+        spelling = self._compiled[key](self.weights.arrays, wave_bn, wave_lengths_b, automaton, language_b)
         return functools.partial(jax.device_get, spelling)
 
     def _compile(self, shape: Shape, automaton: HotwordAutomaton | None) -> None:
-        lowered = self._best_path.lower(self.weights.arrays, *abstract_sound(shape), automaton)
+        language_b = language_rows(self._config, (), shape.batch_size)
+        lowered = self._best_path.lower(self.weights.arrays, *abstract_sound(shape), automaton, language_b)
         self._compiled[self._key(shape, automaton)] = lowered.compile(self.weights.options)
 
     def _key(self, shape: Shape, automaton: HotwordAutomaton | None) -> tuple[Shape, int]:
@@ -168,18 +192,28 @@ class BeamPrograms:
         return [] if shape in self._compiled else [functools.partial(self._compile, shape)]
 
     def start(
-        self, wave_bn: np.ndarray, wave_lengths_b: np.ndarray, hotwords: tuple[Hotword, ...] = ()
+        self,
+        wave_bn: np.ndarray,
+        wave_lengths_b: np.ndarray,
+        hotwords: tuple[Hotword, ...] = (),
+        languages: Sequence[str] = (),
     ) -> Callable[[], Spelling]:
-        """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`."""
+        """Start recognising a batch; arguments and result as in `asr.inference.programs.CifPrograms.start`.
+
+        `languages` names those of the rows, for SenseVoice; "": the config's.
+        """
         shape, automaton = Shape(*wave_bn.shape), self._automata(hotwords)
         if shape not in self._compiled:
             self._compile(shape)
         read, times = self._compiled[shape]
         fusion = HotwordFusion(self._fusion, automaton) if automaton else self._fusion
-        return functools.partial(self._finish, read(self.weights.arrays, wave_bn, wave_lengths_b), times, fusion)
+        language_b = language_rows(self._config, languages, shape.batch_size)
+        heard = read(self.weights.arrays, wave_bn, wave_lengths_b, language_b)
+        return functools.partial(self._finish, heard, times, fusion)
 
     def _compile(self, shape: Shape) -> None:
-        read = self._read.lower(self.weights.arrays, *abstract_sound(shape)).compile(self.weights.options)
+        language_b = language_rows(self._config, (), shape.batch_size)
+        read = self._read.lower(self.weights.arrays, *abstract_sound(shape), language_b).compile(self.weights.options)
         num_frames = max(num_feature_frames(shape.num_samples, self._config.features), 1)
         num_frames += num_query_frames(self._config)
         first_bu = jax.ShapeDtypeStruct((shape.batch_size, num_frames), jnp.int32)

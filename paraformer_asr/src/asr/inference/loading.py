@@ -33,8 +33,8 @@ def load_parts(
     folder = Path(folder)
     if average < 1:
         raise UserError(f"--average: expected at least 1 checkpoint, found {average}")
-    check_recognises(folder)
     if is_funasr_folder(folder):
+        check_recognises(folder)
         return _load_published(folder, overrides, average)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: expected a run directory or a model folder, but it holds no config.yaml")

@@ -15,25 +15,22 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from asr.checkpoints import restore_variables
-from asr.checkpoints.arrays import check_finite, check_same_arrays, describe_arrays, named_arrays
 from asr.config import InferenceConfig
 from asr.config.parsing import parse_override
-from asr.config.reader import load_config
 from asr.config.voice_activity import FRAME_MS, VoiceActivityConfig
-from asr.data.cmvn import load_cmvn
+from asr.data.sounds.samples import check_samples
 from asr.data.sounds.sound_input import Sound, open_sound
 from asr.errors import UserError
 from asr.files import appearing
 from asr.funasr_folder import WEIGHTS, is_funasr_folder
 from asr.inference.frame_scores import FrameScorer, ScoredSound
-from asr.inference.model_folder import CMVN, check_target
+from asr.inference.loading import load_parts
+from asr.inference.model_folder import check_target
 from asr.inference.segmentation import Segment
 from asr.inference.speech_segments import SpeechEvent, SpeechSegments
 from asr.inference.speech_splitting import split_at_speech
 from asr.models import count_parameters
-from asr.models.fsmn_vad import fsmn_shapes, sizes_of_variables
-from asr.ops.fbank import FULL_SCALE
+from asr.models.frame_labeller import network_sizes
 from asr.published.funasr_vad import PublishedVad, load_funasr_vad, save_funasr_vad
 
 
@@ -72,7 +69,7 @@ class VoiceActivityStream:
         if self._ended:
             raise UserError("the stream has ended: detector.stream() begins a new one")
         self._ended = final
-        return tuple(self._segments.accept(*self._sound.push(_checked(samples), final), final))
+        return tuple(self._segments.accept(*self._sound.push(check_samples(samples), final), final))
 
 
 class VoiceActivityDetector:
@@ -202,18 +199,9 @@ def check_settings(settings: VoiceActivityConfig, stored: PublishedVad) -> None:
 
 def _load_run(folder: Path, which: str, average: int) -> PublishedVad:
     """Return the detector of a run; the rules have their defaults."""
-    features = load_config(folder / "config.yaml").features
-    if features.output_shift_ms != FRAME_MS:
-        raise UserError(
-            f"{folder}: a voice activity detector needs a frame every {FRAME_MS} ms, this one has one every "
-            f"{features.output_shift_ms:g} ms: train it with features.lfr_n=1 and features.frame_shift_ms={FRAME_MS}"
-        )
-    variables = {"params": restore_variables(folder / "checkpoints", which, average)["params"]["network"]}
-    network = sizes_of_variables(variables)
-    check_same_arrays(describe_arrays(fsmn_shapes(network, features.input_dim)), describe_arrays(variables), folder)
-    check_finite(named_arrays(variables), folder)
-    cmvn = load_cmvn(folder / CMVN) if features.cmvn != "none" else None
-    return PublishedVad(VoiceActivityConfig(), features, cmvn, network, variables)
+    config, _, cmvn, variables = load_parts(folder, which, average=average)
+    network = {"params": variables["params"]["network"]}
+    return PublishedVad(VoiceActivityConfig(), config.features, cmvn, network_sizes(config.model), network)
 
 
 def _events(stream: VoiceActivityStream, blocks: Iterable[np.ndarray]) -> Iterator[tuple[SpeechEvent, ...]]:
@@ -221,13 +209,3 @@ def _events(stream: VoiceActivityStream, blocks: Iterable[np.ndarray]) -> Iterat
     for block_n in blocks:
         yield stream.accept(block_n)
     yield stream.accept(np.zeros(0, np.float32), final=True)
-
-
-def _checked(samples: np.ndarray) -> np.ndarray:
-    """Return samples as float32 in −1…1."""
-    samples = np.asarray(samples)
-    is_int16 = samples.dtype == np.int16
-    if samples.ndim != 1 or not (is_int16 or samples.dtype.kind == "f"):
-        expected = "samples of one channel, int16 or floats in −1…1"
-        raise UserError(f"stream: expected {expected}, found {samples.dtype}{list(samples.shape)}")
-    return samples.astype(np.float32) / (FULL_SCALE if is_int16 else 1)

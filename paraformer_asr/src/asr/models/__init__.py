@@ -16,6 +16,7 @@ from asr.config import ModelConfig
 from asr.errors import UserError
 from asr.models.bicif import BicifParaformer as BicifParaformer
 from asr.models.contextual import ContextualParaformer as ContextualParaformer
+from asr.models.frame_labeller import FrameLabeller
 from asr.models.hotwords import Hotwords as Hotwords
 from asr.models.layers import count_parameters as count_parameters
 from asr.models.paraformer import Acoustics as Acoustics
@@ -23,6 +24,7 @@ from asr.models.paraformer import Hypotheses as Hypotheses
 from asr.models.paraformer import Paraformer as Paraformer
 from asr.models.paraformer import TrainingOutputs as TrainingOutputs
 from asr.models.seaco import SeacoParaformer as SeacoParaformer
+from asr.models.sense_voice import LANGUAGES as LANGUAGES
 from asr.models.sense_voice import NUM_QUERIES as NUM_QUERIES
 from asr.models.sense_voice import SenseVoice as SenseVoice
 from asr.models.stacking import stack_blocks as stack_blocks
@@ -35,6 +37,7 @@ NETWORKS = {
     "contextual": ContextualParaformer,
     "bicif": BicifParaformer,
     "streaming": StreamingParaformer,
+    "vad": FrameLabeller,
 }
 """`model.name` → the network."""
 
@@ -61,10 +64,10 @@ def build_model(config: ModelConfig, custom: CustomModel | None = None) -> nn.Mo
             expected = "a Flax module, or a function of config.model that returns one"
             raise UserError(f"model: expected {expected}, found {type(model).__name__}")
         return model
-    if config.name in ("custom", "vad"):
+    if config.name == "custom":
         raise UserError(
-            f"model.name: {config.name}: the network comes from outside the package, so it works from Python only; "
-            "pass it: asr.load(folder, model=...) or asr.train(config, model=...)"
+            "model.name: custom: the network comes from outside the package, so it works from Python only; pass it: "
+            "asr.load(folder, model=...) or asr.train(config, model=...)"
         )
     if config.vocab_size <= SPECIAL_TOKENS:
         raise UserError(

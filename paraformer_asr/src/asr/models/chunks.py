@@ -42,11 +42,11 @@ class DecoderState:
     num_rows_b: jax.Array  # int32, rows that were put into the caches; counted for FunASR's arithmetic alone
 
 
-def empty_encoder_state(config: ModelConfig, layout: ChunkLayout, batch: int) -> EncoderState:
-    """Return the state before the first frame."""
+def empty_encoder_state(config: ModelConfig, layout: ChunkLayout, batch: int, input_dim: int) -> EncoderState:
+    """Return the state before the first frame; `input_dim` is the width of the features."""
     encoder, num_rows = config.encoder, layout.num_cached(layout.encoder_look_back)
     num_rows = max(num_rows, layout.num_kept) if num_rows and layout.compat != "none" else num_rows
-    width = config.input_dim if encoder.kind == "sanm" else encoder.width
+    width = input_dim if encoder.kind == "sanm" else encoder.width
     keys = tuple(_empty_keys(config, batch, num_rows) for _ in range(encoder.num_layers))
     return EncoderState(jnp.zeros((batch, layout.context, width), config.dtype), keys)
 

@@ -1,15 +1,10 @@
 """Trains FSMN-VAD by the loop that trains recognisers: as a model that writes one label for each frame.
 
 A transcript of "0011110" says that frames 2 to 5 are speech. So the data set has such texts (`asr.data.speech_labels`),
-the tokenizer has the tokens 0 and 1, the error rate of characters is that of frames, and nothing else changes:
-
-    run = asr.train(config, model=asr.FrameLabelling(sizes), loss=asr.frame_loss, train_set=…, val_set=…)
-    detector = asr.load(run.path)
+the tokenizer has the tokens 0 and 1, the cross-entropy of tokens is that of frames, and nothing else changes.
 
 Letters: b batch, t frames, i input width, u labels, v vocabulary, c classes.
 """
-
-import dataclasses
 
 import flax.linen as nn
 import jax
@@ -17,42 +12,26 @@ import jax.numpy as jnp
 
 from asr.config import ModelConfig
 from asr.config.voice_activity import FsmnConfig
-from asr.errors import UserError
-from asr.losses import masked_cross_entropy
 from asr.models.fsmn_vad import FsmnVad
 from asr.models.paraformer import Acoustics, Hypotheses, TrainingOutputs
 
-BEFORE, BEHIND = 3, 1  # special tokens before and behind the labels in the vocabulary
-NEVER = -30.0  # their logit: they are never written
+BEFORE = 3  # special tokens before the labels in the vocabulary
+NEVER = -30.0  # logit of the special tokens: they are never written
 
 
-@dataclasses.dataclass(frozen=True)
-class FrameLabelling:
-    """The argument `model` of `asr.train` for a voice activity detector."""
-
-    sizes: FsmnConfig = FsmnConfig(num_classes=2)
-
-    def __call__(self, config: ModelConfig) -> "FrameLabeller":
-        """Return the network; refuse texts that are not frame labels."""
-        if config.predictor.append_eos:
-            raise UserError("frame labels have no end of sentence: set model.predictor.append_eos=false")
-        num_labels = config.vocab_size - BEFORE - BEHIND
-        if num_labels != self.sizes.num_classes:
-            raise UserError(
-                f"expected texts of {self.sizes.num_classes} different labels, as of asr.SpeechLabels, found "
-                f"{num_labels}; with silence or speech alone there is nothing to learn"
-            )
-        return FrameLabeller(self.sizes)
+def network_sizes(config: ModelConfig) -> FsmnConfig:
+    """Return the sizes of the network that `config` describes: its classes are silence and speech."""
+    return FsmnConfig(**vars(config.vad), num_classes=2)
 
 
 class FrameLabeller(nn.Module):
     """FSMN-VAD with the methods of a recogniser: `__call__` trains, `encode` and `decode` evaluate."""
 
-    sizes: FsmnConfig
+    config: ModelConfig
 
     def setup(self):
         """Name the network, as the detector finds it in the run."""
-        self.network = FsmnVad(self.sizes)
+        self.network = FsmnVad(network_sizes(self.config))
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return logits_buv, the scores of the frame that each label stands for.
@@ -71,7 +50,7 @@ class FrameLabeller(nn.Module):
         share_bu = (jnp.arange(tokens_bu.shape[1])[None, :] + 0.5) / jnp.maximum(token_lengths_b, 1)[:, None]
         frame_bu = jnp.clip((share_bu * feature_lengths_b[:, None]).astype(jnp.int32), 0, features_bti.shape[1] - 1)
         logits_buv = jnp.take_along_axis(logits_btv, frame_bu[..., None], axis=1)
-        count_b = feature_lengths_b.astype(jnp.float32)
+        count_b = token_lengths_b.astype(jnp.float32)  # as many as there should be: nothing is counted
         return TrainingOutputs(logits_buv, logits_buv, count_b, _diagonal(logits_buv), feature_lengths_b, None)
 
     def encode(self, features_bti, feature_lengths_b) -> Acoustics:
@@ -91,18 +70,8 @@ class FrameLabeller(nn.Module):
     def token_logits(self, features_bti) -> jax.Array:
         """Return float32[b, t, v], the network's scores among those of the special tokens."""
         logits_btc, _ = self.network(features_bti)
-        return jnp.pad(logits_btc, ((0, 0), (0, 0), (BEFORE, BEHIND)), constant_values=NEVER)
-
-
-def frame_loss(outputs: TrainingOutputs, tokens_bu, token_lengths_b) -> jax.Array:
-    """Return the cross-entropy of the frame labels, summed over the batch: the argument `loss` of `asr.train`.
-
-    Args:
-        outputs: of `FrameLabeller`.
-        tokens_bu: int32[b, u], the labels as tokens.
-        token_lengths_b: int32[b], labels of each row.
-    """
-    return masked_cross_entropy(outputs.logits_buv, tokens_bu, token_lengths_b)
+        behind = self.config.vocab_size - BEFORE - logits_btc.shape[-1]
+        return jnp.pad(logits_btc, ((0, 0), (0, 0), (BEFORE, behind)), constant_values=NEVER)
 
 
 def _diagonal(logits_buv, num_frames: int | None = None) -> jax.Array:

@@ -85,18 +85,3 @@ def empty_past(config: FsmnConfig, batch_size: int = 1) -> jax.Array:
 def fsmn_shapes(config: FsmnConfig, input_dim: int) -> Any:
     """Return the variables {"params": …} of the network as shapes and dtypes."""
     return jax.eval_shape(FsmnVad(config).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, input_dim), jnp.float32))
-
-
-def sizes_of_variables(variables: Any) -> FsmnConfig:
-    """Return the sizes of the network with these variables {"params": …}."""
-    params = variables["params"]
-    taps, projection = params["block0"]["memory_kernel"].shape
-    return FsmnConfig(
-        input_affine_width=len(params["narrow_in"]["bias"]),
-        width=len(params["widen"]["bias"]),
-        num_layers=sum(name.startswith("block") for name in params),
-        projection=projection,
-        taps=taps,
-        output_affine_width=len(params["narrow_out"]["bias"]),
-        num_classes=len(params["classify"]["bias"]),
-    )

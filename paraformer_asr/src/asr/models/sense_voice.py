@@ -70,12 +70,13 @@ class SenseVoice(nn.Module):
         """Return the reading; called as `Paraformer` is, the tokens are not looked at."""
         return self.encode(features_bti, feature_lengths_b, train=train)
 
-    def encode(self, features_bti, feature_lengths_b, *, train: bool = False) -> Reading:
+    def encode(self, features_bti, feature_lengths_b, language_b=None, *, train: bool = False) -> Reading:
         """Return the logits of every row.
 
         Args:
             features_bti: float32[b, t, i], normalised frames.
             feature_lengths_b: int32[b], real frames.
+            language_b: int32[b], the query of each utterance's language, of `LANGUAGES`; None: the config's for all.
             train: apply dropout (key `dropout`).
         """
         dims = assert_shape(features_bti, "b,t,i", "features")
@@ -83,7 +84,9 @@ class SenseVoice(nn.Module):
         chex.assert_type(feature_lengths_b, int)
         options = self.config.sense_voice
         chosen = LANGUAGES[options.language], *EMOTION_AND_EVENT, WITH_ITN if options.use_itn else WITHOUT_ITN
-        query_bqi = jnp.broadcast_to(self.query_qi[jnp.array(chosen)], (dims["b"], NUM_QUERIES, dims["i"]))
+        query_bq = jnp.broadcast_to(jnp.array(chosen), (dims["b"], NUM_QUERIES))
+        query_bq = query_bq if language_b is None else query_bq.at[:, 0].set(language_b)
+        query_bqi = self.query_qi[query_bq]
         valid_bt = length_mask(feature_lengths_b, dims["t"])
         # Whatever padding holds, even NaN, must not reach a real row.
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0)

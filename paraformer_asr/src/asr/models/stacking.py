@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 def unstack_blocks(params: Any) -> Any:
     """Return the parameters of the unrolled model from those of the scanned one; others are returned as they are."""
-    encoder = dict(params["encoder"])
+    encoder = dict(params.get("encoder", {}))
     stacked = encoder.pop("blocks", None)
     if stacked is None:
         return params

@@ -14,11 +14,9 @@ Reference: Gao et al., 2020, arXiv 2006.01712 (SCAMA), section 3; `ParaformerStr
 """
 
 import dataclasses
-import functools
 import math
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -34,6 +32,7 @@ from asr.models.chunks import (
     empty_encoder_state,
 )
 from asr.models.decoder import Decoder
+from asr.models.drawn_chunks import listen_to_drawn_size
 from asr.models.exported_chunks import chunks_of_step
 from asr.models.paraformer import Frames, Paraformer, TrainingOutputs
 from asr.ops import cif
@@ -120,19 +119,11 @@ class StreamingParaformer(Paraformer):
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' outputs, as `Paraformer` does; in training for chunks of a size that is drawn."""
-        settings, inputs = self.config.streaming, (features_bti, feature_lengths_b, tokens_bu, token_lengths_b)
-        layouts = settings.training_layouts if train else (self.default_layout,)
-        if train and settings.offline_share > 0:
-            layouts += (None,)
-        if len(layouts) == 1:
-            return _hear_and_compare(self, *inputs, layout=layouts[0], train=train)
-        branches = [functools.partial(_hear_and_compare, layout=layout, train=train) for layout in layouts]
-        # One size for a batch: its windows have one shape.
-        share, draw = settings.offline_share, jax.random.uniform(self.make_rng("sampler"))
-        num_sizes = len(settings.training_layouts)
-        size = jnp.minimum((draw - share) / (1 - share) * num_sizes if share < 1 else 0.0, num_sizes - 1)
-        choice = jnp.where(draw < share, num_sizes, size.astype(jnp.int32))
-        return nn.switch(choice, branches, self, *inputs)
+        if train:
+            frames = listen_to_drawn_size(self, features_bti, feature_lengths_b, token_lengths_b, tokens_bu.shape[1])
+        else:
+            frames = self.listen(features_bti, feature_lengths_b, train)
+        return self.compare(frames, feature_lengths_b, tokens_bu, token_lengths_b, train)
 
     @property
     def default_layout(self) -> ChunkLayout | None:
@@ -147,14 +138,14 @@ class StreamingParaformer(Paraformer):
         """Return the same for other chunks; None: without."""
         if layout is None:
             return super().listen(features_bti, feature_lengths_b, train)
-        b, t, _ = features_bti.shape
+        b, t, input_dim = features_bti.shape
         n = layout.num_windows(t)
         layout = whole(layout, n)
         valid_bt = length_mask(feature_lengths_b, t)
         # Whatever padding holds, even NaN, must not reach a real frame.
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0)
         features_bti = jnp.pad(features_bti, ((0, 0), (0, n * layout.size - t), (0, 0)))
-        state, start_b = empty_encoder_state(self.config, layout, b), jnp.zeros(b, jnp.int32)
+        state, start_b = empty_encoder_state(self.config, layout, b, input_dim), jnp.zeros(b, jnp.int32)
         chunks = EncoderChunks(layout, state, start_b, feature_lengths_b, n)
         hidden_bnwd = self._encode(chunks, features_bti, feature_lengths_b, train)
         num_windows_b = layout.num_windows(feature_lengths_b)
@@ -169,10 +160,12 @@ class StreamingParaformer(Paraformer):
         return Frames(hidden_btd, valid_bt, alpha_bt, Windows(hidden_bnwd, chunks.valid_bnw, num_windows_b, layout))
 
     def start(self, num_streams: int) -> StreamState:
-        """Return the state of streams of which nothing has been heard."""
+        """Return the state of streams of which nothing has been heard; `config.input_dim` is set."""
         return empty_state(self.config, self.config.streaming.layout, num_streams)
 
-    def step(self, state: StreamState, features_bti, num_new_b, is_last_b) -> tuple[StreamState, ChunkTokens]:
+    def step(
+        self, state: StreamState, features_bti, num_new_b, is_last_b, is_audible_b=None
+    ) -> tuple[StreamState, ChunkTokens]:
         """Take the next frames of each stream; return the state behind them, and the tokens that fired.
 
         Args:
@@ -180,6 +173,7 @@ class StreamingParaformer(Paraformer):
             features_bti: float32[b, size, i], normalised frames.
             num_new_b: int32[b], how many of them are real; see `ChunkLayout.final_pieces` for the end of a stream.
             is_last_b: bool[b], the stream ends with these frames, and its look-ahead is decoded, too.
+            is_audible_b: bool[b], there is sound in the window: silence holds no token. None: as the predictor says.
         """
         layout = self.config.streaming.layout
         assert_shape(features_bti, "b,t,i", "features", t=layout.size)
@@ -191,20 +185,30 @@ class StreamingParaformer(Paraformer):
         row_w = jnp.arange(layout.window)[None, :]
         to_the_end_b = is_last_b & (layout.compat != "funasr_onnx")
         decoded_bw = (row_w >= layout.left) & ((row_w < layout.left + layout.size) | to_the_end_b[:, None])
+        ends_b = is_last_b
+        if layout.compat == "none":
+            silent_b = jnp.zeros_like(is_last_b) if is_audible_b is None else ~is_audible_b
+            decoded_bw &= ~silent_b[:, None]
+            ends_b = (is_last_b | silent_b) & (state.frames_b + num_new_b > 0)
         alpha_bw = jnp.where(decoded_bw, self._weigh(hidden_bnwd, chunks.valid_bnw, False)[:, 0], 0.0)
-        tail_b = jnp.where(self._completes(state, num_new_b, is_last_b), self.config.predictor.tail_threshold, 0.0)
-        inputs_bs = jnp.concatenate([alpha_bw, tail_b[:, None]], axis=1)
-        hidden_bsd = jnp.pad(hidden_bwd, ((0, 0), (0, 1), (0, 0)))  # the tail's frame holds no sound
+        # The tail completes a last token that is nearly there. Its frame holds no sound.
+        tail_b1 = jnp.where(ends_b, self.config.predictor.tail_threshold, 0.0)[:, None]
         acoustic_bud, sum_bs, count_b, *begun = cif.integrate_chunk(
-            inputs_bs, hidden_bsd, state.weight_b, state.embedding_bd, max_tokens(self.config, layout)
+            jnp.concatenate([alpha_bw, tail_b1], axis=1),
+            jnp.pad(hidden_bwd, ((0, 0), (0, 1), (0, 0))),
+            state.weight_b,
+            state.embedding_bd,
+            max_tokens(self.config, layout),
         )
         logits_buv, decoder = self._write_chunk(layout, state, acoustic_bud, count_b, hidden_bwd, valid_bw)
         end_b = state.frames_b + jnp.maximum(num_new_b, 0)
         frame_bs = jnp.concatenate([chunks.frame_bnw[:, 0], end_b[:, None]], axis=1)
         points_bu2, points_b2 = _points(state, sum_bs, frame_bs, acoustic_bud.shape[1], count_b)
+        if layout.compat == "none":  # what has not fired when the sound ends is no token
+            begun = [jnp.where(ends_b.reshape(-1, *(1,) * (part.ndim - 1)), 0.0, part) for part in begun]
+            points_b2 = jnp.where(ends_b[:, None], -1.0, points_b2)
         tokens = ChunkTokens(logits_buv, count_b, points_bu2, alpha_bw)
-        new = StreamState(end_b, chunks.next_state(), decoder, *begun, points_b2)
-        return new, tokens
+        return StreamState(end_b, chunks.next_state(), decoder, *begun, points_b2), tokens
 
     def _encode(self, chunks: EncoderChunks, features_bti, num_new_b, train: bool):
         """Return the encoded rows of the windows, 0 where there is no frame."""
@@ -220,12 +224,6 @@ class StreamingParaformer(Paraformer):
         alpha_mw1 = self.predictor(hidden_bnwd.reshape(b * n, w, d), valid_bnw.reshape(b * n, w), train=train)
         return alpha_mw1.reshape(b, n, w)
 
-    def _completes(self, state: StreamState, num_new_b, is_last_b):
-        """Return bool[b], whether the tail completes a token: at the end of a stream in which there was a frame."""
-        if self.config.streaming.compat != "none":
-            return is_last_b
-        return is_last_b & (state.frames_b + num_new_b > 0)
-
     def _write_chunk(self, layout, state: StreamState, acoustic_bud, count_b, hidden_bwd, valid_bw):
         """Return the logits of a chunk's tokens, and the decoder's state behind them."""
         chunks = DecoderChunks(layout, state.decoder, state.frames_b, valid_bw, count_b)
@@ -238,7 +236,7 @@ def empty_state(config, layout: ChunkLayout, num_streams: int) -> StreamState:
     """Return the state of streams of which nothing has been heard."""
     return StreamState(
         frames_b=jnp.zeros(num_streams, jnp.int32),
-        encoder=empty_encoder_state(config, layout, num_streams),
+        encoder=empty_encoder_state(config, layout, num_streams, config.input_dim),
         decoder=empty_decoder_state(config, layout, num_streams),
         weight_b=jnp.zeros(num_streams, jnp.float32),
         embedding_bd=jnp.zeros((num_streams, config.encoder.width), jnp.float32),
@@ -283,14 +281,6 @@ def whole(layout: ChunkLayout, num_windows: int) -> ChunkLayout:
     look_backs = layout.encoder_look_back, layout.decoder_look_back
     encoder, decoder = (num_windows if blocks < 0 else min(blocks, num_windows) for blocks in look_backs)
     return dataclasses.replace(layout, encoder_look_back=encoder, decoder_look_back=decoder, compat="none")
-
-
-def _hear_and_compare(
-    model: StreamingParaformer, features_bti, lengths_b, tokens_bu, token_lengths_b, *, layout, train
-):
-    """Return the training outputs of an utterance cut as `layout` says."""
-    frames = model.listen_in_chunks(layout, features_bti, lengths_b, train)
-    return model.compare(frames, lengths_b, tokens_bu, token_lengths_b, train)
 
 
 def _points(state: StreamState, sum_bs, frame_bs, num_rows: int, count_b):

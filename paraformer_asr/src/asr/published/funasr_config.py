@@ -32,9 +32,13 @@ WHOLE_UP_TO_S = 20.0
 """Longest sound that is not split, in seconds. FunASR splits none, though the network was trained on utterances."""
 
 
-def read_settings(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a run directory, an exported model or a FunASR model folder, changed by `key=value`."""
-    check_recognises(folder)
+def read_settings(folder: Path, overrides: Sequence[str] = (), *, writes_text: bool = True) -> Config:
+    """Return the config of a run directory, an exported model or a FunASR model folder, changed by `key=value`.
+
+    With `writes_text` the run of a voice activity detector is refused.
+    """
+    if writes_text or is_funasr_folder(folder):
+        check_recognises(folder)
     if is_funasr_folder(folder):
         return override_config(read_funasr_config(folder), overrides)
     if not (folder / CONFIG).is_file():

@@ -13,12 +13,12 @@ def _keys(text: str) -> frozenset[str]:
 
 FREE = _keys(
     """
-    model.sampling_ratio model.dtype model.remat
+    model.sampling_ratio model.dtype model.remat model.streaming.training_chunks model.streaming.offline_share
     model.encoder.dropout model.encoder.attention_dropout model.encoder.input_dropout model.encoder.attention
     model.predictor.dropout model.predictor.tail_threshold
     model.decoder.dropout model.decoder.attention_dropout
     data.root data.train_split data.val_split data.test_split data.tsv_file data.num_threads data.prefetch
-    data.toy. data.augment.
+    data.toy. data.speech_labels. data.augment.
     loss.
     optimizer.weight_decay optimizer.b1 optimizer.b2 optimizer.clip_norm
     training.eval_every_epochs training.log_every_steps training.early_stop training.keep_checkpoints
@@ -61,7 +61,7 @@ LEFT_TO_THE_DATA = {
 """Settings with the value that leaves them to the data; the config of a run holds the outcome."""
 
 BESIDES_TRAINING = ("inference.", "model.predictor.tail_threshold", "data.root", "data.tsv_file")
-BESIDES_TRAINING += ("data.train_split", "data.val_split", "data.test_split")
+BESIDES_TRAINING += ("data.train_split", "data.val_split", "data.test_split", "data.speech_labels.")
 """Prefixes of settings that evaluation and transcription read from the run: useful even after the last step."""
 
 ALLOWED_NAMES = ("data", "tokenizer", "normalisation", "config")

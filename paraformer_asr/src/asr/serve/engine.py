@@ -92,11 +92,7 @@ class Engine:
             self._recognise([noise_n])
         self._compiled_at_ready = self.transcriber.compilations
         self.metrics.compilations.set(self._compiled_at_ready - before)
-        self.metrics.late_compilations.set_function(lambda: self.compilations_after_ready)
-        self.metrics.queue_s.set_function(self._queue.seconds)
-        self.metrics.queue_requests.set_function(lambda: len(self._queue))
-        self.metrics.rtfx.set_function(lambda: self.speed)
-        self.metrics.ready.set_function(lambda: self.ready and not self.draining)
+        self.metrics.watch(self, self._queue)
         self._owner.start()
         self.ready = True
 
@@ -143,7 +139,13 @@ class Engine:
             raise Overloaded(min(max(wait_s, waiting_s / self.speed, low_s), high_s))
 
     async def recognise(
-        self, decoded: Decoded, deadline_s: float | None = None, hotwords: tuple[Hotword, ...] = ()
+        self,
+        decoded: Decoded,
+        deadline_s: float | None = None,
+        hotwords: tuple[Hotword, ...] = (),
+        language: str = "",
+        *,
+        is_admitted: bool = False,
     ) -> AsyncIterator[tuple[Segment, Recognition]]:
         """Yield (segment, tokens) in order, each as soon as it is ready; closing the generator drops the rest.
 
@@ -151,6 +153,8 @@ class Engine:
             decoded: the sound.
             deadline_s: seconds from now; at most and by default that of the settings.
             hotwords: to prefer.
+            language: of the sound, one of the transcriber's `languages`; "": the model's setting.
+            is_admitted: it is part of a live stream, which only an engine that has stopped refuses.
 
         Raises:
             Overloaded, Draining: as `check_room`.
@@ -158,7 +162,10 @@ class Engine:
             RecognitionFailed: a segment failed twice.
         """
         sound_s = sum(len(segment.wave) for segment in decoded.segments) / self._rate_hz
-        self.check_room(sound_s)
+        if not is_admitted:
+            self.check_room(sound_s)
+        elif self._queue.closed:
+            raise Draining("the server stops")
         limit_s = min(deadline_s or math.inf, self.settings.deadline_s)
         loop, results = asyncio.get_running_loop(), asyncio.Queue()
 
@@ -166,7 +173,7 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(results.put_nowait, (place, result))
 
-        request = Request(decoded.segments, self._rate_hz, deliver, hotwords)
+        request = Request(decoded.segments, self._rate_hz, deliver, hotwords, language)
         deadline = time.monotonic() + limit_s
         self._open.add(request)
         reason = "cancelled"
@@ -199,10 +206,11 @@ class Engine:
         file: str = "",
         deadline_s: float | None = None,
         hotwords: tuple[Hotword, ...] = (),
+        language: str = "",
     ) -> Outcome:
         """Return what is said in a sound; arguments and exceptions as `recognise`."""
         growing = GrowingTranscript(self.transcriber)
-        async with contextlib.aclosing(self.recognise(decoded, deadline_s, hotwords)) as recognitions:
+        async with contextlib.aclosing(self.recognise(decoded, deadline_s, hotwords, language)) as recognitions:
             async for segment, recognition in recognitions:
                 growing.add(segment.start, segment.start + len(segment.wave), recognition)
         transcript = await in_background(growing, growing.finish, decoded.num_samples, file)
@@ -238,7 +246,7 @@ class Engine:
         for item in items:
             self.metrics.wait_s.observe(now - item.request.since)
         try:
-            results = self._recognise([item.segment.wave for item in items], items[0].request.hotwords)
+            results = self._recognise_items(items)
         except Exception as error:  # whatever the device did, the other requests must not suffer
             log.warning("a batch of %d segments failed (%s); each is tried alone", len(items), type(error).__name__)
             self.metrics.batch_failures.inc()
@@ -249,13 +257,19 @@ class Engine:
 
     def _retry(self, item: Item) -> Recognition | RecognitionFailed:
         try:
-            return self._recognise([item.segment.wave], item.request.hotwords)[0]
+            return self._recognise_items([item])[0]
         except Exception as error:
             log.error("a segment failed again alone (%s)", type(error).__name__)
             self._queue.drop(item.request)
             return RecognitionFailed("the model failed on this sound")
 
-    def _recognise(self, waves: Sequence[np.ndarray], hotwords: tuple[Hotword, ...] = ()) -> list[Recognition]:
+    def _recognise_items(self, items: Sequence[Item]) -> list[Recognition]:
+        languages = [item.request.language for item in items]
+        return self._recognise([item.segment.wave for item in items], items[0].request.hotwords, languages)
+
+    def _recognise(
+        self, waves: Sequence[np.ndarray], hotwords: tuple[Hotword, ...] = (), languages: Sequence[str] = ()
+    ) -> list[Recognition]:
         """Return the tokens of each segment of one batch.
 
         Raises:
@@ -268,7 +282,8 @@ class Engine:
         ]
         if not sounding:
             return results
-        finish = self.transcriber.start([waves[i] for i in sounding], hotwords)
+        languages = [languages[i] for i in sounding] if languages else ()
+        finish = self.transcriber.start([waves[i] for i in sounding], hotwords, languages)
         for i, recognition in zip(sounding, finish(), strict=True):
             if not recognition.finite:
                 raise FloatingPointError("the model's output is not finite")

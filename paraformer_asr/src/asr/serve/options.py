@@ -31,7 +31,7 @@ FIELDS = {
     "timestamp_granularities[]": "word, segment or both, for verbose_json (default: segment)",
     "include[]": "logprobs: the tokens with their log probabilities, for json",
     "stream": "true: server-sent events, for json and text",
-    "language": "ignored, unless it is the model's",
+    "language": "of the sound, for SenseVoice; other models ignore it, unless it is theirs",
     "temperature": "0 to 1; ignored, unless it is 0: the model does not sample",
     "prompt": "ignored",
     "keywords[]": "hot words: names and terms to prefer",
@@ -58,6 +58,7 @@ class Options:
         stream: whether the answer is a stream of events.
         ignored: names of the fields that were not honoured.
         hotwords: names and terms to prefer.
+        language: of the sound; "": the model's setting.
     """
 
     model: str
@@ -68,15 +69,19 @@ class Options:
     stream: bool
     ignored: tuple[str, ...]
     hotwords: tuple[Hotword, ...] = ()
+    language: str = ""
 
 
-def read_options(parts: Sequence[Part], settings: ServeSettings, language: str = "") -> Options:
+def read_options(
+    parts: Sequence[Part], settings: ServeSettings, language: str = "", languages: Sequence[str] = ()
+) -> Options:
     """Return the options in the parts of a form.
 
     Args:
         parts: of the form.
         settings: `max_hotwords` and `max_hotword_characters` are used.
         language: of the model, such as `en`; "" if it is not known.
+        languages: that a request may state; none if the model takes no language.
 
     Raises:
         Refusal: naming the field that is missing or wrong.
@@ -90,7 +95,10 @@ def read_options(parts: Sequence[Part], settings: ServeSettings, language: str =
     granularities = fields.choices("timestamp_granularities", GRANULARITIES)
     logprobs = bool(fields.choices("include", ("logprobs",)))
     verbose = response_format == "verbose_json"
-    ignored = _list_ignored(fields, language)
+    asked = fields.text("language").lower() if languages else ""
+    if asked and asked not in languages:
+        raise _wrong("language", f"expected one of {', '.join(languages)}, found {escaped(asked)!r}")
+    ignored = _list_ignored(fields, asked or language)
     ignored += ["timestamp_granularities"] if granularities and not verbose else []
     ignored += ["include"] if logprobs and response_format != "json" else []
     return Options(
@@ -102,6 +110,7 @@ def read_options(parts: Sequence[Part], settings: ServeSettings, language: str =
         stream=stream,
         ignored=tuple(ignored),
         hotwords=_read_hotwords(fields, settings),
+        language=asked,
     )
 
 

@@ -22,6 +22,7 @@ class Request:
         waiting: (place, segment), in order.
         waiting_s: their seconds of sound.
         hotwords: to prefer in them; only requests with the same ones share a batch.
+        language: of the sound; "": the model's setting.
         deliver: called in any thread with a place and its recognition, or with an exception that ends the request.
         since: when it came, by `time.monotonic`.
     """
@@ -32,9 +33,10 @@ class Request:
         rate_hz: int,
         deliver: Callable[[int, Any], None],
         hotwords: tuple[Hotword, ...] = (),
+        language: str = "",
     ):
         self.waiting = collections.deque(enumerate(segments))
-        self.rate_hz, self.deliver, self.hotwords = rate_hz, deliver, hotwords
+        self.rate_hz, self.deliver, self.hotwords, self.language = rate_hz, deliver, hotwords, language
         self.waiting_s = sum(len(segment.wave) for segment in segments) / rate_hz
         self.since = time.monotonic()
 

@@ -44,7 +44,7 @@ logger = logging.getLogger("asr.serve")
 
 
 async def transcript_events(
-    engine: Engine, decoded: Decoded, *, logprobs: bool, hotwords: tuple[Hotword, ...] = ()
+    engine: Engine, decoded: Decoded, *, logprobs: bool, hotwords: tuple[Hotword, ...] = (), language: str = ""
 ) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the deltas of a sound while it is recognised, and at the end the whole text.
 
@@ -53,9 +53,10 @@ async def transcript_events(
         decoded: the sound.
         logprobs: whether the events list their tokens.
         hotwords: to prefer.
+        language: of the sound; "": the model's setting.
     """
     growing, num_words = GrowingTranscript(engine.transcriber), 0
-    async with contextlib.aclosing(engine.recognise(decoded, hotwords=hotwords)) as recognitions:
+    async with contextlib.aclosing(engine.recognise(decoded, hotwords=hotwords, language=language)) as recognitions:
         async for segment, recognition in recognitions:
             growing.add(segment.start, segment.start + len(segment.wave), recognition)
             await in_background(growing, growing.punctuate)

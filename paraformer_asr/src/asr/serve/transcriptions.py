@@ -52,7 +52,8 @@ class Transcriptions:
         request.state.take_sound_s(decoded.num_samples / self._rate_hz)
         headers = {"x-ignored": ", ".join(options.ignored)} if options.ignored else {}
         if options.stream:
-            events = transcript_events(service.engine, decoded, logprobs=options.logprobs, hotwords=options.hotwords)
+            asked = {"hotwords": options.hotwords, "language": options.language}
+            events = transcript_events(service.engine, decoded, logprobs=options.logprobs, **asked)
             headers |= warn(decoded.warning, warning)
             return EventStream(events, headers, service.metrics.first_delta_s)
         response = await while_connected(request.receive, self._transcribe(decoded, options, headers, warning))
@@ -61,12 +62,15 @@ class Transcriptions:
 
     async def _read(self, request: Request) -> tuple[Options, bytes]:
         parts = await read_form(request, self.service.settings)
-        return read_options(parts, self.service.settings, self.language), read_sound(parts)
+        languages = self.service.transcriber.languages
+        return read_options(parts, self.service.settings, self.language, languages), read_sound(parts)
 
     async def _transcribe(self, decoded: Decoded, options: Options, headers: dict[str, str], warning: str) -> Response:
-        outcome = await self.service.engine.transcribe(decoded, hotwords=options.hotwords)
+        asked = {"hotwords": options.hotwords, "language": options.language}
+        outcome = await self.service.engine.transcribe(decoded, **asked)
         headers |= warn(decoded.warning, outcome.why_empty, warning)
-        body = write_answer(outcome.transcript, options, self._token_ids, self.language)
+        language = "" if options.language else self.language  # what was asked for is in the transcript
+        body = write_answer(outcome.transcript, options, self._token_ids, language)
         return Response(body.encode("utf-8", "backslashreplace"), 200, headers, MEDIA_TYPES[options.response_format])
 
 

@@ -100,9 +100,8 @@ def build_setup(
     check_trainable(config.model, "model.name")
     custom.require_loss(config)
     check_metrics(custom.metrics, {*COLUMNS, *SUMMARIES}, ["one two"], ["one two"])
-    own_data = custom.train_set is not None
-    train_set = custom.train_set if own_data else build_dataset(config, "train")
-    val_set = custom.val_set if own_data else build_dataset(config, "val")
+    train_set = build_dataset(config, "train", custom.train_set)
+    val_set = build_dataset(config, "val", custom.val_set)
     tokenizer = trained[0] if trained else choose_tokenizer(config, train_set.texts())
     config = with_widths(config, tokenizer)
     check_texts(config, tokenizer, train_set, val_set)

@@ -57,7 +57,7 @@ def plan_warm_start(initial: InitialModel, params: Any, tokenizer: Tokenizer) ->
     is new where the tokens differ; a CTC head that only one of the two models has is new or not copied. Nothing else
     may differ.
     """
-    as_in_params = stack_blocks if "blocks" in params["encoder"] else unstack_blocks
+    as_in_params = stack_blocks if "blocks" in params.get("encoder", ()) else unstack_blocks
     variables = {"params": as_in_params(initial.variables["params"])}
     expected, theirs = describe_arrays({"params": params}), describe_arrays(variables)
     reason = differing_tokens(tokenizer, initial)

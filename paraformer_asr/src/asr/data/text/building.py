@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asr.config import Config, TokenizerConfig
+from asr.data.speech_labels import check_label_tokens
 from asr.data.text import funasr_text
 from asr.data.text.pieces import SPACE, list_pieces, train_bpe
 from asr.data.text.sentencepiece_tokenizer import read_sentencepiece
@@ -32,8 +33,12 @@ def choose_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
     """
     if config.tokenizer.kind == "init":
         tokenizer, text_case = load_tokenizer(Path(config.init)), config.tokenizer.text_case
-        return tokenizer if text_case == "keep" else dataclasses.replace(tokenizer, text_case=text_case)
-    return build_tokenizer(config.tokenizer, texts)
+        tokenizer = tokenizer if text_case == "keep" else dataclasses.replace(tokenizer, text_case=text_case)
+    else:
+        tokenizer = build_tokenizer(config.tokenizer, texts)
+    if config.model.name == "vad":
+        check_label_tokens(tokenizer)
+    return tokenizer
 
 
 def load_funasr_tokenizer(
