@@ -30,6 +30,7 @@ LAYOUTS = {
     "s2": layout_of((0, 8, 4), 4, 1),
     "s3": layout_of((0, 10, 5), 0, 0),
     "s4": layout_of((0, 10, 5), -1, 1),
+    "s5": layout_of((3, 7, 2), 1, 2),
     "onnx": layout_of((5, 10, 5), 0, 0, "funasr_onnx"),
 }
 
@@ -51,8 +52,9 @@ def test_the_tokens_of_recorded_chunks_are_recorded_in_special_cases():
     assert [] in ANSWERS["s0/silent"]["ids"]
     tail = pieces_of(arrays()["tail"], len(sounds()["tail"]), LAYOUTS["s0"])
     assert [each[1:] for each in tail] == [(10, False)] * 3 + [(0, True)]
-    full = pieces_of(arrays()["full"], len(sounds()["full"]), LAYOUTS["onnx"])
-    assert [each[1:] for each in full] == [(10, False)] * 3 + [(-5, True)]
+    for sound, num_new in (("full", 10), ("six", 6)):
+        twice = pieces_of(arrays()[sound], len(sounds()[sound]), LAYOUTS["onnx"])
+        assert [each[1:] for each in twice] == [(10, False)] * 2 + [(num_new, False), (5 - num_new, True)]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -63,6 +65,7 @@ def test_every_piece_is_as_recorded(name):
         steps = hear(config, variables, layout, pieces_of(arrays()[sound], len(sounds()[sound]), layout))
         assert [[int(i) for i in logits_uv.argmax(-1)] for _, logits_uv, _ in steps] == answer["ids"], sound
         for number, (state, logits_uv, alpha_w) in enumerate(steps):
+            assert int(state.frames_b[0]) <= len(arrays()[sound])  # frames that are heard again are not new ones
             outside_w = np.delete(alpha_w, np.s_[layout.left : layout.left + layout.size])
             assert not outside_w.any() or number == len(steps) - 1
             for key, array in (caches_of(state) | {"logits": logits_uv}).items():
