@@ -62,10 +62,12 @@ def test_every_piece_is_as_recorded(name):
     config, _, variables = model()
     layout, compared = LAYOUTS[name], 0
     for sound, answer in ((key.partition("/")[2], ANSWERS[key]) for key in ANSWERS if key.startswith(f"{name}/")):
-        steps = hear(config, variables, layout, pieces_of(arrays()[sound], len(sounds()[sound]), layout))
+        pieces = pieces_of(arrays()[sound], len(sounds()[sound]), layout)
+        steps = hear(config, variables, layout, pieces)
+        # Frames that are heard again are not new ones.
+        assert int(steps[-1][0].frames_b[0]) == sum(len(features_ti) for features_ti, *_ in pieces)
         assert [[int(i) for i in logits_uv.argmax(-1)] for _, logits_uv, _ in steps] == answer["ids"], sound
         for number, (state, logits_uv, alpha_w) in enumerate(steps):
-            assert int(state.frames_b[0]) <= len(arrays()[sound])  # frames that are heard again are not new ones
             outside_w = np.delete(alpha_w, np.s_[layout.left : layout.left + layout.size])
             assert not outside_w.any() or number == len(steps) - 1
             for key, array in (caches_of(state) | {"logits": logits_uv}).items():
@@ -172,3 +174,9 @@ def test_the_exported_pair_is_read_and_one_of_it_refused(tmp_path, caplog):
     with pytest.raises(UserError) as error:
         load_funasr(folder)
     assert "model.onnx: holds no decoder" in str(error.value) and "copy decoder.onnx into" in str(error.value)
+
+
+def test_no_more_than_the_rest_is_heard_again():
+    layout = layout_of((2, 4, 6), 0, 0, "funasr_onnx")
+    assert layout.final_pieces(3) == [(3, False), (-3, True)]
+    assert layout.final_pieces(0) == [(0, True)]
