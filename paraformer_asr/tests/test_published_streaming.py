@@ -17,10 +17,12 @@ import pytest
 import yaml
 
 from asr.errors import UserError
+from asr.inference.transcriber import load_transcriber
 from asr.published.funasr import load_funasr, save_funasr
 from asr.published.torch_file import read_torch_file
 from onnx_writer import export
 from streaming_folder import caches_of, features_of, hear, layout_of, pieces_of, sounds
+from tiny_stream import stream_all
 
 RECORDED = Path(__file__).parent / "recorded" / "streaming_tiny"
 ANSWERS = json.loads((RECORDED / "answers.json").read_text())
@@ -180,3 +182,15 @@ def test_no_more_than_the_rest_is_heard_again():
     layout = layout_of((2, 4, 6), 0, 0, "funasr_onnx")
     assert layout.final_pieces(3) == [(3, False), (-3, True)]
     assert layout.final_pieces(0) == [(0, True)]
+
+
+@pytest.mark.parametrize("name", ["s0", "s1"])
+def test_a_stream_hears_what_funasr_heard(name):
+    """From the samples to the tokens, cut into calls of other lengths than FunASR's; not its faults by default."""
+    published, layout = load_transcriber(RECORDED), LAYOUTS[name]
+    options = {"chunk_size": (layout.left, layout.size, layout.right), "encoder_look_back": 4, "decoder_look_back": 1}
+    for sound, wave_n in sounds().items():
+        if (answer := ANSWERS.get(f"{name}/{sound}")) is not None:
+            events = stream_all(published.stream(**options, compat="funasr"), wave_n, 3333)
+            assert [i for event in events for i in event.token_ids] == sum(answer["ids"], [])
+    assert not published.stream(**options).push(sounds()["silent"])
