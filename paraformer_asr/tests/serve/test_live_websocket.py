@@ -34,7 +34,8 @@ def service():
     offline = make_transcriber()
     offline.vad = LevelDetector()
     streaming.stream(second_pass=offline).push(SPEECH)  # compiled before the service is ready, for `expected`
-    service = Service(offline, dataclasses.replace(SETTINGS, max_streams=NUM_STREAMS), name="tiny", streaming=streaming)
+    settings = dataclasses.replace(SETTINGS, max_streams=NUM_STREAMS, batch_rows=1)
+    service = Service(offline, settings, name="tiny", streaming=streaming)
     service.start()
     yield service
     service.stop()
@@ -237,6 +238,7 @@ def test_a_hostile_conversation_ends_with_an_error_and_its_code(server, expected
                 pass
             assert error["text"] == "" and error["is_final"]
         assert close_of(socket)[0] == code
+        good.send(state("online"))  # the same settings once more change nothing
         good.send(SPEECH[5000:].tobytes())
         good.send(END)
         assert shown(answers(good, False)) == expected[0]

@@ -156,7 +156,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         offline, streaming = Path(folder) / "offline", Path(folder) / "streaming"
         save_model(offline)
-        save_model(streaming, "streaming")
+        save_model(streaming, "an4_streaming")
         options = ["--streaming", str(streaming), "--limit", f"max_streams={arguments.streams}"]
         for mode in ("online", "2pass") if arguments.vad else ("online",):
             vad = ["--vad", str(arguments.vad)] if mode == "2pass" else []

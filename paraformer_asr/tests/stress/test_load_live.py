@@ -22,7 +22,7 @@ SOUNDS = [Sound(0.7, seed) for seed in range(2)]
 @pytest.fixture(scope="module")
 def service():
     streaming, _ = make_models(detects=False)
-    settings = dataclasses.replace(SETTINGS, max_streams=2, max_hotwords=0)
+    settings = dataclasses.replace(SETTINGS, max_streams=2, batch_rows=1, max_hotwords=0)
     service = Service(make_transcriber(), settings, name="load", streaming=streaming)
     service.start()
     yield service

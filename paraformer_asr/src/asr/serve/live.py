@@ -126,6 +126,7 @@ class LiveEngine:
             if stream.is_open:
                 stream.push(samples_n, is_last)
                 self._changed.notify()
+        self.metrics.sound_s.inc(len(samples_n) / stream.rate_hz)
 
     def release(self, stream: LiveStream) -> None:
         """End a stream and free its slot; nothing happens the second time."""

@@ -92,6 +92,8 @@ class LiveSession:
         self._has_text = False
         while (heard := await self._next()).work is not None:
             events = await self._take(heard)
+            if self._is_closed:
+                return
             self._heard.popleft()
             for event in events:
                 self._measure(event)
@@ -154,9 +156,7 @@ class LiveSession:
         heard_s = self._heard[0].heard_s if self._heard else self.stream.heard_s
         limit_s = self._engine.settings.websocket_buffer_s
         if self.stream.pushed_s - heard_s > limit_s:
-            error = TooFarBehind(
-                f"more than {limit_s:g} s of sound wait: send it as fast as it is spoken, or use offline"
-            )
+            error = TooFarBehind(f"more than {limit_s:g} s of sound wait: send it as fast as it is spoken")
             self._engine.fail(self.stream, error)
             self._error = error
             raise error

@@ -34,7 +34,7 @@ class Metrics:
             "asr_first_delta_seconds", "Until the first part of a streamed answer", registry=registry, buckets=SECONDS
         )
         self.sessions = Gauge("asr_sessions", "Websocket conversations", registry=registry)
-        self.sound_s = Counter("asr_sound_seconds", "Seconds of sound decoded", registry=registry)
+        self.sound_s = Counter("asr_sound_seconds", "Seconds of sound decoded, or heard live", registry=registry)
         self.decode_s = Histogram("asr_decode_seconds", "Time to decode an upload", registry=registry, buckets=SECONDS)
         self.decode_restarts = Counter("asr_decode_restarts", "Decoding processes replaced", registry=registry)
         self.decode_waiting = Gauge("asr_decode_waiting", "Uploads that wait or are decoded", registry=registry)

@@ -72,12 +72,10 @@ def on_core(number: int) -> list[str]:
     return ["taskset", "-c", str(number)] if (os.cpu_count() or 1) > 1 else []
 
 
-def save_model(folder: Path, kind: str = "paraformer") -> None:
+def save_model(folder: Path, config_name: str = "an4_small") -> None:
     """Write a model of AN4's size with random weights."""
     from asr import api
     from asr.profiling.random_model import build_untrained_transcriber
 
-    config = api.load_config(
-        "an4_small", ["data.root=.", "model.vocab_size=200", "inference.trained_s=[2.5,6,9]", f"model.name={kind}"]
-    )
-    api.save(build_untrained_transcriber(config), folder)
+    overrides = ["data.root=.", "model.vocab_size=200", "inference.trained_s=[2.5,6,9]"]
+    api.save(build_untrained_transcriber(api.load_config(config_name, overrides)), folder)
