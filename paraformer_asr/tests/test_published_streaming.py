@@ -10,15 +10,19 @@ import json
 import shutil
 from pathlib import Path
 
+import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 import yaml
 
 from asr.errors import UserError
+from asr.inference.transcriber import load_transcriber
 from asr.published.funasr import load_funasr, save_funasr
 from asr.published.torch_file import read_torch_file
+from onnx_writer import export
 from streaming_folder import caches_of, features_of, hear, layout_of, pieces_of, sounds
+from tiny_stream import stream_all
 
 RECORDED = Path(__file__).parent / "recorded" / "streaming_tiny"
 ANSWERS = json.loads((RECORDED / "answers.json").read_text())
@@ -28,6 +32,7 @@ LAYOUTS = {
     "s2": layout_of((0, 8, 4), 4, 1),
     "s3": layout_of((0, 10, 5), 0, 0),
     "s4": layout_of((0, 10, 5), -1, 1),
+    "s5": layout_of((3, 7, 2), 1, 2),
     "onnx": layout_of((5, 10, 5), 0, 0, "funasr_onnx"),
 }
 
@@ -49,8 +54,9 @@ def test_the_tokens_of_recorded_chunks_are_recorded_in_special_cases():
     assert [] in ANSWERS["s0/silent"]["ids"]
     tail = pieces_of(arrays()["tail"], len(sounds()["tail"]), LAYOUTS["s0"])
     assert [each[1:] for each in tail] == [(10, False)] * 3 + [(0, True)]
-    full = pieces_of(arrays()["full"], len(sounds()["full"]), LAYOUTS["onnx"])
-    assert [each[1:] for each in full] == [(10, False)] * 3 + [(-5, True)]
+    for sound, num_new in (("full", 10), ("six", 6)):
+        twice = pieces_of(arrays()[sound], len(sounds()[sound]), LAYOUTS["onnx"])
+        assert [each[1:] for each in twice] == [(10, False)] * 2 + [(num_new, False), (5 - num_new, True)]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -58,7 +64,10 @@ def test_every_piece_is_as_recorded(name):
     config, _, variables = model()
     layout, compared = LAYOUTS[name], 0
     for sound, answer in ((key.partition("/")[2], ANSWERS[key]) for key in ANSWERS if key.startswith(f"{name}/")):
-        steps = hear(config, variables, layout, pieces_of(arrays()[sound], len(sounds()[sound]), layout))
+        pieces = pieces_of(arrays()[sound], len(sounds()[sound]), layout)
+        steps = hear(config, variables, layout, pieces)
+        # Frames that are heard again are not new ones.
+        assert int(steps[-1][0].frames_b[0]) == sum(len(features_ti) for features_ti, *_ in pieces)
         assert [[int(i) for i in logits_uv.argmax(-1)] for _, logits_uv, _ in steps] == answer["ids"], sound
         for number, (state, logits_uv, alpha_w) in enumerate(steps):
             outside_w = np.delete(alpha_w, np.s_[layout.left : layout.left + layout.size])
@@ -150,3 +159,38 @@ def test_the_exported_pair_has_no_look_back_and_needs_left_context(setting):
 ])  # fmt: skip
 def test_the_pieces_at_the_end(compat, rest, pieces):
     assert layout_of((5, 10, 5), 0, 0, compat).final_pieces(rest) == pieces
+
+
+def test_the_exported_pair_is_read_and_one_of_it_refused(tmp_path, caplog):
+    folder = shutil.copytree(RECORDED, tmp_path / "pair", ignore=shutil.ignore_patterns("answers*", "model.pt"))
+    tensors = read_torch_file(RECORDED / "model.pt").tensors
+    for file, of_decoder in (("model.onnx", False), ("decoder.onnx", True)):
+        part = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.") == of_decoder}
+        (folder / file).write_bytes(export(part))
+    config, *_, variables = load_funasr(folder)
+    pair, whole = (flax.traverse_util.flatten_dict(each["params"], sep="/") for each in (variables, model()[2]))
+    assert pair.keys() == whole.keys() and config.model == model()[0].model
+    for name, array in whole.items():
+        np.testing.assert_array_equal(pair[name], 0 if name == "decoder/embedding" else array, err_msg=name)
+    (folder / "decoder.onnx").unlink()
+    with pytest.raises(UserError) as error:
+        load_funasr(folder)
+    assert "model.onnx: holds no decoder" in str(error.value) and "copy decoder.onnx into" in str(error.value)
+
+
+def test_no_more_than_the_rest_is_heard_again():
+    layout = layout_of((2, 4, 6), 0, 0, "funasr_onnx")
+    assert layout.final_pieces(3) == [(3, False), (-3, True)]
+    assert layout.final_pieces(0) == [(0, True)]
+
+
+@pytest.mark.parametrize("name", ["s0", "s1"])
+def test_a_stream_hears_what_funasr_heard(name):
+    """From the samples to the tokens, cut into calls of other lengths than FunASR's; not its faults by default."""
+    published, layout = load_transcriber(RECORDED), LAYOUTS[name]
+    options = {"chunk_size": (layout.left, layout.size, layout.right), "encoder_look_back": 4, "decoder_look_back": 1}
+    for sound, wave_n in sounds().items():
+        if (answer := ANSWERS.get(f"{name}/{sound}")) is not None:
+            events = stream_all(published.stream(**options, compat="funasr"), wave_n, 3333)
+            assert [i for event in events for i in event.token_ids] == sum(answer["ids"], [])
+    assert not published.stream(**options).push(sounds()["silent"])

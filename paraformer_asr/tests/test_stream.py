@@ -161,6 +161,32 @@ def test_a_stream_that_is_given_up_and_one_that_is_not_finite_touch_no_other(tra
     assert ids == list(transcriber.recognise(SOUND).ids)
 
 
+def test_200_bad_calls_and_streams_that_are_dropped_change_no_neighbour(transcriber, whole):
+    rng, neighbour, ids = np.random.default_rng(1), transcriber.stream(), []
+    bad = [
+        lambda stream: stream.push(np.full(7, np.nan, np.float32)),
+        lambda stream: stream.push(np.zeros((3, 2), np.int16)),
+        lambda stream: stream.push(rng.integers(-9, 9, 5)),
+        lambda stream: stream.push(np.array([1e9, -1e9])),
+        lambda stream: stream.push(["a"]),
+        lambda stream: stream.push(None),
+        lambda stream: (stream.finish(), stream.push(SOUND[:10])),
+        lambda stream: (stream.finish(), stream.finish()),
+    ]
+    for number in range(200):
+        start = number * len(SOUND) // 200
+        ids += [i for e in neighbour.push(SOUND[start : (number + 1) * len(SOUND) // 200]) for i in e.token_ids]
+        other, size = transcriber.stream(), int(rng.choice([0, 1, 63, 1000, 4001]))
+        text = "".join(event.text for event in other.push(SOUND[:size]))
+        with pytest.raises(UserError):
+            bad[number % len(bad)](other)
+        if number % len(bad) < 6 and number % 5 == 0:
+            rest = other.push(SOUND[size:8000]) + other.finish()
+            assert text + "".join(event.text for event in rest) == rest[-1].transcript.text
+    ids += [i for event in neighbour.finish() for i in event.token_ids]
+    assert ids == list(whole.ids)
+
+
 def test_the_state_of_a_stream_does_not_grow(transcriber):
     settings = StreamingConfig(chunk_size=(0, 4, 0), encoder_look_back=2, decoder_look_back=1)
     programs = stream_programs(transcriber, settings)

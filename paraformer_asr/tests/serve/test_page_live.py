@@ -225,6 +225,12 @@ def test_what_goes_wrong_is_said_and_text_stays(live_service, chromium):
             chromium.click("#live-start")
             chromium.wait(f"{MESSAGE}.includes({json.dumps(words)})", words)
             assert chromium.evaluate(f"{DONE} && document.querySelector('#live').hidden")
+        no_https = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })"
+        script = chromium.call("Page.addScriptToEvaluateOnNewDocument", source=no_https)["identifier"]
+        open_page(chromium, server)
+        chromium.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+        assert "https" in chromium.evaluate("document.querySelector('#no-microphone:not([hidden])').textContent")
+        assert chromium.evaluate("document.querySelector('#live-start').disabled")
         open_page(chromium, server)  # stopped before the microphone was there
         chromium.evaluate("navigator.mediaDevices.getUserMedia = () => new Promise(() => {})")
         chromium.click("#live-start")

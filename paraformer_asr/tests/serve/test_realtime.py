@@ -5,6 +5,7 @@ import contextlib
 import copy
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import openai
@@ -15,6 +16,8 @@ from websockets.sync.client import connect
 from asr.serve.engine_errors import Overloaded, TooFarBehind
 from asr.serve.service import Service
 from serve.fake_live import FakeLive
+from serve.live_service import SETTINGS as LIVE_SETTINGS
+from serve.live_service import make_models, speech
 from serve.running_server import SETTINGS, make_transcriber, serving
 
 PATIENCE_S = 30
@@ -121,7 +124,9 @@ def types(events):
 
 
 def openai_client(server, key="any"):
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+    addresses = {"base_url": f"{server.url}/v1"}
+    addresses["websocket_base_url"] = addresses["base_url"].replace("http", "ws")  # openai 2.0 takes wss otherwise
+    return openai.OpenAI(**addresses, api_key=key, max_retries=0)
 
 
 def converse_with_openai(server, content, *, turn_detection, model="tiny", key="any"):
@@ -266,7 +271,7 @@ MISTAKES = {
     "a list": ([1], "type", "invalid_value"),
     "no type": ({"event_id": "e1"}, "type", "invalid_value"),
     "another event": ({"type": "response.create"}, "type", "invalid_value"),
-    "no base64": ({"type": "input_audio_buffer.append", "audio": "a*=="}, "audio", "invalid_value"),
+    "no base64": ({"type": "input_audio_buffer.append", "audio": "QU#F#Q=="}, "audio", "invalid_value"),
     "other letters": ({"type": "input_audio_buffer.append", "audio": "äöü"}, "audio", "invalid_value"),
     "a number": ({"type": "input_audio_buffer.append", "audio": 7}, "audio", "invalid_value"),
     "nothing": ({"type": "input_audio_buffer.append"}, "audio", "invalid_value"),
@@ -389,3 +394,31 @@ def test_keys_come_as_the_openai_package_and_browsers_send_them(idle_service):
             assert socket.socket.subprotocol == "realtime" and socket.created["type"] == "session.created"
         with pytest.raises(Exception, match="401"):
             converse_with_openai(server, pcm("a"), turn_detection=None, key="another")
+
+
+def test_a_real_model_is_heard_as_by_the_library():
+    streaming, offline = make_models()
+    service, samples_n = Service(offline, LIVE_SETTINGS, name="tiny", streaming=streaming), speech(1)
+    service.start()
+    try:
+        with serving(service) as server:
+            turns = converse_with_openai(server, samples_n.tobytes(), turn_detection=VAD)
+        one_pass = copy.copy(service)
+        one_pass.live = SimpleNamespace(has_second_pass=False, open=lambda rate_hz, _: service.live.open(rate_hz))
+        with serving(one_pass) as server:
+            whole = converse_with_openai(server, samples_n.tobytes(), turn_detection=NO_VAD)
+    finally:
+        service.stop()
+    stream = streaming.stream(second_pass=offline, rate=RATE_HZ)
+    finals = [event for event in stream.push(samples_n) + stream.finish() if event.final]
+    texts = texts_of(turns)
+    assert [transcript for transcript, _ in texts] == [event.transcript.text for event in finals]
+    assert [deltas for _, deltas in texts] == [event.partial for event in finals] and len(finals) > 1
+    assert texts_of(whole) == [(stream.text, stream.text)]  # without a second pass, in all segments
+
+
+def texts_of(events):
+    """Return the transcript of each item, and its deltas, joined."""
+    deltas = [event for event in events if event.type == f"{TRANSCRIPTION}.delta"]
+    completed = [event for event in events if event.type == f"{TRANSCRIPTION}.completed"]
+    return [(c.transcript, "".join(d.delta for d in deltas if d.item_id == c.item_id)) for c in completed]

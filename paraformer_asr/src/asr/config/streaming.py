@@ -73,7 +73,7 @@ class ChunkLayout:
         """
         if self.compat == "none":
             return [(self.size, False)] * (num_rest // self.size) + [(num_rest % self.size, True)]
-        again = num_rest + self.right - self.size if num_rest else 0
+        again = min(num_rest + self.right - self.size, num_rest)
         if self.compat == "funasr_onnx" and again > 0:
             return [(num_rest, False), (-again, True)]
         return [(num_rest, True)]

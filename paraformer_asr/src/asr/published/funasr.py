@@ -72,6 +72,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     for remark in files.remarks:
         log.warning("%s", remark)
     tensors = read_tensors(files.weights, ANCHOR)
+    _check_decoder(tensors, config, files)
     num_outputs = _num_outputs(tensors)
     tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, files.text, num_outputs)
     cmvn = read_cmvn(files.cmvn) if files.cmvn else None
@@ -89,7 +90,6 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
             "%s: an export leaves out the embedding of tokens, which only training needs: zeros here", files.weights
         )
         tensors[EMBEDDING] = np.zeros((tokenizer.vocab_size, config.model.encoder.width), np.float32)
-    _check_decoder(tensors, config, files)
     _check_ctc_head(tensors, config, files)
     _check_parts(tensors, config, files)
     pairs = funasr_pairs(config.model)

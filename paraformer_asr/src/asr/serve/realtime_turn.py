@@ -106,10 +106,7 @@ class Turn:
             if self._item is None and (event.text or event.final and event.transcript.text):
                 await self._begin_item(event)
             if event.text:
-                await self._send(
-                    delta_event(self._item.id, event.text if self._item.has_delta else event.text.lstrip())
-                )
-                self._item.has_delta = True
+                await self._send(self._item.delta(event.text))
             if event.final and self._item:
                 self._item.add(event.transcript.text)
                 if self._detects:
