@@ -1,6 +1,7 @@
 """What documents, configs and scripts speak of exists: names, settings, files, commands, messages, sizes."""
 
 import ast
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -33,7 +34,8 @@ def every_file(paths=TEXTS):
 
 def parameters(config: Config) -> int:
     """Return the parameters of the model that a config describes, without making any."""
-    model, width = build_model(config.model), config.features.input_dim
+    width = config.features.input_dim
+    model = build_model(dataclasses.replace(config.model, input_dim=width))
     given = np.zeros((1, 8, width), np.float32), np.array([8]), np.zeros((1, 3), np.int32), np.array([3])
     shapes = jax.eval_shape(functools.partial(model.init, train=False), {"params": jax.random.key(0)}, *given)
     return count_parameters(shapes["params"])

@@ -236,7 +236,7 @@ def test_the_advice_about_checkpoints_works(copy):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ParaformerStreaming", "streaming Paraformer"),
+        ("UniASR", "UniASR"),
     ],
 )
 def test_another_model_of_the_family_is_called_by_its_name(copy, name, said):

@@ -13,12 +13,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import soundfile
 
+import asr
 from asr.checkpoints import CheckpointStore
 from asr.config import Config, DataConfig, DecoderConfig, EncoderConfig, FeaturesConfig, ModelConfig, ToyConfig
 from asr.data.toy_seq2seq import ToySeq2Seq
 from asr.models import build_model
 from asr.record.run_dir import create_run_dir
+from tiny_model import RATE_HZ
+from tiny_stream import make_transcriber, random_wave
 
 PROJECT = Path(__file__).parents[1]
 
@@ -68,6 +72,21 @@ def test_the_alignment_of_a_run_is_drawn_and_explained(run, tmp_path, monkeypatc
     assert picture.read_bytes()[1:4] == b"PNG"
     shown = capsys.readouterr().out
     assert "How to read" in shown and re.search(r"^\d+ tokens from \d+ frames; the tail gave 0\.\d\d", shown, re.M)
+
+
+def test_a_stream_is_drawn_and_explained(run, tmp_path, monkeypatch, capsys):
+    folder, sound, picture = tmp_path / "model", tmp_path / "a.wav", tmp_path / "a.png"
+    asr.save(make_transcriber(), folder)
+    soundfile.write(sound, random_wave(1.3, seed=3), RATE_HZ)
+    monkeypatch.syspath_prepend(PROJECT / "scripts")
+    arguments = "--run", folder, sound, "data.channel=0", "--out", picture
+    assert run_script("tutorial_draw_stream.py", *arguments, monkeypatch=monkeypatch) == 0
+    assert picture.read_bytes()[1:4] == b"PNG"
+    shown = capsys.readouterr().out
+    assert re.search(r"^step \d+: '.' ends at \d\.\d\d s, shown at \d\.\d\d s", shown, re.M)
+    assert re.search(r"at most\s+0\.3[89] s later", shown)
+    assert run_script("tutorial_draw_stream.py", "--run", run, monkeypatch=monkeypatch) == 2
+    assert "expected a streaming model, found one of the kind paraformer" in capsys.readouterr().err
 
 
 def test_hot_words_are_scored_beside_a_decoding_without_them(run, monkeypatch, capsys):

@@ -20,8 +20,9 @@ from asr.data.text.building import build_tokenizer
 from asr.data.text.tokenizer import Tokenizer, with_special_tokens
 from asr.errors import UserError
 from asr.inference.eval_report import align_waves
+from asr.inference.recogniser import WINDOW_BATCHES
 from asr.inference.shapes import Shape, make_ladder, plan_shapes, row_counts
-from asr.inference.transcriber import WINDOW_BATCHES, Transcriber, load_transcriber
+from asr.inference.transcriber import Transcriber, load_transcriber
 from asr.inference.transcription import needs_space
 from asr.inference.words import join_words, make_tokens, make_words
 from asr.models import build_model

@@ -151,7 +151,7 @@ def test_a_stream_ends_what_is_open_and_then_refuses_sound(detector):
     [
         (np.zeros((100, 2), np.float32), r"expected samples of one channel, int16 or floats .*found float32\[100, 2\]"),
         (np.zeros(100, np.int32), r"found int32\[100\]"),
-        (np.full(3000, np.nan, np.float32), "a sample is NaN, infinite or far beyond"),
+        (np.full(3000, np.nan, np.float32), "expected samples in −1…1, found nan"),
     ],
 )
 def test_samples_that_cannot_be_scored_are_refused(detector, samples, said):

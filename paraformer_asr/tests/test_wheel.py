@@ -107,6 +107,7 @@ def write_inputs(folder):
         (folder / f"my_data/{split}.jsonl").write_text("".join(lines))
     for name in ("paraformer-large", "paraformer-zh"):
         write_published(folder / name)
+    shutil.copytree(PROJECT / "tests/recorded/streaming_tiny", folder / "paraformer-zh-streaming")
     shutil.copytree(PROJECT / "tests/recorded/vad_tiny", folder / "fsmn-vad")
     write_punctuation(folder / "ct-punc")
     (folder / "names.txt").write_text("abc\n")

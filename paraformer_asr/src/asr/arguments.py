@@ -36,11 +36,11 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add the sounds to read, among which settings may stand."""
+def add_inputs(parser: argparse.ArgumentParser, number: str = "+") -> None:
+    """Add the sounds to read, among which settings may stand; `number` as argparse's `nargs`."""
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs=number,
         metavar="FILE",
         help="sound files, folders with sound files, lists (wav.scp, JSONL manifests), and settings as key=value",
     )

@@ -65,8 +65,24 @@ def parse_arguments() -> argparse.Namespace:
     add_vad(parser)
     add_punct(parser)
     add_hotwords(parser)
-    add_inputs(parser)
+    add_streaming(parser)
+    add_inputs(parser, "*")
     return parser.parse_intermixed_args()
+
+
+def add_streaming(parser: argparse.ArgumentParser) -> None:
+    """Add the options of streams."""
+    group = parser.add_argument_group("speech as it is spoken, with a streaming model; see docs/streaming.md")
+    group.add_argument(
+        "--stream",
+        action="store_true",
+        help="write text while the sound is read: FILE is a sound file, or - for raw int16 samples on the standard "
+        "input. Settings: model.streaming.chunk_size=[0,10,5] and others",
+    )
+    group.add_argument("--microphone", action="store_true", help="stream from the microphone, until Ctrl-C")
+    group.add_argument("--real-time", action="store_true", help="read a file no faster than it would be spoken")
+    group.add_argument("--rate", type=int, metavar="HZ", help="of raw samples (default: that of the model)")
+    group.add_argument("--second-pass", type=Path, metavar="FOLDER", help="recognises each segment again; needs --vad")
 
 
 def channel(text: str) -> int | str:
@@ -121,12 +137,53 @@ def note_on_lengths(settings, longest_s: float) -> str:
     )
 
 
+def stream_sound(
+    arguments: argparse.Namespace, folder: Path, files: Sequence[Path], overrides: list[str], vad_settings: list[str]
+) -> int:
+    """Write the text of one sound while it is read; return the exit code."""
+    expected = 0 if arguments.microphone else 1
+    if len(files) != expected:
+        what = "no file beside --microphone" if arguments.microphone else "one sound file, or -"
+        raise UserError(f"--stream: expected {what}, found {count(len(files), 'file')}")
+    if arguments.format not in ("text", "json") or arguments.out or arguments.hotwords:
+        raise UserError(
+            "--stream: writes --format text or json to the standard output, and takes no --out or --hotwords"
+        )
+
+    from asr.inference import live
+
+    options = {"checkpoint": arguments.checkpoint, "average": arguments.average, "overrides": overrides}
+    vad = api.load_part("vad", arguments.vad, vad_settings)
+    transcriber = api.load(folder, vad=vad, punct=arguments.punct, **options)
+    second_pass = api.load(arguments.second_pass) if arguments.second_pass else None
+    rate_hz = arguments.rate or transcriber.config.features.sample_rate_hz
+    if arguments.rate and files and str(files[0]) != live.STANDARD_INPUT:
+        raise UserError("--rate goes with raw samples: a sound file states its own")
+    stream = transcriber.stream(second_pass=second_pass, rate=rate_hz)
+    stream.warm_up()
+    pieces = live.open_pieces(files[0] if files else None, rate_hz, transcriber.config.data.channel)
+    pieces = live.paced(pieces, rate_hz) if arguments.real_time else pieces
+
+    def write(event) -> None:
+        sys.stdout.write(live.LINES[arguments.format](event))
+        sys.stdout.flush()
+
+    measured = live.run_stream(stream, pieces, rate_hz, write)
+    print(measured.summary(), file=sys.stderr)
+    if not stream.text:
+        print(f"no text in {measured.sound_s:.1f} s of sound", file=sys.stderr)
+    return EXIT_OK
+
+
 def check_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
     """Refuse arguments that contradict each other."""
     if arguments.punct:
         open_punctuation_folder(arguments.punct)
     if not files:
         raise UserError("expected at least one sound file or folder")
+    for name in ("real_time", "rate", "second_pass"):
+        if getattr(arguments, name):
+            raise UserError(f"--{name.replace('_', '-')} goes with --stream")
     if arguments.skip_done and not arguments.out:
         raise UserError("--skip-done needs --out FOLDER: it looks for the results there")
     if arguments.out and arguments.out.exists() and not arguments.out.is_dir():
@@ -164,6 +221,8 @@ def main() -> int:
     folder, noun = arguments.run or arguments.model, "channel" if arguments.channel == "each" else "file"
     read_settings(folder, overrides)  # reports a mistake before jax is imported
     hotwords = read_hotwords(arguments.hotwords)
+    if arguments.stream or arguments.microphone:
+        return stream_sound(arguments, folder, files, overrides, vad_settings)
     check_arguments(arguments, files)
 
     from asr.inference.done_record import DoneRecord, digest_transcriber

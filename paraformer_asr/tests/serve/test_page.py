@@ -47,6 +47,7 @@ def test_the_page_needs_no_key_but_its_requests_do(service):
 def test_the_page_loads_what_is_there_and_nothing_from_elsewhere():
     loaded = set(re.findall(r'(?:src|href)="(page/[^"]+)"', PAGE["index.html"]))
     loaded |= {f"page/{name}" for text in PAGE.values() for name in re.findall(r'from "\./([^"]+)"', text)}
+    loaded |= {name for text in PAGE.values() for name in re.findall(r'addModule\("(page/[^"]+)"\)', text)}
     assert {f"/{path}" for path in loaded} | {"/"} == set(page_paths())
     for name, text in PAGE.items():
         assert not re.search(r"https?://|//cdn|@import|\burl\(", text.replace("http://www.w3.org/2000/svg", "")), name
@@ -57,7 +58,7 @@ def test_the_page_loads_what_is_there_and_nothing_from_elsewhere():
 
 def test_the_script_uses_elements_that_exist():
     ids = set(re.findall(r'id="([^"]+)"', PAGE["index.html"]))
-    used = set(re.findall(r'\$\("([^"]+)"\)', PAGE["page.js"]))
+    used = {name for text in PAGE.values() for name in re.findall(r'\$\("([^"]+)"\)', text)}
     assert used <= ids and len(used) > 20
     assert set(re.findall(r'(?:for|aria-labelledby|aria-describedby)="([^"]+)"', PAGE["index.html"])) <= ids
 

@@ -168,7 +168,7 @@ def test_a_failure_is_not_tried_again(service, error, status, kind, caplog):
     calls = []
 
     class Engine(OddEngine):
-        async def transcribe(self, decoded, hotwords=()):
+        async def transcribe(self, decoded, **asked):
             calls.append(1)
             raise error
 
@@ -192,7 +192,7 @@ def test_what_has_begun_is_finished_while_the_server_stops(service):
     begun, finish = threading.Event(), threading.Event()
 
     class Engine(OddEngine):
-        async def transcribe(self, decoded, hotwords=()):
+        async def transcribe(self, decoded, **asked):
             begun.set()
             while not finish.is_set():
                 await asyncio.sleep(0.01)
@@ -356,7 +356,7 @@ def test_a_client_that_leaves_stops_its_work(service):
     begun, cancelled = threading.Event(), threading.Event()
 
     class Engine(OddEngine):
-        async def transcribe(self, decoded, hotwords=()):
+        async def transcribe(self, decoded, **asked):
             begun.set()
             try:
                 await asyncio.sleep(60)

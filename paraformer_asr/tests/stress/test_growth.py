@@ -14,7 +14,7 @@ import soundfile
 
 from asr.config.reader import override_config
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
-from asr.inference import transcriber
+from asr.inference import recogniser, transcriber
 from asr.inference.programs import Spelling
 from asr.inference.shapes import Shape
 from asr.inference.tuning import PackedWeights
@@ -144,7 +144,7 @@ def test_nothing_is_compiled_while_the_time_runs(load, tmp_path, monkeypatch):
     assert sounds.write_sound(again, 70.0) == text and again.read_bytes() == sound.read_bytes()
     wave_n, rate_hz = soundfile.read(sound)
     assert len(wave_n) == 70 * rate_hz and np.abs(wave_n).max() > 0.05
-    monkeypatch.setattr(transcriber, "_make_programs", FakePrograms)
+    monkeypatch.setattr(recogniser, "make_programs", FakePrograms)
     config = override_config(growth.SMALL_PARAFORMER, TINY)
     built = untrained.build_untrained_transcriber(config)
     assert built.variables["params"]["predictor"]["bias"] == untrained.FIRING_BIAS

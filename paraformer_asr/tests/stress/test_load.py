@@ -46,8 +46,8 @@ def test_batches_under_load_change_no_text(service, port):
 def test_overload_is_refused_at_once_while_the_health_answers(service, port, monkeypatch):
     start = service.transcriber.start
 
-    def slow(waves, hotwords):
-        finish = start(waves, hotwords)
+    def slow(waves, *options):
+        finish = start(waves, *options)
         return lambda: [time.sleep(0.3), finish()][1]
 
     monkeypatch.setattr(service.transcriber, "start", slow)

@@ -17,6 +17,8 @@ from asr.config.schema import PredictorConfig as PredictorConfig
 from asr.config.schema import TokenizerConfig as TokenizerConfig
 from asr.config.schema import TrainingConfig as TrainingConfig
 from asr.config.sense_voice import SenseVoiceConfig as SenseVoiceConfig
+from asr.config.streaming import ChunkLayout as ChunkLayout
+from asr.config.streaming import StreamingConfig as StreamingConfig
 from asr.config.toy import ToyConfig as ToyConfig
 from asr.config.voice_activity import FsmnSizes as FsmnSizes
 from asr.config.voice_activity import SpeechLabelsConfig as SpeechLabelsConfig

@@ -78,6 +78,9 @@ def _settings_of_model(folder: str, keys: set[str]) -> Config:
             "python -m asr.convert --from funasr FOLDER --out MODEL_FOLDER)"
         )
         raise UserError(f"init: expected {expected}, found {folder} ({error})") from None
+    # The arithmetic that a stream of that model follows; none other is trained.
+    streaming = dataclasses.replace(config.model.streaming, compat="none")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, streaming=streaming))
     check_trainable(config.model, f"init: {folder}")
     cmvn = "none" if config.features.cmvn == "none" else "init"
     own_tokenizer = any(key.split(".")[0] == "tokenizer" for key in keys)

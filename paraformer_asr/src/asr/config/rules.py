@@ -3,7 +3,15 @@
 import json
 from operator import attrgetter
 
-from asr.config import Config, FeaturesConfig, FsmnSizes, ModelConfig, SenseVoiceConfig, SpeechLabelsConfig
+from asr.config import (
+    Config,
+    FeaturesConfig,
+    FsmnSizes,
+    ModelConfig,
+    SenseVoiceConfig,
+    SpeechLabelsConfig,
+    StreamingConfig,
+)
 from asr.config.voice_activity import FRAME_MS
 from asr.errors import UserError
 
@@ -48,6 +56,7 @@ def check_config(config: Config) -> None:
         )
     _check_sense_voice(config)
     _check_vad(config)
+    _check_streaming(config.model)
     if config.model.name == "custom" and config.inference.dtype != "model":
         raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
@@ -58,6 +67,11 @@ def check_trainable(model: ModelConfig, place: str) -> None:
     """Refuse the published networks with parts that no loss here would train; `place` begins the message."""
     if model.name in ("seaco", "contextual", "bicif", "sense_voice"):
         raise UserError(f"{place}: {model.name} is a published model to transcribe with; train model.name: paraformer")
+    if model.name == "streaming" and model.streaming.compat != "none":
+        raise UserError(
+            f"{place}: training follows the arithmetic of model.streaming.compat=none, found "
+            f"{model.streaming.compat}; leave it out"
+        )
 
 
 def _check_sense_voice(config: Config) -> None:
@@ -81,6 +95,21 @@ def _check_vad(config: Config) -> None:
     for key, needed in NEEDED_BY_VAD.items():
         if (value := attrgetter(key)(config)) != needed:
             raise UserError(f"{key}: model.name: vad needs {json.dumps(needed)}, found {json.dumps(value)}")
+
+
+def _check_streaming(model: ModelConfig) -> None:
+    encoder, streaming = model.encoder, model.streaming
+    if model.name != "streaming":
+        if streaming != StreamingConfig():
+            raise UserError(
+                f"model.streaming: settings of model.name: streaming, but this model is {model.name}; "
+                "model.streaming={} takes them back"
+            )
+        return
+    if (encoder.kind, encoder.causal, encoder.scan) != ("sanm", False, False):
+        raise UserError("model.name: streaming needs the encoder's kind sanm, no causal, no scan")
+    for chunk_size in (streaming.chunk_size, *streaming.training_chunks):
+        streaming.with_chunks(chunk_size)
 
 
 def _check_features(features: FeaturesConfig) -> None:

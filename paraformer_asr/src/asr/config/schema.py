@@ -11,6 +11,7 @@ from typing import Literal
 from asr.config.fields import section, setting
 from asr.config.hotword_models import SeacoConfig, TimestampsConfig
 from asr.config.sense_voice import SenseVoiceConfig
+from asr.config.streaming import StreamingConfig
 from asr.config.toy import ToyConfig
 from asr.config.voice_activity import FsmnSizes, SpeechLabelsConfig
 
@@ -101,7 +102,7 @@ class DecoderConfig:
 class ModelConfig:
     """The network. The defaults are paraformer-large, 220 million parameters with its 8,404 tokens."""
 
-    name: Literal["paraformer", "seaco", "contextual", "bicif", "sense_voice", "vad", "custom"] = setting(
+    name: Literal["paraformer", "streaming", "seaco", "contextual", "bicif", "sense_voice", "vad", "custom"] = setting(
         "paraformer", "architecture; seaco, contextual, bicif: published, not trained; custom: passed to asr.train"
     )
     vocab_size: int = setting(0, "number of tokens; 0: from the tokenizer", 0, 1_000_000)
@@ -116,6 +117,7 @@ class ModelConfig:
     timestamps: TimestampsConfig = section(TimestampsConfig)
     seaco: SeacoConfig = section(SeacoConfig)
     sense_voice: SenseVoiceConfig = section(SenseVoiceConfig)
+    streaming: StreamingConfig = section(StreamingConfig)
     vad: FsmnSizes = section(FsmnSizes)
 
 

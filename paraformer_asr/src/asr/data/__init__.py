@@ -5,7 +5,6 @@ from typing import Literal
 from asr.config import Config
 from asr.data.dataset import SpeechDataset, Utterance
 from asr.data.manifest_dataset import open_manifest_dataset
-from asr.data.speech_labels import label_speech
 from asr.errors import UserError
 
 __all__ = ["SpeechDataset", "Utterance", "build_dataset"]
@@ -22,13 +21,17 @@ def build_dataset(
         UserError: folders or manifests that are missing, or lines that cannot be used, the first of them listed.
     """
     dataset = _open_dataset(config, split) if custom is None else custom
-    return label_speech(dataset, config, split) if config.model.name == "vad" else dataset
+    if config.model.name != "vad":
+        return dataset
+    from asr.data.speech_labels import label_speech  # imports jax, which reading sound files does without
+
+    return label_speech(dataset, config, split)
 
 
 def _open_dataset(config: Config, split: Literal["train", "val", "test"]) -> SpeechDataset:
     match config.data.dataset:
         case "toy_seq2seq":
-            from asr.data.toy_seq2seq import ToySeq2Seq  # imports jax, which reading sound files does without
+            from asr.data.toy_seq2seq import ToySeq2Seq  # imports jax, too
 
             return ToySeq2Seq(config.data, config.features, split, config.seed)
         case "jsonl" | "kaldi" | "tsv":

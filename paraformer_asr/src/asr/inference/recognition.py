@@ -4,6 +4,7 @@ Letters: u tokens.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,8 +23,16 @@ class Recognition:
     failure: Exception | None = None  # why there is no token: the segment failed, with others and alone
 
 
+COLUMNS = ("ids", "confidence", "start_s", "end_s")
 NOTHING = Recognition(np.zeros(0, np.int32), *(np.zeros(0, np.float32) for _ in range(3)))
 """The recognition of silence, or of sound shorter than one frame."""
+
+
+def join(recognitions: Sequence[Recognition]) -> Recognition:
+    """Return the tokens of several stretches of one segment, one after the other."""
+    parts = [NOTHING, *recognitions]
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS)
+    return Recognition(*columns, finite=all(part.finite for part in parts))
 
 
 def recognition_of(spelling: Spelling, row: int) -> Recognition:

@@ -31,6 +31,7 @@ from asr.inference.words import Token, Word, join_words, make_tokens, make_words
 
 if TYPE_CHECKING:
     from asr.inference.hotwords import Hotword
+    from asr.inference.punctuation import Punctuator
     from asr.inference.recognition import Recognition
     from asr.inference.transcriber import Transcriber
 
@@ -160,14 +161,16 @@ class GrowingTranscript:
         written: as the text has them; with a punctuator those that it has decided, with signs and capitals.
     """
 
-    def __init__(self, transcriber: "Transcriber"):
+    def __init__(self, transcriber: "Transcriber", punctuator: "Punctuator | None" = None):
+        """Write what `transcriber` recognises; `punctuator` is used instead of its own."""
+        punctuator = punctuator or transcriber.punctuator
         self.tokenizer, self.rate_hz = transcriber.tokenizer, transcriber.config.features.sample_rate_hz
         self.words: list[Word] = []
         self.tokens: list[Token] = []
         self.segments: list[SegmentText] = []
         self._num_words: list[int] = []  # of each segment
         self._failures: list[Failure] = []
-        self._punctuated = transcriber.punctuator.word_stream() if transcriber.punctuator else None
+        self._punctuated = punctuator.word_stream() if punctuator else None
         self.written: list[Word] = [] if self._punctuated else self.words
         self._num_pushed = 0
 

@@ -18,6 +18,7 @@ import numpy as np
 from asr.config import InferenceConfig
 from asr.config.parsing import parse_override
 from asr.config.voice_activity import FRAME_MS, VoiceActivityConfig
+from asr.data.sounds.samples import check_samples
 from asr.data.sounds.sound_input import Sound, open_sound
 from asr.errors import UserError
 from asr.files import appearing
@@ -30,7 +31,6 @@ from asr.inference.speech_segments import SpeechEvent, SpeechSegments
 from asr.inference.speech_splitting import split_at_speech
 from asr.models import count_parameters
 from asr.models.frame_labeller import network_sizes
-from asr.ops.fbank import FULL_SCALE
 from asr.published.funasr_vad import PublishedVad, load_funasr_vad, save_funasr_vad
 
 
@@ -69,7 +69,7 @@ class VoiceActivityStream:
         if self._ended:
             raise UserError("the stream has ended: detector.stream() begins a new one")
         self._ended = final
-        return tuple(self._segments.accept(*self._sound.push(_checked(samples), final), final))
+        return tuple(self._segments.accept(*self._sound.push(check_samples(samples), final), final))
 
 
 class VoiceActivityDetector:
@@ -209,13 +209,3 @@ def _events(stream: VoiceActivityStream, blocks: Iterable[np.ndarray]) -> Iterat
     for block_n in blocks:
         yield stream.accept(block_n)
     yield stream.accept(np.zeros(0, np.float32), final=True)
-
-
-def _checked(samples: np.ndarray) -> np.ndarray:
-    """Return samples as float32 in −1…1."""
-    samples = np.asarray(samples)
-    is_int16 = samples.dtype == np.int16
-    if samples.ndim != 1 or not (is_int16 or samples.dtype.kind == "f"):
-        expected = "samples of one channel, int16 or floats in −1…1"
-        raise UserError(f"stream: expected {expected}, found {samples.dtype}{list(samples.shape)}")
-    return samples.astype(np.float32) / (FULL_SCALE if is_int16 else 1)

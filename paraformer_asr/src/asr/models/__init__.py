@@ -29,12 +29,14 @@ from asr.models.sense_voice import NUM_QUERIES as NUM_QUERIES
 from asr.models.sense_voice import SenseVoice as SenseVoice
 from asr.models.stacking import stack_blocks as stack_blocks
 from asr.models.stacking import unstack_blocks as unstack_blocks
+from asr.models.streaming import StreamingParaformer as StreamingParaformer
 
 NETWORKS = {
     "paraformer": Paraformer,
     "seaco": SeacoParaformer,
     "contextual": ContextualParaformer,
     "bicif": BicifParaformer,
+    "streaming": StreamingParaformer,
     "vad": FrameLabeller,
 }
 """`model.name` → the network."""

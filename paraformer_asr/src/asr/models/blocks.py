@@ -33,14 +33,18 @@ class SanmBlock(nn.Module):
     epsilon: float = EPSILON  # of the layer norms
 
     @nn.compact
-    def __call__(self, x_bti, valid_bt, mask_btj, train: bool):
-        """Return float[b, t, d] of float[b, t, i], where the input may be wider."""
+    def __call__(self, x_bti, valid_bt, mask_btj, train: bool, chunks=None):
+        """Return float[b, t, d] of float[b, t, i], where the input may be wider.
+
+        `chunks`, an `EncoderChunks`, puts the keys of earlier chunks in front; the mask covers them, too.
+        """
         config, residual = self.config, x_bti
         # Pre-norm: what is added is normalised, the sum is not, so gradients reach the first block unscaled.
         qkv_btd = Dense(3 * config.width, name="qkv")(LayerNorm(self.epsilon, name="norm1")(x_bti))
         q_btd, k_btd, v_btd = jnp.split(qkv_btd, 3, axis=-1)
+        k_bjd, v_bjd = chunks.extend(k_btd, v_btd) if chunks else (k_btd, v_btd)
         attended_btd = Attend(config.num_heads, config.attention_dropout, config.attention)(
-            q_btd, k_btd, v_btd, mask_btj, train
+            q_btd, k_bjd, v_bjd, mask_btj, train
         )
         # Attention finds what is far away; the memory, a filter over time, knows what is near and in which order.
         memory_btd = FsmnMemory(config.kernel_size, config.dropout, config.causal, name="memory")(

@@ -5,6 +5,8 @@ Letters: b batch, t encoder frames, i input width, d model width, u tokens, v vo
 Reference: Gao, Zhang, McLoughlin and Yan, Interspeech 2022, arXiv 2206.08317.
 """
 
+from typing import Any
+
 import chex
 import flax.linen as nn
 import jax
@@ -45,6 +47,29 @@ class TrainingOutputs:
 
 
 @struct.dataclass
+class Frames:
+    """What is heard.
+
+    Attributes:
+        hidden_btd: encoder frames, 0 where padded.
+        valid_bt: bool, real frames.
+        alpha_bt: float32, the predictor's weights.
+        windows: a streaming model's `Windows`, which its decoder attends to instead of the frames; None otherwise.
+    """
+
+    hidden_btd: jax.Array
+    valid_bt: jax.Array
+    alpha_bt: jax.Array
+    windows: Any = None
+
+    def attended(self, cumulative_bt, num_rows: int) -> tuple[jax.Array, jax.Array]:
+        """Return (frames, mask) for the decoder's attention; `cumulative_bt` is the running sum of the weights."""
+        if self.windows is None:
+            return self.hidden_btd, padding_mask(self.valid_bt)
+        return self.windows.attended(cumulative_bt, num_rows)
+
+
+@struct.dataclass
 class Acoustics:
     """The outputs of encoder and predictor.
 
@@ -54,6 +79,7 @@ class Acoustics:
         alpha_bt: float32[b, t + 1], the predictor's weights and, behind the last frame, the tail.
         token_count_b: int32, ⌊Σ alpha⌋ with the tail: the tokens that fire. Without a tail, Σ alpha rounded.
         ctc_logits_btv: float32, or None without a CTC head.
+        windows: as of `Frames`.
     """
 
     hidden_btd: jax.Array
@@ -61,6 +87,7 @@ class Acoustics:
     alpha_bt: jax.Array
     token_count_b: jax.Array
     ctc_logits_btv: jax.Array | None
+    windows: Any = None
 
 
 @struct.dataclass
@@ -79,10 +106,11 @@ class AcousticTokens:
 
     def decoder_inputs(self, acoustics: Acoustics) -> tuple[jax.Array, ...]:
         """Return the arguments of `Decoder`."""
-        hidden_btd = acoustics.hidden_btd
-        token_valid_bu = length_mask(self.token_lengths_b, self.acoustic_bud.shape[1])
-        mask_b1t = padding_mask(length_mask(acoustics.frame_lengths_b, hidden_btd.shape[1]))
-        return self.acoustic_bud, token_valid_bu, hidden_btd, mask_b1t
+        num_rows = self.acoustic_bud.shape[1]
+        token_valid_bu = length_mask(self.token_lengths_b, num_rows)
+        valid_bt = length_mask(acoustics.frame_lengths_b, acoustics.hidden_btd.shape[1])
+        frames = Frames(acoustics.hidden_btd, valid_bt, acoustics.alpha_bt, acoustics.windows)
+        return self.acoustic_bud, token_valid_bu, *frames.attended(cif.cumulative(acoustics.alpha_bt), num_rows)
 
 
 @struct.dataclass
@@ -123,9 +151,9 @@ class Paraformer(nn.Module):
         config = self.config
         return Decoder(config.decoder, config.encoder.width, config.vocab_size, config.encoder.attention, config.remat)
 
-    def write(self, embedding_bud, token_valid_bu, hidden_btd, mask_b1t, *, train: bool):
+    def write(self, embedding_bud, token_valid_bu, hidden_btd, mask_but, *, train: bool):
         """Return the logits of every token position; arguments as of `Decoder`."""
-        return self.decoder(embedding_bud, token_valid_bu, hidden_btd, mask_b1t, train=train)
+        return self.decoder(embedding_bud, token_valid_bu, hidden_btd, mask_but, train=train)
 
     def __call__(self, features_bti, feature_lengths_b, tokens_bu, token_lengths_b, *, train: bool) -> TrainingOutputs:
         """Return both passes' logits and the predictor's count, aligned to the true tokens.
@@ -142,16 +170,20 @@ class Paraformer(nn.Module):
         assert_shape(feature_lengths_b, "b", "feature_lengths", **dims)
         assert_shape(token_lengths_b, "b", "token_lengths", **dims)
         chex.assert_type([feature_lengths_b, tokens_bu, token_lengths_b], int)
-        num_rows = dims["u"]
+        frames = self.listen(features_bti, feature_lengths_b, train)
+        return self.compare(frames, feature_lengths_b, tokens_bu, token_lengths_b, train)
 
-        hidden_btd, valid_bt, alpha_bt = self._listen(features_bti, feature_lengths_b, train)
+    def compare(self, frames: Frames, feature_lengths_b, tokens_bu, token_lengths_b, train: bool) -> TrainingOutputs:
+        """Return the outputs for the true tokens; arguments as of a call."""
+        hidden_btd, num_rows = frames.hidden_btd, tokens_bu.shape[1]
         # Scaled to the true count, so that there are exactly N embeddings to compare with N tokens.
-        alignment_but = cif.align(cif.scaled_cumulative(alpha_bt, valid_bt, token_lengths_b), num_rows)
+        cumulative_bt = cif.scaled_cumulative(frames.alpha_bt, frames.valid_bt, token_lengths_b)
+        alignment_but = cif.align(cumulative_bt, num_rows)
         acoustic_bud = cif.integrate(alignment_but, hidden_btd).astype(hidden_btd.dtype)
+        attended = frames.attended(cumulative_bt, num_rows)
 
         def decode(embedding_bud):
-            token_valid_bu = length_mask(token_lengths_b, num_rows)
-            return self.write(embedding_bud, token_valid_bu, hidden_btd, padding_mask(valid_bt), train=train)
+            return self.write(embedding_bud, length_mask(token_lengths_b, num_rows), *attended, train=train)
 
         logits_buv = decode(acoustic_bud)  # first pass: from sound alone
         # It only decides how many labels are shown; training goes through the second pass.
@@ -172,7 +204,7 @@ class Paraformer(nn.Module):
         return TrainingOutputs(
             logits_buv=logits_buv,
             first_logits_buv=first_logits_buv,
-            token_count_b=alpha_bt.sum(1),  # unscaled: the predictor has to learn the count itself
+            token_count_b=frames.alpha_bt.sum(1),  # unscaled: the predictor has to learn the count itself
             alignment_but=alignment_but,
             frame_lengths_b=feature_lengths_b,
             ctc_logits_btv=self.ctc(hidden_btd) if self.config.ctc_head else None,
@@ -187,18 +219,19 @@ class Paraformer(nn.Module):
         """
         dims = assert_shape(features_bti, "b,t,i", "features")
         assert_shape(feature_lengths_b, "b", "feature_lengths", **dims)
-        hidden_btd, _, alpha_bt = self._listen(features_bti, feature_lengths_b, train=False)
+        frames = self.listen(features_bti, feature_lengths_b, train=False)
         tail = self.config.predictor.tail_threshold
-        alpha_bt = cif.add_tail(alpha_bt, feature_lengths_b, tail)  # completes a last token that is nearly there
+        alpha_bt = cif.add_tail(frames.alpha_bt, feature_lengths_b, tail)  # completes a last token that is nearly there
         total_b = cif.cumulative(alpha_bt)[:, -1]
         # Without a tail that completes it, a last token that has collected half of itself counts, as published.
         count_b = jnp.floor(total_b) if tail else jnp.round(total_b)
         return Acoustics(
-            hidden_btd=hidden_btd,
+            hidden_btd=frames.hidden_btd,
             frame_lengths_b=feature_lengths_b,
             alpha_bt=alpha_bt,
             token_count_b=count_b.astype(jnp.int32),
-            ctc_logits_btv=self.ctc(hidden_btd) if self.config.ctc_head else None,
+            ctc_logits_btv=self.ctc(frames.hidden_btd) if self.config.ctc_head else None,
+            windows=frames.windows,
         )
 
     def decode(self, acoustics: Acoustics, num_rows: int) -> Hypotheses:
@@ -224,12 +257,12 @@ class Paraformer(nn.Module):
         token_lengths_b = jnp.minimum(acoustics.token_count_b, num_rows)
         return AcousticTokens(acoustic_bud.astype(hidden_btd.dtype), alignment_but, token_lengths_b)
 
-    def _listen(self, features_bti, feature_lengths_b, train: bool):
-        """Return the encoder's frames (0 where padded), which of them are real, and the predictor's weights."""
+    def listen(self, features_bti, feature_lengths_b, train: bool) -> Frames:
+        """Return what encoder and predictor make of the sound."""
         valid_bt = length_mask(feature_lengths_b, features_bti.shape[1])
         # Whatever padding holds, even NaN, must not reach a real frame.
         features_bti = jnp.where(valid_bt[..., None], features_bti, 0).astype(self.config.dtype)
         hidden_btd = self.encoder(features_bti, valid_bt, train=train)
         # The predictor's convolution sees one frame beyond the end: without this line a batch would change the answer.
         hidden_btd = jnp.where(valid_bt[..., None], hidden_btd, 0)
-        return hidden_btd, valid_bt, self.predictor(hidden_btd, valid_bt, train=train)[..., 0]
+        return Frames(hidden_btd, valid_bt, self.predictor(hidden_btd, valid_bt, train=train)[..., 0])

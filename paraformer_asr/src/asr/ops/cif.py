@@ -122,3 +122,53 @@ def integrate(alignment_but, hidden_btd):
     chex.assert_equal(alignment_but.shape[2], hidden_btd.shape[1])
     highest = jax.lax.Precision.HIGHEST  # not rounded to fewer bits on a GPU either
     return jnp.einsum("but,btd->bud", alignment_but, hidden_btd.astype(jnp.float32), precision=highest)
+
+
+@functools.partial(jax.jit, static_argnames=("num_rows",))
+def integrate_chunk(alpha_bt, hidden_btd, weight_b, embedding_bd, num_rows: int):
+    """Return the tokens that fire in a chunk of a stream, and what the next one has collected by its end.
+
+    The token that had begun comes with what it collected so far, as if one more frame stood in front: of weight
+    `weight`, and of the mean of its frames.
+
+    Args:
+        alpha_bt: float32[b, t], the chunk's weights.
+        hidden_btd: float[b, t, d], its frames.
+        weight_b: float32[b], in 0…1, what the token that has begun has collected.
+        embedding_bd: float32[b, d], the mean of its frames by their weights.
+        num_rows: u, at least the tokens that can fire.
+
+    Returns:
+        acoustic_bud: float32[b, u, d], 0 in rows that have not fired.
+        cumulative_bt: float32[b, t], the running sum, `weight` included.
+        count_b: int32[b], the tokens that fired.
+        weight_b and embedding_bd of the token that has begun then.
+    """
+    chex.assert_rank([alpha_bt, hidden_btd, weight_b, embedding_bd], [2, 3, 1, 2])
+    chex.assert_type([alpha_bt, weight_b, embedding_bd], jnp.float32)
+    weights_bt = jnp.concatenate([weight_b[:, None], alpha_bt], axis=1)
+    frames_btd = jnp.concatenate([embedding_bd[:, None], hidden_btd.astype(jnp.float32)], axis=1)
+
+    def add(state, weight_b):
+        count_b, begun_b = state
+        sum_b = begun_b + weight_b
+        whole_b = jnp.floor(sum_b)
+        return (count_b + whole_b, sum_b - whole_b), (count_b, begun_b)
+
+    # Frame by frame, whole tokens and the rest apart: in a sum of hours the rest would lose its digits.
+    zero_b = jnp.zeros_like(weight_b)
+    (total_b, weight_b), before = jax.lax.scan(add, (zero_b, zero_b), weights_bt.T)
+    count_bt, begun_bt = (array_tb.T for array_tb in before)
+    count_b = total_b.astype(jnp.int32)
+    # One row more than can fire: that of the token which has begun at the end. Its overlap is that of `align`, in
+    # coordinates that begin where the frame's token does.
+    row_but = jnp.arange(num_rows + 1, dtype=jnp.float32)[None, :, None] - count_bt[:, None, :]
+    upper_but = jnp.minimum((begun_bt + weights_bt)[:, None, :], row_but + 1)
+    alignment_but = jnp.maximum(upper_but - jnp.maximum(begun_bt[:, None, :], row_but), 0.0)
+    acoustic_bud = integrate(alignment_but, frames_btd)
+    begun_bd = jnp.take_along_axis(acoustic_bud, count_b[:, None, None], axis=1)[:, 0]
+    mean_bd = jnp.where(weight_b[:, None] > 0, begun_bd / jnp.where(weight_b > 0, weight_b, 1.0)[:, None], 0.0)
+    fired_bu = jnp.arange(num_rows)[None, :] < count_b[:, None]
+    acoustic_bud = jnp.where(fired_bu[..., None], acoustic_bud[:, :num_rows], 0.0)
+    cumulative_bt = jnp.concatenate([(count_bt + begun_bt)[:, 2:], (total_b + weight_b)[:, None]], axis=1)
+    return acoustic_bud, cumulative_bt, count_b, weight_b, mean_bd

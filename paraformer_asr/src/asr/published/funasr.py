@@ -40,12 +40,12 @@ from asr.published.kinds import KINDS
 from asr.published.mapping import export_arrays, import_arrays
 from asr.published.sherpa_folder import read_cmvn
 from asr.published.torch_writer import write_torch_file
-from asr.published.weights_file import read_tensors
+from asr.published.weights_file import DECODER, part_beside, read_tensors
 
 log = logging.getLogger("asr")
 
 
-WITHOUT_EMBEDDING = ("paraformer", "bicif")
+WITHOUT_EMBEDDING = ("paraformer", "bicif", "streaming")
 """Kinds of model whose embedding of tokens only training needs; hot words need it, too."""
 
 ANCHOR = "encoder.after_norm.weight"  # a tensor that every model has
@@ -72,6 +72,7 @@ def load_funasr(folder: Path) -> tuple[Config, Tokenizer, Cmvn | None, dict[str,
     for remark in files.remarks:
         log.warning("%s", remark)
     tensors = read_tensors(files.weights, ANCHOR)
+    _check_decoder(tensors, config, files)
     num_outputs = _num_outputs(tensors)
     tokenizer = load_funasr_tokenizer(folder, config.tokenizer.text_case, files.text, num_outputs)
     cmvn = read_cmvn(files.cmvn) if files.cmvn else None
@@ -144,6 +145,15 @@ def _check_parts(tensors: dict[str, np.ndarray], config: Config, files: FunasrFi
                 f"{files.weights}: holds {'' if has_part else 'no '}tensors {prefix}*, a part of {classes}, but "
                 f"{files.config.name} says {stated}; the two do not belong together"
             )
+
+
+def _check_decoder(tensors: dict[str, np.ndarray], config: Config, files: FunasrFiles) -> None:
+    """Refuse the encoder's half of a pair of graphs alone."""
+    if config.model.name == "streaming" and not any(name.startswith(f"{DECODER}.") for name in tensors):
+        raise UserError(
+            f"{files.weights}: holds no decoder, which FunASR exports beside the rest of a streaming model; copy "
+            f"{part_beside(files.weights, DECODER).name} into the folder, too"
+        )
 
 
 def _check_names(tensors: dict[str, np.ndarray], names: list[str], files: FunasrFiles) -> None:

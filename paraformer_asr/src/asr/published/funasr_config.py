@@ -23,7 +23,7 @@ from asr.funasr_folder import (
     open_folder,
 )
 from asr.published import funasr_sense_voice, funasr_settings
-from asr.published.funasr_variants import INNER_DIM, INNER_DIM_DEFAULT, VARIANTS, Table
+from asr.published.funasr_variants import DECODER_SHIFT, INNER_DIM, INNER_DIM_DEFAULT, VARIANTS, Table
 from asr.published.kinds import check_recognises
 from asr.untrusted import escaped, shown
 
@@ -105,10 +105,15 @@ def _translate(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     changes = _follow(path, content, table, tail_threshold=funasr_settings.TAIL_DEFAULTS[predictor])
     if variant:
         changes["model.name"] = variant.NAME
-        _check_variant(path, content, variant, changes["model.encoder.width"])
+        _check_variant(path, content, variant, changes)
     num_blocks = (content.get("decoder_conf") or {}).get("num_blocks", 6)
     num_blocks = _checked(path, "decoder_conf.num_blocks", num_blocks, 0)
     changes["model.decoder.num_memory_layers"] = max(num_blocks - changes["model.decoder.num_layers"], 0)
+    if changes.get("model.name") == "streaming" and changes["model.decoder.num_memory_layers"]:
+        raise UserError(
+            f"{path}: decoder_conf.num_blocks: expected {changes['model.decoder.num_layers']} as att_layer_num, found "
+            f"{num_blocks}; the memories of further blocks hear later tokens, which a stream does not have"
+        )
     changes |= {"model.decoder.num_ffn_layers": 1, "model.predictor.kind": table.PREDICTORS[predictor]}
     changes["model.ctc_head"] = changes["loss.ctc_weight"] > 0
     changes["loss.ctc_normaliser"] = "utterances"
@@ -155,8 +160,8 @@ def _check_fixed(path: Path, content: dict[str, Any], table: Any) -> None:
             )
 
 
-def _check_variant(path: Path, content: dict[str, Any], variant: Table, width: int) -> None:
-    """Refuse settings left out of which FunASR's default is not read here, and hot words of another width."""
+def _check_variant(path: Path, content: dict[str, Any], variant: Table, changes: dict[str, Any]) -> None:
+    """Refuse settings left out of which FunASR's default is not read here, and those that do not fit the others."""
     for (section, key), default in variant.ABSENT.items():
         if key not in (content.get(section) or {}):
             expected = next(value for *place, value in variant.FIXED if place == [section, key])
@@ -164,11 +169,17 @@ def _check_variant(path: Path, content: dict[str, Any], variant: Table, width: i
                 f"{path}: {_dotted(section, key)}: expected {_in_yaml(expected)}, the only value that is read here, "
                 f"found none, which FunASR takes for {_in_yaml(default)}"
             )
-    section, key = INNER_DIM
-    inner_dim = (content.get(section) or {}).get(key, INNER_DIM_DEFAULT)
-    if variant.NAME != "bicif" and inner_dim != width:
-        expected = f"{width}, the encoder's width"
-        raise UserError(f"{path}: {_dotted(*INNER_DIM)}: expected {expected}, found {shown(inner_dim)}")
+    width, shift = changes["model.encoder.width"], (changes["model.decoder.kernel_size"] - 1) // 2
+    wanted = {
+        "seaco": (*INNER_DIM, INNER_DIM_DEFAULT, width, "the encoder's width"),
+        "contextual": (*INNER_DIM, INNER_DIM_DEFAULT, width, "the encoder's width"),
+        "streaming": (*DECODER_SHIFT, 0, shift, "half of kernel_size, so that no later token is heard"),
+    }
+    if variant.NAME not in wanted:
+        return
+    section, key, default, expected, why = wanted[variant.NAME]
+    if (value := (content.get(section) or {}).get(key, default)) != expected:
+        raise UserError(f"{path}: {_dotted(section, key)}: expected {expected}, {why}, found {shown(value)}")
 
 
 def _in_yaml(value: Any) -> str:
@@ -184,6 +195,8 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     name = "SenseVoice" if model.name == "sense_voice" else "Paraformer"
     if name == "Paraformer":
         constants["model.decoder.num_ffn_layers"] = 1
+    if model.name == "streaming":  # FunASR's further blocks would hear later tokens
+        constants["model.decoder.num_memory_layers"] = 0
     for path, value in constants.items():
         if (own := attrgetter(path)(config)) != value:
             raise UserError(f"{path}: FunASR's {name} has {value!r}, this model {own!r}")
@@ -199,6 +212,8 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     content["predictor"] = kinds[model.predictor.kind]
     if model.name in ("seaco", "contextual"):
         content[INNER_DIM[0]][INNER_DIM[1]] = model.encoder.width
+    if model.name == "streaming":
+        content[DECODER_SHIFT[0]][DECODER_SHIFT[1]] = (model.decoder.kernel_size - 1) // 2
     content["predictor_conf"]["idim"] = model.encoder.width
     if model.predictor.kind == "conv":
         del content["predictor_conf"]["dropout"]

@@ -144,7 +144,6 @@ READ_ELSEWHERE = {
 """Section → keys that are read or checked outside of the table."""
 
 OTHER_MODELS = {
-    "ParaformerStreaming": "streaming Paraformer",
     "EParaformer": "E-Paraformer",
     "Conformer": "Conformer, which writes token after token",
     "Transformer": "Transformer, which writes token after token",

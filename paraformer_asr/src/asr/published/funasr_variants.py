@@ -4,6 +4,7 @@
     BiCifParaformer        a second head of the predictor, for times
     SeacoParaformer        the same, and a branch for hot words
     ContextualParaformer   hot words in the last block of the decoder, no second head
+    ParaformerStreaming    an encoder that hears chunks, and a decoder that hears no later tokens
 
 Neither jax nor numpy is imported here, so that a mistake is answered in well under a second.
 """
@@ -127,5 +128,30 @@ CONTEXTUAL = Table(
     ABSENT={},
 )
 
-VARIANTS = {"BiCifParaformer": BICIF, "SeacoParaformer": SEACO, "ContextualParaformer": CONTEXTUAL}
+DECODER_SHIFT = ("decoder_conf", "sanm_shfit")
+"""By how many tokens the decoder's memories are shifted to the past: half of a kernel in a model for streams."""
+
+_CHUNKS = ("chunk_size", "stride", "pad_left", "encoder_att_look_back_factor", "decoder_att_look_back_factor")
+
+STREAMING = Table(
+    NAME="streaming",
+    PREDICTORS={"CifPredictorV2": "conv"},
+    SETTINGS=plain.SETTINGS,
+    FIXED=tuple(
+        ("encoder_conf", "input_layer", "pe_online") if row[:2] == ("encoder_conf", "input_layer") else row
+        for row in _fixed("ParaformerStreaming", encoder="SANMEncoderChunkOpt", frontend="WavFrontendOnline")
+        if row[:2] != DECODER_SHIFT
+    ),
+    WITHOUT_EFFECT=plain.WITHOUT_EFFECT
+    | {"encoder_conf": plain.WITHOUT_EFFECT["encoder_conf"] | {OF_TRAINING: _CHUNKS}},
+    READ_ELSEWHERE=plain.READ_ELSEWHERE | {"decoder_conf": (*plain.READ_ELSEWHERE["decoder_conf"], DECODER_SHIFT[1])},
+    ABSENT={},
+)
+
+VARIANTS = {
+    "BiCifParaformer": BICIF,
+    "SeacoParaformer": SEACO,
+    "ContextualParaformer": CONTEXTUAL,
+    "ParaformerStreaming": STREAMING,
+}
 """FunASR's class, `model` in its config → its table; `funasr_settings` itself is that of the plain one."""

@@ -14,6 +14,7 @@ KINDS = {
     "SeacoParaformer": "seaco",
     "ContextualParaformer": "contextual",
     "BiCifParaformer": "bicif",
+    "ParaformerStreaming": "streaming",
     "SenseVoiceSmall": "sense_voice",
     "FsmnVADStreaming": "vad",
     "CTTransformer": "punctuation",

@@ -15,6 +15,9 @@ from asr.untrusted import shown
 WORDS = "model_eb"
 """FunASR exports the part that reads hot words by itself: model_eb.onnx beside model.onnx."""
 
+DECODER = "decoder"
+"""FunASR exports a streaming model as a pair: decoder.onnx beside model.onnx, which then holds no tensor of it."""
+
 EMBEDDINGS = {"embedding.0.weight": "decoder.embed.0.weight"}
 """Name in that part → name in the model; hot words share the decoder's embedding."""
 
@@ -24,7 +27,7 @@ def read_tensors(path: Path, anchor: str) -> dict[str, np.ndarray]:
 
     Args:
         path: `model.pt`, safetensors, or a file that ends in `.onnx`, of which 8-bit weights become float32; the
-            part beside it that reads hot words is read with it.
+            parts beside it, which read hot words or are the decoder, are read with it.
         anchor: a tensor that every such network has.
 
     Raises:
@@ -33,10 +36,13 @@ def read_tensors(path: Path, anchor: str) -> dict[str, np.ndarray]:
     if path.suffix != ONNX:
         return plain_names(read_torch_file(path).tensors, anchor, path)
     tensors = read_onnx_tensors(path)
-    words = path.with_name(path.name.replace("model", WORDS, 1))
-    if words != path and words.is_file():
-        part = read_onnx_tensors(words)
-        tensors |= {EMBEDDINGS.get(name, name): tensor for name, tensor in part.items()}
+    has_decoder = any(name.startswith(f"{DECODER}.") for name in tensors)
+    for name in (WORDS,) if has_decoder else (WORDS, DECODER):
+        beside = part_beside(path, name)
+        if beside == path or not beside.is_file():
+            continue
+        part = read_onnx_tensors(beside)
+        tensors |= {EMBEDDINGS.get(key, key): tensor for key, tensor in part.items()}
     if anchor not in tensors:
         outputs = shown(", ".join(read_onnx(path).outputs))
         raise UserError(
@@ -44,3 +50,8 @@ def read_tensors(path: Path, anchor: str) -> dict[str, np.ndarray]:
             "the PyTorch weights of the model"
         )
     return tensors
+
+
+def part_beside(path: Path, part: str) -> Path:
+    """Return the file of a part that was exported beside `path`: decoder_quant.onnx beside model_quant.onnx."""
+    return path.with_name(path.name.replace("model", part, 1))

@@ -13,7 +13,7 @@ def _keys(text: str) -> frozenset[str]:
 
 FREE = _keys(
     """
-    model.sampling_ratio model.dtype model.remat
+    model.sampling_ratio model.dtype model.remat model.streaming.training_chunks model.streaming.offline_share
     model.encoder.dropout model.encoder.attention_dropout model.encoder.input_dropout model.encoder.attention
     model.predictor.dropout model.predictor.tail_threshold
     model.decoder.dropout model.decoder.attention_dropout

@@ -16,6 +16,7 @@ from asr.errors import EXIT_OK, UserError
 from asr.published.funasr_config import read_settings
 from asr.published.funasr_punctuation_config import open_punctuation_folder
 from asr.serve.hosts import allowed_hosts, is_loopback
+from asr.serve.streaming_model import check_streaming, load_streaming, part_streaming_settings
 from asr.untrusted import escaped
 
 EXTRA = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "av", "websockets")
@@ -32,6 +33,13 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C with every request answered, 2 wrong input.",
     )
     add_model(parser)
+    parser.add_argument(
+        "--streaming",
+        type=Path,
+        metavar="FOLDER",
+        help="streaming model that recognises speech while it is spoken, for websockets in the modes online and, with "
+        "--vad, 2pass; its settings as streaming.KEY=VALUE (default: sound is recognised when it has ended)",
+    )
     add_punct(parser)
     add_dtype(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -130,11 +138,13 @@ def make_server(arguments: argparse.Namespace, keys: list[str], listener: socket
 
     settings = ServeSettings(**read_limits(arguments.limit))
     folder = arguments.run or arguments.model
-    overrides, vad_settings = part_vad_settings(arguments.overrides, arguments.vad)
+    overrides, streaming_settings = part_streaming_settings(arguments.overrides, arguments.streaming)
+    overrides, vad_settings = part_vad_settings(overrides, arguments.vad)
     parts = {"vad": api.load_part("vad", arguments.vad, vad_settings), "punct": arguments.punct}
     transcriber = api.load(folder, checkpoint=arguments.checkpoint, overrides=overrides, **parts)
     name = arguments.name or (arguments.model.resolve().name if arguments.model else transcriber.config.name)
-    service = Service(transcriber, settings, name=name, aliases=arguments.alias)
+    streaming = load_streaming(arguments.streaming, streaming_settings, arguments.dtype)
+    service = Service(transcriber, settings, name=name, aliases=arguments.alias, streaming=streaming)
     options = {"with_docs": not arguments.no_docs, "with_metrics": not arguments.no_metrics}
     hosts = allowed_hosts(arguments.host, arguments.allowed_host)
     app = make_app(service, keys, arguments.allow_origin, hosts, language=arguments.language, **options)
@@ -145,8 +155,12 @@ def main() -> int:
     """Serve until a signal ends it; return the exit code."""
     arguments = parse_arguments()
     check_extra()
-    overrides, _ = part_vad_settings(arguments.overrides, arguments.vad)
-    read_settings(arguments.run or arguments.model, overrides)  # reports a mistake before jax is imported
+    # Mistakes are reported before jax is imported.
+    overrides, streaming_settings = part_streaming_settings(arguments.overrides, arguments.streaming)
+    overrides, _ = part_vad_settings(overrides, arguments.vad)
+    read_settings(arguments.run or arguments.model, overrides)
+    if arguments.streaming:
+        check_streaming(arguments.streaming, streaming_settings)
     if arguments.punct:
         open_punctuation_folder(arguments.punct)
     from asr.serve.keys import read_keys

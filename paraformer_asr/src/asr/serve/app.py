@@ -22,6 +22,7 @@ from asr.serve.keys import Keys
 from asr.serve.options import FIELDS, LISTS
 from asr.serve.page import add_page
 from asr.serve.protection import Protection, check_ready
+from asr.serve.realtime import add_realtime
 from asr.serve.reference_page import reference_page
 from asr.serve.refusal import Refusal
 from asr.serve.service import Service
@@ -55,6 +56,7 @@ def make_app(
     _add_models(app, service)
     _add_health(app, service)
     add_funasr_websocket(app, service)
+    add_realtime(app, service)
     add_page(app)
     if with_metrics:
         _add_metrics(app, service)
@@ -89,7 +91,10 @@ def _add_transcriptions(app: FastAPI, transcriptions: Transcriptions) -> None:
 
 def _add_models(app: FastAPI, service: Service) -> None:
     def describe(name: str) -> dict:
-        return {"id": name, "object": "model", "created": service.created, "owned_by": "paraformer-asr"}
+        live = service.live
+        modes = ["offline", *(["online"] if live else []), *(["2pass"] if live and live.has_second_pass else [])]
+        fields = {"id": name, "object": "model", "created": service.created, "owned_by": "paraformer-asr"}
+        return fields | {"modes": modes}
 
     @app.get("/v1/models")
     async def list_models() -> dict:

@@ -92,11 +92,7 @@ class Engine:
             self._recognise([noise_n])
         self._compiled_at_ready = self.transcriber.compilations
         self.metrics.compilations.set(self._compiled_at_ready - before)
-        self.metrics.late_compilations.set_function(lambda: self.compilations_after_ready)
-        self.metrics.queue_s.set_function(self._queue.seconds)
-        self.metrics.queue_requests.set_function(lambda: len(self._queue))
-        self.metrics.rtfx.set_function(lambda: self.speed)
-        self.metrics.ready.set_function(lambda: self.ready and not self.draining)
+        self.metrics.watch(self, self._queue)
         self._owner.start()
         self.ready = True
 
@@ -148,6 +144,8 @@ class Engine:
         deadline_s: float | None = None,
         hotwords: tuple[Hotword, ...] = (),
         language: str = "",
+        *,
+        is_admitted: bool = False,
     ) -> AsyncIterator[tuple[Segment, Recognition]]:
         """Yield (segment, tokens) in order, each as soon as it is ready; closing the generator drops the rest.
 
@@ -156,6 +154,7 @@ class Engine:
             deadline_s: seconds from now; at most and by default that of the settings.
             hotwords: to prefer.
             language: of the sound, one of the transcriber's `languages`; "": the model's setting.
+            is_admitted: it is part of a live stream, which only an engine that has stopped refuses.
 
         Raises:
             Overloaded, Draining: as `check_room`.
@@ -163,7 +162,10 @@ class Engine:
             RecognitionFailed: a segment failed twice.
         """
         sound_s = sum(len(segment.wave) for segment in decoded.segments) / self._rate_hz
-        self.check_room(sound_s)
+        if not is_admitted:
+            self.check_room(sound_s)
+        elif self._queue.closed:
+            raise Draining("the server stops")
         limit_s = min(deadline_s or math.inf, self.settings.deadline_s)
         loop, results = asyncio.get_running_loop(), asyncio.Queue()
 

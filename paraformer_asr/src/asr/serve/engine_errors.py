@@ -13,6 +13,10 @@ class Overloaded(Exception):
         self.retry_after_s = retry_after_s
 
 
+class TooFarBehind(Exception):
+    """More sound of a live stream waits than is kept: it comes faster than the server hears."""
+
+
 class DeadlinePassed(Exception):
     """The request was not finished in time."""
 
@@ -23,3 +27,7 @@ class Draining(Exception):
 
 class RecognitionFailed(Exception):
     """A segment failed in its batch, and again alone."""
+
+
+class UnknownModeError(Exception):
+    """The mode cannot be served with this model."""

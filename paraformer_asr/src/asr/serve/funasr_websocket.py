@@ -16,20 +16,20 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Coroutine, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import MutableMapping
+from typing import Any
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from asr.serve import funasr_frames as frames
 from asr.serve.decoding import BrokenSound, Busy, NotSound, TooLong
-from asr.serve.engine import DeadlinePassed, Draining, Overloaded
+from asr.serve.engine_errors import DeadlinePassed, Draining, Overloaded, TooFarBehind, UnknownModeError
 from asr.serve.funasr_frames import ConversationError, Request
+from asr.serve.funasr_live import LiveSound
+from asr.serve.inbox import Inbox
 from asr.serve.refusal import Refusal
 from asr.serve.service import Service
-from asr.serve.session import Session, SoundMemory, TooMuchSoundError, UnknownModeError
-
-Result = TypeVar("Result")
+from asr.serve.session import Session, SoundMemory, TooMuchSoundError
 
 PATHS = ("/", "/v1/stream")
 SUBPROTOCOL = "binary"
@@ -46,6 +46,7 @@ CODES = {
     TooLong: frames.TOO_BIG,
     Busy: frames.TRY_LATER,
     Overloaded: frames.TRY_LATER,
+    TooFarBehind: frames.TRY_LATER,
     Draining: frames.TRY_LATER,
     DeadlinePassed: frames.TRY_LATER,
 }
@@ -69,8 +70,8 @@ class Conversation:
 
     def __init__(self, websocket: WebSocket, service: Service, memory: SoundMemory):
         self._websocket, self._service, self._memory = websocket, service, memory
-        self._inbox, self._request = _Inbox(websocket), Request()
-        self._session: Session | None = None
+        self._inbox, self._request = Inbox(websocket), Request()
+        self._session: Session | LiveSound | None = None
 
     async def run(self) -> None:
         """Accept the connection, answer each sound, and close."""
@@ -135,17 +136,13 @@ class Conversation:
         before, self._request = self._request, frames.read_frame(text, self._request, self._service.settings)
         request = self._request
         if self._session is None or not self._session.has_sound:
-            self._service.engine.check_room(0.0)
-            rate_hz = None if request.is_file else request.rate_hz
-            options = {"rate_hz": rate_hz, "take_sound_s": self._websocket.state.take_sound_s}
-            self._session = Session(self._service, self._memory, mode=request.mode, **options)
+            self._begin(request)
         elif (before.mode, before.is_file, before.rate_hz) != (request.mode, request.is_file, request.rate_hz):
             raise ConversationError(frames.BAD_DATA, "mode, wav_format and audio_fs cannot change within a sound")
         if request.is_speaking:
             return False
         start, metrics = time.monotonic(), self._service.metrics
-        for event in await self._inbox.while_connected(self._session.flush(request.hotwords)):
-            await self._send(frames.text_frame(request, event))
+        await self._inbox.while_connected(self._answer(request))
         metrics.requests.labels(ROUTE, "200", request.mode).inc()
         metrics.request_s.labels(ROUTE).observe(time.monotonic() - start)
         if request.wants_end:
@@ -153,17 +150,42 @@ class Conversation:
         self._session = None
         return True
 
+    def _begin(self, request: Request) -> None:
+        """Make room for a sound, in place of one that never came."""
+        if self._session:
+            self._session.close()
+        self._session, take_sound_s = None, self._websocket.state.take_sound_s
+        if request.mode != "offline":
+            self._session = LiveSound(self._service, request, self._send, take_sound_s)
+            return
+        self._service.engine.check_room(0.0)
+        rate_hz = None if request.is_file else request.rate_hz
+        self._session = Session(self._service, self._memory, rate_hz=rate_hz, take_sound_s=take_sound_s)
+
+    async def _answer(self, request: Request) -> None:
+        """End the sound and send its text, or the rest of it."""
+        if isinstance(self._session, LiveSound):
+            await self._session.flush(request)
+            return
+        for event in await self._session.flush(request.hotwords):
+            await self._send(frames.text_frame(request, event))
+
     async def _read(self, patience_s: float) -> MutableMapping[str, Any] | None:
         """Return the client's next message, or None if there is none for `patience_s`.
 
         Raises:
-            Draining: the server is about to stop, and the client has sent no part of a sound.
+            Draining: the server is about to stop, and the client has sent no part of a sound; or it speaks, and what it
+                said so far was answered.
+            Exception: what ended a live stream.
         """
-        end = time.monotonic() + patience_s
+        end, session = time.monotonic() + patience_s, self._session
+        live = session if isinstance(session, LiveSound) else None
         while (rest_s := end - time.monotonic()) > 0:
-            if message := await self._inbox.read(min(rest_s, DRAINING_CHECK_S)):
+            if message := await self._inbox.read(min(rest_s, DRAINING_CHECK_S), live and live.writing):
                 return message
-            if self._service.engine.draining and not (self._session and self._session.has_sound):
+            if self._service.engine.draining and (live or not (session and session.has_sound)):
+                if live:
+                    await self._inbox.while_connected(live.finish())
                 raise Draining("the server is about to stop")
         return None
 
@@ -191,56 +213,3 @@ class Conversation:
         short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         with contextlib.suppress(RuntimeError):  # closed already
             await self._websocket.close(code, short)
-
-
-class _Inbox:
-    """The client's messages. While the server works one is read ahead, so that it notices a client that leaves."""
-
-    def __init__(self, websocket: WebSocket):
-        self._websocket = websocket
-        self._ahead: asyncio.Task | None = None
-
-    async def read(self, patience_s: float) -> MutableMapping[str, Any] | None:
-        """Return the next message, or None if there is none for `patience_s`.
-
-        Raises:
-            WebSocketDisconnect: the client has left.
-        """
-        reading = self._read_ahead()
-        await asyncio.wait({reading}, timeout=patience_s)
-        if not reading.done():
-            return None
-        self._ahead, message = None, reading.result()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"])
-        return message
-
-    async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return the result of `work`, or cancel it when the client leaves.
-
-        Raises:
-            WebSocketDisconnect: the client has left.
-        """
-        reading, working = self._read_ahead(), asyncio.create_task(work)
-        try:
-            await asyncio.wait({reading, working}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and reading.result()["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(reading.result()["code"])
-            return await working
-        finally:
-            await _cancelled(working)
-
-    def close(self) -> None:
-        """Read no more."""
-        if self._ahead:
-            self._ahead.cancel()
-
-    def _read_ahead(self) -> asyncio.Task:
-        self._ahead = self._ahead or asyncio.create_task(self._websocket.receive())
-        return self._ahead
-
-
-async def _cancelled(task: asyncio.Task) -> None:
-    """Wait until a task has ended, whatever comes of it."""
-    task.cancel()
-    await asyncio.wait({task})

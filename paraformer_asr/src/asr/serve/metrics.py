@@ -1,8 +1,14 @@
 """What the service measures of itself, as Prometheus reads it. Labels never hold a user's text."""
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from asr.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from asr.serve.engine import Engine
+    from asr.serve.queue import SegmentQueue
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -28,7 +34,7 @@ class Metrics:
             "asr_first_delta_seconds", "Until the first part of a streamed answer", registry=registry, buckets=SECONDS
         )
         self.sessions = Gauge("asr_sessions", "Websocket conversations", registry=registry)
-        self.sound_s = Counter("asr_sound_seconds", "Seconds of sound decoded", registry=registry)
+        self.sound_s = Counter("asr_sound_seconds", "Seconds of sound decoded, or heard live", registry=registry)
         self.decode_s = Histogram("asr_decode_seconds", "Time to decode an upload", registry=registry, buckets=SECONDS)
         self.decode_restarts = Counter("asr_decode_restarts", "Decoding processes replaced", registry=registry)
         self.decode_waiting = Gauge("asr_decode_waiting", "Uploads that wait or are decoded", registry=registry)
@@ -41,6 +47,20 @@ class Metrics:
         self.batch_failures = Counter("asr_batch_failures", "Batches that failed", registry=registry)
         self.rtfx = Gauge("asr_rtfx", "Seconds of sound per second of device time, recently", registry=registry)
         self.dropped = Counter("asr_dropped_segments", "Segments dropped unrecognised", ["reason"], registry=registry)
+        self.live_streams = Gauge("asr_live_streams", "Live streams that are open", registry=registry)
+        self.live_first_text_s = Histogram(
+            "asr_live_first_text_seconds", "From the first sound of a live stream", registry=registry, buckets=SECONDS
+        )
+        self.live_final_s = Histogram(
+            "asr_live_final_seconds",
+            "From a live sound's end to its last text",
+            registry=registry,
+            buckets=SECONDS,
+        )
+        self.live_step_s = Histogram("asr_live_step_seconds", "Time of a step", registry=registry, buckets=SECONDS)
+        self.live_step_streams = Histogram(
+            "asr_live_step_streams", "Live streams in a step", registry=registry, buckets=ROWS
+        )
         self.compilations = Gauge("asr_compilations", "Programs compiled at the start", registry=registry)
         self.late_compilations = Gauge(
             "asr_compilations_after_ready", "Programs compiled since; 0 is right", registry=registry
@@ -49,6 +69,14 @@ class Metrics:
         limits = Gauge("asr_limit", "Limits in force", ["name"], registry=registry)
         for name, value in settings.numbers().items():
             limits.labels(name).set(value)
+
+    def watch(self, engine: "Engine", queue: "SegmentQueue") -> None:
+        """Read from an engine and its queue what is asked of them."""
+        self.late_compilations.set_function(lambda: engine.compilations_after_ready)
+        self.queue_s.set_function(queue.seconds)
+        self.queue_requests.set_function(lambda: len(queue))
+        self.rtfx.set_function(lambda: engine.speed)
+        self.ready.set_function(lambda: engine.ready and not engine.draining)
 
     def text(self) -> bytes:
         """Return all of them in Prometheus's text format."""

@@ -26,7 +26,7 @@ HEALTH = ("/healthz", "/health", "/ping", "/readyz")
 OPEN = (*HEALTH, *page_paths(), "/metrics", "/docs", "/openapi.json")
 """Routes that need no key: they hold nothing of the users."""
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
-ROUTES = (*OPEN, "/v1/models", TRANSCRIPTIONS, "/v1/audio/translations", "/v1/stream")
+ROUTES = (*OPEN, "/v1/models", TRANSCRIPTIONS, "/v1/audio/translations", "/v1/stream", "/v1/realtime")
 MAX_DISCARDED_BYTES = 1 << 20
 """After an early refusal the rest of a body of up to this size is read and dropped, so that the client sees the answer.
 A larger one closes the connection."""

@@ -13,7 +13,7 @@ import math
 from starlette.types import Receive, Scope, Send
 
 from asr.serve.decoding import BrokenSound, Busy, NotSound, TooLong
-from asr.serve.engine import DeadlinePassed, Draining, Overloaded
+from asr.serve.engine_errors import DeadlinePassed, Draining, Overloaded, TooFarBehind
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 60
 """Bounds of `retry-after`, in seconds."""
@@ -83,6 +83,8 @@ def refusal_of(error: Exception) -> Refusal:
         case Overloaded() | Busy():
             retry_after_s = getattr(error, "retry_after_s", 1.0)
             return Refusal(429, "the queue is full: try again", code="overloaded", retry_after_s=retry_after_s)
+        case TooFarBehind():
+            return Refusal(429, str(error), code="too_fast")
         case Draining():
             return stopping()
         case DeadlinePassed():

@@ -10,6 +10,7 @@ from asr.api import load
 from asr.inference.transcriber import Transcriber
 from asr.serve.decoding import DecodePool
 from asr.serve.engine import Engine
+from asr.serve.live import LiveEngine
 from asr.serve.metrics import Metrics
 from asr.serve.settings import ServeSettings
 from asr.serve.speech import make_finder
@@ -26,6 +27,7 @@ class Service:
         metrics: what it measures.
         engine: owns the device.
         pool: decodes uploads.
+        live: hears speech while it is spoken; None without a streaming model.
     """
 
     def __init__(
@@ -36,8 +38,12 @@ class Service:
         name: str = "",
         aliases: Sequence[str] = (),
         punct: str | Path | None = None,
+        streaming: Transcriber | None = None,
     ):
-        """Make a service of a transcriber, or of a run directory or model folder; `punct` is a punctuation model's."""
+        """Make a service of a transcriber, or of a run directory or model folder; `punct` is a punctuation model's.
+
+        `streaming` is a model of the kind streaming: its streams use the detector and the punctuation of the other.
+        """
         self.settings = settings or ServeSettings()
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small programs, too, if there is a cache
         transcriber = model if isinstance(model, Transcriber) else load(model, punct=punct)
@@ -47,6 +53,10 @@ class Service:
         self.engine = Engine(transcriber, self.settings, self.metrics)
         self.pool = DecodePool(transcriber.config, self.settings, self.metrics, make_finder(transcriber))
         self.engine.uploads = self.pool.waiting
+        self.live = None
+        if streaming is not None:
+            streaming.vad, streaming.punctuator = transcriber.vad, transcriber.punctuator
+            self.live = LiveEngine(streaming, self.engine, self.settings, self.metrics)
 
     @property
     def transcriber(self) -> Transcriber:
@@ -63,6 +73,8 @@ class Service:
         self.pool.start()
         if self.transcriber.vad:
             self.transcriber.vad.warm_up()
+        if self.live:
+            self.live.start()
         self.engine.start()
 
     def drain(self) -> None:
@@ -71,5 +83,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop at once."""
+        if self.live:
+            self.live.stop()
         self.engine.stop()
         self.pool.stop()

@@ -1,7 +1,7 @@
-"""A sound that arrives in pieces: push them, flush, close; the answers are events.
+"""A sound that arrives in pieces and is recognised when it has ended: push them, flush, close.
 
-    offline         `push` only keeps the sound; `flush` recognises all of it and returns one event, which is final
-    online, 2pass   refused: no model here recognises sound before its end
+`push` only keeps the sound; `flush` recognises all of it and returns one event, which is final. Speech that is
+recognised while it is spoken has a session of another kind (`asr.serve.live_session`).
 
 Protocols (`asr.serve.funasr_websocket`) are adapters: they translate between a client's frames and these calls.
 """
@@ -16,10 +16,6 @@ from asr.serve.decoding import Decoded
 from asr.serve.service import Service
 
 BYTES_PER_SAMPLE = 2
-
-
-class UnknownModeError(Exception):
-    """The mode cannot be served with this model."""
 
 
 class TooMuchSoundError(Exception):
@@ -80,12 +76,8 @@ class Session:
     Args:
         service: recognises.
         memory: of all sessions.
-        mode: offline.
         rate_hz: of int16 samples, little-endian, one channel; None: the pieces are those of a sound file.
         take_sound_s: called with the seconds of a sound before it is recognised; may raise to refuse it.
-
-    Raises:
-        UnknownModeError: a mode other than offline.
     """
 
     def __init__(
@@ -93,12 +85,9 @@ class Session:
         service: Service,
         memory: SoundMemory,
         *,
-        mode: str = "offline",
         rate_hz: int | None = 16_000,
         take_sound_s: Callable[[float], None] = lambda seconds: None,
     ):
-        if mode != "offline":
-            raise UnknownModeError(f"mode {mode}: this server recognises a sound when it has ended; use mode offline")
         self._service, self._memory, self._rate_hz, self._take_sound_s = service, memory, rate_hz, take_sound_s
         self._content = bytearray()
 

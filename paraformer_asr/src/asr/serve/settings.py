@@ -6,6 +6,7 @@ from asr.errors import UserError
 
 MIB = 1 << 20
 MAY_BE_ZERO = ("max_requests_per_minute", "max_sound_s_per_minute", "batch_rows", "batch_wait_s", "max_hotwords")
+MAY_BE_ZERO += ("stream_wait_s",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,10 @@ class ServeSettings:
     batch_rows: int = 0  # most rows of a batch; 0: 4 on a CPU, which gains little from more, and 16 elsewhere
     batch_lengths: int = 4  # lengths of batches: parts that the longest segment is divided into
     batch_wait_s: float = 0.01  # how long a segment waits for company if the device was busy just before
+
+    # Live streams.
+    max_streams: int = 16  # live streams at once; each step computes for so many
+    stream_wait_s: float = 0.005  # how long a chunk waits for those of other streams
 
     # Websockets.
     websocket_message_bytes: int = MIB  # largest message

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from loading.clients import Connection
@@ -13,10 +14,11 @@ from loading.clients import Connection
 class Server:
     """A server in a process of its own, on core 0."""
 
-    def __init__(self, folder: Path, port: int, batch_rows: int):
+    def __init__(self, folder: Path, port: int, batch_rows: int, arguments: Sequence[str] = ()):
+        """Start it with further arguments, and wait until it is ready."""
         self.port, start = port, time.perf_counter()
         command = [sys.executable, "-m", "asr.serve", "--model", str(folder), "--port", str(port), "--name", "load"]
-        command += ["--limit", f"batch_rows={batch_rows}"]
+        command += ["--limit", f"batch_rows={batch_rows}", *arguments]
         self.process = subprocess.Popen([*on_core(0), *command], stderr=subprocess.DEVNULL)
         asyncio.run(self._wait())
         self.start_s = time.perf_counter() - start
@@ -70,10 +72,10 @@ def on_core(number: int) -> list[str]:
     return ["taskset", "-c", str(number)] if (os.cpu_count() or 1) > 1 else []
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, config_name: str = "an4_small") -> None:
     """Write a model of AN4's size with random weights."""
     from asr import api
     from asr.profiling.random_model import build_untrained_transcriber
 
-    config = api.load_config("an4_small", ["data.root=.", "model.vocab_size=200", "inference.trained_s=[2.5,6,9]"])
-    api.save(build_untrained_transcriber(config), folder)
+    overrides = ["data.root=.", "model.vocab_size=200", "inference.trained_s=[2.5,6,9]"]
+    api.save(build_untrained_transcriber(api.load_config(config_name, overrides)), folder)

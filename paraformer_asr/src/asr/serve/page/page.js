@@ -1,4 +1,5 @@
 // The page: a sound goes to the server, its words come back.
+import { LivePart } from "./live_part.js";
 import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { Transcript } from "./transcript.js";
@@ -13,6 +14,12 @@ const player = new Player(showTime);
 const waveform = new Waveform($("waveform"), seek);
 const transcript = new Transcript($("transcript"), (time) => { seek(time); player.play(); });
 const recorder = new Recorder($("level"), (seconds) => { $("clock").textContent = clock(seconds); });
+const live = new LivePart({
+  key: () => options().key,
+  onStart: leave,
+  onError: (error) => showError(error, "Live text has ended"),
+  say,
+});
 
 let model = "";        // name of the served model
 let sound = null;      // the file or recording on show
@@ -22,12 +29,20 @@ let request = null;    // AbortController while the server works
 
 // ---- a sound ----
 
-async function open(file) {
+// Put away what is on show.
+function leave() {
   request?.abort();
   request = null;
   player.stop();
-  [sound, duration, answers] = [file, 0, {}];
+  [sound, duration, answers] = [null, 0, {}];
   hideError();
+  $("result").hidden = true;
+  live.hide();
+}
+
+async function open(file) {
+  leave();
+  sound = file;
   $("result-heading").textContent = file.name;
   $("facts").textContent = "";
   $("result").hidden = false;
@@ -84,8 +99,8 @@ function showTranscript(answer) {
   $("result").focus({ preventScroll: true });
 }
 
-const options = (signal) => ({ model, key: $("key").value.trim(), signal });
-const say = (text) => { $("status").textContent = text; };
+function options(signal) { return { model, key: $("key").value.trim(), signal }; }
+function say(text) { $("status").textContent = text; }
 
 // ---- playing ----
 
@@ -125,7 +140,7 @@ addEventListener("drop", (event) => {
   depth = 0;
   $("drop").classList.remove("over");
   const [file] = event.dataTransfer.files;
-  if (file && !recorder.isRecording) open(file);
+  if (file && !recorder.isRecording && !live.isRunning) open(file);
 });
 
 // ---- recording ----
@@ -143,9 +158,7 @@ $("record").addEventListener("click", async () => {
   try {
     await recorder.start();
   } catch (error) {
-    const refused = error.name === "NotAllowedError";
-    return showError(new ServerError(refused ? "The browser was not allowed to use the microphone."
-      : `The microphone cannot be used: ${error.message}`), "Not recorded");
+    return showError(error, "Not recorded");
   }
   showRecording(true);
   say("Recording");
@@ -193,6 +206,7 @@ $("download").addEventListener("click", () => withAnswer((text) => {
 }));
 $("copy").addEventListener("click", () => withAnswer((text) => copy(text, $("copy"))));
 $("copy-curl").addEventListener("click", () => copy($("curl").textContent, $("copy-curl")));
+$("live-copy").addEventListener("click", () => copy(live.text, $("live-copy")));
 $("formats").addEventListener("change", showCurl);
 $("key").addEventListener("input", () => { showCurl(); });
 $("key").addEventListener("change", showModel);
@@ -223,7 +237,7 @@ function showCurl() {
 function showError(error, title = "Not transcribed") {
   $("error-title").textContent = title;
   $("error-message").textContent = error.message;
-  $("retry").hidden = !error.canRetry;
+  $("retry").hidden = !(error.canRetry && sound);
   $("error").hidden = false;
   if (error.status === 401) {
     $("options").open = true;
@@ -238,8 +252,9 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") request?.ab
 
 async function showModel() {
   try {
-    [model] = await listModels(options());
-    $("model").textContent = model;
+    const [first] = await listModels(options());
+    $("model").textContent = model = first.id;
+    live.offer(first.modes ?? []);
   } catch (error) {
     $("model").textContent = error.status === 401 ? "asks for a key" : "not ready";
     if (error.status === 401) $("options").open = true;

@@ -13,9 +13,10 @@ export class ServerError extends Error {
 
 const UNREACHABLE = -1;
 
+// Return the models, each with its id and the modes of its websocket.
 export async function listModels({ key }) {
   const answer = await call("v1/models", { key });
-  return (await answer.json()).data.map((model) => model.id);
+  return (await answer.json()).data;
 }
 
 export async function transcribe(file, format, { model, key, signal }) {
@@ -28,6 +29,26 @@ export async function transcribe(file, format, { model, key, signal }) {
   form.append("file", file, "sound"); // the name stays here
   const answer = await call("v1/audio/transcriptions", { method: "POST", body: form, key, signal });
   return { text: await answer.text(), warning: answer.headers.get("x-warning") ?? "" };
+}
+
+// Return a websocket for live sound. It cannot send headers: the key goes where a server's log does not show it, if its
+// characters are allowed there.
+export function openStream(key) {
+  const address = new URL("v1/stream", document.baseURI);
+  address.protocol = address.protocol.replace("http", "ws");
+  const isToken = /^[\w!#$%&'*+.^`|~-]+$/.test(key);
+  if (key && !isToken) address.searchParams.set("api_key", key);
+  return new WebSocket(address, ["binary", ...(isToken ? [`openai-insecure-api-key.${key}`] : [])]);
+}
+
+// Return why a websocket was not opened: a browser does not say.
+export async function whyRefused(key) {
+  try {
+    await listModels({ key });
+  } catch (error) {
+    return error;
+  }
+  return new ServerError("The server does not accept live sound now: try again later.", 503);
 }
 
 async function call(path, { key, ...init }) {
