@@ -20,10 +20,10 @@ PATIENCE_S = 120
 
 
 @contextlib.contextmanager
-def open_chromium():
-    """Yield a page in a browser of its own."""
+def open_chromium(*further):
+    """Yield a page in a browser of its own; `further` arguments are for the program."""
     with tempfile.TemporaryDirectory(prefix="chromium_", ignore_cleanup_errors=True) as folder:
-        arguments = [PROGRAM, *ARGUMENTS, f"--user-data-dir={folder}", "about:blank"]
+        arguments = [PROGRAM, *ARGUMENTS, *further, f"--user-data-dir={folder}", "about:blank"]
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             try:
                 with connect(_find_address(Path(folder, "DevToolsActivePort")), max_size=None) as socket:

@@ -4,8 +4,8 @@ The blocks stay as they are. An `EncoderChunks` cuts the encoder's input into wi
 block by those of earlier chunks; a `DecoderChunks` does the same for a chunk's tokens. Both begin with a state and
 collect the next one. A whole utterance is n windows of an empty state, a stream is one window at a time.
 
-Letters: b batch or streams, n windows, t new frames, w rows of a window, c rows of context, l rows of a cache, d width,
-k taps, u tokens.
+Letters: b batch or streams, n windows, m windows of the whole batch, t new frames, w rows of a window, c rows of
+context, l rows of a cache, d width, k taps, u tokens.
 """
 
 import chex
@@ -67,7 +67,22 @@ def _empty_keys(config: ModelConfig, batch: int, num_rows: int) -> KeyCache:
     return KeyCache(rows_bld, rows_bld)
 
 
-class EncoderChunks:
+class _Chunks:
+    """Completes the keys of block after block, and collects the caches that the next chunk will need."""
+
+    def __init__(self, past: tuple[KeyCache, ...]):
+        self._past, self._keys = past, []
+
+    def extend(self, k_mwd, v_mwd):
+        """Return the keys and values of the next block with those of earlier chunks in front, l + w rows."""
+        past = self._past[len(self._keys)]
+        k_mjd, k_bld = self._with_earlier(k_mwd, past.k_bld)
+        v_mjd, v_bld = self._with_earlier(v_mwd, past.v_bld)
+        self._keys.append(KeyCache(k_bld, v_bld))
+        return k_mjd, v_mjd
+
+
+class EncoderChunks(_Chunks):
     """The windows of an encoder's input, and the keys of what came before each.
 
     Attributes:
@@ -77,8 +92,8 @@ class EncoderChunks:
 
     def __init__(self, layout: ChunkLayout, state: EncoderState, frames_b, num_new_b, num_windows: int):
         """Take `num_new_b` frames after `frames_b` earlier ones; the arrays of new frames have n · size rows."""
+        super().__init__(state.keys)
         self._layout, self._state, self._frames_b, self._num_windows = layout, state, frames_b, num_windows
-        self._keys: list[KeyCache] = []
         self.position_bt = frames_b[:, None] + jnp.arange(num_windows * layout.size)[None, :]
         row_nw = layout.size * jnp.arange(num_windows)[:, None] + jnp.arange(layout.window)[None, :] - layout.context
         self.frame_bnw = frames_b[:, None, None] + row_nw[None]
@@ -97,15 +112,6 @@ class EncoderChunks:
         x_bnwd = jnp.where(valid_bnw[..., None], x_bnwd, 0)
         mask_bnwj = jnp.concatenate([self._earlier_mask(), valid_bnw[:, :, None, :]], axis=-1)
         return tuple(array.reshape(-1, *array.shape[2:]) for array in (x_bnwd, valid_bnw, mask_bnwj))
-
-    def extend(self, k_mwd, v_mwd):
-        """Return the keys and values of the next block, those of earlier chunks in front: [b · n, l + w, d]."""
-        past = self._state.keys[len(self._keys)]
-        (k_mjd, k_bld), (v_mjd, v_bld) = (
-            self._with_earlier(rows_mwd, past_bld) for rows_mwd, past_bld in ((k_mwd, past.k_bld), (v_mwd, past.v_bld))
-        )
-        self._keys.append(KeyCache(k_bld, v_bld))
-        return k_mjd, v_mjd
 
     def next_state(self) -> EncoderState:
         """Return the state behind these chunks, once all blocks have run."""
@@ -131,7 +137,7 @@ class EncoderChunks:
         return (jnp.arange(num_rows)[None, None, :] >= num_rows - num_seen_bn[..., None])[:, :, None, :]
 
 
-class DecoderChunks:
+class DecoderChunks(_Chunks):
     """The caches of a decoder that writes the tokens of one chunk.
 
     Attributes:
@@ -140,9 +146,9 @@ class DecoderChunks:
 
     def __init__(self, layout: ChunkLayout, state: DecoderState, frames_b, valid_bw, num_tokens_b):
         """Write `num_tokens_b` tokens of a window with the rows `valid_bw`, after `frames_b` frames."""
+        super().__init__(state.keys)
         self._layout, self._state, self._num_tokens_b = layout, state, num_tokens_b
         self._memories: list[jax.Array] = []
-        self._keys: list[KeyCache] = []
         num_rows = state.keys[0].k_bld.shape[1] if state.keys else 0
         num_seen_b = frames_b - layout.context if layout.compat == "none" else state.num_rows_b
         seen_bl = jnp.arange(num_rows)[None, :] >= num_rows - num_seen_b[:, None]
@@ -157,15 +163,6 @@ class DecoderChunks:
         row_bk = self._num_tokens_b[:, None] + jnp.arange(past_bkd.shape[1])[None, :]
         self._memories.append(jnp.take_along_axis(all_bsd, row_bk[..., None], axis=1))
         return all_bsd, valid_bs
-
-    def extend(self, k_bwd, v_bwd):
-        """Return the keys and values of the next block, those of earlier chunks in front: [b, l + w, d]."""
-        past = self._state.keys[len(self._keys)]
-        (k_bjd, k_bld), (v_bjd, v_bld) = (
-            self._with_earlier(rows_bwd, past_bld) for rows_bwd, past_bld in ((k_bwd, past.k_bld), (v_bwd, past.v_bld))
-        )
-        self._keys.append(KeyCache(k_bld, v_bld))
-        return k_bjd, v_bjd
 
     def next_state(self) -> DecoderState:
         """Return the state behind this chunk, once all blocks have run."""
