@@ -64,7 +64,7 @@ class TrainingForm(StreamingParaformer):
         # The first window begins with its chunk: the frames of its look-ahead are there before it.
         before_bci = features_bti[:, : layout.right]
         positions_ci = sinusoid(layout.right, features_bti.shape[-1])
-        state = empty_encoder_state(self.config, layout, b)
+        state = empty_encoder_state(self.config, layout, b, features_bti.shape[-1])
         state = state.replace(context_bcd=before_bci * self.config.encoder.width**0.5 + positions_ci[None])
         start_b = jnp.full(b, layout.right, jnp.int32)
         chunks = TrainingChunks(layout, state, start_b, feature_lengths_b - layout.right, n)
