@@ -211,6 +211,9 @@ def test_a_look_back_without_end_gives_what_the_whole_sound_gives():
     [
         ({"chunk_size": (0, 0, 5)}, "at least one decoded"),
         ({"chunk_size": (0, 10)}, "3 values, found 2"),
+        ({"chunk_size": 5}, "expected a list"),
+        ({"rate": 0}, "a whole number of samples in a second"),
+        ({"rate": "fast"}, "a whole number of samples in a second"),
         ({"encoder_look_back": -2}, "-1 to 1000, found -2"),
         ({"compat": "kaldi"}, "one of none, funasr"),
         ({"second_pass": "self"}, "vad=FOLDER"),

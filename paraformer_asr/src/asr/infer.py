@@ -137,18 +137,28 @@ def note_on_lengths(settings, longest_s: float) -> str:
     )
 
 
-def stream_sound(
-    arguments: argparse.Namespace, folder: Path, files: Sequence[Path], overrides: list[str], vad_settings: list[str]
-) -> int:
-    """Write the text of one sound while it is read; return the exit code."""
+def check_stream_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Refuse what contradicts `--stream` or `--microphone`, or would have no effect."""
     expected = 0 if arguments.microphone else 1
     if len(files) != expected:
         what = "no file beside --microphone" if arguments.microphone else "one sound file, or -"
         raise UserError(f"--stream: expected {what}, found {count(len(files), 'file')}")
-    if arguments.format not in ("text", "json") or arguments.out or arguments.hotwords:
-        raise UserError(
-            "--stream: writes --format text or json to the standard output, and takes no --out or --hotwords"
-        )
+    if arguments.format not in ("text", "json"):
+        raise UserError(f"--stream writes --format text or json, not {arguments.format}")
+    for name in ("out", "skip_done", "hotwords", "decoder"):
+        if getattr(arguments, name):
+            raise UserError(f"--stream takes no --{name.replace('_', '-')}")
+    if arguments.channel == "each":
+        raise UserError("--stream hears one channel: --channel N")
+    if arguments.real_time and arguments.microphone:
+        raise UserError("--real-time goes with a file: a microphone has no other pace")
+
+
+def stream_sound(
+    arguments: argparse.Namespace, folder: Path, files: Sequence[Path], overrides: list[str], vad_settings: list[str]
+) -> int:
+    """Write the text of one sound while it is read; return the exit code."""
+    check_stream_arguments(arguments, files)
 
     from asr.inference import live
 
@@ -156,8 +166,8 @@ def stream_sound(
     vad = api.load_part("vad", arguments.vad, vad_settings)
     transcriber = api.load(folder, vad=vad, punct=arguments.punct, **options)
     second_pass = api.load(arguments.second_pass) if arguments.second_pass else None
-    rate_hz = arguments.rate or transcriber.config.features.sample_rate_hz
-    if arguments.rate and files and str(files[0]) != live.STANDARD_INPUT:
+    rate_hz = transcriber.config.features.sample_rate_hz if arguments.rate is None else arguments.rate
+    if arguments.rate is not None and files and str(files[0]) != live.STANDARD_INPUT:
         raise UserError("--rate goes with raw samples: a sound file states its own")
     stream = transcriber.stream(second_pass=second_pass, rate=rate_hz)
     stream.warm_up()
@@ -181,8 +191,9 @@ def check_arguments(arguments: argparse.Namespace, files: Sequence[Path]) -> Non
         open_punctuation_folder(arguments.punct)
     if not files:
         raise UserError("expected at least one sound file or folder")
-    for name in ("real_time", "rate", "second_pass"):
-        if getattr(arguments, name):
+    of_stream = {"real_time": arguments.real_time or None, "rate": arguments.rate, "second_pass": arguments.second_pass}
+    for name, value in of_stream.items():
+        if value is not None:
             raise UserError(f"--{name.replace('_', '-')} goes with --stream")
     if arguments.skip_done and not arguments.out:
         raise UserError("--skip-done needs --out FOLDER: it looks for the results there")

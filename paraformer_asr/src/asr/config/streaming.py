@@ -12,9 +12,6 @@ from asr.errors import UserError
 Compat = Literal["none", "funasr", "funasr_onnx"]
 """Whose arithmetic the steps follow: ours, that of FunASR, or that of FunASR's exported pair of graphs."""
 
-ALL = -1
-"""A look-back without end."""
-
 
 @dataclasses.dataclass(frozen=True)
 class ChunkLayout:

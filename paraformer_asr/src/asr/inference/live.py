@@ -58,7 +58,7 @@ def pcm_pieces(file: BinaryIO, rate_hz: int) -> Iterator[np.ndarray]:
         UserError: nothing came, or half a sample at the end.
     """
     size, rest, has_any = round(PIECE_S * rate_hz) * BYTES_PER_SAMPLE, b"", False
-    while content := file.read1(size) if hasattr(file, "read1") else file.read(size):
+    while content := file.read1(size):
         content, has_any = rest + content, True
         whole = len(content) // BYTES_PER_SAMPLE * BYTES_PER_SAMPLE
         rest = content[whole:]
@@ -116,7 +116,7 @@ class Measured:
         sound_s: length of the sound.
         compute_s: seconds of computing.
         first_s: from the begin of the first token to its text, in seconds of the sound.
-        delays_s: from the end of each later token to its text, likewise.
+        delays_s: from the end of each token to its text, likewise.
         end_s: from the end of the sound to the last event.
     """
 
@@ -131,7 +131,7 @@ class Measured:
         parts = [f"{self.sound_s:.1f} s of sound, real-time factor {self.compute_s / max(self.sound_s, 1e-9):.3f}"]
         if self.first_s is not None:
             middle, late = np.quantile(self.delays_s or [self.first_s], [0.5, 0.95])
-            parts.append(f"first token {self.first_s:.2f} s after it began, others {middle:.2f} s after their end")
+            parts.append(f"first token {self.first_s:.2f} s after it began, a token {middle:.2f} s after its end")
             parts[-1] += f" (95 %: {late:.2f} s)"
         return ", ".join([*parts, f"last event {self.end_s:.2f} s after the end"])
 
@@ -164,7 +164,12 @@ def run_stream(
 
 
 def _with_end(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray | None]:
-    yield from pieces
+    """Yield the pieces and then None; also if reading fails in between, so that what was said before is written."""
+    try:
+        yield from pieces
+    except UserError:
+        yield None
+        raise
     yield None
 
 

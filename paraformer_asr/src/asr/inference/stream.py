@@ -12,7 +12,7 @@ events. So a server computes for all of its streams at once; a `Stream` computes
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +20,9 @@ import soxr
 
 from asr.config import ChunkLayout, StreamingConfig
 from asr.config.reader import override_config
-from asr.config.streaming import Compat, check_chunk_size
+from asr.config.streaming import Compat
 from asr.data.sounds.samples import check_samples
+from asr.data.sounds.sound_input import check_rate
 from asr.errors import UserError
 from asr.inference.segmentation import Segment, cut_to_length
 from asr.inference.stream_programs import StreamPrograms, StreamStep
@@ -58,6 +59,8 @@ class StreamSession:
         self.transcriber, self.layout, self.second_pass = transcriber, layout, second_pass
         self.rate_hz = transcriber.config.features.sample_rate_hz
         check_parts(transcriber, second_pass, self.rate_hz)
+        if rate is not None:
+            check_rate(rate)
         self._resampled = (
             soxr.ResampleStream(rate, self.rate_hz, 1, "float32") if rate not in (None, self.rate_hz) else None
         )
@@ -164,12 +167,11 @@ def stream_settings(
     model = transcriber.config.model
     if model.name != "streaming":
         raise UserError(f"stream: expected a model of the kind streaming, found one of the kind {model.name}")
-    changes = {"chunk_size": None if chunk_size is None else list(chunk_size), "compat": compat}
+    chunk_size = list(chunk_size) if isinstance(chunk_size, Iterable) else chunk_size
+    changes = {"chunk_size": chunk_size, "compat": compat}
     changes |= {"encoder_look_back": encoder_look_back, "decoder_look_back": decoder_look_back}
     overrides = [f"model.streaming.{name}={value}" for name, value in changes.items() if value is not None]
-    settings = override_config(transcriber.config, overrides).model.streaming
-    check_chunk_size(settings.chunk_size)
-    return settings
+    return override_config(transcriber.config, overrides).model.streaming
 
 
 def open_stream(
@@ -205,10 +207,11 @@ class Stream:
         return self._session.text
 
     def warm_up(self) -> None:
-        """Compile all programs, so that no sound has to wait for the compiler."""
+        """Compile the step, and the programs of the detector and the punctuation model; not those of a second pass."""
         self._programs.warm_up()
-        if self._session.transcriber.vad:
-            self._session.transcriber.vad.warm_up()
+        for part in (self._session.transcriber.vad, self._session.transcriber.punctuator):
+            if part is not None:
+                part.warm_up()
 
     def push(self, samples: np.ndarray) -> list[StreamEvent]:
         """Return what the next samples bring.
@@ -223,7 +226,10 @@ class Stream:
         return self._compute(self._session.accept(samples))
 
     def finish(self) -> list[StreamEvent]:
-        """Return what the end of the sound brings; the last event is final."""
+        """Return what the end of the sound brings.
+
+        The last event is final. With a detector there is none if no segment is open.
+        """
         return self._compute(self._session.accept(np.zeros(0, np.float32), final=True))
 
     def _compute(self, works: Iterator[Work]) -> list[StreamEvent]:

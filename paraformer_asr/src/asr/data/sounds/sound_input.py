@@ -131,12 +131,17 @@ def _to_numpy(sound: object) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _of_array(array: np.ndarray, rate: float | None) -> SoundInput:
-    if rate is None:
-        raise UserError("array: expected its rate too, for example transcribe(array, rate=16000)")
+def check_rate(rate: float) -> None:
+    """Refuse what is no number of samples in a second."""
     if not isinstance(rate, numbers.Real) or not MIN_RATE_HZ <= rate <= MAX_RATE_HZ or rate != int(rate):
         expected = f"a whole number of samples in a second, {MIN_RATE_HZ} to {MAX_RATE_HZ}"
         raise UserError(f"rate: expected {expected}, found {shown(rate)}")
+
+
+def _of_array(array: np.ndarray, rate: float | None) -> SoundInput:
+    if rate is None:
+        raise UserError("array: expected its rate too, for example transcribe(array, rate=16000)")
+    check_rate(rate)
     if array.dtype.name not in SUBTYPES:
         hint = "; the type states the bits of a sample: array.astype(np.int16) if they are 16, np.int32 if 32"
         is_integer = array.dtype.kind in "iu"
