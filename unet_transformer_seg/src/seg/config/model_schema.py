@@ -115,7 +115,7 @@ class ModelConfig:
         "mit_b2",
     ] = setting("plain", "encoder of unet and unet_transformer; plain: two convolutions per stage")
     encoder_form: Literal["original", "smp"] = setting(
-        "original", "details of the encoder; smp: as segmentation_models_pytorch builds it (docs/design.md)"
+        "original", "details of the encoder; smp: as segmentation_models_pytorch builds it (docs/course/11_encoders.md)"
     )
     encoder_depth: int = setting(5, "halvings of the resolution in the encoder, with the decoder unet", 3, 5)
     decoder: Literal["unet", "segformer"] = setting("unet", "decoder of unet and unet_transformer")
