@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def four_frames() -> None:
-    """Show that the overlap of intervals is what the published loop computes (docs/design.md, integrate-and-fire)."""
+    """Show that the overlap of intervals is what the published loop computes (docs/course/05_integrate_and_fire.md)."""
     alpha_t = np.array([0.4, 0.8, 0.5, 0.9], np.float32)
     hidden_td = np.eye(4, dtype=np.float32)  # frame t is the unit vector t, so an embedding shows its own weights
     cumulative_1t = cif.cumulative(alpha_t[None])

@@ -62,7 +62,7 @@ def masked_cross_entropy(
 
 
 def quantity_loss(token_count_b: jax.Array, token_lengths_b: jax.Array) -> jax.Array:
-    """Return Σ_b |token_lengths[b] − token_count[b]|: by how many tokens the predictor's weights miss the truth.
+    """Return Σ_b abs(token_lengths[b] − token_count[b]): by how many tokens the predictor's weights miss the truth.
 
     A row that is exactly right adds 0 and no gradient, and so does a padding row (no frames, so no weights, and no
     tokens). A row of real sound without tokens does count: its weights should be 0.

@@ -46,7 +46,7 @@ def log_mel_filterbank(
 ):
     """Return the logarithm of the energy under each mel filter, frame by frame.
 
-    mel[t, m] = log(max(Σ_k filters[k, m] · |rfft(windowed[t])[k]|², 1.19e-7))
+    mel[t, m] = log(max(Σ_k filters[k, m] · abs(rfft(windowed[t])[k])², 1.19e-7))
 
     A frame depends on the samples of its own window only: padding changes nothing. Dither is left to the caller,
     who may add noise to the wave.
@@ -65,7 +65,7 @@ def log_mel_filterbank(
 
     Returns:
         mel_btm: float32[b, t, m], natural logarithms of energies in squared 16-bit steps; 0 behind the last frame.
-            t is what n samples give, and at least 1.
+        t is what n samples give, and at least 1.
         mel_lengths_b: int32[b], frames of each utterance; 0 where it is shorter than a window.
 
     Raises:
