@@ -16,6 +16,7 @@ from seg.losses import dice_loss
 from seg.metrics import compute_metrics, confusion_matrix
 from seg.ops.attention import attention
 from seg.ops.conv import conv2d, up_conv
+from seg.ops.cpu_conv import conv_by_patches
 
 PROJECT = Path(__file__).parents[1]
 FOLDER = PROJECT / "docs" / "exercises"
@@ -80,6 +81,14 @@ def test_what_is_not_written_fails(name, monkeypatch):
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_the_code_of_src_passes(name, monkeypatch):
     for test in tests_of(name, monkeypatch, **SOLUTIONS[name]).values():
+        test()
+
+
+def test_the_form_that_the_page_shows_passes_too(monkeypatch):
+    def by_patches(x, kernel, bias=None):
+        return conv_by_patches(x, kernel) + (0.0 if bias is None else bias[None, None, None])
+
+    for test in tests_of("conv2d", monkeypatch, conv2d=by_patches).values():
         test()
 
 
