@@ -1,0 +1,6 @@
+"""Lets a test import the exercise beside it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
