@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_cif import loop_cif
-from test_fbank import slow_stack
 
 from asr.losses import ctc
 from asr.models.sampler import glance
 from asr.ops import attention, cif
+from test_cif import loop_cif
+from test_fbank import slow_stack
 
 PROJECT = Path(__file__).parents[1]
 FOLDER = PROJECT / "docs" / "exercises"

@@ -1,6 +1,7 @@
 """Exercise: integrate-and-fire without a loop, as the overlap of two intervals.
 
-Let c[t] = alpha[0] + … + alpha[t], and c[−1] = 0. Frame t covers the interval [c[t−1], c[t]], token u covers [u, u + 1]:
+Let c[t] = alpha[0] + … + alpha[t], and c[−1] = 0. Frame t covers the interval [c[t−1], c[t]], token u covers
+[u, u + 1]:
 
     alignment[u, t] = | [c[t−1], c[t]] ∩ [u, u+1] |
 

@@ -8,8 +8,6 @@ positions are drawn, all real ones alike, without repetition. There the embeddin
 the acoustic embedding. Whether the first pass was right at a position does not matter for the draw.
 """
 
-import jax
-
 
 def glance(key, acoustic_bud, label_bud, predicted_bu, tokens_bu, lengths_b, *, ratio: float):
     """Return (mixed float[b, u, d], shown bool[b, u]): the embeddings of the second pass, and where labels are shown.

@@ -64,6 +64,4 @@ def test_a_long_utterance_is_finite_with_its_gradient():
     logits_tv, tokens_u = 5 * make_logits(400, 6, seed=4), np.tile([1, 2, 2, 5], 20).astype(np.int32)
     loss, slopes_tv = jax.value_and_grad(ctc_forward_sum.ctc_loss)(logits_tv, tokens_u)
     assert 100 < loss < 10_000 and np.isfinite(slopes_tv).all()
-    np.testing.assert_allclose(
-        np.sum(slopes_tv, axis=1), 0, atol=1e-3
-    )  # adding to all logits of a frame changes nothing
+    np.testing.assert_allclose(np.sum(slopes_tv, axis=1), 0, atol=1e-3)
