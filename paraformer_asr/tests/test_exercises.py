@@ -118,7 +118,7 @@ def run(monkeypatch):
             for function, body in functions.items():
                 monkeypatch.setattr(importlib.import_module(name), function, body)
         outcomes = Outcomes()
-        options = ["-p", "no:cacheprovider", "-p", "no:terminal", "-c", PROJECT / "pyproject.toml"]
+        options = ["-p", "no:cacheprovider", "-c", PROJECT / "pyproject.toml"]
         with jax.numpy_rank_promotion("allow"):  # as for the reader, who has no conftest of the project
             pytest.main([*map(str, options), str(FOLDER)], plugins=[outcomes])
         assert set(outcomes.of) == set(SOLUTIONS)

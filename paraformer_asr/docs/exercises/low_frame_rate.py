@@ -5,7 +5,8 @@ by side, and only every `lfr_n`-th such stack is kept:
 
     stacked[s] = [ x[lfr_n · s − h], …, x[lfr_n · s − h + lfr_m − 1] ],    h = (lfr_m − 1) // 2
 
-for s = 0 … ⌈t / lfr_n⌉ − 1. Where an index is below 0 the first frame stands in its place, and where it is beyond the end the last one does.
+for s = 0 … ⌈t / lfr_n⌉ − 1. Where an index is below 0 the first frame stands in its place, and where it is beyond the
+end the last one does.
 """
 
 import numpy as np

@@ -60,8 +60,9 @@ def test_gradient_is_the_slope():
 
 
 def test_a_long_utterance_is_finite_with_its_gradient():
-    """The probability of 400 frames is far below the smallest float32."""
-    logits_tv, tokens_u = 5 * make_logits(400, 6, seed=4), np.tile([1, 2, 2, 5], 20).astype(np.int32)
+    """The probability of 120 frames is far below the smallest float32."""
+    logits_tv, tokens_u = 5 * make_logits(120, 6, seed=4), np.tile([1, 2, 2, 5], 6).astype(np.int32)
     loss, slopes_tv = jax.value_and_grad(ctc_forward_sum.ctc_loss)(logits_tv, tokens_u)
     assert 100 < loss < 10_000 and np.isfinite(slopes_tv).all()
+    # Adding a number to all logits of a frame changes nothing.
     np.testing.assert_allclose(np.sum(slopes_tv, axis=1), 0, atol=1e-3)
