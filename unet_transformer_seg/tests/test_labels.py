@@ -87,8 +87,19 @@ def test_a_stated_threshold_is_not_chosen_anew():
     chosen, counts = stated.settle(np.asarray(stated.count(decided, labels), np.int64))
     assert chosen.thresholds == (0.1, 0.123, 0.9)
     np.testing.assert_array_equal(counts, slow_counts(decided, labels))
-    with pytest.raises(UserError, match="one threshold for each of 2 classes, found 3"):
+    with pytest.raises(UserError, match="thresholds: expected a number for each of 2 classes, found 3"):
         build_labels(config_of(0.1, 0.2, 0.3), 2)
+
+
+def test_a_shift_multiplies_the_odds_of_a_class():
+    logits_bhwk = np.random.default_rng(0).normal(size=(1, 5, 7, 3)).astype(np.float32)
+    config = Config(inference=InferenceConfig(logit_shift=(0.0, 2.0, -1.0)))
+    plain, shifted = (build_labels(c, 3).probabilities(logits_bhwk) for c in (Config(), config))
+    np.testing.assert_allclose(shifted.sum(-1), 1, rtol=1e-6)
+    odds = (shifted / shifted[..., :1]) / (plain / plain[..., :1])
+    np.testing.assert_allclose(odds, np.broadcast_to(np.exp([0.0, 2.0, -1.0]), odds.shape), rtol=1e-4)
+    with pytest.raises(UserError, match=r"logit_shift: expected a number for each of 2 classes, found 3"):
+        build_labels(config, 2)
 
 
 def test_planes_and_pixels_give_the_same_decision():

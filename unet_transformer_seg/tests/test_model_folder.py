@@ -33,7 +33,7 @@ CONFIG = Config(
         transformer=TransformerConfig(num_layers=2, num_heads=4),
     ),
     data=DataConfig(size=(16, 24)),
-    inference=InferenceConfig(batch_size=2, mirror=True),
+    inference=InferenceConfig(batch_size=2, mirror=True, scales=(1.5,), logit_shift=(0.0, 0.5, -0.5)),
 )
 
 

@@ -88,6 +88,7 @@ def validate(config):
         {},
         {"size": (40, 64)},
         {"fit": "crop", "mirror": True},
+        {"scales": (0.5, 1.0), "mirror": True, "logit_shift": (0.0, 0.2, -0.1)},
         {"tile": (8, 16)},
         {"scale": 0.5, "tile": (8, 8)},
         {"scale": "native", "whole_up_to": 200},

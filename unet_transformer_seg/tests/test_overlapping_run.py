@@ -72,7 +72,7 @@ def test_a_stated_threshold_wins(run, image_hwc):
     everything = seg.load(run.path, overrides=["inference.thresholds=[0,0,0]"])
     nothing = seg.load(run.path, overrides=["inference.thresholds=[1,1,1]"])
     assert everything.predict(image_hwc).labels.all() and not nothing.predict(image_hwc).labels.any()
-    with pytest.raises(UserError, match="one threshold for each of 3 classes, found 1"):
+    with pytest.raises(UserError, match="thresholds: expected a number for each of 3 classes, found 1"):
         seg.load(run.path, overrides=["inference.thresholds=[0.5]"])
 
 

@@ -2,6 +2,7 @@ import functools
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from seg.errors import UserError
 from seg.inference import predictor as module
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
+from seg.ops.resize import resize_bilinear
 from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
@@ -89,6 +91,17 @@ def test_mirror_averages_the_probabilities_of_both_sides():
     np.testing.assert_array_equal(
         predictor.predict(image_hwc[:, ::-1]).labels, predictor.predict(image_hwc).labels[:, ::-1]
     )
+
+
+def test_scales_average_the_probabilities_at_each_size():
+    image_hwc = random_image(32, 24)
+    x_bhwc = jnp.asarray(image_hwc, jnp.float32)[None]
+    halved_hwc = resize_bilinear(x_bhwc, size=(16, 12))[0]
+    small_bhwk = jnp.asarray(model_probabilities(np.asarray(halved_hwc)))[None]
+    expected_hwk = (model_probabilities(image_hwc) + resize_bilinear(small_bhwk, size=(32, 24))[0]) / 2
+    assert abs(expected_hwk - model_probabilities(image_hwc)).max() > 0.05  # else the comparison says little
+    np.testing.assert_allclose(whole(make_predictor(scales=(0.5, 1.0)), image_hwc), expected_hwk, atol=1e-5)
+    np.testing.assert_array_equal(whole(make_predictor(scales=(1.0,)), image_hwc), whole(make_predictor(), image_hwc))
 
 
 @pytest.mark.parametrize("fit", ["crop", "resize"])

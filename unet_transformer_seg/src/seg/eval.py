@@ -118,6 +118,8 @@ def report(
         "checkpoint": arguments.checkpoint,
         "scale": inference.scale,
         "mirror": inference.mirror,
+        "scales": inference.scales,
+        "logit_shift": inference.logit_shift,
         "tile": predictor.tile,
         "overlap": inference.overlap,
         **({"thresholds": predictor.labels.thresholds} if classes.overlapping else {}),

@@ -26,19 +26,21 @@ MIDDLE = 0.5
 
 
 class Exclusive:
-    """One class a pixel: a softmax, and the class of the highest probability."""
+    """One class a pixel: a softmax of the logits plus a shift, and the class of the highest probability."""
 
     thresholds: tuple[float, ...] = ()  # none are needed
     build_loss: Callable[..., Loss] = staticmethod(build_loss)
 
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, logit_shift: Sequence[float] = ()):
+        self._shift_k = np.asarray(logit_shift, np.float32)  # empty: none
         self.counts_shape = num_classes, num_classes
         self.perfect_counts = np.eye(num_classes, dtype=np.int64)
 
-    @staticmethod
-    def probabilities(logits_bhwk: jax.Array) -> jax.Array:
+    def probabilities(self, logits_bhwk: jax.Array) -> jax.Array:
         """Return float32[b, h, w, k], which sums to 1 over the classes."""
-        return jax.nn.softmax(logits_bhwk, axis=-1)
+        # A shift of s multiplies the odds of a class against the others by eˢ.
+        shifted_bhwk = logits_bhwk + self._shift_k.reshape(1, 1, 1, -1) if self._shift_k.size else logits_bhwk
+        return jax.nn.softmax(shifted_bhwk, axis=-1)
 
     def decide(self, probabilities: Array) -> Array:
         """Return uint8[…], the class of the highest of probabilities[…, k]; of equal ones the first."""
@@ -138,7 +140,6 @@ class Overlapping:
 
 
 Labels = Exclusive | Overlapping
-KINDS = {"exclusive": Exclusive, "overlapping": Overlapping}
 
 
 def build_labels(config: Config, num_classes: int, *, choose: bool = False) -> Labels:
@@ -146,14 +147,17 @@ def build_labels(config: Config, num_classes: int, *, choose: bool = False) -> L
 
     With overlapping labels the thresholds are those of `inference.thresholds`. Where it states none they are 0.5, or
     with `choose` those of `GRID`, to be settled.
+
+    Raises:
+        UserError: `inference.thresholds` or `inference.logit_shift` are not as many as the classes.
     """
+    for name in ("thresholds", "logit_shift"):
+        number = len(getattr(config.inference, name))
+        if number not in (0, num_classes):
+            raise UserError(f"inference.{name}: expected a number for each of {num_classes} classes, found {number}")
     if config.model.labels == "exclusive":
-        return Exclusive(num_classes)
+        return Exclusive(num_classes, config.inference.logit_shift)
     stated = config.inference.thresholds
-    if stated and len(stated) != num_classes:
-        raise UserError(
-            f"inference.thresholds: expected one threshold for each of {num_classes} classes, found {len(stated)}"
-        )
     if stated:
         return Overlapping([[threshold] for threshold in stated])
     return Overlapping([GRID if choose else [MIDDLE]] * num_classes)

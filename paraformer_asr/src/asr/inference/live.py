@@ -176,14 +176,15 @@ def _with_end(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray | None]:
 def event_line(event: StreamEvent) -> str:
     """Return an event as a line of text."""
     kind = "final" if event.final else "partial"
-    text = event.transcript.text if event.transcript else event.partial
+    text = event.transcript.text if event.transcript else event.punctuated
     return f"{event.heard_s:8.2f}  {kind:7}  {harmless(text, kept='')}\n"
 
 
 def event_json(event: StreamEvent) -> str:
     """Return an event as JSON in a line."""
     content: dict[str, Any] = {"heard_s": round(event.heard_s, 3), "final": event.final, "text": event.text}
-    content |= {"partial": event.partial, "tokens": [_token(token) for token in event.tokens]}
+    content |= {"partial": event.partial, "punctuated": event.punctuated}
+    content |= {"tokens": [_token(token) for token in event.tokens]}
     if event.transcript:
         content["transcript"] = event.transcript.to_plain()
     return json.dumps(content, ensure_ascii=False) + "\n"

@@ -13,6 +13,7 @@ from asr.errors import NonFiniteError
 from asr.inference.recognition import Recognition
 from asr.inference.segmentation import Segment
 from asr.inference.sound_chunks import Chunk, SoundChunks
+from asr.inference.stream_signs import StreamSigns
 from asr.inference.stream_text import StreamText
 from asr.inference.transcript import Transcript
 from asr.inference.transcription import GrowingTranscript
@@ -37,6 +38,7 @@ class StreamEvent:
         final: the segment ends here.
         transcript: of a final event, what was said in the segment, by the second pass if there is one, and with signs
             if the transcriber has a punctuation model.
+        punctuated: `partial`, with the signs that are decided so far if the punctuation model is one for streams.
     """
 
     text: str
@@ -46,6 +48,7 @@ class StreamEvent:
     heard_s: float = 0.0
     final: bool = False
     transcript: Transcript | None = None
+    punctuated: str = ""
 
     @property
     def start_s(self) -> float | None:
@@ -99,6 +102,8 @@ class StreamSegment:
         self._session, self.start, self.stop = session, start, start
         self._chunks = SoundChunks(session.transcriber.config.features, session.layout)
         self._text = StreamText(session.transcriber.tokenizer)
+        punctuator = session.transcriber.punctuator
+        self._signs = StreamSigns(punctuator) if punctuator and punctuator.config.streaming else None
         self._wave: list[np.ndarray] = []  # all of the sound, for the second pass
         self._end = start  # behind the last sample of the segment, once it is known
         self._end_s = 0.0  # end of the last token, from the start of the segment
@@ -138,14 +143,20 @@ class StreamSegment:
             for token in new.tokens
         )
         text = self._session.write(new.text)
-        return [StreamEvent(text, self._text.text, new.token_ids, tokens, work.heard_s, ends, transcript)]
+        return [self._event(text, new.token_ids, tokens, work.heard_s, ends, transcript)]
 
     def take_second_pass(self, work: SegmentWork, recognitions: Sequence[Recognition]) -> list[StreamEvent]:
         """Return the final event."""
         places = [(piece.start, piece.start + len(piece.wave)) for piece in work.pieces]
         parts = [(*place, recognition) for place, recognition in zip(places, recognitions, strict=True)]
         transcript = self._transcript(parts)
-        return [StreamEvent("", self._text.text, heard_s=work.heard_s, final=True, transcript=transcript)]
+        return [self._event("", heard_s=work.heard_s, final=True, transcript=transcript)]
+
+    def _event(self, text: str, *fields, **named) -> StreamEvent:
+        """Return an event with the text of the segment so far."""
+        partial = self._text.text
+        punctuated = self._signs.push(partial) if self._signs else partial
+        return StreamEvent(text, partial, *fields, **named, punctuated=punctuated)
 
     def _in_order(self, recognition: Recognition, heard_s: float) -> Recognition:
         """Return the tokens with times behind those of the tokens before, and within the sound."""

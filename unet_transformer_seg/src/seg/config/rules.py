@@ -122,6 +122,8 @@ def _check_labels(config: Config) -> None:
         raise UserError(f"model.labels: {model.labels}, data.toy.overlap: {data.toy.overlap}: also set {needed}")
     if model.labels == "exclusive":
         return
+    if config.inference.logit_shift:
+        raise UserError("inference.logit_shift needs model.labels: exclusive; overlapping ones have thresholds")
     if loss.label_smoothing:
         raise UserError("loss.label_smoothing is for exclusive labels; set loss.label_smoothing=0")
     if config.instances.method != "none" and model.num_classes > 1:

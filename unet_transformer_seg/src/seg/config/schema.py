@@ -50,7 +50,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class DataConfig:
     """The data set, and how its samples are prepared."""
 
-    dataset: Literal["toy_shapes", "image_folder", "custom"] = setting(
+    dataset: Literal["toy_shapes", "toy_far", "image_folder", "custom"] = setting(
         "toy_shapes", "kind of data set; custom: data sets passed to seg.train"
     )
     root: str = setting("", "image_folder: the folder of the data set")
@@ -225,6 +225,12 @@ class InferenceConfig:
     overlap: float = setting(0.5, "overlap of neighbouring windows, as a share of a window", 0, 0.9)
     batch_size: int = setting(4, "windows computed at once", 1, 1024)
     mirror: bool = setting(False, "average the predictions for the image and its mirror image")
+    scales: tuple[float, ...] = setting(
+        (), "average the predictions at these scales of a window; empty: as it is", 0.1, 10
+    )
+    logit_shift: tuple[float, ...] = setting(
+        (), "exclusive labels: added to the logit of each class; above 0 it is predicted more often", -50, 50
+    )
     thresholds: tuple[float, ...] = setting(
         (), "overlapping labels: lowest probability of each class; empty: as chosen on the validation split", 0, 1
     )

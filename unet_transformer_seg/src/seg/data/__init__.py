@@ -10,6 +10,7 @@ from seg.data.dataset import Sample, SegmentationDataset
 from seg.data.image_folder import find_usable, open_image_folder
 from seg.data.images.remarks import Remarks
 from seg.data.layered_folder import LayeredFolder, is_layered
+from seg.data.toy_far import ToyFar
 from seg.data.toy_shapes import ToyShapes
 from seg.errors import UserError
 
@@ -36,6 +37,8 @@ def build_dataset(
     match config.dataset:
         case "toy_shapes":
             return ToyShapes(config, split, seed)
+        case "toy_far":
+            return ToyFar(config, split, seed)
         case "image_folder":
             if is_layered(config, labels):
                 return LayeredFolder(find_usable(config, split), config, Remarks())

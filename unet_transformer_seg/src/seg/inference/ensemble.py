@@ -16,7 +16,8 @@ from seg.models import CustomModel
 
 SHARED = ("data.channels", "data.precision", "data.value_range", "data.range", "data.channel_ranges", "data.normalise")
 SHARED += ("data.fit", "data.size", "model.labels")
-SHARED += ("inference.scale", "inference.tile", "inference.whole_up_to", "inference.overlap", "inference.mirror")
+SHARED += ("inference.scale", "inference.tile", "inference.whole_up_to", "inference.overlap")
+SHARED += ("inference.mirror", "inference.scales")
 """Settings by which an image is prepared and cut: those of the first model hold for all."""
 
 

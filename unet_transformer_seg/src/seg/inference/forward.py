@@ -6,12 +6,12 @@ from typing import Any
 import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from seg.config import Config
 from seg.contracts import assert_shape
 from seg.data.transforms import normalise, to_unit
-from seg.labels import KINDS
+from seg.labels import build_labels
+from seg.ops.views import average_views
 
 Forward = Callable[[Any, jax.Array], jax.Array]
 """(variables, image_bhwc) → probabilities float32[b, h, w, k]."""
@@ -22,33 +22,26 @@ def make_forward(model: nn.Module, config: Config) -> Forward:
 
     Args:
         model: `apply(variables, image_bhwc, train) → logits_bhwk`.
-        config: channels, precision and normalisation of `data`; `inference.mirror` averages with the prediction for
-            the mirrored image.
+        config: channels, precision and normalisation of `data`; `inference.mirror` and `scales` average the
+            predictions of several views, `logit_shift` raises or lowers classes.
 
     Returns:
         a pure function of variables and image_bhwc, [b, h, w, c] of `data.precision`. It returns float32[b, h, w, k],
         which sums to 1 over exclusive classes.
     """
-
-    def probabilities(variables: Any, image_bhwc: jax.Array) -> jax.Array:
-        x_bhwc = normalise(to_unit(image_bhwc), *config.data.normalisation)
-        return KINDS[config.model.labels].probabilities(model.apply(variables, x_bhwc, train=False))
+    labels = build_labels(config, config.model.num_classes)
 
     def forward(variables: Any, image_bhwc: jax.Array) -> jax.Array:
         assert_shape(image_bhwc, f"b,h,w,{config.data.channels}", "image")
         chex.assert_type(image_bhwc, config.data.precision)
-        if not config.inference.mirror:
-            return probabilities(variables, image_bhwc)
-        both_nhwc = jnp.concatenate([image_bhwc, mirror(image_bhwc)])
-        plain_bhwk, mirrored_bhwk = jnp.split(probabilities(variables, both_nhwc), 2)
-        return (plain_bhwk + mirror(mirrored_bhwk)) / 2
+        x_bhwc = normalise(to_unit(image_bhwc), *config.data.normalisation)
+
+        def probabilities(x_bhwc: jax.Array) -> jax.Array:
+            return labels.probabilities(model.apply(variables, x_bhwc, train=False))
+
+        return average_views(probabilities, x_bhwc, mirror=config.inference.mirror, scales=config.inference.scales)
 
     return forward
-
-
-def mirror(x_bhwc: jax.Array) -> jax.Array:
-    """Return the array with left and right exchanged."""
-    return x_bhwc[:, :, ::-1]
 
 
 @jax.jit

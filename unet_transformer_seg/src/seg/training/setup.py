@@ -185,8 +185,8 @@ def jit_steps(
         ema_decay=training.ema_decay,
         on_non_finite=training.on_non_finite,
     )
-    preprocess, mirror = make_preprocess(config.data), config.inference.mirror
-    eval_step = make_eval_step(applied, loss, preprocess, labels, mirror=mirror)
+    views = {"mirror": config.inference.mirror, "scales": config.inference.scales}
+    eval_step = make_eval_step(applied, loss, make_preprocess(config.data), labels, **views)
 
     def init() -> TrainState:
         key = jax.random.key(config.seed)

@@ -1,6 +1,6 @@
 """The train step and the evaluation step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,6 +11,7 @@ import optax
 from seg.classes import IGNORE_LABEL
 from seg.labels import Labels
 from seg.losses import deep_supervision_loss
+from seg.ops.views import average_views
 from seg.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -158,7 +159,13 @@ def moving_average(average: Any, value: Any, decay: float, step: jax.Array) -> A
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, preprocess: Callable, labels: Labels, *, mirror: bool = False
+    model: nn.Module,
+    loss: Loss,
+    preprocess: Callable,
+    labels: Labels,
+    *,
+    mirror: bool = False,
+    scales: Sequence[float] = (),
 ) -> Callable[..., dict[str, jax.Array]]:
     """Return `eval_step(variables, batch, stop_d) → results`.
 
@@ -172,17 +179,21 @@ def make_eval_step(
         preprocess: `(image_bhwc, labels_bhw) → (image_bhwc float32, labels_bhw)`.
         labels: of which kind the labels are.
         mirror: average the probabilities with those of the mirrored images, as prediction does with this setting.
+        scales: average those at these scales, as prediction does.
     """
 
     def eval_step(variables: dict[str, Any], batch: Batch, stop_d: jax.Array | int = 0) -> dict[str, jax.Array]:
         image_bhwc, truth = preprocess(batch["image"], batch["label"])
-        # Inference mode: running statistics instead of the batch's, no dropout.
-        logits_bhwk = model.apply(variables, image_bhwc, train=False)
+
+        def logits(x_bhwc: jax.Array) -> jax.Array:
+            # Inference mode: running statistics instead of the batch's, no dropout.
+            return model.apply(variables, x_bhwc, train=False)
+
+        logits_bhwk = logits(image_bhwc)
         probabilities_bhwk = labels.probabilities(logits_bhwk)
-        # Probabilities are averaged, not logits, as in prediction.
-        if mirror:
-            mirrored_bhwk = labels.probabilities(model.apply(variables, image_bhwc[:, :, ::-1], train=False))
-            probabilities_bhwk = (probabilities_bhwk + mirrored_bhwk[:, :, ::-1]) / 2
+        if mirror or scales:
+            views = {"mirror": mirror, "scales": scales}
+            probabilities_bhwk = average_views(lambda x_bhwc: labels.probabilities(logits(x_bhwc)), image_bhwc, **views)
         decided = labels.decide(probabilities_bhwk)
         role_b = batch.get("role", jnp.full(len(truth), COUNTED))
         # Only samples whose own pixels the window shows are counted here; the others are scored at their own size.

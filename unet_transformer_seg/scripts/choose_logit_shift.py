@@ -1,0 +1,78 @@
+"""Choose `inference.logit_shift`, which lets a trained model predict rare classes more often.
+
+    python scripts/choose_logit_shift.py --run RUN data.val_split=lists/only_0006R0.txt
+
+Cross entropy weighs a class by its pixels, so a network that is unsure prefers the frequent one. The shift
+
+    shift[k] = τ · log( median(frequency) / frequency[k] )
+
+takes a part τ of that preference back. It needs no training: the probabilities are computed once, and each τ decides
+anew. Choose it on images that the run was not trained on (scripts/hold_out_sequence.py), never on the test split.
+
+Reference: Menon et al. 2021, "Long-tail learning via logit adjustment".
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import seg
+from seg.classes import IGNORE_LABEL
+from seg.cli import run_command
+from seg.errors import UserError
+from seg.metrics import count_pairs
+
+STRENGTHS = np.round(np.arange(0, 1.01, 0.1), 1)
+
+
+def class_frequencies(dataset: seg.SegmentationDataset, num_classes: int) -> np.ndarray:
+    """Return the share of each class in the labelled pixels of a split, float64[k]."""
+    counts_k = np.zeros(num_classes, np.int64)
+    for index in range(len(dataset)):
+        mask_hw = dataset.read_mask(index)
+        counts_k += np.bincount(mask_hw[mask_hw != IGNORE_LABEL], minlength=num_classes)
+    return counts_k / counts_k.sum()
+
+
+def score_strengths(model: seg.Predictor, dataset: seg.SegmentationDataset, shift_k: np.ndarray) -> list[float]:
+    """Return the mean IoU of the split with each of STRENGTHS times the shift."""
+    counts = np.zeros((len(STRENGTHS), len(shift_k), len(shift_k)), np.int64)
+    for index in tqdm(range(len(dataset)), unit="image", disable=None, file=sys.stderr):
+        sample = dataset[index]
+        probabilities_hwk = model.predict(sample.image, probabilities=True).probabilities
+        log_hwk = np.log(np.maximum(probabilities_hwk, 1e-30))
+        for i, strength in enumerate(STRENGTHS):
+            labels_hw = (log_hwk + strength * shift_k.astype(np.float32)).argmax(-1).astype(np.uint8)
+            counts[i] += count_pairs(sample.mask, labels_hw, len(shift_k))
+    return [float(seg.compute_metrics(one).mean_iou) for one in counts]
+
+
+def main() -> int:
+    """Print the score of each strength, and the setting of the best one."""
+    parser = argparse.ArgumentParser(description="Choose a shift of the logits for rare classes.")
+    parser.add_argument("--run", type=Path, required=True, help="run directory or model folder")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.val_split=LIST")
+    arguments = parser.parse_intermixed_args()
+    overrides = [*arguments.overrides, "inference.logit_shift=[]"]
+    model = seg.load(arguments.run, checkpoint=arguments.checkpoint, overrides=overrides)
+    if model.classes.overlapping:
+        raise UserError(f"{arguments.run}: overlapping classes have thresholds, which training chooses itself")
+    data, seed, number = model.config.data, model.config.seed, len(model.classes)
+    frequency_k = class_frequencies(seg.build_dataset(data, "train", seed), number)
+    seen_k = frequency_k > 0
+    # A class that training never showed keeps its logit.
+    shift_k = np.where(seen_k, np.log(np.median(frequency_k[seen_k]) / np.where(seen_k, frequency_k, 1)), 0.0)
+    scores = score_strengths(model, seg.build_dataset(data, "val", seed), shift_k)
+    for strength, score in zip(STRENGTHS, scores, strict=True):
+        print(f"τ {strength:.1f}  mean IoU {score:.4f}")
+    best_k = STRENGTHS[int(np.argmax(scores))] * shift_k
+    print(f"inference.logit_shift=[{','.join(f'{value:.3f}' for value in best_k)}]")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

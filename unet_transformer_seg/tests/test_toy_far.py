@@ -1,0 +1,61 @@
+"""The generated pictures in which a ring's class depends on a disc far away."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from seg.config import DataConfig, ToyConfig
+from seg.data import build_dataset
+from seg.data.toy_far import KEY_PLACE, ToyFar
+from seg.errors import UserError
+
+CONFIG = DataConfig(dataset="toy_far", size=(48, 144), toy=ToyConfig(num_train=200, num_val=20, num_test=20, noise=0.0))
+
+
+def redness(image_hwc):
+    return image_hwc[..., 0].astype(int) - image_hwc[..., 2]
+
+
+def key_sign(image_hwc):
+    """Return 1 for a red key and −1 for a blue one: the strongest colour of its column."""
+    red_h = redness(image_hwc)[:, round(KEY_PLACE * CONFIG.size[0])]
+    return int(np.sign(red_h[np.abs(red_h).argmax()]))
+
+
+def test_a_ring_is_of_the_class_that_its_colour_and_the_keys_say():
+    dataset, counts = build_dataset(CONFIG, "train", 0), np.zeros((2, 2), int)
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        key, red_hw = key_sign(sample.image), redness(sample.image)
+        for label, sign in ((1, key), (2, -key)):
+            ring_hw = (sample.mask == label) & (np.abs(red_hw) > 60)
+            assert (np.sign(red_hw[ring_hw]) == sign).mean() > 0.95 if ring_hw.any() else True
+            counts[label - 1, (sign + 1) // 2] += ring_hw.sum()
+    # Neither the colour of a ring nor its place says the class.
+    assert (counts / counts.sum() > 0.15).all()
+
+
+def test_no_ring_touches_the_key():
+    dataset = ToyFar(CONFIG, "train")
+    first_column = min(int(dataset[i].mask.any(0).argmax()) for i in range(200) if dataset[i].mask.any())
+    assert first_column > (KEY_PLACE + 0.12) * CONFIG.size[0]
+
+
+def test_samples_follow_seed_split_and_index():
+    one, other = ToyFar(CONFIG, "val"), ToyFar(CONFIG, "val")
+    np.testing.assert_array_equal(one[3].image, other[3].image)
+    np.testing.assert_array_equal(one[3].mask, other[3].mask)
+    different = [ToyFar(CONFIG, split, seed) for split in ("train", "val", "test") for seed in (0, 1)]
+    assert len({dataset[i].image.tobytes() for dataset in different for i in range(5)}) == 30
+    assert one.generated_from()["samples"] == len(one) == 20
+    with pytest.raises(IndexError, match="20 val samples of toy_far"):
+        one[20]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"channels": 1}, "draws 3 channels"), ({"size": (64, 64)}, "twice as wide as high")]
+)
+def test_what_cannot_be_drawn_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        ToyFar(dataclasses.replace(CONFIG, **changes), "train")
