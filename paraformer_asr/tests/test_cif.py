@@ -79,6 +79,18 @@ def test_exactly_n_full_rows_on_ten_thousand_draws():
     assert draws == 10_000
 
 
+def test_the_scaled_sum_ends_at_the_count_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 121, 2000)
+    valid = np.arange(120) < lengths[:, None]
+    alpha = np.where(valid, rng.uniform(size=valid.shape) ** 4, 0).astype(np.float32)
+    num_tokens = rng.integers(1, 41, 2000).astype(np.int32)
+    cumulative = np.asarray(cif.scaled_cumulative(alpha, valid, num_tokens))
+    np.testing.assert_array_equal(cumulative[np.arange(2000), lengths - 1], num_tokens)
+    np.testing.assert_array_equal(cumulative[:, -1], num_tokens)
+    assert (np.asarray(cif.scaled_cumulative(0 * alpha, valid & False, num_tokens)) == 0).all()
+
+
 def test_the_published_test_for_one_loses_the_last_token():
     """What the exact count is for: `≥ 1` on the same weights misses fires in float32."""
     lost = 0

@@ -63,8 +63,8 @@ def scaled_cumulative(alpha_bt, valid_bt, num_tokens_b):
 
     c[t] = N · (alpha[0] + … + alpha[t]) / (alpha[0] + … + alpha[T])
 
-    The last value is N exactly, not up to rounding, because x / x is 1; so `align` gives N full rows. Where all
-    weights of an utterance are 0 its frames share the tokens evenly.
+    The last value is N exactly, not up to rounding, so `align` gives N full rows. Where all weights of an utterance are
+    0 its frames share the tokens evenly.
 
     Args:
         alpha_bt: float32[b, t], at least 0, of any scale, 0 in padded frames.
@@ -80,8 +80,9 @@ def scaled_cumulative(alpha_bt, valid_bt, num_tokens_b):
     weight_bt = jnp.where(largest_b1 > 0, alpha_bt / jnp.where(largest_b1 > 0, largest_b1, 1.0), even_bt)
     sum_bt = jnp.cumsum(weight_bt, axis=1)
     total_b1 = sum_bt[:, -1:]
-    # The sum's own last value, so that the quotient ends at exactly 1.
     share_bt = jnp.minimum(sum_bt / jnp.where(total_b1 > 0, total_b1, 1.0), 1.0)
+    # At the end the share is 1. Compilers replace x / y by x · (1 / y), whose x / x may miss 1 by a bit, so it is set.
+    share_bt = jnp.where((sum_bt >= total_b1) & (total_b1 > 0), 1.0, share_bt)
     return share_bt * num_tokens_b[:, None].astype(jnp.float32)
 
 
