@@ -5,7 +5,7 @@ Let c[t] = alpha[0] + … + alpha[t], and c[−1] = 0. Frame t covers the interv
 
     alignment[u, t] = | [c[t−1], c[t]] ∩ [u, u+1] |
 
-In training the number N of tokens is known, and the weights are scaled so that the sum ends at N exactly:
+In training the number N of tokens is known, and the weights are scaled so that the sum ends at N:
 
     c[t] = N · S[t] / S[T],    S the running sum of the weights
 
@@ -27,7 +27,7 @@ def align(cumulative_bt: jax.Array, num_rows: int) -> jax.Array:
 
 
 def scaled_cumulative(alpha_bt: jax.Array, valid_bt: jax.Array, num_tokens_b: jax.Array) -> jax.Array:
-    """Return float32[b, t], the running sum c that ends at exactly N.
+    """Return float32[b, t], the running sum c that ends at N.
 
     Args:
         alpha_bt: float32[b, t], weights of any scale, at least 0, 0 in padded frames.

@@ -18,6 +18,7 @@ def loops(q_bsae, k_bjae, v_bjae, mask_bsj):
     """Return the equation, one token at a time."""
     out_bsae = np.zeros(q_bsae.shape)
     q_bsae, k_bjae, v_bjae = (np.asarray(x, np.float64) for x in (q_bsae, k_bjae, v_bjae))
+    mask_bsj = np.asarray(mask_bsj)
     for b, s, a in itertools.product(range(B), range(S), range(A)):
         admitted = [j for j in range(J) if mask_bsj[b, s, j]]
         weights = np.array([np.exp(q_bsae[b, s, a] @ k_bjae[b, j, a] / np.sqrt(E)) for j in admitted])

@@ -64,6 +64,7 @@ def test_gradients_are_those_of_the_sum():
         return jnp.sum(weight_bhwo * conv2d(x_bhwc, kernel_ijco, bias_o))
 
     dx, dkernel, dbias = jax.grad(total, argnums=(0, 1, 2))(x_bhwc, kernel_ijco, bias_o)
+    weight_bhwo = np.asarray(weight_bhwo)
     units = np.eye(x_bhwc.size, dtype=np.float32).reshape(-1, *x_bhwc.shape)
     expected = [np.sum(weight_bhwo * loops(unit, kernel_ijco)) for unit in units]
     np.testing.assert_allclose(dx.ravel(), expected, atol=1e-4)

@@ -17,9 +17,9 @@ def draw(*shapes):
 def loops(x_bhwc, kernel_cijo):
     """Return the sum of the equation for one pixel after the other."""
     (b, h, w, _), (_, r, s, o) = x_bhwc.shape, kernel_cijo.shape
-    y_bhwo = np.zeros((b, r * h, s * w, o))
+    x_bhwc, kernel_cijo, y_bhwo = np.asarray(x_bhwc), np.asarray(kernel_cijo), np.zeros((b, r * h, s * w, o))
     for row, column, i, j in itertools.product(range(h), range(w), range(r), range(s)):
-        y_bhwo[:, r * row + i, s * column + j] = np.asarray(x_bhwc[:, row, column]) @ np.asarray(kernel_cijo[:, i, j])
+        y_bhwo[:, r * row + i, s * column + j] = x_bhwc[:, row, column] @ kernel_cijo[:, i, j]
     return y_bhwo
 
 
@@ -60,7 +60,7 @@ def test_gradients():
         return jnp.sum(weight * up_conv(x_bhwc, kernel_cijo, bias_o))
 
     dx, dkernel, dbias = jax.grad(total, argnums=(0, 1, 2))(x_bhwc, kernel_cijo, bias_o)
-    blocks = np.zeros((2, 3, 2, 2, 3, 4))  # [b, h, w, i, j, o]
+    weight, blocks = np.asarray(weight), np.zeros((2, 3, 2, 2, 3, 4))  # [b, h, w, i, j, o]
     for row, column, i, j in itertools.product(range(3), range(2), range(2), range(3)):
         blocks[:, row, column, i, j] = weight[:, 2 * row + i, 3 * column + j]
     np.testing.assert_allclose(dx, np.einsum("bhwijo,cijo->bhwc", blocks, kernel_cijo), atol=1e-4)
