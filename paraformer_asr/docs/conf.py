@@ -41,7 +41,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings state shapes and units, which types cannot
 add_module_names = False
 highlight_language = "none"
-suppress_warnings = ["myst.strikethrough"]
+# Fields of several classes have the same name; a docstring that names one means that of its own class.
+suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = project

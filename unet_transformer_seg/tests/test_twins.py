@@ -11,6 +11,10 @@ SIBLING = PROJECT.parent / "paraformer_asr"
 NAMES = ((r"unet-transformer-seg", "paraformer-asr"), (r"unet_transformer_seg", "paraformer_asr"), (r"\bseg\b", "asr"))
 
 EQUAL = [
+    "docs/extensions/mathml.py",
+    "docs/extensions/repository_files.py",
+    "docs/extensions/source_code.py",
+    "docs/static/site.css",
     "src/seg/checkpoints/__init__.py",
     "src/seg/checkpoints/arrays.py",
     "src/seg/checkpoints/manifest.py",
@@ -75,6 +79,7 @@ EQUAL = [
     "tests/test_flops.py",
     "tests/test_loop.py",
     "tests/test_mesh.py",
+    "tests/test_notebooks.py",
     "tests/test_old_torch_file.py",
     "tests/test_processor_time.py",
     "tests/test_profile.py",

@@ -35,13 +35,16 @@ class FileLinks(SphinxPostTransform):
         ):
             target = node.get("reftarget", "").split("#")[0]
             path = self._path(target) if target and "://" not in target else None
-            if path is None or (path.is_file() and path.suffix in PICTURES | {".md", ".ipynb"}):
+            if path is None or path.suffix in PICTURES or self._is_document(path):
                 continue
             page = page_of(self.app, path)
             self.env.__dict__.setdefault("repository_pages", {})[page] = path
             uri = self.app.builder.get_relative_uri(self.env.docname, page)
             reference = nodes.reference("", "", *node.children, internal=True, refuri=uri)
             node.replace_self(reference)
+
+    def _is_document(self, path: Path) -> bool:
+        return path.suffix == ".md" and path.is_relative_to(self.app.srcdir)
 
     def _path(self, target: str) -> Path | None:
         """Return the file or folder that a link means, or None if it means something else."""

@@ -19,8 +19,7 @@ def masked_cross_entropy(
     """Return the divergence of the output distribution from the smoothed truth, summed over the real tokens.
 
         q[v] = log_softmax(logits)[v]
-        p[v] = 1 − label_smoothing                   for the true token
-               label_smoothing / (vocabulary − 1)    for every other one
+        p[v] = 1 − label_smoothing for the true token, label_smoothing / (vocabulary − 1) for every other one
         loss = Σ_real tokens Σ_v p[v]·(log p[v] − q[v])
 
     It is 0, not the entropy of p, where the output is exactly p; without smoothing it is −q[true token]. The `where`
