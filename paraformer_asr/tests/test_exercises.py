@@ -70,14 +70,15 @@ def show_the_wrong_tokens(key, acoustic_bud, label_bud, predicted_bu, tokens_bu,
 
 
 def ctc_without_the_rule_for_equal_tokens(logits_tv, tokens_u, blank=0):
-    log_q_tv = jax.nn.log_softmax(logits_tv)
-    spelled_u, blank_u = jnp.full(len(tokens_u) + 1, -1e30), jnp.full(len(tokens_u) + 1, -1e30).at[0].set(0.0)
-    for log_q_v in log_q_tv:
-        before_u = jnp.logaddexp(spelled_u[:-1], blank_u[:-1])
-        new_u = jnp.logaddexp(spelled_u[1:], before_u) + log_q_v[tokens_u]
-        blank_u = jnp.logaddexp(blank_u, spelled_u) + log_q_v[blank]
-        spelled_u = jnp.concatenate([spelled_u[:1], new_u])
-    return -jnp.logaddexp(spelled_u[-1], blank_u[-1])
+    def step(states, log_q_v):
+        spelled_s, blank_s = states
+        before_u = jnp.logaddexp(spelled_s[:-1], blank_s[:-1])
+        spelled_u = jnp.logaddexp(spelled_s[1:], before_u) + log_q_v[tokens_u]
+        return (jnp.append(spelled_s[0], spelled_u), jnp.logaddexp(blank_s, spelled_s) + log_q_v[blank]), None
+
+    nothing_s = jnp.full(len(tokens_u) + 1, -1e30)
+    (spelled_s, blank_s), _ = jax.lax.scan(step, (nothing_s, nothing_s.at[0].set(0.0)), jax.nn.log_softmax(logits_tv))
+    return -jnp.logaddexp(spelled_s[-1], blank_s[-1])
 
 
 def attend_with_minus_infinity(q_btae, k_bjae, v_bjae, mask_btj):
