@@ -17,7 +17,7 @@ from asr.models import build_model, count_parameters
 PROJECT = Path(__file__).parents[1]
 SOURCES = sorted((PROJECT / "src" / "asr").rglob("*.py"))
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
-DOCUMENTS = sorted(path for path in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")] if path.exists())
+DOCUMENTS = sorted(path for path in [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")] if path.exists())
 SCRIPTS = sorted([*(PROJECT / "scripts").rglob("*.py"), *(PROJECT / "scripts").rglob("*.sh")])
 TEXTS = DOCUMENTS + SCRIPTS + CONFIGS
 
@@ -92,7 +92,8 @@ def test_the_first_column_of_the_contracts_names_what_exists():
 
 @every_file([path for path in TEXTS if path.suffix != ".py"])
 def test_settings_that_are_named_exist(path):
-    for key in re.findall(rf"(?<![\w./])((?:{SECTIONS})(?:\.[a-z]\w*)+)(?![\w(/])", path.read_text()):
+    prose = re.sub(r"^```\{code-cell\}.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for key in re.findall(rf"(?<![\w./])((?:{SECTIONS})(?:\.[a-z]\w*)+)(?![\w(/])", prose):
         if key.endswith((".py", ".md", ".json", ".yaml", ".pt", ".onnx")) or key.startswith("model.pt."):
             continue
         section = Config()

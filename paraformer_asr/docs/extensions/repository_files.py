@@ -1,6 +1,6 @@
 """Makes a page of each file or folder of this project that a page links to, so that a click shows it.
 
-A link is written as a path relative to the page, `[step.py](../src/seg/training/step.py)`, which forges follow, too.
+A link is written as a path relative to the page, `[step.py](../src/asr/training/step.py)`, which forges follow, too.
 """
 
 import html

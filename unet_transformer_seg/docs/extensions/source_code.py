@@ -1,10 +1,10 @@
 """The directive `source`: a function or class as it stands in the code, so that a page cannot drift from it.
 
-    ```{source} src/seg/ops/conv.py up_conv
+    ```{source} src/seg/ops/attention.py attention
     ```
 
-shows `up_conv` without its docstring, with its place as a link; `:docstring:` keeps the docstring. Several names may be
-given; `Class.method` is one, too. A name that the file lacks is a warning, and so the end of a strict build.
+shows `attention` without its docstring, with its place as a link; `:docstring:` keeps the docstring. Several names may
+be given; `Class.method` is one, too. A name that the file lacks is a warning, and so the end of a strict build.
 """
 
 import ast
