@@ -121,7 +121,8 @@ def run(monkeypatch):
         outcomes = Outcomes()
         options = ["-p", "no:cacheprovider", "-c", PROJECT / "pyproject.toml"]
         with jax.numpy_rank_promotion("allow"):  # as for the reader, who has no conftest of the project
-            pytest.main([*map(str, options), str(FOLDER)], plugins=[outcomes])
+            code = pytest.main([*map(str, options), str(FOLDER)], plugins=[outcomes])
+        assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         assert set(outcomes.of) == set(SOLUTIONS)
         return outcomes.of
 
