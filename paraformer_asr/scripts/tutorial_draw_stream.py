@@ -1,7 +1,7 @@
 """Draw a stream: what each chunk saw, when each token was spoken, and when it was shown.
 
     python scripts/tutorial_draw_stream.py --run RUN                     (the first validation utterance)
-    python scripts/tutorial_draw_stream.py --run RUN --index 3 'model.streaming.chunk_size=[3,4,0]' --out soon.png
+    python scripts/tutorial_draw_stream.py --run RUN --index 3 'model.streaming.chunk_size=[2,12,0]' --out soon.png
     python scripts/tutorial_draw_stream.py --run RUN speech.wav
 
 RUN is that of a streaming model, such as configs/toy_streaming.yaml.
