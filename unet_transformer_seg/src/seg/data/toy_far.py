@@ -1,8 +1,8 @@
 """Generated pictures whose classes depend on something far away: a task for attention.
 
-A disc at the left edge, the key, is red or blue. Rings of both colours lie anywhere to the right of it. A ring of the
-key's colour is of one class, a ring of the other colour of the other; the colour of a ring alone says nothing. So a
-network must see the key and the ring at the same time, however far apart they are.
+A disc at the left edge, the key, is red or blue. Rings of any colour lie anywhere to the right of it. They are of one
+class if the key is red, and of another if it is blue; a ring itself and its neighbourhood say nothing. So a network
+must bring the colour of the key to the ring, however far apart they are.
 
 Letters: h w pixels. Lengths are in units of the picture's shorter side.
 """
@@ -26,9 +26,9 @@ HUE_SPREAD = 0.06
 
 
 class ToyFar(SegmentationDataset):
-    """Rings on a textured ground, and the key: background, as_key, unlike_key."""
+    """Rings on a textured ground, and the key: background, ring_of_red, ring_of_blue."""
 
-    classes = make_class_table(("background", "as_key", "unlike_key"))
+    classes = make_class_table(("background", "ring_of_red", "ring_of_blue"))
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
         """Describe a split; "train", "val" and "test" share no sample."""
@@ -60,15 +60,16 @@ class ToyFar(SegmentationDataset):
         mask_hw = np.zeros(self._size, np.uint8)
         image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3))
         key = int(rng.integers(2))
+        key_hue = HUES[key] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)
         place = rng.uniform(0.2, 0.8) * y_hw[-1, 0], KEY_PLACE
-        self._paint(rng, image_hwc, key, KEY_RADIUS * circle(*self._around(*place, KEY_RADIUS), 0.0))
+        self._paint(rng, image_hwc, key_hue, KEY_RADIUS * circle(*self._around(*place, KEY_RADIUS), 0.0))
         for _ in range(rng.integers(1, self._toy.max_shapes + 1)):
-            colour, radius = int(rng.integers(2)), rng.uniform(0.12, 0.22)
+            radius = rng.uniform(0.12, 0.22)
             # Anywhere to the right of the key, which no ring covers.
             centre = rng.uniform(0.1, 0.9) * y_hw[-1, 0], rng.uniform(KEY_PLACE + 0.4, x_hw[0, -1])
             outside_hw = radius * ring(*self._around(*centre, radius), rng.uniform())
-            self._paint(rng, image_hwc, colour, outside_hw)
-            mask_hw[outside_hw < 0] = 1 + (colour != key)
+            self._paint(rng, image_hwc, rng.uniform(), outside_hw)
+            mask_hw[outside_hw < 0] = 1 + key
         noise_hwc = rng.standard_normal(image_hwc.shape, np.float32)
         return np.clip(image_hwc + self._toy.noise * noise_hwc, 0, 1), mask_hw
 
@@ -77,10 +78,9 @@ class ToyFar(SegmentationDataset):
         y_hw, x_hw = pixel_grid(*self._size)
         return (y_hw - np.float32(centre_y)) / radius, (x_hw - np.float32(centre_x)) / radius
 
-    def _paint(self, rng: np.random.Generator, image_hwc: np.ndarray, colour: int, outside_hw: np.ndarray) -> None:
-        """Draw a red (0) or blue (1) shape into the image."""
+    def _paint(self, rng: np.random.Generator, image_hwc: np.ndarray, hue: float, outside_hw: np.ndarray) -> None:
+        """Draw a shape of a hue, in turns of the colour circle, into the image."""
         y_hw, x_hw = pixel_grid(*self._size)
-        hue = (HUES[colour] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 1.0
-        paint_c = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.95)))
+        paint_c = np.array(colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.95)))
         cover_hw = np.clip(0.5 - min(self._size) * outside_hw, 0, 1)[..., None]
         image_hwc += cover_hw * (texture(rng, y_hw, x_hw, paint_c) - image_hwc)
