@@ -54,7 +54,7 @@ def main() -> int:
         print(f"{run.name}  {right.sum() / either.sum():.1%} right; by pixels of distance, in %: {', '.join(pairs)}")
     axis.axhline(50, color="grey", linewidth=0.8, linestyle=":")
     axis.set(xlabel="distance from the disc in pixels", ylabel="ring pixels of the right class in %", ylim=(40, 101))
-    axis.legend()
+    axis.legend(loc="center right")
     figure.savefig(arguments.out, dpi=120)
     print(f"drawn: {arguments.out}")
     return 0
