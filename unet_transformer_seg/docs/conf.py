@@ -4,8 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-from jupyter_client.connect import ConnectionFileMixin
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "extensions"))
 sys.path.insert(0, str(HERE.parent / "src"))
@@ -31,8 +29,6 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
 
-# The build talks to the kernels of the pages through files, not through open ports.
-ConnectionFileMixin.transport.default_value = "ipc"
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 os.environ["PYTHONPATH"] = str(HERE.parent / "src")
 nb_execution_mode = "force"
