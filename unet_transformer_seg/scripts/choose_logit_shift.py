@@ -20,21 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 import seg
-from seg.classes import IGNORE_LABEL
 from seg.cli import run_command
 from seg.errors import UserError
+from seg.losses.class_weights import median_frequency_weights
 from seg.metrics import count_pairs
 
 STRENGTHS = np.round(np.arange(0, 1.01, 0.1), 1)
-
-
-def class_frequencies(dataset: seg.SegmentationDataset, num_classes: int) -> np.ndarray:
-    """Return the share of each class in the labelled pixels of a split, float64[k]."""
-    counts_k = np.zeros(num_classes, np.int64)
-    for index in range(len(dataset)):
-        mask_hw = dataset.read_mask(index)
-        counts_k += np.bincount(mask_hw[mask_hw != IGNORE_LABEL], minlength=num_classes)
-    return counts_k / counts_k.sum()
 
 
 def score_strengths(model: seg.Predictor, dataset: seg.SegmentationDataset, shift_k: np.ndarray) -> list[float]:
@@ -45,7 +36,7 @@ def score_strengths(model: seg.Predictor, dataset: seg.SegmentationDataset, shif
         probabilities_hwk = model.predict(sample.image, probabilities=True).probabilities
         log_hwk = np.log(np.maximum(probabilities_hwk, 1e-30))
         for i, strength in enumerate(STRENGTHS):
-            labels_hw = (log_hwk + strength * shift_k.astype(np.float32)).argmax(-1).astype(np.uint8)
+            labels_hw = (log_hwk + strength * shift_k).argmax(-1).astype(np.uint8)
             counts[i] += count_pairs(sample.mask, labels_hw, len(shift_k))
     return [float(seg.compute_metrics(one).mean_iou) for one in counts]
 
@@ -61,11 +52,9 @@ def main() -> int:
     model = seg.load(arguments.run, checkpoint=arguments.checkpoint, overrides=overrides)
     if model.classes.overlapping:
         raise UserError(f"{arguments.run}: overlapping classes have thresholds, which training chooses itself")
-    data, seed, number = model.config.data, model.config.seed, len(model.classes)
-    frequency_k = class_frequencies(seg.build_dataset(data, "train", seed), number)
-    seen_k = frequency_k > 0
-    # A class that training never showed keeps its logit.
-    shift_k = np.where(seen_k, np.log(np.median(frequency_k[seen_k]) / np.where(seen_k, frequency_k, 1)), 0.0)
+    data, seed = model.config.data, model.config.seed
+    # log(median / frequency); a class that training never showed keeps its logit.
+    shift_k = np.log(median_frequency_weights(*seg.build_dataset(data, "train", seed).count_pixels()))
     scores = score_strengths(model, seg.build_dataset(data, "val", seed), shift_k)
     for strength, score in zip(STRENGTHS, scores, strict=True):
         print(f"τ {strength:.1f}  mean IoU {score:.4f}")

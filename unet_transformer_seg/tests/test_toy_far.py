@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from seg.config import DataConfig, ToyConfig
+from seg.config.packaged import find_config
+from seg.config.reader import load_config
 from seg.data import build_dataset
 from seg.data.toy_far import KEY_PLACE, ToyFar
 from seg.errors import UserError
@@ -59,3 +61,8 @@ def test_samples_follow_seed_split_and_index():
 def test_what_cannot_be_drawn_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         ToyFar(dataclasses.replace(CONFIG, **changes), "train")
+
+
+def test_overlapping_shapes_are_of_the_other_task():
+    with pytest.raises(UserError, match="data.toy.overlap goes with data.dataset: toy_shapes, not toy_far"):
+        load_config(find_config("toy_far_unet"), ["data.toy.overlap=true"])

@@ -117,6 +117,8 @@ def _check_labels(config: Config) -> None:
                 "data.masks_dir, data.mask_prefix, data.mask_suffix: {class} needs model.labels: overlapping; "
                 "exclusive labels have one mask file for each image"
             )
+    if data.toy.overlap and data.dataset != "toy_shapes":
+        raise UserError(f"data.toy.overlap goes with data.dataset: toy_shapes, not {data.dataset}")
     if data.dataset == "toy_shapes" and data.toy.overlap != (model.labels == "overlapping"):
         needed = "data.toy.overlap: true" if model.labels == "overlapping" else "model.labels: overlapping"
         raise UserError(f"model.labels: {model.labels}, data.toy.overlap: {data.toy.overlap}: also set {needed}")

@@ -8,14 +8,12 @@ Letters: h w pixels. Lengths are in units of the picture's shorter side.
 """
 
 import colorsys
-from typing import Any
 
 import numpy as np
 
 from seg.classes import make_class_table
 from seg.config import DataConfig
-from seg.data.dataset import Sample, SegmentationDataset
-from seg.data.toy_shapes import SPLITS, circle, pixel_grid, ring, texture
+from seg.data.toy_shapes import ToyShapes, circle, pixel_grid, ring, texture
 from seg.errors import UserError
 
 KEY_PLACE, KEY_RADIUS = 0.15, 0.12
@@ -25,37 +23,20 @@ HUES = 0.0, 0.6  # red, blue
 HUE_SPREAD = 0.06
 
 
-class ToyFar(SegmentationDataset):
+class ToyFar(ToyShapes):
     """Rings on a textured ground, and the key: background, ring_of_red, ring_of_blue."""
 
     classes = make_class_table(("background", "ring_of_red", "ring_of_blue"))
 
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
         """Describe a split; "train", "val" and "test" share no sample."""
-        if config.channels != 3:
-            raise UserError(f"data.channels: toy_far draws 3 channels, expected 3, found {config.channels}")
+        super().__init__(config, split, seed)
         if config.size[1] < 2 * config.size[0]:
             raise UserError(f"data.size: toy_far is at least twice as wide as high, found {list(config.size)}")
-        self._size, self._toy = config.size, config.toy
-        self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
-        self._split, self._seed = split, seed
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self._length:
-            raise IndexError(f"index {index} is outside the {self._length} {self._split} samples of toy_far")
-        image_hwc, mask_hw = self._draw(np.random.default_rng((self._seed, SPLITS.index(self._split), index)))
-        return Sample(np.round(image_hwc * 255).astype(np.uint8), mask_hw, f"{self._split}_{index:05d}")
-
-    def generated_from(self) -> dict[str, Any]:
-        """Return the settings that determine the samples."""
-        toy = {"max_shapes": self._toy.max_shapes, "noise": self._toy.noise}
-        return {"samples": self._length, "size": list(self._size), "seed": self._seed, **toy}
-
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (float32[h, w, 3] in 0…1, uint8[h, w])."""
+        rng = self._rng(index)
         y_hw, x_hw = pixel_grid(*self._size)
         mask_hw = np.zeros(self._size, np.uint8)
         image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.2, 0.8) + rng.uniform(-0.08, 0.08, 3))

@@ -40,8 +40,8 @@ class ToyShapes(SegmentationDataset):
     def __init__(self, config: DataConfig, split: str, seed: int = 0):
         """Describe a split; "train", "val" and "test" share no sample."""
         if config.channels != 3:
-            raise UserError(f"data.channels: toy_shapes draws 3 channels, expected 3, found {config.channels}")
-        self._size, self._toy = config.size, config.toy
+            raise UserError(f"data.channels: {config.dataset} draws 3 channels, expected 3, found {config.channels}")
+        self._name, self._size, self._toy = config.dataset, config.size, config.toy
         if config.toy.overlap:
             self.classes = OVERLAPPING
         self._length = {"train": config.toy.num_train, "val": config.toy.num_val, "test": config.toy.num_test}[split]
@@ -53,7 +53,7 @@ class ToyShapes(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._length:
-            raise IndexError(f"index {index} is outside the {self._length} {self._split} samples of toy_shapes")
+            raise IndexError(f"index {index} is outside the {self._length} {self._split} samples of {self._name}")
         image_hwc, mask_hw = self._draw(index)
         image_hwc = np.round(image_hwc * 255).astype(np.uint8)
         return Sample(image_hwc, mask_hw, f"{self._split}_{index:05d}")
@@ -70,11 +70,14 @@ class ToyShapes(SegmentationDataset):
         image_hwc, mask_hw = self._draw(index)
         return np.moveaxis(image_hwc, -1, 0), mask_hw
 
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, SPLITS.index(self._split), index))
+
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (float32[h, w, 3], uint8[h, w]), or the mask uint8[h, w, k] of overlapping shapes."""
         if self.classes.overlapping:
             return self._draw_lights(index)
-        rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
+        rng = self._rng(index)
         y_hw, x_hw = pixel_grid(*self._size)
         mask_hw = np.zeros(self._size, np.uint8)
         # The ground is close to grey.
@@ -91,7 +94,7 @@ class ToyShapes(SegmentationDataset):
 
     def _draw_lights(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (float32[h, w, 3], uint8[h, w, k])."""
-        rng = np.random.default_rng((self._seed, SPLITS.index(self._split), index))
+        rng = self._rng(index)
         y_hw, x_hw = pixel_grid(*self._size)
         mask_hwk = np.zeros((*self._size, len(self.classes)), np.uint8)
         image_hwc = texture(rng, y_hw, x_hw, rng.uniform(0.0, 0.15) + rng.uniform(0, 0.05, 3))

@@ -5,8 +5,8 @@ Letters: b batch, h w pixels, c channels, k classes.
 
 from collections.abc import Callable, Sequence
 
+import chex
 import jax
-import jax.numpy as jnp
 
 from seg.ops.resize import resize_bilinear
 
@@ -28,6 +28,7 @@ def average_views(predict: Predict, image_bhwc: jax.Array, *, mirror: bool, scal
     Returns:
         float32[b, h, w, k].
     """
+    chex.assert_rank(image_bhwc, 4)
     _, h, w, _ = image_bhwc.shape
     total_bhwk = 0.0
     for scale in scales or (1.0,):
@@ -39,8 +40,7 @@ def average_views(predict: Predict, image_bhwc: jax.Array, *, mirror: bool, scal
 
 
 def _with_mirrored(predict: Predict, image_bhwc: jax.Array) -> jax.Array:
-    plain_bhwk, mirrored_bhwk = jnp.split(predict(jnp.concatenate([image_bhwc, mirrored(image_bhwc)])), 2)
-    return (plain_bhwk + mirrored(mirrored_bhwk)) / 2
+    return (predict(image_bhwc) + mirrored(predict(mirrored(image_bhwc)))) / 2
 
 
 def mirrored(x_bhwc: jax.Array) -> jax.Array:
