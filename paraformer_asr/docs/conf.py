@@ -22,7 +22,7 @@ extensions = [
     "repository_files",
     "source_code",
 ]
-exclude_patterns = ["site", "extensions", "results", "**.ipynb_checkpoints"]
+exclude_patterns = ["extensions", "results", "**.ipynb_checkpoints"]
 
 # Markdown with mathematics between dollar signs, which forges show, too.
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]

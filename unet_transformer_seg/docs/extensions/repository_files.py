@@ -69,8 +69,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         made.add(page)
         if path.is_dir():
             inside = [p for p in sorted(path.iterdir()) if p.suffix in {".py", ".yaml", ".sh", ".md"}]
-            rows = "".join(f'<li><a href="{p.name}.html">{p.name}</a></li>' for p in inside)
-            rows = rows.replace('href="', f'href="{path.name}/')
+            rows = "".join(f'<li><a href="{path.name}/{p.name}.html">{p.name}</a></li>' for p in inside)
             waiting |= {page_of(app, p): p for p in inside if page_of(app, p) not in made}
             body = f"<ul>{rows}</ul>"
         else:
