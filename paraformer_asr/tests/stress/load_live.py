@@ -9,6 +9,7 @@ and ends; then it begins again on a new connection, `--rounds` times. Clients be
     first_text_ms    from the first sound to the first text, which cannot come before the first chunk and its look-ahead
     final_ms         from the end of the sound to the acknowledgement, behind the last text
     late_ms          by how much a client sent its sound too late: a busy machine
+    uploads          of `--uploads-per-s`, recognised offline meanwhile: their latencies, and how many were answered
     processor        cores that the server took
     memory_mib       of the server, before and after, and after `--memory` more short conversations
 """
@@ -23,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loading.clients import RATE_HZ, Sound, percentiles
+from loading.clients import RATE_HZ, Load, Sound, open_loop, percentiles
 from loading.server import Server, save_model
 
 FRAME_S, PATIENCE_S = 0.06, 120
@@ -95,9 +96,13 @@ async def speak(port: int, sound: Sound, mode: str, talk: Talk, *, in_real_time:
         talk.failed += 1
 
 
-async def speak_together(port: int, sounds: list[Sound], mode: str, streams: int, rounds: int) -> Talk:
-    """Let this many clients hold conversations at once."""
+async def speak_together(
+    port: int, sounds: list[Sound], mode: str, streams: int, rounds: int, uploads_per_s: float = 0.0
+) -> tuple[Talk, Load]:
+    """Let this many clients hold conversations at once, while others upload the same sounds at random times."""
     talk, rng = Talk(), random.Random(0)
+    seconds = rounds * max(sound.seconds for sound in sounds) if uploads_per_s else 0.0
+    uploads = asyncio.create_task(open_loop(port, sounds, uploads_per_s or 1.0, seconds))
 
     async def client(number: int) -> None:
         for turn in range(rounds):
@@ -105,7 +110,7 @@ async def speak_together(port: int, sounds: list[Sound], mode: str, streams: int
             await speak(port, sounds[(number + turn) % len(sounds)], mode, talk)
 
     await asyncio.gather(*(client(number) for number in range(streams)))
-    return talk
+    return talk, await uploads
 
 
 async def speak_shortly(port: int, mode: str, number: int) -> Talk:
@@ -121,7 +126,8 @@ def measure(server: Server, mode: str, arguments: argparse.Namespace) -> dict:
     sounds = [Sound(arguments.seconds, seed) for seed in range(8)]
     asyncio.run(speak_shortly(server.port, mode, 16))  # warms up
     before_mib, before_s, start = server.memory_mib(), server.processor_s(), time.perf_counter()
-    talk = asyncio.run(speak_together(server.port, sounds, mode, arguments.streams, arguments.rounds))
+    rounds, uploads_per_s = arguments.rounds, arguments.uploads_per_s
+    talk, uploads = asyncio.run(speak_together(server.port, sounds, mode, arguments.streams, rounds, uploads_per_s))
     seconds = time.perf_counter() - start
     cores = {part: round((spent - before_s[part]) / seconds, 2) for part, spent in server.processor_s().items()}
     memory_mib = [before_mib, server.memory_mib()]
@@ -132,6 +138,7 @@ def measure(server: Server, mode: str, arguments: argparse.Namespace) -> dict:
     steps = server.metric("asr_live_step_streams_count")
     return talk.report() | {
         "seconds": round(seconds, 1),
+        "uploads": uploads.report(),
         "processor": cores,
         "memory_mib": [round(mib, 1) for mib in memory_mib],
         "streams_per_step": round(server.metric("asr_live_step_streams_sum") / max(steps, 1), 2),
@@ -145,6 +152,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16, help="clients at once (default: 16)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of sound in a conversation (default: 15)")
     parser.add_argument("--rounds", type=int, default=3, help="conversations of each client (default: 3)")
+    parser.add_argument("--uploads-per-s", type=float, default=0.0, help="of the same sounds, meanwhile (default: 0)")
     parser.add_argument("--memory", type=int, default=0, help="short conversations afterwards (default: 0)")
     parser.add_argument("--vad", type=Path, help="detector: mode 2pass is measured, too")
     parser.add_argument("--port", type=int, default=18010)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,18 +44,26 @@ def test_batches_under_load_change_no_text(service, port):
 
 
 def test_overload_is_refused_at_once_while_the_health_answers(service, port, monkeypatch):
-    start = service.transcriber.start
+    start, enough = service.transcriber.start, threading.Event()
 
-    def slow(waves, *options):
+    def held(waves, *options):
+        """Begin a batch that ends when enough requests were refused, however slow the machine is."""
         finish = start(waves, *options)
-        return lambda: [time.sleep(0.3), finish()][1]
+        return lambda: [enough.wait(30), finish()][1]
 
-    monkeypatch.setattr(service.transcriber, "start", slow)
+    monkeypatch.setattr(service.transcriber, "start", held)
+
+    def refused():
+        return service.metrics.registry.get_sample_value("asr_rejections_total", {"reason": "overloaded"}) or 0
 
     async def main():
+        before = refused()
         async with watching_health(port) as health:
-            load = await open_loop(port, SOUNDS, 60, 1.0)
-        return load, health
+            load = asyncio.create_task(open_loop(port, SOUNDS, 120, 1.0))
+            while refused() < before + 6 and not load.done():
+                await asyncio.sleep(0.01)
+            enough.set()
+            return await load, health
 
     load, health = asyncio.run(main())
     assert set(load.statuses) == {200, 429} and load.wrong == 0

@@ -32,7 +32,8 @@ def service():
 def test_conversations_in_real_time_are_counted(service):
     with serving(service) as server:
         port = server.listener.getsockname()[1]
-        talk = asyncio.run(speak_together(port, SOUNDS, "online", 2, 1))
+        talk, uploads = asyncio.run(speak_together(port, SOUNDS, "online", 2, 1, uploads_per_s=5))
+        assert set(uploads.statuses) == {200} and uploads.wrong == 0
         assert (talk.conversations, talk.failed, len(talk.final)) == (2, 0, 2)
         assert talk.characters > 3 and 0 < talk.first_text[0] < 30
         assert set(talk.report()["final_ms"]) == {"p50", "p95", "p99"}
