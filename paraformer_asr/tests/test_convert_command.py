@@ -203,8 +203,12 @@ def test_a_folder_may_be_replaced_by_its_own_model(published, tmp_path, run_conv
         (["--from", "funasr", RECORDED, "--out", "y", "inference.batch=1"], "did you mean 'inference.batch_size'"),
         (["--to", "funasr", "none", "--out", "y"], "none: no such folder"),
         (["--to", "funasr", RECORDED, "--out", "y", "features.preemphasis=0.9"], "features.preemphasis: FunASR's"),
+        (
+            ["--to", "funasr", RECORDED, "--out", "y", "features.utterance_mean=true"],
+            "features.utterance_mean: FunASR's",
+        ),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_wrong_command_line_is_answered(arguments, said, tmp_path, run_convert, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

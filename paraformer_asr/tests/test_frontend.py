@@ -81,6 +81,28 @@ def test_an_utterance_has_the_same_features_alone_and_padded_and_zeros_behind_th
             np.testing.assert_allclose(features_bti[row, :length], alone_1ti[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("gain", [0.05, 3.0])
+def test_without_an_utterances_mean_its_level_does_not_matter(gain):
+    wave_bn, lengths_b = make_batch(5000, 1777, 150, 0)
+    frontend = make_frontend(dataclasses.replace(FEATURES, utterance_mean=True, lfr_m=1, lfr_n=1), None)
+    features_bti, frames_b = frontend(wave_bn, lengths_b)
+    np.testing.assert_allclose(frontend(gain * wave_bn, lengths_b)[0], features_bti, atol=1e-3)
+    for features_ti, num_frames in zip(np.asarray(features_bti), frames_b.tolist(), strict=True):
+        np.testing.assert_allclose(features_ti.sum(axis=0), 0, atol=1e-3)
+        assert not features_ti[num_frames:].any() and (not num_frames or features_ti[:num_frames].std() > 0.3)
+
+
+def test_training_warps_each_utterance_anew_and_leaves_its_padding():
+    wave_bn, lengths_b = make_batch(5000, 1777)
+    plain_bti, frames_b = make_frontend(FEATURES, CMVN)(wave_bn, lengths_b)
+    frontend = make_train_frontend(FEATURES, data_config(max_mel_warp=0.2), CMVN)
+    first, again, second = (frontend(jax.random.key(seed), wave_bn, lengths_b)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    for other in (plain_bti, second):
+        assert np.abs(first - other).max(axis=(1, 2)).min() > 0.1
+    assert not np.asarray(first[1, int(frames_b[1]) :]).any()
+
+
 def test_a_batch_of_nothing_but_too_short_sound_has_one_empty_frame():
     features_bti, feature_lengths_b = make_frontend(FEATURES, CMVN)(*make_batch(20, 3))
     assert features_bti.shape == (2, 1, WIDTH) and feature_lengths_b.tolist() == [0, 0]

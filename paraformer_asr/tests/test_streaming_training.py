@@ -164,6 +164,7 @@ def test_impossible_chunks_are_refused(overrides, message):
     ("override", "message"),
     [
         ("model.encoder.kind=conv", "streaming needs the encoder's kind sanm"),
+        ("features.utterance_mean=true", "a stream has no mean before its end"),
         ("model.encoder.causal=true", "streaming needs .* no causal"),
         ("model.encoder.scan=true", "streaming needs .* no scan"),
         ("model.name=paraformer", "settings of model.name: streaming, but this model is paraformer"),

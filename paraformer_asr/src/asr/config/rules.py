@@ -18,6 +18,7 @@ from asr.errors import UserError
 NEEDED_BY_VAD = {
     "features.frame_shift_ms": FRAME_MS,
     "features.lfr_n": 1,
+    "features.utterance_mean": False,
     "model.ctc_head": False,
     "model.predictor.append_eos": False,
     "loss.label_smoothing": 0,
@@ -56,7 +57,7 @@ def check_config(config: Config) -> None:
         )
     _check_sense_voice(config)
     _check_vad(config)
-    _check_streaming(config.model)
+    _check_streaming(config.model, config.features)
     if config.model.name == "custom" and config.inference.dtype != "model":
         raise UserError(f"inference.dtype: {config.inference.dtype} needs a model of this package; leave it out")
     if config.inference.decoder != "cif" and not config.model.ctc_head:
@@ -97,7 +98,7 @@ def _check_vad(config: Config) -> None:
             raise UserError(f"{key}: model.name: vad needs {json.dumps(needed)}, found {json.dumps(value)}")
 
 
-def _check_streaming(model: ModelConfig) -> None:
+def _check_streaming(model: ModelConfig, features: FeaturesConfig) -> None:
     encoder, streaming = model.encoder, model.streaming
     if model.name != "streaming":
         if streaming != StreamingConfig():
@@ -108,6 +109,8 @@ def _check_streaming(model: ModelConfig) -> None:
         return
     if (encoder.kind, encoder.causal, encoder.scan) != ("sanm", False, False):
         raise UserError("model.name: streaming needs the encoder's kind sanm, no causal, no scan")
+    if features.utterance_mean:
+        raise UserError("features.utterance_mean: a stream has no mean before its end; not for model.name streaming")
     for chunk_size in (streaming.chunk_size, *streaming.training_chunks):
         streaming.with_chunks(chunk_size)
 

@@ -31,6 +31,9 @@ class FeaturesConfig:
     dither: float = setting(0.0, "standard deviation of the noise added in training, in 16-bit steps", 0, 1000)
     lfr_m: int = setting(7, "frames stacked into one (low frame rate, LFR)", 1, 31)
     lfr_n: int = setting(6, "frames between the starts of two stacks", 1, 31)
+    utterance_mean: bool = setting(
+        False, "subtract each utterance's mean of every mel filter: its level and microphone no longer matter"
+    )
     cmvn: Literal["dataset", "file", "none", "init"] = setting(
         "dataset",
         "mean and variance normalisation: dataset: from the training split; file: Kaldi's; init: the initial model's",
@@ -129,6 +132,7 @@ class AugmentConfig:
     gain_db: float = setting(20.0, "largest change of the level up or down, in dB", 0, 40)
     noise_probability: float = setting(0.0, "probability of added white noise", 0, 1)
     noise_snr_db: tuple[float, float] = setting((15.0, 40.0), "range of the signal-to-noise ratio, in dB", -20, 100)
+    max_mel_warp: float = setting(0.0, "largest stretch of the frequency axis, up or down: other vocal tracts", 0, 0.5)
     num_mel_masks: int = setting(0, "SpecAugment: number of frequency masks", 0, 10)
     max_mel_width: int = setting(10, "widest frequency mask, in mel filters", 0, 256)
     num_time_masks: int = setting(0, "SpecAugment: number of time masks", 0, 50)

@@ -1,7 +1,7 @@
 """The front end on the device: from a batch of sound to the normalised, stacked frames that the encoder sees.
 
 Pure functions of arrays, to be jitted by the caller together with the model. In order: level, noise, filterbank,
-SpecAugment, stacking, normalisation; the random changes are traced for training only, and only those that the
+warping, stacking, normalisation, SpecAugment; the random changes are traced for training only, and only those that the
 config switches on. Playing speed is changed on the host (`sounds.audio.change_speed`), since it changes lengths.
 
 Letters: b batch, n samples of sound, t frames (mel frames before stacking, stacked ones after), m mel filters,
@@ -29,6 +29,7 @@ from asr.ops.fbank import (
     stack_frames,
 )
 from asr.ops.masks import length_mask
+from asr.ops.mel_warp import warp_mel_axis
 from asr.ops.spec_augment import spec_augment_masks
 
 
@@ -78,6 +79,8 @@ def make_train_frontend(features: FeaturesConfig, data: DataConfig, cmvn: Cmvn |
         wave_key, mask_key = jax.random.split(key)
         wave_bn = augment_wave(wave_key, wave_bn, wave_lengths_b, data.augment, features.dither)
         mel_btm, mel_lengths_b = filterbank(features, wave_bn, wave_lengths_b)
+        if data.augment.max_mel_warp:
+            mel_btm = warp_randomly(jax.random.fold_in(key, 1), mel_btm, features, data.augment.max_mel_warp)
         x_bti, lengths_b = stack_frames(mel_btm, mel_lengths_b, lfr_m=features.lfr_m, lfr_n=features.lfr_n)
         normalised_bti = normalise(x_bti, lengths_b, cmvn)
         if not (data.augment.num_mel_masks or data.augment.num_time_masks):
@@ -125,6 +128,13 @@ def augment_wave(
     return wave_bn + jnp.where(real_bn, std_b1 * jax.random.normal(noise_key, wave_bn.shape, wave_bn.dtype), 0.0)
 
 
+def warp_randomly(key: jax.Array, mel_btm: jax.Array, features: FeaturesConfig, max_warp: float) -> jax.Array:
+    """Return each utterance with its frequency axis stretched by a factor drawn uniformly from 1 ± `max_warp`."""
+    factors_b = jax.random.uniform(key, mel_btm.shape[:1], minval=1 - max_warp, maxval=1 + max_warp)
+    high_hz = features.high_frequency_hz or features.sample_rate_hz / 2
+    return warp_mel_axis(mel_btm, factors_b, low_frequency_hz=features.low_frequency_hz, high_frequency_hz=high_hz)
+
+
 def draw_masks(
     key: jax.Array, mel_lengths_b: jax.Array, shape: tuple[int, int], augment: AugmentConfig
 ) -> tuple[jax.Array, jax.Array]:
@@ -166,7 +176,7 @@ def check_features(features: FeaturesConfig, cmvn: Cmvn | None) -> None:
 
 def filterbank(features: FeaturesConfig, wave_bn: jax.Array, wave_lengths_b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return (mel_btm, mel_lengths_b) of `log_mel_filterbank` with the settings of a config."""
-    return log_mel_filterbank(
+    mel_btm, mel_lengths_b = log_mel_filterbank(
         wave_bn,
         wave_lengths_b,
         sample_rate_hz=features.sample_rate_hz,
@@ -178,6 +188,10 @@ def filterbank(features: FeaturesConfig, wave_bn: jax.Array, wave_lengths_b: jax
         high_frequency_hz=features.high_frequency_hz,
         preemphasis=features.preemphasis,
     )
+    if features.utterance_mean:
+        real_bt1 = length_mask(mel_lengths_b, mel_btm.shape[1])[..., None]
+        mel_btm = jnp.where(real_bt1, mel_btm - mean_over_time(mel_btm, mel_lengths_b), 0.0)
+    return mel_btm, mel_lengths_b
 
 
 def normalise(x_bti: jax.Array, lengths_b: jax.Array, cmvn: Cmvn | None) -> jax.Array:

@@ -192,6 +192,7 @@ def make_funasr_config(config: Config) -> dict[str, Any]:
     model, features = config.model, config.features
     constants = {"model.encoder.kind": "sanm", "model.encoder.position": "sincos", "model.encoder.causal": False}
     constants |= {"features.low_frequency_hz": 20.0, "features.preemphasis": 0.97}
+    constants["features.utterance_mean"] = False
     name = "SenseVoice" if model.name == "sense_voice" else "Paraformer"
     if name == "Paraformer":
         constants["model.decoder.num_ffn_layers"] = 1
