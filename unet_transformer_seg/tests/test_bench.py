@@ -186,6 +186,7 @@ def test_a_result_that_cannot_be_written_is_a_users_mistake(monkeypatch, tmp_pat
 def peer_arguments(**changes):
     fields = {"batch": 4, "size": [8, 8], "mode": "train", "dtype": "float32", "steps": 2, "pairs": 3}
     fields |= {"encoder": "plain", "decoder": "unet", "compile": False, "json": None, "torch_only": False}
+    fields |= {"peer_python": "python3", "ours": []}
     return argparse.Namespace(**fields | changes)
 
 
@@ -206,7 +207,7 @@ def test_the_ratio_is_taken_within_each_pair(monkeypatch):
     result = peer.compare(peer_arguments())
     assert result["ratio"] == 1.5
     assert result["ours_s"] == (3.0, 30.0, 5.0)
-    assert result["settings"]["batch"] == 4
+    assert result["settings"]["batch"] == 4 and "peer_python" not in result["settings"]
 
 
 def test_two_different_networks_are_not_compared(monkeypatch):
@@ -215,6 +216,29 @@ def test_two_different_networks_are_not_compared(monkeypatch):
     monkeypatch.setattr(peer, "run_side", lambda side, *_: {"median_s": 1.0, "parameters": sizes[side]})
     with pytest.raises(SystemExit, match="differ"):
         peer.compare(peer_arguments())
+
+
+def test_both_sides_are_given_the_same_sizes(monkeypatch, tmp_path):
+    peer, commands = load_peer(), []
+
+    def run(command, env, **_):
+        assert env["OMP_WAIT_POLICY"] == "passive"
+        commands.append(command)
+        ours, theirs = {"median_s": 2.0, "device_bytes": None, "process_bytes": 5}, {"memory_bytes": 5}
+        numbers = {"step_s": [1.0, 3.0, 2.0], **(theirs if "--torch-only" in command else ours)}
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(numbers))
+        return argparse.Namespace(returncode=0)
+
+    monkeypatch.setattr(peer.subprocess, "run", run)
+    for side in ("ours", "torch"):
+        asked = peer_arguments(encoder="mit_b0", compile=True, peer_python="other", ours=["model.remat=true"])
+        numbers = peer.run_side(side, asked, tmp_path / "numbers.json")
+        assert (numbers["median_s"], numbers["memory_bytes"]) == (2.0, 5)
+    ours, torch = commands
+    assert ours[1:3] == ["-m", "seg.bench"] and "model.encoder=mit_b0" in ours and ours[-1] == "model.remat=true"
+    assert torch[0] == "other" and torch[torch.index("--encoder") + 1] == "mit_b0" and "--compile" in torch
+    for flag, value in (("--batch", "4"), ("--size", "8"), ("--dtype", "float32"), ("--mode", "train")):
+        assert ours[ours.index(flag) + 1] == torch[torch.index(flag) + 1] == value
 
 
 def test_the_biases_of_keys_may_be_missing(monkeypatch):

@@ -1,13 +1,14 @@
 """Times a training step or a prediction of a U-Net here and in PyTorch, in turn on the same cores.
 
-    pip install torch            # needed by this script alone; with --encoder also segmentation_models_pytorch
-    python tests/stress/bench_peer.py --batch 4 --size 128 128 --cores 0,1 [--mode infer] [--compile] [--json FILE]
+    pip install torch            # of --peer-python; with --encoder also segmentation_models_pytorch
+    python tests/stress/bench_peer.py --batch 4 --size 128 128 --cores 0,1 [--peer-python PATH] [--json FILE]
     python tests/stress/bench_peer.py --encoder efficientnet_lite0 --batch 2 --size 256 256 --cores 0
 
 Both sides hold the same network (the published U-Net of 31 million parameters, or one of an encoder by name), take the
 same batch of noise and the same optimizer (AdamW with cross entropy). They run in processes of their own, ours and
 theirs alternating, so that a machine whose speed drifts does not favour one. The ratio is taken within each pair, and
 its median is the result. Memory is what is resident at most while the steps run; on a GPU, what is allocated there.
+--compile has the other side compiled by `torch.compile`, --ours is for settings of ours that change no result.
 """
 
 import argparse
@@ -141,10 +142,11 @@ def run_side(side: str, arguments: argparse.Namespace, file: Path) -> dict:
     common = ["--batch", arguments.batch, "--size", *arguments.size, "--dtype", arguments.dtype]
     common += ["--mode", arguments.mode, "--steps", arguments.steps, "--json", file]
     if side == "ours":
-        command = [sys.executable, "-m", "seg.bench", *common, *encoder_overrides(arguments)]
+        command = [sys.executable, "-m", "seg.bench", *common, *encoder_overrides(arguments), *arguments.ours]
     else:
         common += ["--encoder", arguments.encoder, "--decoder", arguments.decoder]
-        command = [sys.executable, __file__, "--torch-only", *common, *(["--compile"] if arguments.compile else [])]
+        common += ["--compile"] if arguments.compile else []
+        command = [arguments.peer_python, __file__, "--torch-only", *common]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # waiting threads of one side must not slow the other
     if subprocess.run(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL).returncode:
         sys.exit(f"error: {side} could not be timed, see above")
@@ -172,7 +174,7 @@ def compare(arguments: argparse.Namespace) -> dict:
             print(f"ratio {pairs[-1][0] / pairs[-1][1]:.2f}", flush=True)
     ours, torch_side = zip(*pairs, strict=True)
     return {
-        "settings": {k: v for k, v in vars(arguments).items() if k not in ("json", "torch_only")},
+        "settings": {k: v for k, v in vars(arguments).items() if k not in ("json", "torch_only", "peer_python")},
         "ours_s": ours,
         "torch_s": torch_side,
         "ratio": statistics.median(a / b for a, b in pairs),
@@ -191,10 +193,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, nargs=2, default=[128, 128], metavar=("H", "W"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--compile", action="store_true", help="torch.compile on the torch side")
     parser.add_argument("--steps", type=int, default=10, help="steps of each run")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
     parser.add_argument("--cores", help="processors to pin both sides to, for example 0,1")
+    parser.add_argument("--peer-python", default=sys.executable, help="Python of an environment with torch")
+    parser.add_argument("--compile", action="store_true", help="PyTorch's side by torch.compile")
+    parser.add_argument("--ours", nargs="+", default=[], metavar="key=value", help="further settings of our side")
     parser.add_argument("--json", type=Path, help="write all numbers")
     parser.add_argument("--torch-only", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
