@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.compiler import MemoryNeed, give_back_freed, plan_memory
+from asr.allocator import give_back_freed
+from asr.compiler import MemoryNeed, plan_memory
 from asr.config import (
     Config,
     DataConfig,

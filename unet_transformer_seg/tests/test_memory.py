@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg.compiler import MemoryNeed, give_back_freed, plan_memory
+from seg.allocator import give_back_freed
+from seg.compiler import MemoryNeed, plan_memory
 from seg.config import Config, DataConfig, ModelConfig, ToyConfig, TrainingConfig
 from seg.profiling import dry_run, memory
 from seg.profiling.memory import describe_savings, format_bytes, is_out_of_memory, savings

@@ -9,6 +9,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from asr.allocator import keep_freed
 from asr.cli import run_command
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
 from asr.config.reader import load_start_config, override_config
@@ -143,6 +144,8 @@ def main() -> int:
     """Measure and report; return the exit code."""
     arguments = parse_arguments()
     config = read_config(arguments)
+    if arguments.mode == "train":
+        keep_freed()  # as asr train does
 
     from asr.profiling.benchmark import BatchSize, measure
     from asr.record.environment import describe_environment  # imports jax: after the config was checked

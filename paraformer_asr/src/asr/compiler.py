@@ -1,7 +1,5 @@
 """Compiles programs, counts what jax compiles, and plans the memory that programs need."""
 
-import contextlib
-import ctypes
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -9,6 +7,8 @@ from typing import Any
 
 import jax
 import jax.monitoring
+
+from asr.allocator import give_back_freed
 
 BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
 """Event that jax reports when it compiles a program or takes one from the cache on the disk."""
@@ -66,12 +66,6 @@ def plan_memory(program: Any) -> MemoryNeed | None:
         workspace=analysis.temp_size_in_bytes,
         results=max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0),
     )
-
-
-def give_back_freed() -> None:
-    """Return freed memory to the system, see malloc_trim(3); without effect where the C library has no such call."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no handle, no such function, no handle on Windows
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class CompilationCounter:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asr import api
+from asr.allocator import keep_freed
 from asr.cli import run_training_command
 from asr.config import Config
 from asr.errors import EXIT_OK, EXIT_UNFINISHED, UserError
@@ -110,6 +111,7 @@ def start(
     arguments: argparse.Namespace, config: Config, report_resume_command: Callable[[str], None] | None = None
 ) -> int:
     """Train, or describe a step, in this process; return the exit code."""
+    keep_freed()
     if arguments.distributed:
         from asr.distributed import initialize
 

@@ -77,7 +77,7 @@ def plan_points(arguments: argparse.Namespace) -> list[tuple[float, int]]:
 
 def reset_peak() -> int:
     """Hand unused memory back, begin to watch for the largest memory anew, and return what is resident now."""
-    from asr.compiler import give_back_freed
+    from asr.allocator import give_back_freed
     from asr.profiling.process_memory import forget_peak, resident_bytes
 
     gc.collect()

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from seg.allocator import keep_freed
 from seg.cli import run_command
 from seg.config import Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
 from seg.config.reader import load_start_config, override_config
@@ -101,6 +102,8 @@ def main() -> int:
     """Measure and report; return the exit code."""
     arguments = parse_arguments()
     config = read_config(arguments)
+    if arguments.mode == "train":
+        keep_freed()  # as seg train does
 
     from seg.profiling.benchmark import measure
     from seg.record.environment import describe_environment  # imports jax: after the config was checked

@@ -3,8 +3,6 @@
 The options change results by rounding only, and only in programs that this process compiles for itself.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -13,6 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from seg.allocator import give_back_freed
 
 CONVOLUTIONS_BY_EIGEN = {
     "xla_cpu_experimental_ynn_fusion_type": (
@@ -112,9 +112,3 @@ def plan_memory(program: Any) -> MemoryNeed | None:
         workspace=analysis.temp_size_in_bytes,
         results=max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0),
     )
-
-
-def give_back_freed() -> None:
-    """Return freed memory to the system, see malloc_trim(3); without effect where the C library has no such call."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no handle, no such function, no handle on Windows
-        ctypes.CDLL(None).malloc_trim(0)

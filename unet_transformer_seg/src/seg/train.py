@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seg import api
+from seg.allocator import keep_freed
 from seg.cli import run_training_command
 from seg.config import Config
 from seg.cross_validation import train_folds, with_folds
@@ -125,6 +126,7 @@ def start(
     arguments: argparse.Namespace, config: Config, report_resume_command: Callable[[str], None] | None = None
 ) -> int:
     """Train, or describe a step, in this process; return the exit code."""
+    keep_freed()
     if arguments.distributed:
         from seg.distributed import initialize
 
