@@ -27,6 +27,8 @@ from asr.metrics import bootstrap_interval, character_errors, format_table, sum_
 
 Slot = list[str | None]
 """What each hypothesis so far has in one place; None: nothing."""
+Step = tuple[int, int, int]
+"""Errors, slots and words of an alignment up to some place."""
 
 
 def vote(hypotheses: Sequence[Sequence[str]]) -> list[str]:
@@ -59,8 +61,8 @@ def add_hypothesis(slots: Sequence[Slot], words: Sequence[str], number: int) -> 
     return merged[::-1]
 
 
-def _steps(cost: list[list[int]], slots: Sequence[Slot], words: Sequence[str], i: int, j: int):
-    """Return (errors, slots before, words before) of the ways to come to slot i and word j."""
+def _steps(cost: list[list[int]], slots: Sequence[Slot], words: Sequence[str], i: int, j: int) -> list[Step]:
+    """Return the ways to come to slot i and word j: their errors, and where they come from."""
     steps = []
     if i and j:
         steps.append((cost[i - 1][j - 1] + (words[j - 1] not in slots[i - 1]), i - 1, j - 1))

@@ -210,7 +210,6 @@ def test_the_summary_is_of_the_median_step(monkeypatch):
 
 def run_bench(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-    monkeypatch.setattr(bench, "keep_freed", lambda: None)  # it would stay with this process
     return bench.main()
 
 

@@ -123,7 +123,6 @@ def test_the_ratio_with_the_input_pipeline_is_of_the_mean_steps():
 
 def run_bench(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-    monkeypatch.setattr(bench, "keep_freed", lambda: None)  # it would stay with this process
     return bench.main()
 
 

@@ -12,9 +12,9 @@ def keep_freed() -> None:
     """Have memory that is freed serve the next allocation, instead of going back to the system.
 
     Each call of a program allocates its workspace, often hundreds of megabytes, and frees it. By default the C library
-    gets it from the system every time, which zeroes every page again: a fifth of a training step on a CPU
-    (docs/performance.md). For a command that trains, before its first thread starts; without effect where the C library
-    is not glibc.
+    gets it from the system every time, which zeroes every page again: up to a fifth of a step on a CPU. What is
+    kept may lie in pieces, between which a large block does not fit (docs/performance.md has time and memory). Call it
+    before the first thread starts; without effect where the C library is not glibc.
 
     Reference: mallopt(3). One arena, the main one, is the only kind that grows to any size.
     """

@@ -126,7 +126,8 @@ def start(
     arguments: argparse.Namespace, config: Config, report_resume_command: Callable[[str], None] | None = None
 ) -> int:
     """Train, or describe a step, in this process; return the exit code."""
-    keep_freed()
+    if config.training.keep_freed:
+        keep_freed()
     if arguments.distributed:
         from seg.distributed import initialize
 

@@ -242,6 +242,9 @@ class TrainingConfig:
     )
     watchdog_minutes: float = setting(30.0, "minutes without a step, batch or checkpoint until abort; 0: never", 0)
     tensorboard: bool = setting(False, "write TensorBoard files (needs the extra `tensorboard`)")
+    keep_freed: bool = setting(
+        False, "CPU: keep the memory that a step frees for the next one: faster, but up to twice the memory"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

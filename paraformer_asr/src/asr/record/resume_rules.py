@@ -23,7 +23,7 @@ FREE = _keys(
     optimizer.weight_decay optimizer.b1 optimizer.b2 optimizer.clip_norm
     training.eval_every_epochs training.log_every_steps training.early_stop training.keep_checkpoints
     training.keep_best training.num_sample_pictures training.on_non_finite training.watchdog_minutes
-    training.tensorboard
+    training.tensorboard training.keep_freed
     mesh.
     inference.
     """

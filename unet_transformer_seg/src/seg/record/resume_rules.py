@@ -24,7 +24,7 @@ FREE = _keys(
     optimizer.weight_decay optimizer.b1 optimizer.b2 optimizer.momentum optimizer.clip_norm
     training.accumulate training.eval_every_epochs training.log_every_steps training.early_stop
     training.keep_checkpoints training.num_sample_pictures training.on_non_finite training.watchdog_minutes
-    training.tensorboard
+    training.tensorboard training.keep_freed
     mesh.
     inference. instances.
     """
