@@ -21,6 +21,7 @@ GROUND = {
     "funasr_folder",
     "config",
     "contracts",
+    "allocator",
     "compiler",
     "distributed",
     "signals",

@@ -20,6 +20,7 @@ GROUND = {
     "classes",
     "config",
     "contracts",
+    "allocator",
     "compiler",
     "distributed",
     "signals",
