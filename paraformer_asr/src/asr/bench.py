@@ -144,7 +144,7 @@ def main() -> int:
     """Measure and report; return the exit code."""
     arguments = parse_arguments()
     config = read_config(arguments)
-    if config.training.keep_freed:
+    if arguments.mode == "train" and config.training.keep_freed:
         keep_freed()  # as asr train does
 
     from asr.profiling.benchmark import BatchSize, measure

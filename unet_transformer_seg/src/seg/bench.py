@@ -102,7 +102,7 @@ def main() -> int:
     """Measure and report; return the exit code."""
     arguments = parse_arguments()
     config = read_config(arguments)
-    if config.training.keep_freed:
+    if arguments.mode == "train" and config.training.keep_freed:
         keep_freed()  # as seg train does
 
     from seg.profiling.benchmark import measure
