@@ -15,6 +15,7 @@ from asr.config.reader import override_config
 from asr.errors import UserError
 from asr.inference import tuning
 from asr.inference.int8_weights import MAPS, float_variables, quantize_maps
+from asr.inference.processor import Processor
 from asr.inference.transcriber import Transcriber
 from asr.inference.tuning import BY_ONEDNN, BY_YNNPACK, PackedWeights, choose_dtype, ready_weights
 from asr.models.layers import INT8_STEPS, Dense
@@ -150,7 +151,7 @@ def test_what_is_saved_is_float32(transcribers, monkeypatch):
 )
 def test_the_dtype_is_chosen_by_setting_units_and_version(asked, trained, units, version, expected, monkeypatch):
     monkeypatch.setattr(jax, "__version_info__", version)
-    monkeypatch.setattr(tuning, "has_bfloat16", lambda: units)
+    monkeypatch.setattr(tuning, "this_processor", lambda: Processor(has_amx_bf16=units))
     chosen = config(f"inference.dtype={asked}", f"model.dtype={trained}")
     assert choose_dtype(chosen) == expected
     ready, _ = ready_weights(chosen, VARIABLES)
@@ -167,15 +168,6 @@ def test_on_another_device_int8_is_refused_and_auto_is_the_model(monkeypatch):
 def test_a_network_from_outside_has_its_own_dtype():
     with pytest.raises(UserError, match="inference.dtype: int8 needs a model of this package"):
         config("model.name=custom", "inference.dtype=int8")
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"), [("avx2 avx512_bf16", True), ("amx_tile amx_bf16", True), ("avx512f avx512_bf16x", False)]
-)
-def test_units_for_bfloat16_are_what_the_system_tells(flags, expected, tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text(f"model name : amx_bf16\nflags\t\t: fpu {flags}\n")
-    monkeypatch.setattr(tuning, "CPU_INFO", tmp_path / "cpuinfo")
-    assert tuning.has_bfloat16.__wrapped__() is expected
 
 
 @pytest.mark.parametrize("command", ["infer", "eval"])

@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 
 from asr.config import Config, DecoderConfig, EncoderConfig, ModelConfig
-from asr.inference import tuning
-from asr.inference.tuning import (
-    BY_DEFAULT,
-    BY_EIGEN,
-    BY_ONEDNN,
-    BY_YNNPACK,
-    PackedWeights,
-    ready_weights,
-)
+from asr.inference import processor, tuning
+from asr.inference.processor import Processor
+from asr.inference.tuning import BY_DEFAULT, BY_EIGEN, BY_ONEDNN, BY_YNNPACK, PackedWeights, ready_weights
 from asr.models import build_model, stack_blocks
 from asr.published.funasr import array_shapes
 
@@ -29,6 +23,9 @@ MODEL = ModelConfig(
     decoder=DecoderConfig(num_layers=1, num_ffn_layers=0, num_heads=2, ffn_width=10, kernel_size=3),
 )
 FEATURES, LENGTHS = np.random.default_rng(1).normal(size=(2, 7, 12)).astype(np.float32), np.array([7, 4], np.int32)
+XEON = Processor(is_intel=True, has_avx512=True)
+XEON_WITH_AMX = Processor(is_intel=True, has_avx512=True, has_avx512_bf16=True, has_amx_bf16=True)
+ZEN_4 = Processor(has_avx512=True, has_avx512_bf16=True)
 
 
 def config(dtype="float32", scan=False):
@@ -93,26 +90,33 @@ OLD_JAX, NEW_JAX, EVERYTHING = (0, 10, 2), (0, 12, 0), (BY_EIGEN, BY_ONEDNN)
 
 
 @pytest.mark.parametrize(
-    ("cores", "wide", "version", "known", "expected"),
+    ("cores", "units", "version", "known", "float32", "bfloat16"),
     [
-        (1, True, NEW_JAX, EVERYTHING, BY_ONEDNN),
-        (2, True, NEW_JAX, EVERYTHING, BY_ONEDNN),
-        (1, True, NEW_JAX, (BY_EIGEN,), BY_EIGEN),
-        (1, True, OLD_JAX, EVERYTHING, BY_EIGEN),
-        (2, True, OLD_JAX, EVERYTHING, BY_YNNPACK),
-        (2, True, NEW_JAX, (), BY_YNNPACK),
-        (1, True, OLD_JAX, (), BY_DEFAULT),
-        (1, False, NEW_JAX, EVERYTHING, BY_DEFAULT),
-        (2, False, NEW_JAX, EVERYTHING, BY_YNNPACK),
+        (1, XEON, NEW_JAX, EVERYTHING, BY_ONEDNN, BY_DEFAULT),
+        (2, XEON, NEW_JAX, EVERYTHING, BY_ONEDNN, BY_DEFAULT),
+        (1, XEON, NEW_JAX, (BY_EIGEN,), BY_EIGEN, BY_DEFAULT),
+        (1, XEON, OLD_JAX, EVERYTHING, BY_EIGEN, BY_DEFAULT),
+        (2, XEON, OLD_JAX, EVERYTHING, BY_YNNPACK, BY_DEFAULT),
+        (2, XEON, NEW_JAX, (), BY_YNNPACK, BY_DEFAULT),
+        (1, XEON, OLD_JAX, (), BY_DEFAULT, BY_DEFAULT),
+        (1, XEON_WITH_AMX, NEW_JAX, EVERYTHING, BY_ONEDNN, BY_DEFAULT),
+        (1, ZEN_4, NEW_JAX, EVERYTHING, BY_EIGEN, BY_ONEDNN),
+        (2, ZEN_4, NEW_JAX, EVERYTHING, BY_ONEDNN, BY_ONEDNN),
+        (2, ZEN_4, NEW_JAX, (), BY_YNNPACK, BY_DEFAULT),
+        (2, ZEN_4, OLD_JAX, EVERYTHING, BY_YNNPACK, BY_DEFAULT),
+        (1, Processor(), NEW_JAX, EVERYTHING, BY_DEFAULT, BY_DEFAULT),
+        (2, Processor(), NEW_JAX, EVERYTHING, BY_YNNPACK, BY_DEFAULT),
     ],
 )
-def test_products_on_a_cpu_are_chosen_by_vectors_version_and_cores(cores, wide, version, known, expected, monkeypatch):
+def test_products_on_a_cpu_are_chosen_by_units_version_and_cores(
+    cores, units, version, known, float32, bfloat16, monkeypatch
+):
     monkeypatch.setattr(jax, "__version_info__", version)
     monkeypatch.setattr(tuning, "num_cores", lambda: cores)
-    monkeypatch.setattr(tuning, "has_avx512", lambda: wide)
+    monkeypatch.setattr(tuning, "this_processor", lambda: units)
     monkeypatch.setattr(tuning, "_accepts", lambda products: products in known)
-    assert tuning.choose_products(config().model) is expected
-    assert tuning.choose_products(config("bfloat16").model) is BY_DEFAULT
+    assert tuning.choose_products(config().model) is float32
+    assert tuning.choose_products(config("bfloat16").model) is bfloat16
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert tuning.choose_products(config().model) is BY_DEFAULT
 
@@ -148,17 +152,20 @@ def test_every_way_to_compute_the_products_gives_the_same_answers(products, monk
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        ("model name : a\nflags\t\t: fpu avx2 avx512f avx512bw\n", True),
-        ("model name : avx512f\nflags\t\t: fpu avx2 avx512fp16x\n", False),
-        (None, False),
+        ("vendor_id\t: GenuineIntel\nmodel name\t: a\nflags\t\t: fpu avx2 avx512f avx512bw\n", XEON),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: avx512f avx512_bf16 amx_tile amx_bf16\nbugs\t\t:\n", XEON_WITH_AMX),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: avx512f avx512_bf16\n", ZEN_4),
+        ("vendor_id\t: a\nmodel name\t: GenuineIntel avx512f amx_bf16\nflags\t\t: avx2 avx512fp16x\n", Processor()),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", Processor()),
+        (None, Processor()),
     ],
 )
-def test_wide_vectors_are_what_the_system_tells(told, expected, tmp_path, monkeypatch):
+def test_a_processor_is_what_the_system_tells(told, expected, tmp_path, monkeypatch):
     file = tmp_path / "cpuinfo"
     if told:
         file.write_text(told)
-    monkeypatch.setattr(tuning, "CPU_INFO", file)
-    assert tuning.has_avx512.__wrapped__() is expected
+    monkeypatch.setattr(processor, "CPU_INFO", file)
+    assert processor.this_processor.__wrapped__() == expected
 
 
 def test_options_that_the_compiler_does_not_know_are_found_out():

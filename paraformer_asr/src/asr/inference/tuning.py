@@ -6,10 +6,7 @@ sound.
 
 import dataclasses
 import functools
-import os
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +15,7 @@ import jax.numpy as jnp
 from asr.config import Config, ModelConfig
 from asr.errors import UserError
 from asr.inference.int8_weights import quantize_maps
+from asr.inference.processor import num_cores, this_processor
 from asr.models import unstack_blocks
 from asr.models.layers import INT8_STEPS
 
@@ -43,8 +41,6 @@ FIRST_JAX_WITH_FAST_ONEDNN = (0, 12)
 """First version in which oneDNN is fast: with 0.10.2 it takes 1.2 times as long as YNNPACK; 0.11 was not measured."""
 
 IN_FLOAT32 = ("predictor", "timestamps")  # parts of the network
-
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
@@ -77,17 +73,23 @@ def ready_weights(config: Config, variables: Any) -> tuple[Config, Any]:
 def choose_products(config: ModelConfig) -> Products:
     """Return the fastest way to compute a model's matrix products on the devices of this process.
 
-    Only float32 on a CPU has a choice. With 512-bit vectors oneDNN wins, or Eigen with an older jax on one core;
-    otherwise YNNPACK, the compiler's default, does. `docs/performance.md` has the figures. Only programs that this
-    process compiles for itself depend on the choice, never an exported one.
+    Only a CPU has a choice. In float32 with 512-bit vectors oneDNN wins, but Eigen does with an older jax and on one
+    core of another maker than Intel; in bfloat16 oneDNN wins with AVX-512 BF16 where there is no AMX. Otherwise it is
+    YNNPACK, the compiler's default. `docs/performance.md` has the figures. Only programs that this process compiles
+    for itself depend on the choice, never an exported one.
     """
-    if jax.default_backend() != "cpu" or config.dtype != "float32":
+    if jax.default_backend() != "cpu":
         return BY_DEFAULT
-    if has_avx512() and jax.__version_info__ >= FIRST_JAX_WITH_FAST_ONEDNN and _accepts(BY_ONEDNN):
+    processor, one_core = this_processor(), num_cores() == 1
+    has_fast_onednn = processor.has_avx512 and jax.__version_info__ >= FIRST_JAX_WITH_FAST_ONEDNN
+    if config.dtype == "bfloat16":
+        by_onednn = has_fast_onednn and processor.has_avx512_bf16 and not processor.has_amx_bf16
+        return BY_ONEDNN if by_onednn and _accepts(BY_ONEDNN) else BY_DEFAULT
+    if has_fast_onednn and (processor.is_intel or not one_core) and _accepts(BY_ONEDNN):
         return BY_ONEDNN
-    if num_cores() > 1:
+    if not one_core:
         return BY_YNNPACK
-    return BY_EIGEN if has_avx512() and _accepts(BY_EIGEN) else BY_DEFAULT
+    return BY_EIGEN if processor.has_avx512 and _accepts(BY_EIGEN) else BY_DEFAULT
 
 
 def choose_dtype(config: Config) -> str:
@@ -103,7 +105,11 @@ def choose_dtype(config: Config) -> str:
     if asked == "int8" and not on_cpu:
         raise UserError(f"inference.dtype: int8 is for CPUs, this is {jax.default_backend()}; bfloat16 is faster here")
     if asked == "auto" and on_cpu:
-        return "bfloat16" if has_bfloat16() and jax.__version_info__ >= FIRST_JAX_WITH_FAST_BFLOAT16 else "float32"
+        return (
+            "bfloat16"
+            if this_processor().has_bfloat16 and jax.__version_info__ >= FIRST_JAX_WITH_FAST_BFLOAT16
+            else "float32"
+        )
     return config.model.dtype if asked in ("model", "auto") else asked
 
 
@@ -127,30 +133,6 @@ class PackedWeights:
     def _turn(self, variables: Any) -> Any:
         """Return the tree with each matrix but the predictor's transposed; its own inverse."""
         return jax.tree_util.tree_map_with_path(_turn_kernel, variables) if self._turns else variables
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def has_avx512() -> bool:
-    """Return whether the processor has 512-bit vectors; False where this cannot be read."""
-    return _has_flag("avx512f")
-
-
-@functools.cache
-def has_bfloat16() -> bool:
-    """Return whether the processor has units for bfloat16, AVX-512 BF16 or AMX; False where this cannot be read."""
-    return _has_flag("avx512_bf16|amx_bf16")
-
-
-def _has_flag(names: str) -> bool:
-    try:
-        return re.search(rf"^flags\b.*\b({names})\b", CPU_INFO.read_text(), re.MULTILINE) is not None
-    except OSError:
-        return False
 
 
 @functools.cache
