@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg.ops import conv, cpu_conv, pool
+from seg.ops import conv, cpu_conv, pool, winograd
+from seg.ops.winograd import winograd_conv, winograd_kernel_gradient
 
 # (height, width, channels in, channels out, kernel): small maps with many weights become one matrix product.
 SIZES = [(8, 8, 4, 3, 3), (7, 5, 2, 3, 3), (1, 1, 3, 2, 3), (5, 9, 3, 4, 1), (6, 7, 2, 2, 5), (2, 2, 40, 33, 3)]
@@ -42,10 +43,41 @@ def draw_conv(size):
     return draw(2, h, w, c), draw(side, side, c, o), draw(2, h, w, o)
 
 
+@pytest.fixture
+def winograd_everywhere(monkeypatch):
+    """Take 3 × 3 convolutions of any width by Winograd's algorithm, in bands of two rows or more."""
+    monkeypatch.setattr(cpu_conv, "WIDE", 1)
+    monkeypatch.setattr(cpu_conv, "MANY_WEIGHTS", np.inf)
+    monkeypatch.setattr(winograd, "PIXELS_PER_BAND", 2 * 2 * 6)
+    jax.clear_caches()  # traces made with the usual limits
+    yield
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_it_is_the_sum_of_its_definition(size):
     x_bhwc, kernel_ijco, _ = draw_conv(size)
     np.testing.assert_allclose(conv.conv2d(x_bhwc, kernel_ijco), slow_conv(x_bhwc, kernel_ijco), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(h, w, 3, 4, 3) for h in (1, 2, 5, 8) for w in (1, 6, 7)], ids=str)
+def test_winograds_algorithm_gives_the_sums_of_the_definition(size, winograd_everywhere):
+    x_bhwc, kernel_ijco, _ = draw_conv(size)
+    np.testing.assert_allclose(conv.conv2d(x_bhwc, kernel_ijco), slow_conv(x_bhwc, kernel_ijco), rtol=1e-5, atol=1e-5)
+
+
+def test_winograds_algorithm_rounds_like_the_definition():
+    x_bhwc, kernel_ijco, dy_bhwo = draw(2, 16, 16, 128), draw(3, 3, 128, 64), draw(2, 16, 16, 64)
+    wide = [array.astype(np.float64) for array in (x_bhwc, kernel_ijco, dy_bhwo)]
+    with jax.enable_x64(True):
+        exact = jax.device_get((cpu_conv._compiler_conv(*wide[:2]), *gradients(cpu_conv._compiler_conv, *wide)))
+    ours = (winograd_conv(x_bhwc, kernel_ijco), winograd_kernel_gradient(x_bhwc, dy_bhwo))
+    plain = (
+        cpu_conv._compiler_conv(x_bhwc, kernel_ijco),
+        gradients(cpu_conv._compiler_conv, x_bhwc, kernel_ijco, dy_bhwo)[1],
+    )
+    for found, by_compiler, expected in zip(ours, plain, (exact[0], exact[2]), strict=True):
+        assert np.abs(found - expected).max() <= 3 * np.abs(by_compiler - expected).max()
 
 
 def test_the_bias_is_added_and_a_stride_takes_every_second_pixel_of_odd_sizes():
@@ -60,18 +92,19 @@ def gradients(function, x_bhwc, kernel_ijco, dy_bhwo):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("banded", [False, True])
-def test_gradients_are_those_of_the_compilers_convolution(size, banded, monkeypatch):
-    if banded:
-        monkeypatch.setattr(cpu_conv, "LARGE_GRADIENT", 0)
-        monkeypatch.setattr(cpu_conv, "MIN_CHANNELS", 1)
-        monkeypatch.setattr(cpu_conv, "PIXELS_PER_BAND", 2 * 2 * size[1])  # two rows: an odd height leaves a rest
+def test_gradients_are_those_of_the_compilers_convolution(size):
+    check_gradients(size)
+
+
+@pytest.mark.parametrize("size", [(h, w, 3, 4, 3) for h in (1, 4, 5, 8) for w in (1, 6, 7)], ids=str)
+def test_gradients_by_winograds_algorithm_are_those_of_the_compilers_convolution(size, winograd_everywhere):
+    check_gradients(size)
+
+
+def check_gradients(size):
     both = jax.jit(lambda *arrays: [gradients(f, *arrays) for f in (cpu_conv.same_conv, cpu_conv._compiler_conv)])
     for name, one, other in zip(("dx", "dkernel"), *both(*draw_conv(size)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3, err_msg=name)
-
-
-KERNEL_GRADIENT = jax.jit(cpu_conv.kernel_gradient, static_argnums=2)
 
 
 def test_the_kernel_gradient_is_the_sum_of_its_definition():
@@ -81,22 +114,26 @@ def test_the_kernel_gradient_is_the_sum_of_its_definition():
     for i in range(3):
         for j in range(3):
             expected[i, j] = np.einsum("bhwc,bhwo->co", padded[:, i : i + 5, j : j + 6], dy_bhwo)
-    found = KERNEL_GRADIENT(x_bhwc, dy_bhwo, (3, 3))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(winograd_kernel_gradient(x_bhwc, dy_bhwo), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_keeps_its_dtype_and_sums_in_float32():
+def test_half_precision_keeps_its_dtype_and_sums_in_float32(winograd_everywhere):
     ones_bhwc = np.ones((1, 64, 64, 1), jnp.bfloat16)
-    found = KERNEL_GRADIENT(ones_bhwc, ones_bhwc, (1, 1))
-    assert found.dtype == jnp.bfloat16
-    assert float(found[0, 0, 0, 0]) == 4096  # a sum in bfloat16 would stop at 256
+    for side in (1, 3):
+        kernel_ijco = np.ones((side, side, 1, 1), jnp.bfloat16)
+        found = jax.jit(lambda *arrays: gradients(conv.conv2d, *arrays)[1])(ones_bhwc, kernel_ijco, ones_bhwc)
+        assert found.dtype == jnp.bfloat16
+        assert float(found[side // 2, side // 2, 0, 0]) == 4096  # a sum in bfloat16 would stop at 256
     x_bhwc, kernel_ijco = (array.astype(jnp.bfloat16) for array in draw_conv((8, 8, 4, 3, 3))[:2])
     y_bhwo = conv.conv2d(x_bhwc, kernel_ijco)
     assert y_bhwo.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.float32(y_bhwo), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
 
 
-def test_it_can_be_mapped_and_recomputed():
+@pytest.mark.parametrize("form", ["compiler", "winograd"])
+def test_it_can_be_mapped_and_recomputed(form, request):
+    if form == "winograd":
+        request.getfixturevalue("winograd_everywhere")
     x_bhwc, kernel_ijco, _ = draw_conv((6, 6, 3, 3, 3))
 
     def loss(x_bhwc, kernel_ijco):
@@ -114,7 +151,7 @@ SPREAD = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from seg.ops import conv, cpu_conv
-cpu_conv.LARGE_GRADIENT, cpu_conv.MIN_CHANNELS = 0, 1
+cpu_conv.WIDE, cpu_conv.MANY_WEIGHTS = 1, np.inf
 keys = jax.random.split(jax.random.key(0), 2)
 x, kernel = jax.random.normal(keys[0], (8, 6, 6, 3)), jax.random.normal(keys[1], (3, 3, 3, 4))
 gradient = lambda x, kernel: jax.grad(lambda k: jnp.square(conv.conv2d(x, k)).sum())(kernel)

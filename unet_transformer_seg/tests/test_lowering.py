@@ -34,8 +34,7 @@ FUSED_ATTENTION = {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"}
 def large_convolutions():
     """Give every convolution of a tiny network the forms that a CPU has for large ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu_conv, "LARGE_GRADIENT", 0)
-        patch.setattr(cpu_conv, "MIN_CHANNELS", 1)
+        patch.setattr(cpu_conv, "WIDE", 1)
         patch.setattr(cpu_conv, "MANY_WEIGHTS", 0)
         jax.clear_caches()  # traces made with the usual limits
         yield
@@ -80,7 +79,7 @@ def test_a_training_step_has_the_convolutions_of_its_platform(name):
     assert "stablehlo.convolution" in cuda and "stablehlo.convolution" not in cpu
     assert count(cuda)["dot_general"] < count(cpu)["dot_general"]  # patches as matrix products
     assert count(cuda)["dynamic_slice"] < count(cpu)["dynamic_slice"]  # kernel gradients, band by band
-    assert count(cpu)["optimization_barrier"] == 2 and "optimization_barrier" not in cuda  # depth to space
+    assert "optimization_barrier" in cpu and "optimization_barrier" not in cuda  # depth to space, Winograd's tiles
     assert not custom_calls(cpu) and not custom_calls(cuda)
 
 
