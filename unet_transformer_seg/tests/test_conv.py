@@ -130,6 +130,17 @@ def test_half_precision_keeps_its_dtype_and_sums_in_float32(winograd_everywhere)
     np.testing.assert_allclose(np.float32(y_bhwo), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
 
 
+def test_a_wide_convolution_is_exported_for_any_batch_size():
+    shape = jax.export.symbolic_shape("b, 16, 14, 64")
+    kernel_ijco = draw(3, 3, 64, 64) / 24
+    shapes = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(kernel_ijco.shape, jnp.float32)
+    exported = jax.export.export(jax.jit(conv.conv2d), platforms=("cpu", "cuda"))(*shapes)
+    assert "stablehlo.while" in exported.mlir_module()  # the bands of Winograd's algorithm
+    for batch in (1, 3):
+        x_bhwc = draw(batch, 16, 14, 64)
+        np.testing.assert_allclose(exported.call(x_bhwc, kernel_ijco), slow_conv(x_bhwc, kernel_ijco), atol=1e-4)
+
+
 @pytest.mark.parametrize("form", ["compiler", "winograd"])
 def test_it_can_be_mapped_and_recomputed(form, request):
     if form == "winograd":
