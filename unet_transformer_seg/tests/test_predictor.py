@@ -13,7 +13,9 @@ from seg.errors import UserError
 from seg.inference import predictor as module
 from seg.inference.predictor import Predictor, load_predictor
 from seg.models import build_model
+from seg.ops import cpu_conv
 from seg.ops.resize import resize_bilinear
+from seg.ops.winograd import winograd_conv
 from tiny_model import random_variables
 
 CLASSES = make_class_table(("sky", "road", "tree"))
@@ -91,6 +93,19 @@ def test_mirror_averages_the_probabilities_of_both_sides():
     np.testing.assert_array_equal(
         predictor.predict(image_hwc[:, ::-1]).labels, predictor.predict(image_hwc).labels[:, ::-1]
     )
+
+
+def test_winograds_algorithm_changes_the_program_and_not_the_answer(monkeypatch):
+    monkeypatch.setattr(cpu_conv, "WIDE", 8)
+    jax.clear_caches()  # traces made with the usual limit
+    calls, image_hwc = [], random_image(32, 24)
+    monkeypatch.setattr(cpu_conv, "winograd_conv", lambda *arrays: calls.append(1) or winograd_conv(*arrays))
+    answers = []
+    for chosen in (False, True):
+        answers.append(whole(Predictor(tiny_config(winograd=chosen), CLASSES, VARIABLES), image_hwc))
+        assert bool(calls) == chosen
+    np.testing.assert_allclose(*answers, atol=1e-5)
+    jax.clear_caches()
 
 
 def test_scales_average_the_probabilities_at_each_size():

@@ -234,6 +234,7 @@ class InferenceConfig:
     logit_shift: tuple[float, ...] = setting(
         (), "exclusive labels: added to the logit of each class; above 0 it is predicted more often", -50, 50
     )
+    winograd: bool = setting(False, "CPU: faster 3 × 3 convolutions of 64 channels and more, seconds more to compile")
     thresholds: tuple[float, ...] = setting(
         (), "overlapping labels: lowest probability of each class; empty: as chosen on the validation split", 0, 1
     )

@@ -29,6 +29,7 @@ from seg.inference.segmentation import Segmentation
 from seg.inference.tiling import Band, blend_windows, one_behind
 from seg.labels import Labels, build_labels
 from seg.models import CustomModel, build_model, count_parameters
+from seg.ops.cpu_conv import for_many_calls
 from seg.pictures import as_picture
 
 Tag = TypeVar("Tag")
@@ -91,6 +92,8 @@ class Predictor:
 
     def _compiled_forward(self) -> Windows:
         forward = make_forward(self.model, self.config)
+        if self.config.inference.winograd:
+            forward = for_many_calls(forward)
         compiled = jax.jit(forward, compiler_options=compiler_options())
         return lambda windows_bhwc: compiled(self.variables, windows_bhwc)
 

@@ -20,7 +20,7 @@ MANY_WEIGHTS = 8
 """Fewest weights per value of the map for which a convolution is one matrix product of its patches."""
 
 WIDE = 64
-"""Fewest channels, on either side, for which a 3 × 3 convolution and its gradients take Winograd's algorithm."""
+"""Fewest channels, on either side, for which a differentiated 3 × 3 convolution takes Winograd's algorithm."""
 
 LARGE_GRADIENT, WIDE_GRADIENT = 10**9, 32
 """Or, for a kernel's gradient: fewest operations, and fewest channels with so many operations."""
@@ -30,7 +30,8 @@ LARGE_GRADIENT, WIDE_GRADIENT = 10**9, 32
 def same_conv(x_bhwc, kernel_ijco):
     """Return `conv2d` with stride 1 and padding "SAME" for a kernel of odd sides.
 
-    The platform is asked only where the forms differ: XLA optimises less inside of a branch.
+    The platform is asked only where the forms differ: XLA optimises less inside of a branch. Winograd's algorithm saves
+    time in every call but takes half a second to compile: it is for what is differentiated, and `for_many_calls`.
 
     Args:
         x_bhwc: float[b, h, w, c].
@@ -39,17 +40,31 @@ def same_conv(x_bhwc, kernel_ijco):
     Returns:
         y_bhwo: float[b, h, w, o].
     """
-    rows, columns, c, o = kernel_ijco.shape
-    # In an exported program the batch size is symbolic: decide as for one image.
-    num_values = x_bhwc.size if isinstance(x_bhwc.shape[0], int) else math.prod(x_bhwc.shape[1:])
-    if rows * columns == 1 or kernel_ijco.size >= MANY_WEIGHTS * num_values:
-        form = conv_by_patches
-    elif (rows, columns) == (3, 3) and min(c, o) >= WIDE:
-        form = winograd_conv
-    else:
+    return _plain_conv(x_bhwc, kernel_ijco)
+
+
+def _plain_conv(x_bhwc, kernel_ijco):
+    if kernel_ijco.shape[:2] != (1, 1) and not _has_many_weights(x_bhwc, kernel_ijco):
         return _compiler_conv(x_bhwc, kernel_ijco)
     # Decided when the program is lowered, not by the machine that traces it: an exported program may run elsewhere.
-    return jax.lax.platform_dependent(x_bhwc, kernel_ijco, cpu=form, default=_compiler_conv)
+    return jax.lax.platform_dependent(x_bhwc, kernel_ijco, cpu=conv_by_patches, default=_compiler_conv)
+
+
+def _training_conv(x_bhwc, kernel_ijco):
+    if not _is_wide(kernel_ijco, WIDE) or _has_many_weights(x_bhwc, kernel_ijco):
+        return _plain_conv(x_bhwc, kernel_ijco)
+    return jax.lax.platform_dependent(x_bhwc, kernel_ijco, cpu=winograd_conv, default=_compiler_conv)
+
+
+def _has_many_weights(x_bhwc, kernel_ijco) -> bool:
+    # In an exported program the batch size is symbolic: decide as for one image.
+    num_values = x_bhwc.size if isinstance(x_bhwc.shape[0], int) else math.prod(x_bhwc.shape[1:])
+    return kernel_ijco.size >= MANY_WEIGHTS * num_values
+
+
+def _is_wide(kernel_ijco, num_channels: int) -> bool:
+    rows, columns, c, o = kernel_ijco.shape
+    return (rows, columns) == (3, 3) and min(c, o) >= num_channels
 
 
 def _compiler_conv(x_bhwc, kernel_ijco):
@@ -57,26 +72,33 @@ def _compiler_conv(x_bhwc, kernel_ijco):
 
 
 def _same_conv_forward(x_bhwc, kernel_ijco):
-    return same_conv(x_bhwc, kernel_ijco), (x_bhwc, kernel_ijco)
+    return _training_conv(x_bhwc, kernel_ijco), (x_bhwc, kernel_ijco)
 
 
 def _same_conv_backward(residuals, dy_bhwo):
     x_bhwc, kernel_ijco = residuals
     # The gradient of the image is the convolution of dy with the kernel rotated by 180°.
-    dx_bhwc = same_conv(dy_bhwo, kernel_ijco[::-1, ::-1].swapaxes(2, 3))
+    dx_bhwc = _training_conv(dy_bhwo, kernel_ijco[::-1, ::-1].swapaxes(2, 3))
 
     def by_compiler(x_bhwc, dy_bhwo):
         return jax.vjp(lambda kernel: _compiler_conv(x_bhwc, kernel), kernel_ijco)[1](dy_bhwo)[0]
 
-    rows, columns, c, o = kernel_ijco.shape
-    is_large = 2 * dy_bhwo.size * rows * columns * c >= LARGE_GRADIENT
-    if (rows, columns) != (3, 3) or min(c, o) < (WIDE_GRADIENT if is_large else WIDE):
+    is_large = 2 * dy_bhwo.size * kernel_ijco.size // kernel_ijco.shape[-1] >= LARGE_GRADIENT
+    if not _is_wide(kernel_ijco, WIDE_GRADIENT if is_large else WIDE):
         return dx_bhwc, by_compiler(x_bhwc, dy_bhwo)
     by_winograd = jax.lax.platform_dependent(x_bhwc, dy_bhwo, cpu=winograd_kernel_gradient, default=by_compiler)
     return dx_bhwc, by_winograd
 
 
 same_conv.defvjp(_same_conv_forward, _same_conv_backward)
+
+
+def for_many_calls(function: Callable) -> Callable:
+    """Return `function(variables, …)` with the convolutions of training, which pay when a program is called often.
+
+    Their form depends on whether they are differentiated. The gradient is not used, so nothing of it is computed.
+    """
+    return lambda variables, *rest: jax.vjp(lambda variables: function(variables, *rest), variables)[0]
 
 
 def conv_by_patches(x_bhwc, kernel_ijco):

@@ -146,11 +146,9 @@ def _shifts(x_bhwc: jax.Array, axis: int) -> list:
     ]
 
 
-def _split_rows(b: Any, h: int, w: int) -> tuple[int, int]:
+def _split_rows(b: int, h: int, w: int) -> tuple[int, int]:
     """Return the rows of a band, an even number, and how many bands hold all rows."""
-    # In an exported program the batch size is symbolic: decide as for one image.
-    pixels_per_row = w * b if isinstance(b, int) else w
-    num_bands = -(-h // max(PIXELS_PER_BAND // pixels_per_row, 2))
+    num_bands = -(-h // max(PIXELS_PER_BAND // (b * w), 2))
     return 2 * -(-h // (2 * num_bands)), num_bands
 
 

@@ -21,6 +21,7 @@ from seg.data import build_dataset
 from seg.data.loader import TrainLoader
 from seg.labels import build_labels
 from seg.models import build_model, count_parameters, with_explicit_attention
+from seg.ops.cpu_conv import for_many_calls
 from seg.profiling.flops import count_flops
 from seg.profiling.process_memory import forget_peak, peak_bytes, resident_bytes
 from seg.training.optimizer import build_optimizer
@@ -197,7 +198,12 @@ def _measure_infer(config: Config, num_steps: int) -> Measurement:
     image_bhwc = jax.device_put(noise_bhwc, placement.over_devices)
     init = jax.jit(lambda: model.init(jax.random.key(0), noise_bhwc[:1], train=False))
     variables = jax.device_put(init(), placement.replicated)
-    apply = jax.jit(lambda v, x: model.apply(v, x, train=False), out_shardings=placement.over_devices)
+
+    def predict(variables: Any, image_bhwc: jax.Array) -> jax.Array:
+        return model.apply(variables, image_bhwc, train=False)
+
+    forward = for_many_calls(predict) if config.inference.winograd else predict
+    apply = jax.jit(forward, out_shardings=placement.over_devices)
     start = time.perf_counter()
     program = compile_program(apply, variables, image_bhwc)
     compile_s = time.perf_counter() - start
