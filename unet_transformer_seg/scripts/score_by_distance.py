@@ -3,10 +3,12 @@
     python scripts/score_by_distance.py --run RUN_OF_THE_U_NET --run RUN_OF_THE_HYBRID --out far.png
 
 The class of a ring follows from the colour of a disc at the left edge. A network that cannot see the disc from the ring
-can only guess: 50 %. Counted are the ring pixels that were predicted as a ring of either class.
+can only guess: 50 %. Counted are the ring pixels that were predicted as a ring of either class. Of several runs of one
+network the mean is drawn, and each run as a thin line.
 """
 
 import argparse
+import collections
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -41,6 +43,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("far.png"))
     arguments = parser.parse_args()
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    shares = collections.defaultdict(list)  # of each network, one for each run
     for run in arguments.run:
         model = seg.load(run)
         if model.config.data.dataset != "toy_far":
@@ -49,12 +52,15 @@ def main() -> int:
         starts = np.arange(0, len(right), BIN)
         right, either = np.add.reduceat(right, starts), np.add.reduceat(either, starts)
         share = right / np.where(either > 0, either, np.nan)
-        axis.plot(starts + BIN / 2, 100 * share, marker="o", label=model.config.model.name)
+        shares[model.config.model.name].append(100 * share)
         pairs = (f"{start + BIN // 2}: {100 * s:.0f}" for start, s in zip(starts, share, strict=True) if s == s)
         print(f"{run.name}  {right.sum() / either.sum():.1%} right; by pixels of distance, in %: {', '.join(pairs)}")
+    for name, runs in shares.items():
+        (line,) = axis.plot(starts + BIN / 2, np.mean(runs, axis=0), marker="o", label=f"{name}, {len(runs)} runs")
+        axis.plot(starts + BIN / 2, np.transpose(runs), color=line.get_color(), linewidth=0.6)
     axis.axhline(50, color="grey", linewidth=0.8, linestyle=":")
-    axis.set(xlabel="distance from the disc in pixels", ylabel="ring pixels of the right class in %", ylim=(40, 101))
-    axis.legend(loc="center right")
+    axis.set(xlabel="distance from the disc in pixels", ylabel="ring pixels of the right class in %", ylim=(0, 103))
+    axis.legend(loc="lower center")
     figure.savefig(arguments.out, dpi=120)
     print(f"drawn: {arguments.out}")
     return 0
