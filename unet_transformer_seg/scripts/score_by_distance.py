@@ -43,11 +43,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("far.png"))
     arguments = parser.parse_args()
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    shares = collections.defaultdict(list)  # of each network, one for each run
+    shares, sizes = collections.defaultdict(list), set()  # of each network, one for each run
     for run in arguments.run:
         model = seg.load(run)
         if model.config.data.dataset != "toy_far":
             raise UserError(f"{run}: expected a run on toy_far, found one on {model.config.data.dataset}")
+        sizes.add(model.config.data.size)
+        if len(sizes) > 1:
+            raise UserError(f"{run}: expected images of the size of the runs before, found {model.config.data.size}")
         right, either = count_by_distance(model, seg.build_dataset(model.config.data, "test", model.config.seed))
         starts = np.arange(0, len(right), BIN)
         right, either = np.add.reduceat(right, starts), np.add.reduceat(either, starts)
@@ -56,7 +59,7 @@ def main() -> int:
         pairs = (f"{start + BIN // 2}: {100 * s:.0f}" for start, s in zip(starts, share, strict=True) if s == s)
         print(f"{run.name}  {right.sum() / either.sum():.1%} right; by pixels of distance, in %: {', '.join(pairs)}")
     for name, runs in shares.items():
-        (line,) = axis.plot(starts + BIN / 2, np.mean(runs, axis=0), marker="o", label=f"{name}, {len(runs)} runs")
+        (line,) = axis.plot(starts + BIN / 2, np.mean(runs, axis=0), marker="o", label=f"{name}, runs: {len(runs)}")
         axis.plot(starts + BIN / 2, np.transpose(runs), color=line.get_color(), linewidth=0.6)
     axis.axhline(50, color="grey", linewidth=0.8, linestyle=":")
     axis.set(xlabel="distance from the disc in pixels", ylabel="ring pixels of the right class in %", ylim=(0, 103))
