@@ -135,9 +135,9 @@ def test_half_precision_keeps_its_dtype_and_sums_in_float32(winograd_everywhere)
         assert found.dtype == jnp.bfloat16
         assert float(found[side // 2, side // 2, 0, 0]) == 4096  # a sum in bfloat16 would stop at 256
     x_bhwc, kernel_ijco = (array.astype(jnp.bfloat16) for array in draw_conv((8, 8, 4, 3, 3))[:2])
-    y_bhwo = conv.conv2d(x_bhwc, kernel_ijco)
-    assert y_bhwo.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.float32(y_bhwo), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
+    for y_bhwo in (conv.conv2d(x_bhwc, kernel_ijco), winograd_conv(x_bhwc, kernel_ijco)):
+        assert y_bhwo.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.float32(y_bhwo), slow_conv(x_bhwc, kernel_ijco), rtol=0.05, atol=0.1)
 
 
 @pytest.mark.parametrize("form", ["compiler", "winograd"])
