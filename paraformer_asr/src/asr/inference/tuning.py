@@ -105,11 +105,8 @@ def choose_dtype(config: Config) -> str:
     if asked == "int8" and not on_cpu:
         raise UserError(f"inference.dtype: int8 is for CPUs, this is {jax.default_backend()}; bfloat16 is faster here")
     if asked == "auto" and on_cpu:
-        return (
-            "bfloat16"
-            if this_processor().has_bfloat16 and jax.__version_info__ >= FIRST_JAX_WITH_FAST_BFLOAT16
-            else "float32"
-        )
+        is_fast = this_processor().has_bfloat16 and jax.__version_info__ >= FIRST_JAX_WITH_FAST_BFLOAT16
+        return "bfloat16" if is_fast else "float32"
     return config.model.dtype if asked in ("model", "auto") else asked
 
 

@@ -14,8 +14,8 @@ In two dimensions each map is applied to rows and to columns. A tile of 4 × 4 v
 
     Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A
 
-and with channels each of the 16 products is a matrix product over all tiles. It is exact but for rounding, which is
-that of the definition (docs/performance.md).
+and with channels each of the 16 products is a matrix product over all tiles. It is exact but for rounding,
+which is no worse than the definition's (docs/performance.md).
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1.
 
