@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from own_process import in_own_process
 from seg.classes import make_class_table
 from seg.config import Config, DataConfig, InferenceConfig, ModelConfig
 from seg.config.reader import override_config
@@ -125,30 +126,46 @@ def test_the_overlay_of_a_large_image_shows_every_nth_pixel(tmp_path, monkeypatc
     np.testing.assert_array_equal(overlay_hwc, expected)
 
 
-def peak_bytes(predictor, tmp_path, height, **layout):
-    source = tmp_path / f"{height}.tif"
+def peak_bytes(predictor, folder, height, **layout):
+    folder.mkdir(exist_ok=True)
+    source = folder / f"{height}.tif"
     strip = draw(100, 500)
     tifffile.imwrite(source, np.tile(strip, (height // 100, 1)), **layout)
     tracemalloc.start()
     try:
-        outcome, _ = infer(predictor, source, tmp_path / f"out_{height}")
+        outcome, _ = infer(predictor, source, folder / f"out_{height}")
         assert outcome.num_done == 1
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    "layout", [{"tile": (64, 64), "compression": "zlib"}, {"rowsperstrip": 5, "compression": "zlib"}, {}]
-)
-def test_memory_does_not_grow_with_the_height_of_the_image(tmp_path, monkeypatch, layout):
-    monkeypatch.setattr("seg.data.images.tiff_windows.CACHE_BYTES", 1 << 17)
-    monkeypatch.setattr("seg.data.images.tiff_windows.STRIP_BYTES", 1 << 14)
-    monkeypatch.setattr("seg.inference.output.MAX_OVERLAY_SIDE", 500)
-    predictor = predictor_with("inference.batch_size=1")
-    # The first image compiles, which takes some memory once.
-    _, small, large = (peak_bytes(predictor, tmp_path, height, **layout) for height in (500, 1000, 6000))
-    assert large < 1.25 * small + 200_000 < 3_000_000
+LAYOUTS = {
+    "tiles": {"tile": (64, 64), "compression": "zlib"},
+    "strips": {"rowsperstrip": 5, "compression": "zlib"},
+    "raw": {},
+}
+
+
+def measure_layouts(folder):
+    """Return the peak for a small and a large image of each layout, with small buffers."""
+    peaks = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seg.data.images.tiff_windows.CACHE_BYTES", 1 << 17)
+        patch.setattr("seg.data.images.tiff_windows.STRIP_BYTES", 1 << 14)
+        patch.setattr("seg.inference.output.MAX_OVERLAY_SIDE", 500)
+        for name, layout in LAYOUTS.items():
+            predictor = predictor_with("inference.batch_size=1")
+            # The first image compiles, which takes some memory once.
+            _, *peaks[name] = (peak_bytes(predictor, folder / name, height, **layout) for height in (500, 1000, 6000))
+    return peaks
+
+
+def test_memory_does_not_grow_with_the_height_of_the_image(tmp_path):
+    peaks = in_own_process(measure_layouts, tmp_path)
+    assert peaks.keys() == LAYOUTS.keys()
+    for name, (small, large) in peaks.items():
+        assert large < 1.25 * small + 200_000 < 3_000_000, name
 
 
 @pytest.mark.parametrize("max_pixels", [100, 100_000])
