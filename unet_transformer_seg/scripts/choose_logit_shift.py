@@ -1,4 +1,4 @@
-"""Choose `inference.logit_shift`, which lets a trained model predict rare classes more often.
+"""Choose `inference.logit_shift`, which lets a trained model predict rare classes more often, or less.
 
     python scripts/choose_logit_shift.py --run RUN data.val_split=lists/only_0006R0.txt
 
@@ -6,8 +6,9 @@ Cross entropy weighs a class by its pixels, so a network that is unsure prefers 
 
     shift[k] = τ · log( median(frequency) / frequency[k] )
 
-takes a part τ of that preference back. It needs no training: the probabilities are computed once, and each τ decides
-anew. Choose it on images that the run was not trained on (scripts/hold_out_sequence.py), never on the test split.
+takes a part τ of that preference back. A network whose training weighted rare classes, or copied them into its images,
+may prefer them: then τ is negative. It needs no training: the probabilities are computed once, and each τ decides anew.
+Choose it on images that the run was not trained on (scripts/hold_out_sequence.py), never on the test split.
 
 Reference: Menon et al. 2021, "Long-tail learning via logit adjustment".
 """
@@ -25,7 +26,7 @@ from seg.errors import UserError
 from seg.losses.class_weights import median_frequency_weights
 from seg.metrics import count_pairs
 
-STRENGTHS = np.round(np.arange(0, 1.01, 0.1), 1)
+STRENGTHS = np.round(np.arange(-1, 1.01, 0.1), 1) + 0.0  # −0 becomes 0
 
 
 def score_strengths(model: seg.Predictor, dataset: seg.SegmentationDataset, shift_k: np.ndarray) -> list[float]:
@@ -58,8 +59,8 @@ def main() -> int:
     scores = score_strengths(model, seg.build_dataset(data, "val", seed), shift_k)
     for strength, score in zip(STRENGTHS, scores, strict=True):
         print(f"τ {strength:.1f}  mean IoU {score:.4f}")
-    best_k = STRENGTHS[int(np.argmax(scores))] * shift_k
-    print(f"inference.logit_shift=[{','.join(f'{value:.3f}' for value in best_k)}]")
+    _, _, best = max(zip(scores, -np.abs(STRENGTHS), STRENGTHS, strict=True))  # of equal scores the smallest shift
+    print(f"inference.logit_shift=[{','.join(f'{value + 0.0:.3f}' for value in np.round(best * shift_k, 3))}]")
     return 0
 
 

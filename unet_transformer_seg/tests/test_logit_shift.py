@@ -23,7 +23,7 @@ def script():
     return module
 
 
-@pytest.mark.parametrize(("shift", "first"), [(1.0, 0.5), (2.0, 0.3), (-1.0, None)])
+@pytest.mark.parametrize(("shift", "first"), [(1.0, 0.5), (2.0, 0.3), (-1.0, -0.5), (0.3, None)])
 def test_a_rare_class_is_found_from_the_strength_at_which_its_odds_pass_one(script, shift, first):
     model = types.SimpleNamespace(
         predict=lambda image, probabilities: types.SimpleNamespace(probabilities=PROBABILITIES)
@@ -31,5 +31,7 @@ def test_a_rare_class_is_found_from_the_strength_at_which_its_odds_pass_one(scri
     dataset = [Sample(np.zeros((4, 10, 3), np.uint8), MASK, "one")]
     scores = np.array(script.score_strengths(model, dataset, np.array([0.0, shift])))
     missed = 0.9 / 2  # the mean of 36 of 40 pixels of the ground, and none of the class
-    is_found = np.array([first is not None and strength >= first for strength in script.STRENGTHS])
+    assert script.STRENGTHS[0] == -1 and script.STRENGTHS[-1] == 1
+    # The odds are multiplied by exp(strength · shift); for a shift below 0 a strength below 0 raises them.
+    is_found = np.array([first is not None and strength / first >= 1 for strength in script.STRENGTHS])
     np.testing.assert_allclose(scores, np.where(is_found, 1.0, missed))
