@@ -140,7 +140,7 @@ def peak_bytes(predictor, folder, height, **layout):
         tracemalloc.stop()
 
 
-LAYOUTS = {
+COMMON_LAYOUTS = {
     "tiles": {"tile": (64, 64), "compression": "zlib"},
     "strips": {"rowsperstrip": 5, "compression": "zlib"},
     "raw": {},
@@ -154,7 +154,7 @@ def measure_layouts(folder):
         patch.setattr("seg.data.images.tiff_windows.CACHE_BYTES", 1 << 17)
         patch.setattr("seg.data.images.tiff_windows.STRIP_BYTES", 1 << 14)
         patch.setattr("seg.inference.output.MAX_OVERLAY_SIDE", 500)
-        for name, layout in LAYOUTS.items():
+        for name, layout in COMMON_LAYOUTS.items():
             predictor = predictor_with("inference.batch_size=1")
             # The first image compiles, which takes some memory once.
             _, *peaks[name] = (peak_bytes(predictor, folder / name, height, **layout) for height in (500, 1000, 6000))
@@ -163,7 +163,7 @@ def measure_layouts(folder):
 
 def test_memory_does_not_grow_with_the_height_of_the_image(tmp_path):
     peaks = in_own_process(measure_layouts, tmp_path)
-    assert peaks.keys() == LAYOUTS.keys()
+    assert peaks.keys() == COMMON_LAYOUTS.keys()
     for name, (small, large) in peaks.items():
         assert large < 1.25 * small + 200_000 < 3_000_000, name
 

@@ -60,6 +60,7 @@ EQUAL = [
     "src/seg/watch/supervisor.py",
     "scripts/launch/start_or_resume.sh",
     "tests/conftest.py",
+    "tests/own_process.py",
     "tests/processor_time.py",
     "tests/serve/headless_chromium.py",
     "tests/serve/test_hosts.py",
