@@ -86,21 +86,21 @@ def train(name: str, arguments: argparse.Namespace) -> dict:
     folder, clock = arguments.out / name.replace(" ", "_"), EpochClock()
     fixed = [*arguments.overrides, *VARIANTS[name], f"runs_dir={json.dumps(str(folder))}"]
 
-    def run(num_epochs: int, hooks=()) -> asr.Run:
+    def run(num_epochs: int, hooks=()) -> Path:
         length = [f"training.num_epochs={num_epochs}", f"training.eval_every_epochs={num_epochs}"]
-        return asr.train(arguments.config, overrides=[*fixed, *length], hooks=hooks)
+        trained = asr.train(arguments.config, overrides=[*fixed, *length], hooks=hooks)
+        if not trained.finished:
+            raise UserError(f"{name}: stopped; the same command begins this variant anew")
+        return trained.path
 
     rule = lose_last_fire if name == LOST_FIRE else EXACT
     with unittest.mock.patch.object(cif, "scaled_cumulative", rule):
-        if not run(2, [clock]).finished:
-            raise UserError("stopped")
+        run(2, [clock])
         num_epochs = max(1, round(60 * arguments.minutes / clock.epoch_s))
-        trained = run(num_epochs)
-    if not trained.finished:
-        raise UserError("stopped")
+        path = run(num_epochs)
     row = {"num_epochs": num_epochs, "epoch_s": round(clock.epoch_s, 2)}
-    for decoder in ("cif", "ctc")[: 2 if asr.load_config(trained.path / "config.yaml").model.ctc_head else 1]:
-        row[decoder] = score(trained.path, decoder)
+    for decoder in ("cif", "ctc")[: 2 if asr.load_config(path / "config.yaml").model.ctc_head else 1]:
+        row[decoder] = score(path, decoder)
     return row
 
 

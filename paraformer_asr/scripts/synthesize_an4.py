@@ -23,6 +23,7 @@ import soundfile
 from asr.cli import run_command
 from asr.data.sounds.audio import read_audio
 from asr.errors import UserError
+from asr.eval import make_folder
 from asr.files import replace_text
 
 RATE_HZ = 16_000
@@ -216,7 +217,7 @@ def main() -> None:
         raise UserError(f"--number: expected at least 1, found {arguments.number}")
     if missing := [tool for tool in SYNTHESIZERS if not shutil.which(tool)]:
         raise UserError(f"{', '.join(missing)}: not found; the head of this script says how to install them")
-    (arguments.out / "wav").mkdir(parents=True)
+    make_folder(arguments.out / "wav")
     rows = [{**row, "path": str((arguments.an4 / row["path"]).absolute())} for row in an4 if row["split"] == "dev"]
     with tempfile.TemporaryDirectory() as aside:
         for i in range(arguments.number):

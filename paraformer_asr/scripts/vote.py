@@ -22,6 +22,7 @@ from pathlib import Path
 
 from asr.cli import run_command
 from asr.errors import UserError
+from asr.eval import make_folder
 from asr.files import replace_text
 from asr.metrics import bootstrap_interval, character_errors, format_table, sum_counts, word_errors
 
@@ -132,7 +133,7 @@ def main() -> None:
         intervals = {folder: bootstrap_interval(each) for folder, each in counts.items()}
         print(format_table({folder: sum_counts(each) for folder, each in counts.items()}, intervals, title), end="\n\n")
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        make_folder(arguments.out)
         table = io.StringIO(newline="")
         rows = [("name", "reference", "hypothesis"), *zip(names, references, elected, strict=True)]
         csv.writer(table, lineterminator="\n").writerows(rows)

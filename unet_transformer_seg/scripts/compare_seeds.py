@@ -80,7 +80,10 @@ def main() -> None:
     axis.set_xticks(places, [name.replace("_", " ") for name in names], rotation=35, ha="right")
     axis.set_ylabel(f"IoU: {other} − {one}, in points")
     axis.legend(loc="upper left")
-    figure.savefig(arguments.out, dpi=120)
+    try:
+        figure.savefig(arguments.out, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {arguments.out}: {getattr(error, 'strerror', None) or error}") from None
     print(f"drawn: {arguments.out}")
 
 
