@@ -1,7 +1,6 @@
-"""The scripts of the AN4 experiments: the ablation's rule of the lost fire, its table, and the drawn texts."""
+"""The scripts of the AN4 experiments: the rule that loses fires, and the drawn texts."""
 
 import csv
-import json
 import re
 import runpy
 import shutil
@@ -29,7 +28,7 @@ def run(name, *arguments, monkeypatch):
     return end.value.code
 
 
-def test_the_ablated_rule_loses_the_fires_that_a_loop_over_float32_loses():
+def test_the_rule_loses_the_fires_that_a_loop_over_float32_loses():
     rng = np.random.default_rng(0)
     alpha_bt = rng.uniform(0, 1, (200, 40)).astype(np.float32)
     tokens_b = rng.integers(1, 12, 200).astype(np.int32)
@@ -40,33 +39,13 @@ def test_the_ablated_rule_loses_the_fires_that_a_loop_over_float32_loses():
     lost_b = fired_b < tokens_b
     assert 10 < lost_b.sum() < 190
 
-    cumulative_bt = load("ablate.py")["lose_last_fire"](jnp.asarray(alpha_bt), alpha_bt > -1, jnp.asarray(tokens_b))
+    cumulative_bt = load("train_losing_fires.py")["lose_last_fire"](
+        jnp.asarray(alpha_bt), alpha_bt > -1, jnp.asarray(tokens_b)
+    )
     rows_bu = np.asarray(cif.align(cumulative_bt, 12).sum(2))
     for row_u, number, lost in zip(rows_bu, tokens_b, lost_b, strict=True):
         np.testing.assert_allclose(row_u[: number - 1], 1, atol=1e-5)
         assert row_u[number - 1] == (0 if lost else pytest.approx(1, abs=1e-5))
-
-
-def test_what_is_ablated_already_is_printed_and_not_trained_again(tmp_path, monkeypatch, capsys):
-    score = {"error_rate": 0.123, "interval_95": [0.1, 0.15]}
-    (tmp_path / "base.json").write_text(json.dumps({"num_epochs": 9, "epoch_s": 20.0, "cif": score, "ctc": score}))
-    (tmp_path / "no_CTC.json").write_text(json.dumps({"num_epochs": 11, "epoch_s": 18.0, "cif": score}))
-    arguments = "--config", "toy", "--minutes", 1, "--out", tmp_path, "--only", "base"
-    assert run("ablate.py", *arguments, monkeypatch=monkeypatch) in (None, 0)
-    assert capsys.readouterr().out.splitlines()[2:] == [
-        "| base | 9 | 12.3 (10.0 … 15.0) | 12.3 (10.0 … 15.0) |",
-        "| no CTC | 11 | 12.3 (10.0 … 15.0) | none |",
-    ]
-    assert run("ablate.py", "--config", "toy", "--minutes", 0, "--out", tmp_path, monkeypatch=monkeypatch) == 2
-    assert "--minutes: expected more than 0, found 0.0" in capsys.readouterr().err
-
-
-def test_every_override_of_the_ablation_is_a_setting():
-    from asr.config.reader import load_config
-
-    path, fixed = SCRIPTS.parent / "configs/an4_small.yaml", ["data.root=an4"]
-    for name, overrides in load("ablate.py")["VARIANTS"].items():
-        assert (load_config(path, fixed + overrides) == load_config(path, fixed)) == (not overrides), name
 
 
 def test_texts_are_drawn_of_words_that_are_said_in_full():

@@ -40,6 +40,9 @@ VARIANTS = {
     "letters": ["tokenizer.kind=characters"],
     "bpe_100": ["tokenizer.vocab_size=100"],
     "bpe_400": ["tokenizer.vocab_size=400"],
+    "utterance_mean": ["features.utterance_mean=true"],
+    "mel_warp": ["data.augment.max_mel_warp=0.08"],
+    "one_decoder_block": ["model.decoder.num_layers=1"],
 }
 """Name → settings that differ from the recipe."""
 
