@@ -200,6 +200,15 @@ def read_an4(folder: Path) -> list[dict[str, str]]:
         raise UserError(f"{file}: {error.strerror}; docs/data.md says how to prepare AN4") from None
 
 
+def write_table(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write manifest.tsv, with the columns of AN4's."""
+    table = io.StringIO(newline="")
+    lines = csv.DictWriter(table, COLUMNS, delimiter="\t", lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    replace_text(folder / "manifest.tsv", table.getvalue())
+
+
 def main() -> None:
     """Draw, speak and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -227,11 +236,7 @@ def main() -> None:
             soundfile.write(arguments.out / name, wave, RATE_HZ)
             values = (f"synthetic{i:05d}", voice, "synthetic", name, f"{len(wave) / RATE_HZ:.4f}", text)
             rows.append(dict(zip(COLUMNS, values, strict=True)))
-    table = io.StringIO(newline="")
-    lines = csv.DictWriter(table, COLUMNS, delimiter="\t", lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(rows)
-    replace_text(arguments.out / "manifest.tsv", table.getvalue())
+    write_table(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,30 @@
-"""The scripts of the AN4 experiments: the rule that loses fires, and the drawn texts."""
+"""The scripts of the AN4 experiments: the rule that loses fires, texts, spliced utterances, and their rates drawn."""
 
 import csv
+import json
 import re
 import runpy
 import shutil
 import sys
+import types
+import unittest.mock
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
+import asr
 from asr.ops import cif
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def load(name):
-    return runpy.run_path(str(SCRIPTS / name))
+    with unittest.mock.patch.object(sys, "path", [str(SCRIPTS), *sys.path]):
+        return runpy.run_path(str(SCRIPTS / name))
 
 
 def run(name, *arguments, monkeypatch):
@@ -94,3 +100,125 @@ def test_a_set_of_sounds_is_written_that_training_reads(tmp_path, monkeypatch, c
         assert info.samplerate == 16000 and info.duration == pytest.approx(float(row["seconds"]), abs=1e-4)
     assert run("synthesize_an4.py", *arguments, monkeypatch=monkeypatch) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+TONES_HZ = {"ONE": 400, "TWO": 900, "SIX": 1700, "YES": 2600}
+
+
+def speak(words, pause_s=0.2):
+    """Return a sound in which each word is a tone of 0.3 s, and the words with times inside their tones."""
+    silence = np.zeros(round(pause_s * 16000))
+    parts, timed, time_s = [silence], [], pause_s
+    for word in words:
+        parts += [np.sin(2 * np.pi * TONES_HZ[word] * np.arange(4800) / 16000) / 3, silence]
+        timed.append(types.SimpleNamespace(text=word, start_s=time_s + 0.05, end_s=time_s + 0.25))
+        time_s += 0.3 + pause_s
+    return np.concatenate(parts).astype(np.float32), timed
+
+
+def hear(wave):
+    """Return the words whose tones follow one another in a sound; one said twice is heard once."""
+    heard = []
+    for start in range(0, len(wave) - 799, 800):
+        spectrum = np.abs(np.fft.rfft(wave[start : start + 800]))
+        near = [word for word, tone_hz in TONES_HZ.items() if abs(spectrum.argmax() * 20 - tone_hz) < 30]
+        if spectrum.max() > 100 and near:
+            heard += near
+    return once(heard)
+
+
+def once(words):
+    return [word for word, before in zip(words, [None, *words], strict=False) if word != before]
+
+
+def test_a_recording_is_cut_at_its_pauses_only():
+    script = load("splice_an4.py")
+    recording = script["cut_recording"](*speak(["ONE", "TWO", "SIX"]))
+    assert recording.words == [["ONE"], ["TWO"], ["SIX"]]
+    assert [hear(piece) for piece in recording.pieces] == recording.words
+    np.testing.assert_array_equal(np.concatenate(recording.pieces), speak(["ONE", "TWO", "SIX"])[0])
+    run_together = script["cut_recording"](*speak(["ONE", "TWO", "SIX"], pause_s=0))
+    assert run_together.words == [["ONE", "TWO", "SIX"]] and len(run_together.pieces) == 1
+    wave, (first, second, third) = speak(["ONE", "TWO", "SIX"])
+    second.start_s, second.end_s = first.start_s, first.end_s  # times that cannot be: nothing may be lost
+    odd = script["cut_recording"](wave, [first, second, third])
+    assert sum(odd.words, []) == ["ONE", "TWO", "SIX"] and sum(map(len, odd.pieces)) == len(wave)
+
+
+def test_a_new_utterance_says_its_text():
+    script = load("splice_an4.py")
+    recordings = [script["cut_recording"](*speak(words)) for words in (["ONE", "TWO", "SIX"], ["YES"])]
+    texts = set()
+    for seed in range(40):
+        wave, words = script["draw_utterance"](recordings, 4, np.random.default_rng(seed))
+        assert len(words) == 4
+        assert hear(wave) == once(words)
+        texts.add(" ".join(words))
+    assert len(texts) > 20 and any("SIX ONE" in text or "YES ONE" in text for text in texts)
+    pieces = [np.ones(400, np.float32), np.ones(500, np.float32)]
+    np.testing.assert_allclose(script["join"](pieces), 1, atol=1e-6)
+    assert len(script["join"](pieces)) == 400 + 500 - script["FADE"]
+
+
+def test_spliced_utterances_are_written_beside_those_of_an4(tmp_path, monkeypatch, capsys):
+    an4 = tmp_path / "an4"
+    an4.mkdir()
+    columns, said = "utt\tspeaker\tsplit\tpath\tseconds\ttext\n", (["ONE", "TWO"], ["SIX"], ["YES", "SIX"])
+    lines = [f"u{i}\ts{i % 2}\ttrain\t{i}.wav\t1\t{' '.join(words)}\n" for i, words in enumerate(said)]
+    (an4 / "manifest.tsv").write_text(columns + "".join(lines) + "u9\ts9\ttest\t9.wav\t1\tNO\n")
+    for i, words in enumerate(said):
+        soundfile.write(an4 / f"{i}.wav", speak(words)[0], 16000)
+    heard = [types.SimpleNamespace(words=speak(words)[1]) for words in said]
+    heard[1] = types.SimpleNamespace(words=speak(["YES"])[1])  # misrecognised: not used
+    transcriber = types.SimpleNamespace(transcribe=lambda files: heard)
+    monkeypatch.setattr(asr, "load", lambda *arguments, **options: transcriber, raising=False)
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    arguments = "--an4", an4, "--run", "run", "--out", tmp_path / "out"
+    assert run("splice_an4.py", *arguments, "--splits", "train", "--number", 5, monkeypatch=monkeypatch) in (None, 0)
+    assert "2 of 3 utterances are recognised, and cut into 4 pieces" in capsys.readouterr().out
+    with (tmp_path / "out/manifest.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["path"] for row in rows[:4]] == [str(an4 / f"{i}.wav") for i in (0, 1, 2, 9)]
+    assert [row["split"] for row in rows[4:]] == ["spliced"] * 5
+    assert {word for row in rows[4:] for word in row["text"].split()} <= {"ONE", "TWO", "YES", "SIX"}
+    for row in rows[4:]:
+        assert soundfile.info(tmp_path / "out" / row["path"]).duration == pytest.approx(float(row["seconds"]), abs=1e-4)
+    for wrong, reason in (
+        (["--splits", "train"], "exists already"),
+        (["--splits", "train", "evaluation", "--out", tmp_path / "new"], "manifest.tsv is in evaluation"),
+        (["--number", 0, "--out", tmp_path / "new"], "expected at least 1, found 0"),
+        (["--an4", tmp_path, "--out", tmp_path / "new"], "docs/data.md says how to prepare AN4"),
+    ):
+        assert run("splice_an4.py", *arguments, *wrong, monkeypatch=monkeypatch) == 2
+        assert reason in capsys.readouterr().err
+    heard[:] = [types.SimpleNamespace(words=[])] * 3
+    words = [*arguments, "--splits", "train", "--out", tmp_path / "new"]
+    assert run("splice_an4.py", *words, monkeypatch=monkeypatch) == 2
+    assert "recognises none of the 3 utterances" in capsys.readouterr().err
+
+
+def test_error_rates_are_drawn_with_their_intervals(tmp_path, monkeypatch, capsys):
+    for name, decoder, rate in (("a", "cif", 0.2), ("b", "ctc", 0.4), ("c", "cif", 0.9)):
+        (tmp_path / name).mkdir()
+        words = {"error_rate": rate, "interval_95": [rate - 0.1, rate + 0.1]}
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"decoder": decoder, "words": words}))
+    script = load("draw_error_rates.py")
+    rows = script["read_rows"]([f"one={tmp_path / 'a'},{tmp_path / 'b'}", f"two={tmp_path / 'c'}"])
+    assert [[score.decoder for score in scores] for scores in rows.values()] == [["cif", "ctc"], ["cif"]]
+    assert rows["one"][1][1:] == pytest.approx((40, 30, 50))
+    picture, words = tmp_path / "rates.png", [f"one={tmp_path / 'a'}", f"two={tmp_path / 'c'}"]
+    assert run("draw_error_rates.py", "--out", picture, *words, monkeypatch=monkeypatch) in (None, 0)
+    with Image.open(picture) as drawn:
+        blue = np.all(np.abs(np.asarray(drawn.convert("RGB"), int) - (31, 119, 180)) < 8, axis=2)
+    columns = np.flatnonzero(blue[20:].any(axis=0))  # below the legend: from 10 to 30 %, and from 80 to 100 %
+    assert np.diff(columns).max() > 0.4 * np.ptp(columns)
+    (tmp_path / "a/metrics.json").write_text("{}")
+    for wrong, reason in (
+        ([f"one={tmp_path / 'none'}"], "expected a folder that python -m asr.eval wrote"),
+        ([f"one={tmp_path / 'a'}"], "expected what asr.eval writes (KeyError"),
+        ([words[1], words[1]], "each name once"),
+        ([str(tmp_path / "c")], "expected NAME=EVAL_FOLDER"),
+        (["--out", "rates.pdf", words[1]], "expected a .png file"),
+    ):
+        assert run("draw_error_rates.py", "--out", picture, *wrong, monkeypatch=monkeypatch) == 2
+        assert reason in capsys.readouterr().err

@@ -35,7 +35,8 @@ VARIANTS = {
     "ctc_off": ["model.ctc_head=false", "loss.ctc_weight=0"],
     "ctc_0.1": ["loss.ctc_weight=0.1"],
     "ctc_0.5": ["loss.ctc_weight=0.5"],
-    "frames_60_ms": ["features.lfr_n=6"],
+    "ctc_0.7": ["loss.ctc_weight=0.7"],
+    "frames_60_ms": ["features.lfr_n=6", "model.predictor.initial_bias=-1"],
     "frames_30_ms": ["features.lfr_n=3"],
     "letters": ["tokenizer.kind=characters"],
     "bpe_100": ["tokenizer.vocab_size=100"],
@@ -43,6 +44,7 @@ VARIANTS = {
     "utterance_mean": ["features.utterance_mean=true"],
     "mel_warp": ["data.augment.max_mel_warp=0.08"],
     "one_decoder_block": ["model.decoder.num_layers=1"],
+    "decoder_without_memory": ["model.decoder.kernel_size=1"],
 }
 """Name → settings that differ from the recipe."""
 
