@@ -145,6 +145,22 @@ def test_a_recording_is_cut_at_its_pauses_only():
     assert sum(odd.words, []) == ["ONE", "TWO", "SIX"] and sum(map(len, odd.pieces)) == len(wave)
 
 
+def test_a_piece_too_short_to_fade_stays_with_its_neighbour():
+    script = load("splice_an4.py")
+    wave, (first, third) = speak(["ONE", "SIX"])
+    inside = types.SimpleNamespace(text="TWO", start_s=0.51 - 0.1, end_s=0.51 + 0.1)  # a peak where the pause begins
+    recording = script["cut_recording"](wave, [first, inside, third])
+    assert recording.words == [["ONE"], ["TWO", "SIX"]]
+    # 18 ms are left for the last word.
+    cut_off, first.end_s, third.start_s = (
+        wave[: round(0.708 * 16000)],
+        0.69 + 0.1,
+        0.705 - 0.1,
+    )
+    recording = script["cut_recording"](cut_off, [first, third])
+    assert recording.words == [["ONE", "SIX"]] and len(recording.pieces[0]) == len(cut_off)
+
+
 def test_a_new_utterance_says_its_text():
     script = load("splice_an4.py")
     recordings = [script["cut_recording"](*speak(words)) for words in (["ONE", "TWO", "SIX"], ["YES"])]
