@@ -55,21 +55,21 @@ def ctc_loss(
     # Before anything is computed: what padding holds, NaN included, reaches neither value nor gradient.
     logits_btv = jnp.where(valid_bt[..., None], logits_btv.astype(jnp.float32), 0.0)
     in_vocabulary_bu = (tokens_bu >= 0) & (tokens_bu < vocab_size) & (tokens_bu != blank)
-    repeated_bu = _repeated(tokens_bu) & valid_bu
-    log_blank_bt, log_token_btu = _log_probabilities(logits_btv, jnp.clip(tokens_bu, 0, vocab_size - 1), blank)
-    log_likelihood_b = _log_likelihood(log_blank_bt, log_token_btu, repeated_bu, valid_bt, token_lengths_b)
+    repeated_bu = repeated(tokens_bu) & valid_bu
+    log_blank_bt, log_token_btu = log_probabilities(logits_btv, jnp.clip(tokens_bu, 0, vocab_size - 1), blank)
+    log_likelihood_b = log_likelihood(log_blank_bt, log_token_btu, repeated_bu, valid_bt, token_lengths_b)
     # A frame for each token, and for a blank between equal ones.
     fits_b = frame_lengths_b >= token_lengths_b + jnp.sum(repeated_bu, axis=1)
     cost_b = jnp.where(fits_b, -log_likelihood_b, 0.0)
     return jnp.sum(jnp.where(jnp.all(in_vocabulary_bu | ~valid_bu, axis=1), cost_b, jnp.nan))
 
 
-def _repeated(tokens_bu: jax.Array) -> jax.Array:
+def repeated(tokens_bu: jax.Array) -> jax.Array:
     """Return bool[b, u], True where a token equals the one before it."""
     return jnp.pad(tokens_bu[:, 1:] == tokens_bu[:, :-1], ((0, 0), (1, 0)))[:, : tokens_bu.shape[1]]
 
 
-def _log_probabilities(logits_btv: jax.Array, tokens_bu: jax.Array, blank: int) -> tuple[jax.Array, jax.Array]:
+def log_probabilities(logits_btv: jax.Array, tokens_bu: jax.Array, blank: int) -> tuple[jax.Array, jax.Array]:
     """Return log q of the blank, float32[b, t], and of each token of the utterance, float32[b, t, u].
 
     They are picked before the scan, so that it never sees the vocabulary; log_softmax is applied to what was picked.
@@ -80,7 +80,7 @@ def _log_probabilities(logits_btv: jax.Array, tokens_bu: jax.Array, blank: int) 
     return jnp.maximum(logits_btv[..., blank] - normaliser_bt, LOG_ZERO), log_token_btu
 
 
-def _log_likelihood(
+def log_likelihood(
     log_blank_bt: jax.Array,
     log_token_btu: jax.Array,
     repeated_bu: jax.Array,
