@@ -116,6 +116,27 @@ def test_beats_keep_a_slow_run_alive(tmp_path):
     assert watched(tmp_path, body, minutes=0.01)[0] == 0
 
 
+@pytest.mark.parametrize(("number", "margin_s"), [(signal.SIGTSTP, 0), (signal.SIGSTOP, 60)])
+def test_the_time_that_a_run_is_stopped_does_not_count(tmp_path, number, margin_s):
+    timers = f"import seg.watch.supervisor as s; s.REARM_S, s.MARGIN_S = 0.1, {margin_s}"
+    body = f"{timers}; [time.sleep(0.05) for _ in range(20)]"
+    script = WATCHED.format(body=body, minutes=0.03)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,  # its own, in this session: a group that nobody could continue ignores Ctrl-Z
+    )
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.4)
+    process.send_signal(number)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    time.sleep(3.5)  # twice the watchdog's time
+    process.send_signal(signal.SIGCONT)
+    with process.stdout:
+        assert process.wait(60) == 0
+
+
 def test_a_signal_ends_at_once_what_has_nothing_to_save(tmp_path):
     code, _ = watched(tmp_path, "with supervisor.nothing_to_save(): time.sleep(60)", signals=[signal.SIGINT])
     assert code == EXIT_INTERRUPTED

@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -31,6 +32,9 @@ STACKS_NAME = "stacks.txt"
 REARM_S, MARGIN_S = 5.0, 60.0
 """A timer outside Python takes over when even the main thread is blocked (something holds the GIL): how often it is
 restarted, and how much later than the watchdog it fires, in seconds."""
+
+STOPPED_S = 2.0
+"""A main thread that has not looked for this long did not run: the process was stopped, and the watchdog waits on."""
 
 
 class Supervisor(Hook):
@@ -61,7 +65,7 @@ class Supervisor(Hook):
         self._limit_s, self._parent = 60 * watchdog_minutes, os.getppid() if guarded else None
         self._owns_process, self._stop_agreed, self._unsaved = owns_process, False, True
         self._waiting = Waiting(lambda: jax.process_count() == 1 and self.urgent())
-        self._last_beat = self._last_arming = time.monotonic()
+        self._last_beat = self._last_look = self._last_arming = time.monotonic()
 
     def run(self, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, called in a thread of its own, or raise what it raises."""
@@ -75,13 +79,14 @@ class Supervisor(Hook):
 
         thread = threading.Thread(target=call, name="run", daemon=True)
         thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(POLL_S)
-                self._look()
-        finally:
-            if self._limit_s:
-                faulthandler.cancel_dump_traceback_later()
+        with self._stopped_by_request():
+            try:
+                while thread.is_alive():
+                    thread.join(POLL_S)
+                    self._look()
+            finally:
+                if self._limit_s:
+                    faulthandler.cancel_dump_traceback_later()
         if isinstance(outcome.get("error"), StopRequestedError):  # the loop handles the later ones
             self._end_unstarted()
         if "error" in outcome:
@@ -143,6 +148,9 @@ class Supervisor(Hook):
             message = f"error: the run directory {self.run_dir.path} is gone, nothing can be saved; start again"
             self._end(EXIT_USER_ERROR, message)
         now = time.monotonic()
+        if now - self._last_look > STOPPED_S:
+            self._last_beat += now - self._last_look
+        self._last_look = now
         if self._limit_s and now - self._last_beat > self._limit_s:
             stacks = self._write_stacks()
             self._end(
@@ -153,6 +161,27 @@ class Supervisor(Hook):
         if self._limit_s and self._owns_process and now - self._last_arming > REARM_S:
             self._last_arming = now
             faulthandler.dump_traceback_later(self._limit_s + MARGIN_S, exit=True, file=sys.__stderr__)
+
+    @contextlib.contextmanager
+    def _stopped_by_request(self) -> Iterator[None]:
+        """Let Ctrl-Z, or a scheduler that suspends its jobs, also stop the timer outside Python."""
+        number = getattr(signal, "SIGTSTP", None)
+        if not (self._limit_s and self._owns_process and number and signal.getsignal(number) is signal.SIG_DFL):
+            yield
+            return
+
+        def stop(*_: Any) -> None:
+            faulthandler.cancel_dump_traceback_later()  # its time would go on, and be over when the process continues
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            signal.signal(number, stop)
+            self._last_arming = time.monotonic() - REARM_S
+
+        signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            signal.signal(number, signal.SIG_DFL)
 
     def _resume_hint(self) -> str:
         if self.run_dir is None:
