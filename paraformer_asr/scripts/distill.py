@@ -180,11 +180,17 @@ def make_distilling_objective(teachers: Teachers, weight: float) -> Callable:
 def main() -> int:
     """Train; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="distill.py", description="Train as asr.train does, with other runs as teachers.", add_help=False
+        description=__doc__.partition("\n")[0],
+        epilog="All other arguments are those of asr train: see asr train --help.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--teacher", type=Path, action="append", metavar="RUN", default=[])
-    parser.add_argument("--weight", type=float, default=1.0)
-    parser.add_argument("--average", type=int, default=5, metavar="N")
+    parser.add_argument(
+        "--teacher", type=Path, action="append", metavar="RUN", default=[], help="once for each teacher"
+    )
+    parser.add_argument("--weight", type=float, default=1.0, help="of the teachers' labels (default: 1)")
+    parser.add_argument(
+        "--average", type=int, default=5, metavar="N", help="of a teacher's last checkpoints (default: 5)"
+    )
     own, rest = parser.parse_known_args()
     with unittest.mock.patch.object(sys, "argv", [sys.argv[0], *rest]):
         arguments = train_command.parse_arguments()

@@ -1,6 +1,7 @@
-"""A vote over words: the most frequent word wins, in places that an alignment finds."""
+"""A vote over words: the most frequent word wins, in places that an alignment finds. And differences of scores."""
 
 import csv
+import re
 import runpy
 from pathlib import Path
 
@@ -78,3 +79,33 @@ def test_what_cannot_be_compared_is_refused(tmp_path, monkeypatch, capsys, fault
     assert run_script("vote.py", *folders, monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
     assert ("two folders" if fault == "one" else str(second)) in error
+
+
+def test_the_difference_of_two_configurations_is_paired(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    # Half of the utterances are hard for all; in one of ten the first errs once more, and so does one of its seeds.
+    hard, slip = ["X X X"] * 50 + ["A B, C"] * 50, ["X X X"] * 50 + ["A X C"] * 10 + ["A B, C"] * 40
+    folders = [write_evaluation(tmp_path / name, said) for name, said in (("a", slip), ("b", hard), ("c", slip))]
+
+    def compare(first, second):
+        arguments = "--first", *first, "--second", *second
+        assert run_script("compare_scores.py", *arguments, monkeypatch=monkeypatch) in (None, 0)
+        *rates, line = capsys.readouterr().out.splitlines()
+        return rates, *map(float, re.findall(r"[+-]\d+\.\d\d", line))
+
+    rates, middle, low, high = compare(folders[:1], folders[1:2])
+    assert rates == ["first: 53.33 % (53.33)", "second: 50.00 % (50.00)"]
+    # Each difference is 0 or 1/3: the interval is that of a share of 10 %, far narrower than those of the two rates.
+    assert middle == 3.33 and low == pytest.approx(3.33 - 1.96, abs=0.3) and high == pytest.approx(3.33 + 1.96, abs=0.3)
+    rates, middle, *_ = compare([folders[0], folders[1]], folders[1:2])
+    assert rates[0] == "first: 51.67 % (53.33, 50.00)" and middle == 1.67
+    assert compare(folders[:1], folders[2:])[1:] == (0, 0, 0)
+
+
+def test_scores_of_other_utterances_have_no_difference(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    first, second = write_evaluation(tmp_path / "x", ["A B"]), write_evaluation(tmp_path / "y", ["A B"], name="v")
+    for other, message in ((second, f"{second}: other utterances"), (tmp_path / "z", f"{tmp_path / 'z'}")):
+        arguments = "--first", first, "--second", other
+        assert run_script("compare_scores.py", *arguments, monkeypatch=monkeypatch) == 2
+        assert message in capsys.readouterr().err
