@@ -90,6 +90,31 @@ def test_the_first_column_of_the_contracts_names_what_exists():
     assert named <= known_names(), named - known_names()
 
 
+def shown_code() -> list[tuple[str, str, str]]:
+    """Return (page, file, name) of all code that the pages show with the directive `source`."""
+    shown = []
+    for page in sorted((PROJECT / "docs").rglob("*.md")):
+        for file, names in re.findall(r"^`{3}\{source\} (\S+) (.+)$", page.read_text(), re.MULTILINE):
+            shown += [(page.name, file, name) for name in names.split()]
+    return shown
+
+
+def test_the_code_that_the_pages_show_exists():
+    shown = shown_code()
+    assert len(shown) > 20
+    for page, file, name in shown:
+        node = ast.parse((PROJECT / file).read_text())
+        for part in name.split("."):
+            found = [child for child in node.body if part in names_of(child)]
+            assert found, f"{page}: {file} has no {name}"
+            node = found[0]
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    targets = [node, *getattr(node, "targets", []), getattr(node, "target", None)]
+    return [getattr(target, "name", getattr(target, "id", "")) for target in targets if target is not None]
+
+
 @every_file([path for path in TEXTS if path.suffix != ".py"])
 def test_settings_that_are_named_exist(path):
     prose = re.sub(r"^```\{code-cell\}.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
