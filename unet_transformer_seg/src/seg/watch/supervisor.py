@@ -34,7 +34,7 @@ REARM_S, MARGIN_S = 5.0, 60.0
 restarted, and how much later than the watchdog it fires, in seconds."""
 
 STOPPED_S = 2.0
-"""A main thread that has not looked for this long did not run: the process was stopped, and the watchdog waits on."""
+"""A wait of POLL_S that took this long: the process was stopped meanwhile, which the watchdog does not count."""
 
 
 class Supervisor(Hook):
@@ -65,7 +65,7 @@ class Supervisor(Hook):
         self._limit_s, self._parent = 60 * watchdog_minutes, os.getppid() if guarded else None
         self._owns_process, self._stop_agreed, self._unsaved = owns_process, False, True
         self._waiting = Waiting(lambda: jax.process_count() == 1 and self.urgent())
-        self._last_beat = self._last_look = self._last_arming = time.monotonic()
+        self._last_beat = self._last_arming = time.monotonic()
 
     def run(self, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, called in a thread of its own, or raise what it raises."""
@@ -82,7 +82,10 @@ class Supervisor(Hook):
         with self._stopped_by_request():
             try:
                 while thread.is_alive():
+                    before = time.monotonic()
                     thread.join(POLL_S)
+                    waited_s = time.monotonic() - before
+                    self._last_beat += waited_s if waited_s > STOPPED_S else 0
                     self._look()
             finally:
                 if self._limit_s:
@@ -148,9 +151,6 @@ class Supervisor(Hook):
             message = f"error: the run directory {self.run_dir.path} is gone, nothing can be saved; start again"
             self._end(EXIT_USER_ERROR, message)
         now = time.monotonic()
-        if now - self._last_look > STOPPED_S:
-            self._last_beat += now - self._last_look
-        self._last_look = now
         if self._limit_s and now - self._last_beat > self._limit_s:
             stacks = self._write_stacks()
             self._end(
