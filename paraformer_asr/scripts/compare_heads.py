@@ -17,12 +17,12 @@ import numpy as np
 from asr.cli import run_command
 from asr.config import FeaturesConfig
 from asr.data import build_dataset
-from asr.data.text.tokenizer import Tokenizer
+from asr.data.text.comparison import compare
 from asr.decode import ctc_greedy
 from asr.errors import EXIT_OK, UserError
 from asr.inference.ctc_programs import make_read
 from asr.inference.loading import load_parts
-from asr.metrics import sum_counts, word_errors
+from asr.metrics import sum_counts
 
 BLANK = 0
 best_path = jax.jit(ctc_greedy)
@@ -68,10 +68,10 @@ def count_common(paths_kt: np.ndarray) -> tuple[int, int]:
     return int((spikes_t & (paths_kt == paths_kt[:1]).all(axis=0)).sum()), int(spikes_t.sum())
 
 
-def spell(tokenizer: Tokenizer, probabilities_tv: np.ndarray, num_frames: int) -> str:
-    """Return the text of the best path through the first frames."""
+def spell(probabilities_tv: np.ndarray, num_frames: int) -> np.ndarray:
+    """Return the tokens of the best path through the first frames."""
     path = best_path(probabilities_tv[None], np.array([num_frames]))
-    return tokenizer.decode(np.asarray(path.tokens_bu)[0, : int(path.token_lengths_b[0])].tolist())
+    return np.asarray(path.tokens_bu)[0, : int(path.token_lengths_b[0])]
 
 
 def main() -> int:
@@ -93,7 +93,8 @@ def main() -> int:
         counted = count_common(np.stack(each_tv)[:, :num_frames].argmax(axis=-1))
         common, spikes = common + counted[0], spikes + counted[1]
         for counts, probabilities_tv in zip(errors, (*each_tv, np.mean(each_tv, axis=0)), strict=True):
-            counts.append(word_errors(utterance.text, spell(heads[0].tokenizer, probabilities_tv, num_frames)))
+            tokens_u = spell(probabilities_tv, num_frames)
+            counts.append(compare(heads[0].tokenizer, utterance.text, tokens_u).words)
     print(f"{common / max(spikes, 1):.1%} of the {spikes:,} frames with a token have the same one from all heads")
     for name, counts in zip(names, errors, strict=True):
         print(f"{name}: WER {sum_counts(counts).rate:.2%}")

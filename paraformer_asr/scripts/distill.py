@@ -17,7 +17,8 @@ heads that were trained apart write the same token at different ones. The studen
 where p' and γ' are the student's, γ' without a gradient. If q were certain of the transcript, the last line would have
 the gradient of the CTC loss.
 
-Teachers are runs with the tokens and features of the student and one common model. Give them again with --resume.
+Teachers are Paraformers with the student's tokens and features, all with the same settings of `model`. Give them again
+with --resume.
 
 Letters: b batch, t frames, u token positions, v vocabulary, k teachers.
 
@@ -42,6 +43,7 @@ import numpy as np
 from asr.checkpoints.arrays import describe_arrays
 from asr.cli import run_training_command
 from asr.config import Config
+from asr.data.frontend import Cmvn
 from asr.errors import UserError
 from asr.inference.loading import load_parts
 from asr.losses import ctc, divisor
@@ -66,22 +68,28 @@ class Teachers:
         """Read runs, each the mean of its last checkpoints.
 
         Raises:
-            UserError: no run with a CTC head, or their arrays differ.
+            UserError: no Paraformer with a CTC head, or their models differ.
         """
         parts = [load_parts(folder, "last", average=average) for folder in folders]
         shapes = [describe_arrays(variables) for *_, variables in parts]
         for folder, (config, *_), shape in zip(folders, parts, shapes, strict=True):
+            if config.model.name != "paraformer":
+                raise UserError(f"{folder}: expected a model of the kind paraformer, found {config.model.name}")
             if not config.model.ctc_head:
                 raise UserError(f"{folder}: a teacher needs a CTC head (model.ctc_head), and this model has none")
             if shape != shapes[0]:
                 raise UserError(f"{folder}: its arrays are not those of {folders[0]}; teachers need the same model")
+            if config.model != parts[0][0].model:
+                raise UserError(f"{folder}: its settings of model are not those of {folders[0]}")
         return cls(folders, parts)
 
     def check(self, student: Setup) -> None:
         """Refuse teachers that write other tokens or hear other features than the student."""
         for folder, (config, tokenizer, cmvn, _) in zip(self.folders, self.parts, strict=True):
             if tokenizer.tokens != student.tokenizer.tokens:
-                raise UserError(f"{folder}: its tokens are not those of this run; start it with tokenizer.kind=init")
+                raise UserError(
+                    f"{folder}: its tokens are not those of this run; both need the same texts to make them of"
+                )
             differing = {
                 name
                 for name, value in vars(config.features).items()
@@ -89,7 +97,7 @@ class Teachers:
             }
             if differing:
                 raise UserError(f"{folder}: features.{', features.'.join(sorted(differing))} differ from this run's")
-            if (cmvn is None) != (student.cmvn is None) or (cmvn and not same_cmvn(cmvn, student.cmvn)):
+            if not same_cmvn(cmvn, student.cmvn):
                 raise UserError(f"{folder}: its normalisation of the features (cmvn.txt) is not that of this run")
 
     def make_listen(self) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
@@ -105,8 +113,10 @@ class Teachers:
         return listen
 
 
-def same_cmvn(one: Any, other: Any) -> bool:
+def same_cmvn(one: Cmvn | None, other: Cmvn | None) -> bool:
     """Return whether two normalisations are the same, up to the digits of a text file."""
+    if one is None or other is None:
+        return one is other
     return all(np.allclose(getattr(one, x), getattr(other, x), rtol=1e-4, atol=1e-6) for x in ("shift", "scale"))
 
 
