@@ -18,7 +18,7 @@ where p' and γ' are the student's, γ' without a gradient. If q were certain of
 the gradient of the CTC loss.
 
 Teachers are Paraformers with the student's tokens and features, all with the same settings of `model`. Give them again
-with --resume.
+with --resume, as the message of a stopped run does: asr.train --resume would go on without them.
 
 Letters: b batch, t frames, u token positions, v vocabulary, k teachers.
 
@@ -29,6 +29,7 @@ Audhkhasi 2019, "Guiding CTC Posterior Spike Timings for Improved Posterior Fusi
 import argparse
 import dataclasses
 import importlib
+import shlex
 import sys
 import unittest.mock
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ from asr.inference.loading import load_parts
 from asr.losses import ctc, divisor
 from asr.models import build_model
 from asr.ops.masks import length_mask
+from asr.record.run_dir import RunDir
 from asr.training import run, step
 from asr.training.setup import Setup, build_setup
 
@@ -218,7 +220,17 @@ def main() -> int:
         teachers.check(student)
         return student
 
+    teacher_options = [word for folder in own.teacher for word in ("--teacher", str(folder.absolute()))]
+    options = shlex.join([*teacher_options, "--weight", str(own.weight), "--average", str(own.average)])
+
+    plain_init = RunDir.__init__
+
+    def init(self: RunDir, path: Path) -> None:
+        plain_init(self, path)
+        self.resume_command = f"python {sys.argv[0]} {options} --resume {path}"
+
     with (
+        unittest.mock.patch.object(RunDir, "__init__", init),
         unittest.mock.patch.object(train_command, "parse_arguments", lambda: arguments),
         unittest.mock.patch.object(run, "build_setup", build_checked),
         unittest.mock.patch.object(step, "make_objective", make_distilling_objective(teachers, own.weight)),

@@ -14,6 +14,7 @@ from asr.checkpoints import CheckpointStore, restore_variables
 from asr.cli import run_command
 from asr.config.reader import load_config
 from asr.data.frontend import make_train_frontend
+from asr.errors import EXIT_TERMINATED
 from asr.losses import ctc_loss, masked_cross_entropy
 from asr.models import init_variables
 from asr.ops.masks import length_mask
@@ -136,6 +137,16 @@ def test_a_run_with_teachers_is_recorded_like_any_other(distill, untrained, tmp_
     (run,) = (tmp_path / "runs").iterdir()
     assert str(teachers[1]) in json.loads((run / "environment.json").read_text())["command"]
     assert restore_variables(run / "checkpoints", "last", 1)
+
+
+def test_a_stopped_run_says_how_to_resume_it_with_its_teachers(distill, untrained, tmp_path):
+    teachers = [untrained(1), untrained(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asr.training.loop.Training.train", lambda *_: 0)  # stopped before the first step
+        printed = distill(teachers, code=EXIT_TERMINATED)
+    (run,) = (tmp_path / "runs").iterdir()
+    named = " ".join(f"--teacher {folder}" for folder in teachers)
+    assert f"resume with: python distill.py {named} --weight 1.0 --average 1 --resume {run}" in printed
 
 
 def test_each_step_learns_from_one_of_the_teachers(script, config, untrained):
