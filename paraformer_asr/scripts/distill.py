@@ -17,8 +17,9 @@ heads that were trained apart write the same token at different ones. The studen
 where p' and γ' are the student's, γ' without a gradient. If q were certain of the transcript, the last line would have
 the gradient of the CTC loss.
 
-Teachers are Paraformers with the student's tokens and features, all with the same settings of `model`. Give them again
-with --resume, as the message of a stopped run does: asr.train --resume would go on without them.
+Teachers are Paraformers with the student's features, all with the same settings of `model`, the same tokens and the
+same normalisation, which the student gets, too. With --resume they are given again, as the message of a stopped run
+says.
 
 Letters: b batch, t frames, u token positions, v vocabulary, k teachers.
 
@@ -28,10 +29,8 @@ Audhkhasi 2019, "Guiding CTC Posterior Spike Timings for Improved Posterior Fusi
 
 import argparse
 import dataclasses
-import importlib
 import shlex
 import sys
-import unittest.mock
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,21 +40,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from asr.allocator import keep_freed
+from asr.api import load_initial, read_config
 from asr.checkpoints.arrays import describe_arrays
 from asr.cli import run_training_command
 from asr.config import Config
+from asr.custom import CustomParts, MakeObjective
 from asr.data.frontend import Cmvn
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.inference.loading import load_parts
 from asr.losses import ctc, divisor
 from asr.models import build_model
 from asr.ops.masks import length_mask
-from asr.record.run_dir import RunDir
-from asr.training import run, step
-from asr.training.setup import Setup, build_setup
+from asr.profiling.memory import MemoryAdvisor
+from asr.record.run_dir import load_run
+from asr.training.run import train
+from asr.training.step import Batch, Counts, Metrics, training_loss
 
 BLANK = 0
-train_command = importlib.import_module("asr.train")  # `asr.train` itself is the function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,21 +88,21 @@ class Teachers:
                 raise UserError(f"{folder}: its settings of model are not those of {folders[0]}")
         return cls(folders, parts)
 
-    def check(self, student: Setup) -> None:
-        """Refuse teachers that write other tokens or hear other features than the student."""
-        for folder, (config, tokenizer, cmvn, _) in zip(self.folders, self.parts, strict=True):
-            if tokenizer.tokens != student.tokenizer.tokens:
-                raise UserError(
-                    f"{folder}: its tokens are not those of this run; both need the same texts to make them of"
-                )
+    def check(self, config: Config, trained: tuple[Tokenizer, Cmvn | None]) -> None:
+        """Refuse a student with other features, or another tokenizer and normalisation: `trained`, of its run."""
+        if not config.model.ctc_head or config.model.predictor.append_eos:
+            raise UserError("a student needs model.ctc_head=true and model.predictor.append_eos=false")
+        for folder, (teacher, tokenizer, cmvn, _) in zip(self.folders, self.parts, strict=True):
             differing = {
                 name
-                for name, value in vars(config.features).items()
-                if name not in ("cmvn", "cmvn_file") and value != getattr(student.config.features, name)
+                for name, value in vars(teacher.features).items()
+                if name not in ("cmvn", "cmvn_file") and value != getattr(config.features, name)
             }
             if differing:
                 raise UserError(f"{folder}: features.{', features.'.join(sorted(differing))} differ from this run's")
-            if not same_cmvn(cmvn, student.cmvn):
+            if tokenizer.tokens != trained[0].tokens:
+                raise UserError(f"{folder}: its tokens are not those of this run")
+            if not same_cmvn(cmvn, trained[1]) or (cmvn is None) != (config.features.cmvn == "none"):
                 raise UserError(f"{folder}: its normalisation of the features (cmvn.txt) is not that of this run")
 
     def make_listen(self) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
@@ -164,17 +167,17 @@ def soft_ctc(logits_btv, lengths_b, tokens_bu, token_lengths_b, labels_buv):
     return soft_cross_entropy(logits_btv, labels_btv)
 
 
-def make_distilling_objective(teachers: Teachers, weight: float) -> Callable:
-    """Return what replaces `step.make_objective`: its loss, and the teachers' beside it."""
+def make_distilling_objective(teachers: Teachers, weight: float) -> MakeObjective:
+    """Return the objective of training with the teachers' loss beside that of the config."""
     listen = teachers.make_listen()
 
-    def make_objective(model: nn.Module, frontend: Callable, config: Config, loss: Any = None) -> Callable:
-        def objective(params, part: step.Batch, counts: step.Counts, key) -> tuple[jax.Array, step.Metrics]:
+    def make_objective(model: nn.Module, frontend: Callable, config: Config) -> Callable:
+        def objective(params, part: Batch, counts: Counts, key) -> tuple[jax.Array, Metrics]:
             augment_key, dropout_key, sampler_key, loss_key, teacher_key = jax.random.split(key, 5)
             features_bti, lengths_b = frontend(augment_key, part["wave"], part["wave_lengths"])
             rngs, targets = {"dropout": dropout_key, "sampler": sampler_key}, (part["tokens"], part["token_lengths"])
             outputs = model.apply({"params": params}, features_bti, lengths_b, *targets, train=True, rngs=rngs)
-            value, metrics = step.training_loss(outputs, *targets, config, counts, loss_key, loss)
+            value, metrics = training_loss(outputs, *targets, config, counts, loss_key)
             teacher = jax.random.randint(teacher_key, (), 0, len(teachers.folders))
             labels_buv = token_labels(listen(teacher, features_bti, lengths_b), lengths_b, *targets)
             of_head = soft_ctc(outputs.ctc_logits_btv, outputs.frame_lengths_b, *targets, labels_buv)
@@ -189,53 +192,42 @@ def make_distilling_objective(teachers: Teachers, weight: float) -> Callable:
     return make_objective
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--teacher", type=Path, action="append", metavar="RUN", required=True, help="once for each")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the teachers' labels (default: 1)")
+    average = "the mean of a teacher's last checkpoints (default: 5)"
+    parser.add_argument("--average", type=int, default=5, metavar="N", help=average)
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--config", help="YAML file, or the name of a packaged config")
+    start.add_argument("--resume", type=Path, metavar="RUN", help="continue this run; give the teachers again")
+    parser.add_argument("--max-minutes", type=float, help="save and stop after this time")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.num_epochs=5")
+    arguments = parser.parse_intermixed_args()
+    if not 0 < arguments.weight < float("inf"):
+        raise UserError(f"--weight: expected a positive number, found {arguments.weight}")
+    return arguments
+
+
 def main() -> int:
     """Train; return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        epilog="All other arguments are those of asr train: see asr train --help.",
-        allow_abbrev=False,
+    arguments = parse_arguments()
+    config = read_config(arguments.config, arguments.resume, arguments.overrides)
+    if config.training.keep_freed:
+        keep_freed()
+    teachers = Teachers.load(arguments.teacher, arguments.average)
+    trained = load_run(arguments.resume)[1:] if arguments.resume else teachers.parts[0][1:3]
+    teachers.check(config, trained)
+    folders = [word for folder in arguments.teacher for word in ("--teacher", str(folder.absolute()))]
+    command = ["python", sys.argv[0], *folders, "--weight", str(arguments.weight), "--average", str(arguments.average)]
+    custom = CustomParts(
+        objective=make_distilling_objective(teachers, arguments.weight),
+        trained=trained,
+        resume_with=shlex.join(command),
     )
-    parser.add_argument(
-        "--teacher", type=Path, action="append", metavar="RUN", default=[], help="once for each teacher"
-    )
-    parser.add_argument("--weight", type=float, default=1.0, help="of the teachers' labels (default: 1)")
-    parser.add_argument(
-        "--average", type=int, default=5, metavar="N", help="of a teacher's last checkpoints (default: 5)"
-    )
-    own, rest = parser.parse_known_args()
-    with unittest.mock.patch.object(sys, "argv", [sys.argv[0], *rest]):
-        arguments = train_command.parse_arguments()
-    if not own.teacher:
-        raise UserError("give --teacher RUN, once for each teacher")
-    if not 0 < own.weight < float("inf"):
-        raise UserError(f"--weight: expected a positive number, found {own.weight}")
-    teachers = Teachers.load(own.teacher, own.average)
-
-    def build_checked(*args: Any, **kwargs: Any) -> Setup:
-        student = build_setup(*args, **kwargs)
-        model = student.config.model
-        if not model.ctc_head or model.predictor.append_eos:
-            raise UserError("a student needs model.ctc_head=true and model.predictor.append_eos=false")
-        teachers.check(student)
-        return student
-
-    teacher_options = [word for folder in own.teacher for word in ("--teacher", str(folder.absolute()))]
-    options = shlex.join([*teacher_options, "--weight", str(own.weight), "--average", str(own.average)])
-
-    plain_init = RunDir.__init__
-
-    def init(self: RunDir, path: Path) -> None:
-        plain_init(self, path)
-        self.resume_command = f"python {sys.argv[0]} {options} --resume {path}"
-
-    with (
-        unittest.mock.patch.object(RunDir, "__init__", init),
-        unittest.mock.patch.object(train_command, "parse_arguments", lambda: arguments),
-        unittest.mock.patch.object(run, "build_setup", build_checked),
-        unittest.mock.patch.object(step, "make_objective", make_distilling_objective(teachers, own.weight)),
-    ):
-        return train_command.main()
+    options = {"resume": arguments.resume, "max_minutes": arguments.max_minutes, "load_initial": load_initial}
+    return train(config, custom=custom, hooks=[MemoryAdvisor()], owns_process=True, **options).exit_code
 
 
 if __name__ == "__main__":

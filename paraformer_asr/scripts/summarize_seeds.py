@@ -9,6 +9,7 @@ change.
 
 import argparse
 import json
+import shlex
 import statistics
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def read_run(run: Path) -> dict:
         return {"run": run.name, **facts, **rates, **setting}
     except OSError as error:
         raise UserError(
-            f"{error.filename}: {error.strerror}; score the run first: python -m asr.eval --run {run} --split test"
+            f"{error.filename}: {error.strerror}; "
+            f"score the run first: python -m asr.eval --run {shlex.quote(str(run))} --split test"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: expected what asr.eval writes ({type(error).__name__}: {error})") from None

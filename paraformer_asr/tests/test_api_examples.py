@@ -101,6 +101,8 @@ def test_parts_from_outside_are_written_down_and_needed_again(page):
     with pytest.raises(asr.UserError, match="added"):
         asr.train(resume=path, **parts | {"train_set": names["Tones"](5)})
     assert asr.train(resume=path, **parts).finished
+    again = f"To train on: asr.train(resume={str(path)!r}, model=…, loss=…, train_set=…, val_set=…)"
+    assert again in (path / "train.log").read_text()
 
 
 def test_a_loss_from_outside_cannot_join_a_run_that_began_without_it(page):

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asr.api import train
 from asr.checkpoints import CheckpointStore, restore_variables
 from asr.cli import run_command
 from asr.config.reader import load_config
 from asr.data.frontend import make_train_frontend
-from asr.errors import EXIT_TERMINATED
+from asr.errors import EXIT_UNFINISHED, UserError
 from asr.losses import ctc_loss, masked_cross_entropy
 from asr.models import init_variables
 from asr.ops.masks import length_mask
@@ -120,7 +121,8 @@ def distill(config, script, monkeypatch, capsys):
 
     def run(teachers, *arguments, code=0):
         options = [option for folder in teachers for option in ("--teacher", folder)]
-        words = "distill.py", *options, "--average", 1, "--config", config, *arguments
+        start = () if "--resume" in arguments else ("--config", config)
+        words = "distill.py", *options, "--average", 1, *start, *arguments
         monkeypatch.setattr(sys, "argv", list(map(str, words)))
         with pytest.raises(SystemExit) as end:
             run_command(script["main"])
@@ -131,22 +133,27 @@ def distill(config, script, monkeypatch, capsys):
     return run
 
 
-def test_a_run_with_teachers_is_recorded_like_any_other(distill, untrained, tmp_path):
+def test_a_run_is_recorded_like_any_other_with_tokens_and_normalisation_of_its_teachers(distill, untrained, tmp_path):
     teachers = [untrained(1), untrained(2)]
-    distill(teachers)
+    distill(teachers, "data.toy.num_letters=3", "data.toy.num_train=12")  # of which both would be different
     (run,) = (tmp_path / "runs").iterdir()
     assert str(teachers[1]) in json.loads((run / "environment.json").read_text())["command"]
     assert restore_variables(run / "checkpoints", "last", 1)
+    for name in ("tokenizer.json", "cmvn.txt"):
+        assert (run / name).read_bytes() == (teachers[0] / name).read_bytes()
 
 
-def test_a_stopped_run_says_how_to_resume_it_with_its_teachers(distill, untrained, tmp_path):
-    teachers = [untrained(1), untrained(2)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asr.training.loop.Training.train", lambda *_: 0)  # stopped before the first step
-        printed = distill(teachers, code=EXIT_TERMINATED)
+def test_a_stopped_run_resumes_with_its_teachers_only(distill, untrained, tmp_path):
+    teachers, others = [untrained(1), untrained(2)], [untrained(3, "data.toy.num_train=12")]
+    distill(teachers, "--max-minutes", "0", "training.num_epochs=3", code=EXIT_UNFINISHED)
     (run,) = (tmp_path / "runs").iterdir()
     named = " ".join(f"--teacher {folder}" for folder in teachers)
+    printed = distill(teachers, "--max-minutes", "0", "--resume", run, code=EXIT_UNFINISHED)
     assert f"resume with: python distill.py {named} --weight 1.0 --average 1 --resume {run}" in printed
+    assert "its normalisation of the features" in distill(others, "--resume", run, code=2)
+    with pytest.raises(UserError, match="loss.name: custom"):
+        train(resume=run)
+    assert "finished" in distill(teachers, "--resume", run)
 
 
 def test_each_step_learns_from_one_of_the_teachers(script, config, untrained):
@@ -180,15 +187,16 @@ def test_teachers_that_do_not_fit_are_refused(distill, untrained, tmp_path):
     other = untrained(4, "model.sampling_ratio=0.5")  # a setting that no array shows
     streaming = untrained(5, "model.name=streaming", "model.streaming.chunk_size=[2,4,2]", "model.encoder.kind=sanm")
     for teachers, arguments, message in (
-        ([], (), "give --teacher RUN"),
+        ([], (), "the following arguments are required: --teacher"),
         ([teacher, wide], (), f"{wide}: its arrays are not those of {teacher}"),
         ([teacher, other], (), f"{other}: its settings of model are not those of {teacher}"),
         ([streaming], (), "expected a model of the kind paraformer, found streaming"),
         ([headless], (), f"{headless}: a teacher needs a CTC head"),
         ([teacher], ("model.ctc_head=false", "loss.ctc_weight=0"), "a student needs model.ctc_head=true"),
         ([teacher], ("features.lfr_n=1",), "features.lfr_n differ"),
-        ([teacher], ("data.toy.num_letters=3",), "its tokens are not those of this run"),
-        ([teacher], ("data.toy.num_train=12",), "its normalisation of the features"),
+        ([teacher], ("features.cmvn=none",), "its normalisation of the features"),
+        ([teacher, untrained(6, "data.toy.num_train=12")], (), "its normalisation of the features"),
+        ([teacher, untrained(7, "data.toy.num_letters=3")], (), "its "),
         ([teacher], ("--weight", "nan"), "--weight: expected a positive number, found nan"),
         ([tmp_path / "none"], (), "none: expected a run directory"),
     ):

@@ -5,8 +5,10 @@ import datetime
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,11 @@ def test_what_is_missing_in_a_run_directory_is_named(run, name):
     (run.path / name).unlink()
     with pytest.raises(UserError, match=f"{run.run_id}: .*{name} is missing"):
         run_dir.load_run(run.path)
+
+
+def test_the_command_that_resumes_can_be_pasted():
+    command = run_dir.RunDir(Path("my runs/it's one")).resume_command
+    assert shlex.split(command) == ["python", "-m", "asr.train", "--resume", "my runs/it's one"]
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):

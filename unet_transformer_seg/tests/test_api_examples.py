@@ -80,6 +80,8 @@ def test_parts_from_outside_are_written_down_and_needed_again(page):
     with pytest.raises(seg.UserError, match="with another image"):
         seg.train(resume=path, **parts | {"train_set": names["Gradients"](5)})
     assert seg.train(resume=path, **parts).finished
+    again = f"To train on: seg.train(resume={str(path)!r}, model=…, loss=…, train_set=…, val_set=…)"
+    assert again in (path / "train.log").read_text()
 
 
 def test_a_model_from_outside_is_refused_where_the_folder_has_its_own(page):

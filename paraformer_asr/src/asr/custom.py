@@ -1,7 +1,9 @@
 """Parts of a run that come from outside the package: a model, a loss, data sets, metrics."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +14,8 @@ import numpy as np
 from asr.config import Config
 from asr.data import SpeechDataset
 from asr.data.dataset import describe, read_checked
+from asr.data.frontend import Cmvn
+from asr.data.text.tokenizer import Tokenizer
 from asr.errors import UserError
 from asr.models import FRAMES_TO_INIT, TOKENS_TO_INIT, CustomModel, init_variables
 from asr.untrusted import is_printable
@@ -19,6 +23,9 @@ from asr.untrusted import is_printable
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 """(outputs, tokens_bu, token_lengths_b) → float32[], a sum over the batch; the step divides it as `loss.normaliser`
 says."""
+
+MakeObjective = Callable[[Any, Callable, Config], Callable]
+"""(model, frontend, config) → the loss of a batch from its sound on, as `asr.training.step.make_objective` returns."""
 
 Metric = Callable[[Sequence[str], Sequence[str]], float]
 """(references, hypotheses) → a number; the texts of all validation utterances, as they are compared."""
@@ -33,6 +40,9 @@ class CustomParts:
     train_set: SpeechDataset | None = None  # the training split
     val_set: SpeechDataset | None = None  # the validation split
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # name → function, reported with the rates
+    objective: MakeObjective | None = None  # for a loss that needs the sound, too
+    trained: tuple[Tokenizer, Cmvn | None] | None = None  # instead of those of the training split
+    resume_with: str = ""  # the command that resumes such a run, up to --resume
 
     def mark(self, config: Config) -> Config:
         """Return the config with `custom` where a part replaces what the config describes."""
@@ -43,7 +53,7 @@ class CustomParts:
                 check_dataset(name, dataset, config.features.sample_rate_hz)
         if self.model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="custom"))
-        if self.loss is not None:
+        if self.loss is not None or self.objective is not None:
             config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, name="custom"))
         if self.train_set is not None:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset="custom"))
@@ -51,11 +61,18 @@ class CustomParts:
 
     def require_loss(self, config: Config) -> None:
         """Refuse a config whose loss came from outside when there is none."""
-        if config.loss.name == "custom" and self.loss is None:
+        if config.loss.name == "custom" and self.loss is None and self.objective is None:
             raise UserError(
                 "loss.name: custom: the loss comes from outside the package, so it works from Python only; pass it: "
                 "asr.train(config, loss=...)"
             )
+
+    def resume_command(self, path: Path) -> str:
+        """Return what resumes the run in `path` with the same parts, or nothing if there are none."""
+        if self.resume_with:
+            return f"{self.resume_with} --resume {shlex.quote(str(path))}"
+        given = [f"{name}=…" for name in ("model", "loss", "train_set", "val_set", "metrics") if getattr(self, name)]
+        return f"asr.train(resume={str(path)!r}, {', '.join(given)})" if given else ""
 
 
 def check_dataset(name: str, dataset: SpeechDataset, sample_rate_hz: int) -> None:

@@ -6,6 +6,7 @@ The runs are in `<runs_dir>/<name>_folds/`, with `folds.json`: the scores of the
 import dataclasses
 import json
 import math
+import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def train_folds(config: Config, train: Callable[..., "Run"], max_minutes: float 
     print(format_table(scores))
     print(f"scores: {folder / SUMMARY}")
     if _has_test(config):
-        print(f"together: seg eval --run {folder}/*_fold* --split test")
+        print(f"together: seg eval --run {shlex.quote(str(folder))}/*_fold* --split test")
     return EXIT_OK
 
 

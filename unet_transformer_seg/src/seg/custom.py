@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -53,6 +54,11 @@ class CustomParts:
         if self.train_set is not None:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dataset="custom"))
         return config
+
+    def resume_command(self, path: Path) -> str:
+        """Return what resumes the run in `path` with the same parts, or nothing if there are none."""
+        given = [f"{name}=…" for name in ("model", "loss", "train_set", "val_set", "metrics") if getattr(self, name)]
+        return f"seg.train(resume={str(path)!r}, {', '.join(given)})" if given else ""
 
 
 def check_dataset(name: str, dataset: SegmentationDataset) -> None:

@@ -78,7 +78,7 @@ def main() -> int:
     print(indented(plan.summary()))
     print(f"config: {arguments.out}")
     folds = " --folds" if plan.config.data.num_folds else ""
-    print(f"train:  seg train --config {arguments.out}{folds}")
+    print(f"train:  seg train --config {shlex.quote(str(arguments.out))}{folds}")
     return EXIT_OK
 
 

@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -45,11 +46,11 @@ FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
 
 class RunDir:
-    """The paths of one run."""
+    """The paths of one run, and the command that resumes it."""
 
     def __init__(self, path: Path):
         self.path, self.run_id = path, path.name
-        self.resume_command = f"python -m asr.train --resume {path}"
+        self.resume_command = f"python -m asr.train --resume {shlex.quote(str(path))}"
         self.config_file = path / "config.yaml"
         self.tokenizer_file = path / "tokenizer.json"
         self.cmvn_file = path / "cmvn.txt"

@@ -131,7 +131,7 @@ def open_run(
         stack.enter_context(only_process(run.path))
         for warning in check_run_files(run):
             log.warning("%s", warning)
-    trained = load_run(run.path)[1:] if run else None
+    trained = load_run(run.path)[1:] if run else custom.trained
     resumption = Resumption(run, config, allow_changed) if run else None
     checkpoints = run.list_checkpoints() if run else []
     initial = load_initial(config.init) if config.init and not checkpoints else None
@@ -152,6 +152,7 @@ def open_run(
         if made:
             stack.enter_context(only_process(made.path))
         run = RunDir(Path(from_main(str(made.path) if made else None)))
+    run.resume_command = custom.resume_command(run.path) or run.resume_command
     if is_main():
         open_log_file(run.log_file)
     return run, setup, resumption

@@ -14,7 +14,7 @@ import optax
 
 from asr.config import Config
 from asr.config.rules import check_trainable
-from asr.custom import NO_CUSTOM_PARTS, CustomParts, Loss, check_loss, check_metrics, check_model
+from asr.custom import NO_CUSTOM_PARTS, CustomParts, check_loss, check_metrics, check_model
 from asr.data import build_dataset
 from asr.data.cmvn import compute_cmvn, load_cmvn
 from asr.data.dataset import SpeechDataset
@@ -94,8 +94,8 @@ def build_setup(
 ) -> Setup:
     """Return the pieces of the run that `config` describes. Nothing is compiled yet, except for the statistics.
 
-    Without `trained`, the tokenizer and normalisation of the run that is resumed, both are made from the training
-    split, or taken from the model in `config.init`. `initial` is the model whose weights the run begins with.
+    Without `trained`, a tokenizer and normalisation, such as those of the run that is resumed, both are made from the
+    training split, or taken from the model in `config.init`. `initial` is the model whose weights the run begins with.
     """
     check_trainable(config.model, "model.name")
     custom.require_loss(config)
@@ -136,7 +136,7 @@ def build_setup(
         placement=placement,
         flags={stop: placement.put_flag(stop) for stop in (False, True)},
         custom=custom,
-        **jit_steps(config, model, optimizer, cmvn, placement, custom.loss),
+        **jit_steps(config, model, optimizer, cmvn, placement, custom),
     )
 
 
@@ -146,16 +146,17 @@ def jit_steps(
     optimizer: optax.GradientTransformation,
     cmvn: Cmvn | None,
     placement: Placement,
-    loss: Loss | None = None,
+    custom: CustomParts = NO_CUSTOM_PARTS,
 ) -> dict[str, Any]:
     """Return `init`, `train_step` and `eval_step`, jitted and placed, and `abstract_state`."""
     unstacked = dataclasses.replace(config.features, lfr_m=1, lfr_n=1)
     applied = GatheredParameters(model, placement) if placement.is_spread else model
     trained_model = FrozenParts(applied, config.optimizer.freeze) if config.optimizer.freeze else applied
     train_frontend = make_train_frontend(config.features, config.data, cmvn)
-    train_step = make_train_step(trained_model, optimizer, train_frontend, config, loss)
+    objective = custom.objective and custom.objective(trained_model, train_frontend, config)
+    train_step = make_train_step(trained_model, optimizer, train_frontend, config, custom.loss, objective)
     eval_step = make_eval_step(
-        applied, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config, loss
+        applied, make_frontend(config.features, cmvn), make_frontend(unstacked, None), config, custom.loss
     )
 
     def init() -> TrainState:

@@ -36,6 +36,7 @@ def make_train_step(
     frontend: Callable,
     config: Config,
     loss: Loss | None = None,
+    objective: Callable | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics, jax.Array]]:
     """Return `train_step(state, batch, healthy, stop_d) → (state, metrics, healthy)`, pure.
 
@@ -54,8 +55,9 @@ def make_train_step(
         config: seed, loss, and of training `accumulate`, the number of parts that a batch is computed in, `ema_decay`,
             of the averaged weights, and `on_non_finite`.
         loss: the caller's own, instead of that of the config.
+        objective: the caller's own, instead of that of `make_objective`.
     """
-    objective, settings = make_objective(model, frontend, config, loss), config.training
+    objective, settings = objective or make_objective(model, frontend, config, loss), config.training
 
     def train_step(state: TrainState, batch: Batch, healthy: jax.Array | bool = True, stop_d: jax.Array | int = 0):
         # The step's own key: nothing is carried from step to step, so a resumed run draws what it would have drawn.

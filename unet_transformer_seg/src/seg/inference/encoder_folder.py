@@ -8,6 +8,7 @@ checksums.txt        SHA-256 of the files
 """
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def refuse_encoder(folder: Path) -> None:
     if is_encoder_folder(folder):
         raise UserError(
             f"{folder}: holds an encoder without a decoder, which segments nothing; train a network that begins with "
-            f"it: python -m seg.train --config CONFIG --init {folder}"
+            f"it: python -m seg.train --config CONFIG --init {shlex.quote(str(folder))}"
         )
 
 

@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable
@@ -42,11 +43,11 @@ FOLDERS = ("samples", "checkpoints", "profile", "tensorboard")
 
 
 class RunDir:
-    """The paths of one run."""
+    """The paths of one run, and the command that resumes it."""
 
     def __init__(self, path: Path):
         self.path, self.run_id = path, path.name  # the name identifies the run in tables
-        self.resume_command = f"python -m seg.train --resume {path}"
+        self.resume_command = f"python -m seg.train --resume {shlex.quote(str(path))}"
         self.config_file = path / "config.yaml"  # the resolved settings
         self.classes_file = path / "classes.json"  # names and colours of the classes
         self.environment_file = path / "environment.json"  # versions, devices and flags

@@ -146,6 +146,7 @@ def open_run(
         if made:
             stack.enter_context(only_process(made.path))
         run = RunDir(Path(from_main(str(made.path) if made else None)))
+    run.resume_command = custom.resume_command(run.path) or run.resume_command
     if is_main():
         open_log_file(run.log_file)
     return run, setup, resumption
