@@ -1,5 +1,7 @@
 """Encoders trained on ImageNet: which are recognised, what they become, and what a folder of one is good for."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -82,9 +84,12 @@ def test_a_folder_of_an_encoder_begins_a_run(folder, tmp_path):
     assert config.data.mean == initial.data.mean == (127 / 255,) * 3
 
 
-def test_a_folder_of_an_encoder_segments_nothing(folder):
+def test_a_folder_of_an_encoder_segments_nothing(folder, tmp_path):
     with pytest.raises(UserError, match="holds an encoder without a decoder, which segments nothing"):
         api.load(folder)
+    spaced = shutil.copytree(folder, tmp_path / "my encoder")
+    with pytest.raises(UserError, match="--init '.*/my encoder'"):
+        api.load(spaced)
 
 
 def test_a_folder_whose_arrays_do_not_fit_is_refused(folder, tmp_path):

@@ -46,10 +46,10 @@ def test_refused_changes_are_named_with_value_and_reason(tmp_path):
     changes = list_changes(before, after)
     assert [str(change) for change in changes if change.key in LENGTH] == ["training.num_epochs 20 → 7"]
     with pytest.raises(UserError) as error:
-        check_changes(changes, tmp_path)
+        check_changes(changes, tmp_path / "my run")
     text = str(error.value)
     assert "seed 0 → 3: the order of the data" in text and "data.mean [0.5, 0.5, 0.5] → [0.0, 0.0, 0.0]:" in text
-    assert "num_epochs" not in text and f"--init {tmp_path}" in text
+    assert "num_epochs" not in text and f"--init '{tmp_path}/my run' to" in text
     check_changes([change for change in changes if change.key in LENGTH], tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Open published weights, or write some: `seg convert --from milesial FILE.pth --out FOLDER`."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from seg import api
@@ -86,7 +87,8 @@ def open_encoder_file(kind: str, path: Path, arguments: argparse.Namespace) -> N
     check_target(arguments.out, arguments.force)
     published = open_encoder(kind, path)
     save_encoder_folder(arguments.out, *published, force=arguments.force)
-    print(f"{published.config.model.encoder}; begin a run with it: --init {arguments.out}, or init: in a config")
+    out = shlex.quote(str(arguments.out))
+    print(f"{published.config.model.encoder}; begin a run with it: --init {out}, or init: in a config")
 
 
 def describe_scale(config: Config) -> str:

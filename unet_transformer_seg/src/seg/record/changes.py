@@ -1,6 +1,7 @@
 """The settings that a resume changes: what differs, what the data decided, and what is refused."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def check_changes(changes: list[Change], run_path: Path) -> None:
     if lines:
         raise UserError(
             f"{run_path}: settings that cannot change once a run has started:\n" + "\n".join(lines) + "\nLeave them "
-            f"out to resume, or start a new run with them: --config FILE, and --init {run_path} to take the weights of "
-            "this run"
+            f"out to resume, or start a new run with them: --config FILE, and --init {shlex.quote(str(run_path))} "
+            "to take the weights of this run"
         )
 
 
