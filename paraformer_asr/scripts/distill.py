@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asr.allocator import keep_freed
-from asr.api import load_initial, read_config
+from asr.api import check_max_minutes, load_initial, read_config
 from asr.checkpoints.arrays import describe_arrays
 from asr.cli import run_training_command
 from asr.config import Config
@@ -207,6 +207,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_intermixed_args()
     if not 0 < arguments.weight < float("inf"):
         raise UserError(f"--weight: expected a positive number, found {arguments.weight}")
+    check_max_minutes(arguments.max_minutes)
     return arguments
 
 
@@ -221,13 +222,16 @@ def main() -> int:
     teachers.check(config, trained)
     folders = [word for folder in arguments.teacher for word in ("--teacher", str(folder.absolute()))]
     command = ["python", sys.argv[0], *folders, "--weight", str(arguments.weight), "--average", str(arguments.average)]
-    custom = CustomParts(
-        objective=make_distilling_objective(teachers, arguments.weight),
-        trained=trained,
-        resume_with=shlex.join(command),
-    )
-    options = {"resume": arguments.resume, "max_minutes": arguments.max_minutes, "load_initial": load_initial}
-    return train(config, custom=custom, hooks=[MemoryAdvisor()], owns_process=True, **options).exit_code
+    objective = make_distilling_objective(teachers, arguments.weight)
+    return train(
+        config,
+        custom=CustomParts(objective=objective, trained=trained, resume_with=shlex.join(command)),
+        hooks=[MemoryAdvisor()],
+        resume=arguments.resume,
+        load_initial=load_initial,
+        max_minutes=arguments.max_minutes,
+        owns_process=True,
+    ).exit_code
 
 
 if __name__ == "__main__":

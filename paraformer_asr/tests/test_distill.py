@@ -186,6 +186,9 @@ def test_teachers_that_do_not_fit_are_refused(distill, untrained, tmp_path):
     headless = untrained(3, "model.ctc_head=false", "loss.ctc_weight=0")
     other = untrained(4, "model.sampling_ratio=0.5")  # a setting that no array shows
     streaming = untrained(5, "model.name=streaming", "model.streaming.chunk_size=[2,4,2]", "model.encoder.kind=sanm")
+    renamed = untrained(7)
+    tokens = renamed / "tokenizer.json"
+    tokens.write_text(tokens.read_text().replace('"a"', '"x"'))
     for teachers, arguments, message in (
         ([], (), "the following arguments are required: --teacher"),
         ([teacher, wide], (), f"{wide}: its arrays are not those of {teacher}"),
@@ -196,7 +199,8 @@ def test_teachers_that_do_not_fit_are_refused(distill, untrained, tmp_path):
         ([teacher], ("features.lfr_n=1",), "features.lfr_n differ"),
         ([teacher], ("features.cmvn=none",), "its normalisation of the features"),
         ([teacher, untrained(6, "data.toy.num_train=12")], (), "its normalisation of the features"),
-        ([teacher, untrained(7, "data.toy.num_letters=3")], (), "its "),
+        ([teacher, renamed], (), f"{renamed}: its tokens are not those of this run"),
+        ([teacher], ("--max-minutes", "-1"), "max_minutes: expected a number of minutes, at least 0, found -1.0"),
         ([teacher], ("--weight", "nan"), "--weight: expected a positive number, found nan"),
         ([tmp_path / "none"], (), "none: expected a run directory"),
     ):

@@ -192,8 +192,7 @@ def train(
     from asr.watch.hook import Hook
 
     check_allow_changed(allow_changed, resume)
-    if max_minutes is not None and not (isinstance(max_minutes, numbers.Real) and max_minutes >= 0):
-        raise UserError(f"max_minutes: expected a number of minutes, at least 0, found {max_minutes!r:.80}")
+    check_max_minutes(max_minutes)
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise UserError(f"hooks: expected instances of asr.watch.hook.Hook, found {hook!r:.80}")
@@ -244,6 +243,12 @@ def check_allow_changed(names: Collection[str], resume: str | Path | None) -> No
         raise UserError(f"--allow-changed: expected some of {', '.join(ALLOWED_NAMES)}, found {unknown[0]!r:.80}")
     if names and resume is None:
         raise UserError("--allow-changed goes with --resume: a new run has nothing to be compared with")
+
+
+def check_max_minutes(minutes: float | None) -> None:
+    """Refuse what is no time after which a run could stop."""
+    if minutes is not None and not (isinstance(minutes, numbers.Real) and minutes >= 0):
+        raise UserError(f"max_minutes: expected a number of minutes, at least 0, found {minutes!r:.80}")
 
 
 def load_initial(folder: str) -> "InitialModel":

@@ -40,9 +40,9 @@ class CustomParts:
     train_set: SpeechDataset | None = None  # the training split
     val_set: SpeechDataset | None = None  # the validation split
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)  # name → function, reported with the rates
-    objective: MakeObjective | None = None  # for a loss that needs the sound, too
-    trained: tuple[Tokenizer, Cmvn | None] | None = None  # instead of those of the training split
-    resume_with: str = ""  # the command that resumes such a run, up to --resume
+    objective: MakeObjective | None = None  # in the train step, for a loss that needs the sound, too
+    trained: tuple[Tokenizer, Cmvn | None] | None = None  # of a new run, instead of making them from its training split
+    resume_with: str = ""  # the command that resumes such a run, up to --resume; without it, a call of `asr.train`
 
     def mark(self, config: Config) -> Config:
         """Return the config with `custom` where a part replaces what the config describes."""
@@ -64,7 +64,7 @@ class CustomParts:
         if config.loss.name == "custom" and self.loss is None and self.objective is None:
             raise UserError(
                 "loss.name: custom: the loss comes from outside the package, so it works from Python only; pass it: "
-                "asr.train(config, loss=...)"
+                "asr.train(config, loss=...); or call the script that began the run"
             )
 
     def resume_command(self, path: Path) -> str:
